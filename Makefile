@@ -1,0 +1,51 @@
+# `make demo` and `make test` are all that a newcomer needs; both call `make setup`.
+PYTHON ?= python3
+PINS ?= workflows/envs/cpu-py311.txt
+PIP_ARGS ?=
+STUDY ?= workflows/studies/demo.yaml
+BIN := .venv/bin
+PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH
+
+.PHONY: setup demo test test-kill check format schema clean help
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
+
+setup: .venv/.ready ## Make .venv with the pinned packages (PIP_ARGS="..." goes to pip)
+
+.venv/.ready: pyproject.toml $(PINS)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all]'
+	touch $@
+
+demo: setup ## Real scans to report, on this machine
+	@snakemake --profile local --quiet rules progress --config study=$(STUDY)
+	@python -m stages where --config $(STUDY)
+
+test: setup ## All tests but the marked slow groups
+	python -m pytest -m "not kill"
+
+test-kill: setup ## Kill real runs and compare the weights
+	python -m pytest -m kill
+
+check: setup ## Style, types, arrows, spelling, workflow
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	codespell
+	snakefmt --check Snakefile workflows
+	snakemake --lint
+	for study in workflows/studies/*.yaml; do \
+	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config study=$$study || exit 1; done
+	python -m stages config --schema | diff - workflows/studies/schema.json
+
+format: setup ## Put code in the project's style
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflows
+
+schema: setup ## Write the JSON schema that editors complete studies with
+	python -m stages config --schema > workflows/studies/schema.json

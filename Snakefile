@@ -1,0 +1,23 @@
+# From raw volumes to an encoder and the evidence of its worth, at a glance.
+# `snakemake --profile local --config study=workflows/studies/demo.yaml`
+from pathlib import Path
+
+from snakemake.utils import min_version
+from stages.workflow import Workflow
+
+min_version("9.0")
+
+flow = Workflow(config)
+
+
+include: "workflows/rules/data.smk"
+include: "workflows/rules/pretrain.smk"
+include: "workflows/rules/evaluate.smk"
+include: "workflows/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        flow.made("report"),
+    localrule: True

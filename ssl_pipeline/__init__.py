@@ -1,0 +1,25 @@
+"""From raw CT and MR volumes to a domain-pretrained 3D encoder, with the evidence of its worth.
+
+    from ssl_pipeline import load_encoder
+
+    encoder = load_encoder("build/demo/pretrain/encoder")
+    features = encoder.embed("scan.nii.gz", modality="CT")
+
+Importing this package imports no torch; `load_encoder` does.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_pipeline.export.bundle import load_encoder
+
+__all__ = ["load_encoder"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_encoder":
+        from ssl_pipeline.export.bundle import load_encoder
+
+        return load_encoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,80 @@
+"""Files that are whole or absent, and the hashes by which they are known.
+
+Everything is written under a temporary name beside its place and renamed when it is complete, so a
+process that is killed at any instruction leaves either the old file or the new one. Temporary names
+begin with `.tmp-`; `sweep` removes what a killed process left.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PREFIX = ".tmp-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, file or folder, that takes its name at a good end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        discard(temporary)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in `folder` under temporary names."""
+    for left in folder.glob(f"{PREFIX}*"):
+        discard(left)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` whole, with its bytes on the disk before the name is."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON that a person can read, with sorted keys, so that equal is equal."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text())
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """Hex SHA-256 of anything JSON can say; keys in any order give the same hash."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,23 @@
+"""The one exception that a user can do something about.
+
+Everything else that is raised is a bug and keeps its traceback. Only the door (stages/__main__.py)
+catches `UserError`: it prints the sentence and ends with exit code 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One sentence: what is wrong, where, and what to do about it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A tail for a sentence about an unknown name: the nearest known one, or all of them.
+
+    >>> nearest("spacng_mm", ["spacing_mm", "order"])
+    'did you mean spacing_mm?'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}."

@@ -1,0 +1,52 @@
+"""The atom of an evaluation: one method, from one start, with so many labels, for one seed.
+
+A cell's predictions are one file, written whole. It holds a key, the hash of everything that
+determines them, so that a run that was killed goes on with the next cell, and one whose data or
+dials have changed computes its cells again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ssl_pipeline.atomic import read_json, write_json
+
+FORMAT = 1
+PIXELS: Literal["pixels + PCA"] = "pixels + PCA"
+Init = Literal["pretrained", "random", "pixels + PCA"]
+INITS: tuple[Init, ...] = ("pretrained", "random", PIXELS)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Coordinates of a cell."""
+
+    method: str
+    init: Init
+    subjects: int  # labelled training subjects; 0 is all
+    seed: int
+
+    def path(self, out: Path) -> Path:
+        """Its file below the folder of a task."""
+        return out / "cells" / f"{self.name}.json"
+
+    @property
+    def name(self) -> str:
+        """Its name in file names."""
+        start = "pixels" if self.init == PIXELS else self.init
+        return f"{self.method}-{start}-{self.subjects}-{self.seed}"
+
+
+def saved(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
+    """What the cell's file holds, if it is there, has this key, and so have the files it names."""
+    path = cell.path(out)
+    if not path.exists():
+        return None
+    content: dict[str, Any] = read_json(path)
+    whole = all((out / name).exists() for name in content.get("files", ()))
+    return content if content.get("key") == key and whole else None
+
+
+def save(cell: Cell, key: str, content: dict[str, Any], out: Path) -> None:
+    """Write the cell's file."""
+    write_json(cell.path(out), {"key": key, **content})

@@ -1,0 +1,99 @@
+"""What probing and fine-tuning of classes share: a task's regions, and its predictions."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.cohort import check_classes
+from ssl_pipeline.evaluation.crops import Crops, batches
+from ssl_pipeline.evaluation.metrics import Scored, classification
+from ssl_pipeline.evaluation.plan import Plan
+from ssl_pipeline.evaluation.probes.pixels_pca import baseline
+from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.evaluation.tasks import RegionTask
+
+PIXELS_NOTE = (
+    "pixels + PCA: block means of the crop (at most 16 an axis) and their principal components, "
+    "fitted on all training crops whether labelled or not."
+)
+
+
+class ClassCells:
+    """Regions of a task, train first, and the predictions of its test regions."""
+
+    def __init__(self, plan: Plan, task: RegionTask) -> None:
+        self.plan = plan
+        found = task.regions(list(plan.cohort.entries), plan.labels, plan.size, plan.setting.seed)
+        check_classes(task.title, task.names, found)
+        self.train = [region for region in found if region.split == "train"]
+        self.test = [region for region in found if region.split != "train"]
+        if not self.test:
+            raise UserError(
+                f"Task {task.title!r}: no scored subject shows any of the classes: "
+                "check classes against the values in the labels."
+            )
+        self.targets = np.array([region.target for region in self.train])
+        names = [region.subject for region in self.train]
+        self.subjects = np.unique(names, return_inverse=True)[1]
+        self.shows: dict[str, frozenset[int]] = {
+            subject: frozenset() for subject in plan.cohort.train
+        }
+        for region in self.train:
+            self.shows[region.subject] |= {region.target}
+        missing = set(range(len(task.names))) - {region.target for region in self.test}
+        absent = ", ".join(task.names[index] for index in sorted(missing))
+        self.notes = (f"No scored subject shows {absent}.",) if absent else ()
+
+    def chosen(self, cell: Cell) -> NDArray[np.int64]:
+        """Indices into `train` of the regions that a cell may learn from."""
+        subjects = set(self.plan.labelled(cell, self.shows))
+        return np.flatnonzero([region.subject in subjects for region in self.train])
+
+    def crops(self, regions: Sequence[Region], batch: int) -> Iterator[Crops]:
+        """The regions' windows, `batch` at a time."""
+        return batches(self.plan.setting.reader, self.plan.entries, regions, self.plan.size, batch)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """Features of the baseline, of the training regions and then of the test regions."""
+        images = (batch.images for batch in self.crops([*self.train, *self.test], 32))
+        fitted_on = np.arange(len(self.train) + len(self.test)) < len(self.train)
+        return baseline(images, fitted_on, self.plan.setting.seed)
+
+    def content(
+        self, probability: NDArray[np.float64], began: float, parameters: int, **costs: float
+    ) -> dict[str, Any]:
+        """A cell's file: the test regions with their probabilities, and what they cost."""
+        return {
+            "predictions": [
+                {
+                    "scan": region.scan,
+                    "subject": region.subject,
+                    "start": list(region.start),
+                    "target": region.target,
+                    "probability": [round(float(p), 6) for p in row],
+                }
+                for region, row in zip(self.test, probability, strict=True)
+            ],
+            "costs": {
+                "trained_parameters": parameters,
+                "seconds": round(time.monotonic() - began, 3),
+                **{name: round(value, 3) for name, value in costs.items()},
+            },
+        }
+
+    def score(self, content: Mapping[str, Any]) -> Scored:
+        """Tables of a cell's file."""
+        rows = content["predictions"]
+        return classification(
+            self.plan.cohort.test,
+            [row["subject"] for row in rows],
+            np.array([row["target"] for row in rows]),
+            np.array([row["probability"] for row in rows]),
+        )

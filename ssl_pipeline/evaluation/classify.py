@@ -1,0 +1,97 @@
+"""Fine-tuning for classes: encoder, mean over tokens, LayerNorm and a linear layer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.crops import Crops, cut
+from ssl_pipeline.evaluation.features import pooled, tensors
+from ssl_pipeline.evaluation.optimise import optimise
+from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.randomness import generator
+
+
+class Classifier(nn.Module):
+    """An encoder with a head of classes."""
+
+    def __init__(self, encoder: ViTEncoder, n_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, n_classes))
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch z y x"],
+        valid: Float[Tensor, "batch z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        logits: Tensor = self.head(pooled(self.encoder, images, valid, spacing_mm))
+        return logits
+
+
+def train(
+    model: Classifier,
+    reader: CropReader,
+    entries: Mapping[str, Entry],
+    regions: Sequence[Region],
+    size: Triple,
+    section: Finetune,
+    *,
+    seed: int,
+    device: str,
+) -> None:
+    """Train encoder and head on `regions`.
+
+    A step draws classes alike and then regions, for the metric weighs classes alike. A crop is read
+    anew at a jittered place and its contrast changed a little; the draws are functions of the seed.
+    """
+    of_class = [
+        [region for region in regions if region.target == target]
+        for target in sorted({region.target for region in regions})
+    ]
+    model.to(device).train()
+
+    def loss_of(step: int) -> Tensor:
+        rng = generator(seed, step, "fine-tuning")
+        chosen = []
+        for _ in range(section.batch):
+            candidates = of_class[rng.integers(len(of_class))]
+            chosen.append(candidates[rng.integers(len(candidates))])
+        places = [(entries[r.scan], _jittered(r.start, section, rng)) for r in chosen]
+        images, valid, spacing = tensors(cut(reader, places, size), device)
+        images = images * contrast(len(chosen), section, rng).to(device)[:, None, None, None]
+        targets = torch.tensor([region.target for region in chosen], device=device)
+        return nn.functional.cross_entropy(model(images, valid, spacing), targets)
+
+    optimise(model, loss_of, section)
+
+
+def predict(model: Classifier, crops: Iterable[Crops], device: str) -> NDArray[np.float64]:
+    """Probabilities (n, classes) of crops that come in batches."""
+    model.eval()
+    with torch.inference_mode():
+        rows = [model(*tensors(batch, device)).double().softmax(dim=1) for batch in crops]
+    return torch.cat(rows).cpu().numpy()
+
+
+def contrast(
+    number: int, section: Finetune, rng: np.random.Generator
+) -> Float[Tensor, " {number}"]:
+    """Factors by which crops are multiplied."""
+    factors = 1 + rng.uniform(-section.intensity, section.intensity, number)
+    return torch.from_numpy(factors.astype(np.float32))
+
+
+def _jittered(start: Triple, section: Finetune, rng: np.random.Generator) -> Triple:
+    shift = rng.integers(-section.jitter_voxels, section.jitter_voxels + 1, 3)
+    return start[0] + int(shift[0]), start[1] + int(shift[1]), start[2] + int(shift[2])

@@ -1,0 +1,99 @@
+"""Who is labelled, who is scored, and in which order labels are handed out.
+
+Everything is by subject: two scans of one person on both sides of a split would let an encoder, or
+nearest neighbours, recognise the person instead of the class. A data set that does not say who its
+scans belong to is refused, for a split by file only looks like one by subject.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.views.randomness import generator
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The scans of a task whose subjects are labelled (train) or scored (test)."""
+
+    entries: tuple[Entry, ...]  # of both, in the catalog's order
+    train: tuple[str, ...]  # subjects, sorted
+    test: tuple[str, ...]  # subjects, sorted; those of `evaluate.split`
+    unused: int  # scans of these subjects' roots without a truth for this task
+
+
+def cohort(task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]) -> Cohort:
+    """Find the task's subjects; UserError where a comparison by subject is not possible."""
+    usable = task.usable(catalog)
+    nameless = sorted({entry.root for entry in usable if not entry.subject})
+    if nameless:
+        raise UserError(
+            f"Task {task.title!r}: root {nameless[0]!r} has scans without a subject, and a split "
+            "by file would leak: give the root a subject rule, or the table a subject column."
+        )
+    subjects = {
+        name: {entry.subject for entry in usable if entry.split == name}
+        for name in ("train", split)
+    }
+    both = sorted(subjects["train"] & subjects[split])
+    if both:
+        raise UserError(
+            f"Task {task.title!r}: subject {both[0]!r} is in train and in {split}: "
+            "put all scans of a subject into one split."
+        )
+    for name, what in (("train", "learn from"), (split, "score")):
+        if not subjects[name]:
+            raise UserError(
+                f"Task {task.title!r}: no labelled scan of split {name} to {what}: "
+                "change data.splits, or label scans of that split."
+            )
+    kept = tuple(entry for entry in usable if entry.split in subjects)
+    everyone = [entry for entry in task.entries(catalog) if entry.split in subjects]
+    return Cohort(
+        kept,
+        tuple(sorted(subjects["train"])),
+        tuple(sorted(subjects[split])),
+        len(everyone) - len(kept),
+    )
+
+
+def check_classes(title: str, names: tuple[str, ...], regions: list[Region]) -> None:
+    """Refuse a task whose labelled subjects show fewer than two classes."""
+    shown = sorted({region.target for region in regions if region.split == "train"})
+    if len(shown) < 2:
+        seen = f"only {names[shown[0]]!r}" if shown else "none of the classes"
+        raise UserError(
+            f"Task {title!r}: the training subjects show {seen}, and telling classes apart takes "
+            "two: check classes against the values in the labels."
+        )
+
+
+def order(train: tuple[str, ...], shows: Mapping[str, frozenset[int]], seed: int) -> list[str]:
+    """Training subjects in the order in which seed `seed` labels them.
+
+    A shuffle in which a subject that shows a class not yet seen comes first, until all are seen.
+    Its first n are the subjects of budget n, so that budgets of one seed are nested.
+    """
+    rng = generator(seed, 0, "labelled subjects")
+    left = [train[index] for index in rng.permutation(len(train))]
+    ordered: list[str] = []
+    missing = frozenset().union(*shows.values())
+    while missing:
+        chosen = next(subject for subject in left if shows[subject] & missing)
+        missing -= shows[chosen]
+        left.remove(chosen)
+        ordered.append(chosen)
+    return ordered + left
+
+
+def budgets(asked: tuple[int, ...], available: int) -> tuple[int, ...]:
+    """Numbers of labelled subjects that can be had, rising, all (0) last if asked for.
+
+    A number that is not below those available is the same as all of them.
+    """
+    few = sorted({number for number in asked if 0 < number < available})
+    return (*few, 0) if any(not 0 < number < available for number in asked) else tuple(few)

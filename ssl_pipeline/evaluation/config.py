@@ -1,0 +1,84 @@
+"""The dials of evaluation that every task shares (sections `evaluate`, `probe` and `finetune`).
+
+A comparison is only fair when its arms differ in one thing, so the dials are set once and hold for
+the pretrained encoder, for the same architecture from random weights, and for the baseline of
+pixels.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.probes.knn import Knn
+from ssl_pipeline.evaluation.probes.linear import Linear
+from ssl_pipeline.section import Section
+
+Budgets = tuple[NonNegativeInt, ...]
+Seeds = Annotated[int, Field(ge=3)]
+
+
+class Evaluate(Section):
+    """Who is scored, with how many labelled subjects and seeds, and how sure a figure is."""
+
+    split: Literal["val", "test"] = Field(
+        "test", description="subjects that are scored: choose dials on val, report test once"
+    )
+    seeds: Seeds = Field(
+        3, description="repetitions; each draws its labelled subjects and random weights"
+    )
+    subjects: Budgets = Field(
+        (2, 5, 20, 0), min_length=1, description="numbers of labelled training subjects; 0 is all"
+    )
+    bootstrap: int = Field(2000, ge=100, description="resamples behind an interval")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="share that an interval covers")
+
+
+class Probe(Section):
+    """Simple classifiers on frozen features."""
+
+    methods: tuple[ProbeMethod, ...] = Field(
+        (Knn(), Linear()), min_length=1, description="classifiers, each in its own rows"
+    )
+    batch: int = Field(32, ge=1, description="crops that the encoder sees at once")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Probe":
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError(f"methods is {names}: give each method once")
+        return self
+
+
+class Finetune(Section):
+    """Training of encoder and head together; the same budget for every start."""
+
+    steps: int = Field(200, ge=1, description="optimiser steps of a cell")
+    batch: int = Field(16, ge=1, description="crops of a step")
+    lr: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps in which lr rises from 0"
+    )
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay, of matrices alone")
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="factor of lr from a block to the one below it; none if empty"
+    )
+    jitter_voxels: NonNegativeInt = Field(
+        4, description="largest shift of a training crop, in voxels"
+    )
+    intensity: float = Field(
+        0.1, ge=0, lt=1, description="largest relative change of contrast of a training crop"
+    )
+    overlap: float = Field(
+        0.5, ge=0, lt=1, description="share of a sliding window that the next one sees again"
+    )
+    raw_voxels: bool = Field(
+        True, description="let the segmentation head see the voxels beside the tokens"
+    )
+    predictions: Literal["first seed", "all", "none"] = Field(
+        "first seed", description="which segmentations are written as NIfTI in the scans' own grids"
+    )
+    seeds: Seeds | None = Field(None, description="repetitions, if not those of evaluate")
+    subjects: Budgets | None = Field(
+        None, min_length=1, description="labelled subjects, if not those of evaluate"
+    )

@@ -1,0 +1,46 @@
+"""Crops of stored volumes as a model takes them, in batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.preprocess.prepare import VALID, model_input
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.config import Triple
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch of windows."""
+
+    images: NDArray[np.float32]  # (batch, z, y, x), model input
+    valid: NDArray[np.float32]  # (batch, z, y, x), 1 where a voxel was stored
+    spacing_mm: NDArray[np.float32]  # (batch, 3), (z, y, x)
+
+
+def cut(reader: CropReader, places: Sequence[tuple[Entry, Triple]], size: Triple) -> Crops:
+    """Read windows of `size` voxels at (scan, start); outside of a volume nothing is valid."""
+    images, valid = [], []
+    for entry, start in places:
+        block = reader.block(entry.id, start, size)
+        images.append(model_input(block, entry.meta))
+        valid.append((block[1] & VALID > 0).astype(np.float32))
+    spacing = [entry.meta.spacing_mm[::-1] for entry, _ in places]
+    return Crops(np.stack(images), np.stack(valid), np.array(spacing, np.float32))
+
+
+def batches(
+    reader: CropReader,
+    entries: Mapping[str, Entry],
+    regions: Sequence[Region],
+    size: Triple,
+    batch: int,
+) -> Iterator[Crops]:
+    """The crops of `regions` in their order, `batch` at a time; `entries` are by scan id."""
+    for first in range(0, len(regions), batch):
+        chosen = regions[first : first + batch]
+        yield cut(reader, [(entries[region.scan], region.start) for region in chosen], size)

@@ -1,0 +1,66 @@
+"""From tokens to voxels: transposed convolutions, and a shallow look at the raw voxels beside them.
+
+A token stands for some hundred voxels, which transposed convolutions double, axis by axis, up to
+one. The raw voxels join at the end through one convolution, since tokens of 8 voxels alone blur a
+boundary. On an easy task that shortcut carries much of the result whatever the encoder knows, so it
+can be left out.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.views.config import Triple
+
+WIDTH = 16  # channels at full resolution
+WIDEST = 96  # channels right above the tokens
+
+
+def factors(patch: Triple) -> list[Triple]:
+    """Enlargements per stage whose product is the patch: 2 where it is even, else all at once."""
+    left, stages = list(patch), []
+    while max(left) > 1:
+        z, y, x = (2 if side % 2 == 0 else side for side in left)
+        stages.append((z, y, x))
+        left = [side // step for side, step in zip(left, (z, y, x), strict=True)]
+    return stages
+
+
+def _smooth(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(before, after, 3, padding=1),
+        nn.InstanceNorm3d(after, affine=True),
+        nn.LeakyReLU(0.01),
+    )
+
+
+class Segmenter(nn.Module):
+    """An encoder with a decoder of voxel classes, background first."""
+
+    def __init__(self, encoder: ViTEncoder, n_classes: int, *, raw_voxels: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        stages = factors(encoder.patch)
+        widths = [min(WIDEST, WIDTH * 2 ** (len(stages) - 1 - i)) for i in range(len(stages))]
+        layers: list[nn.Module] = []
+        width = encoder.dim
+        for step, after in zip(stages, widths, strict=True):
+            layers += [nn.ConvTranspose3d(width, after, step, step), nn.LeakyReLU(0.01)]
+            width = after
+        self.up = nn.Sequential(*layers)
+        self.raw = _smooth(1, WIDTH) if raw_voxels else None
+        joined = width + (WIDTH if raw_voxels else 0)
+        self.out = nn.Sequential(_smooth(joined, WIDTH), nn.Conv3d(WIDTH, n_classes + 1, 1))
+
+    def forward(
+        self, images: Float[Tensor, "batch z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch classes z y x"]:
+        """Logits of background and classes for every voxel."""
+        voxels = images[:, None]
+        tokens = self.encoder(voxels, spacing_mm)
+        grid = [side // p for side, p in zip(images.shape[1:], self.encoder.patch, strict=True)]
+        enlarged = self.up(tokens.transpose(1, 2).reshape(len(tokens), -1, *grid))
+        if self.raw is not None:
+            enlarged = cat([enlarged, self.raw(voxels)], dim=1)
+        logits: Tensor = self.out(enlarged)
+        return logits

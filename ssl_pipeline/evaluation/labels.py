@@ -1,0 +1,50 @@
+"""Label files on the grid of the stored volumes.
+
+A label is brought to its image's grid by nearest neighbour once and kept as a plain array beside
+the results, which later runs map into memory: a training step then reads a crop of it without
+touching the label file again. A kept map is known by the label file's bytes, the stored grid, and
+this format.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.atomic import replacing, sha256_file, sha256_json
+from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.volumes.readers import Source, read
+
+FORMAT = 1
+LabelMap = NDArray[np.uint8] | NDArray[np.int16]
+
+__all__ = ["OUTSIDE", "LabelMap", "LabelMaps"]
+
+
+class LabelMaps:
+    """Label maps of scans, made when first asked for and kept in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hashes: dict[str, str] = {}
+
+    def sha256(self, entry: Entry, name: str) -> str:
+        """Hash of the label file's bytes."""
+        path = entry.labels[name]
+        if path not in self._hashes:
+            self._hashes[path] = sha256_file(Path(path))
+        return self._hashes[path]
+
+    def of(self, entry: Entry, name: str) -> LabelMap:
+        """The labels (z, y, x) of a scan on its stored grid; 255 is outside of the label."""
+        key = sha256_json(
+            [FORMAT, self.sha256(entry, name), entry.meta.to_json(), list(entry.shape)]
+        )
+        kept = self.folder / f"{entry.id}-{key[:16]}.npy"
+        if not kept.exists():
+            drawn = label_on_grid(read(Source(Path(entry.labels[name]))), entry.meta)
+            with replacing(kept) as temporary, open(temporary, "wb") as file:
+                np.save(file, drawn)
+        mapped: LabelMap = np.load(kept, mmap_mode="r")
+        return mapped

@@ -1,0 +1,132 @@
+"""What probing and fine-tuning share: the setting, the cells, their keys, and the walk over them.
+
+Everything that can be wrong with a study is found here, before an encoder is asked for anything.
+The walk skips cells that are there, computes the others one by one, and ends with the table.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssl_pipeline.atomic import sha256_json, sweep
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import FORMAT, PIXELS, Cell, save, saved
+from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
+from ssl_pipeline.evaluation.config import Evaluate
+from ssl_pipeline.evaluation.labels import LabelMaps
+from ssl_pipeline.evaluation.metrics import Scored
+from ssl_pipeline.evaluation.summary import summarise, write
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.progress import progress
+from ssl_pipeline.section import Section
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.config import Triple
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.vit import ViTEncoder
+
+
+# Hands out a fresh copy of an encoder that the caller may train: the pretrained one, or the same
+# architecture with random weights that the seed alone decides.
+EncoderOf = Callable[[Literal["pretrained", "random"], int], "ViTEncoder"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an evaluation works on, whichever its task."""
+
+    catalog: Catalog
+    reader: CropReader
+    evaluate: Evaluate
+    encoder_of: EncoderOf
+    encoder_hash: str  # of the pretrained encoder's weights
+    crop_voxels: Triple  # (z, y, x), of tasks that give none
+    out: Path  # folder of this task's results
+    device: str = "cpu"
+    seed: int = 0
+
+
+class Plan:
+    """A task in its setting: who takes part, and in which order labels are handed out."""
+
+    def __init__(self, task: TaskConfig, setting: Setting) -> None:
+        self.task, self.setting = task, setting
+        self.size = task.crop(setting.crop_voxels)
+        self.cohort: Cohort = cohort(task, setting.catalog, setting.evaluate.split)
+        self.entries: Mapping[str, Entry] = {entry.id: entry for entry in self.cohort.entries}
+        self.labels = LabelMaps(setting.out / "labels")
+
+    @cached_property
+    def truth(self) -> str:
+        """Hash of scans, subjects, splits and labels: what all cells of the task depend on."""
+        task = self.task.model_dump(mode="json", exclude={"title"})
+        scans = [
+            [e.id, e.sha256, e.subject, e.split, self.task.truth(e, self.labels)]
+            for e in self.cohort.entries
+        ]
+        return sha256_json([FORMAT, task, self.size, scans, self.setting.seed])
+
+    def labelled(self, cell: Cell, shows: Mapping[str, frozenset[int]]) -> list[str]:
+        """The training subjects whose labels a cell may see; `shows` has each subject's classes."""
+        ordered = order(self.cohort.train, shows, self.setting.seed + cell.seed)
+        return sorted(ordered[: cell.subjects] if cell.subjects else ordered)
+
+    def key(self, cell: Cell, section: Section) -> str:
+        """Hash of all that determines a cell's predictions."""
+        encoder = "" if cell.init == PIXELS else self.setting.encoder_hash
+        return sha256_json([self.truth, asdict(cell), section.model_dump(mode="json"), encoder])
+
+    def budgets(self, asked: tuple[int, ...]) -> tuple[int, ...]:
+        """Numbers of labelled subjects that this task can give."""
+        return budgets(asked, len(self.cohort.train))
+
+    def check_patch(self, patch: Triple) -> None:
+        """Refuse crops that the encoder's patches do not fill."""
+        if any(side % step for side, step in zip(self.size, patch, strict=True)):
+            raise UserError(
+                f"Task {self.task.title!r}: crops of {list(self.size)} voxels (z, y, x) are no "
+                f"multiple of the encoder's patch, {list(patch)}: change crop_voxels."
+            )
+
+
+def walk(
+    plan: Plan,
+    cells: Iterable[tuple[Cell, Section]],
+    compute: Callable[[Cell], dict[str, Any]],
+    score: Callable[[Mapping[str, Any]], Scored],
+    what: str,
+    notes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Compute the cells that are missing, write the table and the costs, and return the table.
+
+    Each cell comes with the section that, beside the plan, determines it.
+    """
+    out, todo = plan.setting.out, list(cells)
+    sweep(out / "cells")
+    scored, costs = {}, []
+    with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
+        for cell, section in todo:
+            key = plan.key(cell, section)
+            content = saved(cell, key, out)
+            if content is None:
+                content = compute(cell)
+                save(cell, key, content, out)
+            scored[cell] = score(content)
+            costs.append(asdict(cell) | content["costs"])
+            bar.advance(cell.name)
+    left = plan.cohort.unused
+    unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
+    results = summarise(
+        plan.task,
+        scored,
+        plan.setting.evaluate,
+        train=plan.cohort.train,
+        test=plan.cohort.test,
+        seed=plan.setting.seed,
+        notes=(*notes, *unused),
+    )
+    write(out, results, costs)
+    return results

@@ -1,0 +1,82 @@
+"""Probing: simple classifiers on frozen features.
+
+The features of an encoder are computed once and used by every method, budget and draw of labelled
+subjects. The pretrained encoder and the baseline differ between seeds by that draw alone; random
+weights are drawn anew for every seed as well.
+"""
+
+import time
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import INITS, PIXELS, Cell, Init
+from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
+from ssl_pipeline.evaluation.config import Probe
+from ssl_pipeline.evaluation.plan import EncoderOf, Plan, Setting, walk
+from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
+
+__all__ = ["Setting", "run_probe"]
+
+
+def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any]:
+    """Probe a task of classes; write `cells/`, `results.json`, `costs.json` below `setting.out`.
+
+    Returns what `results.json` holds. Cells that are there with the same key are not
+    computed again. Raises UserError for a task that cannot be probed or compared by subject.
+    """
+    if not isinstance(task, RegionTask):
+        raise UserError(
+            f"Task {task.title!r} is of kind {task.kind}: probes tell classes of crops apart; "
+            "list it for finetune alone."
+        )
+    cells = ClassCells(Plan(task, setting), task)
+    bank = _Bank(cells, probe, setting.encoder_of)
+    methods: dict[str, ProbeMethod] = {method.name: method for method in probe.methods}
+
+    def compute(cell: Cell) -> dict[str, Any]:
+        features, waited = bank.features(cell.init, 0 if cell.init == "pretrained" else cell.seed)
+        began = time.monotonic()
+        chosen = cells.chosen(cell)
+        train, test = features[: len(cells.train)][chosen], features[len(cells.train) :]
+        method = methods[cell.method]
+        probability = method.predict(
+            train, cells.targets[chosen], cells.subjects[chosen], test, len(task.names), cell.seed
+        )
+        parameters = method.parameters(features.shape[1], len(task.names))
+        return cells.content(probability, began, parameters, feature_seconds=waited)
+
+    everything = [
+        (Cell(method.name, init, budget, seed), method)
+        for init in INITS
+        for seed in range(setting.evaluate.seeds)
+        for method in probe.methods
+        for budget in cells.plan.budgets(setting.evaluate.subjects)
+    ]
+    notes = (PIXELS_NOTE, *cells.notes)
+    return walk(cells.plan, everything, compute, cells.score, "Probing", notes)
+
+
+class _Bank:
+    """Frozen features of all regions, train first; the last ones asked for are kept."""
+
+    def __init__(self, cells: ClassCells, probe: Probe, encoder_of: EncoderOf) -> None:
+        self.cells, self.probe, self.encoder_of = cells, probe, encoder_of
+        self.features = lru_cache(maxsize=1)(self._features)
+
+    def _features(self, init: Init, seed: int) -> tuple[NDArray[np.float32], float]:
+        """Features (n, dim) and the seconds that they took."""
+        began = time.monotonic()
+        if init == PIXELS:
+            return self.cells.pixels, time.monotonic() - began
+        from ssl_pipeline.evaluation.features import features
+
+        setting = self.cells.plan.setting
+        encoder = self.encoder_of(init, setting.seed + seed)
+        self.cells.plan.check_patch(encoder.patch)
+        crops = self.cells.crops([*self.cells.train, *self.cells.test], self.probe.batch)
+        return features(encoder, crops, setting.device), time.monotonic() - began

@@ -1,0 +1,52 @@
+"""The hand-crafted baseline: the crop's own voxels, coarsened, and their principal components.
+
+A task that this solves as well as an encoder does has not shown what the encoder is worth.
+Components are fitted on all training crops, labelled or not: their pixels are free, as they are for
+pretraining, so the baseline is not weakened by a small number of labels. On one CT task of seven
+organs it reached a balanced accuracy of .53 / .72 / .89 / .96 with 2 / 5 / 20 / 170 labelled
+subjects even when fitted on labelled crops alone, ahead of every encoder that was pretrained for
+minutes without contrast.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE = 16  # most blocks along an axis
+COMPONENTS = 64
+
+
+def blocks(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Block means of crops (n, z, y, x), at most 16 an axis, flattened to (n, blocks)."""
+    for axis in (1, 2, 3):
+        size = images.shape[axis]
+        step = -(-size // SIDE)
+        starts = np.arange(0, size, step)
+        sums = np.add.reduceat(images, starts, axis=axis)
+        lengths = np.diff(np.append(starts, size)).astype(np.float32)
+        shape = [-1 if a == axis else 1 for a in range(4)]
+        images = (sums / lengths.reshape(shape)).astype(np.float32)
+    return images.reshape(len(images), -1)
+
+
+def components(
+    rows: NDArray[np.float32], fitted_on: NDArray[np.bool_], seed: int
+) -> NDArray[np.float32]:
+    """Project `rows` (n, blocks) on the principal components of those that `fitted_on` marks."""
+    from sklearn.decomposition import PCA
+
+    train = rows[fitted_on]
+    if not np.ptp(train, axis=0).any():  # crops that are all the same have no components
+        return np.zeros((len(rows), 1), np.float32)
+    count = max(1, min(COMPONENTS, len(train) - 1, rows.shape[1]))
+    fitted = PCA(count, random_state=seed).fit(train)
+    projected: NDArray[np.float32] = fitted.transform(rows).astype(np.float32)
+    return projected
+
+
+def baseline(
+    images: Iterable[NDArray[np.float32]], fitted_on: NDArray[np.bool_], seed: int
+) -> NDArray[np.float32]:
+    """Features (n, at most 64) of crops that come in batches (b, z, y, x)."""
+    return components(np.concatenate([blocks(batch) for batch in images]), fitted_on, seed)

@@ -1,0 +1,131 @@
+"""Fine-tuning for voxels: training crops, half of them about a class, and the sliding window.
+
+Crops are read from the store as training goes, so memory does not grow with the number of scans but
+for their label maps, one byte a voxel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_pipeline.evaluation.classify import contrast
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.crops import cut
+from ssl_pipeline.evaluation.decoder import Segmenter
+from ssl_pipeline.evaluation.features import tensors
+from ssl_pipeline.evaluation.labels import OUTSIDE
+from ssl_pipeline.evaluation.optimise import optimise
+from ssl_pipeline.evaluation.sliding import slide
+from ssl_pipeline.evaluation.voxel_loss import voxel_loss
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.randomness import generator
+
+CENTRES = 2000  # most voxels of a class and scan that training crops may be centred on
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A scan with its labels."""
+
+    entry: Entry
+    indices: NDArray[np.uint8]  # (z, y, x): 0 background, 1 the first class, 255 outside
+    told: tuple[bool, ...]  # which classes the labels tell about
+    centres: tuple[NDArray[np.int64], ...]  # voxels (n, 3) of each class that is there
+
+
+def drawn(entry: Entry, indices: NDArray[np.uint8], told: tuple[bool, ...], seed: int) -> Drawn:
+    """Gather what training needs to know of a scan's labels (z, y, x)."""
+    centres = []
+    for index in range(1, len(told) + 1):
+        where = np.flatnonzero(indices == index)
+        if len(where):
+            rng = generator(seed, index, f"centres {entry.id}")
+            chosen = rng.choice(where, min(CENTRES, len(where)), replace=False)
+            centres.append(np.stack(np.unravel_index(chosen, indices.shape), axis=1))
+    return Drawn(entry, indices, told, tuple(centres))
+
+
+def train(
+    model: Segmenter,
+    reader: CropReader,
+    scans: Sequence[Drawn],
+    size: Triple,
+    section: Finetune,
+    *,
+    seed: int,
+    device: str,
+) -> None:
+    """Train encoder and decoder on crops of `size` voxels; all draws are functions of the seed."""
+    model.to(device).train()
+
+    def loss_of(step: int) -> Tensor:
+        rng = generator(seed, step, "fine-tuning")
+        chosen = [scans[index] for index in rng.integers(len(scans), size=section.batch)]
+        starts = [place(scan, size, rng) for scan in chosen]
+        crops = cut(reader, [(s.entry, at) for s, at in zip(chosen, starts, strict=True)], size)
+        images, _, spacing = tensors(crops, device)
+        images = images * contrast(len(chosen), section, rng).to(device)[:, None, None, None]
+        truth = np.stack(
+            [window(s.indices, at, size) for s, at in zip(chosen, starts, strict=True)]
+        )
+        target = torch.from_numpy(truth).to(device).long()
+        told = torch.tensor([scan.told for scan in chosen], device=device)
+        return voxel_loss(model(images, spacing), target, told, OUTSIDE)
+
+    optimise(model, loss_of, section)
+
+
+def predict(
+    model: Segmenter,
+    reader: CropReader,
+    entry: Entry,
+    size: Triple,
+    section: Finetune,
+    device: str,
+) -> NDArray[np.uint8]:
+    """The class of every voxel of a stored volume (z, y, x): 0 background, 1 the first class."""
+    model.eval()
+
+    def probabilities(starts: Sequence[Triple]) -> Tensor:
+        images, _, spacing = tensors(cut(reader, [(entry, at) for at in starts], size), device)
+        found: Tensor = model(images, spacing).float().softmax(dim=1).cpu()
+        return found
+
+    with torch.inference_mode():
+        return slide(entry.shape, size, section.overlap, section.batch, probabilities)
+
+
+def place(scan: Drawn, size: Triple, rng: np.random.Generator) -> Triple:
+    """Where a training crop begins: about a voxel of some class half of the time, else anywhere.
+
+    A crop about a class stays inside the volume where it fits; anywhere is inside as well.
+    """
+    room = np.array(scan.indices.shape) - np.array(size)
+    if scan.centres and rng.random() < 0.5:
+        of_class = scan.centres[rng.integers(len(scan.centres))]
+        start = of_class[rng.integers(len(of_class))] - np.array(size) // 2
+        start = start + rng.integers(-np.array(size) // 4, np.array(size) // 4 + 1)
+        start = np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), room // 2)
+    else:
+        start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
+    z, y, x = (int(value) for value in start)
+    return z, y, x
+
+
+def window(indices: NDArray[np.uint8], start: Triple, size: Triple) -> NDArray[np.uint8]:
+    """A crop of a label map (z, y, x); 255 outside of it."""
+    out = np.full(size, OUTSIDE, np.uint8)
+    low = [max(0, at) for at in start]
+    high = [
+        min(at + side, whole) for at, side, whole in zip(start, size, indices.shape, strict=True)
+    ]
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        out[target] = indices[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return out

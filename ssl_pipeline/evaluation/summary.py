@@ -1,0 +1,161 @@
+"""From the cells of a task to its table: `results.json`, and `costs.json` for what varies by run.
+
+The table is a function of the predictions alone and is equal byte by byte when they are. Seconds
+are kept apart from it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_pipeline.atomic import write_json
+from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.config import Evaluate
+from ssl_pipeline.evaluation.metrics import Scored
+from ssl_pipeline.evaluation.statistics import (
+    FEWEST,
+    Draws,
+    Table,
+    draw,
+    interval,
+    metric,
+    per_seed,
+    resampled,
+)
+from ssl_pipeline.evaluation.tasks import TaskConfig
+
+AGAINST = ("random", PIXELS)
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """One row of the table: a method from one start with one budget, over its seeds."""
+
+    total: Table  # (seeds, subjects, classes)
+    count: Table
+    extras: Mapping[str, float]
+
+
+def summarise(
+    task: TaskConfig,
+    scored: Mapping[Cell, Scored],
+    evaluate: Evaluate,
+    *,
+    train: Sequence[str],
+    test: Sequence[str],
+    seed: int,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The table of a task, as `results.json` holds it."""
+    arms = _arms(scored)
+    seeds = len(next(iter(arms.values())).total)
+    enough = len(test) >= FEWEST
+    draws = draw(len(test), seeds, evaluate.bootstrap, seed) if enough else None
+    few = (
+        []
+        if enough
+        else [
+            f"{len(test)} scored subjects are too few for an interval: only the spread over seeds "
+            "is shown."
+        ]
+    )
+    return {
+        "task": task.title,
+        "kind": task.kind,
+        "metric": task.METRIC,
+        "split": evaluate.split,
+        "confidence": evaluate.confidence,
+        "n_train_subjects": len(train),
+        "n_test_subjects": len(test),
+        "n_seeds": seeds,
+        "classes": list(task.names),
+        "rows": [
+            {"method": method, "init": init, "subjects": subjects}
+            | _row(arm, task.names, draws, evaluate.confidence)
+            for (method, init, subjects), arm in arms.items()
+        ],
+        "differences": _differences(arms, draws, evaluate.confidence),
+        "note": " ".join([*few, *notes]),
+    }
+
+
+def write(out: Path, results: dict[str, Any], costs: Sequence[Mapping[str, Any]]) -> None:
+    """Write `results.json` and `costs.json`."""
+    write_json(out / "costs.json", list(costs))
+    write_json(out / "results.json", results)
+
+
+def _arms(scored: Mapping[Cell, Scored]) -> dict[tuple[str, str, int], _Arm]:
+    """Cells gathered over seeds, methods together and budgets rising, all (0) last."""
+    found: dict[tuple[str, str, int], list[Scored]] = {}
+    for cell in sorted(scored, key=lambda c: c.seed):
+        found.setdefault((cell.method, cell.init, cell.subjects), []).append(scored[cell])
+    inits = ("pretrained", *AGAINST)
+    ordered = sorted(found, key=lambda k: (k[0], k[2] or math.inf, inits.index(k[1])))
+    return {
+        name: _Arm(
+            np.stack([s.total for s in found[name]]),
+            np.stack([s.count for s in found[name]]),
+            {
+                extra: float(np.mean([s.extras[extra] for s in found[name]]))
+                for extra in found[name][0].extras
+            },
+        )
+        for name in ordered
+    }
+
+
+def _row(arm: _Arm, names: Sequence[str], draws: Draws | None, confidence: float) -> dict[str, Any]:
+    each = per_seed(arm.total, arm.count)
+    classes = [
+        metric(
+            arm.total[:, :, i : i + 1].sum(axis=1), arm.count[:, :, i : i + 1].sum(axis=1)
+        ).mean()
+        for i in range(len(names))
+    ]
+    return {
+        "mean": _number(each.mean()),
+        **_bounds(None if draws is None else resampled(arm.total, arm.count, draws), confidence),
+        "sd_seeds": _number(each.std(ddof=1)),
+        "per_seed": [_number(value) for value in each],
+        "per_class": {name: _number(value) for name, value in zip(names, classes, strict=True)},
+        **{name: _number(value) for name, value in arm.extras.items()},
+    }
+
+
+def _differences(
+    arms: Mapping[tuple[str, str, int], _Arm], draws: Draws | None, confidence: float
+) -> list[dict[str, Any]]:
+    """Pretrained less each of the others, paired by subject and seed."""
+    found = []
+    for (method, init, subjects), arm in arms.items():
+        for against in AGAINST if init == "pretrained" else ():
+            other = arms[method, against, subjects]
+            apart = per_seed(arm.total, arm.count) - per_seed(other.total, other.count)
+            values = (
+                None
+                if draws is None
+                else (
+                    resampled(arm.total, arm.count, draws)
+                    - resampled(other.total, other.count, draws)
+                )
+            )
+            found.append(
+                {"method": method, "subjects": subjects, "against": against}
+                | {"mean": _number(apart.mean()), **_bounds(values, confidence)}
+            )
+    return found
+
+
+def _bounds(values: Any, confidence: float) -> dict[str, float | None]:
+    low, high = (math.nan, math.nan) if values is None else interval(values, confidence)
+    return {"low": _number(low), "high": _number(high)}
+
+
+def _number(value: float) -> float | None:
+    """As JSON can say it: six digits, and nothing where a figure is not defined."""
+    return None if math.isnan(value) else round(float(value), 6)

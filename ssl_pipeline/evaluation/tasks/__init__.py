@@ -1,0 +1,14 @@
+"""What an encoder is tried on; adding a kind of task is one file and one line in this union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ssl_pipeline.evaluation.tasks.classification import Classification
+from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+
+RegionTask = Classification | CropClassification
+TaskConfig = Annotated[
+    Classification | CropClassification | Segmentation, Field(discriminator="kind")
+]

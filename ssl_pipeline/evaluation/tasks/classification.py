@@ -1,0 +1,65 @@
+"""One class for a whole scan, told from one crop in its middle."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.labels import LabelMaps
+from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.views.config import Triple
+
+
+class Classification(Task):
+    """Class of a scan, from a target that the roots or the table declare."""
+
+    METRIC: ClassVar[str] = "balanced accuracy"
+    JUDGED_BY: ClassVar[tuple[str, ...]] = ("probe", "finetune")
+
+    kind: Literal["classification"] = "classification"
+    target: str = Field(description="name of the target that holds the class")
+
+    @model_validator(mode="after")
+    def _two(self) -> "Classification":
+        if len(self.classes) < 2:
+            raise ValueError("classes has fewer than two entries: name at least two")
+        return self
+
+    def usable(self, catalog: Catalog) -> list[Entry]:
+        """Scans whose target is one of the classes, by value or by name."""
+        carrying = self.carrying(self.entries(catalog), "target", self.target)
+        usable = [entry for entry in carrying if self._index(entry) is not None]
+        if not usable:
+            found = sorted({entry.targets[self.target] for entry in carrying})[:10]
+            raise UserError(
+                f"Task {self.title!r}: target {self.target!r} is {', '.join(found)}, none of which "
+                f"is in classes: {', '.join(f'{k}: {v}' for k, v in self.classes.items())}."
+            )
+        return usable
+
+    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+        """What the truth of a scan depends on."""
+        return entry.targets[self.target]
+
+    def regions(
+        self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
+    ) -> list[Region]:
+        """One region a scan, in the middle of its volume."""
+        regions = []
+        for entry in entries:
+            index = self._index(entry)
+            if index is not None:
+                z, y, x = (
+                    (whole - side) // 2 for whole, side in zip(entry.shape, size, strict=True)
+                )
+                regions.append(Region(entry.id, entry.subject, entry.split, (z, y, x), index))
+        return regions
+
+    def _index(self, entry: Entry) -> int | None:
+        word = entry.targets[self.target]
+        for index, (value, name) in enumerate(self.classes.items()):
+            if word in (str(value), name):
+                return index
+        return None

@@ -1,0 +1,70 @@
+"""The class of a crop: which of several labelled structures lies in its middle."""
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ssl_pipeline.evaluation.labels import LabelMaps
+from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.randomness import generator
+
+
+class CropClassification(Task):
+    """Crops about each class that a scan's label file draws."""
+
+    METRIC: ClassVar[str] = "balanced accuracy"
+    JUDGED_BY: ClassVar[tuple[str, ...]] = ("probe", "finetune")
+
+    kind: Literal["crop_classification"] = "crop_classification"
+    label: str = Field(description="name of the labels that the roots declare")
+    crops_per_class: int = Field(
+        1, ge=1, description="crops a class and scan: 1 about its centroid, more about its voxels"
+    )
+
+    @model_validator(mode="after")
+    def _two(self) -> "CropClassification":
+        if len(self.classes) < 2:
+            raise ValueError("classes has fewer than two entries: name at least two")
+        return self
+
+    def usable(self, catalog: Catalog) -> list[Entry]:
+        """Scans that have a label file."""
+        return self.carrying(self.entries(catalog), "label", self.label)
+
+    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+        """What the truth of a scan depends on."""
+        return labels.sha256(entry, self.label)
+
+    def regions(
+        self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
+    ) -> list[Region]:
+        """Crops about the centroid of each class, or about random voxels of it.
+
+        A class that a scan's labels lack gives no crop. Windows may reach out of the volume.
+        """
+        regions = []
+        for entry in entries:
+            drawn = labels.of(entry, self.label)
+            for index, value in enumerate(self.values):
+                where = np.flatnonzero(drawn == value)
+                if not len(where):
+                    continue
+                rng = generator(seed, value, f"crops {entry.id}")
+                for centre in self._centres(where, drawn.shape, rng):
+                    z, y, x = (math.ceil(c - s / 2) for c, s in zip(centre, size, strict=True))
+                    regions.append(Region(entry.id, entry.subject, entry.split, (z, y, x), index))
+        return regions
+
+    def _centres(
+        self, where: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Voxel positions (z, y, x) to put crops about."""
+        if self.crops_per_class == 1:
+            return [np.stack(np.unravel_index(where, shape)).mean(axis=1)]
+        chosen = rng.choice(where, min(self.crops_per_class, len(where)), replace=False)
+        return list(np.stack(np.unravel_index(chosen, shape), axis=1))

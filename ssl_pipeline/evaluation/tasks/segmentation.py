@@ -1,0 +1,65 @@
+"""A class for every voxel of a scan."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ssl_pipeline.evaluation.labels import OUTSIDE, LabelMap, LabelMaps
+from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.store.catalog import Catalog, Entry
+
+
+class Segmentation(Task):
+    """Voxels of each class, from label files; value 0, and values not named, are background."""
+
+    METRIC: ClassVar[str] = "mean Dice"
+    JUDGED_BY: ClassVar[tuple[str, ...]] = ("finetune",)
+
+    kind: Literal["segmentation"] = "segmentation"
+    label: str = Field(description="name of the labels that the roots declare")
+    absent_means: Literal["absent", "not drawn"] = Field(
+        "absent",
+        description="what a class that a label file lacks means: the scan has none of it (absent), "
+        "or nobody looked, so that the scan says nothing about that class (not drawn)",
+    )
+
+    @model_validator(mode="after")
+    def _values(self) -> "Segmentation":
+        if 0 in self.classes or OUTSIDE in self.classes:
+            raise ValueError(f"classes names 0 or {OUTSIDE}: those are background and 'not drawn'")
+        if len(self.classes) >= OUTSIDE:
+            raise ValueError(f"classes has {len(self.classes)} entries: at most {OUTSIDE - 1} fit")
+        return self
+
+    def usable(self, catalog: Catalog) -> list[Entry]:
+        """Scans that have a label file."""
+        return self.carrying(self.entries(catalog), "label", self.label)
+
+    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+        """What the truth of a scan depends on."""
+        return labels.sha256(entry, self.label)
+
+    def indices(self, drawn: LabelMap) -> NDArray[np.uint8]:
+        """Labels as the network counts them: 0 background, 1 the first class; 255 stays outside."""
+        table = np.zeros(np.iinfo(np.int16).max + 1, np.uint8)
+        for index, value in enumerate(self.values, start=1):
+            table[value] = index
+        table[OUTSIDE] = OUTSIDE
+        return table[drawn]
+
+    def told(self, indices: NDArray[np.uint8]) -> tuple[bool, ...]:
+        """Which classes a scan says something about, from its labels as `indices` gives them."""
+        if self.absent_means == "absent":
+            return (True,) * len(self.classes)
+        found = present(indices)
+        return tuple(index in found for index in range(1, len(self.classes) + 1))
+
+
+def present(indices: NDArray[np.uint8]) -> frozenset[int]:
+    """Classes that a label map (z, y, x) shows, 1 the first; background and outside are none."""
+    found: set[int] = set()
+    for plane in indices:
+        found.update(np.unique(plane).tolist())
+    return frozenset(found - {0, OUTSIDE})

@@ -1,0 +1,76 @@
+"""What every task declares, and which scans can serve it.
+
+A task names the source of its truth on the scans themselves (a label file or a target that the
+roots of the study declare), so that a task needs no file list of its own.
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.section import Section
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.views.config import Triple
+
+
+class Task(Section):
+    """The part that all kinds share."""
+
+    METRIC: ClassVar[str]
+    JUDGED_BY: ClassVar[tuple[str, ...]]  # the stages that can
+
+    title: str = Field(description="what a reader of the report should call it")
+    classes: dict[NonNegativeInt, str] = Field(
+        min_length=1, description="values of the truth and their names"
+    )
+    roots: tuple[str, ...] = Field((), description="roots whose scans take part; all if empty")
+    crop_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="size of a crop (z, y, x), in voxels; that of the views if empty"
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their indices."""
+        return tuple(self.classes.values())
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Values of the classes in the truth, in the order of their indices."""
+        return tuple(self.classes)
+
+    def crop(self, default: Triple) -> Triple:
+        """The size of this task's crops (z, y, x)."""
+        return self.crop_voxels or default
+
+    def entries(self, catalog: Catalog) -> list[Entry]:
+        """Scans of the task's roots, in the catalog's order; UserError for an unknown root."""
+        known = {entry.root for entry in catalog.entries}
+        for root in self.roots:
+            if root not in known:
+                raise UserError(
+                    f"Task {self.title!r}: no prepared scan comes from root {root!r}; "
+                    f"{nearest(root, known)}"
+                )
+        return [e for e in catalog.entries if not self.roots or e.root in self.roots]
+
+    def carrying(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
+        """Scans that have the `kind` ("label" or "target") of this name, whatever it says.
+
+        Raises UserError where no scan knows the name, or none has it filled in.
+        """
+        sources = [(entry, entry.labels if kind == "label" else entry.targets) for entry in entries]
+        known = {word for _, found in sources for word in found}
+        if name not in known:
+            tail = (
+                nearest(name, known) if known else f"the scans of this task have no {kind} at all."
+            )
+            raise UserError(f"Task {self.title!r}: unknown {kind} {name!r}; {tail}")
+        carrying = [entry for entry, found in sources if found.get(name, "") != ""]
+        if not carrying:
+            raise UserError(
+                f"Task {self.title!r}: {kind} {name!r} is empty for every scan: "
+                "look into the inventory for what was found."
+            )
+        return carrying

@@ -1,0 +1,155 @@
+"""Segmentation cells: train, slide over every scored scan, write it back, and take its Dice.
+
+Dice is taken on the stored grid, where labels were brought by nearest neighbour; the written maps
+are in the scan's own grid, with the values that the label files use.
+"""
+
+import gzip
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.atomic import write_bytes
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation import segment, voxel_pca
+from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.decoder import Segmenter
+from ssl_pipeline.evaluation.labels import OUTSIDE
+from ssl_pipeline.evaluation.metrics import Scored, dice, segmentation
+from ssl_pipeline.evaluation.optimise import seeded, trained
+from ssl_pipeline.evaluation.plan import Plan
+from ssl_pipeline.evaluation.segment import Drawn
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, present
+from ssl_pipeline.preprocess.labels import to_source_grid
+from ssl_pipeline.preprocess.prepare import model_input
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.views.randomness import generator
+
+NOTE = (
+    "pixels + PCA: logistic regression on the principal components of each voxel's 5 x 5 x 5 "
+    "neighbourhood. Dice leaves out scans where neither truth nor prediction shows a class, "
+    "and scans that do not draw it where the task says so."
+)
+
+
+class VoxelCells:
+    """A segmentation task, its labels, and how each cell is computed and scored."""
+
+    def __init__(self, plan: Plan, task: Segmentation, section: Finetune) -> None:
+        self.plan, self.task, self.section = plan, task, section
+        self.test = [e for e in plan.cohort.entries if e.split != "train"]
+
+    @cached_property
+    def shows(self) -> dict[str, frozenset[int]]:
+        """Classes that each training subject's labels show; UserError where nobody shows any."""
+        shown: dict[str, frozenset[int]] = {s: frozenset() for s in self.plan.cohort.train}
+        for entry in self.plan.cohort.entries:
+            if entry.split == "train":
+                shown[entry.subject] |= present(self._indices(entry))
+        if not any(shown.values()):
+            raise UserError(
+                f"Task {self.task.title!r}: the training subjects show none of the classes: "
+                "check classes against the values in the labels."
+            )
+        return shown
+
+    def compute(self, cell: Cell) -> dict[str, Any]:
+        """Train a cell, segment every scored scan, and return the cell's file."""
+        began = time.monotonic()
+        seed = self.plan.setting.seed + cell.seed
+        subjects = set(self.plan.labelled(cell, self.shows))
+        labelled = [
+            self._drawn(entry)
+            for entry in self.plan.cohort.entries
+            if entry.split == "train" and entry.subject in subjects
+        ]
+        if cell.init == PIXELS:
+            model = self._baseline(labelled, seed)
+            parameters = model.weight.size + model.bias.size
+            rows = [self._scored(cell, e, model.predict(self._image(e))) for e in self.test]
+        else:
+            network = self._network(cell, labelled, seed)
+            parameters = trained(network)
+            rows = [self._scored(cell, e, self._segmented(network, e)) for e in self.test]
+        costs = {"trained_parameters": parameters, "seconds": round(time.monotonic() - began, 3)}
+        files = [row["file"] for row in rows if row["file"]]
+        return {"predictions": rows, "files": files, "costs": costs}
+
+    def score(self, content: Mapping[str, Any]) -> Scored:
+        """Tables of a cell's file."""
+        rows = content["predictions"]
+        scores = np.array([row["dice"] for row in rows], np.float64)  # null becomes nan
+        return segmentation(self.plan.cohort.test, [row["subject"] for row in rows], scores)
+
+    def _indices(self, entry: Entry) -> NDArray[np.uint8]:
+        return self.task.indices(self.plan.labels.of(entry, self.task.label))
+
+    def _drawn(self, entry: Entry) -> Drawn:
+        indices = self._indices(entry)
+        return segment.drawn(entry, indices, self.task.told(indices), self.plan.setting.seed)
+
+    def _image(self, entry: Entry) -> NDArray[np.float32]:
+        return model_input(self.plan.setting.reader.volume(entry.id), entry.meta)
+
+    def _baseline(self, labelled: list[Drawn], seed: int) -> voxel_pca.VoxelModel:
+        samples = [
+            voxel_pca.sample(
+                self._image(scan.entry),
+                scan.indices,
+                scan.told,
+                generator(seed, 0, f"voxels {scan.entry.id}"),
+            )
+            for scan in labelled
+        ]
+        return voxel_pca.fit(samples, seed)
+
+    def _network(self, cell: Cell, labelled: list[Drawn], seed: int) -> Segmenter:
+        setting = self.plan.setting
+        if cell.init == PIXELS:
+            raise ValueError("the baseline has no network")
+        encoder = setting.encoder_of(cell.init, seed)
+        self.plan.check_patch(encoder.patch)
+        with seeded(seed, setting.device):
+            network = Segmenter(encoder, len(self.task.names), raw_voxels=self.section.raw_voxels)
+            segment.train(
+                network,
+                setting.reader,
+                labelled,
+                self.plan.size,
+                self.section,
+                seed=seed,
+                device=setting.device,
+            )
+        return network
+
+    def _segmented(self, network: Segmenter, entry: Entry) -> NDArray[np.uint8]:
+        setting = self.plan.setting
+        return segment.predict(
+            network, setting.reader, entry, self.plan.size, self.section, setting.device
+        )
+
+    def _scored(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
+        """One scan's Dice, and its written prediction where the section asks for it."""
+        truth = self._indices(entry)
+        scores = dice(predicted, truth, self.task.told(truth), OUTSIDE)
+        wanted = self.section.predictions
+        written = wanted == "all" or (wanted == "first seed" and cell.seed == 0)
+        name = f"predictions/{cell.name}/{entry.id}.nii.gz" if written else ""
+        if written:
+            values = np.array([0, *self.task.values], np.int16)[predicted]
+            grid = to_source_grid(values, entry.meta)
+            image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
+            packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+            write_bytes(self.plan.setting.out / name, packed)
+        return {
+            "scan": entry.id,
+            "subject": entry.subject,
+            "dice": [None if np.isnan(score) else round(score, 6) for score in scores],
+            "file": name,
+        }

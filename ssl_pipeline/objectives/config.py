@@ -1,0 +1,67 @@
+"""Dials of the terms that objectives are made of; imports no torch."""
+
+import math
+
+from pydantic import Field, model_validator
+
+from ssl_pipeline.section import Section
+
+
+class Reconstruction(Section):
+    """Masked reconstruction of the clean crop."""
+
+    weight: float = Field(1.0, ge=0, description="weight in the sum of losses")
+    background: float = Field(
+        0.1, ge=0, le=1, description="weight of a patch outside the body against one inside"
+    )
+    decoder_width: int | None = Field(
+        None, gt=0, description="width of the decoder; half the encoder's by default"
+    )
+    decoder_depth: int = Field(2, ge=1, description="blocks of the decoder")
+
+
+class Contrast(Section):
+    """Contrast between subjects (global) and between places of one scan (local)."""
+
+    global_weight: float = Field(0.3, ge=0, description="weight of the loss between subjects")
+    local_weight: float = Field(
+        1.0, ge=0, description="weight of the loss between places of a scan"
+    )
+    temperature: float = Field(0.1, gt=0, description="divisor of the cosine similarities")
+    dim: int = Field(128, gt=0, description="width of the projected vectors")
+    positive_patches: float = Field(
+        1.5, gt=0, description="largest distance of a positive pair of tokens, in patches"
+    )
+    negative_patches: float = Field(
+        2.0, gt=0, description="distance beyond which tokens of one scan are negatives, in patches"
+    )
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Contrast":
+        if self.negative_patches < self.positive_patches:
+            raise ValueError(
+                f"negative_patches is {self.negative_patches}, below positive_patches, "
+                f"{self.positive_patches}: a pair would be both"
+            )
+        return self
+
+
+class Ramp(Section):
+    """When contrast comes in: weight 0 until `start`, a half cosine up to 1 at `end`."""
+
+    start: float = Field(0.05, ge=0, le=1, description="share of the run after which it begins")
+    end: float = Field(0.15, ge=0, le=1, description="share of the run at which it is whole")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Ramp":
+        if self.end < self.start:
+            raise ValueError(f"end is {self.end}, before start, {self.start}")
+        return self
+
+    def at(self, share: float) -> float:
+        """The factor after this share of the run."""
+        if share < self.start:
+            return 0.0
+        if share >= self.end:
+            return 1.0
+        return 0.5 - 0.5 * math.cos(math.pi * (share - self.start) / (self.end - self.start))

@@ -1,0 +1,23 @@
+"""Masked autoencoding alone: rebuild the hidden patches of the clean crop."""
+
+from typing import TYPE_CHECKING, Literal
+
+from ssl_pipeline.objectives.config import Reconstruction
+from ssl_pipeline.section import Section
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.objectives.terms import Objective
+
+
+class Mae(Section):
+    """Sparse 3D MAE (He et al. 2022, arXiv:2111.06377) on two crops of a place."""
+
+    name: Literal["mae"] = "mae"
+    reconstruction: Reconstruction = Reconstruction()
+
+    def build(self, encoder: "ViTEncoder") -> "Objective":
+        """The objective around an encoder."""
+        from ssl_pipeline.objectives.terms import Objective
+
+        return Objective(encoder, reconstruction=self.reconstruction, contrast=None, ramp=None)

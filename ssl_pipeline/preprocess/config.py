@@ -1,0 +1,121 @@
+"""Dials of preprocessing (section `preprocess` of a study).
+
+CT keeps Hounsfield units, so its dials are absolute and the same for every scan; MR has no unit,
+so its dials are percentiles of each scan's own foreground. Spacing None keeps each scan's own
+grid: no voxel is interpolated, and the token geometry reads the spacing from the volume.
+"""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ssl_pipeline.section import Section
+
+Spacing = tuple[float, float, float]
+
+
+def _positive(spacing: Spacing | None) -> Spacing | None:
+    if spacing is not None and min(spacing) <= 0:
+        raise ValueError(
+            f"spacing_mm is {list(spacing)}: give three positive numbers, for the axes R, A and S"
+        )
+    return spacing
+
+
+def _ordered(limits: tuple[float, float] | tuple[int, int], name: str) -> None:
+    if not limits[0] < limits[1]:
+        raise ValueError(f"{name} is {list(limits)}: give a lower number and a higher one")
+
+
+class Ct(Section):
+    """How CT is stored and shown to a model."""
+
+    spacing_mm: Spacing | None = Field(
+        default=None,
+        description="voxel size (R, A, S) of the stored grid in mm; null keeps the scan's own",
+    )
+    clip_hu: tuple[int, int] = Field(
+        default=(-1024, 3071),
+        description="values in HU are clipped to this range before they are stored",
+    )
+    window_hu: tuple[float, float] = Field(
+        default=(-1000.0, 1000.0),
+        description="values in HU are clipped to this range for the model",
+    )
+    foreground_hu: float = Field(default=-500.0, description="voxels above it, in HU, may be body")
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _spacing(cls, value: Spacing | None) -> Spacing | None:
+        return _positive(value)
+
+    @field_validator("clip_hu")
+    @classmethod
+    def _clip(cls, value: tuple[int, int]) -> tuple[int, int]:
+        _ordered(value, "clip_hu")
+        if value[0] < -32768 or value[1] > 32767:
+            raise ValueError(f"clip_hu is {list(value)}: stay within -32768 and 32767")
+        return value
+
+    @field_validator("window_hu")
+    @classmethod
+    def _window(cls, value: tuple[float, float]) -> tuple[float, float]:
+        _ordered(value, "window_hu")
+        return value
+
+
+class Mr(Section):
+    """How MR is stored and shown to a model."""
+
+    spacing_mm: Spacing | None = Field(
+        default=None,
+        description="voxel size (R, A, S) of the stored grid in mm; null keeps the scan's own",
+    )
+    percentiles: tuple[float, float] = Field(
+        default=(0.5, 99.5),
+        description="percentiles of the foreground between which the model sees values",
+    )
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _spacing(cls, value: Spacing | None) -> Spacing | None:
+        return _positive(value)
+
+    @field_validator("percentiles")
+    @classmethod
+    def _percentiles(cls, value: tuple[float, float]) -> tuple[float, float]:
+        _ordered(value, "percentiles")
+        if value[0] < 0 or value[1] > 100:
+            raise ValueError(f"percentiles is {list(value)}: stay within 0 and 100")
+        return value
+
+
+class Preprocess(Section):
+    """From a scan as read to the volume that is stored."""
+
+    ct: Ct = Field(default=Ct(), description="dials of CT")
+    mr: Mr = Field(default=Mr(), description="dials of MR")
+    order: Literal[0, 1, 3] = Field(
+        default=3, description="spline order of resampling: 3 cubic, 1 linear, 0 nearest"
+    )
+    thick_ratio: float = Field(
+        default=3.0,
+        ge=1,
+        description="slices thicker than this many pixels are repeated, not interpolated",
+    )
+    foreground: Literal["auto", "all"] = Field(
+        default="auto",
+        description="auto finds the body and crops to it; all takes every stored voxel",
+    )
+    margin_voxels: int = Field(
+        default=5, ge=0, description="stored voxels kept around the foreground"
+    )
+    max_gib: float = Field(
+        default=4.0,
+        gt=0,
+        description="a scan whose arrays would need more memory than this, in GiB, fails",
+    )
+
+    def modality_dials(self, modality: str) -> Ct | Mr:
+        """The section of one modality."""
+        return self.ct if modality == "CT" else self.mr

@@ -1,0 +1,120 @@
+"""Prepare and write many scans at once, on Dask workers or on threads of this process.
+
+A task is one scan, from its file to its place in the store, so nothing large travels between
+processes and a task that is lost is simply done again. Only a few tasks for each worker are handed
+out at a time: 100,000 scans need no graph of 100,000 tasks. A scan that fails is reported and the
+others go on.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import Prepared, check_memory, prepare
+from ssl_pipeline.volumes.inventory import Scan
+from ssl_pipeline.volumes.readers import Source, read
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Write = Callable[[Scan, Prepared], None]
+AHEAD = 3  # tasks handed out for each worker
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one scan."""
+
+    scan_id: str
+    error: str  # "" when it is written, else one sentence
+    trace: str = ""  # traceback, where the error is not one that the user can do something about
+
+
+def run(
+    scans: Iterable[Scan],
+    section: Preprocess,
+    write: Write,
+    client: "Client | None",
+    workers: int,
+) -> Iterator[Result]:
+    """Prepare each scan, hand it to `write`, and yield results as they complete, in any order.
+
+    With a Dask client, `write` is pickled and called on its workers, and `workers` says how many
+    those are; without, it is called on `workers` threads of this process. Where the caller stops
+    early, tasks that have not begun are dropped.
+    """
+    todo = iter(scans)
+    with _executor(client, workers) as executor:
+        running: dict[Future[Result], str] = {}
+        while True:
+            for scan in islice(todo, max(1, workers) * AHEAD - len(running)):
+                running[executor.submit(prepare_scan, scan, section, write)] = scan.id
+            if not running:
+                return
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                yield _result(done, running.pop(done))
+
+
+def prepare_scan(scan: Scan, section: Preprocess, write: Write) -> Result:
+    """Read, prepare and write one scan; whatever goes wrong is in the result."""
+    try:
+        check_memory(scan.shape, section, resampled=False)
+        volume = read(Source(Path(scan.path), scan.series))
+        prepared = prepare(
+            volume,
+            scan.modality,
+            section,
+            intensity_offset=scan.intensity_offset,
+            missing_value=scan.missing_value,
+        )
+        write(scan, prepared)
+    except UserError as error:
+        return Result(scan.id, str(error))
+    except MemoryError:
+        return Result(scan.id, "The memory did not suffice: set fewer workers.")
+    except Exception as error:
+        return Result(scan.id, _unexpected(error), traceback.format_exc())
+    return Result(scan.id, "")
+
+
+def _result(done: "Future[Result]", scan_id: str) -> Result:
+    """The task's own result, or what became of its worker."""
+    try:
+        return done.result()
+    except Exception as error:
+        return Result(scan_id, _unexpected(error), traceback.format_exc())
+
+
+def _unexpected(error: Exception) -> str:
+    return f"Something unforeseen happened, {type(error).__name__}: {error}"
+
+
+@contextmanager
+def _executor(client: "Client | None", workers: int) -> Iterator[Executor]:
+    """Where tasks run.
+
+    numpy's own threads are switched off meanwhile, as Dask does on its workers: tasks fill the
+    cores, and two threads of a matrix product that wait for each other take five times its time.
+    """
+    if client is not None:
+        executor: Executor = client.get_executor(pure=False)
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=False)  # Dask cancels what has not begun
+        return
+    with threadpool_limits(1):
+        executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="prepare")
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)

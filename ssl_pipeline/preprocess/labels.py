@@ -1,0 +1,96 @@
+"""Arrays between the stored grid, a label's own grid, and the scan's own grid, by nearest
+neighbour.
+
+Both ways go through the affines alone, so a label may have any orientation and spacing. Each axis
+of one grid is nearly always an axis of the other: indices then are three vectors that broadcast,
+and 15 million voxels take 0.1 s where scipy.ndimage.affine_transform takes 2 s; a rotated label
+costs an index for each voxel, slab by slab.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess.intensity import Numbers
+from ssl_pipeline.preprocess.prepare import VolumeMeta
+from ssl_pipeline.preprocess.resample import Shape
+from ssl_pipeline.preprocess.slabs import slabs
+from ssl_pipeline.volumes.volume import Volume
+
+OUTSIDE = 255  # "not drawn": a voxel that the label file does not reach
+TIE_VOXELS = 1e-4  # a centre on an edge goes to the side that is up on its own grid, as masks do
+NEGLIGIBLE_VOXELS = 1e-3  # a shift below it, over the whole of an axis, is rounding of the affine
+
+
+def label_on_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """The label at each voxel (z, y, x) of a stored volume; OUTSIDE where the label does not reach.
+
+    uint8 where every value fits, else int16. Raises UserError for values that are no classes.
+    """
+    values = _classes(label.data)
+    stored_to_label = np.linalg.inv(label.affine) @ np.array(meta.affine)
+    # (x, y, z) -> (z, y, x) on both sides.
+    drawn = _gather(values.transpose(2, 1, 0), _flipped(stored_to_label), meta.shape, OUTSIDE)
+    result: NDArray[np.uint8] | NDArray[np.int16] = drawn
+    return result
+
+
+def to_source_grid(array: Numbers, meta: VolumeMeta) -> Numbers:
+    """An array (z, y, x) of the stored grid, such as a prediction, on the scan's own (x, y, z).
+
+    Voxels of the scan outside of the stored grid are 0. Save it with `meta.source_affine`.
+    """
+    if array.shape != meta.shape:
+        raise ValueError(f"the array is {array.shape}, the stored grid is {meta.shape}")
+    source_to_stored = np.linalg.inv(np.array(meta.affine)) @ np.array(meta.source_affine)
+    return _gather(array.transpose(2, 1, 0), source_to_stored, meta.source_shape, 0)
+
+
+def _classes(data: Numbers) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """The label's values in the smallest type that holds them and OUTSIDE."""
+    low, high = data.min(), data.max()
+    if not (low >= 0 and high <= np.iinfo(np.int16).max):
+        raise UserError(
+            f"A label holds values from {low:g} to {high:g}: "
+            "give a file whose classes are whole numbers from 0 to 32767."
+        )
+    classes: NDArray[Any] = data.astype(np.uint8 if high <= OUTSIDE else np.int16)
+    if np.issubdtype(data.dtype, np.floating) and np.any(classes != data):
+        raise UserError("A label holds fractions: give a file whose values are whole numbers.")
+    if high == OUTSIDE and not np.any((classes > 0) & (classes < OUTSIDE)):
+        raise UserError(f"A label's only class is {OUTSIDE}, which means 'not drawn': renumber it.")
+    return classes
+
+
+def _flipped(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same map between voxels (4, 4) with the order of the three axes turned round."""
+    order = [2, 1, 0, 3]
+    return matrix[np.ix_(order, order)]
+
+
+def _gather(array: Numbers, to_array: NDArray[np.float64], shape: Shape, outside: int) -> Numbers:
+    """For each voxel of a grid the array's voxel that its centre lies in, or `outside`."""
+    out = np.empty(shape, array.dtype)
+    for part in slabs(shape[0], shape[1] * shape[2]):
+        axes = [np.arange(part.start, part.stop), np.arange(shape[1]), np.arange(shape[2])]
+        indices, inside = [], np.ones((1, 1, 1), np.bool_)
+        for row, size in zip(to_array[:3], array.shape, strict=True):
+            index = _index(row, np.ix_(*axes), shape)
+            inside = inside & (index >= 0) & (index < size)
+            indices.append(np.clip(index, 0, size - 1))
+        out[part] = np.where(inside, array[tuple(indices)], np.array(outside, array.dtype))
+    return out
+
+
+def _index(
+    row: NDArray[np.float64], axes: tuple[NDArray[np.int64], ...], shape: Shape
+) -> NDArray[np.int64]:
+    """Index along one axis of the array; of length 1 along the axes that do not change it."""
+    place = np.full((1, 1, 1), row[3] + 0.5)
+    for factor, axis, size in zip(row[:3], axes, shape, strict=True):
+        if abs(factor) * size > NEGLIGIBLE_VOXELS:
+            place = place + factor * (axis + TIE_VOXELS)
+    index: NDArray[np.int64] = np.floor(place).astype(np.int64)
+    return index

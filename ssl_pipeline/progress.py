@@ -1,0 +1,115 @@
+"""Words and progress for a person: a live bar on a terminal, plain lines anywhere else.
+
+Plain lines come at most every `EVERY_S` seconds, so that a log of a long job stays readable. The
+door opens a log file with `log_to`; whatever is said then also stands there, line by line.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+EVERY_S = 10.0
+console = Console(soft_wrap=True, highlight=False)
+_errors = Console(soft_wrap=True, highlight=False, stderr=True)
+_logs: list[Console] = []
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Also append to this file what is said in the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", buffering=1) as file:
+        _logs.append(Console(file=file, soft_wrap=True, highlight=False))
+        try:
+            yield
+        finally:
+            _logs.pop()
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a line, to standard error if it tells of an error, and to the open log."""
+    for target in (_errors if error else console, *_logs):
+        target.print(text)
+
+
+@runtime_checkable
+class Bar(Protocol):
+    """Something that can be advanced."""
+
+    def advance(self, text: str = "", to: int | None = None) -> None:
+        """Count one more item, or set the count to `to`; `text` says what was done."""
+
+
+class _Live:
+    def __init__(self, bar: Progress, total: int) -> None:
+        self.bar = bar
+        self.task = bar.add_task("", total=total)
+
+    def advance(self, text: str = "", to: int | None = None) -> None:
+        self.bar.update(self.task, description=text)
+        if to is None:
+            self.bar.advance(self.task)
+        else:
+            self.bar.update(self.task, completed=to)
+
+
+class _Plain:
+    def __init__(self, title: str, total: int, targets: list[Console]) -> None:
+        self.title, self.total, self.targets = title, total, targets
+        self.done, self.last = 0, 0.0
+        self.first: int | None = None  # where a resumed run begins: the rate is that of its part
+        self.start = time.monotonic()
+
+    def advance(self, text: str = "", to: int | None = None) -> None:
+        if self.first is None:
+            self.first = to or 0
+        self.done = self.done + 1 if to is None else to
+        now = time.monotonic()
+        if now - self.last >= EVERY_S or self.done == self.total:
+            self.last = now
+            took = now - self.start
+            left = took / max(self.done - self.first, 1) * (self.total - self.done)
+            for target in self.targets:
+                target.print(
+                    f"{self.title}: {self.done}/{self.total} after {took:.0f} s, "
+                    f"about {left:.0f} s left  {text}"
+                )
+
+
+class _Both:
+    def __init__(self, *bars: Bar) -> None:
+        self.bars = bars
+
+    def advance(self, text: str = "", to: int | None = None) -> None:
+        for bar in self.bars:
+            bar.advance(text, to)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Bar]:
+    """Show how many of `total` items are done."""
+    if not console.is_terminal:
+        yield _Plain(title, total, [console, *_logs])
+        return
+    columns = (
+        TextColumn(f"[bold]{title}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield _Both(_Live(bar, total), _Plain(title, total, _logs))

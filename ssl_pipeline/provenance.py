@@ -1,0 +1,83 @@
+"""Where a result came from: inputs, config, versions, commit, time, memory, seed.
+
+A record is begun before the work and finished after it, and written beside the result. It holds
+what differs from run to run; what must be equal for equal results is in the stage's manifest
+instead.
+"""
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "timm", "lightly", "zarr", "dask", "numpy", "scipy", "scikit-learn", "nibabel")
+
+
+def git_commit(folder: Path) -> str:
+    """The commit of a checkout, with `+changes` where files differ from it; empty outside one."""
+    head = _git(folder, "rev-parse", "HEAD")
+    dirty = _git(folder, "status", "--porcelain", "--untracked-files=no") if head else ""
+    return head + ("+changes" if dirty else "")
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on, where installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process or of a finished child of it, in GiB."""
+    pages = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return round(pages / 2**20, 3)
+
+
+@dataclass
+class Provenance:
+    """A record in the making; `finish` returns it."""
+
+    stage: str
+    inputs: dict[str, str]
+    config_hash: str
+    seed: int
+    root: Path
+    began: float = field(default_factory=time.time)
+
+    def finish(self, **more: Any) -> dict[str, Any]:
+        """The whole record, as JSON can say it. `more` is what a stage adds (steps, precision)."""
+        return {
+            "stage": self.stage,
+            "inputs": self.inputs,
+            "config_hash": self.config_hash,
+            "seed": self.seed,
+            "versions": versions(),
+            "git_commit": git_commit(self.root),
+            "command": " ".join(sys.argv),
+            "host": platform.node(),
+            "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+            "wall_s": round(time.time() - self.began, 2),
+            "peak_memory_gib": peak_memory_gib(),
+            **more,
+        }

@@ -1,0 +1,200 @@
+"""Curves, drawn small and one idea each, so that the page can lay them out at any width.
+
+Figures are SVG in a data URI, with letters as shapes: they look alike everywhere and need no file.
+Colours are of Okabe and Ito's palette, which colour-blind people tell apart; markers differ too.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.report.judgements import STARTS, Judgement, Row, method_name
+from ssl_pipeline.report.numerals import score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, PALE = "#333333", "#d5d9de"
+COLOURS = {"pretrained": "#0072B2", "random": "#D55E00", PIXELS: "#009E73"}
+MARKERS = {"pretrained": "o", "random": "s", PIXELS: "^"}
+GLYPHS = {"pretrained": "●", "random": "■", PIXELS: "▲"}
+Logged = Mapping[str, float | int]  # a line of the metrics log
+LOGGED = {
+    "loss": "loss",
+    "learning_rate": "learning rate",
+    "pairs_per_s": "pairs per second",
+    "gradient_norm": "gradient norm",
+}
+UNSHOWN = ("step", "waiting")
+MOST_POINTS = 400  # of a curve; more cannot be told apart at this width
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Something to look at: a data URI, and the same in words."""
+
+    uri: str
+    alt: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An entry of a legend."""
+
+    glyph: str
+    colour: str
+    text: str
+
+
+def legend(judgements: Sequence[Judgement]) -> list[Mark]:
+    """Which colour and marker stand for which start."""
+    shown = {row["init"] for each in judgements for row in each.results["rows"]}
+    return [Mark(GLYPHS[i], COLOURS[i], STARTS[i]) for i in STARTS if i in shown]
+
+
+def bars(judgements: Sequence[Judgement]) -> str:
+    """What is drawn about the means."""
+    share = 100 * judgements[0].results["confidence"]
+    kinds = {each.has_intervals: f"Bars: {share:g} % intervals." for each in judgements}
+    return " ".join(kinds[sure] if sure else "Dashes: single seeds." for sure in sorted(kinds))
+
+
+def score_panels(judgements: Sequence[Judgement]) -> list[Picture]:
+    """One panel a method: score against labelled subjects; all of a task on one scale."""
+    limits = _limits([row for each in judgements for row in each.results["rows"]])
+    return [_score_panel(each, method, limits) for each in judgements for method in each.methods]
+
+
+def curves(rows: Sequence[Logged]) -> list[Picture]:
+    """One panel for the loss, each of its parts, learning rate and speed, against the step."""
+    if not rows:
+        return []
+    parts = [name for name in rows[-1] if name not in LOGGED and name not in UNSHOWN]
+    order = ["loss", *parts, "learning_rate", "pairs_per_s", "gradient_norm"]
+    return [_curve(rows, name) for name in order if name in rows[-1]]
+
+
+def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float]) -> Picture:
+    budgets = judgement.budgets(method)
+    figure, axes = _figure(3.9, 2.9)
+    chance = 1 / len(judgement.results["classes"])
+    if judgement.results["metric"] == "balanced accuracy" and limits[0] < chance < limits[1]:
+        axes.axhline(chance, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "chance",
+            (1, chance),
+            (-2, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            color="#666666",
+            fontsize=8.5,
+        )
+    series = judgement.series(method)
+    for index, (init, rows) in enumerate(series.items()):
+        shift = 0.13 * (index - (len(series) - 1) / 2)
+        _plot_series(axes, init, rows, [budgets.index(row["subjects"]) + shift for row in rows])
+    axes.set_xticks(range(len(budgets)), [judgement.budget(number) for number in budgets])
+    axes.set_xlim(-0.45, len(budgets) - 0.55)
+    axes.set_ylim(*limits)
+    axes.set_xlabel("labelled subjects")
+    axes.set_ylabel(judgement.results["metric"])
+    title = method_name(method)
+    last = {STARTS[init]: score(rows[-1]["mean"]) for init, rows in series.items()}
+    told = ", ".join(f"{name} {value}" for name, value in last.items())
+    alt = f"{title}: {judgement.results['metric']} against labelled subjects; with most, {told}."
+    return Picture(_svg(figure), alt, title)
+
+
+def _plot_series(axes: "Axes", init: str, rows: Sequence[Row], places: Sequence[float]) -> None:
+    """Means with their intervals, or with a dot a seed where there is no interval."""
+    known = [(x, row) for x, row in zip(places, rows, strict=True) if row["mean"] is not None]
+    colour = COLOURS[init]
+    means = [row["mean"] for _, row in known]
+    axes.plot(
+        [x for x, _ in known],
+        means,
+        color=colour,
+        marker=MARKERS[init],
+        markersize=5.5,
+        linewidth=1.6,
+        zorder=3,
+    )
+    for x, row in known:
+        if row["low"] is not None:
+            axes.plot([x, x], [row["low"], row["high"]], color=colour, linewidth=1.4, zorder=2)
+        else:
+            seeds = [value for value in row["per_seed"] if value is not None]
+            axes.plot(
+                [x] * len(seeds),
+                seeds,
+                color=colour,
+                marker="_",
+                markersize=8,
+                linestyle="none",
+                alpha=0.6,
+                zorder=2,
+            )
+
+
+def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+    """A scale that holds all means, intervals and seeds of a task."""
+    values = [row[key] for row in rows for key in ("mean", "low", "high")]
+    values += [value for row in rows if row["low"] is None for value in row["per_seed"]]
+    shown = [value for value in values if value is not None]
+    if not shown:
+        return 0.0, 1.0
+    return max(min(shown) - 0.06, -0.02), min(max(shown) + 0.06, 1.03)
+
+
+def _curve(rows: Sequence[Logged], name: str) -> Picture:
+    stride = -(-len(rows) // MOST_POINTS)
+    kept = [*rows[:-1:stride], rows[-1]]
+    points = [(row["step"], row[name]) for row in kept if name in row]
+    figure, axes = _figure(3.3, 2.1)
+    marker = "o" if len(points) < 8 else ""
+    axes.plot(
+        *zip(*points, strict=True),
+        color=COLOURS["pretrained"],
+        linewidth=1.5,
+        marker=marker,
+        markersize=4,
+    )
+    axes.set_xlabel("step")
+    axes.margins(x=0.03, y=0.12)
+    if name == "pairs_per_s":
+        axes.set_ylim(bottom=0)
+    title = LOGGED.get(name, f"loss: {name}")
+    first, last = points[0], points[-1]
+    alt = f"{title}: {first[1]:.3g} at step {first[0]:g}, {last[1]:.3g} at step {last[0]:g}."
+    return Picture(_svg(figure), alt, title)
+
+
+def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """An empty figure (inches) without a frame's noise."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes: Any = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#888888")
+    axes.tick_params(colors=INK, labelsize=9, length=3)
+    axes.grid(axis="y", color=PALE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set(color=INK, fontsize=9.5)
+    axes.yaxis.label.set(color=INK, fontsize=9.5)
+    return figure, axes
+
+
+def _svg(figure: "Figure") -> str:
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "report"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,167 @@
+"""The report: one HTML file that tells what went in, what was learned and what it is worth.
+
+Self-contained on purpose: it can be mailed, opened without a network and kept beside a paper.
+Reading it takes no script. A part whose source is not there is left out with a sentence.
+"""
+
+import json
+import shlex
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ssl_pipeline.atomic import read_json, write_text
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
+from ssl_pipeline.report.judgements import Judgement, read_judgements
+from ssl_pipeline.report.overlay import overlays
+from ssl_pipeline.report.thumbnails import thumbnails
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.volumes.inventory import Inventory
+
+
+@dataclass(frozen=True)
+class Source:
+    """A study, as the report needs it."""
+
+    folder: Path  # where its stages wrote
+    name: str
+    title: str
+    tasks: Mapping[str, TaskConfig]
+    config: Mapping[str, Any]  # the whole study, with every default
+
+    @cached_property
+    def catalog(self) -> Catalog | None:
+        """The stored volumes; None where preprocessing has not run."""
+        path = self.folder / "preprocess" / "catalog.parquet"
+        return Catalog.read(path) if path.exists() else None
+
+    @cached_property
+    def reader(self) -> CropReader | None:
+        """Reads the stored volumes; None where there are none."""
+        if self.catalog is None:
+            return None
+        return CropReader(self.folder / "preprocess" / "volumes", self.catalog)
+
+
+def write_page(source: Source, path: Path) -> None:
+    """Write the report whole."""
+    write_text(path, page(source))
+
+
+def page(source: Source) -> str:
+    """The report as HTML. Raises UserError where a table is of another format version."""
+    environment = Environment(
+        loader=PackageLoader("ssl_pipeline.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
+    judged = read_judgements(source.folder, source.tasks)
+    records = origin.records(source.folder)
+    return environment.get_template("page.html").render(
+        title=source.title or source.name,
+        name=source.name,
+        answer=verdict.answer(judged),
+        tasks=[_task(source, task, judged[task]) for task in source.tasks],
+        learned=_learned(source),
+        went_in=_went_in(source),
+        bundle=_bundle(source),
+        modality=_modality(source),
+        stages=origin.stages(records),
+        trained=origin.trained(records),
+        versions=origin.versions(records),
+        licences=origin.licences(records),
+        config=yaml.safe_dump(dict(source.config), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, Any]:
+    config = source.tasks[task]
+    shown: dict[str, Any] = {"title": config.title, "kind": config.kind, "judged": bool(judgements)}
+    if not judgements:
+        return shown
+    first = judgements[0].results
+    pictures, marks = _overlays(source, config, judgements)
+    notes = dict.fromkeys(each.results["note"] for each in judgements if each.results["note"])
+    return shown | {
+        "sentence": verdict.task_sentence(judgements),
+        "train": first["n_train_subjects"],
+        "test": first["n_test_subjects"],
+        "notes": list(notes),
+        "legend": figures.legend(judgements),
+        "bars": figures.bars(judgements),
+        "panels": figures.score_panels(judgements),
+        "scores": tables.scores(judgements),
+        "differences": tables.differences(judgements),
+        "per_class": tables.per_class(judgements),
+        "costs": tables.costs(judgements),
+        "overlays": pictures,
+        "overlay_legend": marks,
+    }
+
+
+def _overlays(
+    source: Source, config: TaskConfig, judgements: list[Judgement]
+) -> tuple[list[figures.Picture], list[figures.Mark]]:
+    if not isinstance(config, Segmentation) or source.reader is None:
+        return [], []
+    return overlays(judgements[-1], config, source.reader)
+
+
+def _learned(source: Source) -> dict[str, Any]:
+    pretrain = source.folder / "pretrain"
+    arrays = learned.read_pictures(pretrain)
+    return {
+        "curves": learned.training_curves(pretrain),
+        "triptychs": learned.triptychs(arrays),
+        "rebuilt": "rebuilt" in arrays,
+        "maps": learned.feature_maps(arrays, source.catalog),
+    }
+
+
+def _went_in(source: Source) -> dict[str, Any]:
+    path = source.folder / "inventory" / "scans.parquet"
+    shown: dict[str, Any] = {
+        "summary": "",
+        "tables": [],
+        "details": [],
+        "stored": "",
+        "thumbnails": [],
+    }
+    if path.exists():
+        inventory = Inventory.read(path)
+        main = (inputs.by_kind, inputs.by_site, inputs.geometry, inputs.labels, inputs.reasons)
+        details = (inputs.rejects, inputs.orphans, inputs.notes)
+        shown["summary"] = inputs.summary(inventory)
+        shown["tables"] = [table for make in main if (table := make(inventory))]
+        shown["details"] = [table for make in details if (table := make(inventory))]
+    failed = source.folder / "preprocess" / "failed.json"
+    if failed.exists() and (table := inputs.failures(read_json(failed))):
+        shown["details"].append(table)
+    if source.catalog is not None and source.reader is not None:
+        shown["stored"] = inputs.stored(source.catalog)
+        shown["thumbnails"] = thumbnails(source.catalog, source.reader)
+    return shown
+
+
+def _modality(source: Source) -> str:
+    """The modality of most stored volumes, for the snippet."""
+    entries = source.catalog.entries if source.catalog else ()
+    return statistics.mode([entry.modality for entry in entries] or ["CT"])
+
+
+def _bundle(source: Source) -> str:
+    """Where the encoder lies, as the snippet names it; empty where there is none."""
+    path = source.folder / "pretrain" / "encoder"
+    return str(path) if (path / "encoder.json").exists() else ""

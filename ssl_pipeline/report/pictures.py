@@ -1,0 +1,103 @@
+"""Pictures that the end of pretraining leaves for the report: what was hidden and what was rebuilt.
+
+Arrays of `pictures.npz`: `input`, `masked` (NaN where hidden) and, where there is a decoder,
+`rebuilt`, each (n, y, x) in model input; `slice` (k, y, x) with `pca` (k, y, x, 3), the tokens'
+first three principal components as colours, NaN outside the body, and the volumes' `ids` (k,).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssl_pipeline.atomic import replacing
+from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.training.loop import Run
+from ssl_pipeline.views.tokens import patch_share, patchify, unpatchify
+
+TRIPTYCHS, SLICES = 6, 3
+LARGEST_SLAB = 160  # voxels along y and x that go through the encoder for a feature map
+
+
+@torch.inference_mode()
+def training_pictures(run: Run, path: Path) -> Path:
+    """Write the pictures of a finished run; returns their path."""
+    run.objective.eval()
+    arrays = {**_triptychs(run), **_feature_maps(run)}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def _triptychs(run: Run) -> dict[str, NDArray[np.float32]]:
+    """Middle slices of crops of a batch that training did not see."""
+    batch = run.sampler.batch(run.training.steps).to(run.compute.device)
+    patch, images = run.objective.encoder.patch, batch.clean
+    z, y, x = images.shape[2:]
+    hidden = torch.ones(len(images), patchify(images, patch).shape[1], device=images.device)
+    hidden = hidden.scatter(1, batch.visible, 0.0)
+    voxels = hidden[..., None].expand(-1, -1, patch[0] * patch[1] * patch[2])
+    masked = images.masked_fill(unpatchify(voxels, (z, y, x), patch) > 0, torch.nan)
+    rebuilt = run.objective.rebuilt(batch, images)
+    pictures = {
+        "input": images,
+        "masked": masked,
+        **({} if rebuilt is None else {"rebuilt": rebuilt}),
+    }
+    return {
+        name: value[:TRIPTYCHS, 0, z // 2].float().cpu().numpy() for name, value in pictures.items()
+    }
+
+
+def _feature_maps(run: Run) -> dict[str, NDArray[np.float32] | NDArray[np.str_]]:
+    """A slab through the middle of some volumes, its tokens coloured by principal components."""
+    entries = run.sampler.entries[:: max(1, len(run.sampler.entries) // SLICES)][:SLICES]
+    slabs = [_slab(run, entry) for entry in entries]
+    tokens = np.concatenate([found[inside] for _, found, inside in slabs])
+    mean = tokens.mean(axis=0)
+    axes = np.linalg.svd(tokens - mean, full_matrices=False)[2][:3]
+    low, high = np.percentile((tokens - mean) @ axes.T, (2, 98), axis=0)
+    size = run.sampler.patch
+    slices, maps = [], []
+    for image, found, inside in slabs:
+        colours = np.clip(((found - mean) @ axes.T - low) / (high - low + 1e-6), 0, 1)
+        colours = np.where(inside[..., None], colours, np.nan)
+        slices.append(image)
+        maps.append(colours.repeat(size[1], axis=0).repeat(size[2], axis=1))
+    shape = np.max([image.shape for image in slices], axis=0)
+    return {
+        "slice": np.stack([_padded(image, shape) for image in slices]).astype(np.float32),
+        "pca": np.stack([_padded(found, shape) for found in maps]).astype(np.float32),
+        "ids": np.array([entry.id for entry in entries]),
+    }
+
+
+def _padded(image: NDArray[np.float32], shape: NDArray[np.int64]) -> NDArray[np.float32]:
+    """NaN beyond the end, up to (y, x) of `shape`."""
+    room = [(0, int(s) - n) for s, n in zip(shape, image.shape[:2], strict=True)]
+    return np.pad(image, [*room, *[(0, 0)] * (image.ndim - 2)], constant_values=np.nan)
+
+
+def _slab(
+    run: Run, entry: Entry
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Middle slice (y, x), tokens (rows, columns, dim) of the patches in it, which are inside."""
+    encoder, device = run.objective.encoder, run.compute.device
+    pz, py, px = encoder.patch
+    y, x = (
+        min(-(-n // p) * p, LARGEST_SLAB // p * p)
+        for n, p in zip(entry.shape[1:], (py, px), strict=True)
+    )
+    start = (entry.shape[0] // 2 - pz // 2, (entry.shape[1] - y) // 2, (entry.shape[2] - x) // 2)
+    block = run.sampler.reader.block(entry.id, start, (pz, y, x))
+    image = model_input(block, entry.meta)
+    spacing = torch.tensor([entry.meta.spacing_mm[::-1]], dtype=torch.float32, device=device)
+    tokens = (
+        encoder(torch.from_numpy(image)[None, None].to(device), spacing)[0].float().cpu().numpy()
+    )
+    body = torch.from_numpy((block[1] & FOREGROUND > 0).astype(np.float32))[None]
+    inside = patch_share(body, encoder.patch)[0].numpy() >= 0.5
+    rows, columns = y // py, x // px
+    return image[pz // 2], tokens.reshape(rows, columns, -1), inside.reshape(rows, columns)

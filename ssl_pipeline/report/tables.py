@@ -1,0 +1,142 @@
+"""Tables of a task's results: scores, differences, classes and costs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from ssl_pipeline.evaluation.cells import INITS, PIXELS
+from ssl_pipeline.report.judgements import STARTS, Judgement, Row, method_name
+from ssl_pipeline.report.numerals import (
+    NOTHING,
+    difference,
+    duration,
+    score,
+    with_interval,
+    with_spread,
+)
+from ssl_pipeline.report.verdict import Comparison
+
+EXTRAS = {"accuracy": "accuracy", "auc": "AUC"}
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A cell with a coloured word behind its text."""
+
+    text: str
+    word: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the page shows as a table; the first `words` columns are text, the others numbers."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str | Badge, ...]]
+    words: int = 1
+    wraps: bool = False  # whether a cell may break into lines
+
+
+def scores(judgements: Sequence[Judgement]) -> Table:
+    """Score of every method, start and number of labelled subjects."""
+    rows = [
+        (
+            method_name(method),
+            each.budget(subjects),
+            *(_score(each.row(method, init, subjects)) for init in INITS),
+        )
+        for each in judgements
+        for method in each.methods
+        for subjects in each.budgets(method)
+    ]
+    first = judgements[0].results
+    caption = f"{first['metric']}, {_spread(judgements)}"
+    return Table(caption, ("method", "labelled subjects", *STARTS.values()), rows, words=2)
+
+
+def differences(judgements: Sequence[Judgement]) -> Table:
+    """The pretrained encoder less each of the others, paired by subject and seed."""
+    rows = []
+    for each in judgements:
+        found = {
+            (c.method, c.subjects, c.against): c
+            for c in (Comparison(**row) for row in each.results["differences"])
+        }
+        for method, subjects in dict.fromkeys(key[:2] for key in found):
+            cells = (_difference(found.get((method, subjects, a))) for a in ("random", PIXELS))
+            rows.append((method_name(method), each.budget(subjects), *cells))
+    head = ("method", "labelled subjects", "less random weights", f"less {PIXELS}")
+    return Table("Pretrained less the others, paired by subject and seed", head, rows, words=2)
+
+
+def per_class(judgements: Sequence[Judgement]) -> Table:
+    """Score of each class, with the most labelled subjects."""
+    classes = tuple(judgements[0].results["classes"])
+    found = list(_largest(judgements))
+    extras = [name for name in EXTRAS if any(name in row for _, row in found)]
+    rows = [
+        (
+            method_name(row["method"]),
+            STARTS[row["init"]],
+            *(score(row["per_class"].get(name)) for name in classes),
+            *(score(row.get(name)) for name in extras),
+        )
+        for _, row in found
+    ]
+    what = "Dice" if judgements[0].results["kind"] == "segmentation" else "recall"
+    head = ("method", "start", *classes, *(EXTRAS[name] for name in extras))
+    return Table(f"{what} of each class, with the most labelled subjects", head, rows, words=2)
+
+
+def costs(judgements: Sequence[Judgement]) -> Table | None:
+    """What a result costs to get, with the most labelled subjects; None where nobody noted it."""
+    rows = []
+    for each, row in _largest(judgements):
+        own = [
+            cost
+            for cost in each.costs
+            if all(cost[key] == row[key] for key in ("method", "init", "subjects"))
+        ]
+        if own:
+            seconds = mean(cost["seconds"] + cost.get("feature_seconds", 0) for cost in own)
+            parameters = f"{own[0]['trained_parameters']:,}"
+            start = STARTS[row["init"]]
+            rows.append((method_name(row["method"]), start, parameters, duration(seconds)))
+    head = ("method", "start", "trained parameters", "time")
+    caption = "Cost of one run with the most labelled subjects, features included"
+    return Table(caption, head, rows, words=2) if rows else None
+
+
+def _largest(judgements: Iterable[Judgement]) -> Iterable[tuple[Judgement, Row]]:
+    for each in judgements:
+        for method in each.methods:
+            for init in INITS:
+                row = each.row(method, init, each.budgets(method)[-1])
+                if row:
+                    yield each, row
+
+
+def _spread(judgements: Sequence[Judgement]) -> str:
+    first = judgements[0].results
+    numbers = sorted({len(row["per_seed"]) for each in judgements for row in each.results["rows"]})
+    seeds = " to ".join(str(number) for number in sorted({numbers[0], numbers[-1]})) + " seeds"
+    if any(each.has_intervals for each in judgements):
+        return f"mean over {seeds} with {100 * first['confidence']:g} % interval over test subjects"
+    return f"mean ± standard deviation over {seeds}"
+
+
+def _score(row: Row | None) -> str:
+    if row is None:
+        return NOTHING
+    if row["low"] is None:
+        return with_spread(row["mean"], row["sd_seeds"])
+    return with_interval(row["mean"], row["low"], row["high"])
+
+
+def _difference(found: Comparison | None) -> str | Badge:
+    if found is None:
+        return NOTHING
+    tone = found.outcome.replace(" ", "-")
+    return Badge(difference(found.mean, found.low, found.high), found.outcome, tone)

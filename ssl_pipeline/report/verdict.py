@@ -1,0 +1,118 @@
+"""Whether the encoder is worth it, in words that say no more than the intervals do.
+
+"Better" and "worse" are kept for differences whose interval excludes zero. Where too few subjects
+were scored for an interval, the report says that instead of an answer.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.report.judgements import Judgement, method_name
+from ssl_pipeline.report.numerals import count, difference
+
+Outcome = Literal["better", "worse", "undecided", "no interval"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The pretrained encoder less another start, with one method and one number of labels."""
+
+    method: str
+    subjects: int
+    against: str
+    mean: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the interval allows to say."""
+        if self.low is None or self.high is None:
+            return "no interval"
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "undecided"
+
+
+def comparisons(judgements: Iterable[Judgement]) -> list[Comparison]:
+    """All differences of these results."""
+    return [Comparison(**row) for each in judgements for row in each.results["differences"]]
+
+
+def answer(judged: Mapping[str, Sequence[Judgement]]) -> str:
+    """One sentence: is the pretrained encoder worth it?"""
+    judgements = [each for own in judged.values() for each in own]
+    found = comparisons(judgements)
+    if not found:
+        return "No task has been judged, so nothing is known of what the encoder is worth."
+    if all(each.outcome == "no interval" for each in found):
+        return f"Not decided, for there is {no_interval(judgements)}; {_leaning(found)}."
+    random, pixels = _against(found, "random"), _against(found, PIXELS)
+    parts = [
+        _tally(own, other) for own, other in ((random, "random weights"), (pixels, PIXELS)) if own
+    ]
+    return f"{_word(random, pixels)}: {'; '.join(parts)}."
+
+
+def task_sentence(judgements: Sequence[Judgement]) -> str:
+    """What the answer is for one task."""
+    found = _against(comparisons(judgements), "random")
+    if not found:
+        return "not compared with random weights."
+    if all(each.outcome == "no interval" for each in found):
+        return f"{no_interval(judgements)}; {_leaning(found)}."
+    largest = [
+        f"{method_name(method)} {difference(last.mean, last.low, last.high)}"
+        for method in dict.fromkeys(each.method for each in found)
+        for last in [[each for each in found if each.method == method][-1]]
+    ]
+    return f"{_tally(found, 'random weights')}. With most labels: {', '.join(largest)}."
+
+
+def no_interval(judgements: Iterable[Judgement]) -> str:
+    """That there is no interval, and why."""
+    numbers = sorted({each.results["n_test_subjects"] for each in judgements})
+    shown = count(numbers[-1], "test patient")
+    few = shown if len(numbers) == 1 else f"{numbers[0]} to {shown}"
+    return f"no interval over subjects: {few}; spread over seeds shown"
+
+
+def _against(found: Iterable[Comparison], other: str) -> list[Comparison]:
+    return [each for each in found if each.against == other]
+
+
+def _word(random: Sequence[Comparison], pixels: Sequence[Comparison]) -> str:
+    """The answer's first word; losing to the simple baseline anywhere keeps it from a plain yes."""
+    outcomes = Counter(each.outcome for each in random)
+    lost = outcomes["worse"] or any(each.outcome == "worse" for each in pixels)
+    if not outcomes["better"]:
+        return "No" if outcomes["worse"] else "Not shown"
+    if lost or 2 * outcomes["better"] < len(random):
+        return "In part"
+    return "Yes" if outcomes["better"] == len(random) else "Mostly"
+
+
+def _tally(found: Sequence[Comparison], other: str) -> str:
+    """How often which outcome; the first that there is in full, the others behind it."""
+    outcomes = Counter(each.outcome for each in found)
+    words: dict[Outcome, tuple[str, str]] = {
+        "better": (f"better than {other}", "better"),
+        "worse": (f"worse than {other}", "worse"),
+        "undecided": (f"no clear difference from {other}", "no clear difference"),
+        "no interval": (f"no interval against {other}", "no interval"),
+    }
+    first, *others = [outcome for outcome in words if outcomes[outcome]]
+    whole = f"of {count(len(found), 'comparison')}"
+    rest = ", ".join(f"{words[outcome][1]} in {outcomes[outcome]}" for outcome in others)
+    return f"{words[first][0]} in {outcomes[first]} {whole}" + (f" ({rest})" if rest else "")
+
+
+def _leaning(found: Sequence[Comparison]) -> str:
+    """Which way the means point, where nothing more can be said."""
+    random = _against(found, "random")
+    higher = sum(each.mean is not None and each.mean > 0 for each in random)
+    whole = count(len(random), "comparison")
+    return f"mean scores were higher than those of random weights in {higher} of {whole}"

@@ -1,0 +1,148 @@
+"""The table of all stored volumes: what training and evaluation choose from without opening one.
+
+Parquet, sorted by id, so that equal content gives equal bytes and a stage that follows sees no
+change.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_pipeline.atomic import replacing
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess.prepare import VolumeMeta
+from ssl_pipeline.preprocess.resample import Shape, Triple
+from ssl_pipeline.store.layout import read_attributes
+from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.volumes.inventory import Scan
+
+CATALOG_VERSION = 1
+VERSION_KEY = b"ssl_pipeline_catalog"
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "subject", "modality", "site", "split")),
+        ("weight", pa.float64()),
+        *((name, pa.string()) for name in ("root", "targets", "labels")),
+        ("shape", pa.list_(pa.int64(), 3)),
+        ("spacing_mm", pa.list_(pa.float64(), 3)),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("meta", pa.string()),
+    ],
+    metadata={VERSION_KEY: str(CATALOG_VERSION)},
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored volume."""
+
+    id: str
+    subject: str
+    modality: str
+    site: str
+    split: str  # "train", "val" or "test"
+    weight: float  # of its root in sampling
+    root: str
+    targets: dict[str, str]
+    labels: dict[str, str]  # label name -> label file, "" where there is none
+    shape: Shape  # voxels (z, y, x)
+    spacing_mm: Triple  # (x, y, z)
+    bytes: int  # of the voxel file
+    sha256: str  # of the voxel file
+    meta: VolumeMeta
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All stored volumes, sorted by id."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def build(cls, shelf: Shelf, scans: Iterable[Scan]) -> "Catalog":
+        """Of those scans whose volume is complete and made with the shelf's dials."""
+        entries = (_entry(shelf, scan) for scan in scans if shelf.is_complete(scan))
+        return cls(tuple(sorted(entries, key=lambda entry: entry.id)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Catalog":
+        """Read a catalog; UserError where there is none, or one of another version."""
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} is no catalog that can be read: preprocess again.") from error
+        found = (table.schema.metadata or {}).get(VERSION_KEY, b"none").decode()
+        if found != str(CATALOG_VERSION):
+            raise UserError(
+                f"{path} has catalog version {found}, this version reads {CATALOG_VERSION}: "
+                "preprocess again."
+            )
+        return cls(tuple(_from_row(row) for row in table.to_pylist()))
+
+    def write(self, path: Path) -> None:
+        """Write the catalog whole."""
+        table = pa.Table.from_pylist([_to_row(entry) for entry in self.entries], SCHEMA)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
+
+    @cached_property
+    def _index(self) -> dict[str, Entry]:
+        return {entry.id: entry for entry in self.entries}
+
+    def by_id(self, scan_id: str) -> Entry:
+        """The entry of one volume; UserError where it is not in the catalog."""
+        try:
+            return self._index[scan_id]
+        except KeyError:
+            raise UserError(
+                f"Volume {scan_id} is not among the {len(self.entries)} of the catalog: "
+                "preprocess it first."
+            ) from None
+
+
+def _entry(shelf: Shelf, scan: Scan) -> Entry:
+    attributes = read_attributes(shelf.path(scan.id))
+    return Entry(
+        id=scan.id,
+        subject=scan.subject,
+        modality=scan.modality,
+        site=scan.site,
+        split=scan.split,
+        weight=scan.weight,
+        root=scan.root,
+        targets=dict(scan.targets),
+        labels=dict(scan.labels),
+        shape=attributes.meta.shape,
+        spacing_mm=attributes.meta.spacing_mm,
+        bytes=attributes.bytes,
+        sha256=attributes.sha256,
+        meta=attributes.meta,
+    )
+
+
+def _to_row(entry: Entry) -> dict[str, Any]:
+    row = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    for name in ("targets", "labels"):
+        row[name] = json.dumps(row[name], sort_keys=True)
+    row["meta"] = json.dumps(entry.meta.to_json(), sort_keys=True)
+    return row
+
+
+def _from_row(row: dict[str, Any]) -> Entry:
+    loaded = {name: json.loads(row[name]) for name in ("targets", "labels", "meta")}
+    return Entry(
+        **{
+            **row,
+            **loaded,
+            "shape": tuple(row["shape"]),
+            "spacing_mm": tuple(row["spacing_mm"]),
+            "meta": VolumeMeta.from_json(loaded["meta"]),
+        }
+    )

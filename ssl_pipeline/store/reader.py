@@ -1,0 +1,77 @@
+"""Random crops out of stored volumes, at the speed of decoding them.
+
+Volumes are opened when first asked for, in the process that asks: a reader can be made in the
+parent and go to data-loading workers by fork or by spawn. The least recently used maps are closed,
+for each holds a file open.
+"""
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess.resample import Shape
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.shard import Shard, single_threaded
+
+OPEN_MAPS = 256
+
+
+class CropReader:
+    """Reads boxes of the volumes of a catalog; `folder` holds ID.zarr."""
+
+    def __init__(self, folder: Path, catalog: Catalog) -> None:
+        self.folder, self.catalog = folder, catalog
+        self._fresh()
+
+    def block(self, scan_id: str, start_zyx: Shape, size_zyx: Shape) -> NDArray[np.int16]:
+        """Intensity and mask bits (2, z, y, x) of a box; both 0 where it reaches out of the volume.
+
+        `start_zyx` may be negative. Raises UserError for an unknown or a damaged volume.
+        """
+        return self._open(scan_id).read(start_zyx, size_zyx)
+
+    def volume(self, scan_id: str) -> NDArray[np.int16]:
+        """A whole volume (2, z, y, x)."""
+        shard = self._open(scan_id)
+        return shard.read((0, 0, 0), shard.shape)
+
+    def _open(self, scan_id: str) -> Shard:
+        if os.getpid() != self._process:
+            self._fresh()
+        with self._lock:
+            shard = self._shards.get(scan_id)
+            if shard is None:
+                shard = self._shards[scan_id] = self._checked(scan_id)
+                if len(self._shards) > OPEN_MAPS:
+                    self._shards.popitem(last=False)
+            self._shards.move_to_end(scan_id)
+            return shard
+
+    def _checked(self, scan_id: str) -> Shard:
+        entry = self.catalog.by_id(scan_id)
+        shard = Shard(self.folder / f"{scan_id}.zarr")
+        if shard.shape != entry.shape:
+            raise UserError(
+                f"{shard.volume} has {shard.shape} voxels, the catalog says {entry.shape}: "
+                "preprocess again."
+            )
+        return shard
+
+    def _fresh(self) -> None:
+        """Nothing open yet, and a lock that no other thread holds."""
+        single_threaded()
+        self._process, self._lock = os.getpid(), Lock()
+        self._shards: OrderedDict[str, Shard] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "catalog": self.catalog}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.folder, self.catalog = state["folder"], state["catalog"]
+        self._fresh()

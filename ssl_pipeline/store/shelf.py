@@ -1,0 +1,52 @@
+"""Where the volumes of a study lie, and which scan and dials each of them was made from.
+
+A volume's key hashes what its content depends on, and nothing else: the bytes of the scan, how its
+values are read, the dials of its own modality, and the versions of the code. So a changed MR dial
+leaves the CTs alone, and a renamed or moved scan is not prepared again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_pipeline.atomic import sha256_json
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import VERSION, Prepared
+from ssl_pipeline.store.layout import FORMAT_VERSION, Store
+from ssl_pipeline.store.writer import is_complete, write
+from ssl_pipeline.volumes.inventory import Scan
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The volumes of a study, one folder each; can be pickled, so that workers write to it."""
+
+    folder: Path
+    preprocess: Preprocess
+    store: Store
+
+    def path(self, scan_id: str) -> Path:
+        """Folder of one volume."""
+        return self.folder / f"{scan_id}.zarr"
+
+    def key(self, scan: Scan) -> str:
+        """Hash of all that a volume's content depends on."""
+        other = "mr" if scan.modality == "CT" else "ct"
+        return sha256_json(
+            {
+                "versions": [VERSION, FORMAT_VERSION],
+                "scan": scan.sha256,
+                "modality": scan.modality,
+                "intensity_offset": scan.intensity_offset,
+                "missing_value": scan.missing_value,
+                "preprocess": self.preprocess.model_dump(mode="json", exclude={other, "max_gib"}),
+                "store": self.store.model_dump(mode="json"),
+            }
+        )
+
+    def is_complete(self, scan: Scan) -> bool:
+        """Whether the scan's volume is there, whole, and made with the present dials."""
+        return is_complete(self.path(scan.id), self.key(scan))
+
+    def put(self, scan: Scan, prepared: Prepared) -> None:
+        """Write the scan's volume, replacing an older one."""
+        write(self.path(scan.id), prepared, self.store, self.key(scan))

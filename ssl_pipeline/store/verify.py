@@ -1,0 +1,31 @@
+"""Find damage in a stored volume: every byte of its two files is covered by a hash."""
+
+from pathlib import Path
+
+from ssl_pipeline.atomic import sha256_file
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.store.layout import (
+    DOCUMENT,
+    VOXELS,
+    document_hash,
+    read_attributes,
+    read_document,
+)
+
+
+def verify(path: Path) -> str:
+    """Empty if the volume is whole, else a sentence: which file, and what is wrong with it."""
+    try:
+        attributes = read_attributes(path)
+        if document_hash(read_document(path)) != attributes.document:
+            return f"{path / DOCUMENT} differs from what was written."
+    except UserError as error:
+        return str(error)
+    voxels = path / VOXELS
+    if not voxels.is_file():
+        return f"{voxels} is missing."
+    if (size := voxels.stat().st_size) != attributes.bytes:
+        return f"{voxels} has {size} bytes where {attributes.bytes} were written."
+    if sha256_file(voxels) != attributes.sha256:
+        return f"{voxels} differs from what was written."
+    return ""

@@ -1,0 +1,46 @@
+"""Checkpoints: whole or absent, checked by hash, the newest good one found by itself.
+
+A checkpoint `step-000200.pt` is named only when all its bytes are on the disk; `step-000200.json`
+beside it, written after it, holds its SHA-256. One that is damaged is passed over for the one
+before. Loading is `weights_only`: a checkpoint is data, not code.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_pipeline.atomic import read_json, sha256_file, sweep, write_bytes, write_json
+from ssl_pipeline.progress import say
+
+FORMAT_VERSION = 1
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
+    """Write the state after `step` steps, and remove all but the newest `keep` checkpoints."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT_VERSION, "step": step, **state}, buffer)
+    path = folder / f"step-{step:08d}.pt"
+    write_bytes(path, buffer.getvalue())
+    write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path)})
+    for old in sorted(folder.glob("step-*.pt"))[:-keep]:
+        old.with_suffix(".json").unlink(missing_ok=True)
+        old.unlink()
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, on the CPU; None where there is none."""
+    sweep(folder)
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        if _is_whole(path):
+            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if loaded["format"] == FORMAT_VERSION:
+                return loaded
+        say(f"Checkpoint {path.name} is damaged or of another version; trying the one before.")
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    seal = path.with_suffix(".json")
+    return seal.exists() and bool(read_json(seal)["sha256"] == sha256_file(path))

@@ -1,0 +1,33 @@
+"""Dials of the training loop (section `training` of a study); imports no torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ssl_pipeline.section import Section
+
+
+class Training(Section):
+    """How long, how large, how fast to learn, and on what."""
+
+    steps: int = Field(1000, ge=1, description="optimizer steps of the whole run")
+    pairs: int = Field(48, ge=1, description="places a step, each seen in two views")
+    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of AdamW")
+    final_rate: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of steps to reach the largest rate")
+    weight_decay: float = Field(0.05, ge=0, description="none on biases, norms and tokens")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's averaging factors")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto times both once, keeps the faster one for the whole run"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes a GPU if there is"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 takes all cores")
+    checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    checkpoints_kept: int = Field(2, ge=1, description="how many of the newest are kept")
+    log_steps: int = Field(20, ge=1, description="steps between lines of the metrics log")
+    cohort: int = Field(
+        1, ge=1, description="raise by 1 to train anew on all volumes that have come since"
+    )

@@ -1,0 +1,79 @@
+"""What a run computes on, decided once: device, precision, attention kernel, threads.
+
+The decision is stored in the checkpoint and in the provenance and kept on resume, so that a resumed
+run rounds as the first part did. bf16 is measured and never assumed: one processor is four times
+faster with it, another eight times slower.
+"""
+
+import os
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.training.config import Training
+
+PAYS = 1.3  # bf16 must be this much faster than fp32 to be worth its rounding
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run computes."""
+
+    device: str
+    precision: str
+    fused_attention: bool
+    threads: int
+
+    def apply(self) -> None:
+        """Set torch's threads and timm's attention kernel for this process."""
+        import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
+
+        from timm.layers.config import set_fused_attn
+
+        set_fused_attn(self.fused_attention)
+        torch.set_num_threads(self.threads)
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(
+            self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16"
+        )
+
+    def to_json(self) -> dict[str, str | bool | int]:
+        """As checkpoint and provenance hold it."""
+        return asdict(self)
+
+
+def decide(section: Training) -> Compute:
+    """Choose from the dials and, for `auto`, from what this machine shows."""
+    cuda = torch.cuda.is_available()
+    if section.device == "cuda" and not cuda:
+        raise UserError(
+            "training.device is cuda, but torch sees no GPU here: set it to auto or cpu, "
+            "or install a torch build with CUDA."
+        )
+    device = "cuda" if cuda and section.device != "cpu" else "cpu"
+    threads = section.threads or len(os.sched_getaffinity(0))
+    precision = section.precision
+    if precision == "auto":
+        torch.set_num_threads(threads)
+        precision = "bf16" if _gain_of_bf16(device) >= PAYS else "fp32"
+    # On CPU the fused attention kernel is slow in bf16: plain matrix products are twice as fast.
+    fused = device != "cpu" or precision == "fp32"
+    return Compute(device, precision, fused, threads)
+
+
+def _gain_of_bf16(device: str) -> float:
+    """How many times faster a matrix product is in bf16 than in fp32 on this machine."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(512, 512, dtype=dtype, device=device)
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            _ = (matrix @ matrix)[0, 0].item()
+            best = min(best, time.perf_counter() - start)
+        seconds[dtype] = best
+    return seconds[torch.float32] / seconds[torch.bfloat16]

@@ -1,0 +1,60 @@
+"""The dials of crops, masks and augmentation (section `views` of a study)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ssl_pipeline.section import Section
+
+Triple = tuple[int, int, int]
+
+
+class Intensity(Section):
+    """Changes of grey values, drawn for each view apart; the clean crop stays the target of MAE.
+
+    Units are those of the model's input, in which a CT window or an MR's foreground has a standard
+    deviation of about 1.
+    """
+
+    contrast: float = Field(0.3, ge=0, lt=1, description="largest relative change of contrast")
+    brightness: float = Field(0.3, ge=0, description="largest shift, in units of the input")
+    gamma: float = Field(
+        0.3, ge=0, lt=1, description="largest log2-like change of gamma's exponent"
+    )
+    noise: float = Field(0.2, ge=0, description="largest standard deviation of added noise")
+    noise_share: float = Field(0.5, ge=0, le=1, description="share of views that get noise")
+    blur_voxels: float = Field(1.0, ge=0, description="largest sigma of a Gaussian blur, in voxels")
+    blur_share: float = Field(0.2, ge=0, le=1, description="share of views that get blurred")
+
+
+class Views(Section):
+    """Two overlapping crops of one place, and which of their tokens the encoder sees."""
+
+    crop_voxels: Triple = Field((32, 32, 32), description="size of a crop (z, y, x), in voxels")
+    overlap: tuple[float, float] = Field(
+        (0.4, 0.8), description="least and largest share of a crop that both views see"
+    )
+    keep: float = Field(0.25, gt=0, lt=1, description="share of tokens that the encoder sees")
+    background: float = Field(
+        0.2, ge=0, le=1, description="largest share of the seen tokens outside the body"
+    )
+    min_valid: float = Field(
+        0.5, ge=0, le=1, description="least share of a crop's tokens that must hold stored voxels"
+    )
+    flip: tuple[Literal["x", "y", "z"], ...] = Field(
+        (), description="axes that may be mirrored, both views alike; none where sides matter"
+    )
+    intensity: Intensity = Intensity()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Views":
+        low, high = self.overlap
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"overlap is [{low}, {high}]: give two shares, 0 < least <= largest <= 1"
+            )
+        if not self.min_valid >= self.keep:
+            raise ValueError(
+                f"min_valid is {self.min_valid}, below keep, {self.keep}: a crop could lack tokens"
+            )
+        return self

@@ -1,0 +1,98 @@
+"""Token geometry: crops cut into patches, where each patch lies, and which ones are seen.
+
+Patches are ordered row-major over (z, y, x). A patch's place is the middle of its voxels in
+millimetres, so volumes of different spacing share one language of position.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_pipeline.views.config import Triple
+
+
+def grid_of(size: Triple, patch: Triple) -> Triple:
+    """Patches along (z, y, x) of a crop of `size` voxels, each side a multiple of the patch's."""
+    z, y, x = (s // p for s, p in zip(size, patch, strict=True))
+    return z, y, x
+
+
+def patchify(
+    volumes: Float[Tensor, "batch 1 z y x"], patch: Triple
+) -> Float[Tensor, "batch tokens voxels"]:
+    """Cut crops into flattened patches."""
+    batch, _, *size = volumes.shape
+    (gz, gy, gx), (pz, py, px) = grid_of((size[0], size[1], size[2]), patch), patch
+    cut = volumes.reshape(batch, gz, pz, gy, py, gx, px).permute(0, 1, 3, 5, 2, 4, 6)
+    return cut.reshape(batch, gz * gy * gx, pz * py * px)
+
+
+def unpatchify(
+    patches: Float[Tensor, "batch tokens voxels"], size: Triple, patch: Triple
+) -> Float[Tensor, "batch 1 z y x"]:
+    """Put flattened patches together again; the inverse of `patchify`."""
+    (gz, gy, gx), (pz, py, px) = grid_of(size, patch), patch
+    cut = patches.reshape(-1, gz, gy, gx, pz, py, px).permute(0, 1, 4, 2, 5, 3, 6)
+    return cut.reshape(-1, 1, *size)
+
+
+def patch_share(mask: Float[Tensor, "batch z y x"], patch: Triple) -> Float[Tensor, "batch tokens"]:
+    """Share of each patch's voxels that the mask (0 or 1) sets."""
+    return patchify(mask[:, None], patch).mean(dim=-1)
+
+
+def pool(
+    tokens: Float[Tensor, "batch tokens dim"], weight: Float[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch dim"]:
+    """Weighted mean over tokens; the plain mean where every weight is zero."""
+    total = weight.sum(dim=1, keepdim=True)
+    weight = torch.where(total > 0, weight, torch.ones_like(weight))
+    return (tokens * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
+
+
+def centres_mm(
+    size: Triple, patch: Triple, spacing_mm: Float[Tensor, "batch 3"]
+) -> Float[Tensor, "batch tokens 3"]:
+    """Middles of the patches (z, y, x), in mm from the middle of the crop."""
+    axes = [
+        (torch.arange(n, dtype=torch.float32) + 0.5) * p - n * p / 2
+        for n, p in zip(grid_of(size, patch), patch, strict=True)
+    ]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, 3)
+    return grid.to(spacing_mm.device) * spacing_mm[:, None, :]
+
+
+def gather(
+    values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch kept"]
+) -> Float[Tensor, "batch kept dim"]:
+    """The tokens of `index`, batch by batch."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def choose_visible(
+    valid: NDArray[np.float32],
+    foreground: NDArray[np.float32],
+    *,
+    count: int,
+    background: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Which `count` tokens of one crop the encoder sees, sorted.
+
+    `valid` and `foreground` hold each token's share of such voxels, shape (tokens,). Tokens that
+    are at least half valid come first, and of them at most the share `background` of `count` from
+    outside the body, unless the body has too few: the number is fixed, so that shapes are.
+    """
+    order = rng.permutation(len(valid))
+    body = order[(valid[order] >= 0.5) & (foreground[order] >= 0.5)]
+    outside = order[(valid[order] >= 0.5) & (foreground[order] < 0.5)]
+    empty = order[valid[order] < 0.5]
+    # As many from outside as a plain draw would give, but no more than the cap.
+    share = len(outside) / max(len(body) + len(outside), 1)
+    wanted = min(int(background * count), round(share * count), len(outside))
+    chosen = np.concatenate(
+        [body[: count - wanted], outside[:wanted], outside[wanted:], body[count - wanted :], empty]
+    )
+    return np.sort(chosen[:count])

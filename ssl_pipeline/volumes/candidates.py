@@ -1,0 +1,165 @@
+"""Every image that a study names, before any is opened: from its roots, and from its table.
+
+A row of the table whose path was also found under a root says more of that scan, or of all scans
+in that folder; any other row adds its scans.
+"""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes import readers
+from ssl_pipeline.volumes.dataset import Data, Root, resolve
+from ssl_pipeline.volumes.identity import Rule
+from ssl_pipeline.volumes.labels import LabelFolder, open_labels
+from ssl_pipeline.volumes.readers import READERS, Source
+from ssl_pipeline.volumes.table import Row, read_table
+
+MR_CONTRASTS = "T1w T2w FLAIR PDw T2star T2starw PDT2 inplaneT1 inplaneT2 angio UNIT1 T1map T2map"
+BIDS = re.compile(
+    r"(?P<above>.*/)?sub-(?P<subject>[^/_]+)/(?:ses-[^/]+/)?(?:anat|ct)/[^/]*_(?P<kind>[^/_.]+)\.[^/]+"
+)
+KINDS = {"ct": "CT", **dict.fromkeys(MR_CONTRASTS.split(), "MR")}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image to look at, and all that is said of it from outside its file."""
+
+    source: Source
+    root: Root
+    relative: str  # path below the root, with "/"
+    row: Row | None
+    labels: dict[str, Path | None]
+
+    @property
+    def subject(self) -> str:
+        """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
+        named = _bids(self.root, self.relative)
+        return self._said("subject", self.root.subject) or (named["subject"] if named else "")
+
+    @property
+    def site(self) -> str:
+        """Where it was scanned, empty where nobody says."""
+        return self._said("site", self.root.site)
+
+    @property
+    def modality(self) -> str:
+        """What the table, the root or BIDS says; empty where the file must say it."""
+        named = _bids(self.root, self.relative)
+        told = self.row.get("modality") if self.row else ""
+        return told or self.root.modality or (KINDS[named["kind"]] if named else "")
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """What evaluation may predict, by name; only what is known."""
+        values = self.row.values if self.row else None
+        ruled = {
+            name: rule.value(self.relative, values) for name, rule in self.root.targets.items()
+        }
+        return {name: text for name, text in ruled.items() if text} | (
+            self.row.targets if self.row else {}
+        )
+
+    def _said(self, column: str, rule: Rule | None) -> str:
+        told = self.row.get(column) if self.row else ""
+        if told or rule is None:
+            return told
+        return rule.value(self.relative, self.row.values if self.row else None)
+
+
+@dataclass(frozen=True)
+class Found:
+    """All candidates, sorted by place, and the labels (root, path) that belong to none."""
+
+    candidates: tuple[Candidate, ...]
+    orphans: tuple[tuple[Root, Path], ...]
+
+
+def find_candidates(data: Data, study_dir: Path) -> Found:
+    """Find every image. Raises UserError where a root or a row of the table leads to none."""
+    table = resolve(data.table, study_dir) if data.table else None
+    rows = {row.path: row for row in (read_table(table) if table else [])}
+    if not data.roots and not table:
+        raise UserError("data names neither `roots` nor a `table`; say where the scans lie.")
+    candidates: list[Candidate] = []
+    orphans: list[tuple[Root, Path]] = []
+    for root in data.roots:
+        found, left = _below_root(root, rows)
+        candidates += found
+        orphans += left
+    used = {each.row.path for each in candidates if each.row}
+    for row in rows.values():
+        if table and row.path not in used:
+            candidates += _of_row(row, table)
+    if not candidates:
+        raise UserError(f"data.table: {table} has no rows.")
+    candidates.sort(key=lambda each: each.source)
+    return Found(tuple(candidates), tuple(orphans))
+
+
+def _below_root(
+    root: Root, rows: dict[Path, Row]
+) -> tuple[list[Candidate], list[tuple[Root, Path]]]:
+    folder = resolve(root.path)
+    if not folder.is_dir():
+        raise UserError(
+            f"data.roots: there is no folder {folder}; correct the path of {root.title}."
+        )
+    labels = {name: open_labels(source) for name, source in root.labels.items()}
+    taken = {path for each in labels.values() for path in each.files.values()}
+    candidates = []
+    for source in readers.find(folder):
+        relative = source.path.relative_to(folder).as_posix()
+        if source.path not in taken and _wanted(root, relative):
+            own = {name: each.of_image(relative) for name, each in labels.items()}
+            candidates.append(Candidate(source, root, relative, _row_of(source.path, rows), own))
+    if not candidates:
+        formats = ", ".join(reader.name for reader in READERS)
+        raise UserError(
+            f"data.roots: no image was found in {folder}; known formats are {formats}"
+            + (", arranged as BIDS." if root.layout == "bids" else ".")
+        )
+    return candidates, _orphans(root, labels, candidates)
+
+
+def _orphans(
+    root: Root, labels: dict[str, LabelFolder], candidates: list[Candidate]
+) -> list[tuple[Root, Path]]:
+    used = {path for each in candidates for path in each.labels.values()}
+    return [
+        (root, path) for each in labels.values() for path in each.files.values() if path not in used
+    ]
+
+
+def _wanted(root: Root, relative: str) -> bool:
+    if root.layout == "bids" and not _bids(root, relative):
+        return False
+    left_out = any(fnmatch(relative, pattern) for pattern in root.exclude)
+    return fnmatch(relative, root.include) and not left_out
+
+
+def _bids(root: Root, relative: str) -> re.Match[str] | None:
+    """What BIDS's naming says of a path, where the root is laid out so and the file is an image."""
+    named = BIDS.fullmatch(relative) if root.layout == "bids" else None
+    if not named or named["kind"] not in KINDS or "derivatives/" in (named["above"] or ""):
+        return None
+    return named
+
+
+def _row_of(path: Path, rows: dict[Path, Row]) -> Row | None:
+    """The row of a file, or of the nearest folder above it that has one."""
+    return next((rows[place] for place in (path, *path.parents) if place in rows), None)
+
+
+def _of_row(row: Row, table: Path) -> list[Candidate]:
+    root = Root(path=str(table.parent), name=table.stem)
+    sources = readers.find(row.path)
+    if not sources:
+        raise UserError(f"{table}: the row of {row.path} names no image of a known format.")
+    base = table.parent if row.path.is_relative_to(table.parent) else Path(row.path.anchor)
+    return [
+        Candidate(each, root, each.path.relative_to(base).as_posix(), row, {}) for each in sources
+    ]

@@ -1,0 +1,67 @@
+"""Axes, spacing and position of a grid, read off its affine.
+
+Only whole-axis moves are made here (swap and flip), which lose nothing; a rotation that remains is
+left in the affine, for resampling it away would blur every oblique scan for no gain.
+"""
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+from ssl_pipeline.volumes.volume import Grid, Volume
+
+Affine = NDArray[np.float64]
+GRID_TOLERANCE = 0.1  # of the smallest voxel side; headers round positions to about a thousandth
+
+
+def canonical(volume: Volume) -> Volume:
+    """The same image with its axes swapped and flipped to lie nearest to R, A and S.
+
+    Each voxel keeps its value and its place in the body; nothing is resampled.
+    """
+    order = orientations.io_orientation(volume.affine)
+    data = orientations.apply_orientation(volume.data, order)
+    return Volume(data, canonical_grid(volume.grid).affine, volume.modality)
+
+
+def canonical_grid(grid: Grid) -> Grid:
+    """What `canonical` makes of a grid."""
+    order = orientations.io_orientation(grid.affine)
+    x, y, z = (grid.shape[int(axis)] for axis in np.argsort(order[:, 0]))
+    affine = grid.affine @ orientations.inv_ornt_aff(order, grid.shape)
+    return Grid((x, y, z), np.asarray(affine, dtype=np.float64))
+
+
+def spacing_mm(affine: Affine) -> tuple[float, float, float]:
+    """Length of a voxel's sides in mm, in the order of the voxel axes."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
+
+
+def axis_codes(affine: Affine) -> str:
+    """Where each voxel axis points to, such as "RAS" or "LPS"."""
+    return "".join(nibabel.aff2axcodes(affine))
+
+
+def residual_rotation_deg(affine: Affine) -> float:
+    """The angle by which the axes miss R, A and S after `canonical`, in degrees from 0."""
+    straight = canonical_grid(Grid((1, 1, 1), affine)).affine[:3, :3]
+    left, _, right = np.linalg.svd(straight / np.linalg.norm(straight, axis=0))
+    cosine = (np.trace(left @ right) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def shear_deg(affine: Affine) -> float:
+    """How far the two worst voxel axes are from a right angle, in degrees from 0."""
+    sides = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(sides.T @ sides)[np.triu_indices(3, k=1)]
+    return float(np.degrees(np.arcsin(np.clip(cosines.max(), 0, 1))))
+
+
+def same_place(one: Grid, other: Grid) -> bool:
+    """Whether two grids of one shape put their corners in the same places, axes in any order."""
+    one, other = canonical_grid(one), canonical_grid(other)
+    corners = np.stack(np.meshgrid(*[(0, side - 1) for side in one.shape], (1,)), -1).reshape(-1, 4)
+    apart = (corners @ (one.affine - other.affine).T)[:, :3]
+    return bool(np.abs(apart).max() <= GRID_TOLERANCE * min(spacing_mm(one.affine)))

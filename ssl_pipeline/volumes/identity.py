@@ -1,0 +1,124 @@
+"""Whose scan it is: subject, site and targets from names or tables, and the split of a subject.
+
+One kind of rule serves them all. A subject's split is drawn by a hash of its name, not by
+shuffling, so that adding scans moves nobody from one split to another.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from pydantic import Field, model_validator
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.section import Section
+from ssl_pipeline.volumes import expression
+
+
+class Rule(Section):
+    """How a word about a scan is found: in a column of the table, or in the scan's path."""
+
+    column: str | None = Field(None, description="column of the table that says it")
+    pattern: str | None = Field(
+        None,
+        description="regular expression with named groups, searched in the path below the root",
+    )
+    expression: str | None = Field(
+        None, description="sum over the pattern's groups, such as `(id + 1) // 2`"
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Rule":
+        if (self.column is None) == (self.pattern is None):
+            raise ValueError("give either `column` or `pattern`, and not both")
+        if self.pattern is not None:
+            _check_pattern(self.pattern, self.expression)
+        elif self.expression is not None:
+            raise ValueError("`expression` needs a `pattern` with named groups")
+        return self
+
+    def value(self, relative: str, row: Mapping[str, str] | None) -> str:
+        """What the rule says of the scan at `relative` (path below its root, with `/`).
+
+        `row` is the scan's row of the table, if it has one. Raises UserError where the pattern does
+        not match, where the expression fails, and for a column that the table does not have.
+        """
+        if self.column is not None:
+            return self._in_row(self.column, row)
+        match = re.search(self.pattern or "", relative)
+        if match is None:
+            raise UserError(
+                f"{relative}: the pattern `{self.pattern}` does not match this path;"
+                " change the pattern, or leave the file out with `exclude`."
+            )
+        groups = {name: text or "" for name, text in match.groupdict().items()}
+        if self.expression is None:
+            return next(iter(groups.values()))
+        return self._computed(self.expression, groups, relative)
+
+    def _in_row(self, column: str, row: Mapping[str, str] | None) -> str:
+        if row is None:
+            return ""
+        if column not in row:
+            raise UserError(
+                f"data.table has no column `{column}`; its columns are {', '.join(sorted(row))}."
+            )
+        return row[column]
+
+    def _computed(self, text: str, groups: Mapping[str, str], relative: str) -> str:
+        values = {name: _number(word) for name, word in groups.items()}
+        try:
+            return str(expression.evaluate(expression.parse(text), values))
+        except (TypeError, ZeroDivisionError) as error:
+            raise UserError(
+                f"{relative}: the expression `{text}` cannot be computed with {values} ({error})."
+            ) from error
+
+
+def named_groups(pattern: str) -> set[str]:
+    """The names of a regular expression's groups. Raises ValueError where it is none."""
+    try:
+        return set(re.compile(pattern).groupindex)
+    except re.error as error:
+        raise ValueError(f"`{pattern}` is not a regular expression ({error})") from error
+
+
+def _check_pattern(pattern: str, text: str | None) -> None:
+    groups = named_groups(pattern)
+    if text is None and len(groups) != 1:
+        raise ValueError(
+            f"`{pattern}` needs one named group, such as (?P<id>\\d+), or an `expression` over"
+            " several"
+        )
+    unknown = expression.names(expression.parse(text)) - groups if text else set()
+    if unknown:
+        raise ValueError(
+            f"`{text}` uses {', '.join(sorted(unknown))}, which `{pattern}` does not name;"
+            f" its groups are {', '.join(sorted(groups))}"
+        )
+
+
+def _number(word: str) -> int | str:
+    return int(word) if re.fullmatch(r"[0-9]+", word) else word
+
+
+class Fractions(Section):
+    """Shares of the subjects that are held out; the rest is for training."""
+
+    val: float = Field(0.15, ge=0, le=1, description="share of subjects for choosing settings")
+    test: float = Field(0.2, ge=0, le=1, description="share of subjects for the reported result")
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> "Fractions":
+        if self.val + self.test >= 1:
+            raise ValueError("val and test together must be less than 1")
+        return self
+
+
+def split_of(subject: str, fractions: Fractions, seed: int) -> str:
+    """The split of a subject, "train", "val" or "test", from its name and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+    draw = int.from_bytes(digest[:8], "big") / 2**64
+    if draw < fractions.test:
+        return "test"
+    return "val" if draw < fractions.test + fractions.val else "train"

@@ -1,0 +1,113 @@
+"""One hash of all raw files, quick enough to be asked for whenever a workflow is looked at.
+
+It is made of path, size and a token a file. The token is the file's time, but a record beside the
+inventory remembers each file's token with its content, so that a file that was merely touched or
+copied over with itself keeps it. Contents are hashed by `remember`, after the inventory has read
+all files anyway; `listing_hash` itself opens only files whose time has changed and whose size has
+not. A file that the record does not know counts by its time, which at worst takes the inventory
+again.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_pipeline import atomic
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes import folders
+from ssl_pipeline.volumes.dataset import Data, resolve
+from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.table import read_table
+
+ABSENT = "absent"
+WORKERS = min(4, os.cpu_count() or 1)
+
+
+class _Known(NamedTuple):
+    size: int
+    seen_ns: int
+    token: int  # the file's time when its content was last another
+    sha256: str = ""  # empty until `remember` was called
+
+
+def listing_hash(data: Data, study_dir: Path, record: Path) -> str:
+    """SHA-256 over the raw files, label files, table and split lists that a study names.
+
+    `record` is a small JSON file, written only where a touched file was found unchanged or changed.
+    Gives "absent" where a root, or what its path needs, is not there; the inventory says which.
+    """
+    try:
+        places = _places(data, study_dir)
+        named = [text for text in (data.table, *data.splits.lists.values()) if text]
+        texts = [resolve(text, study_dir) for text in named]
+    except UserError:
+        return ABSENT
+    if not all(place.exists() for place in places):
+        return ABSENT
+    before = _read(record)
+    now = {path: _judged(path, state, before.get(path)) for path, state in _states(places).items()}
+    if any(path in before and known != before[path] for path, known in now.items()):
+        atomic.write_json(record, now)
+    listed = [(path, known.size, known.token) for path, known in sorted(now.items())]
+    return atomic.sha256_json([listed, [_content(path) for path in texts]])
+
+
+def remember(data: Data, study_dir: Path, record: Path, inventory: Inventory) -> None:
+    """Record the content of every raw file that is not recorded yet, for `listing_hash` to use.
+
+    What the inventory has hashed is not hashed again; slices of DICOM and labels are.
+    """
+    before = _read(record)
+    states = _states(_places(data, study_dir))
+    now = {path: _judged(path, state, before.get(path)) for path, state in states.items()}
+    hashed = {scan.path: scan.sha256 for scan in inventory.scans if _is_one_file(scan, now)}
+    unknown = [path for path, known in now.items() if not known.sha256]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        contents = pool.map(lambda path: hashed.get(path) or _content(Path(path)), unknown)
+        for path, sha256 in zip(unknown, contents, strict=True):
+            now[path] = now[path]._replace(sha256=sha256)
+    atomic.write_json(record, now)
+
+
+def _is_one_file(scan: Scan, now: dict[str, _Known]) -> bool:
+    """Whether the scan's hash is that of the file at its path, and of no other file with it."""
+    return scan.path in now and now[scan.path].size == scan.size_bytes
+
+
+def _places(data: Data, study_dir: Path) -> list[Path]:
+    """The folders of scans and labels, and the files and folders that the table names."""
+    texts = [root.path for root in data.roots]
+    texts += [label.path for root in data.roots for label in root.labels.values()]
+    rows = read_table(resolve(data.table, study_dir)) if data.table else []
+    return [resolve(text) for text in texts] + [row.path for row in rows]
+
+
+def _states(places: list[Path]) -> dict[str, tuple[int, int]]:
+    """Size and time of every file, by path."""
+    states = {str(place): place.stat() for place in places if place.is_file()}
+    for place in (place for place in places if place.is_dir()):
+        for entries in folders.walk(place):
+            states |= {entry.path: entry.stat() for entry in entries}
+    return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
+
+
+def _judged(path: str, state: tuple[int, int], before: _Known | None) -> _Known:
+    size, seen_ns = state
+    if before and before[:2] == state:
+        return before
+    if before and before.size == size and before.sha256:
+        sha256 = _content(Path(path))
+        token = before.token if sha256 == before.sha256 else seen_ns
+        return _Known(size, seen_ns, token, sha256)
+    return _Known(size, seen_ns, seen_ns)
+
+
+def _content(path: Path) -> str:
+    return atomic.sha256_file(path) if path.is_file() else ABSENT
+
+
+def _read(record: Path) -> dict[str, _Known]:
+    if not record.is_file():
+        return {}
+    return {path: _Known(*known) for path, known in atomic.read_json(record).items()}

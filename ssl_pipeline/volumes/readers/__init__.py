@@ -1,0 +1,124 @@
+"""Volumes from files: one module a format, and the four things that others ask of them.
+
+Adding a format is a module with a `READER` and one line in `READERS`. Whatever a library raises
+about a bad file becomes one sentence here, in one place.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ssl_pipeline.volumes import folders
+from ssl_pipeline.volumes.readers import dicom, metaimage, nifti, nrrd
+from ssl_pipeline.volumes.readers.reader import Reader, ReadError, Source
+from ssl_pipeline.volumes.volume import Grid, Volume
+
+__all__ = [
+    "READERS",
+    "ReadError",
+    "Reader",
+    "Source",
+    "files",
+    "find",
+    "format_of",
+    "header",
+    "read",
+    "stem",
+]
+
+READERS: tuple[Reader, ...] = (nifti.READER, nrrd.READER, metaimage.READER, dicom.READER)
+
+T = TypeVar("T")
+
+
+def find(root: Path) -> list[Source]:
+    """Every image below `root`, or at `root` if that is a file, sorted; none where there is none.
+
+    A folder of DICOM gives one image a series. Raises UserError where `root` is absent, or where a
+    folder may not be listed.
+    """
+    if not root.exists():
+        raise ReadError(f"{root}: is not there.")
+    if root.is_file():
+        return _images([root])
+    found = []
+    for entries in folders.walk(root):
+        found += _images([Path(entry.path) for entry in entries])
+    return sorted(found)
+
+
+def _images(paths: list[Path]) -> list[Source]:
+    by_reader: dict[str, list[Path]] = {}
+    for path in paths:
+        reader = next((reader for reader in READERS if reader.matches(path)), None)
+        if reader:
+            by_reader.setdefault(reader.name, []).append(path)
+    return [
+        source
+        for reader in READERS
+        if reader.name in by_reader
+        for source in reader.sources(by_reader[reader.name])
+    ]
+
+
+def read(source: Source) -> Volume:
+    """Read an image whole. Raises ReadError, one sentence, where it is not a usable volume."""
+    reader = _reader(source)
+    return _guarded(reader, source, reader.read)
+
+
+def header(source: Source) -> Grid:
+    """An image's shape and affine, without its voxels where the format allows. Raises ReadError."""
+    reader = _reader(source)
+    return _guarded(reader, source, reader.grid)
+
+
+def files(source: Source) -> list[Path]:
+    """Every file that an image is made of. Raises ReadError."""
+    reader = _reader(source)
+    return _guarded(reader, source, reader.files)
+
+
+def format_of(source: Source) -> str:
+    """The name of an image's format, such as "NIfTI"."""
+    return _reader(source).name
+
+
+def stem(name: str) -> str:
+    """A file's name or path without the suffix of its format: "a/b.nii.gz" gives "a/b"."""
+    for suffix in sorted((s for reader in READERS for s in reader.suffixes), key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _reader(source: Source) -> Reader:
+    if source.path.is_dir():
+        return dicom.READER
+    for reader in READERS:
+        if reader.matches(source.path):
+            return reader
+    known = ", ".join(reader.name for reader in READERS)
+    raise ReadError(f"{source.path}: is of no known format; known are {known}.")
+
+
+def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
+    try:
+        return work(source)
+    except ReadError:
+        raise
+    except FileNotFoundError:
+        raise ReadError(f"{source.path}: is not there.") from None
+    except Exception as error:  # libraries raise anything over a garbled file
+        what = _one_line(error, source.path)
+        raise ReadError(
+            f"{source.path}: cannot be read as {reader.name} ({what}); is the file complete?"
+        ) from error
+
+
+def _one_line(error: Exception, path: Path) -> str:
+    """The gist of an error: no C++ source lines, no addresses, which differ from run to run."""
+    text = str(error).rpartition("ITK ERROR: ")[2].replace(str(path), "the file")
+    text = re.sub(r"\(0x[0-9a-f]+\)", "", text)
+    return " ".join(text.split())[:160].rstrip(".") or type(error).__name__

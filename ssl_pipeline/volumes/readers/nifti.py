@@ -1,0 +1,95 @@
+"""NIfTI, versions 1 and 2, packed or not.
+
+The header is read by nibabel without its repairs, for these would turn a spacing of 0 mm silently
+into 1 mm. The voxels are taken from the file's bytes directly, and gzip is unpacked by ISA-L, about
+three times as fast as zlib.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from isal import igzip
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from numpy.typing import NDArray
+
+from ssl_pipeline.volumes.readers.reader import (
+    Reader,
+    ReadError,
+    Source,
+    has_suffix,
+    one_each,
+    placed,
+    plain,
+    three_axes,
+)
+from ssl_pipeline.volumes.volume import Grid, Volume
+
+SUFFIXES = (".nii", ".nii.gz")
+HEADER_BYTES = 540  # of version 2, the longer one
+HEADERS = {348: Nifti1Header, HEADER_BYTES: Nifti2Header}
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metres and micrometres; anything else is taken as mm
+
+
+def _grid(source: Source) -> Grid:
+    header = _header(source.path, _content(source.path, HEADER_BYTES))
+    return _header_grid(source.path, header)
+
+
+def _read(source: Source) -> Volume:
+    content = _content(source.path, -1)
+    header = _header(source.path, content)
+    grid = _header_grid(source.path, header)
+    stored = np.ndarray(
+        grid.shape, header.get_data_dtype(), content, int(header["vox_offset"]), order="F"
+    )
+    return Volume(plain(source.path, _rescaled(stored, header)), grid.affine)
+
+
+def _content(path: Path, count: int) -> bytes:
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if packed:
+            with igzip.open(file, "rb") as unpacked:
+                return bytes(unpacked.read(count))
+        return file.read(count)
+
+
+def _header(path: Path, content: bytes) -> Nifti1Header:
+    sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    size, kind = next(((n, kind) for n, kind in HEADERS.items() if n in sizes), (0, None))
+    if kind is None or len(content) < size:
+        raise ReadError(f"{path}: does not begin like a NIfTI file; is the file complete?")
+    # From the block alone: reading it from a file would read the extensions too, of any length.
+    header: Nifti1Header = kind(content[:size], check=False)  # type: ignore[no-untyped-call]
+    return header
+
+
+def _header_grid(path: Path, header: Nifti1Header) -> Grid:
+    shape = three_axes(path, tuple(int(side) for side in header.get_data_shape()))
+    affine = placed(path, header.get_best_affine())
+    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return Grid(shape, affine)
+
+
+def _rescaled(stored: NDArray[Any], header: Nifti1Header) -> NDArray[Any]:
+    slope, intercept = header.get_slope_inter()
+    slope, intercept = slope or 1.0, intercept or 0.0
+    if slope == 1 and intercept == 0:
+        return stored
+    if slope == 1 and intercept == int(intercept) and stored.dtype.kind in "iu":
+        return stored.astype(np.int64) + int(intercept)
+    return stored * np.float64(slope) + intercept
+
+
+READER = Reader(
+    name="NIfTI",
+    suffixes=SUFFIXES,
+    matches=has_suffix(*SUFFIXES),
+    sources=one_each,
+    files=lambda source: [source.path],
+    grid=_grid,
+    read=_read,
+)

@@ -1,0 +1,97 @@
+"""What a format has to offer to be read, and the checks that every format shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes.volume import Grid, Volume
+
+
+class ReadError(UserError):
+    """One sentence on why a file is not a volume that can be used."""
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """Where one image lies: a file, or a folder and the UID of one DICOM series in it."""
+
+    path: Path
+    series: str = ""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format. A new one is a module with such a value, and one line in `READERS`."""
+
+    name: str
+    suffixes: tuple[str, ...]  # of file names, in lower case, with the dot
+    matches: Callable[[Path], bool]  # whether a file is of this format, by its name or first bytes
+    sources: Callable[[list[Path]], list[Source]]  # the images among matching files of one folder
+    files: Callable[[Source], list[Path]]  # every file that the image is made of
+    grid: Callable[[Source], Grid]  # shape and affine, without reading voxels where possible
+    read: Callable[[Source], Volume]
+
+
+def has_suffix(*suffixes: str) -> Callable[[Path], bool]:
+    """A test for file names that end in one of `suffixes`, in any case."""
+    return lambda path: path.name.lower().endswith(suffixes)
+
+
+def one_each(paths: list[Path]) -> list[Source]:
+    """For formats in which each file is an image."""
+    return [Source(path) for path in paths]
+
+
+def plain(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+    """Voxels as numbers of at most 32 bits in this machine's byte order.
+
+    Integers stay integers where they fit in 32 bits with their sign; all else becomes float32.
+    Raises ReadError for colours and complex numbers.
+    """
+    if data.dtype.kind not in "biuf":
+        raise ReadError(
+            f"{path}: holds colours or complex numbers; a volume has one real number a voxel."
+        )
+    if data.dtype.kind == "b":
+        return data.astype(np.uint8)
+    if data.dtype.kind in "iu" and data.dtype.itemsize <= 2:
+        return data.astype(data.dtype.newbyteorder("="), copy=False)
+    if data.dtype.kind in "iu" and _fits_int32(data):
+        return data.astype(np.int32, copy=False)
+    with np.errstate(over="ignore"):
+        return data.astype(np.float32, copy=False)
+
+
+def _fits_int32(data: NDArray[Any]) -> bool:
+    span = np.iinfo(np.int32)
+    return data.size == 0 or (int(data.min()) >= span.min and int(data.max()) <= span.max)
+
+
+def three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape less trailing axes of length 1 beyond the third. ReadError where it is not 3D."""
+    kept = shape
+    while len(kept) > 3 and kept[-1] == 1:
+        kept = kept[:-1]
+    if len(kept) == 3 and min(kept) > 1:
+        return kept[0], kept[1], kept[2]
+    size = " x ".join(str(side) for side in shape)
+    if len(kept) > 3:
+        raise ReadError(f"{path}: has {len(kept)} axes ({size}); split it into one file a volume.")
+    raise ReadError(f"{path}: is a 2D image ({size}); a volume needs three axes.")
+
+
+def placed(path: Path, affine: NDArray[Any]) -> NDArray[np.float64]:
+    """The affine in double precision. ReadError where it does not span space."""
+    affine = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(affine).all():
+        raise ReadError(f"{path}: its header has a position or spacing that is not a number.")
+    if np.linalg.norm(affine[:3, :3], axis=0).min() == 0:
+        raise ReadError(f"{path}: its header says a voxel spacing of 0 mm.")
+    if np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ReadError(f"{path}: its header puts all voxels in one plane.")
+    return affine

@@ -1,0 +1,41 @@
+"""One 3D image in memory, and the grid that its voxels lie on.
+
+Every reader gives the same thing, in NIfTI's convention, because it is the only one in which axis
+order, direction and position are one matrix; formats with other conventions are converted once, in
+their reader.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where voxels lie: `shape` in voxels, and a (4, 4) `affine` from voxel index to RAS+ mm."""
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One 3D image.
+
+    `data` is (x, y, z) in the voxel order of `affine`, with the file's rescale slope applied;
+    integers stay integers where that loses nothing (int8 to int32, uint8, uint16), all else is
+    float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality` is
+    what the file itself says.
+    """
+
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+    modality: str | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the voxels."""
+        x, y, z = self.data.shape
+        return Grid((x, y, z), self.affine)

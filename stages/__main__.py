@@ -1,0 +1,140 @@
+"""The one door: `python -m stages STAGE --config STUDY [task=NAME]`, or `ssl-pipeline` for short.
+
+Exit codes: 0 done; 2 the user must change something (one sentence, no traceback); 3 interrupted and
+resumable; 1 a bug (a traceback, and the path of the log). Stages and libraries know nothing of
+them.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import yaml
+
+import cluster
+import stages
+from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.progress import console, log_to, say
+from stages.contract import STAGES, perform
+from stages.study import Study, load
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    arguments = _parser().parse_args(argv)
+    log: Path | None = None
+    try:
+        _check_house()
+        if arguments.command == "config":
+            _config(arguments)
+        elif arguments.command == "where":
+            print(load(arguments.config).folder / "report" / "report.html")
+        elif arguments.command == "embed":
+            from stages.embed import embed_folder
+
+            embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
+        else:
+            study = load(arguments.config)
+            wildcards = _wildcards(arguments.command, arguments.wildcards, study)
+            log = (
+                study.folder
+                / "logs"
+                / ("-".join([arguments.command, *wildcards.values()]) + ".log")
+            )
+            with log_to(log):
+                perform(arguments.command, study, wildcards)
+    except UserError as error:
+        say(f"[bold red]{arguments.command}:[/] {error}", error=True)
+        return 2
+    except KeyboardInterrupt:
+        say(f"{arguments.command}: interrupted; run the same command again to go on.", error=True)
+        return 3
+    except Exception:
+        trace = traceback.format_exc()
+        print(trace, file=sys.stderr)
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "a") as file:
+                file.write(trace)
+            print(f"This is a bug in ssl-pipeline; its log is {log}.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ssl-pipeline",
+        description="From raw CT and MR volumes to a domain-pretrained 3D encoder, stage by stage.",
+        epilog="exit codes: 0 done, 2 change something first, 3 interrupted and resumable, 1 a bug",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, wildcards in STAGES.items():
+        help_text = f"run the stage {name}, skipping what is done"
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        command.add_argument(
+            "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
+        )
+        shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
+        command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
+    config = commands.add_parser("config", help="check a study, show it whole, or print its schema")
+    config.add_argument("--config", type=Path, metavar="STUDY", help="YAML file")
+    config.add_argument("--show", action="store_true", help="print it with every default")
+    config.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
+    where = commands.add_parser("where", help="print where a study's report is")
+    where.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
+    embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
+    embed.add_argument(
+        "encoder", type=Path, help="encoder bundle, such as build/demo/pretrain/encoder"
+    )
+    embed.add_argument("folder", type=Path, help="folder of scans, of any depth")
+    embed.add_argument("--out", type=Path, default=Path("features.parquet"), help="file to write")
+    embed.add_argument("--modality", choices=("CT", "MR"), help="where the files do not say it")
+    return parser
+
+
+def _check_house() -> None:
+    """Both packages must come from one clone: other packages of these names exist."""
+    homes = {Path(p.__file__ or "").resolve().parent.parent for p in (cluster, stages)}
+    if len(homes) != 1:
+        found = " and ".join(str(home) for home in sorted(homes))
+        raise UserError(f"`stages` and `cluster` come from different places, {found}: reinstall.")
+
+
+def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:
+    """The wildcards of a stage, from words such as `task=organ`."""
+    pairs = dict(word.split("=", 1) for word in given if "=" in word)
+    wrong = [word for word in given if "=" not in word] + sorted(set(pairs) - set(STAGES[name]))
+    if wrong:
+        raise UserError(f"{wrong[0]} is nothing that {name} takes: {_takes(name)}.")
+    if set(pairs) != set(STAGES[name]):
+        raise UserError(f"{name} needs to know which one: {_takes(name)}.")
+    if "task" in pairs and pairs["task"] not in study.tasks:
+        raise UserError(
+            f"The study has no task {pairs['task']}: {nearest(pairs['task'], study.tasks)}"
+        )
+    return pairs
+
+
+def _takes(name: str) -> str:
+    return ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    if arguments.schema:
+        print(json.dumps(Study.model_json_schema(), indent=1))
+        return
+    if arguments.config is None:
+        raise UserError("Which study? Name it with --config workflows/studies/demo.yaml.")
+    study = load(arguments.config)
+    if arguments.show:
+        print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), end="")
+    else:
+        console.print(f"{arguments.config} is valid: {study.name}, {len(study.tasks)} tasks.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""One contract for every stage: called by hand, by Snakemake, on a node or by a test, alike.
+
+A stage is a module with `READS` (the sections whose change makes it run again), `VERSION` (raised
+by hand when its meaning changes), `inputs` (content hashes of what it reads) and `run`. `perform`
+gives it what all share: the lock, the completion record, the manifest and the provenance. A stage's
+own record `.done.json` is keyed by the hash of its version, sections and inputs; the two files that
+a rule declares are made from it, for Snakemake deletes the declared outputs of a rule before it
+runs.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.progress import say
+from ssl_pipeline.provenance import Provenance
+from stages.study import Study
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
+    "sample": (),
+    "inventory": (),
+    "preprocess": (),
+    "pretrain": (),
+    "probe": ("task",),
+    "finetune": ("task",),
+    "report": (),
+}
+DONE, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage made: its files, a sentence for the reader, and more for the provenance."""
+
+    files: list[Path]
+    summary: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """What a stage's module has."""
+
+    READS: tuple[str, ...]
+    VERSION: int
+
+    def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
+        """Content hashes of what it reads, by name."""
+
+    def run(self, study: Study, out: Path, **wildcards: str) -> Made:
+        """Do the work that is not done yet, into `out`."""
+
+
+def stage(name: str) -> Stage:
+    """The module of a stage."""
+    return cast(Stage, import_module(f"stages.{name}"))
+
+
+def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
+    """Hash of what an earlier stage made. Raises UserError where it has not run."""
+    path = study.stage_folder(name, wildcards) / MANIFEST
+    if not path.exists():
+        raise UserError(
+            f"{path} is not there: run the stage {name} first, with "
+            f"`python -m stages {name} --config STUDY`, or let Snakemake do it."
+        )
+    return sha256_json(read_json(path))
+
+
+def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
+    """Run a stage, unless it is done already. Raises UserError and whatever the stage raises."""
+    module, out = stage(name), study.stage_folder(name, wildcards)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out, name):
+        found = module.inputs(study, **wildcards)
+        config_hash = study.sections_hash(module.READS, wildcards)
+        key = sha256_json([module.VERSION, config_hash, found, wildcards])
+        done = _completed(out, key)
+        if done:
+            say(f"{name}: nothing to do, {done['summary']}")
+        else:
+            record = Provenance(name, found, config_hash, study.seed, ROOT)
+            made = module.run(study, out, **wildcards)
+            done = _complete(out, key, made, record)
+            say(f"{name}: {made.summary} ({done['provenance']['wall_s']:.0f} s)")
+        for file, content in ((MANIFEST, done["manifest"]), (PROVENANCE, done["provenance"])):
+            if not (out / file).exists() or read_json(out / file) != content:
+                write_json(out / file, content)
+
+
+def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, Any]:
+    files = {str(path.relative_to(out)): sha256_file(path) for path in sorted(made.files)}
+    done = {
+        "key": key,
+        "sizes": {name: (out / name).stat().st_size for name in files},
+        "summary": made.summary,
+        "manifest": {"stage": record.stage, "files": files},
+        "provenance": record.finish(**made.provenance),
+    }
+    write_json(out / DONE, done)
+    return done
+
+
+def _completed(out: Path, key: str) -> dict[str, Any] | None:
+    """The record of a stage that is done for this key, with all its files still there."""
+    if not (out / DONE).exists():
+        return None
+    done: dict[str, Any] = read_json(out / DONE)
+    there = all(
+        (out / name).is_file() and (out / name).stat().st_size == size
+        for name, size in done["sizes"].items()
+    )
+    return done if done["key"] == key and there else None
+
+
+@contextmanager
+def _alone(out: Path, name: str) -> Iterator[None]:
+    """Hold the stage's lock, which any end of the process frees."""
+    with open(out / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"The stage {name} already runs in {out} ({lock.read().strip()}): "
+                "wait for it, or end that process."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.flush()
+        yield

@@ -1,0 +1,41 @@
+"""Look at every raw volume once: what it is, whose it is, and whether it can be used."""
+
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes.inventory import Inventory, take_inventory
+from ssl_pipeline.volumes.listing import listing_hash, remember
+from stages.contract import Made, manifest_hash
+from stages.study import Study
+
+READS = ("data", "quality")
+VERSION = 1
+
+
+def inputs(study: Study) -> dict[str, str]:
+    """The listing of the raw folders: a file's path, size and content, not its date alone."""
+    sampled = {"sample": manifest_hash(study, "sample")} if study.sample.packages else {}
+    return {**sampled, "listing": listing(study)}
+
+
+def listing(study: Study) -> str:
+    """Hash of the listing, as the Snakefile asks for it too."""
+    return listing_hash(study.data, study.source_folder, _record(study))
+
+
+def _record(study: Study) -> Path:
+    return study.folder / "inventory" / "listing.json"
+
+
+def run(study: Study, out: Path) -> Made:
+    """Write a verdict for every scan; stop with a sentence when none is accepted."""
+    scans = out / "scans.parquet"
+    previous = Inventory.read(scans) if scans.exists() else None
+    inventory = take_inventory(study.data, study.quality, study.source_folder, previous)
+    inventory.write(scans)
+    remember(study.data, study.source_folder, _record(study), inventory)
+    rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
+    if not inventory.accepted:
+        reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
+        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {scans}.")
+    return Made([scans], f"{len(inventory.accepted)} scans accepted, {len(rejected)} rejected")

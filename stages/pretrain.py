@@ -1,0 +1,137 @@
+"""Pretrain the encoder on the training subjects' volumes.
+
+The list of volumes is frozen when a run starts: scans that come later wait until the study raises
+`training.cohort`, for a week of GPU time is never restarted by a copied file. Every combination of
+sections has a run folder of its own, so going back to an earlier one finds its weights again.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_pipeline.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.progress import say
+from ssl_pipeline.store.catalog import Catalog, Entry
+from stages.contract import Made, manifest_hash
+from stages.study import Study
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.training.loop import Run
+
+CHOSEN_BY = (  # what decides which volumes there are, and how they look
+    "preprocess",
+    "store",
+    "data.splits",
+    "data.roots.*.weight",
+    "data.roots.*.modality",
+    "data.roots.*.intensity_offset",
+    "data.roots.*.missing_value",
+)
+READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
+VERSION = 1
+
+
+def inputs(study: Study) -> dict[str, str]:
+    """The frozen list of volumes; it is made here when a run has none yet."""
+    manifest_hash(study, "preprocess")
+    return {"cohort": sha256_json(read_json(_cohort(study)))}
+
+
+def run(study: Study, out: Path) -> Made:
+    """Train to the last step, from the newest checkpoint on, and write encoder and pictures."""
+    from ssl_pipeline.export.bundle import save_bundle
+    from ssl_pipeline.report.pictures import training_pictures
+
+    catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+    frozen = read_json(_cohort(study))
+    entries = [entry for entry in catalog.entries if entry.id in frozen]
+    _say_what_waits(frozen, catalog)
+    training = _run(study, catalog, entries)
+    encoder = training.train()
+    trained = {
+        "study": study.name,
+        "objective": study.objective.name,
+        "steps": study.training.steps,
+        "volumes": len(entries),
+        "subjects": len({e.subject or e.id for e in entries}),
+        "modalities": sorted({e.modality for e in entries}),
+        **training.compute.to_json(),
+    }
+    save_bundle(
+        out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
+    )
+    pictures = training_pictures(training, out / "pictures.npz")
+    folder = str(run_folder(study).relative_to(out))
+    seen = sorted({e.subject or e.id for e in entries})
+    write_json(out / "run.json", {"folder": folder, "seen": seen, **trained})
+    files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json"]
+    summary = (
+        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
+    )
+    return Made([*files, pictures, out / "run.json"], summary, {"trained": trained})
+
+
+def run_folder(study: Study) -> Path:
+    """Checkpoints and metrics of this combination of sections and cohort."""
+    key = sha256_json([VERSION, study.sections_hash(READS, {}), read_json(_cohort(study))])
+    return study.folder / "pretrain" / "runs" / key[:12]
+
+
+def random_encoder(study: Study, seed: int) -> "ViTEncoder":
+    """The same architecture from random weights: what every judgement is held against."""
+    from ssl_pipeline.models.vit import random_encoder as build
+
+    return build(study.model, seed)
+
+
+def _run(study: Study, catalog: Catalog, entries: list[Entry]) -> "Run":
+    import torch
+
+    from ssl_pipeline.store.reader import CropReader
+    from ssl_pipeline.training.loop import Run
+    from ssl_pipeline.views.sampler import Sampler
+
+    encoder = random_encoder(study, study.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.seed)
+        objective = study.objective.build(encoder)
+    volumes = study.folder / "preprocess" / "volumes"
+    sampler = Sampler(
+        entries,
+        CropReader(volumes, catalog),
+        study.views,
+        encoder.patch,
+        pairs=study.training.pairs,
+        seed=study.seed,
+    )
+    intensity = study.views.intensity
+    return Run(run_folder(study), objective, sampler, study.training, intensity, seed=study.seed)
+
+
+def _cohort(study: Study) -> Path:
+    """The file with the frozen list, id to checksum; written when the cohort is first asked for."""
+    prepared = study.sections_hash(CHOSEN_BY, {})[:8]
+    path = study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
+    if not path.exists():
+        catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+        chosen = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
+        if not chosen:
+            raise UserError(
+                "No volume belongs to the split train: see data.splits, or the split column."
+            )
+        write_json(path, chosen)
+    return path
+
+
+def _say_what_waits(frozen: dict[str, str], catalog: Catalog) -> None:
+    """Tell of scans that came, went or changed since the list was frozen."""
+    now = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
+    counts = {
+        "new volumes wait": len(now.keys() - frozen.keys()),
+        "of its volumes are gone": len(frozen.keys() - now.keys()),
+        "of its volumes have changed": sum(now.get(n, sha) != sha for n, sha in frozen.items()),
+    }
+    for what, count in counts.items():
+        if count:
+            say(f"pretrain: {count} {what}; raise training.cohort to train anew on all.")

@@ -1,0 +1,22 @@
+"""Judge the frozen encoder on one task, beside random weights and pixels."""
+
+from pathlib import Path
+
+from ssl_pipeline.evaluation.probe import run_probe
+from stages import judgement
+from stages.contract import Made
+from stages.study import Study
+
+READS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
+VERSION = 1
+
+
+def inputs(study: Study, task: str) -> dict[str, str]:
+    """Stored volumes, encoder, labels."""
+    return judgement.inputs(study, task)
+
+
+def run(study: Study, out: Path, task: str) -> Made:
+    """Compute the cells that are not there yet, and the table of all."""
+    setting = judgement.setting(study, out)
+    return judgement.made(out, run_probe(study.tasks[task], study.probe, setting))

@@ -1,0 +1,85 @@
+"""What the rules ask of a study: paths, parameters and commands, so that rules hold no logic.
+
+A rule declares two small files and no folder, for Snakemake deletes the declared outputs of a
+failed rule. Its `params` hold the hash of the sections that its stage reads: changing one of them
+reruns the rule, and a new title reruns nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+
+from ssl_pipeline.errors import UserError
+from stages.contract import MANIFEST, PROVENANCE, STAGES, stage
+from stages.inventory import listing
+from stages.study import load
+
+DEMO = "workflows/studies/demo.yaml"
+
+
+class Workflow:
+    """A study, seen from the Snakefile. `config` is Snakemake's; it names the study alone."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        others = sorted(set(config) - {"study"})
+        if others:
+            raise WorkflowError(
+                f"--config {others[0]}=... is not taken here: change the study's file, "
+                f"and choose it with --config study={DEMO}."
+            )
+        self.path = Path(config.get("study", DEMO))
+        try:
+            self.study = load(self.path)
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+        self.folder = self.study.folder
+
+    def outputs(self, name: str) -> dict[str, str]:
+        """The two files that the rule of a stage declares."""
+        folder = self._pattern(name)
+        return {"manifest": str(folder / MANIFEST), "provenance": str(folder / PROVENANCE)}
+
+    def made(self, name: str, **wildcards: str) -> str:
+        """The manifest of a stage: the input of the rules after it."""
+        return str(self.study.stage_folder(name, wildcards) / MANIFEST)
+
+    def judgements(self) -> list[str]:
+        """The manifests of every judgement of every task."""
+        tasks = self.study.tasks.items()
+        return [self.made(name, task=task) for task, config in tasks for name in config.JUDGED_BY]
+
+    def reads(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
+        """Hash of the sections that a stage reads, as a parameter; by wildcards if it has some."""
+        keys = stage(name).READS
+        if not STAGES[name]:
+            return self.study.sections_hash(keys, {})
+
+        def of(wildcards: Mapping[str, str]) -> str:
+            chosen = {key: wildcards[key] for key in STAGES[name]}
+            return self.study.sections_hash(keys, chosen)
+
+        return of
+
+    def listing(self) -> str:
+        """Hash of the listing of the raw folders: new scans make the inventory run again.
+
+        Where scans are gathered first, they are not there yet when the workflow is read: then the
+        manifest of `sample` stands for them.
+        """
+        return "gathered" if self.study.sample.packages else listing(self.study)
+
+    def log(self, name: str) -> str:
+        """Where the door writes what a stage says."""
+        marks = "".join(f"-{{{key}}}" for key in STAGES[name])
+        return str(self.folder / "logs" / f"{name}{marks}.log")
+
+    def command(self, name: str) -> str:
+        """The command that runs a stage, the same as by hand."""
+        words = "".join(f" {key}={{wildcards.{key}}}" for key in STAGES[name])
+        return f"python -m stages {name} --config {self.path}{words}"
+
+    def _pattern(self, name: str) -> Path:
+        marks = [f"{{{key}}}" for key in STAGES[name]]
+        return self.folder.joinpath(name, *marks)

@@ -1,0 +1,125 @@
+"""Real small volumes that ship inside installed packages, laid out as a user's raw folder."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.testing import data_path
+
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.reader import CropReader
+from stages.contract import perform
+from stages.study import load
+
+PARTS = 6  # one functional MR is cut into as many "people": real voxels, small, all alike in kind
+
+
+def real_volume() -> nib.Nifti1Image:
+    """A whole-head MR of 128 x 96 x 24 voxels at 2 x 2 x 2.2 mm, from nibabel's own tests."""
+    whole = nib.load(Path(data_path) / "example4d.nii.gz")
+    return nib.Nifti1Image(np.asarray(whole.dataobj)[..., 0], whole.affine)
+
+
+def write_scans(folder: Path, count: int = PARTS) -> list[Path]:
+    """Parts of a real head as `personN.nii.gz`, with labels of its bright and dark inside."""
+    image = real_volume()
+    voxels = np.asarray(image.dataobj)
+    made = []
+    for number in range(count):
+        x, y = 30 + 34 * (number % 2), 6 + 26 * (number // 2)
+        part = np.ascontiguousarray(voxels[x : x + 34, y : y + 34])
+        affine = image.affine.copy()
+        affine[:3, 3] = nib.affines.apply_affine(image.affine, (x, y, 0))
+        path = folder / "images" / f"person{number}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(part, affine), path)
+        label = np.where(part > 450, 2, np.where(part > 150, 1, 0)).astype(np.uint8)
+        there = folder / "labels" / path.name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(label, affine), there)
+        made.append(path)
+    return made
+
+
+STUDY = """\
+name: tiny
+output: {folder}/out
+data:
+  roots:
+    - name: head
+      path: {folder}/raw/images
+      modality: MR
+      subject:
+        pattern: person(?P<id>\\d+)
+      targets:
+        side:
+          pattern: person(?P<id>\\d+)
+          expression: id % 2
+      labels:
+        tissue:
+          path: {folder}/raw/labels
+  splits:
+    lists:
+      test: test.txt
+    fractions: {{val: 0, test: 0}}
+quality: {{min_axis_voxels: 8}}
+preprocess: {{foreground: all}}
+views: {{crop_voxels: [16, 16, 16]}}
+model: {{patch_voxels: [8, 8, 8]}}
+dask: {{workers: 1}}
+training:
+  steps: 6
+  pairs: 4
+  precision: fp32
+  device: cpu
+  threads: 1
+  checkpoint_steps: 2
+  log_steps: 2
+evaluate: {{subjects: [0], bootstrap: 100}}
+finetune: {{steps: 2, batch: 4}}
+tasks:
+  side:
+    kind: classification
+    title: Side
+    target: side
+    classes: {{0: left, 1: right}}
+  tissue:
+    kind: segmentation
+    title: Tissue
+    label: tissue
+    classes: {{1: dark, 2: bright}}
+"""
+
+
+def write_study(folder: Path) -> Path:
+    """A raw folder of real scans, and the study of it; returns the study's file."""
+    write_scans(folder / "raw")
+    (folder / "test.txt").write_text("4\n5\n")
+    study = folder / "tiny.yaml"
+    study.write_text(STUDY.format(folder=folder))
+    return study
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    return write_study(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """The tiny study, preprocessed."""
+    study = load(write_study(tmp_path_factory.mktemp("tiny")))
+    for name in ("inventory", "preprocess"):
+        perform(name, study, {})
+    return study
+
+
+@pytest.fixture(scope="session")
+def catalog(study):
+    return Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+
+
+@pytest.fixture(scope="session")
+def reader(study, catalog):
+    return CropReader(study.folder / "preprocess" / "volumes", catalog)

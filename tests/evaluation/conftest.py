@@ -1,0 +1,198 @@
+"""Small studies of which the truth is known, prepared and stored as real ones are.
+
+Each scan is a real MR volume with noise of its own, in which two blobs lie at places of their own:
+a bright one (label value 3) and a dark one (5). Scans of class 1 also have a bright corner.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from ssl_pipeline.evaluation.config import Evaluate
+from ssl_pipeline.evaluation.plan import Setting
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.vit import ViTEncoder, random_encoder
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import prepare
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.volumes.inventory import Scan
+from ssl_pipeline.volumes.readers import Source, read
+from ssl_pipeline.volumes.volume import Volume
+
+BRIGHT, DARK = 3, 5
+ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A stored study."""
+
+    catalog: Catalog
+    reader: CropReader
+    folder: Path
+
+    def setting(self, out: Path, **changes: Any) -> Setting:
+        """A setting with tiny encoders and few draws."""
+        given = {
+            "catalog": self.catalog,
+            "reader": self.reader,
+            "evaluate": Evaluate(subjects=(2, 0), bootstrap=200),
+            "encoder_of": encoder_of,
+            "encoder_hash": "of a test",
+            "crop_voxels": (16, 16, 16),
+            "out": out,
+        }
+        return Setting(**(given | changes))
+
+
+def encoder_of(init: str, seed: int) -> ViTEncoder:
+    """Both kinds are random; the pretrained one is the same whichever the seed."""
+    return random_encoder(ViT(preset="tiny"), 1000 if init == "pretrained" else seed)
+
+
+def store(
+    folder: Path,
+    *,
+    subject: str,
+    split: str,
+    volume: Volume,
+    labels: Mapping[str, str] | None = None,
+    targets: Mapping[str, str] | None = None,
+    number: int = 0,
+    root: str = "one",
+) -> Scan:
+    """Prepare and store a volume as its scan's."""
+    name = f"{root}/{subject}/{number}"
+    scan = Scan(
+        id=hashlib.sha256(name.encode()).hexdigest()[:12],
+        path=name,
+        root=root,
+        subject=subject,
+        modality="MR",
+        split=split,
+        targets=dict(targets or {}),
+        labels=dict(labels or {}),
+        verdict="accepted",
+        format="NIfTI",
+        sha256=hashlib.sha256(volume.data.tobytes()).hexdigest(),
+    )
+    _shelf(folder).put(scan, prepare(volume, "MR", _shelf(folder).preprocess))
+    return scan
+
+
+def finish(folder: Path, scans: list[Scan]) -> Made:
+    """The catalog of stored scans, and a reader of it."""
+    catalog = Catalog.build(_shelf(folder), scans)
+    assert len(catalog.entries) == len(scans)
+    return Made(catalog, CropReader(folder / "volumes", catalog), folder)
+
+
+def _shelf(folder: Path) -> Shelf:
+    return Shelf(folder / "volumes", Preprocess(foreground="all"), Store())
+
+
+def _planted(rng: np.random.Generator, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A volume (x, y, z), its labels and affine."""
+    anatomy = read(Source(ANATOMY))
+    data = anatomy.data[3:29, 6:36, :].astype(np.float32)
+    sd = float(data.std())
+    data += rng.normal(0, 0.1 * sd, data.shape).astype(np.float32)
+    drawn = np.zeros(data.shape, np.uint8)
+    grid = np.stack(np.indices(data.shape))
+    for value, x, change in ((BRIGHT, (5, 9), 4 * sd), (DARK, (15, 19), -4 * sd)):
+        centre = np.array([rng.integers(*x), rng.integers(10, 20), rng.integers(8, 16)])
+        inside = ((grid - centre[:, None, None, None]) ** 2).sum(axis=0) <= 16
+        data[inside] += change
+        drawn[inside] = value
+    if target:
+        data[8:18, 9:21, 14:20] += 4 * sd
+    return data, drawn, anatomy.affine
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small wait for threads longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """8 training and 10 test subjects with two scans each, of target 0 and 1."""
+    folder = tmp_path_factory.mktemp("planted")
+    scans = []
+    for index in range(18):
+        rng = np.random.default_rng(index)
+        for target in (0, 1):
+            data, drawn, affine = _planted(rng, target)
+            file = folder / f"labels-{index}-{target}.nii.gz"
+            nib.save(nib.Nifti1Image(drawn, affine), file)
+            scans.append(
+                store(
+                    folder,
+                    subject=f"s{index:02d}",
+                    split="train" if index < 8 else "test",
+                    volume=Volume(data, affine, "MR"),
+                    labels={"blobs": str(file), "other": ""},
+                    targets={"corner": str(target)},
+                    number=target,
+                )
+            )
+    return finish(folder, scans)
+
+
+@pytest.fixture(scope="session")
+def anatomy() -> Volume:
+    """A small real volume."""
+    return read(Source(ANATOMY))
+
+
+@pytest.fixture
+def few(tmp_path: Path, anatomy: Volume) -> Callable[..., Made]:
+    """Makes a study of unchanged volumes from (subject, split, targets, labels, root)."""
+
+    def make(*rows: tuple[str, str, dict[str, str], dict[str, str], str]) -> Made:
+        scans = [
+            store(
+                tmp_path,
+                subject=subject,
+                split=split,
+                volume=anatomy,
+                targets=targets,
+                labels=labels,
+                number=number,
+                root=root,
+            )
+            for number, (subject, split, targets, labels, root) in enumerate(rows)
+        ]
+        return finish(tmp_path, scans)
+
+    return make
+
+
+@pytest.fixture
+def store_volumes(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Made]:
+    """Stores volumes given with the keywords of `store`."""
+    return lambda rows: finish(tmp_path, [store(tmp_path, **row) for row in rows])
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of public data, where the environment names it."""
+    folder = os.environ.get("SSL_PIPELINE_DATA", "")
+    if not folder:
+        pytest.skip("SSL_PIPELINE_DATA names no folder of public data")
+    return Path(folder)

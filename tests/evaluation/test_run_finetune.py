@@ -1,0 +1,104 @@
+"""Whole fine-tuning runs on stored volumes, for classes and for voxels."""
+
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ssl_pipeline.evaluation.config import Evaluate, Finetune
+from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
+
+BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
+VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
+SHORT = Finetune(steps=12, batch=8, lr=1e-3)
+ALL = Evaluate(subjects=(0,), bootstrap=200)
+
+
+@pytest.fixture
+def small(planted):
+    """Six training and four test subjects, with one scan each."""
+    kept = [e for e in planted.catalog.entries if e.targets["corner"] == "0"]
+    kept = [e for e in kept if int(e.subject[1:]) in (*range(6), *range(8, 12))]
+    return type(planted)(type(planted.catalog)(tuple(kept)), planted.reader, planted.folder)
+
+
+def mean(results, init):
+    (row,) = [r for r in results["rows"] if r["init"] == init]
+    return row["mean"]
+
+
+def test_classes_are_learned_beside_random_weights_and_pixels(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL)
+    results = run_finetune(BLOBS, SHORT, setting)
+    assert {r["init"] for r in results["rows"]} == {"pretrained", "random", "pixels + PCA"}
+    assert {r["method"] for r in results["rows"]} == {"fine-tuning"}
+    assert all(mean(results, init) > 0.9 for init in ("pretrained", "random", "pixels + PCA"))
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    trained = {c["init"]: c["trained_parameters"] for c in costs}
+    assert trained["pretrained"] == trained["random"] > trained["pixels + PCA"] > 0
+
+
+def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp_path):
+    for name in ("a", "b", "a"):
+        run_finetune(BLOBS, SHORT, planted.setting(tmp_path / name, evaluate=ALL))
+    first, second = ((tmp_path / n / "results.json").read_bytes() for n in ("a", "b"))
+    assert first == second
+
+
+def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_path):
+    dials = Finetune(steps=40, batch=4, lr=3e-3, overlap=0.25)
+    results = run_finetune(VOXELS, dials, small.setting(tmp_path, evaluate=ALL))
+    assert results["metric"] == "mean Dice"
+    assert mean(results, "pixels + PCA") > 0.5
+    assert mean(results, "pretrained") > 0.3
+    written = sorted((tmp_path / "predictions").rglob("*.nii.gz"))
+    test = [e for e in small.catalog.entries if e.split == "test"]
+    assert len(written) == 3 * len(test)  # three starts, the first seed
+    for entry in test:
+        path = tmp_path / "predictions" / "fine-tuning-pixels-0-0" / f"{entry.id}.nii.gz"
+        own, found = nib.load(entry.labels["blobs"]), nib.load(path)
+        assert found.shape == own.shape
+        assert np.allclose(found.affine, own.affine)
+        values, truth = np.asarray(found.dataobj), np.asarray(own.dataobj)
+        assert set(np.unique(values)) <= {0, 3, 5}
+        overlap = ((values == 3) & (truth == 3)).sum() / max((truth == 3).sum(), 1)
+        assert overlap > 0.3
+
+
+def test_a_lost_prediction_is_made_again_and_equal(small, tmp_path):
+    dials = Finetune(steps=2, batch=2)
+    setting = small.setting(tmp_path, evaluate=ALL)
+    run_finetune(VOXELS, dials, setting)
+    path = next((tmp_path / "predictions").rglob("*.nii.gz"))
+    before = gzip.decompress(path.read_bytes())
+    path.unlink()
+    run_finetune(VOXELS, dials, setting)
+    assert gzip.decompress(path.read_bytes()) == before
+
+
+@pytest.mark.parametrize("means", ["absent", "not drawn"])
+def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, means):
+    """Dark blobs are erased from half of the label files: not a fault of who still finds them."""
+    entries = []
+    for entry in small.catalog.entries:
+        labels = dict(entry.labels)
+        if int(entry.subject[1:]) % 2:
+            own = nib.load(labels["blobs"])
+            kept = np.asarray(own.dataobj).copy()
+            kept[kept == 5] = 0
+            labels["blobs"] = str(tmp_path / f"{entry.id}.nii.gz")
+            nib.save(nib.Nifti1Image(kept, own.affine), labels["blobs"])
+        entries.append(type(entry)(**(vars(entry) | {"labels": labels})))
+    catalog = type(small.catalog)(tuple(entries))
+    task = VOXELS.model_copy(update={"absent_means": means})
+    setting = small.setting(tmp_path / "out", evaluate=ALL, catalog=catalog)
+    run_finetune(task, Finetune(steps=2, batch=2, predictions="none"), setting)
+    cell = json.loads((tmp_path / "out/cells/fine-tuning-pixels-0-0.json").read_text())
+    for row in cell["predictions"]:
+        if int(row["subject"][1:]) % 2:
+            assert row["dice"][1] is None if means == "not drawn" else row["dice"][1] == 0
+        else:
+            assert row["dice"][1] > 0.2

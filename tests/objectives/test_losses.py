@@ -1,0 +1,76 @@
+"""The losses against lightly where they coincide, and against known truths where they do not."""
+
+import math
+
+import ssl_pipeline.torchvision_cure  # noqa: F401
+
+import pytest
+import torch
+from lightly.loss import DCLLoss
+
+from ssl_pipeline.objectives.losses import masked_huber, place_contrast, subject_contrast
+
+
+def test_all_subjects_different_is_lightlys_decoupled_loss():
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 6, 16)
+    ours = subject_contrast(first, second, torch.arange(6), 0.1)
+    # lightly averages over both directions; its negatives are those of both views, as ours.
+    theirs = DCLLoss(temperature=0.1)(first, second)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-4)
+
+
+def test_a_view_of_the_same_subject_is_no_negative():
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 4, 8)
+    subject = torch.tensor([0, 0, 1, 2])
+    moved = first.clone()
+    moved[1] += 5  # only a negative of samples 2 and 3 and itself an anchor
+    before = subject_contrast(first[:1].repeat(2, 1), second[:1].repeat(2, 1), subject[:2], 0.1)
+    assert before.item() == 0  # one subject alone: nothing to tell apart
+    a = subject_contrast(first, second, subject, 0.1)
+    b = subject_contrast(moved, second, subject, 0.1)
+    assert a.item() != pytest.approx(b.item())
+
+
+def test_loss_between_subjects_has_right_gradients():
+    torch.manual_seed(0)
+    first = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    second = torch.randn(4, 5, dtype=torch.float64)
+    subject = torch.tensor([0, 1, 1, 2])
+    loss = subject_contrast(first, second, subject, 0.5)
+    (gradient,) = torch.autograd.grad(loss, first)
+    step = torch.randn_like(first)
+    eps = 1e-3
+    with torch.no_grad():
+        up = subject_contrast(first + eps * step, second, subject, 0.5)
+        down = subject_contrast(first - eps * step, second, subject, 0.5)
+    slope = ((up - down) / (2 * eps)).item()
+    assert slope == pytest.approx((gradient * step).sum().item(), abs=1e-3)
+
+
+def test_perfect_places_cost_little_and_random_ones_cost_chance():
+    distance = torch.tensor([[[0.0, 5, 5, 5], [5, 0, 5, 5], [5, 5, 0, 5], [5, 5, 5, 0]]])
+    dials = {"positive": 1.5, "negative": 2.0, "temperature": 0.1}
+    perfect = torch.eye(4)[None]
+    assert place_contrast(perfect, perfect, distance, **dials).item() < 0.001
+    constant = torch.ones(1, 4, 4)
+    chance = place_contrast(constant, constant, distance, **dials)
+    assert chance.item() == pytest.approx(math.log(4), abs=1e-5)
+
+
+def test_places_without_a_partner_count_nothing():
+    distance = torch.full((1, 3, 3), 5.0)
+    tokens = torch.randn(1, 3, 8, requires_grad=True)
+    loss = place_contrast(tokens, tokens, distance, positive=1.5, negative=2.0, temperature=0.1)
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.isfinite(tokens.grad).all()
+
+
+def test_reconstruction_ignores_weightless_voxels_and_survives_none():
+    pred = torch.zeros(1, 2, 4)
+    target = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [100.0, 100, 100, 100]]])
+    weight = torch.tensor([[[1.0] * 4, [0.0] * 4]])
+    assert masked_huber(pred, target, weight).item() == pytest.approx(0.125)
+    assert masked_huber(pred, target, torch.zeros_like(weight)).item() == 0

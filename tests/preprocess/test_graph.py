@@ -1,0 +1,107 @@
+"""Many scans at once: on threads and on Dask workers, with some that fail."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.testing import data_path
+
+from cluster.local import Dask, dask_client
+from ssl_pipeline.preprocess.config import Mr, Preprocess
+from ssl_pipeline.preprocess.graph import run
+from ssl_pipeline.volumes.inventory import Scan
+
+
+@dataclass(frozen=True)
+class SaveArray:
+    """Writes what is prepared; can be pickled."""
+
+    folder: Path
+
+    def __call__(self, scan, prepared):
+        if scan.id == "unlucky":
+            raise RuntimeError("the disk is gone")
+        np.save(self.folder / f"{scan.id}.npy", prepared.data)
+
+
+def scan_of(path, name, **more):
+    fields = {
+        "id": name,
+        "path": str(path),
+        "root": "packaged",
+        "modality": "MR",
+        "targets": {},
+        "labels": {},
+        "verdict": "accepted",
+        "format": "NIfTI",
+        "shape": nibabel.load(path).shape if path.stat().st_size > 1000 else (9, 9, 9),
+    }
+    return Scan(**fields | more)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    source = Path(data_path) / "anatomical.nii"
+    broken = tmp_path / "broken.nii"
+    broken.write_bytes(source.read_bytes()[:900])
+    copies = []
+    for number in range(5):
+        copies.append(tmp_path / f"copy{number}.nii")
+        shutil.copy(source, copies[-1])
+    return [
+        *(scan_of(path, path.stem) for path in copies),
+        scan_of(broken, "broken"),
+        scan_of(copies[0], "unlucky"),
+        scan_of(copies[0], "pet", modality="PT"),
+        scan_of(copies[0], "huge", shape=(4000, 4000, 4000)),
+    ]
+
+
+def check(results, folder):
+    by_id = {result.scan_id: result for result in results}
+    assert len(by_id) == len(results) == 9
+    assert sorted(p.stem for p in folder.glob("*.npy")) == [f"copy{n}" for n in range(5)]
+    assert all(by_id[f"copy{n}"].error == "" for n in range(5))
+    assert "broken.nii" in by_id["broken"].error
+    assert "CT or MR" in by_id["pet"].error
+    assert "max_gib" in by_id["huge"].error
+    assert "RuntimeError: the disk is gone" in by_id["unlucky"].error
+    assert "Traceback" in by_id["unlucky"].trace
+    assert not any(by_id[name].trace for name in ("broken", "pet", "huge"))
+
+
+def test_threads(scans, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    section = Preprocess(mr=Mr(spacing_mm=(1.5, 1.5, 1.5)))
+    check(list(run(scans, section, SaveArray(out), None, 2)), out)
+
+
+def test_dask_workers_give_the_same(scans, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    section = Preprocess(mr=Mr(spacing_mm=(1.5, 1.5, 1.5)))
+    list(run(scans, section, SaveArray(here), None, 1))
+    with dask_client(Dask(memory_gib=2.0), 2) as client:
+        assert client is not None
+        check(list(run(scans, section, SaveArray(there), client, 2)), there)
+    for path in here.glob("*.npy"):
+        assert path.read_bytes() == (there / path.name).read_bytes()
+
+
+def test_who_stops_early_leaves_the_rest(scans, tmp_path):
+    results = run(scans[:5] * 20, Preprocess(), SaveArray(tmp_path), None, 1)
+    assert next(results).error == ""
+    results.close()
+    assert len(list(tmp_path.glob("*.npy"))) < 5
+
+
+def test_one_worker_needs_no_processes():
+    with dask_client(Dask(), 1) as client:
+        assert client is None
+    assert Dask(memory_gib=100000.0).worker_count() == 1
+    assert Dask(workers=7).worker_count() == 7

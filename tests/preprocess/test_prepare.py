@@ -1,0 +1,178 @@
+"""From a scan to its stored volume: places, values, masks, and what is refused."""
+
+import itertools
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.testing import data_path
+from pydantic import ValidationError
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess.config import Ct, Mr, Preprocess
+from ssl_pipeline.preprocess.prepare import (
+    FOREGROUND,
+    VALID,
+    VolumeMeta,
+    model_input,
+    prepare,
+)
+from ssl_pipeline.volumes.volume import Volume
+
+BLOB_MM = np.array((14.0, -23.0, 31.0))
+
+
+def rotation(degrees):
+    a, b = np.radians(degrees), np.radians(degrees / 2)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    return about_z @ about_x
+
+
+def scan_with_blob(axes=(0, 1, 2), flips=(1, 1, 1), degrees=0.0, spacing=(1.5, 1.7, 2.0)):
+    """A CT of air with one smooth blob at BLOB_MM, its axes in any order and direction."""
+    shape = (70, 62, 58)
+    matrix = rotation(degrees) @ np.diag(np.array(spacing) * flips)[:, list(axes)]
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = BLOB_MM + np.array((3.0, -4.0, 5.0)) - matrix @ (np.array(shape) / 2)
+    places = np.moveaxis(np.indices(shape), 0, -1) @ matrix.T + affine[:3, 3]
+    squared = ((places - BLOB_MM) ** 2).sum(-1)
+    data = np.rint(-1000 + 3000 * np.exp(-squared / (2 * 12.0**2))).astype(np.int16)
+    return Volume(data, affine, "CT")
+
+
+def centre_of_mass_mm(prepared):
+    weight = np.clip(prepared.data[0].T.astype(np.float64) + 400, 0, None)
+    index = [
+        float((weight.sum(axis=other) * np.arange(n)).sum() / weight.sum())
+        for n, other in zip(weight.shape, ((1, 2), (0, 2), (0, 1)), strict=True)
+    ]
+    return (np.array(prepared.meta.affine) @ [*index, 1])[:3]
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0), (1.0, 3.0, 1.3)])
+@pytest.mark.parametrize("degrees", [0.0, 11.0])
+def test_a_blob_stays_at_its_millimetre(spacing, degrees):
+    section = Preprocess(ct=Ct(spacing_mm=spacing))
+    for axes, flips in (
+        ((0, 1, 2), (1, 1, 1)),
+        ((0, 1, 2), (-1, -1, 1)),
+        ((2, 0, 1), (1, -1, 1)),
+    ):
+        prepared = prepare(scan_with_blob(axes, flips, degrees), "CT", section)
+        assert np.abs(centre_of_mass_mm(prepared) - BLOB_MM).max() < 0.01
+
+
+def test_axes_of_every_order_give_the_same_volume():
+    first = prepare(scan_with_blob(spacing=(1.5, 1.5, 1.5)), "CT", Preprocess())
+    for axes in itertools.permutations(range(3)):
+        other = prepare(scan_with_blob(axes, (1, -1, -1), 0, (1.5, 1.5, 1.5)), "CT", Preprocess())
+        assert np.all(np.diag(other.meta.affine)[:3] > 0)
+        assert np.abs(centre_of_mass_mm(other) - centre_of_mass_mm(first)).max() < 0.01
+
+
+def test_hu_are_unchanged_where_nothing_is_resampled():
+    scan = scan_with_blob()
+    prepared = prepare(scan, "CT", Preprocess(foreground="all"))
+    assert np.array_equal(prepared.data[0], scan.data.T)
+    assert prepared.meta.source_affine == prepared.meta.affine
+    assert (prepared.meta.scale, prepared.meta.offset) == (1, 0)
+    assert prepared.meta.shape == prepared.data.shape[1:] == scan.data.shape[::-1]
+    assert prepared.meta.source_shape == scan.data.shape
+
+
+def test_the_crop_keeps_the_body_and_its_margin():
+    scan = scan_with_blob()
+    prepared = prepare(scan, "CT", Preprocess(margin_voxels=3))
+    whole = scan.data.T
+    body = np.argwhere(whole > -500)
+    assert prepared.data.shape[1:] == tuple(body.max(0) - body.min(0) + 1 + 6)
+    inside = (prepared.data[1] & FOREGROUND) > 0
+    assert np.array_equal(inside, prepared.data[0] > -500)
+    assert prepared.meta.foreground_share == pytest.approx(inside.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [None, (2.3, 2.3, 2.3)])
+def test_missing_voxels_are_invalid_and_do_not_bleed(spacing):
+    scan = scan_with_blob()
+    stored = scan.data + np.int16(1100)
+    half = stored.shape[0] // 2
+    stored[:half] = 0
+    section = Preprocess(ct=Ct(spacing_mm=spacing), foreground="all", margin_voxels=4)
+    options = {"intensity_offset": -1100.0, "missing_value": 0.0}
+    prepared = prepare(Volume(stored, scan.affine), "CT", section, **options)
+    intensity, valid = prepared.data[0], (prepared.data[1] & VALID) > 0
+    assert not (prepared.data[1][~valid] & FOREGROUND).any()
+    assert np.all(intensity[~valid] == -1024)
+    assert 0.8 < prepared.meta.valid_share < 1
+    # The border of valid voxels is as smooth as the blob: no trace of -1100 or of ringing.
+    column = np.argmax(valid.any(axis=(0, 1)))
+    truth = prepare(scan, "CT", Preprocess(ct=Ct(spacing_mm=spacing), foreground="all"))
+    start = truth.data.shape[3] - prepared.data.shape[3]
+    if spacing is None:
+        expected = truth.data[0][:, :, start:]
+        assert np.array_equal(intensity[valid], expected[valid])
+    else:
+        steps = np.abs(np.diff(intensity[:, :, column : column + 6].astype(int), axis=2)).max()
+        assert steps < 400
+        assert intensity[valid].min() > -1010
+
+
+def test_a_real_mr_gets_statistics_of_its_foreground():
+    image = nibabel.load(f"{data_path}/anatomical.nii")
+    data = np.asarray(image.dataobj, np.float32)
+    prepared = prepare(Volume(data, image.affine), "MR", Preprocess())
+    shown = model_input(prepared.data, prepared.meta)
+    body = (prepared.data[1] & FOREGROUND) > 0
+    assert shown.dtype == np.float32
+    assert shown.shape == prepared.data.shape[1:]
+    assert shown[body].mean() == pytest.approx(0, abs=1e-3)
+    assert shown[body].std() == pytest.approx(1, abs=1e-3)
+    assert 0.02 <= prepared.meta.foreground_share <= 1
+    # Each stored value is the scan's own at the same place, to a 64000th of its range.
+    to_scan = np.linalg.inv(image.affine) @ np.array(prepared.meta.affine)
+    z, y, x = np.argwhere(body)[:: max(1, body.sum() // 500)].T
+    i, j, k, _ = np.rint(to_scan @ np.stack([x, y, z, np.ones_like(x)])).astype(int)
+    physical = prepared.data[0][z, y, x] * prepared.meta.scale + prepared.meta.offset
+    assert np.abs(physical - data[i, j, k]).max() <= 0.51 * prepared.meta.scale
+
+
+def test_model_input_of_ct_is_its_window():
+    meta = prepare(scan_with_blob(), "CT", Preprocess()).meta
+    block = np.array([[-1024, -1000, 0, 500, 3000, 500], [1, 1, 1, 3, 1, 0]], np.int16)
+    shown = model_input(block.reshape(2, 1, 1, 6), meta)
+    assert shown.ravel().tolist() == pytest.approx([-2, -2, 0, 1, 2, -2])
+
+
+def test_the_meta_survives_json():
+    meta = prepare(scan_with_blob(degrees=7.0), "CT", Preprocess()).meta
+    assert VolumeMeta.from_json(json.loads(json.dumps(meta.to_json()))) == meta
+
+
+def test_a_volume_beyond_the_memory_is_refused_in_one_sentence():
+    section = Preprocess(ct=Ct(spacing_mm=(0.05, 0.05, 0.05)), max_gib=0.5)
+    with pytest.raises(UserError, match=r"preprocess\.max_gib, 0\.5: set a larger spacing_mm"):
+        prepare(scan_with_blob(), "CT", section)
+
+
+def test_what_cannot_be_prepared_says_why():
+    scan = scan_with_blob()
+    with pytest.raises(UserError, match="set it to CT or MR"):
+        prepare(scan, "PT", Preprocess())
+    with pytest.raises(UserError, match="No voxel holds a value"):
+        empty = Volume(np.zeros((4, 5, 6), np.int16), np.eye(4))
+        prepare(empty, "CT", Preprocess(), missing_value=0.0)
+
+
+def test_dials_that_make_no_sense_are_refused():
+    for wrong in (
+        lambda: Ct(spacing_mm=(1, 0, 1)),
+        lambda: Ct(clip_hu=(100, -100)),
+        lambda: Ct(clip_hu=(-40000, 0)),
+        lambda: Ct(window_hu=(5, 5)),
+        lambda: Mr(percentiles=(-1, 99)),
+    ):
+        with pytest.raises(ValidationError):
+            wrong()

@@ -1,0 +1,95 @@
+"""Study folders, from empty to whole."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from small_study import ANATOMY, CROPS, VOXELS, StudyFolder, gaps, pretrained, results
+
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import prepare
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.volumes import readers
+from ssl_pipeline.volumes.dataset import Data
+from ssl_pipeline.volumes.inventory import take_inventory
+from ssl_pipeline.volumes.verdicts import Quality
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyFolder:
+    """An empty folder."""
+    return StudyFolder(tmp_path / "build" / "small")
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three real scans with noise of their own, labels, a broken file and a label without image."""
+    folder = tmp_path_factory.mktemp("raw")
+    image = nib.load(ANATOMY)
+    data = np.asarray(image.dataobj, np.float32)
+    to_the_right = image.affine[0, 0] * (np.arange(data.shape[0]) - data.shape[0] / 2)
+    sides = np.where(to_the_right[:, None, None] < 0, 1, 2)
+    sides = np.where(data > data.mean(), sides, 0).astype(np.uint8)
+    for name in ("scans", "labels"):
+        (folder / name).mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        noisy = (data + rng.normal(0, 50, data.shape)).astype(np.float32)
+        nib.save(nib.Nifti1Image(noisy, image.affine), folder / "scans" / f"s{index}.nii.gz")
+        nib.save(nib.Nifti1Image(sides, image.affine), folder / "labels" / f"s{index}.nii.gz")
+    nib.save(nib.Nifti1Image(sides, image.affine), folder / "labels" / "alone.nii.gz")
+    (folder / "scans" / "broken.nii.gz").write_bytes(b"no scan at all")
+    return folder
+
+
+@pytest.fixture
+def stored(study: StudyFolder, raw: Path) -> StudyFolder:
+    """A folder with inventory and stored volumes."""
+    data = Data.model_validate(
+        {
+            "roots": [
+                {
+                    "path": str(raw / "scans"),
+                    "name": "clinic",
+                    "modality": "MR",
+                    "subject": {"pattern": r"(?P<subject>\w+)\.nii\.gz"},
+                    "labels": {"sides": {"path": str(raw / "labels")}},
+                }
+            ]
+        }
+    )
+    inventory = take_inventory(data, Quality(), study.folder, None)
+    inventory.write(study.folder / "inventory" / "scans.parquet")
+    section = Preprocess()
+    shelf = Shelf(study.folder / "preprocess" / "volumes", section, Store())
+    for scan in inventory.accepted:
+        volume = readers.read(readers.Source(Path(scan.path)))
+        shelf.put(scan, prepare(volume, scan.modality, section))
+    Catalog.build(shelf, inventory.accepted).write(study.folder / "preprocess" / "catalog.parquet")
+    study.write("preprocess/failed.json", {})
+    return study
+
+
+@pytest.fixture
+def whole(stored: StudyFolder) -> StudyFolder:
+    """A folder in which every stage has run."""
+    stored.tasks = {"side": CROPS, "voxels": VOXELS}
+    better, unsure = gaps((0.1, 0.05, 0.15)), gaps((0.01, -0.05, 0.07), (-0.2, -0.3, -0.1), "knn")
+    probe = results(better)
+    more = results(unsure, method="knn")
+    probe["rows"] += more["rows"]
+    probe["differences"] += more["differences"]
+    stored.judge("side", "probe", probe)
+    tuned = gaps((0.1, 0.05, 0.15), method="fine-tuning")
+    stored.judge("voxels", "finetune", results(tuned, method="fine-tuning", task=VOXELS))
+    cost = {"method": "linear", "init": "pretrained", "subjects": 0, "seed": 0}
+    cost |= {"trained_parameters": 1234, "seconds": 61.0, "feature_seconds": 3.0}
+    stored.write("probe/side/costs.json", [cost])
+    pretrained(stored)
+    for stage in ("inventory", "preprocess", "pretrain", "probe/side"):
+        stored.provenance(stage)
+    stored.provenance("sample", licences={"scans==1.0": "CC0-1.0"})
+    return stored

@@ -1,0 +1,126 @@
+"""The page says what was found, leaves out what is not there, and stands alone."""
+
+import gzip
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_study import ANATOMY, CROPS, StudyFolder, gaps, results
+
+from ssl_pipeline.report.page import page, write_page
+
+HOSTILE = '<script>alert("1 & 2")</script>'
+
+
+def _words(html: str) -> str:
+    """What a reader sees."""
+    seen = re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)
+    return " ".join(unescape(seen).split())
+
+
+def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
+    html = page(whole.source)
+    words = _words(html)
+    assert "Mostly" not in words  # losing to pixels anywhere is no plain yes
+    assert "In part: better than random weights in 4 of 6 comparisons" in words
+    assert "better than pixels + PCA in 4 of 6 comparisons (worse in 2)." in words
+    assert ".90 [.87, .92]" in words
+    assert "+.100 [+.050, +.150] better" in words
+    assert "+.010 [−.050, +.070] undecided" in words
+    assert "1,234 1 min 4 s" in words  # a linear probe and its features
+    assert "4 scans found: 3 accepted from 3 subjects, 1 rejected; 1 label without image." in words
+    assert "3 volumes stored" in words
+    assert "scans==1.0 CC0-1.0" in words
+    assert "name: small" in words
+    for alt in ("linear probe: balanced accuracy", "loss: 2 at step 0", "Crop 1", "Axial, coronal"):
+        assert f'alt="{alt}' in html
+    assert len(html) < 5e6
+
+
+def test_without_an_interval_nothing_is_called_better(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    study.judge("side", "probe", results(gaps((0.3, None, None), (0.2, None, None)), test=2))
+    words = _words(page(study.source))
+    assert "no interval over subjects: 2 test patients; spread over seeds shown" in words
+    assert "better than" not in words
+    assert ".90 ± .02" in words
+
+
+def test_an_empty_study_is_a_page_of_sentences(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    words = _words(page(study.source))
+    for sentence in (
+        "No task has been judged",
+        "This task has not been judged yet.",
+        "There is no record of a training run.",
+        "There are no pictures of what was learned.",
+        "There is no inventory.",
+        "No volume is stored",
+        "There is no encoder yet",
+        "No stage left a record.",
+    ):
+        assert sentence in words
+    study.tasks = {}
+    assert "The study has no tasks" in _words(page(study.source))
+
+
+@pytest.mark.parametrize(
+    "part", ["pretrain/pictures.npz", "pretrain/run.json", "probe", "inventory"]
+)
+def test_a_missing_part_is_left_out(whole: StudyFolder, part: str) -> None:
+    path = whole.folder / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "Provenance" in _words(page(whole.source))
+
+
+def test_pictures_without_a_decoder_or_map(whole: StudyFolder) -> None:
+    crops = np.zeros((1, 8, 8), np.float32)
+    np.savez(whole.folder / "pretrain" / "pictures.npz", input=crops, masked=crops)
+    words = _words(page(whole.source))
+    assert "what is rebuilt" not in words
+    assert "What tokens tell apart" not in words
+
+
+def test_whatever_a_study_is_called_is_shown_and_not_run(whole: StudyFolder) -> None:
+    whole.title = HOSTILE
+    title = whole.tasks["side"].model_copy(update={"title": HOSTILE})
+    whole.tasks = {"side": title}
+    html = page(whole.source)
+    assert "<script" not in html
+    assert HOSTILE in _words(html.replace("&lt;", "\x00")).replace("\x00", "<")
+
+
+def test_the_page_stands_alone(whole: StudyFolder) -> None:
+    html = page(whole.source)
+    sources = re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?([^"\')>\s]+)', html)
+    assert sources
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
+    targets = {source[1:] for source in sources if source.startswith("#")}
+    assert targets <= set(re.findall(r'id="([^"]+)"', html))
+
+
+def test_no_folder_of_a_scan_is_told(whole: StudyFolder, raw: Path) -> None:
+    html = page(whole.source)
+    assert str(raw) not in html
+    assert "broken.nii.gz" in html
+    assert "alone.nii.gz" in html
+
+
+def test_the_snippet_runs(
+    whole: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_page(whole.source, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    found = re.search(r'<pre id="snippet">(.*?)</pre>', html, re.DOTALL)
+    assert found
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(ANATOMY.read_bytes()))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(unescape(found[1]), names)
+    features = names["features"]
+    assert isinstance(features, np.ndarray)
+    assert features.shape == (128,)
+    assert np.isfinite(features).all()

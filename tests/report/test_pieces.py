@@ -1,0 +1,156 @@
+"""Numbers, pictures and orientation."""
+
+import base64
+import io
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from small_study import VOXELS, StudyFolder
+
+from ssl_pipeline.evaluation.cells import Cell, save
+from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, Prepared, VolumeMeta
+from ssl_pipeline.report import inputs, numerals
+from ssl_pipeline.report.figures import Picture
+from ssl_pipeline.report.images import HIDDEN, shown
+from ssl_pipeline.report.judgements import read_judgements
+from ssl_pipeline.report.overlay import overlays
+from ssl_pipeline.report.thumbnails import thumbnails
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.writer import write
+from ssl_pipeline.volumes.inventory import Inventory
+
+INIT_TITLES = ("label", "pretrained, Dice 1.00", "random weights, Dice .50")
+
+
+def _pixels(picture: Picture) -> np.ndarray:
+    content = base64.b64decode(picture.uri.split(",", 1)[1])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.float64)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.934, ".93"), (1.0, "1.00"), (0.999, "1.00"), (-0.05, "−.05"), (-0.001, ".00"), (None, "–")],
+)
+def test_scores(value: float | None, text: str) -> None:
+    assert numerals.score(value) == text
+
+
+def test_intervals_and_differences() -> None:
+    assert numerals.with_interval(0.93, 0.9, 0.951) == ".93 [.90, .95]"
+    assert numerals.with_interval(0.93, None, None) == ".93"
+    assert numerals.with_spread(0.93, 0.02) == ".93 ± .02"
+    assert numerals.difference(-0.12, -0.2, 0.04) == "−.120 [−.200, +.040]"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.21, "3.2 s"), (250.0, "4 min 10 s"), (7500.0, "2 h 5 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert numerals.duration(seconds) == text
+
+
+def test_folders_are_cut_from_reasons() -> None:
+    said = inputs.without_folders("duplicate of ab12: its voxels equal /data/Jane Doe/x/scan.nii")
+    assert said == "duplicate of ab12: its voxels equal scan.nii"
+    assert inputs.without_folders("/a/b/c.nii: is not there.") == "c.nii: is not there."
+    assert inputs.without_folders("sides 10/20 mm") == "sides 10/20 mm"
+
+
+def test_nothing_to_see_has_a_colour_of_its_own() -> None:
+    colours = np.full((2, 2, 3), 0.5, np.float32)
+    colours[0, 0, 1] = np.nan
+    assert np.allclose(shown(colours)[0, 0], HIDDEN)
+    assert np.allclose(shown(colours)[1, 1], 0.5)
+
+
+def _corner(folder: Path) -> CropReader:
+    """A volume (20, 30, 40) of (4, 2, 1) mm whose right, front, top eighth is bright."""
+    data = np.zeros((2, 20, 30, 40), np.int16)
+    data[0] = -1000
+    data[0, 10:, 15:, 20:] = 1000
+    data[1] = VALID | FOREGROUND
+    affine = tuple(tuple(row) for row in np.diag([1.0, 2.0, 4.0, 1.0]).tolist())
+    meta = VolumeMeta(
+        modality="CT",
+        shape=(20, 30, 40),
+        affine=affine,
+        spacing_mm=(1.0, 2.0, 4.0),
+        source_affine=affine,
+        source_shape=(40, 30, 20),
+        scale=1.0,
+        offset=0.0,
+        low=-1000.0,
+        high=1000.0,
+        centre=0.0,
+        width=500.0,
+        foreground_share=1.0,
+        valid_share=1.0,
+    )
+    write(folder / "corner.zarr", Prepared(data, meta), Store(), "key")
+    entry = Entry("corner", "s", "CT", "", "train", 1.0, "r", {}, {}, meta.shape, meta.spacing_mm,
+                  1, "", meta)  # fmt: skip
+    return CropReader(folder, Catalog((entry,)))
+
+
+def test_thumbnails_are_upright_and_in_millimetres(tmp_path: Path) -> None:
+    reader = _corner(tmp_path)
+    (picture,) = thumbnails(reader.catalog, reader)
+    image = _pixels(picture).mean(axis=2)
+    scale = 170 / 80  # 20 slices of 4 mm are the longest side
+    width, across = round(40 * scale), round(60 * scale)
+    assert image.shape == (170, 2 * width + across + 8)
+    axial, coronal = image[:, :width], image[:, width + 4 : 2 * width + 4]
+    sagittal = image[:, 2 * width + 8 :]
+    middle = 170 // 2
+    # Bright is the patient's right, front and top: left in axial and coronal, and up in all.
+    assert axial[middle - 30, 10] > 200 > 60 > axial[middle + 30, 10]
+    assert axial[middle - 30, width - 10] < 60
+    assert coronal[10, 10] > 200 > 60 > coronal[160, 10]
+    assert coronal[10, width - 10] < 60
+    assert sagittal[10, 10] > 200 > 60 > sagittal[160, 10]
+    assert sagittal[10, across - 10] < 60
+
+
+def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -> None:
+    folder = whole.folder / "finetune" / "voxels"
+    catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
+    shown_scan = catalog.entries[1]
+    for init, dice in (("pretrained", (0.9, 1.0, 1.0)), ("random", (0.2, 0.5, 0.9))):
+        cell = Cell("fine-tuning", init, 0, 0)
+        rows = []
+        for entry, score in zip(catalog.entries, dice, strict=True):
+            name = f"predictions/{cell.name}/{entry.id}.nii.gz"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            label = nib.load(entry.labels["sides"])
+            data = np.asarray(label.dataobj) * (init == "pretrained")
+            nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
+            rows.append({"scan": entry.id, "dice": [score, None], "file": name})
+        save(cell, "key", {"predictions": rows}, folder)
+    (judgement,) = read_judgements(whole.folder, ["voxels"])["voxels"]
+    reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
+    pictures, marks = overlays(judgement, VOXELS, reader)
+    assert tuple(picture.title for picture in pictures) == INIT_TITLES
+    assert shown_scan.id in pictures[0].alt
+    assert [mark.text for mark in marks] == ["left", "right"]
+    label, same, empty = (_pixels(picture) for picture in pictures)
+    assert np.array_equal(label, same)
+    tint = np.abs(label - label.mean(axis=2, keepdims=True)).max(axis=2) > 10
+    assert 0.1 < tint.mean() < 0.9
+    assert np.ptp(empty, axis=2).max() == 0  # grey alone
+    left, right = label[:, : label.shape[1] // 2], label[:, label.shape[1] // 2 :]
+    assert left[..., 2].mean() > right[..., 2].mean()  # "right" is blue, on the picture's left
+
+
+def test_every_scan_is_counted_once(whole: StudyFolder) -> None:
+    inventory = Inventory.read(whole.folder / "inventory" / "scans.parquet")
+    table = inputs.by_kind(inventory)
+    accepted = sum(int(str(row[3])) for row in table.rows)
+    rejected = sum(int(str(row[-1])) for row in table.rows)
+    assert (accepted, rejected) == (3, 1)
+    splits = [sum(int(str(row[at])) for row in table.rows) for at in (5, 6, 7, 8)]
+    assert sum(splits) == 3

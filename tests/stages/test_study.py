@@ -1,0 +1,117 @@
+"""A study's mistakes, each told in one sentence: file, key, what it got, the nearest key."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ssl_pipeline.errors import UserError
+from stages.study import Study, load
+
+
+def changed(study_file, change):
+    content = yaml.safe_load(study_file.read_text())
+    change(content)
+    study_file.write_text(yaml.safe_dump(content))
+    return study_file
+
+
+MISTAKES = {
+    "unknown key": (
+        lambda c: c["preprocess"].update(spacng_mm=[1, 1, 1]),
+        "tiny.yaml: preprocess.spacng_mm is not known",
+    ),
+    "unknown key, near a known one": (
+        lambda c: c["training"].update(step=5),
+        "training.step is not known: did you mean steps?",
+    ),
+    "unknown section": (
+        lambda c: c.update(trainng={}),
+        "trainng is not known: did you mean training?",
+    ),
+    "two numbers for three axes": (
+        lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1]}),
+        "preprocess.mr.spacing_mm",
+    ),
+    "negative spacing": (
+        lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
+        "give three positive numbers, for the axes R, A and S",
+    ),
+    "impossible share": (lambda c: c["views"].update(keep=1.5), "views.keep is 1.5"),
+    "ramp that ends before it starts": (
+        lambda c: c.update(objective={"name": "hybrid", "ramp": {"start": 0.5, "end": 0.1}}),
+        "objective.ramp",
+    ),
+    "unknown objective": (lambda c: c.update(objective={"name": "magic"}), "objective"),
+    "missing name": (lambda c: c.pop("name"), "name is missing"),
+    "word for a number": (lambda c: c["training"].update(steps="many"), "training.steps is 'many'"),
+    "unknown key in a list": (
+        lambda c: c["data"]["roots"][0].update(modalty="MR"),
+        "data.roots.0.modalty is not known: did you mean modality?",
+    ),
+    "unknown key in a task": (
+        lambda c: c["tasks"]["side"].update(crop_voxel=[1, 1, 1]),
+        "tasks.side.crop_voxel is not known: did you mean crop_voxels?",
+    ),
+    "another version": (lambda c: c.update(format=99), "format is 99, this version reads 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(study_file, mistake):
+    change, sentence = MISTAKES[mistake]
+    with pytest.raises(UserError) as told:
+        load(changed(study_file, change))
+    assert sentence in str(told.value)
+    assert "\n" not in str(told.value) and str(study_file) in str(told.value)
+
+
+def test_a_key_given_twice_is_refused(study_file):
+    study_file.write_text(study_file.read_text() + "\nname: other\n")
+    with pytest.raises(UserError, match="name is given twice"):
+        load(study_file)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed"])
+def test_what_is_no_study_is_refused(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"study\.yaml"):
+        load(path)
+
+
+def test_a_missing_study_names_those_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"demo\.yaml"):
+        load(tmp_path / "none.yaml")
+
+
+def test_show_prints_a_study_that_loads_to_the_same(study_file, tmp_path):
+    command = [sys.executable, "-m", "stages", "config", "--show", "--config", str(study_file)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    again = study_file.with_name("again.yaml")
+    again.write_text(shown)
+    assert load(again) == load(study_file)
+    assert "learning_rate: 0.001" in shown
+
+
+def test_the_schema_describes_every_field():
+    text = json.dumps(Study.model_json_schema())
+    assert "learning_rate" in text
+    for name, definition in Study.model_json_schema()["$defs"].items():
+        for key, field in definition.get("properties", {}).items():
+            plain = "description" in field or "const" in field or "$ref" in json.dumps(field)
+            assert plain, f"{name}.{key} has no line of help"
+
+
+def test_the_hash_of_a_section_sees_it_and_nothing_else(study_file):
+    before = load(study_file)
+    after = load(changed(study_file, lambda c: c["training"].update(steps=7)))
+    assert before.sections_hash(("views",), {}) == after.sections_hash(("views",), {})
+    assert before.sections_hash(("training",), {}) != after.sections_hash(("training",), {})
+    weight = ("data.roots.*.weight",)
+    labels = load(changed(study_file, lambda c: c["data"]["roots"][0].update(labels={})))
+    heavier = load(changed(study_file, lambda c: c["data"]["roots"][0].update(weight=2.0)))
+    assert labels.sections_hash(weight, {}) == before.sections_hash(weight, {})
+    assert heavier.sections_hash(weight, {}) != before.sections_hash(weight, {})

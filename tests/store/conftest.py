@@ -1,0 +1,57 @@
+"""A real MR, prepared, and scans on a shelf."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.testing import data_path
+
+from ssl_pipeline.preprocess.config import Mr, Preprocess
+from ssl_pipeline.preprocess.prepare import prepare
+from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.volumes.inventory import Scan
+from ssl_pipeline.volumes.volume import Volume
+
+DIALS = Preprocess(mr=Mr(spacing_mm=(1.0, 1.0, 1.0)), foreground="all")
+
+
+@pytest.fixture(scope="session")
+def prepared():
+    """A volume of several inner chunks a side; a part is missing, so that chunks are all zeros."""
+    image = nibabel.load(f"{data_path}/anatomical.nii")
+    data = np.asarray(image.dataobj, np.float32)
+    data[:, 22:] = np.nan
+    data[0, -1, -1] = data.mean(where=np.isfinite(data))
+    return prepare(Volume(data, image.affine), "MR", DIALS)
+
+
+@pytest.fixture
+def make_scan():
+    """Scans that differ in what is given."""
+
+    def make(name, **more):
+        fields = {
+            "id": name,
+            "path": str(Path(data_path) / "anatomical.nii"),
+            "root": "packaged",
+            "subject": f"subject of {name}",
+            "modality": "MR",
+            "split": "train",
+            "targets": {"side": "left"},
+            "labels": {"organ": ""},
+            "verdict": "accepted",
+            "format": "NIfTI",
+            "shape": (33, 41, 25),
+            "sha256": f"hash of {name}",
+        }
+        return Scan(**fields | more)
+
+    return make
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """An empty shelf."""
+    return Shelf(tmp_path / "volumes", DIALS, Store())

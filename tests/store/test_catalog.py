@@ -1,0 +1,81 @@
+"""The catalog holds the volumes that are there, and equal content gives equal bytes."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess.config import Ct, Mr
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.shelf import Shelf
+
+
+@pytest.fixture
+def scans(make_scan):
+    return [make_scan(name, site=f"site {name}") for name in ("c", "a", "b")]
+
+
+def test_complete_volumes_are_entered_and_read_back(shelf, scans, prepared, tmp_path):
+    for scan in scans[:2]:
+        shelf.put(scan, prepared)
+    catalog = Catalog.build(shelf, scans)
+    assert [entry.id for entry in catalog.entries] == ["a", "c"]
+    catalog.write(tmp_path / "catalog.parquet")
+    again = Catalog.read(tmp_path / "catalog.parquet")
+    assert again == catalog
+    entry = again.by_id("a")
+    assert entry.shape == prepared.data.shape[1:]
+    assert entry.meta == prepared.meta
+    assert (entry.site, entry.targets, entry.labels) == (
+        "site a",
+        {"side": "left"},
+        {"organ": ""},
+    )
+    with pytest.raises(UserError, match="b is not among the 2"):
+        again.by_id("b")
+
+
+def test_equal_content_gives_equal_bytes(shelf, scans, prepared, tmp_path):
+    for scan in scans:
+        shelf.put(scan, prepared)
+    Catalog.build(shelf, scans).write(tmp_path / "one.parquet")
+    Catalog.build(shelf, scans[::-1]).write(tmp_path / "two.parquet")
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_a_restart_skips_what_is_done_with_the_same_dials(shelf, make_scan, prepared):
+    mr, ct = make_scan("mr"), make_scan("ct", modality="CT")
+    for scan in (mr, ct):
+        shelf.put(scan, prepared)
+    assert shelf.is_complete(mr)
+    assert shelf.is_complete(ct)
+
+    def with_dials(**changes):
+        return Shelf(shelf.folder, shelf.preprocess.model_copy(update=changes), shelf.store)
+
+    thinner = with_dials(mr=Mr(spacing_mm=(0.5, 0.5, 0.5)))
+    assert (thinner.is_complete(mr), thinner.is_complete(ct)) == (False, True)
+    wider = with_dials(ct=Ct(window_hu=(-200.0, 300.0)))
+    assert (wider.is_complete(mr), wider.is_complete(ct)) == (True, False)
+    assert with_dials(max_gib=1.0).is_complete(mr)
+    assert not with_dials(margin_voxels=9).is_complete(mr)
+    assert not Shelf(shelf.folder, shelf.preprocess, Store(codec="zstd")).is_complete(mr)
+    assert not shelf.is_complete(make_scan("mr", sha256="the file has changed"))
+    assert not shelf.is_complete(make_scan("mr", missing_value=0.0))
+    assert shelf.is_complete(make_scan("mr", subject="another name"))
+    assert Catalog.build(thinner, [mr, ct]).entries[0].id == "ct"
+
+
+def test_another_version_and_another_file_are_one_sentence(shelf, scans, prepared, tmp_path):
+    path = tmp_path / "catalog.parquet"
+    with pytest.raises(UserError, match="no catalog that can be read"):
+        Catalog.read(path)
+    path.write_text("not a table")
+    with pytest.raises(UserError, match="no catalog that can be read"):
+        Catalog.read(path)
+    shelf.put(scans[0], prepared)
+    Catalog.build(shelf, scans).write(path)
+    table = pq.read_table(path).replace_schema_metadata({b"ssl_pipeline_catalog": b"7"})
+    pq.write_table(table, path)
+    with pytest.raises(UserError, match="has catalog version 7, this version reads 1"):
+        Catalog.read(path)

@@ -1,0 +1,97 @@
+"""What is written opens with any Zarr library, and is whole or absent."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import zarr
+
+from ssl_pipeline.store.layout import DIMENSIONS, Store, read_attributes
+from ssl_pipeline.store.verify import verify
+from ssl_pipeline.store.writer import is_complete, write
+
+FOREVER = """
+import sys
+from pathlib import Path
+import numpy as np
+from ssl_pipeline.preprocess.prepare import Prepared, VolumeMeta
+from ssl_pipeline.store.layout import Store, read_attributes
+from ssl_pipeline.store.writer import write
+folder = Path(sys.argv[1])
+meta = read_attributes(folder / "model.zarr").meta
+data = np.load(folder / "data.npy")
+number = 0
+while True:
+    write(folder / "a.zarr", Prepared(data, meta), Store(), f"key {number}")
+    number += 1
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+def test_zarr_opens_it(prepared, tmp_path, codec):
+    path = tmp_path / "a.zarr"
+    write(path, prepared, Store(codec=codec), "key")
+    files = sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
+    assert files == ["c/0/0/0/0", "zarr.json"]
+    array = zarr.open(path, mode="r")
+    assert array.metadata.dimension_names == DIMENSIONS
+    assert array.dtype == np.int16
+    assert np.array_equal(array[...], prepared.data)
+    attributes = read_attributes(path)
+    assert attributes.meta == prepared.meta
+    assert attributes.bytes == (path / "c/0/0/0/0").stat().st_size
+    if codec != "none":
+        assert attributes.bytes < prepared.data.nbytes
+
+
+def test_equal_volumes_are_equal_bytes(prepared, tmp_path):
+    for name in ("a.zarr", "b.zarr"):
+        write(tmp_path / name, prepared, Store(), "key")
+    for file in ("zarr.json", "c/0/0/0/0"):
+        one, other = (tmp_path / name / file for name in ("a.zarr", "b.zarr"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_complete_means_the_same_key_and_all_bytes(prepared, tmp_path):
+    path = tmp_path / "a.zarr"
+    assert not is_complete(path, "key")
+    write(path, prepared, Store(), "key")
+    assert is_complete(path, "key")
+    assert not is_complete(path, "another key")
+    voxels = path / "c/0/0/0/0"
+    voxels.write_bytes(voxels.read_bytes()[:-1])
+    assert not is_complete(path, "key")
+    write(path, prepared, Store(), "another key")
+    assert is_complete(path, "another key")
+
+
+def test_what_a_killed_process_left_is_never_taken_for_a_volume(prepared, tmp_path):
+    write(tmp_path / "model.zarr", prepared, Store(), "key")
+    np.save(tmp_path / "data.npy", prepared.data)
+    command = [sys.executable, "-c", FOREVER, str(tmp_path)]
+    for delay in (0.0, 0.004, 0.011, 0.02):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        child.stdout.readline()
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        rest, _ = child.communicate()
+        last = 1 + rest.count("\n")
+        whole = [n for n in range(last + 2) if is_complete(tmp_path / "a.zarr", f"key {n}")]
+        assert len(whole) <= 1
+        if whole:
+            assert verify(tmp_path / "a.zarr") == ""
+        else:
+            assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_failure_leaves_the_older_volume(prepared, tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    write(path, prepared, Store(), "key")
+    with pytest.raises(KeyError):
+        write(path, prepared, Store.model_construct(codec="unheard of"), "key 2")
+    assert is_complete(path, "key")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]

@@ -1,0 +1,75 @@
+"""Cutting crops into patches, and which of them are seen."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_pipeline.views.randomness import generator
+from ssl_pipeline.views.tokens import (
+    centres_mm,
+    choose_visible,
+    patch_share,
+    patchify,
+    pool,
+    unpatchify,
+)
+
+
+@given(grid=st.tuples(*[st.integers(1, 4)] * 3), patch=st.tuples(*[st.sampled_from([1, 2, 4])] * 3))
+def test_patches_put_together_are_the_crop(grid, patch):
+    size = tuple(g * p for g, p in zip(grid, patch, strict=True))
+    crop = torch.arange(np.prod(size), dtype=torch.float32).reshape(1, 1, *size)
+    patches = patchify(crop, patch)
+    assert patches.shape == (1, np.prod(grid), np.prod(patch))
+    assert torch.equal(unpatchify(patches, size, patch), crop)
+
+
+def test_a_patch_lies_where_its_voxels_lie():
+    size, patch, spacing = (8, 16, 8), (4, 4, 4), torch.tensor([[3.0, 2.0, 1.0]])
+    axes = [torch.arange(n, dtype=torch.float32) + 0.5 - n / 2 for n in size]
+    for axis in range(3):
+        shape = [1, 1, 1, 1, 1]
+        shape[axis + 2] = size[axis]
+        ramp = (axes[axis] * spacing[0, axis]).reshape(shape).expand(1, 1, *size)
+        middles = patchify(ramp.contiguous(), patch).mean(dim=-1)
+        assert torch.allclose(centres_mm(size, patch, spacing)[..., axis], middles, atol=1e-5)
+
+
+def test_shares_and_pooling():
+    mask = torch.zeros(1, 4, 4, 4)
+    mask[:, :2, :2, :1] = 1
+    share = patch_share(mask, (2, 2, 2))
+    assert share[0, 0] == 0.5 and share[0, 1:].sum() == 0
+    tokens = torch.arange(8.0).reshape(1, 8, 1)
+    assert pool(tokens, (share >= 0.5).float()).item() == 0
+    assert pool(tokens, torch.zeros(1, 8)).item() == 3.5
+
+
+@given(
+    seed=st.integers(0, 1000),
+    valid=st.integers(32, 64),
+    inside=st.integers(0, 64),
+    cap=st.sampled_from([0.0, 0.2, 1.0]),
+)
+def test_seen_tokens_are_valid_distinct_and_mostly_inside(seed, valid, inside, cap):
+    shares = np.zeros(64, np.float32)
+    shares[:valid] = 1
+    body = np.zeros(64, np.float32)
+    body[: min(inside, valid)] = 1
+    chosen = choose_visible(shares, body, count=16, background=cap, rng=generator(seed, 0, "mask"))
+    assert len(set(chosen.tolist())) == 16
+    assert shares[chosen].min() == 1
+    outside = int((body[chosen] == 0).sum())
+    assert outside <= max(int(cap * 16), 16 - min(inside, valid))
+
+
+def test_randomness_is_a_function_of_its_key_alone():
+    def draw(seed: int, number: int, purpose: str) -> list[float]:
+        return generator(seed, number, purpose).random(3).tolist()
+
+    assert draw(1, 2, "a") == draw(1, 2, "a")
+    assert (
+        len({tuple(draw(*key)) for key in [(1, 2, "a"), (1, 2, "b"), (1, 3, "a"), (2, 2, "a")]})
+        == 4
+    )

@@ -1,0 +1,24 @@
+"""Real volumes, small ones from installed packages and large ones that a user may have."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ssl_pipeline.volumes.readers import Source, read
+from ssl_pipeline.volumes.volume import Volume
+from tests.volumes.writing import ANATOMICAL
+
+
+@pytest.fixture(scope="session")
+def brain() -> Volume:
+    """A real, small MR of a head, 33x41x25 at 2 mm."""
+    return read(Source(ANATOMICAL))
+
+
+@pytest.fixture(scope="session")
+def public_data() -> Path:
+    folder = os.environ.get("SSL_PIPELINE_DATA")
+    if not folder:
+        pytest.skip("SSL_PIPELINE_DATA is unset: it names the folder of public volumes.")
+    return Path(folder)

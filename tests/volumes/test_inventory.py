@@ -1,0 +1,409 @@
+"""The inventory of small real folders: who, what, which are refused, and why."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes.dataset import Data
+from ssl_pipeline.volumes.inventory import Inventory, take_inventory
+from ssl_pipeline.volumes.verdicts import Quality
+from tests.volumes.writing import save_dicom, save_itk, save_nifti
+
+
+def noisy(brain, seed):
+    """The brain as another scanner run would give it: the same anatomy, other noise."""
+    return (brain.data + np.random.default_rng(seed).integers(0, 50, brain.data.shape)).astype("i2")
+
+
+@pytest.fixture
+def folder(brain, tmp_path):
+    """Six scans of three subjects."""
+    for number in range(1, 7):
+        save_nifti(tmp_path / "raw" / f"s_{number:02}.nii.gz", noisy(brain, number), brain.affine)
+    return tmp_path
+
+
+RULE = {"pattern": r"_(?P<id>\d+)", "expression": "(id + 1) // 2"}
+
+
+def study(folder, **more):
+    root = {"path": str(folder / "raw"), "modality": "MR", "subject": RULE} | more
+    return Data.model_validate({"roots": [root]})
+
+
+def take(data, folder, previous=None, quality=None):
+    return take_inventory(data, quality or Quality(), folder, previous)
+
+
+def by_name(inventory):
+    return {os.path.basename(scan.path): scan for scan in inventory.scans}
+
+
+def test_who_and_what(folder):
+    data = study(folder, name="mr", weight=2, targets={"odd": RULE | {"expression": "id % 2"}})
+    inventory = take(data, folder)
+    assert len(inventory.accepted) == 6
+    scan = inventory.scans[2]
+    assert (scan.subject, scan.targets, scan.root, scan.weight) == ("2", {"odd": "1"}, "mr", 2)
+    assert (scan.format, scan.shape, scan.orientation) == ("NIfTI", (33, 41, 25), "LAS")
+    assert scan.spacing_mm == pytest.approx((2, 2, 2))
+    assert len({scan.id for scan in inventory.scans}) == 6
+    assert inventory.scans[2].split == inventory.scans[3].split != ""
+
+
+def test_the_table_comes_back_and_is_equal_when_made_again(folder):
+    inventory = take(study(folder), folder)
+    inventory.write(folder / "a.parquet")
+    take(study(folder), folder).write(folder / "b.parquet")
+    assert Inventory.read(folder / "a.parquet") == inventory
+    assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
+
+
+def test_a_table_of_another_version_is_refused(folder):
+    pq.write_table(pa.table({"id": ["a"]}), folder / "a.parquet")
+    with pytest.raises(UserError, match="is an inventory of format None"):
+        Inventory.read(folder / "a.parquet")
+
+
+def test_unchanged_files_are_not_read_again(folder):
+    before = take(study(folder), folder)
+    path = folder / "raw" / "s_01.nii.gz"
+    state = path.stat()
+    path.write_bytes(bytes(state.st_size))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert take(study(folder), folder, before) == before
+    os.utime(path)
+    assert by_name(take(study(folder), folder, before))["s_01.nii.gz"].verdict == "rejected"
+
+
+def test_a_touched_file_leaves_the_table_equal(folder):
+    before = take(study(folder), folder)
+    os.utime(folder / "raw" / "s_01.nii.gz", (1, 1))
+    assert take(study(folder), folder, before) == before
+
+
+def test_other_thresholds_judge_again(folder):
+    before = take(study(folder), folder)
+    after = take(study(folder), folder, before, Quality(min_axis_voxels=30))
+    assert not after.accepted
+    assert take(study(folder), folder, after) == before
+
+
+def test_scans_that_are_added_move_nobody(folder, brain):
+    before = take(study(folder), folder)
+    save_nifti(folder / "raw" / "s_00.nii.gz", noisy(brain, 99), brain.affine)
+    after = take(study(folder), folder, before)
+    assert len(after.scans) == 7
+    assert all(scan in after.scans for scan in before.scans)
+
+
+# refused
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UserError, match=r"no image was found in .*raw; known formats are NIfTI"):
+        take(study(tmp_path), tmp_path)
+
+
+def test_an_absent_folder(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        take(study(tmp_path), tmp_path)
+
+
+def test_no_data_at_all(tmp_path):
+    with pytest.raises(UserError, match="neither `roots` nor a `table`"):
+        take(Data(), tmp_path)
+
+
+def test_each_bad_file_has_its_reason(folder, brain):
+    raw = folder / "raw"
+    spoiled = noisy(brain, 1).astype(np.float32)
+    spoiled[0, 0, 0] = np.nan
+    save_nifti(raw / "s_11.nii", spoiled, brain.affine)
+    save_nifti(raw / "s_12.nii", np.zeros_like(brain.data), brain.affine)
+    save_nifti(raw / "s_13.nii", brain.data[:, :, 9], brain.affine)
+    save_nifti(raw / "s_14.nii", np.stack([brain.data] * 2, -1), brain.affine)
+    os.truncate(raw / "s_01.nii.gz", 9000)
+    scans = by_name(take(study(folder), folder))
+    reasons = {
+        "s_01.nii.gz": "is the file complete?",
+        "s_11.nii": "1 voxels are NaN or infinite",
+        "s_12.nii": "every voxel has the same value",
+        "s_13.nii": "is a 2D image",
+        "s_14.nii": "has 4 axes",
+    }
+    for name, reason in reasons.items():
+        assert scans[name].verdict == "rejected"
+        assert reason in scans[name].reason
+    assert sum(scan.verdict == "accepted" for scan in scans.values()) == 5
+
+
+def test_an_unknown_modality(folder):
+    inventory = take(study(folder, modality=None), folder)
+    assert {scan.reason for scan in inventory.scans} == {
+        "modality is unknown: set `modality` for this root"
+    }
+
+
+def test_dicom_says_its_own_modality(folder, brain):
+    save_dicom(folder / "raw" / "series_09", noisy(brain, 9), brain.affine, "CT", uid="1.2.3")
+    inventory = take(study(folder, modality=None), folder)
+    assert [scan.modality for scan in inventory.accepted] == ["CT"]
+    assert inventory.accepted[0].series == "1.2.3"
+    touched = sorted((folder / "raw" / "series_09").iterdir())[3]
+    os.utime(touched, (1, 1))
+    assert take(study(folder, modality=None), folder, inventory) == inventory
+
+
+def test_two_files_of_one_scan(folder, brain):
+    save_nifti(folder / "raw" / "s_01.nii", noisy(brain, 50), brain.affine)
+    scans = by_name(take(study(folder), folder))
+    assert scans["s_01.nii"].verdict == "accepted"
+    assert scans["s_01.nii.gz"].reason == (
+        f"two files of one scan: s_01.nii ({scans['s_01.nii'].id}) is used"
+    )
+
+
+def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
+    flipped = noisy(brain, 3)[:, ::-1].astype(np.int32)
+    affine = brain.affine @ np.diag([1, -1, 1, 1])
+    affine[1, 3] = brain.affine[1, 3] + 40 * brain.affine[1, 1]
+    save_itk(folder / "raw" / "t_20.mha", flipped, affine)
+    scans = by_name(take(study(folder), folder))
+    assert scans["t_20.mha"].reason.startswith(f"duplicate of {scans['s_03.nii.gz'].id}")
+
+
+def test_a_stray_file_without_a_subject_stops_the_inventory(folder, brain):
+    save_nifti(folder / "raw" / "stray.nii", noisy(brain, 8), brain.affine)
+    with pytest.raises(UserError, match=r"^stray.nii: the pattern"):
+        take(study(folder), folder)
+    assert len(take(study(folder, exclude=["stray*"]), folder).scans) == 6
+
+
+# labels
+
+
+@pytest.fixture
+def labelled(folder, brain):
+    for number in (1, 2, 3, 9):
+        mask = (brain.data > 5000).astype(np.uint8)
+        save_nifti(folder / "seg" / f"s_{number:02}.nii.gz", mask, brain.affine)
+    return folder
+
+
+def test_labels_find_their_images_and_orphans_are_told(labelled):
+    data = study(labelled, labels={"organ": {"path": str(labelled / "seg")}})
+    inventory = take(data, labelled)
+    scans = by_name(inventory)
+    assert scans["s_01.nii.gz"].labels == {"organ": str(labelled / "seg" / "s_01.nii.gz")}
+    assert scans["s_05.nii.gz"].labels == {"organ": ""}
+    assert len(inventory.accepted) == 6
+    (orphan,) = inventory.orphans
+    assert orphan.endswith("s_09.nii.gz: label without image")
+    inventory.write(labelled / "a.parquet")
+    assert Inventory.read(labelled / "a.parquet") == inventory
+    row = pq.read_table(labelled / "a.parquet").to_pylist()[-1]
+    assert (row["verdict"], row["format"], row["reason"]) == (
+        "rejected",
+        "label",
+        "label without image",
+    )
+
+
+def test_a_label_of_another_shape_is_dropped_with_a_note(labelled, brain):
+    seg = labelled / "seg"
+    save_nifti(seg / "s_02.nii.gz", np.zeros((33, 41, 24), np.uint8), brain.affine)
+    save_nifti(seg / "s_03.nii.gz", np.zeros((33, 41, 25), np.uint8), np.diag([2.0, 2, 2, 1]))
+    (seg / "s_01.nii.gz").write_bytes(b"nothing")
+    scans = by_name(take(study(labelled, labels={"organ": {"path": str(seg)}}), labelled))
+    notes = {
+        "s_01.nii.gz": "label organ was dropped",
+        "s_02.nii.gz": "label organ has another shape, 33 x 41 x 24 for an image of 33 x 41 x 25",
+        "s_03.nii.gz": "label organ lies in another place",
+    }
+    for name, note in notes.items():
+        assert note in scans[name].reason
+        assert scans[name].verdict == "accepted"
+        assert scans[name].labels == {"organ": ""}
+
+
+def test_a_label_in_other_axis_order_fits(labelled, brain):
+    turned = np.transpose(np.zeros((33, 41, 25), np.uint8), (2, 0, 1))
+    affine = brain.affine[:, [2, 0, 1, 3]]
+    save_nifti(labelled / "seg" / "s_02.nii.gz", turned, affine)
+    scans = by_name(take(study(labelled, labels={"o": {"path": str(labelled / "seg")}}), labelled))
+    assert scans["s_02.nii.gz"].labels["o"]
+
+
+def test_labels_beside_their_images_are_no_images(brain, tmp_path):
+    mask = (brain.data > 5000).astype(np.uint8)
+    for number, who in enumerate(("p_1", "p_2")):
+        save_nifti(tmp_path / "raw" / who / "ct_0000.nii", noisy(brain, number), brain.affine)
+        save_nifti(tmp_path / "raw" / who / "masks" / "liver.nii", mask, brain.affine)
+        save_nifti(tmp_path / "raw" / who / "ct_seg.nii", mask, brain.affine)
+    raw = str(tmp_path / "raw")
+    labels = {
+        "liver": {"path": raw, "pattern": "{folder}/masks/liver.nii"},
+        "all": {"path": raw, "image": "(?P<case>.*)_0000", "pattern": "{case}_seg"},
+    }
+    inventory = take(study(tmp_path, labels=labels), tmp_path)
+    assert len(inventory.scans) == 2
+    assert not inventory.orphans
+    for scan in inventory.scans:
+        assert {os.path.basename(path) for path in scan.labels.values()} == {
+            "liver.nii",
+            "ct_seg.nii",
+        }
+
+
+# layouts and tables
+
+
+def test_bids(brain, tmp_path):
+    raw = tmp_path / "raw"
+    names = [
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
+        "sub-02/ct/sub-02_ct.nii.gz",
+        "sub-02/func/sub-02_task-rest_bold.nii.gz",
+        "sub-02/anat/sub-02_dseg.nii.gz",
+        "derivatives/clean/sub-01/anat/sub-01_T1w.nii.gz",
+    ]
+    for number, name in enumerate(names):
+        save_nifti(raw / name, noisy(brain, number), brain.affine)
+    inventory = take(study(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
+    assert [(scan.subject, scan.modality) for scan in inventory.accepted] == [
+        ("01", "MR"),
+        ("02", "CT"),
+        ("02", "MR"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
+    save_nifti(folder / "other" / "x.nii", noisy(brain, 70), brain.affine)
+    columns = {
+        "path": ["raw/s_01.nii.gz", "raw/s_03.nii.gz", "other/x.nii"],
+        "subject": ["007", "", "008"],
+        "site": ["north", "", "south"],
+        "modality": ["", "", "CT"],
+        "split": ["test", "", "val"],
+        "age": ["61", "", "44"],
+    }
+    table = folder / f"scans.{suffix}"
+    if suffix == "csv":
+        rows = zip(*columns.values(), strict=True)
+        table.write_text("\n".join(",".join(row) for row in [list(columns), *rows]) + "\n")
+    else:
+        pq.write_table(pa.table(columns), table)
+    data = study(folder, site={"column": "site"}).model_copy(update={"table": table.name})
+    scans = by_name(take(data, folder))
+    assert len(scans) == 7
+    one, three, other = scans["s_01.nii.gz"], scans["s_03.nii.gz"], scans["x.nii"]
+    assert (one.subject, one.site, one.split, one.targets) == (
+        "007",
+        "north",
+        "test",
+        {"age": "61"},
+    )
+    assert (three.subject, three.site, three.targets) == ("2", "", {})
+    assert (other.subject, other.modality, other.split, other.root) == ("008", "CT", "val", "scans")
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("raw/absent.nii,1,,", r"row 2 names raw/absent.nii, which is not in"),
+        (",1,,", "row 2 has no `path`"),
+        ("raw/s_02.nii.gz,1,PET,", "row 2 has modality `PET`; choose from CT, MR"),
+        ("raw/s_02.nii.gz,1,,dev", "row 2 has split `dev`; choose from train, val, test"),
+        ("raw/s_01.nii.gz,1,,", "a second time"),
+        ("raw/s_02.nii.gz,1,,val", "subject 1 is in test and in val"),
+        ("notes.txt,1,,", "names no image of a known format"),
+    ],
+)
+def test_a_wrong_row_is_named(row, sentence, folder):
+    (folder / "notes.txt").write_text("")
+    (folder / "t.csv").write_text(f"path,subject,modality,split\nraw/s_01.nii.gz,1,,test\n{row}\n")
+    with pytest.raises(UserError, match=sentence):
+        take(study(folder).model_copy(update={"table": "t.csv"}), folder)
+
+
+def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
+    save_nifti(folder / "raw" / "ann" / "x_11.nii", noisy(brain, 70), brain.affine)
+    save_nifti(folder / "raw" / "ann" / "x_12.nii", noisy(brain, 71), brain.affine)
+    (folder / "t.csv").write_text("path,subject\nraw/ann,ann\n")
+    inventory = take(study(folder).model_copy(update={"table": "t.csv"}), folder)
+    assert [scan.subject for scan in inventory.scans] == [
+        "ann",
+        "ann",
+        "1",
+        "1",
+        "2",
+        "2",
+        "3",
+        "3",
+    ]
+
+
+def test_an_empty_table_is_told(folder):
+    (folder / "t.csv").write_text("path,subject\n")
+    with pytest.raises(UserError, match=r"t.csv has no rows"):
+        take(Data(table="t.csv"), folder)
+
+
+# splits
+
+
+def with_splits(folder, **splits):
+    return Data.model_validate({"roots": study(folder).roots, "splits": splits})
+
+
+def test_lists_beat_fractions_and_hold_nobody_else(folder):
+    (folder / "test.txt").write_text("# held out\n2\n\n3  # as published\n")
+    data = with_splits(folder, lists={"test": "test.txt"}, fractions={"val": 0, "test": 0.9})
+    splits = {scan.subject: scan.split for scan in take(data, folder).scans}
+    assert splits == {"1": "train", "2": "test", "3": "test"}
+
+
+def test_who_is_on_no_list_is_in_no_split_that_has_one(folder):
+    (folder / "train.txt").write_text("1\n")
+    data = with_splits(folder, lists={"train": "train.txt"}, fractions={"val": 0, "test": 0})
+    splits = {scan.subject: scan.split for scan in take(data, folder).scans}
+    assert splits == {"1": "train", "2": "", "3": ""}
+
+
+def test_the_table_beats_a_list_for_all_scans_of_a_subject(folder):
+    (folder / "test.txt").write_text("1\n2\n")
+    (folder / "t.csv").write_text("path,split\nraw/s_01.nii.gz,train\n")
+    data = with_splits(folder, lists={"test": "test.txt"}).model_copy(update={"table": "t.csv"})
+    scans = by_name(take(data, folder))
+    assert scans["s_01.nii.gz"].split == scans["s_02.nii.gz"].split == "train"
+    assert scans["s_03.nii.gz"].split == "test"
+
+
+@pytest.mark.parametrize(
+    ("test", "val", "sentence"),
+    [
+        ("1\n", "1\n", "subject 1 is in test and in val"),
+        ("1\n", "77\n", "no subject of .*val.txt is among the scans"),
+        ("1\n", None, "there is no file .*val.txt"),
+    ],
+)
+def test_lists_that_cannot_be_meant(test, val, sentence, folder):
+    (folder / "test.txt").write_text(test)
+    if val:
+        (folder / "val.txt").write_text(val)
+    data = with_splits(folder, lists={"test": "test.txt", "val": "val.txt"})
+    with pytest.raises(UserError, match=sentence):
+        take(data, folder)
+
+
+def test_without_a_subject_there_is_no_split(folder):
+    inventory = take(study(folder, subject=None), folder)
+    assert {(scan.subject, scan.split) for scan in inventory.scans} == {("", "")}

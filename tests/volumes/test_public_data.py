@@ -1,0 +1,62 @@
+"""The public sets that a user may have, as they are: their quirks must come out right."""
+
+from collections import Counter
+from pathlib import Path
+
+from ssl_pipeline.volumes.dataset import Data
+from ssl_pipeline.volumes.inventory import take_inventory
+from ssl_pipeline.volumes.verdicts import Quality
+
+
+def inventory_of(root):
+    return take_inventory(Data.model_validate({"roots": [root]}), Quality(), Path())
+
+
+def test_pairs_of_one_subject_never_part_and_orphans_are_told(public_data):
+    inventory = inventory_of(
+        {
+            "path": str(public_data / "hippocampus" / "images"),
+            "modality": "MR",
+            "subject": {"pattern": r"hippocampus_(?P<id>\d+)", "expression": "(id + 1) // 2"},
+            "labels": {"parts": {"path": str(public_data / "hippocampus" / "labels")}},
+        }
+    )
+    assert len(inventory.accepted) == 261
+    assert len({scan.subject for scan in inventory.scans}) == 171
+    assert sum(bool(scan.labels["parts"]) for scan in inventory.scans) == 260
+    (alone,) = [scan.path for scan in inventory.scans if not scan.labels["parts"]]
+    assert "118" in alone
+    assert sorted(line.split("_")[1][:3] for line in inventory.orphans) == ["010", "281"]
+    splits = {(scan.subject, scan.split) for scan in inventory.scans}
+    assert len(splits) == 171
+    assert set(Counter(split for _, split in splits)) == {"train", "val", "test"}
+
+
+def test_planning_scans_with_missing_values_are_accepted(public_data):
+    inventory = inventory_of(
+        {
+            "path": str(public_data / "openkbp" / "images"),
+            "modality": "CT",
+            "include": "pt_1?.*",
+            "intensity_offset": -1024,
+            "missing_value": 0,
+            "subject": {"pattern": r"pt_(?P<id>\d+)"},
+            "labels": {"organs": {"path": str(public_data / "openkbp" / "labels")}},
+        }
+    )
+    assert len(inventory.accepted) == len(inventory.scans) == 9
+    assert all(scan.labels["organs"] for scan in inventory.accepted)
+    assert {scan.missing_value for scan in inventory.accepted} == {0}
+
+
+def test_dicom_series_good_and_broken(public_data):
+    inventory = inventory_of({"path": str(public_data / "dicom"), "exclude": ["*ground_truth*"]})
+    good = [scan for scan in inventory.accepted if "mr_brain_normal" in scan.path]
+    assert len(good) == len(inventory.accepted) == 3
+    assert {(scan.modality, scan.shape) for scan in good} == {("MR", (280, 320, 22))}
+    reasons = {scan.path.partition("broken/")[2]: scan.reason for scan in inventory.scans}
+    assert "gaps of 5 to 10 mm" in reasons["sliceincrement/001"]
+    assert "gaps of 0.7497 to 1.499 mm" in reasons["sliceincrement/002"]
+    assert "different directions" in reasons["sliceorientation/001"]
+    assert "only 2 voxels" in reasons["slicecount/001"]
+    assert "only 4 voxels" in reasons["gantrytilting/001"]

@@ -1,0 +1,74 @@
+"""Real scans from installed packages, and writers that lay volumes out as a user's files are."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+ANATOMICAL = Path(nibabel.__file__).parent / "tests" / "data" / "anatomical.nii"
+FOUR_AXES = ANATOMICAL.with_name("example4d.nii.gz")
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def save_nifti(path, data, affine, kind=nibabel.Nifti1Image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(kind(data, affine), path)
+    return path
+
+
+def save_itk(path, data, affine):
+    """Write with SimpleITK what `data` and a RAS affine without shear say."""
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(data.T))
+    lps = LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(image, str(path))
+    return path
+
+
+def save_dicom(folder, data, affine, modality="MR", suffix="", uid=None, **tags):
+    """One file a slice along the last axis, named so that names do not give their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    uid = generate_uid() if uid is None else uid
+    paths = []
+    for number in range(data.shape[2]):
+        slice_ = dcmread(get_testdata_file("CT_small.dcm"))
+        slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        slice_.SeriesInstanceUID, slice_.SOPInstanceUID = uid, generate_uid()
+        slice_.Modality = modality
+        slice_.Columns, slice_.Rows = data.shape[:2]
+        slice_.PixelSpacing = [round(float(spacing[1]), 8), round(float(spacing[0]), 8)]
+        directions = (lps[:3, :2] / spacing[:2]).T.ravel()
+        slice_.ImageOrientationPatient = [round(float(part), 10) for part in directions]
+        position = lps @ [0, 0, number, 1]
+        slice_.ImagePositionPatient = [round(float(part), 8) for part in position[:3]]
+        slice_.RescaleSlope, slice_.RescaleIntercept = 1, 0
+        slice_.PixelRepresentation = 1
+        slice_.PixelData = np.ascontiguousarray(data[:, :, number].T.astype("<i2")).tobytes()
+        for name, value in tags.items():
+            setattr(slice_, name, value)
+        name = (number * 7) % data.shape[2] if data.shape[2] % 7 else number
+        paths.append(folder / f"slice{name:03}{suffix}")
+        slice_.save_as(paths[-1])
+    return paths
+
+
+def turned(degrees=(0, 0, 20), spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0)):
+    """A RAS affine turned about x, y and z in that order, without shear."""
+    x, y, z = np.radians(degrees)
+    about_x = [[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]]
+    about_y = [[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]]
+    about_z = [[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]]
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(about_z) @ about_y @ about_x * spacing
+    affine[:3, 3] = origin
+    return affine

@@ -1,0 +1,24 @@
+# One page that tells all of it.
+
+
+rule report:
+    input:
+        flow.made("inventory"),
+        flow.made("preprocess"),
+        flow.made("pretrain"),
+        flow.judgements(),
+    output:
+        **flow.outputs("report"),
+        page=report(
+            flow.folder / "report" / "report.html",
+            caption="../report/page.rst",
+            category="Report",
+        ),
+    params:
+        reads=flow.reads("report"),
+    log:
+        flow.log("report"),
+    conda:
+        "../envs/pipeline.yaml"
+    shell:
+        flow.command("report")
