@@ -49,7 +49,7 @@ def dask_client(section: Dask, workers: int) -> "Iterator[Client | None]":
         return
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
+    cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
@@ -58,5 +58,5 @@ def dask_client(section: Dask, workers: int) -> "Iterator[Client | None]":
         scheduler_kwargs={"dashboard": False},
         silence_logs=logging.ERROR,
     )
-    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+    with cluster, Client(cluster) as client:
         yield client

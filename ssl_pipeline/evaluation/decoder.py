@@ -12,7 +12,7 @@ from torch import Tensor, cat, nn
 from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.views.config import Triple
 
-WIDTH = 16  # channels at full resolution
+WIDTH = 8  # channels at full resolution
 WIDEST = 96  # channels right above the tokens
 
 

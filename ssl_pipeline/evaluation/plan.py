@@ -1,6 +1,6 @@
 """What probing and fine-tuning share: the setting, the cells, their keys, and the walk over them.
 
-Everything that can be wrong with a study is found here, before an encoder is asked for anything.
+What can be wrong with a task is found here, before an encoder is asked for anything but its patch.
 The walk skips cells that are there, computes the others one by one, and ends with the table.
 """
 

@@ -98,12 +98,15 @@ class VoxelCells:
         return model_input(self.plan.setting.reader.volume(entry.id), entry.meta)
 
     def _baseline(self, labelled: list[Drawn], seed: int) -> voxel_pca.VoxelModel:
+        """Background comes from scans that draw every class, if there are such scans."""
+        sure = any(all(scan.told) for scan in labelled)
         samples = [
             voxel_pca.sample(
                 self._image(scan.entry),
                 scan.indices,
                 scan.told,
                 generator(seed, 0, f"voxels {scan.entry.id}"),
+                background=all(scan.told) or not sure,
             )
             for scan in labelled
         ]

@@ -1,11 +1,12 @@
 """The hand-crafted baseline of segmentation: 5 x 5 x 5 voxels, PCA, logistic regression.
 
-Half of the training voxels are background and half are spread over the classes; the intercepts are
-then moved to the true shares, as in a case-control study, for else small structures would be seen
-everywhere. PCA and regression are both linear, so a whole volume takes one product.
+Half of the training voxels are background and half are spread over the classes. Moving the
+intercepts to the true shares afterwards was tried and dropped: small structures then vanish (mean
+Dice .003 instead of .15 on two small structures of MR crops), and a baseline should be as good as
+it can be. PCA and regression are both linear, so a whole volume takes one product.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,6 @@ class Sample:
 
     rows: NDArray[np.float32]  # (n, 125)
     targets: NDArray[np.int64]  # (n,), 0 background
-    share: Mapping[int, float]  # voxels of each class in the scan
 
 
 def sample(
@@ -52,19 +52,20 @@ def sample(
     truth: NDArray[np.uint8],
     told: Sequence[bool],
     rng: np.random.Generator,
+    *,
+    background: bool,
 ) -> Sample:
-    """Draw voxels of a scan (z, y, x); none of its background if it may hold classes not drawn."""
+    """Draw voxels of the drawn classes of a scan (z, y, x), and of its `background` if asked."""
     around, flat = _around(image), truth.ravel()
-    wanted = {0: VOXELS} if all(told) else {}
+    wanted = {0: VOXELS} if background else {}
     wanted |= {i: VOXELS // len(told) for i, known in enumerate(told, start=1) if known}
-    places, share = [], {}
+    places = []
     for index, number in wanted.items():
         where = np.flatnonzero(flat == index)
-        share[index] = float(len(where))
         places.append(rng.choice(where, min(number, len(where)), replace=False))
     chosen = np.concatenate(places) if places else np.zeros(0, np.int64)
     rows = around[np.unravel_index(chosen, truth.shape)].reshape(-1, SIDE**3)
-    return Sample(rows, flat[chosen].astype(np.int64), share)
+    return Sample(rows, flat[chosen].astype(np.int64))
 
 
 def fit(samples: Sequence[Sample], seed: int) -> VoxelModel:
@@ -76,7 +77,7 @@ def fit(samples: Sequence[Sample], seed: int) -> VoxelModel:
 
     rows = np.concatenate([part.rows for part in samples])
     targets = np.concatenate([part.targets for part in samples])
-    classes, counts = np.unique(targets, return_counts=True)
+    classes = np.unique(targets)
     if len(classes) < 2:
         constant = classes if len(classes) else np.zeros(1, np.int64)
         return VoxelModel(constant, np.zeros((SIDE**3, 1), np.float32), np.zeros(1, np.float32))
@@ -88,10 +89,9 @@ def fit(samples: Sequence[Sample], seed: int) -> VoxelModel:
     if len(classes) == 2:  # one row that tells the second class from the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    true = np.array([sum(part.share.get(int(c), 0.0) for part in samples) for c in classes])
     projection = pca.components_.T / np.sqrt(pca.explained_variance_).clip(min=1e-6)
     weight = projection @ coefficients.T
-    bias = intercept - pca.mean_ @ weight + np.log(true / counts)
+    bias = intercept - pca.mean_ @ weight
     return VoxelModel(classes, weight.astype(np.float32), bias.astype(np.float32))
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from small_study import ANATOMY, CROPS, VOXELS, StudyFolder, gaps, pretrained, results
 
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import prepare
@@ -16,6 +15,7 @@ from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import take_inventory
 from ssl_pipeline.volumes.verdicts import Quality
+from tests.report.small_study import ANATOMY, CROPS, VOXELS, StudyFolder, gaps, pretrained, results
 
 
 @pytest.fixture

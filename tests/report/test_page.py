@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import ANATOMY, CROPS, StudyFolder, gaps, results
 
 from ssl_pipeline.report.page import page, write_page
+from tests.report.small_study import ANATOMY, CROPS, StudyFolder, gaps, results
 
 HOSTILE = '<script>alert("1 & 2")</script>'
 

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from small_study import VOXELS, StudyFolder
 
 from ssl_pipeline.evaluation.cells import Cell, save
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, Prepared, VolumeMeta
@@ -23,6 +22,7 @@ from ssl_pipeline.store.layout import Store
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.writer import write
 from ssl_pipeline.volumes.inventory import Inventory
+from tests.report.small_study import VOXELS, StudyFolder
 
 INIT_TITLES = ("label", "pretrained, Dice 1.00", "random weights, Dice .50")
 

@@ -1,10 +1,10 @@
 """The answer says no more than the intervals do."""
 
 import pytest
-from small_study import StudyFolder, gaps, results
 
 from ssl_pipeline.report.judgements import read_judgements
 from ssl_pipeline.report.verdict import answer, task_sentence
+from tests.report.small_study import StudyFolder, gaps, results
 
 WON, LOST, OPEN = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.01, 0.2)
 

@@ -28,8 +28,8 @@ MISTAKES = {
         "training.step is not known: did you mean steps?",
     ),
     "unknown section": (
-        lambda c: c.update(trainng={}),
-        "trainng is not known: did you mean training?",
+        lambda c: c.update(traning={}),
+        "traning is not known: did you mean training?",
     ),
     "two numbers for three axes": (
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1]}),

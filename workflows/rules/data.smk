@@ -4,12 +4,12 @@
 rule sample:
     output:
         **flow.outputs("sample"),
-    params:
-        reads=flow.reads("sample"),
     log:
         flow.log("sample"),
     conda:
         "../envs/pipeline.yaml"
+    params:
+        reads=flow.reads("sample"),
     shell:
         flow.command("sample")
 
@@ -19,13 +19,13 @@ rule inventory:
         flow.made("sample") if flow.study.sample.packages else [],
     output:
         **flow.outputs("inventory"),
-    params:
-        reads=flow.reads("inventory"),
-        listing=flow.listing(),
     log:
         flow.log("inventory"),
     conda:
         "../envs/pipeline.yaml"
+    params:
+        reads=flow.reads("inventory"),
+        listing=flow.listing(),
     shell:
         flow.command("inventory")
 
@@ -35,12 +35,12 @@ rule preprocess:
         flow.made("inventory"),
     output:
         **flow.outputs("preprocess"),
-    params:
-        reads=flow.reads("preprocess"),
     log:
         flow.log("preprocess"),
-    threads: workflow.cores
     conda:
         "../envs/pipeline.yaml"
+    threads: workflow.cores
+    params:
+        reads=flow.reads("preprocess"),
     shell:
         flow.command("preprocess")

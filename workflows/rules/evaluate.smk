@@ -7,13 +7,13 @@ rule probe:
         flow.made("pretrain"),
     output:
         **flow.outputs("probe"),
-    params:
-        reads=flow.reads("probe"),
     log:
         flow.log("probe"),
-    threads: workflow.cores
     conda:
         "../envs/pipeline.yaml"
+    threads: workflow.cores
+    params:
+        reads=flow.reads("probe"),
     shell:
         flow.command("probe")
 
@@ -24,12 +24,12 @@ rule finetune:
         flow.made("pretrain"),
     output:
         **flow.outputs("finetune"),
-    params:
-        reads=flow.reads("finetune"),
     log:
         flow.log("finetune"),
-    threads: workflow.cores
     conda:
         "../envs/pipeline.yaml"
+    threads: workflow.cores
+    params:
+        reads=flow.reads("finetune"),
     shell:
         flow.command("finetune")

@@ -6,12 +6,12 @@ rule pretrain:
         flow.made("preprocess"),
     output:
         **flow.outputs("pretrain"),
-    params:
-        reads=flow.reads("pretrain"),
     log:
         flow.log("pretrain"),
-    threads: workflow.cores
     conda:
         "../envs/pipeline.yaml"
+    threads: workflow.cores
+    params:
+        reads=flow.reads("pretrain"),
     shell:
         flow.command("pretrain")

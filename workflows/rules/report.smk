@@ -14,11 +14,11 @@ rule report:
             caption="../report/page.rst",
             category="Report",
         ),
-    params:
-        reads=flow.reads("report"),
     log:
         flow.log("report"),
     conda:
         "../envs/pipeline.yaml"
+    params:
+        reads=flow.reads("report"),
     shell:
         flow.command("report")

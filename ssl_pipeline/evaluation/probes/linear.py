@@ -1,22 +1,23 @@
-"""Logistic regression on standardised frozen features.
+"""Logistic regression on frozen features, centred and divided by one scale for all of them.
 
-Its strength C is chosen by cross-validation in which a subject lies in one fold alone, on the
-labelled training subjects and nothing else. With fewer than four of them, or where a fold lacks a
-class, C is 1. Classes are weighted alike, for the metric is balanced accuracy. The solver takes
-thousands of small steps, in which threads wait for each other longer than they compute: one is
-fastest.
+One scale, not one a feature: principal components carry their weight in their spread, and scaling
+each to 1 lifts the noise of the last ones to the height of the first. On seven organs of 33 CTs,
+labels of 2 / 5 / 20 / 170 subjects, that cost the baseline of pixels half of its worth (.40 / .58 /
+.94 / .98 where one scale gives .80 / .93 / .97 / .98) and gained an encoder nothing (.63 / .75 /
+.90 / .97 either way). The strength C is chosen by cross-validation in which a subject lies in one
+fold alone, on the labelled training subjects and nothing else; with fewer than four of them, or
+where a fold lacks a class, C is 1. Classes are weighted alike, for the metric is balanced accuracy.
+The solver takes thousands of small steps, in which threads wait for each other longer than they
+compute: one is fastest.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
 from ssl_pipeline.section import Section
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 FOLDS = 4
 
@@ -54,8 +55,7 @@ class Linear(Section):
 
         with threadpool_limits(1, "blas"):
             strength = self._strength(train, targets, subjects)
-            model = _model(strength).fit(train, targets)
-            probability[:, present] = model.predict_proba(test)
+            probability[:, present] = _probability(strength, train, targets, test)
         return probability
 
     def parameters(self, dim: int, n_classes: int) -> int:
@@ -68,18 +68,24 @@ class Linear(Section):
         from sklearn.metrics import balanced_accuracy_score
         from sklearn.model_selection import GroupKFold
 
-        if len(np.unique(subjects)) < FOLDS or len(self.strengths) == 1:
-            return 1.0 if len(self.strengths) > 1 else self.strengths[0]
+        if len(self.strengths) == 1:
+            return self.strengths[0]
+        if len(np.unique(subjects)) < FOLDS:
+            return 1.0
         folds = list(GroupKFold(FOLDS).split(train, targets, subjects))
-        n_classes = len(np.unique(targets))
-        if any(len(np.unique(targets[part])) < n_classes for fold in folds for part in fold):
+        present = np.unique(targets)
+        if any(len(np.unique(targets[part])) < len(present) for fold in folds for part in fold):
             return 1.0
         scores = [
             np.mean(
                 [
                     balanced_accuracy_score(
                         targets[held],
-                        _model(strength).fit(train[kept], targets[kept]).predict(train[held]),
+                        present[
+                            _probability(strength, train[kept], targets[kept], train[held]).argmax(
+                                axis=1
+                            )
+                        ],
                     )
                     for kept, held in folds
                 ]
@@ -89,10 +95,18 @@ class Linear(Section):
         return self.strengths[int(np.argmax(scores))]
 
 
-def _model(strength: float) -> "Pipeline":
+def _probability(
+    strength: float,
+    train: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    test: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Probabilities (m, classes in `targets`) of `test`."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
+    mean = train.mean(axis=0, dtype=np.float64)
+    scale = max(float(np.sqrt(((train - mean) ** 2).mean())), 1e-12)
     regression = LogisticRegression(C=strength, max_iter=10_000, class_weight="balanced")
-    return make_pipeline(StandardScaler(), regression)
+    regression.fit((train - mean) / scale, targets)
+    found: NDArray[np.float64] = regression.predict_proba((test - mean) / scale)
+    return found

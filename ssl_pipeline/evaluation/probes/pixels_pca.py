@@ -3,9 +3,8 @@
 A task that this solves as well as an encoder does has not shown what the encoder is worth.
 Components are fitted on all training crops, labelled or not: their pixels are free, as they are for
 pretraining, so the baseline is not weakened by a small number of labels. On one CT task of seven
-organs it reached a balanced accuracy of .53 / .72 / .89 / .96 with 2 / 5 / 20 / 170 labelled
-subjects even when fitted on labelled crops alone, ahead of every encoder that was pretrained for
-minutes without contrast.
+organs (33 test subjects) it reached a balanced accuracy of .80 / .93 / .97 / .98 with 2 / 5 / 20 /
+170 labelled subjects, where fitting it on the labelled crops alone gave .53 / .72 / .89 / .96.
 """
 
 from collections.abc import Iterable

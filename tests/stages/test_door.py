@@ -1,0 +1,189 @@
+"""The door: exit codes, one sentence, resuming, and equality of what is made twice."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.conftest import real_volume
+
+ENV = {**os.environ, "PYTHONWARNINGS": "default"}
+
+
+def door(*words, **more):
+    command = [sys.executable, "-m", "stages", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENV, **more)
+
+
+def sentence(done, code=2):
+    """What a refused command said: one line, no traceback."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The tiny study, all of it, by hand; do not change it."""
+    from tests.conftest import write_study
+
+    study = write_study(tmp_path_factory.mktemp("whole"))
+    for words in (
+        ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
+        ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
+    ):  # fmt: skip
+        done = door(words[0], "--config", study, *words[1:])
+        assert done.returncode == 0, done.stdout + done.stderr
+    return study
+
+
+def test_by_hand_from_raw_files_to_a_page(whole):
+    out = whole.parent / "out"
+    for folder in (
+        "inventory",
+        "preprocess",
+        "pretrain",
+        "probe/side",
+        "finetune/tissue",
+        "report",
+    ):
+        manifest = json.loads((out / folder / "manifest.json").read_text())
+        provenance = json.loads((out / folder / "provenance.json").read_text())
+        assert manifest["files"]
+        for key in ("inputs", "config_hash", "versions", "git_commit", "wall_s", "peak_memory_gib"):
+            assert key in provenance
+    assert "<html" in (out / "report" / "report.html").read_text()
+
+
+def test_a_second_time_nothing_is_done_and_declared_files_come_back(whole):
+    out = whole.parent / "out" / "pretrain"
+    before = (out / "manifest.json").read_bytes()
+    (out / "manifest.json").unlink()
+    (out / "provenance.json").unlink()
+    done = door("pretrain", "--config", whole)
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_predictions_lie_in_the_scans_own_grid(whole):
+    made = sorted((whole.parent / "out/finetune/tissue/predictions").rglob("*.nii.gz"))
+    scan = nib.load(whole.parent / "raw/images/person4.nii.gz")
+    assert made
+    for path in made:
+        image = nib.load(path)
+        assert image.shape == scan.shape and np.allclose(image.affine, scan.affine, atol=1e-4)
+        assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2}
+
+
+def test_the_same_study_elsewhere_gives_the_same_encoder(whole, tmp_path):
+    from tests.conftest import write_study
+
+    study = write_study(tmp_path)
+    for name in ("inventory", "preprocess", "pretrain"):
+        assert door(name, "--config", study).returncode == 0
+    weights = "out/pretrain/encoder/encoder.safetensors"
+    assert (tmp_path / weights).read_bytes() == (whole.parent / weights).read_bytes()
+
+
+def test_a_stage_whose_inputs_are_missing_says_which_to_run(study_file):
+    said = sentence(door("preprocess", "--config", study_file))
+    assert "run the stage inventory first" in said
+
+
+def test_wrong_words_are_answered(study_file):
+    assert "task=NAME" in sentence(door("probe", "--config", study_file))
+    said = sentence(door("probe", "--config", study_file, "task=sid"))
+    assert "did you mean side?" in said
+    assert "takes no further words" in sentence(door("pretrain", "--config", study_file, "x=1"))
+
+
+def test_an_empty_folder_is_one_sentence(study_file):
+    shutil.rmtree(study_file.parent / "raw/images")
+    (study_file.parent / "raw/images").mkdir()
+    assert "no image was found" in sentence(door("inventory", "--config", study_file))
+
+
+def test_rejected_scans_are_listed_and_do_not_stop_the_rest(study_file):
+    images = study_file.parent / "raw/images"
+    whole = (images / "person0.nii.gz").read_bytes()
+    (images / "person6.nii.gz").write_bytes(whole[: len(whole) // 2])
+    flat = nib.Nifti1Image(np.full((34, 34, 24), 7, np.int16), np.eye(4))
+    nib.save(flat, images / "person7.nii.gz")
+    done = door("inventory", "--config", study_file)
+    assert done.returncode == 0, done.stderr
+    assert "6 scans accepted" in done.stdout and "rejected" in done.stdout
+
+
+def test_nothing_left_is_one_sentence(study_file):
+    images = study_file.parent / "raw/images"
+    for path in images.iterdir():
+        path.write_bytes(b"no scan")
+    assert "None of 6 scans can be used" in sentence(door("inventory", "--config", study_file))
+
+
+def test_no_subject_rule_is_refused_for_evaluation(study_file):
+    text = study_file.read_text().replace(
+        "      subject:\n        pattern: person(?P<id>\\d+)\n", ""
+    )
+    text = text.replace("    lists:\n      test: test.txt\n", "")
+    study_file.write_text(text)
+    for name in ("inventory", "preprocess", "pretrain"):
+        done = door(name, "--config", study_file)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "subject" in sentence(door("probe", "--config", study_file, "task=side"))
+
+
+def test_a_subject_that_was_pretrained_on_is_never_scored(whole, tmp_path):
+    for name in ("raw", "out"):
+        shutil.copytree(whole.parent / name, tmp_path / name)
+    shutil.copy(whole.parent / "test.txt", tmp_path)
+    study = tmp_path / "tiny.yaml"
+    study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
+    run = json.loads((tmp_path / "out/pretrain/run.json").read_text())
+    run["seen"].append("4")
+    (tmp_path / "out/pretrain/run.json").write_text(json.dumps(run))
+    (tmp_path / "out/probe/side/.done.json").unlink()
+    assert "were pretrained on" in sentence(door("probe", "--config", study, "task=side"))
+
+
+def test_two_processes_never_run_one_stage(study_file):
+    door("inventory", "--config", study_file)
+    lock = study_file.parent / "out/inventory/.lock"
+    code = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, lock], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        assert "already runs" in sentence(door("inventory", "--config", study_file))
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert door("inventory", "--config", study_file).returncode == 0
+
+
+def test_a_bug_keeps_its_traceback_and_names_the_log(study_file):
+    door("inventory", "--config", study_file)
+    (study_file.parent / "out/inventory/scans.parquet").write_bytes(b"not a table")
+    done = door("preprocess", "--config", study_file)
+    assert done.returncode in (1, 2)
+    if done.returncode == 1:
+        assert "Traceback" in done.stderr and "preprocess.log" in done.stderr
+
+
+def test_the_encoder_is_three_lines_away(whole):
+    nib.save(real_volume(), whole.parent / "new.nii.gz")
+    code = (
+        "from ssl_pipeline import load_encoder\n"
+        f"encoder = load_encoder({str(whole.parent / 'out/pretrain/encoder')!r})\n"
+        f"print(encoder.embed({str(whole.parent / 'new.nii.gz')!r}, modality='MR').vector.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(128,)", done.stderr

@@ -1,0 +1,157 @@
+"""What a Snakemake user expects of the workflow, on real small volumes."""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_study
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROFILE = ["--profile", "workflows/profiles/local"]
+
+
+def snakemake(study, *words, code=0):
+    command = ["snakemake", *PROFILE, "--config", f"study={study}", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def planned(study, *words):
+    """The rules that a run would execute."""
+    said = snakemake(study, "-n", *words)
+    table = said.split("Job stats:")[-1] if "Job stats:" in said else ""
+    return set(re.findall(r"^(\w+) +\d+$", table, re.MULTILINE)) - {"total", "all", "job"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that Snakemake has run to its end; copy it before changing it."""
+    study = write_study(tmp_path_factory.mktemp("flow"))
+    snakemake(study)
+    return study
+
+
+@pytest.fixture
+def study(finished):
+    """The finished study in its own place (Snakemake's records go by path); put back afterwards."""
+    folder = finished.parent
+    kept = folder.with_name(folder.name + "-kept")
+    shutil.copytree(folder, kept, copy_function=shutil.copy2)
+    yield finished
+    shutil.rmtree(folder)
+    kept.rename(folder)
+
+
+EVERYTHING = {"inventory", "preprocess", "pretrain", "probe", "finetune", "report"}
+
+
+def test_a_dry_run_of_a_new_study_plans_everything(tmp_path):
+    assert planned(write_study(tmp_path)) == EVERYTHING
+
+
+def test_a_finished_study_has_nothing_to_do(finished):
+    assert planned(finished) == set()
+    assert "Nothing to be done" in snakemake(finished)
+    assert (finished.parent / "out/report/report.html").exists()
+
+
+def test_until_and_forcerun(tmp_path, finished):
+    assert planned(write_study(tmp_path), "--until", "preprocess") == {"inventory", "preprocess"}
+    assert planned(finished, "--forcerun", "probe") == {"probe", "report"}
+
+
+def test_the_graph_of_rules(finished):
+    assert '"pretrain"' in snakemake(finished, "--rulegraph") or "pretrain" in snakemake(
+        finished, "--rulegraph"
+    )
+
+
+def test_snakemakes_own_report(finished, tmp_path):
+    snakemake(finished, "--report", str(tmp_path / "snakemake.html"))
+    assert (tmp_path / "snakemake.html").stat().st_size > 10_000
+
+
+def edit(study, old, new):
+    text = study.read_text()
+    assert old in text
+    study.write_text(text.replace(old, new))
+
+
+def test_a_new_title_reruns_nothing(study):
+    study.write_text(study.read_text() + "title: Another title\n")
+    assert planned(study) == set()
+
+
+def test_a_touched_file_reruns_nothing(study):
+    os.utime(study.parent / "raw/images/person0.nii.gz")
+    os.utime(study.parent / "out/preprocess/manifest.json")
+    os.utime(study)
+    assert planned(study) == set()
+
+
+@pytest.mark.parametrize(
+    "old, new, rerun",
+    [
+        ("steps: 6", "steps: 8", {"pretrain", "probe", "finetune", "report"}),
+        ("finetune: {steps: 2", "finetune: {steps: 3", {"finetune", "report"}),
+        ("bootstrap: 100", "bootstrap: 200", {"probe", "finetune", "report"}),
+        ("foreground: all", "margin_voxels: 3", EVERYTHING - {"inventory"}),
+    ],
+)
+def test_one_value_reruns_what_depends_on_it_and_nothing_else(study, old, new, rerun):
+    edit(study, old, new)
+    assert planned(study) == rerun
+
+
+def test_one_task_reruns_alone(study):
+    edit(study, "classes: {0: left, 1: right}", "classes: {0: even, 1: odd}")
+    said = snakemake(study, "-n")
+    assert "task=tissue" not in said.split("Job stats:")[0]
+    assert planned(study) == {"probe", "finetune", "report"}
+
+
+def test_an_equal_remake_reruns_nothing_after_it(study):
+    weights = study.parent / "out/pretrain/encoder/encoder.safetensors"
+    before = weights.stat().st_mtime_ns
+    shutil.rmtree(study.parent / "out/preprocess")
+    said = snakemake(study)
+    assert "pretrain: nothing to do" in said
+    assert weights.stat().st_mtime_ns == before
+    assert planned(study) == set()
+
+
+def test_a_new_scan_is_preprocessed_alone_and_waits_for_the_next_cohort(study):
+    folder = study.parent
+    volumes = folder / "out/preprocess/volumes"
+    before = {path: path.stat().st_mtime_ns for path in volumes.rglob("zarr.json")}
+    encoder = (folder / "out/pretrain/encoder/encoder.safetensors").stat().st_mtime_ns
+    scan = bytearray(gzip.decompress((folder / "raw/images/person0.nii.gz").read_bytes()))
+    scan[400:2400] = scan[1400:3400]  # other voxels, so that it is no copy of a known scan
+    (folder / "raw/images/person9.nii.gz").write_bytes(gzip.compress(bytes(scan)))
+    said = snakemake(study)
+    assert "7 volumes stored, 1 of them new" in said
+    assert "1 new volumes wait" in said
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (folder / "out/pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
+    assert planned(study) == set()
+    edit(study, "steps: 6", "steps: 6\n  cohort: 2")
+    assert "pretrain: 6 steps on 5 volumes" in snakemake(study, "--until", "pretrain")
+
+
+def test_a_wrong_study_or_override_is_one_sentence(study_file):
+    edit(study_file, "pairs: 4", "pairz: 4")
+    assert "training.pairz is not known: did you mean pairs?" in snakemake(study_file, "-n", code=1)
+    said = snakemake(study_file, "training=5", "-n", code=1)
+    assert "--config training=... is not taken here" in said
+
+
+def test_the_literal_command_works_from_the_root(study_file):
+    command = ["snakemake", "-n", "--profile", "local", "--config", f"study={study_file}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
