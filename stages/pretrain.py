@@ -33,9 +33,14 @@ VERSION = 1
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The frozen list of volumes; it is made here when a run has none yet."""
+    """The frozen list of volumes, made here when a run has none yet; tells who waits for the next.
+
+    That is told here and not in `run`, for a run that is done is not run again when a scan is new.
+    """
     manifest_hash(study, "preprocess")
-    return {"cohort": sha256_json(read_json(_cohort(study)))}
+    frozen = read_json(_cohort(study))
+    _say_what_waits(frozen, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
+    return {"cohort": sha256_json(frozen)}
 
 
 def run(study: Study, out: Path) -> Made:
@@ -46,7 +51,6 @@ def run(study: Study, out: Path) -> Made:
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     frozen = read_json(_cohort(study))
     entries = [entry for entry in catalog.entries if entry.id in frozen]
-    _say_what_waits(frozen, catalog)
     training = _run(study, catalog, entries)
     encoder = training.train()
     trained = {

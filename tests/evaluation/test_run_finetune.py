@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp
 
 
 def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_path):
-    dials = Finetune(steps=40, batch=4, lr=3e-3, overlap=0.25)
+    dials = Finetune(steps=80, batch=4, lr=3e-3, overlap=0.25)
     results = run_finetune(VOXELS, dials, small.setting(tmp_path, evaluate=ALL))
     assert results["metric"] == "mean Dice"
     assert mean(results, "pixels + PCA") > 0.5

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl_pipeline.volumes.inventory import Inventory
 from tests.conftest import real_volume
 
 ENV = {**os.environ, "PYTHONWARNINGS": "default"}
@@ -73,10 +74,11 @@ def test_a_second_time_nothing_is_done_and_declared_files_come_back(whole):
 
 def test_predictions_lie_in_the_scans_own_grid(whole):
     made = sorted((whole.parent / "out/finetune/tissue/predictions").rglob("*.nii.gz"))
-    scan = nib.load(whole.parent / "raw/images/person4.nii.gz")
-    assert made
+    inventory = Inventory.read(whole.parent / "out/inventory/scans.parquet")
+    scans = {scan.id: nib.load(scan.path) for scan in inventory.scans if scan.split == "test"}
+    assert {path.name.split(".")[0] for path in made} == set(scans) and len(scans) == 2
     for path in made:
-        image = nib.load(path)
+        image, scan = nib.load(path), scans[path.name.split(".")[0]]
         assert image.shape == scan.shape and np.allclose(image.affine, scan.affine, atol=1e-4)
         assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2}
 

@@ -120,7 +120,8 @@ def test_an_equal_remake_reruns_nothing_after_it(study):
     weights = study.parent / "out/pretrain/encoder/encoder.safetensors"
     before = weights.stat().st_mtime_ns
     shutil.rmtree(study.parent / "out/preprocess")
-    said = snakemake(study)
+    said = snakemake(study, "--forcerun", "preprocess")
+    assert "6 volumes stored, 6 of them new" in said
     assert "pretrain: nothing to do" in said
     assert weights.stat().st_mtime_ns == before
     assert planned(study) == set()
