@@ -1,7 +1,8 @@
 """Words and progress for a person: a live bar on a terminal, plain lines anywhere else.
 
 Plain lines come at most every `EVERY_S` seconds, so that a log of a long job stays readable. The
-door opens a log file with `log_to`; whatever is said then also stands there, line by line.
+door opens a log file with `log_to`; whatever is said then also stands there, line by line. Details
+(why a stage runs, what became of each item) stand in the log always, and are shown with `-v`.
 """
 
 import time
@@ -24,6 +25,7 @@ EVERY_S = 10.0
 console = Console(soft_wrap=True, highlight=False)
 _errors = Console(soft_wrap=True, highlight=False, stderr=True)
 _logs: list[Console] = []
+_details: list[Console] = []  # where details are shown beside the logs: nowhere, or the console
 
 
 @contextmanager
@@ -41,7 +43,18 @@ def log_to(path: Path) -> Iterator[None]:
 def say(text: str, *, error: bool = False) -> None:
     """Print a line, to standard error if it tells of an error, and to the open log."""
     for target in (_errors if error else console, *_logs):
-        target.print(text)
+        target.print(text, style="bold red" if error else None, markup=False)
+
+
+def show_details() -> None:
+    """Show details on the console too."""
+    _details.append(console)
+
+
+def detail(text: str) -> None:
+    """Print a line that only the curious want, to the open log, and to the console if asked."""
+    for target in (*_details, *_logs):
+        target.print(text, style="dim", markup=False)
 
 
 @runtime_checkable

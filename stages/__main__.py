@@ -17,7 +17,7 @@ import yaml
 import cluster
 import stages
 from ssl_pipeline.errors import UserError, nearest
-from ssl_pipeline.progress import console, log_to, say
+from ssl_pipeline.progress import console, log_to, say, show_details
 from stages.contract import STAGES, perform
 from stages.study import Study, load
 
@@ -27,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
     log: Path | None = None
+    if arguments.verbose:
+        show_details()
     try:
         _check_house()
         if arguments.command == "config":
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             with log_to(log):
                 perform(arguments.command, study, wildcards)
     except UserError as error:
-        say(f"[bold red]{arguments.command}:[/] {error}", error=True)
+        say(f"{arguments.command}: {error}", error=True)
         return 2
     except KeyboardInterrupt:
         say(f"{arguments.command}: interrupted; run the same command again to go on.", error=True)
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From raw CT and MR volumes to a domain-pretrained 3D encoder, stage by stage.",
         epilog="exit codes: 0 done, 2 change something first, 3 interrupted and resumable, 1 a bug",
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say why, and of each item")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, wildcards in STAGES.items():
         help_text = f"run the stage {name}, skipping what is done"

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.progress import say
+from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
 from stages.study import Study
 
@@ -87,6 +87,7 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
         if done:
             say(f"{name}: nothing to do, {done['summary']}")
         else:
+            detail(f"{name}: runs, for {_why(out, config_hash, found)}")
             record = Provenance(name, found, config_hash, study.seed, ROOT)
             made = module.run(study, out, **wildcards)
             done = _complete(out, key, made, record)
@@ -94,6 +95,20 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
         for file, content in ((MANIFEST, done["manifest"]), (PROVENANCE, done["provenance"])):
             if not (out / file).exists() or read_json(out / file) != content:
                 write_json(out / file, content)
+
+
+def _why(out: Path, config_hash: str, inputs: dict[str, str]) -> str:
+    """Why a stage is not done: what differs from its record, in words."""
+    if not (out / DONE).exists():
+        return "it has not been completed here"
+    before = read_json(out / DONE)["provenance"]
+    names = sorted(before["inputs"].keys() | inputs.keys())
+    changed = [name for name in names if before["inputs"].get(name) != inputs.get(name)]
+    if before["config_hash"] != config_hash:
+        changed.append("the study's sections that it reads")
+    if not changed:
+        return "its files are not as it left them, or its code has another version"
+    return f"{', '.join(changed[:5])} changed" + (" among others" if len(changed) > 5 else "")
 
 
 def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.progress import detail
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
@@ -35,6 +36,8 @@ def run(study: Study, out: Path) -> Made:
     inventory.write(scans)
     remember(study.data, study.source_folder, _record(study), inventory)
     rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
+    for scan in rejected:
+        detail(f"{scan.id} rejected: {scan.reason}")
     if not inventory.accepted:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
         raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {scans}.")

@@ -6,7 +6,7 @@ from cluster.local import dask_client
 from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.graph import run as preprocess
-from ssl_pipeline.progress import progress
+from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Inventory
@@ -34,6 +34,7 @@ def run(study: Study, out: Path) -> Made:
     with dask_client(study.dask, workers) as client, progress("Preprocessing", len(todo)) as bar:
         for result in preprocess(todo, study.preprocess, shelf.put, client, workers):
             bar.advance(result.scan_id)
+            detail(f"{result.scan_id}: {result.trace or result.error or 'stored'}")
             if result.error:
                 failed[result.scan_id] = result.error
     write_json(out / "failed.json", failed)

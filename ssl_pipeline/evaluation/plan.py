@@ -19,7 +19,7 @@ from ssl_pipeline.evaluation.labels import LabelMaps
 from ssl_pipeline.evaluation.metrics import Scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
-from ssl_pipeline.progress import progress
+from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.section import Section
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.reader import CropReader
@@ -117,6 +117,7 @@ def walk(
             scored[cell] = score(content)
             costs.append(asdict(cell) | content["costs"])
             bar.advance(cell.name)
+            detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
     left = plan.cohort.unused
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
     results = summarise(

@@ -98,6 +98,11 @@ class Preprocess(Section):
     order: Literal[0, 1, 3] = Field(
         default=3, description="spline order of resampling: 3 cubic, 1 linear, 0 nearest"
     )
+    straighten: bool = Field(
+        default=False,
+        description="resample oblique scans onto the axes R, A, S; else the rotation stays in the"
+        " affine",
+    )
     thick_ratio: float = Field(
         default=3.0,
         ge=1,

@@ -1,8 +1,9 @@
 """One scan in, one volume ready to be stored out: two channels of int16, intensity and mask bits.
 
-The order is: axes to the nearest ones of R, A, S (no resampling; a rotation stays in the affine);
-int16 values; foreground; crop to it; resample. Values and foreground come before resampling, so
-that only what is kept is resampled, and the foreground does not depend on the spacing asked for.
+The order is: axes to the nearest ones of R, A, S (no resampling; a rotation stays in the affine,
+unless the study asks to straighten it); int16 values; foreground; crop to it; resample. Values and
+foreground come before resampling, so that only what is kept is resampled, and the foreground does
+not depend on the spacing asked for.
 
 Voxels that are not valid (the scan's "missing" value, or not finite) hold the lowest value and
 lack the VALID bit. Where resampling follows, they take the value of the nearest valid voxel for
@@ -40,11 +41,13 @@ from ssl_pipeline.preprocess.resample import (
     resample_mask,
     resampled_affine,
 )
-from ssl_pipeline.volumes.geometry import canonical, spacing_mm
+from ssl_pipeline.preprocess.straighten import straight_grid, straightened
+from ssl_pipeline.volumes.geometry import canonical, residual_rotation_deg, spacing_mm
 from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 1  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
+OBLIQUE_DEG = 0.1  # a scan turned by less is straight
 
 Affine = tuple[tuple[float, ...], ...]  # (4, 4)
 T = TypeVar("T")
@@ -119,8 +122,10 @@ def prepare(
     else:
         limits = (-MR_LIMIT, MR_LIMIT)
         image, scale, offset = mr_int16(raw, valid, intensity_offset)
-    body = _body(image, valid, modality, section)
-    image, valid, body, affine = _on_grid(image, valid, body, own.affine, section, modality, limits)
+    body, affine = _body(image, valid, modality, section), own.affine
+    if section.straighten and residual_rotation_deg(affine) > OBLIQUE_DEG:
+        image, valid, body, affine = _straight(image, valid, body, affine, section, limits)
+    image, valid, body, affine = _on_grid(image, valid, body, affine, section, modality, limits)
     window = _window(image, body, modality, section, scale, offset)
     data = np.empty((2, *image.shape), np.int16)
     data[0] = image
@@ -180,6 +185,24 @@ def _body(
     return foreground(image, valid, float(threshold))
 
 
+def _straight(
+    image: NDArray[np.int16],
+    valid: NDArray[np.bool_],
+    body: NDArray[np.bool_],
+    affine: NDArray[np.float64],
+    section: Preprocess,
+    limits: tuple[int, int],
+) -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
+    """An oblique scan on straight axes: image, valid, body (z, y, x), and the affine."""
+    shape, _ = straight_grid(_reversed(_triple(image.shape)), affine)
+    check_memory(shape, section, resampled=True)
+    filled = _filled(image, valid, spacing_mm(affine))
+    image, (valid, body), affine = straightened(
+        filled, (valid, body), affine, section.order, limits
+    )
+    return np.where(valid, image, np.int16(limits[0])), valid, body, affine
+
+
 def _on_grid(
     image: NDArray[np.int16],
     valid: NDArray[np.bool_],
@@ -201,7 +224,7 @@ def _on_grid(
     old = _triple(image.shape)
     shape = _reversed(new_shape(_reversed(old), spacing, target))
     check_memory((max(old[0], shape[0]), shape[1], shape[2]), section, resampled=shape != old)
-    if shape != old and not valid.all():
+    if shape != old:
         image = _filled(image, valid, spacing)
     orders = axis_orders(_reversed(spacing), section.order, section.thick_ratio)
     image = resample(image, shape, orders, limits)
@@ -217,6 +240,8 @@ def _filled(
     image: NDArray[np.int16], valid: NDArray[np.bool_], spacing: Triple
 ) -> NDArray[np.int16]:
     """The image with the value of the nearest valid voxel (in mm) where a voxel is not valid."""
+    if valid.all():
+        return image
     z, y, x = ndimage.distance_transform_edt(
         ~valid, sampling=_reversed(spacing), return_distances=False, return_indices=True
     )

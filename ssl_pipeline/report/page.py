@@ -21,6 +21,7 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
 from ssl_pipeline.report.judgements import Judgement, read_judgements
+from ssl_pipeline.report.numerals import count
 from ssl_pipeline.report.overlay import overlays
 from ssl_pipeline.report.thumbnails import thumbnails
 from ssl_pipeline.store.catalog import Catalog
@@ -96,8 +97,8 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
     notes = dict.fromkeys(each.results["note"] for each in judgements if each.results["note"])
     return shown | {
         "sentence": verdict.task_sentence(judgements),
-        "train": first["n_train_subjects"],
-        "test": first["n_test_subjects"],
+        "train": count(first["n_train_subjects"], "labelled subject"),
+        "test": count(first["n_test_subjects"], "subject"),
         "notes": list(notes),
         "legend": figures.legend(judgements),
         "bars": figures.bars(judgements),

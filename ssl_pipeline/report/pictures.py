@@ -1,8 +1,9 @@
 """Pictures that the end of pretraining leaves for the report: what was hidden and what was rebuilt.
 
 Arrays of `pictures.npz`: `input`, `masked` (NaN where hidden) and, where there is a decoder,
-`rebuilt`, each (n, y, x) in model input; `slice` (k, y, x) with `pca` (k, y, x, 3), the tokens'
-first three principal components as colours, NaN outside the body, and the volumes' `ids` (k,).
+`rebuilt` (its hidden patches by the decoder), each (n, y, x) in model input; `slice` (k, y, x) with
+`pca` (k, y, x, 3), the tokens' first three principal components as colours, NaN outside the body,
+and the volumes' `ids` (k,).
 """
 
 from pathlib import Path
@@ -44,7 +45,8 @@ def _triptychs(run: Run) -> dict[str, NDArray[np.float32]]:
     pictures = {
         "input": images,
         "masked": masked,
-        **({} if rebuilt is None else {"rebuilt": rebuilt}),
+        # Seen patches are not in the loss, so what the decoder says of them means nothing.
+        **({} if rebuilt is None else {"rebuilt": torch.where(masked.isnan(), rebuilt, images)}),
     }
     return {
         name: value[:TRIPTYCHS, 0, z // 2].float().cpu().numpy() for name, value in pictures.items()

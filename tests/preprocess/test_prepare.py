@@ -52,6 +52,28 @@ def centre_of_mass_mm(prepared):
     return (np.array(prepared.meta.affine) @ [*index, 1])[:3]
 
 
+@pytest.mark.parametrize("degrees", [8.0, 25.0])
+def test_an_oblique_scan_is_straightened_where_the_study_asks(degrees):
+    oblique = scan_with_blob(axes=(1, 2, 0), flips=(-1, 1, 1), degrees=degrees)
+    kept = prepare(oblique, "CT", Preprocess(foreground="all"))
+    straight = prepare(oblique, "CT", Preprocess(foreground="all", straighten=True))
+    turned, axes = (np.array(each.meta.affine)[:3, :3] for each in (kept, straight))
+    assert np.abs(turned - np.diag(np.diag(turned))).max() > 0.1
+    assert np.array_equal(axes, np.diag(np.diag(axes)))
+    assert np.allclose(sorted(straight.meta.spacing_mm), sorted(kept.meta.spacing_mm))
+    assert np.allclose(centre_of_mass_mm(straight), BLOB_MM, atol=0.05)
+    assert kept.meta.valid_share == 1 > straight.meta.valid_share  # corners hold nothing
+    bits = straight.data[1] & VALID > 0
+    assert straight.data[0].max() == pytest.approx(2000, abs=40)
+    assert (straight.data[0][~bits] == -1024).all()
+
+
+def test_a_straight_scan_is_not_touched_by_straightening():
+    scan = scan_with_blob()
+    plain, asked = (prepare(scan, "CT", Preprocess(straighten=on)) for on in (False, True))
+    assert np.array_equal(plain.data, asked.data) and plain.meta == asked.meta
+
+
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0), (1.0, 3.0, 1.3)])
 @pytest.mark.parametrize("degrees", [0.0, 11.0])
 def test_a_blob_stays_at_its_millimetre(spacing, degrees):

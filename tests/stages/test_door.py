@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,19 @@ def test_the_same_study_elsewhere_gives_the_same_encoder(whole, tmp_path):
 def test_a_stage_whose_inputs_are_missing_says_which_to_run(study_file):
     said = sentence(door("preprocess", "--config", study_file))
     assert "run the stage inventory first" in said
+
+
+def test_the_curious_learn_why_a_stage_runs(whole, study_file):
+    said = door("inventory", "--config", study_file)
+    assert "runs, for it has not been completed here" not in said.stdout
+    log = study_file.parent / "out/logs/inventory.log"
+    assert "runs, for it has not been completed here" in log.read_text()
+    study_file.write_text(study_file.read_text() + "seed: 1\n")
+    study_file.write_text(study_file.read_text().replace("min_axis_voxels: 8", "min_fov_mm: 60"))
+    said = door("-v", "inventory", "--config", study_file)
+    assert said.returncode == 2, said.stderr
+    assert "runs, for the study's sections that it reads changed" in said.stdout
+    assert re.search(r"^\w{12} rejected: only 52.* mm along its shortest axis", said.stdout, re.M)
 
 
 def test_wrong_words_are_answered(study_file):
