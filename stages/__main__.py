@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 import yaml
+from rich.markup import escape
 
 import cluster
 import stages
@@ -48,10 +49,11 @@ def main(argv: list[str] | None = None) -> int:
             with log_to(log):
                 perform(arguments.command, study, wildcards)
     except UserError as error:
-        say(f"[bold red]{arguments.command}:[/] {error}", error=True)
+        say(f"[bold red]{arguments.command}:[/] {escape(str(error))}", error=True)
         return 2
-    except KeyboardInterrupt:
-        say(f"{arguments.command}: interrupted; run the same command again to go on.", error=True)
+    except KeyboardInterrupt as stop:
+        why = escape(str(stop)) or "interrupted"
+        say(f"{arguments.command}: {why}; run the same command again to go on.", error=True)
         return 3
     except Exception:
         trace = traceback.format_exc()
