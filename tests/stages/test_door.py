@@ -96,6 +96,10 @@ def test_a_stage_whose_inputs_are_missing_says_which_to_run(study_file):
     assert "run the stage inventory first" in said
 
 
+def test_words_in_brackets_are_said_as_they_are():
+    assert "[/nowhere].yaml" in sentence(door("inventory", "--config", "[/nowhere].yaml"))
+
+
 def test_wrong_words_are_answered(study_file):
     assert "task=NAME" in sentence(door("probe", "--config", study_file))
     said = sentence(door("probe", "--config", study_file, "task=sid"))
