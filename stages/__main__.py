@@ -52,8 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         say(f"{arguments.command}: {error}", error=True)
         return 2
-    except KeyboardInterrupt:
-        say(f"{arguments.command}: interrupted; run the same command again to go on.", error=True)
+    except KeyboardInterrupt as stop:
+        why = str(stop) or "interrupted"
+        say(f"{arguments.command}: {why}; run the same command again to go on.", error=True)
         return 3
     except Exception:
         trace = traceback.format_exc()

@@ -5,13 +5,13 @@ by hand when its meaning changes), `inputs` (content hashes of what it reads) an
 gives it what all share: the lock, the completion record, the manifest and the provenance. A stage's
 own record `.done.json` is keyed by the hash of its version, sections and inputs; the two files that
 a rule declares are made from it, for Snakemake deletes the declared outputs of a rule before it
-runs.
+runs. Where several ranks run a stage, the first holds the lock and keeps the records.
 """
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
+from ssl_pipeline.training.world import World
 from stages.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,7 @@ STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
     "finetune": ("task",),
     "report": (),
 }
+ON_RANKS = ("pretrain",)  # the stages that several ranks may run
 DONE, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
 
 
@@ -77,13 +79,18 @@ def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
 
 def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
     """Run a stage, unless it is done already. Raises UserError and whatever the stage raises."""
+    world = _world_of(name)
     module, out = stage(name), study.stage_folder(name, wildcards)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out, name):
+    with _alone(out, name) if world.first else nullcontext():
         found = module.inputs(study, **wildcards)
         config_hash = study.sections_hash(module.READS, wildcards)
         key = sha256_json([module.VERSION, config_hash, found, wildcards])
         done = _completed(out, key)
+        if not world.first:
+            if not done:
+                module.run(study, out, **wildcards)
+            return
         if done:
             say(f"{name}: nothing to do, {done['summary']}")
         else:
@@ -95,6 +102,17 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
         for file, content in ((MANIFEST, done["manifest"]), (PROVENANCE, done["provenance"])):
             if not (out / file).exists() or read_json(out / file) != content:
                 write_json(out / file, content)
+
+
+def _world_of(name: str) -> World:
+    """The ranks that run this stage together. Raises UserError where it runs on one alone."""
+    world = World.from_environment()
+    if world.size > 1 and name not in ON_RANKS:
+        raise UserError(
+            f"WORLD_SIZE is {world.size}, but the stage {name} runs in one process: start it "
+            f"without that variable; only {', '.join(ON_RANKS)} is shared by ranks."
+        )
+    return world
 
 
 def _why(out: Path, config_hash: str, inputs: dict[str, str]) -> str:

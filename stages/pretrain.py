@@ -3,6 +3,8 @@
 The list of volumes is frozen when a run starts: scans that come later wait until the study raises
 `training.cohort`, for a week of GPU time is never restarted by a copied file. Every combination of
 sections has a run folder of its own, so going back to an earlier one finds its weights again.
+
+It is the one stage that several ranks may run; the first of them writes all there is to read.
 """
 
 from pathlib import Path
@@ -12,6 +14,7 @@ from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.training.world import World
 from stages.contract import Made, manifest_hash
 from stages.study import Study
 
@@ -39,7 +42,8 @@ def inputs(study: Study) -> dict[str, str]:
     """
     manifest_hash(study, "preprocess")
     frozen = read_json(_cohort(study))
-    _say_what_waits(frozen, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
+    if World.from_environment().first:
+        _say_what_waits(frozen, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
     return {"cohort": sha256_json(frozen)}
 
 
@@ -51,8 +55,11 @@ def run(study: Study, out: Path) -> Made:
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     frozen = read_json(_cohort(study))
     entries = [entry for entry in catalog.entries if entry.id in frozen]
-    training = _run(study, catalog, entries)
+    world = World.from_environment()
+    training = _run(study, catalog, entries, world)
     encoder = training.train()
+    if not world.first:
+        return Made([], "trained with the first rank, which writes the encoder")
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -60,6 +67,7 @@ def run(study: Study, out: Path) -> Made:
         "volumes": len(entries),
         "subjects": len({e.subject or e.id for e in entries}),
         "modalities": sorted({e.modality for e in entries}),
+        "ranks": world.size,
         **training.compute.to_json(),
     }
     save_bundle(
@@ -89,7 +97,7 @@ def random_encoder(study: Study, seed: int) -> "ViTEncoder":
     return build(study.model, seed)
 
 
-def _run(study: Study, catalog: Catalog, entries: list[Entry]) -> "Run":
+def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> "Run":
     import torch
 
     from ssl_pipeline.store.reader import CropReader
@@ -109,8 +117,15 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry]) -> "Run":
         pairs=study.training.pairs,
         seed=study.seed,
     )
-    intensity = study.views.intensity
-    return Run(run_folder(study), objective, sampler, study.training, intensity, seed=study.seed)
+    return Run(
+        run_folder(study),
+        objective,
+        sampler,
+        study.training,
+        study.views.intensity,
+        seed=study.seed,
+        world=world,
+    )
 
 
 def _cohort(study: Study) -> Path:

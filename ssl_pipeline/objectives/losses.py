@@ -2,12 +2,28 @@
 
 lightly has decoupled contrastive losses too, but none that leaves out negatives of the same
 subject; the test holds ours against lightly's where all subjects differ.
+
+A mean is a sum divided by a count. Where ranks share a batch, `summed` adds both over the ranks
+before they are divided, so that the mean is that of the whole batch.
 """
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import huber_loss, normalize
+
+Summed = Callable[[Tensor], Tensor]
+
+
+def _alone(values: Tensor) -> Tensor:
+    return values
+
+
+def _mean(total: Tensor, count: Tensor, summed: Summed) -> Tensor:
+    total, count = summed(torch.stack([total, count.to(total.dtype)])).unbind()
+    return total / count.clamp(min=1)
 
 
 def masked_huber(
@@ -15,6 +31,7 @@ def masked_huber(
     target: Float[Tensor, "batch patches voxels"],
     weight: Float[Tensor, "batch patches voxels"],
     delta: float = 1.0,
+    summed: Summed = _alone,
 ) -> Float[Tensor, ""]:
     """Weighted mean Huber loss; weight is 0 where a voxel was seen, padded or anonymised.
 
@@ -22,7 +39,7 @@ def masked_huber(
     with Huber for the squared error and raw targets for normalised ones.
     """
     loss = huber_loss(pred, target, reduction="none", delta=delta)
-    return (loss * weight).sum() / weight.sum().clamp(min=1)
+    return _mean((loss * weight).sum(), weight.sum(), summed)
 
 
 def subject_contrast(
@@ -55,6 +72,7 @@ def place_contrast(
     positive: float,
     negative: float,
     temperature: float,
+    summed: Summed = _alone,
 ) -> Float[Tensor, ""]:
     """InfoNCE between the tokens of two views of one scan.
 
@@ -74,4 +92,4 @@ def place_contrast(
     hit = similar.gather(2, match[..., None])
     against = torch.cat([hit, similar.masked_fill(~far, -torch.inf)], dim=2).logsumexp(dim=2)
     each = torch.where(usable, against - hit[..., 0], 0)
-    return each.sum() / usable.sum().clamp(min=1)
+    return _mean(each.sum(), usable.sum(), summed)

@@ -5,6 +5,7 @@ no head and costs nothing.
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,17 @@ class Losses:
 
     total: Float[Tensor, ""]
     parts: dict[str, Tensor]
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """What terms ask of the ranks that share a batch; the gradient stays each rank's own."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the ranks."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows of all ranks, in their order."""
 
 
 class Objective(nn.Module):
@@ -50,18 +62,23 @@ class Objective(nn.Module):
             self.global_head = projection(dim, contrast.dim)
             self.local_head = projection(dim, contrast.dim)
 
-    def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"], share: float) -> Losses:
-        """Losses of augmented `images` of a batch, after `share` of the run."""
+    def forward(
+        self, batch: Batch, images: Float[Tensor, "views 1 z y x"], share: float, ranks: Ranks
+    ) -> Losses:
+        """Losses after `share` of the run, of the whole batch of all ranks.
+
+        `batch` and its augmented `images` are this rank's part of it, and alone carry gradient.
+        """
         tokens = self.encoder.sparse(images, batch.spacing_mm, batch.visible)
         parts: dict[str, Tensor] = {}
         total = tokens.new_zeros((), dtype=torch.float32)
         if self.reconstruction is not None:
-            parts["reconstruction"] = self._rebuild(batch, tokens)
+            parts["reconstruction"] = self._rebuild(batch, tokens, ranks)
             total = total + self.reconstruction.weight * parts["reconstruction"]
         if self.contrast is not None:
             factor = self.ramp.at(share) if self.ramp else 1.0
-            parts["global"] = self._between_subjects(batch, tokens)
-            parts["local"] = self._between_places(batch, tokens)
+            parts["global"] = self._between_subjects(batch, tokens, ranks)
+            parts["local"] = self._between_places(batch, tokens, ranks)
             weighted = (
                 self.contrast.global_weight * parts["global"]
                 + self.contrast.local_weight * parts["local"]
@@ -78,7 +95,7 @@ class Objective(nn.Module):
         decoded: Tensor = self.decoder(tokens, batch.visible, places)
         return decoded
 
-    def _rebuild(self, batch: Batch, tokens: Tensor) -> Tensor:
+    def _rebuild(self, batch: Batch, tokens: Tensor, ranks: Ranks) -> Tensor:
         """Loss of hidden patches; weight 1 inside the body, less outside, 0 for padding."""
         assert self.reconstruction is not None
         patch = self.encoder.patch
@@ -87,17 +104,25 @@ class Objective(nn.Module):
         weight = weight.scatter(1, batch.visible, 0.0)
         voxels = patchify(batch.valid[:, None], patch) * weight[..., None]
         return masked_huber(
-            self._decode(batch, tokens).float(), patchify(batch.clean, patch), voxels
+            self._decode(batch, tokens).float(),
+            patchify(batch.clean, patch),
+            voxels,
+            summed=ranks.sum,
         )
 
-    def _between_subjects(self, batch: Batch, tokens: Tensor) -> Tensor:
+    def _between_subjects(self, batch: Batch, tokens: Tensor, ranks: Ranks) -> Tensor:
         assert self.contrast is not None
         inside = patch_share(batch.foreground, self.encoder.patch).gather(1, batch.visible)
         projected = self.global_head(pool(tokens, (inside >= 0.5).to(tokens.dtype)))
         first, second = projected.chunk(2)
-        return subject_contrast(first, second, batch.subject, self.contrast.temperature)
+        return subject_contrast(
+            ranks.gather(first),
+            ranks.gather(second),
+            ranks.gather(batch.subject),
+            self.contrast.temperature,
+        )
 
-    def _between_places(self, batch: Batch, tokens: Tensor) -> Tensor:
+    def _between_places(self, batch: Batch, tokens: Tensor, ranks: Ranks) -> Tensor:
         assert self.contrast is not None
         first, second = self.local_head(tokens).chunk(2)
         distance = self._distance(batch)
@@ -106,8 +131,8 @@ class Objective(nn.Module):
             "negative": self.contrast.negative_patches,
             "temperature": self.contrast.temperature,
         }
-        there = place_contrast(first, second, distance, **dials)
-        back = place_contrast(second, first, distance.transpose(1, 2), **dials)
+        there = place_contrast(first, second, distance, summed=ranks.sum, **dials)
+        back = place_contrast(second, first, distance.transpose(1, 2), summed=ranks.sum, **dials)
         return (there + back) / 2
 
     def _distance(self, batch: Batch) -> Float[Tensor, "pairs kept kept"]:

@@ -17,13 +17,25 @@ from ssl_pipeline.progress import say
 FORMAT_VERSION = 1
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write the state after `step` steps, and remove all but the newest `keep` checkpoints."""
+def pack(state: dict[str, Any]) -> bytes:
+    """The bytes of a checkpoint."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT_VERSION, "step": step, **state}, buffer)
-    path = folder / f"step-{step:08d}.pt"
-    write_bytes(path, buffer.getvalue())
-    write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path)})
+    torch.save({"format": FORMAT_VERSION, **state}, buffer)
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, Any]:
+    """The state that a checkpoint's bytes hold, on the CPU."""
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def save(folder: Path, state: dict[str, Any], keep: int) -> None:
+    """Write the state after its `step`, and remove all but the newest `keep` checkpoints."""
+    sweep(folder)
+    path = folder / f"step-{state['step']:08d}.pt"
+    write_bytes(path, pack(state))
+    write_json(path.with_suffix(".json"), {"step": state["step"], "sha256": sha256_file(path)})
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
@@ -31,10 +43,9 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
 
 def newest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, on the CPU; None where there is none."""
-    sweep(folder)
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         if _is_whole(path):
-            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = unpack(path.read_bytes())
             if loaded["format"] == FORMAT_VERSION:
                 return loaded
         say(f"Checkpoint {path.name} is damaged or of another version; trying the one before.")

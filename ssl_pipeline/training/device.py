@@ -13,6 +13,7 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.world import World
 
 PAYS = 1.3  # bf16 must be this much faster than fp32 to be worth its rounding
 
@@ -26,14 +27,17 @@ class Compute:
     fused_attention: bool
     threads: int
 
-    def apply(self) -> None:
-        """Set torch's threads and timm's attention kernel for this process."""
+    def apply(self, world: World) -> None:
+        """Set torch's threads, timm's attention kernel and the GPU of this process."""
         import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
 
         from timm.layers.config import set_fused_attn
 
         set_fused_attn(self.fused_attention)
         torch.set_num_threads(self.threads)
+        if self.device != "cpu":
+            # A scheduler may show each rank its own GPU alone, which is then number 0.
+            torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -46,7 +50,7 @@ class Compute:
         return asdict(self)
 
 
-def decide(section: Training) -> Compute:
+def decide(section: Training, world: World) -> Compute:
     """Choose from the dials and, for `auto`, from what this machine shows."""
     cuda = torch.cuda.is_available()
     if section.device == "cuda" and not cuda:
@@ -55,7 +59,7 @@ def decide(section: Training) -> Compute:
             "or install a torch build with CUDA."
         )
     device = "cuda" if cuda and section.device != "cpu" else "cpu"
-    threads = section.threads or len(os.sched_getaffinity(0))
+    threads = section.threads or max(1, len(os.sched_getaffinity(0)) // world.local_size)
     precision = section.precision
     if precision == "auto":
         torch.set_num_threads(threads)

@@ -4,12 +4,16 @@ A run is a function of its config and seed: batches are drawn by counter, the sc
 what cannot be derived (weights, optimizer state) is in the checkpoint. Killed anywhere and run
 again, it ends with the same weights bit for bit on the same CPU. Batches are read ahead by one
 thread: the reader releases the interpreter while it decodes, and nothing has to survive a fork.
+
+Several ranks take a part each of every step's pairs; the first alone writes, and what it has found
+is where all go on.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -19,15 +23,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.objectives.terms import Losses, Objective
-from ssl_pipeline.progress import Bar, progress
+from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import Compute, decide
+from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Metrics, Row
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
+from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
 from ssl_pipeline.views.config import Intensity
 from ssl_pipeline.views.sampler import Batch, Sampler
@@ -51,41 +58,80 @@ class Run:
         intensity: Intensity,
         *,
         seed: int,
+        world: World | None = None,
     ) -> None:
         self.folder, self.sampler, self.training = folder, sampler, training
         self.intensity, self.seed = intensity, seed
+        self.world = world or World()
+        self.ranks, self.part = Ranks(self.world), self.world.part(training.pairs)
         state = checkpoint.newest(folder / "checkpoints")
-        self.compute = Compute(**state["compute"]) if state else decide(training)
-        self.compute.apply()
+        self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
+        self.compute.apply(self.world)
         self.objective = objective.to(self.compute.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
         )
         self.step = 0
         if state:
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
+            self._load(state)
 
     def train(self) -> ViTEncoder:
         """Train to the last step and return the encoder.
 
-        Raises DivergedError where the loss is not finite, and KeyboardInterrupt, with a checkpoint
-        left behind, after the step in which a signal asked to stop.
+        Raises DivergedError where the loss is not finite; KeyboardInterrupt, with a checkpoint left
+        behind, after the step in which a signal asked any rank to stop; LostRankError where
+        another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
-            return self.objective.encoder
-        metrics = Metrics(self.folder, self.step)
-        self.objective.train()
+            return self.objective.encoder  # a run that is complete waits for no other rank
         try:
-            with notice() as stop, progress("Pretraining", total=self.training.steps) as bar:
-                bar.advance("", to=self.step)
-                self._steps(metrics, bar, stop)
-        finally:
-            metrics.close()
+            with self.ranks.joined(self.compute.device):
+                self._go_on_together()
+                self.objective.train()
+                with notice() as stop, self._log() as log:
+                    self._steps(log, stop)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"The GPU's memory is too small for {self.training.pairs // self.world.size} pairs "
+                f"of crops of {list(self.sampler.views.crop_voxels)} voxels: lower training.pairs "
+                "or views.crop_voxels, or share the pairs among more ranks."
+            ) from None
         return self.objective.encoder
 
-    def _steps(self, metrics: Metrics, bar: Bar, stop: Event) -> None:
+    def _go_on_together(self) -> None:
+        """All ranks take the first one's state and decisions, whatever each has found or measured.
+
+        They come as the bytes of a checkpoint and not from its file, which another machine may
+        not see yet.
+        """
+        if self.world.size == 1:
+            return
+        mine = checkpoint.pack(self._state()) if self.world.first else b""
+        content = self.ranks.from_first(mine)
+        if not self.world.first:
+            self._load(checkpoint.unpack(content))
+
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[Row], None]]:
+        """What takes the rows of numbers; only the first rank keeps and shows them."""
+        if not self.world.first:
+            yield lambda row: None
+            return
+        metrics = Metrics(self.folder, self.step)
+        try:
+            with progress("Pretraining", total=self.training.steps) as bar:
+                bar.advance("", to=self.step)
+
+                def log(row: Row) -> None:
+                    metrics.write(row)
+                    shown = f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s"
+                    bar.advance(shown, to=self.step)
+
+                yield log
+        finally:
+            metrics.close()
+
+    def _steps(self, log: Callable[[Row], None], stop: Event) -> None:
         clock, waited, seen = time.perf_counter(), 0.0, 0
         for batch, wait in self._batches():
             losses, norm = self._optimise(batch)
@@ -93,15 +139,12 @@ class Run:
             if self.step % self.training.log_steps == 0 or self.step == self.training.steps:
                 took = time.perf_counter() - clock
                 row = self._row(losses, norm, rate=seen * self.training.pairs / took)
-                metrics.write({**row, "waiting": waited / took})
-                bar.advance(
-                    f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s", to=self.step
-                )
+                log({**row, "waiting": waited / took})
                 clock, waited, seen = time.perf_counter(), 0.0, 0
-            last = self.step == self.training.steps
-            if self.step % self.training.checkpoint_steps == 0 or last or stop.is_set():
+            last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
+            if self.step % self.training.checkpoint_steps == 0 or last or stopping:
                 self._save()
-            if stop.is_set() and not last:
+            if stopping and not last:
                 raise KeyboardInterrupt
 
     def _batches(self) -> Iterator[tuple[Batch, float]]:
@@ -109,13 +152,16 @@ class Run:
         todo = iter(range(self.step, self.training.steps))
         with ThreadPoolExecutor(1) as pool:
             queue: deque[Future[Batch]] = deque()
-            queue.extend(pool.submit(self.sampler.batch, step) for step in islice(todo, AHEAD))
+            queue.extend(pool.submit(self._draw, step) for step in islice(todo, AHEAD))
             while queue:
                 start = time.perf_counter()
                 batch = queue.popleft().result()
                 wait = time.perf_counter() - start
-                queue.extend(pool.submit(self.sampler.batch, step) for step in islice(todo, 1))
+                queue.extend(pool.submit(self._draw, step) for step in islice(todo, 1))
                 yield batch.to(self.compute.device), wait
+
+    def _draw(self, step: int) -> Batch:
+        return self.sampler.batch(step, self.part)
 
     def _optimise(self, batch: Batch) -> tuple[Losses, Tensor]:
         """One optimizer step; the losses and the gradient's norm before clipping."""
@@ -124,9 +170,10 @@ class Run:
             group["lr"] = rate
         images = augment(batch, self.intensity, self.seed)
         with self.compute.autocast():
-            losses = self.objective(batch, images, self.step / self.training.steps)
+            losses = self.objective(batch, images, self.step / self.training.steps, self.ranks)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
+        self.ranks.sum_gradients(self.objective.parameters())
         norm = clip_grad_norm_(self.objective.parameters(), self.training.clip)
         self.optimizer.step()
         return losses, norm
@@ -146,11 +193,23 @@ class Run:
             "pairs_per_s": rate,
         }
 
-    def _save(self) -> None:
-        state: dict[str, Any] = {
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "compute": self.compute.to_json(),
         }
-        kept = self.training.checkpoints_kept
-        checkpoint.save(self.folder / "checkpoints", self.step, state, kept)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.compute = Compute(**state["compute"])
+        self.compute.apply(self.world)
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def _save(self) -> None:
+        """Write a checkpoint, as the first rank alone does; all hold the same state."""
+        if self.world.first:
+            kept = self.training.checkpoints_kept
+            checkpoint.save(self.folder / "checkpoints", self._state(), kept)

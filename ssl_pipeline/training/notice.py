@@ -1,4 +1,6 @@
-"""A notice to stop: Ctrl-C and SIGTERM set a flag that the loop reads between two steps.
+"""A notice to stop: Ctrl-C, SIGTERM and SIGUSR2 set a flag that the loop reads between two steps.
+
+SIGUSR2 is what a cluster sends before the wall time.
 
 Stopping inside a step would leave weights half updated; a resume from them would not be exact.
 """
@@ -8,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 @contextmanager

@@ -115,10 +115,10 @@ class Sampler:
             missing -= len(drawn[-1])
         return np.concatenate(drawn)
 
-    def batch(self, step: int) -> Batch:
-        """All samples of a step, as tensors on the CPU."""
-        subjects = self.subjects(step)
-        numbers = step * self.pairs + np.arange(self.pairs)
+    def batch(self, step: int, part: slice = slice(None)) -> Batch:
+        """The samples of a step, or the part of them that one rank draws, as tensors on the CPU."""
+        subjects = self.subjects(step)[part]
+        numbers = (step * self.pairs + np.arange(self.pairs))[part]
         pairs, spacing = [], []
         for number, subject in zip(numbers, subjects, strict=True):
             rng = generator(self.seed, int(number), "volume")

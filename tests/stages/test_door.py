@@ -112,6 +112,10 @@ def test_the_curious_learn_why_a_stage_runs(whole, study_file):
     assert re.search(r"^\w{12} rejected: only 52.* mm along its shortest axis", said.stdout, re.M)
 
 
+def test_words_in_brackets_are_said_as_they_are():
+    assert "[/nowhere].yaml" in sentence(door("inventory", "--config", "[/nowhere].yaml"))
+
+
 def test_wrong_words_are_answered(study_file):
     assert "task=NAME" in sentence(door("probe", "--config", study_file))
     said = sentence(door("probe", "--config", study_file, "task=sid"))

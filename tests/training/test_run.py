@@ -17,6 +17,7 @@ from ssl_pipeline.training.loop import DivergedError, Run
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
+from ssl_pipeline.training.world import World
 from ssl_pipeline.views.config import Intensity, Views
 from ssl_pipeline.views.sampler import Sampler
 
@@ -170,4 +171,4 @@ def test_what_was_decided_is_kept_on_resume(start, tmp_path):
 
 
 def test_auto_takes_a_precision_that_this_machine_measured():
-    assert decide(Training(device="cpu")).precision in ("fp32", "bf16")
+    assert decide(Training(device="cpu"), World()).precision in ("fp32", "bf16")

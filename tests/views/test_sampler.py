@@ -8,6 +8,7 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
 from ssl_pipeline.views.config import Intensity, Views
 from ssl_pipeline.views.sampler import Sampler
@@ -39,6 +40,19 @@ def test_a_batch_is_the_same_first_or_last_and_in_another_process(sampler, study
         sampler.batch(step)
     assert equal(sampler.batch(5), late.batch(5))
     assert not equal(sampler.batch(5), sampler.batch(6))
+
+
+def test_ranks_draw_the_samples_of_one_rank_in_its_order(sampler):
+    section = Intensity(noise_share=1, blur_share=1)
+    whole, halves = sampler.batch(2), [sampler.batch(2, World(r, 2).part(4)) for r in (0, 1)]
+    assert torch.cat([half.number for half in halves]).tolist() == [8, 9, 10, 11]
+    images = augment(whole, section, 3)
+    for half, pairs in zip(halves, ([0, 1], [2, 3]), strict=True):
+        views = pairs + [pair + 4 for pair in pairs]
+        for name, values in vars(half).items():
+            mine = pairs if name in ("subject", "number") else views
+            assert torch.equal(values, getattr(whole, name)[mine]), name
+        assert torch.equal(augment(half, section, 3), images[views])
 
 
 def test_subjects_of_a_step_differ_while_there_are_enough(sampler):

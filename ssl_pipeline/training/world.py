@@ -1,0 +1,58 @@
+"""How many processes share a training run, and which of them this is; imports no torch.
+
+Read from the variables that torchrun sets and that a cluster's launcher exports, so both start the
+same door. Without them there is one rank, and nothing of this is used.
+"""
+
+import os
+from dataclasses import dataclass
+
+from ssl_pipeline.errors import UserError
+
+NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class World:
+    """A process among those of its run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among the ranks of this machine
+    local_size: int = 1  # ranks that share this process's cores
+    patience_s: float = 600.0  # how long to wait for a rank that does not answer
+
+    @classmethod
+    def from_environment(cls) -> "World":
+        """The world that started this process. Raises UserError where a variable is missing."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        missing = [name for name in NEEDED if not os.environ.get(name)]
+        if missing:
+            raise UserError(
+                f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun, or set "
+                f"{', '.join(NEEDED)} for each rank, or unset WORLD_SIZE for one rank."
+            )
+        return cls(
+            rank=int(os.environ["RANK"]),
+            size=size,
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            patience_s=float(os.environ.get("SSL_PIPELINE_PATIENCE_S", cls.patience_s)),
+        )
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the one that writes."""
+        return self.rank == 0
+
+    def part(self, pairs: int) -> slice:
+        """Which of a step's pairs are this rank's. Raises UserError where they do not divide."""
+        if pairs % self.size:
+            raise UserError(
+                f"training.pairs is {pairs}, which {self.size} ranks cannot share alike: "
+                f"set it to a multiple of {self.size}, or start another number of ranks."
+            )
+        each = pairs // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)

@@ -1,0 +1,248 @@
+"""Several ranks: real processes with gloo are one run, in loss, in weights, in how it stops."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives.config import Ramp
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.loop import Run
+from ssl_pipeline.training.metrics import read
+from ssl_pipeline.training.world import World
+from ssl_pipeline.views.config import Intensity, Views
+from ssl_pipeline.views.sampler import Sampler
+from stages.contract import perform
+from tests.conftest import write_study
+
+OBJECTIVES = (Mae(), Contrastive(), Hybrid(ramp=Ramp(start=0, end=0)))
+RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
+STEPS = 60
+WEIGHTS = "out/pretrain/encoder/encoder.safetensors"
+
+
+def variables(rank, size, port):
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "SSL_PIPELINE_PATIENCE_S": "60",
+    }
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def build(folder, output, objective, steps, world):
+    catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
+    training = Training(
+        steps=steps, pairs=4, precision="fp32", device="cpu", threads=1, log_steps=1
+    )
+    patch = (4, 4, 4)
+    views = Views(crop_voxels=(16, 16, 16))
+    reader = CropReader(output / "preprocess" / "volumes", catalog)
+    sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
+    torch.manual_seed(0)
+    built = objective.build(random_encoder(ViT(patch_voxels=patch), 0))
+    return Run(folder, built, sampler, training, Intensity(), seed=0, world=world)
+
+
+def train(folder, output, objective, steps, world):
+    """Leave the last gradient and the last weights behind."""
+    run = build(folder / f"{objective.name}-{steps}", output, objective, steps, world)
+    run.train()
+    if world.first:
+        weights = {n: p.detach() for n, p in run.objective.named_parameters()}
+        gradient = {n: p.grad for n, p in run.objective.named_parameters()}
+        torch.save((weights, gradient), run.folder / "end.pt")
+
+
+def train_as_rank(folder, output, rank, ports):
+    for (objective, steps), port in zip(RUNS, ports, strict=True):
+        os.environ.update(variables(rank, 2, port))
+        train(folder, output, objective, steps, World.from_environment())
+
+
+@pytest.fixture(scope="module")
+def ends(study, tmp_path_factory):
+    """Folders of the same runs on one rank and on two; each run meets at a port of its own."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    ports, context = [free_port() for _ in RUNS], multiprocessing.get_context("spawn")
+    ranks = [
+        context.Process(target=train_as_rank, args=(two, study.folder, rank, ports))
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    for objective, steps in RUNS:
+        train(one, study.folder, objective, steps, World())
+    for rank in ranks:
+        rank.join()
+        assert rank.exitcode == 0
+    return one, two
+
+
+def flat(tensors):
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
+def test_two_ranks_train_as_one(ends, objective):
+    one, two = (torch.load(folder / f"{objective.name}-1" / "end.pt")[1] for folder in ends)
+    largest = flat(one).abs().max()
+    assert (flat(one) - flat(two)).abs().max() < 3e-6 * largest  # gradients of one step
+
+    logs = (read(folder / f"{objective.name}-6" / "metrics.jsonl") for folder in ends)
+    for mine, theirs in zip(*logs, strict=True):
+        for part in mine.keys() - {"pairs_per_s", "waiting"}:
+            assert theirs[part] == pytest.approx(mine[part], rel=1e-4), part
+
+    # Adam makes a whole step of a gradient that is rounding alone, as that of a key's bias is.
+    one, two = (torch.load(folder / f"{objective.name}-6" / "end.pt")[0] for folder in ends)
+    assert (flat(one) - flat(two)).norm() < 1e-4 * flat(one).norm()
+
+
+@pytest.fixture(scope="module")
+def prepared(study, tmp_path_factory):
+    """Makes copies of a study that lacks nothing but its pretraining."""
+
+    def copy():
+        folder = tmp_path_factory.mktemp("ranks")
+        shutil.copytree(study.folder, folder / "out")
+        file = write_study(folder)
+        text = file.read_text().replace("steps: 6\n", f"steps: {STEPS}\n", 1)
+        text = text.replace("checkpoint_steps: 2", "checkpoint_steps: 10")
+        file.write_text(text.replace("log_steps: 2", "log_steps: 1"))
+        return file
+
+    return copy
+
+
+def start(file):
+    """Two processes of the door, one a rank."""
+    port = free_port()
+    command = [sys.executable, "-m", "stages", "pretrain", "--config", str(file)]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [
+        subprocess.Popen(command, env={**os.environ, **variables(rank, 2, port)}, **pipe)
+        for rank in (0, 1)
+    ]
+
+
+def end(processes):
+    """What each said on standard error, and the exit codes."""
+    said = [process.communicate(timeout=120)[1].strip() for process in processes]
+    return said, [process.returncode for process in processes]
+
+
+def run_whole(file):
+    said, codes = end(start(file))
+    assert codes == [0, 0], said
+
+
+def steps_logged(file):
+    logs = list(file.parent.glob("out/pretrain/runs/*/metrics.jsonl"))
+    return len(read(logs[0])) if logs else 0
+
+
+def wait_for_steps(file, count, processes):
+    while steps_logged(file) < count:
+        assert all(process.poll() is None for process in processes), end(processes)
+        time.sleep(0.01)
+
+
+def test_a_notice_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepared):
+    file = prepared()
+    processes = start(file)
+    wait_for_steps(file, 5, processes)
+    processes[1].send_signal(signal.SIGUSR2)
+    said, codes = end(processes)
+    assert codes == [3, 3] and all("interrupted" in words for words in said), said
+    (folder,) = file.parent.glob("out/pretrain/runs/*/checkpoints")
+    assert checkpoint.newest(folder)["step"] == steps_logged(file) < STEPS
+    run_whole(file)
+    assert steps_logged(file) == STEPS and (file.parent / WEIGHTS).exists()
+    provenance = json.loads((file.parent / "out/pretrain/provenance.json").read_text())
+    assert provenance["trained"]["ranks"] == 2
+
+
+def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
+    file = prepared()
+    processes = start(file)
+    wait_for_steps(file, 5, processes)
+    processes[1].kill()
+    said, codes = end(processes)
+    assert codes == [3, -signal.SIGKILL], said
+    assert "lost another rank" in said[0] and len(said[0].splitlines()) == 1
+
+
+def test_a_complete_run_waits_for_no_other_rank(ends, study):
+    for rank in (0, 1):
+        world = World(rank=rank, size=2)
+        run = build(ends[1] / "mae-6", study.folder, Mae(), 6, world)
+        run.train()
+        assert run.step == 6
+
+
+@pytest.mark.kill
+def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
+    whole, file = prepared(), prepared()
+    run_whole(whole)
+    processes = start(file)
+    wait_for_steps(file, 15, processes)
+    for process in processes:
+        process.kill()
+    end(processes)
+    assert 15 <= steps_logged(file) < STEPS
+    run_whole(file)
+    assert (file.parent / WEIGHTS).read_bytes() == (whole.parent / WEIGHTS).read_bytes()
+    assert steps_logged(file) == STEPS
+
+
+def test_pairs_that_do_not_divide_are_one_sentence(study, tmp_path):
+    with pytest.raises(UserError, match=r"training\.pairs is 4, which 3 ranks cannot share"):
+        build(tmp_path, study.folder, Mae(), 1, World(rank=2, size=3))
+
+
+def test_other_stages_refuse_ranks(study, monkeypatch):
+    for name, value in variables(1, 2, 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="the stage inventory runs in one process"):
+        perform("inventory", study, {})
+
+
+def test_a_missing_variable_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="RANK is not set: start with torchrun"):
+        World.from_environment()
+
+
+def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
+    run = build(tmp_path, study.folder, Mae(), 1, World())
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    run.objective.decoder.register_forward_pre_hook(full)
+    with pytest.raises(UserError, match=r"4 pairs of crops of \[16, 16, 16\] voxels: lower train"):
+        run.train()
