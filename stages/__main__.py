@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 2 the user must change something (one sentence, no traceback); 3 interrupted and
 resumable; 1 a bug (a traceback, and the path of the log). Stages and libraries know nothing of
-them.
+them. A stage runs here, or with `--on` as a job of a cluster that is followed to its end.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import cluster
 import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say
-from stages.contract import STAGES, perform
+from stages import place
+from stages.contract import STAGES
 from stages.study import Study, load
 
 
@@ -41,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
             study = load(arguments.config)
             wildcards = _wildcards(arguments.command, arguments.wildcards, study)
             log = (
-                study.folder
-                / "logs"
-                / ("-".join([arguments.command, *wildcards.values()]) + ".log")
+                study.folder / "logs" / f"{'-'.join([arguments.command, *wildcards.values()])}.log"
             )
             with log_to(log):
-                perform(arguments.command, study, wildcards)
+                return place.run(
+                    arguments.command, study, wildcards, arguments.on, arguments.config
+                )
     except UserError as error:
         say(f"[bold red]{arguments.command}:[/] {error}", error=True)
         return 2
@@ -77,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text, description=help_text)
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
+        )
+        command.add_argument(
+            "--on",
+            default=place.HERE,
+            metavar="WHERE",
+            help="local, a profile with a cluster.yaml such as slurm, or the path of such a file",
         )
         shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
