@@ -139,11 +139,14 @@ def _me() -> str:
 
 def _patiently(question: Callable[[], Answer]) -> Answer:
     """An answer of SLURM, asked for again while its controller is away."""
-    deadline = time.monotonic() + AWAY_S
+    deadline, told = time.monotonic() + AWAY_S, False
     while True:
         try:
             return question()
         except slurm.AwayError as error:
+            if not told:
+                say(f"SLURM does not answer ({error}); waiting for it, jobs run on")
+                told = True
             if time.monotonic() > deadline:
                 raise UserError(
                     f"SLURM has not answered for {AWAY_S // 60} min ({error}): run the same "

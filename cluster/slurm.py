@@ -12,6 +12,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ssl_pipeline.errors import UserError
@@ -42,7 +43,10 @@ class State:
 
 
 def ask(*command: str) -> str:
-    """The answer of a SLURM command. Raises AwayError if the controller is away."""
+    """The answer of a SLURM command. Raises AwayError if the controller is away.
+
+    A job that is not known (any more) is no error: the answer is empty.
+    """
     try:
         done = subprocess.run(command, text=True, capture_output=True, timeout=PATIENCE_S)
     except FileNotFoundError:
@@ -52,6 +56,8 @@ def ask(*command: str) -> str:
         ) from None
     except subprocess.TimeoutExpired:
         raise AwayError(f"{command[0]} took more than {PATIENCE_S} s") from None
+    if done.returncode and "fatal" in done.stderr:
+        raise UserError(f"SLURM's commands do not work here: {' '.join(done.stderr.split())}")
     if done.returncode and "Invalid job id" not in done.stderr:
         raise AwayError(done.stderr.strip())
     return done.stdout
@@ -102,6 +108,34 @@ def _state(name: str, exit_code: str, derived: str) -> State | None:
         return None
     code, signal = (int(part) for part in exit_code.split(":"))
     return State(name, code=code, signal=signal or int(derived.split(":")[1]))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job as `status` shows it."""
+
+    state: str
+    live: bool
+    nodes: str
+    elapsed: str
+
+
+def standings(jobs: list[str]) -> dict[str, Standing]:
+    """How jobs stand, those that SLURM knows; none where there is no SLURM or it is away."""
+    if not jobs:
+        return {}
+    many = ",".join(jobs)
+    found: dict[str, Standing] = {}
+    with suppress(AwayError, UserError):
+        ended = ask("sacct", "-nXP", "-j", many, "-o", "jobid,state,nodelist,elapsed")
+        for job, state, nodes, elapsed in (line.split("|") for line in ended.splitlines()):
+            found[job] = Standing(state.split()[0], False, nodes, elapsed)
+    with suppress(AwayError, UserError):
+        known = ask("squeue", "-h", "--me", "-o", "%A|%T|%N|%M")
+        for job, state, nodes, elapsed in (line.split("|") for line in known.splitlines()):
+            if job in jobs:
+                found[job] = Standing(state, True, nodes, elapsed)
+    return found
 
 
 def queued(name: str) -> list[tuple[str, str]]:

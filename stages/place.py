@@ -48,11 +48,12 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
         return 0
     from cluster.launch import Task, launch
 
+    full_name = "-".join([name, *wildcards.values()])
     words = [name, "--config", str(config), *(f"{k}={v}" for k, v in wildcards.items())]
     code = launch(
         Task(
-            name="-".join([name, *wildcards.values()]),
-            folder=jobs_folder(study, name, wildcards),
+            name=full_name,
+            folder=study.folder / "jobs" / full_name,
             out=study.stage_folder(name, wildcards),
             key=key[:16],
             work=partial(come_in, words),
@@ -63,11 +64,6 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
     if code == 0 and settle(name, study, wildcards, key) is None:
         raise UserError(f"What {name} reads has changed while its job ran: run the command again.")
     return code
-
-
-def jobs_folder(study: Study, name: str, wildcards: dict[str, str]) -> Path:
-    """Where a stage's job is recorded and logs: beside its output, which Snakemake may delete."""
-    return study.folder / "jobs" / "-".join([name, *wildcards.values()])
 
 
 def come_in(words: list[str]) -> int:
