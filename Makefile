@@ -49,6 +49,7 @@ check: setup ## Style, types, arrows, spelling, workflow
 	snakemake --lint
 	for study in workflows/studies/*.yaml; do \
 	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config study=$$study || exit 1; done
+	snakemake -n --quiet --profile slurm
 	python -m stages config --schema | diff - workflows/studies/schema.json
 
 format: setup ## Put code in the project's style

@@ -32,6 +32,7 @@ from cluster.config import Resources
 from cluster.node import INTERRUPTED, Job
 from cluster.outcome import conclude, without_noise
 from cluster.submission import submit
+from ssl_pipeline import fence
 from ssl_pipeline.atomic import read_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import say
@@ -110,6 +111,7 @@ def _attach(task: Task) -> str:
             return job
         say(f"{task.name}: job {job} works on earlier inputs and is told to stop")
         slurm.cancel(job, CHECKPOINT_S)
+    fence.revoke(task.out)
     with _undisturbed():
         stage = Job(task.work, task.out.absolute(), task.resources.requeues)
         job = submit(stage, task.job_name, task.key, task.folder, task.resources)

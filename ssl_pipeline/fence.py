@@ -56,7 +56,10 @@ def is_held() -> bool:
 
 
 def revoke(folder: Path) -> None:
-    """Take the right to write in `folder` from whoever holds its lease."""
+    """Take the right to write in `folder` from whoever holds its lease.
+
+    Also what a new job begins with, for another cluster may count its jobs from 1 again.
+    """
     (folder / LEASE).unlink(missing_ok=True)
 
 
@@ -70,7 +73,7 @@ def _holder(folder: Path) -> tuple[int, int] | None:
 
 
 def _fenced(folder: Path, mine: tuple[int, int], holder: tuple[int, int] | None) -> FencedError:
-    newer = f"attempt {holder[1]} of job {holder[0]}" if holder else "a run by hand"
+    newer = f"attempt {holder[1]} of job {holder[0]}" if holder else "another run"
     return FencedError(
         f"Attempt {mine[1]} of job {mine[0]} was given up and {newer} has taken its place in "
         f"{folder}: this one stops without writing."
