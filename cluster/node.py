@@ -41,8 +41,8 @@ class Job:
         """Run the stage; ends the process with its exit code."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         notice = threading.Event()
-        threading.Thread(target=_listen, args=[notice], daemon=True).start()
         try:
+            threading.Thread(target=_listen, args=[notice], daemon=True).start()
             code = self._run()
         except KeyboardInterrupt:
             code = INTERRUPTED

@@ -28,10 +28,14 @@ def lab():
         subprocess.run([SCRIPTS / "down.sh"], check=True)
 
 
-def by_hand(study, *names):
-    for name in names:
-        command = [sys.executable, "-m", "stages", name, "--config", study]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def by_hand(study, *commands):
+    """Run commands of the door here; what they say."""
+    said = ""
+    for words in commands:
+        command = [sys.executable, "-m", "stages", *words.split(), "--config", study]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        said += done.stdout
+    return said
 
 
 def edit(study, old, new):

@@ -3,7 +3,7 @@
 # the program that the number was written for, with a file of the lab open.
 set -u
 
-LAB="${SSL_SLURM_LAB:-${TMPDIR:-/tmp}/ssl-slurm-$UID}"
+LAB="$(realpath -m "${SSL_SLURM_LAB:-${TMPDIR:-/tmp}/ssl-slurm-$UID}")"
 export SLURM_CONF="$LAB/etc/slurm.conf"
 [ -d "$LAB/run" ] || exit 0
 

@@ -44,6 +44,8 @@ def until(condition, what, seconds=90):
 class Work:
     """A copy of the prepared study in a folder of its own, and its job."""
 
+    stage = "pretrain"
+
     def __init__(self, prepared, folder, **asked):
         shutil.copytree(prepared, folder, dirs_exist_ok=True, copy_function=shutil.copy2)
         self.folder, self.study = folder, folder / "tiny.yaml"
@@ -61,10 +63,11 @@ class Work:
         }
         self.cluster.write_text(json.dumps(content))
 
-    def door(self):
+    def door(self, **environment):
         """A launcher by hand."""
         where = ["--config", self.study, "--on", self.cluster]
-        return self._start([sys.executable, "-m", "stages", "pretrain", *map(str, where)])
+        command = [sys.executable, "-m", "stages", self.stage, *map(str, where)]
+        return self._start(command, **environment)
 
     def snakemake(self):
         """A launcher as users start it."""
@@ -72,20 +75,20 @@ class Work:
         where = ["--profile", "slurm", "--default-resources", f"where={self.cluster}"]
         return self._start(["snakemake", *where, *words])
 
-    def _start(self, command):
-        self.said = self.folder / f"said-{time.monotonic_ns()}.txt"
-        with open(self.said, "w") as file:
+    def _start(self, command, **environment):
+        said = self.folder / f"said-{time.monotonic_ns()}.txt"
+        with open(said, "w") as file:
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True,
-                env={**os.environ, **MISLEADING},
+                env={**os.environ, **MISLEADING, **environment},
             )  # fmt: skip
-        process.said = self.said
+        process.said = said
         return process
 
     @property
     def job(self):
         """Number of the newest job; waits for it."""
-        path = self.folder / "out/jobs/pretrain/job.json"
+        path = self.folder / f"out/jobs/{self.stage}/job.json"
         until(path.exists, "a job is submitted")
         return json.loads(path.read_text())["job"]
 
@@ -96,12 +99,12 @@ class Work:
     @property
     def attempt(self):
         """The attempt that holds the lease."""
-        path = self.folder / "out/pretrain/.lease.json"
+        path = self.folder / f"out/{self.stage}/.lease.json"
         return json.loads(path.read_text())["attempt"] if path.exists() else -1
 
     @property
     def log(self):
-        return (self.folder / f"out/jobs/pretrain/{self.job}/{self.job}_0_log.out").read_text()
+        return (self.folder / f"out/jobs/{self.stage}/{self.job}/{self.job}_0_log.out").read_text()
 
     def rows(self):
         """Steps that are in the metrics log, in the order of the file."""
@@ -137,12 +140,17 @@ class Work:
         return slurm("squeue", "-h", "-j", self.job, "-o", "%T") == "RUNNING"
 
     def jobs(self):
-        """Numbers of all jobs that were ever submitted for this study's pretraining."""
+        """Numbers of all jobs that were ever submitted for this stage of this study."""
         name = slurm("sacct", "-nXP", "-j", self.job, "-o", "jobname")
         return slurm("sacct", "-nXP", "--name", name, "-o", "jobid").split()
 
     def weights(self):
         return (self.folder / WEIGHTS).read_bytes()
+
+
+def children(pid):
+    """The processes that a process has started."""
+    return (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
 
 
 def finished(process, code=0, seconds=240):

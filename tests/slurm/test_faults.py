@@ -8,9 +8,10 @@ from datetime import datetime
 
 import pytest
 
-from tests.slurm.conftest import edit
+from tests.slurm.conftest import by_hand, edit
 from tests.slurm.lab import (
     Work,
+    children,
     end_daemon,
     finished,
     has_been_sent,
@@ -68,6 +69,23 @@ def test_notice_in_the_first_second(work, undisturbed, outcome):
     assert work.attempt == 1
     assert is_as_if_nothing_had_happened(work, undisturbed)
     outcome("notice kept until heard, requeued, equal")
+
+
+def test_notice_with_workers(raw, undisturbed, tmp_path, outcome):
+    """Told to stop while Dask workers preprocess."""
+    work = Work(raw, tmp_path)
+    work.stage = "preprocess"
+    edit(work.study, "dask: {workers: 1}", "dask: {workers: 2}")
+    by_hand(work.study, "inventory")
+    launcher = work.door()
+    task = work.task()
+    until(lambda: len(children(task)) > 1, "workers have started")
+    slurm("scancel", "--signal=USR2", work.job)
+    finished(launcher)
+    assert work.attempt == 1
+    by_hand(work.study, "pretrain")
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("workers do not hear it, requeued, equal")
 
 
 def test_requeue(work, undisturbed, outcome):
@@ -198,6 +216,8 @@ def test_detached(work, undisturbed, outcome):
     kill(first, signal.SIGINT)
     assert f"job {work.job} runs on" in finished(first, code=3)
     assert work.is_running()
+    assert "RUNNING" in by_hand(work.study, "status")
+    assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
     assert "attached to job" in finished(work.door())
     assert len(work.jobs()) == 1
     assert is_as_if_nothing_had_happened(work, undisturbed)
@@ -217,6 +237,19 @@ def test_failing_job(work, undisturbed, outcome):
     finished(work.door())
     assert is_as_if_nothing_had_happened(work, undisturbed)
     outcome("one sentence with state, code, log; repaired, equal")
+
+
+def test_no_accounting(work, outcome):
+    """Job that fails on a cluster without accounting."""
+    sacct = work.folder / "bin" / "sacct"
+    sacct.parent.mkdir()
+    sacct.write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
+    sacct.chmod(0o755)
+    (work.folder / "out/preprocess/catalog.parquet").unlink()
+    launcher = work.door(PATH=f"{sacct.parent}:{os.environ['PATH']}")
+    launcher.wait(120)
+    assert "SLURM says FAILED, exit code 1" in finished(launcher, code=1)
+    outcome("the controller's own memory is asked")
 
 
 def test_out_of_memory(work, undisturbed, outcome):

@@ -6,7 +6,7 @@
 # switch. Preemption is by tier: `high` takes from `main` at once, and from `low` after 10 s of grace.
 set -euo pipefail
 
-LAB="${SSL_SLURM_LAB:-${TMPDIR:-/tmp}/ssl-slurm-$UID}" # short: the sockets below it have 108 bytes for their paths
+LAB="$(realpath -m "${SSL_SLURM_LAB:-${TMPDIR:-/tmp}/ssl-slurm-$UID}")" # short: the sockets below it have 108 bytes for their paths
 NODES="${SSL_SLURM_NODES:-4}"
 CPUS="${SSL_SLURM_CPUS:-4}" # told to SLURM, whatever the machine has
 MEMORY_MB="${SSL_SLURM_MEMORY_MB:-4000}"
