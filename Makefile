@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup demo test test-kill check format schema clean help
+.PHONY: setup demo test test-kill test-slurm slurm-up slurm-down check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -25,10 +25,19 @@ demo: setup ## Real scans to report, on this machine
 	@python -m stages where --config $(STUDY)
 
 test: setup ## All tests but the marked slow groups
-	python -m pytest -m "not kill"
+	python -m pytest -m "not kill and not slurm"
 
 test-kill: setup ## Kill real runs and compare the weights
 	python -m pytest -m kill
+
+test-slurm: setup ## Break a real SLURM on this machine and compare the weights
+	python -m pytest -m slurm -rs tests/slurm
+
+slurm-up: ## Bring a SLURM up on this machine (as root it installs Debian's packages)
+	tests/slurm/up.sh
+
+slurm-down: ## End it and remove its folder
+	tests/slurm/down.sh
 
 check: setup ## Style, types, arrows, spelling, workflow
 	ruff check .
@@ -40,6 +49,7 @@ check: setup ## Style, types, arrows, spelling, workflow
 	snakemake --lint
 	for study in workflows/studies/*.yaml; do \
 	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config study=$$study || exit 1; done
+	snakemake -n --quiet --profile slurm
 	python -m stages config --schema | diff - workflows/studies/schema.json
 
 format: setup ## Put code in the project's style

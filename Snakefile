@@ -1,5 +1,5 @@
 # From raw volumes to an encoder and the evidence of its worth, at a glance.
-# `snakemake --profile local --config study=workflows/studies/demo.yaml`
+# `snakemake --profile local --config study=workflows/studies/demo.yaml`, or `--profile slurm` on a cluster.
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -7,7 +7,7 @@ from stages.workflow import Workflow
 
 min_version("9.0")
 
-flow = Workflow(config)
+flow = Workflow(config, workflow)
 
 
 include: "workflows/rules/data.smk"

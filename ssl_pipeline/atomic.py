@@ -2,7 +2,8 @@
 
 Everything is written under a temporary name beside its place and renamed when it is complete, so a
 process that is killed at any instruction leaves either the old file or the new one. Temporary names
-begin with `.tmp-`; `sweep` removes what a killed process left.
+begin with `.tmp-`; `sweep` removes what a killed process left. An attempt that a newer one has
+fenced off (ssl_pipeline/fence.py) renames nothing.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssl_pipeline import fence
+
 PREFIX = ".tmp-"
 
 
@@ -25,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         yield temporary
+        fence.check()
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 2 the user must change something (one sentence, no traceback); 3 interrupted and
 resumable; 1 a bug (a traceback, and the path of the log). Stages and libraries know nothing of
-them.
+them. A stage runs here, or with `--on` as a job of a cluster that is followed to its end.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import cluster
 import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say, show_details
-from stages.contract import STAGES, perform
+from stages import place, status
+from stages.contract import STAGES
 from stages.study import Study, load
 
 
@@ -26,29 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
-    log: Path | None = None
+    logs: list[Path] = []  # where the command writes, once that is known
     if arguments.verbose:
         show_details()
     try:
         _check_house()
-        if arguments.command == "config":
-            _config(arguments)
-        elif arguments.command == "where":
-            print(load(arguments.config).folder / "report" / "report.html")
-        elif arguments.command == "embed":
-            from stages.embed import embed_folder
-
-            embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
-        else:
-            study = load(arguments.config)
-            wildcards = _wildcards(arguments.command, arguments.wildcards, study)
-            log = (
-                study.folder
-                / "logs"
-                / ("-".join([arguments.command, *wildcards.values()]) + ".log")
-            )
-            with log_to(log):
-                perform(arguments.command, study, wildcards)
+        return _run(arguments, logs)
     except UserError as error:
         say(f"{arguments.command}: {error}", error=True)
         return 2
@@ -59,12 +43,35 @@ def main(argv: list[str] | None = None) -> int:
     except Exception:
         trace = traceback.format_exc()
         print(trace, file=sys.stderr)
-        if log is not None:
+        for log in logs:
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "a") as file:
                 file.write(trace)
             print(f"This is a bug in ssl-pipeline; its log is {log}.", file=sys.stderr)
         return 1
+
+
+def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
+    """Do what a command is for; its exit code where that is no error. Raises anything."""
+    command = arguments.command
+    if command in STAGES:
+        study = load(arguments.config)
+        wildcards = _wildcards(command, arguments.wildcards, study)
+        logs.append(study.folder / "logs" / f"{'-'.join([command, *wildcards.values()])}.log")
+        with log_to(logs[0]):
+            return place.run(command, study, wildcards, arguments.on, arguments.config)
+    if command == "config":
+        _config(arguments)
+    elif command == "where":
+        print(load(arguments.config).folder / "report" / "report.html")
+    elif command == "embed":
+        from stages.embed import embed_folder
+
+        embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
+    elif command == "status":
+        console.print(status.table(load(arguments.config)))
+    elif command == "logs":
+        status.show_log(load(arguments.config), arguments.stage, arguments.follow)
     return 0
 
 
@@ -82,8 +89,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
         )
+        command.add_argument(
+            "--on",
+            default=place.HERE,
+            metavar="WHERE",
+            help="local, a profile with a cluster.yaml such as slurm, or the path of such a file",
+        )
         shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
+    _add_looking(commands)
     config = commands.add_parser("config", help="check a study, show it whole, or print its schema")
     config.add_argument("--config", type=Path, metavar="STUDY", help="YAML file")
     config.add_argument("--show", action="store_true", help="print it with every default")
@@ -98,6 +112,18 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--out", type=Path, default=Path("features.parquet"), help="file to write")
     embed.add_argument("--modality", choices=("CT", "MR"), help="where the files do not say it")
     return parser
+
+
+def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands that look at a study's stages and jobs."""
+    table = commands.add_parser("status", help="show how far every stage is, and its job")
+    logs = commands.add_parser("logs", help="print what a stage says")
+    logs.add_argument("stage", metavar="STAGE", help="as `status` names it, such as pretrain")
+    logs.add_argument("-f", dest="follow", action="store_true", help="go on as it says more")
+    for command in (table, logs):
+        command.add_argument(
+            "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
+        )
 
 
 def _check_house() -> None:

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+from ssl_pipeline import fence
 from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail, say
@@ -36,6 +37,7 @@ STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
 }
 ON_RANKS = ("pretrain",)  # the stages that several ranks may run
 DONE, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
+UNDER_LEASE = ", a job"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
     with _alone(out, name) if world.first else nullcontext():
         found = module.inputs(study, **wildcards)
         config_hash = study.sections_hash(module.READS, wildcards)
-        key = sha256_json([module.VERSION, config_hash, found, wildcards])
+        key = _key(module, config_hash, found, wildcards)
         done = _completed(out, key)
         if not world.first:
             if not done:
@@ -99,9 +101,35 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
             made = module.run(study, out, **wildcards)
             done = _complete(out, key, made, record)
             say(f"{name}: {made.summary} ({done['provenance']['wall_s']:.0f} s)")
-        for file, content in ((MANIFEST, done["manifest"]), (PROVENANCE, done["provenance"])):
-            if not (out / file).exists() or read_json(out / file) != content:
-                write_json(out / file, content)
+        _declare(out, done)
+
+
+def key_of(name: str, study: Study, wildcards: dict[str, str]) -> str:
+    """Hash of all that decides what a stage makes: its version, sections and inputs."""
+    module = stage(name)
+    found = module.inputs(study, **wildcards)
+    return _key(module, study.sections_hash(module.READS, wildcards), found, wildcards)
+
+
+def settle(name: str, study: Study, wildcards: dict[str, str], key: str) -> str | None:
+    """The summary of a stage that is done for this key, with its declared files there; or None."""
+    out = study.stage_folder(name, wildcards)
+    done = _completed(out, key)
+    if done is None:
+        return None
+    _declare(out, done)
+    return str(done["summary"])
+
+
+def _key(module: Stage, config: str, found: dict[str, str], wildcards: dict[str, str]) -> str:
+    return sha256_json([module.VERSION, config, found, wildcards])
+
+
+def _declare(out: Path, done: dict[str, Any]) -> None:
+    """Write the two files that the rule declares, where they are missing or of another time."""
+    for file, content in ((MANIFEST, done["manifest"]), (PROVENANCE, done["provenance"])):
+        if not (out / file).exists() or read_json(out / file) != content:
+            write_json(out / file, content)
 
 
 def _world_of(name: str) -> World:
@@ -156,17 +184,27 @@ def _completed(out: Path, key: str) -> dict[str, Any] | None:
 
 @contextmanager
 def _alone(out: Path, name: str) -> Iterator[None]:
-    """Hold the stage's lock, which any end of the process frees."""
+    """Hold the stage's lock, which any end of the process frees.
+
+    An attempt of a job goes on without it: who holds a lease is alone by its fence, and a process
+    that hangs on a lost node would keep the lock for ever.
+    """
     with open(out / ".lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise UserError(
-                f"The stage {name} already runs in {out} ({lock.read().strip()}): "
-                "wait for it, or end that process."
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        lock.flush()
+            holder = lock.read().strip()
+            if not (fence.is_held() and holder.endswith(UNDER_LEASE)):
+                raise UserError(
+                    f"The stage {name} already runs in {out} ({holder}): "
+                    "wait for it, or end that process."
+                ) from None
+        else:
+            if not fence.is_held():
+                fence.revoke(out)
+            lock.truncate(0)
+            mark = UNDER_LEASE if fence.is_held() else ""
+            lock.write(f"process {os.getpid()} on {os.uname().nodename}{mark}")
+            lock.flush()
         yield

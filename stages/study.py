@@ -5,22 +5,21 @@ mistake in it is told in one sentence: file, key, what it got, and the nearest k
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr
 
 from cluster.local import Dask
 from ssl_pipeline.atomic import sha256_json
-from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.section import Section
+from ssl_pipeline.section_file import read_mapping, validated
 from ssl_pipeline.store.layout import Store
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.views.config import Views
@@ -86,99 +85,17 @@ def _value(node: Any, parts: list[str]) -> Any:
     return _value(node[parts[0]], parts[1:])
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as everybody writes it, but a key given twice is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise UserError(
-                    f"{node.start_mark.name}: {key} is given twice from line {line} on."
-                )
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path) -> Study:
     """Read and check a study. Raises UserError, one sentence for the first mistake."""
     if not path.is_file():
         known = ", ".join(str(p) for p in sorted(Path("workflows/studies").glob("*.yaml")))
         raise UserError(f"There is no study at {path}; here are {known or 'none'}.")
-    try:
-        with open(path) as file:
-            content = yaml.load(file, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no sections: a study begins with `name: ...`.")
+    content = read_mapping(path)
     if content.get("format", FORMAT_VERSION) != FORMAT_VERSION:
         raise UserError(
             f"{path}: format is {content['format']}, this version reads {FORMAT_VERSION}: "
             "use the version of ssl-pipeline that the study was written for."
         )
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_sentence(error, content)}") from None
+    study = validated(Study, content, path)
     study._source_folder = path.parent
     return study
-
-
-def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
-    """The first mistake of a pydantic error, in plain words."""
-    first = error.errors()[0]
-    where = _keys(first["loc"], content)
-    key, kind, given = ".".join(where), first["type"], first["input"]
-    more = len(error.errors()) - 1
-    tail = f" (and {more} more)" if more else ""
-    if kind == "extra_forbidden":
-        return f"{key} is not known: {nearest(where[-1], _siblings(where[:-1]))}{tail}"
-    if kind == "missing":
-        return f"{key} is missing: add it{tail}."
-    if kind == "value_error":
-        return f"{key + ': ' if key else ''}{str(first['ctx']['error']).rstrip('.')}{tail}."
-    shown = "a mapping" if isinstance(given, dict) else repr(given)
-    reason = re.sub(r"^Input should", "it should", first["msg"])
-    return f"{key} is {shown}: {reason}{tail}."
-
-
-def _keys(location: tuple[int | str, ...], content: Any) -> list[str]:
-    """The keys of a location, less the tags of unions, which the file does not show."""
-    keys = []
-    for left, part in zip(reversed(range(len(location))), location, strict=True):
-        listed = isinstance(content, list) and isinstance(part, int) and part < len(content)
-        if listed or (isinstance(content, dict) and part in content):
-            keys.append(str(part))
-            content = content[part]
-        elif not left:
-            keys.append(str(part))
-    return keys
-
-
-def _siblings(where: list[str]) -> list[str]:
-    """The keys that exist beside a wrong one."""
-    schema = Study.model_json_schema()
-    definitions = schema["$defs"]
-    found = [schema]
-    for part in where:
-        found = [deeper for node in found for deeper in _resolve(_child(node, part), definitions)]
-    return sorted({key for node in found for key in node.get("properties", {})})
-
-
-def _child(node: dict[str, Any], part: str) -> dict[str, Any]:
-    if part in node.get("properties", {}):
-        return dict(node["properties"][part])
-    members = (node.get("items"), node.get("additionalProperties"))
-    patterned = node.get("patternProperties", {}).values()
-    return next((dict(m) for m in (*members, *patterned) if isinstance(m, dict)), {})
-
-
-def _resolve(node: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    """A schema's node with references followed and unions opened."""
-    if "$ref" in node:
-        return _resolve(definitions[node["$ref"].rsplit("/", 1)[1]], definitions)
-    members = node.get("anyOf") or node.get("oneOf")
-    if members:
-        return [found for member in members for found in _resolve(member, definitions)]
-    return [node]

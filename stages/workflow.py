@@ -11,18 +11,24 @@ from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
+from cluster.config import Stages
 from ssl_pipeline.errors import UserError
 from stages.contract import MANIFEST, PROVENANCE, STAGES, stage
 from stages.inventory import listing
+from stages.place import HERE, cluster_at
 from stages.study import load
 
 DEMO = "workflows/studies/demo.yaml"
 
 
 class Workflow:
-    """A study, seen from the Snakefile. `config` is Snakemake's; it names the study alone."""
+    """A study, seen from the Snakefile. `config` is Snakemake's; it names the study alone.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    `workflow` is Snakemake's too: the profile's `default-resources` say where heavy stages run.
+    They survive --config and --configfile, which replace what a profile has under `config`.
+    """
+
+    def __init__(self, config: Mapping[str, Any], workflow: Any) -> None:
         others = sorted(set(config) - {"study"})
         if others:
             raise WorkflowError(
@@ -30,8 +36,12 @@ class Workflow:
                 f"and choose it with --config study={DEMO}."
             )
         self.path = Path(config.get("study", DEMO))
+        self.cores = workflow.cores
+        chosen = (workflow.resource_settings.default_resources or {}).get("where")
+        self.where = str(chosen.raw).strip("'\"") if chosen else HERE
         try:
             self.study = load(self.path)
+            self.cluster = cluster_at(self.where)
         except UserError as error:
             raise WorkflowError(str(error)) from None
         self.folder = self.study.folder
@@ -78,7 +88,12 @@ class Workflow:
     def command(self, name: str) -> str:
         """The command that runs a stage, the same as by hand."""
         words = "".join(f" {key}={{wildcards.{key}}}" for key in STAGES[name])
-        return f"python -m stages {name} --config {self.path}{words}"
+        on = " --on {resources.where}" if name in Stages.model_fields else ""
+        return f"python -m stages {name} --config {self.path}{on}{words}"
+
+    def threads(self, name: str) -> int:
+        """All cores for a stage that works here, one for a launcher that waits for its job."""
+        return 1 if self.cluster and self.cluster.resources(name) else int(self.cores)
 
     def _pattern(self, name: str) -> Path:
         marks = [f"{{{key}}}" for key in STAGES[name]]

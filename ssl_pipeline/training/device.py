@@ -59,7 +59,7 @@ def decide(section: Training, world: World) -> Compute:
             "or install a torch build with CUDA."
         )
     device = "cuda" if cuda and section.device != "cpu" else "cpu"
-    threads = section.threads or max(1, len(os.sched_getaffinity(0)) // world.local_size)
+    threads = section.threads or _threads(world)
     precision = section.precision
     if precision == "auto":
         torch.set_num_threads(threads)
@@ -67,6 +67,12 @@ def decide(section: Training, world: World) -> Compute:
     # On CPU the fused attention kernel is slow in bf16: plain matrix products are twice as fast.
     fused = device != "cpu" or precision == "fp32"
     return Compute(device, precision, fused, threads)
+
+
+def _threads(world: World) -> int:
+    """What a launcher says that this rank may use, else its share of the cores."""
+    told = int(os.environ.get("OMP_NUM_THREADS", 0))
+    return told or max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
 
 def _gain_of_bf16(device: str) -> float:

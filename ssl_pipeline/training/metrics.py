@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ssl_pipeline import fence
 from ssl_pipeline.atomic import write_text
 
 Row = dict[str, float | int]  # a step and its numbers
@@ -29,7 +30,8 @@ class Metrics:
             self._to_events(row)
 
     def write(self, row: Row) -> None:
-        """Log one row; it must have a `step`."""
+        """Log one row; it must have a `step`. FencedError where a newer attempt writes here."""
+        fence.check()
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
         self._to_events(row)

@@ -152,7 +152,29 @@ def test_a_wrong_study_or_override_is_one_sentence(study_file):
     assert "--config training=... is not taken here" in said
 
 
-def test_the_literal_command_works_from_the_root(study_file):
-    command = ["snakemake", "-n", "--profile", "local", "--config", f"study={study_file}"]
+@pytest.mark.parametrize(
+    "words", [["--profile", "local"], ["--profile", "slurm"], ["--cores", "1"]]
+)
+def test_the_literal_command_works_from_the_root(study_file, words):
+    command = ["snakemake", "-n", *words, "--config", f"study={study_file}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_profile_says_where_stages_run_whatever_chooses_the_study(study_file):
+    said = snakemake(study_file, "-n", "-p", "--profile", "slurm")
+    assert f"pretrain --config {study_file} --on slurm" in said
+    assert f"inventory --config {study_file}\n" in said
+    assert "threads: " not in said, "a launcher that waits takes one core"
+    assert "--on local" in snakemake(study_file, "-n", "-p")
+
+
+def test_another_place_reruns_nothing(finished):
+    assert planned(finished, "--profile", "slurm") == set()
+
+
+def test_a_mistake_in_the_cluster_file_is_one_sentence(study_file):
+    cluster = study_file.with_name("cluster.yaml")
+    cluster.write_text("stages: {pretrain: {gpu: 1}}")
+    said = snakemake(study_file, "-n", "--default-resources", f"where={cluster}", code=1)
+    assert "stages.pretrain.gpu is not known: did you mean gpus?" in said

@@ -39,7 +39,9 @@ rule preprocess:
         flow.log("preprocess"),
     conda:
         "../envs/pipeline.yaml"
-    threads: workflow.cores
+    threads: flow.threads("preprocess")
+    resources:
+        where=flow.where,
     params:
         reads=flow.reads("preprocess"),
     shell:

@@ -11,7 +11,9 @@ rule probe:
         flow.log("probe"),
     conda:
         "../envs/pipeline.yaml"
-    threads: workflow.cores
+    threads: flow.threads("probe")
+    resources:
+        where=flow.where,
     params:
         reads=flow.reads("probe"),
     shell:
@@ -28,7 +30,9 @@ rule finetune:
         flow.log("finetune"),
     conda:
         "../envs/pipeline.yaml"
-    threads: workflow.cores
+    threads: flow.threads("finetune")
+    resources:
+        where=flow.where,
     params:
         reads=flow.reads("finetune"),
     shell:

@@ -10,7 +10,9 @@ rule pretrain:
         flow.log("pretrain"),
     conda:
         "../envs/pipeline.yaml"
-    threads: workflow.cores
+    threads: flow.threads("pretrain")
+    resources:
+        where=flow.where,
     params:
         reads=flow.reads("pretrain"),
     shell:

@@ -1,0 +1,128 @@
+"""What a site says of its cluster: one file, `workflows/profiles/slurm/cluster.yaml`, and no other.
+
+The stages that it names run as SLURM jobs, with what they ask for over the `defaults`; all others
+run where Snakemake is. Whatever can be seen to be wrong is refused when the file is read, before
+anything is submitted: a job that waited a night in the queue is a bad place to learn of a typo.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ssl_pipeline.section import Section
+from ssl_pipeline.section_file import read_mapping, validated
+
+OURS = {  # sbatch parameters that have a field here, or that the launcher sets itself
+    "partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint",
+    "time": "time_min", "signal": "notice_s", "nodes": "nodes", "ntasks": "tasks_per_node",
+    "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus",
+    "mem": "mem_gb", "requeue": "requeues", "job-name": "", "comment": "", "dependency": "",
+    "output": "", "error": "", "open-mode": "", "array": "", "no-requeue": "", "export": "",
+}  # fmt: skip
+
+
+class Resources(Section):
+    """What one stage asks of SLURM."""
+
+    partition: str = Field("", description="partition; empty takes the cluster's own default")
+    account: str = Field("", description="account that pays; empty takes your default")
+    qos: str = Field("", description="quality of service; empty takes your default")
+    constraint: str = Field("", description="features that a node must have, such as a100&nvme")
+    time_min: int = Field(60, gt=0, description="time limit of one attempt in minutes")
+    notice_s: int = Field(
+        120, ge=10, description="seconds before the limit at which the stage writes its checkpoint"
+    )
+    requeues: int = Field(
+        100, ge=0, description="how often a job that was told to stop goes back to the queue"
+    )
+    nodes: int = Field(1, ge=1, description="nodes")
+    tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
+    cpus: int = Field(1, ge=1, description="CPUs of one task")
+    gpus: int = Field(0, ge=0, description="GPUs of one node")
+    mem_gb: float = Field(8.0, gt=0, description="memory of one node in GB")
+    setup: tuple[str, ...] = Field(
+        (), description="lines of shell that run on the node first, such as `module load cuda`"
+    )
+    sbatch: dict[str, str | int | bool] = Field(
+        {}, description="further parameters of sbatch, such as {mail-type: END}"
+    )
+
+    @field_validator("sbatch")
+    @classmethod
+    def _not_ours(cls, given: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name in given:
+            field = OURS.get(name.lstrip("-").replace("_", "-"))
+            if field is not None:
+                instead = f"use {field}" if field else "the launcher sets it itself"
+                raise ValueError(f"{name} is not taken here: {instead}")
+        return {name.lstrip("-").replace("_", "-"): value for name, value in given.items()}
+
+    @model_validator(mode="after")
+    def _notice_fits(self) -> "Resources":
+        if self.notice_s >= self.time_min * 60:
+            raise ValueError(
+                f"notice_s is {self.notice_s}, and the time limit is only {self.time_min} min: "
+                "give a longer time_min or a shorter notice"
+            )
+        return self
+
+    @property
+    def tasks(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.tasks_per_node
+
+
+class Stages(Section):
+    """The stages that run as jobs: those that are named."""
+
+    preprocess: Resources | None = Field(None, description="stores volumes: CPUs, and no GPU")
+    pretrain: Resources | None = Field(None, description="trains the encoder: the GPUs")
+    probe: Resources | None = Field(None, description="judges frozen features: one GPU helps")
+    finetune: Resources | None = Field(None, description="judges fine-tuned encoders: one GPU")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_asked_for(cls, content: Any) -> Any:
+        """`probe:` with nothing behind it asks for the defaults."""
+        if not isinstance(content, dict):
+            return content
+        return {name: {} if asked is None else asked for name, asked in content.items()}
+
+
+class Cluster(Section):
+    """A cluster file."""
+
+    on_interrupt: Literal["cancel", "detach"] = Field(
+        "cancel",
+        description="Ctrl-C has the jobs of this run write a checkpoint and ends them, or "
+        "leaves them to run on",
+    )
+    defaults: Resources = Field(Resources(), description="what every stage asks for")
+    stages: Stages = Field(Stages(), description="what a stage asks for beyond that")
+
+    @model_validator(mode="after")
+    def _each_stage_can_run(self) -> "Cluster":
+        for name in Stages.model_fields:
+            asked = self.resources(name)
+            if asked and asked.tasks > 1 and name != "pretrain":
+                raise ValueError(
+                    f"{name} asks for {asked.tasks} tasks (nodes x tasks_per_node): only "
+                    "pretrain runs as several, give it 1 and more cpus"
+                )
+        return self
+
+    def resources(self, stage: str) -> Resources | None:
+        """What a stage asks for; None where it runs without a job."""
+        asked: Resources | None = getattr(self.stages, stage, None)
+        if asked is None:
+            return None
+        both = (self.defaults, asked)
+        return Resources(
+            **{k: v for part in both for k, v in part.model_dump(exclude_unset=True).items()}
+        )
+
+
+def load(path: Path) -> Cluster:
+    """Read and check a cluster file. Raises UserError, one sentence for the first mistake."""
+    return validated(Cluster, read_mapping(path), path)

@@ -1,0 +1,208 @@
+"""Submit a stage once, attach to it always: one job a stage, whoever asks for it and how often.
+
+A job is known by a name made from the stage's output folder and, in its comment, by the hash of its
+inputs and sections. Whoever wants the stage done looks into SLURM's queue first: a job of that name
+and hash is followed, whether this process submitted it, one that was killed, or one beside it; a
+job for earlier inputs is told to stop; only then one is submitted. The look and the submission
+happen under a file lock, and where a file system has no locks, `--dependency=singleton` still keeps
+two jobs of one name from running at once. The record beside the output is for people, `status` and
+`logs`: with it lost, the job is still found. Whether a finished job answers for the present inputs
+is asked of the stage's own completion record, never of SLURM.
+
+The rule does not go through Snakemake's own SLURM executor. Measured: with it, Snakemake killed and
+started again submits a second job beside the first one for the same output, and both run to the
+end, for its jobs are named by a number that changes with each run. So the rule runs on the login
+node and waits; a killed rule loses nothing.
+"""
+
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster import slurm
+from cluster.config import Resources
+from cluster.node import INTERRUPTED, Job
+from cluster.outcome import conclude, without_noise
+from cluster.submission import submit
+from ssl_pipeline import fence
+from ssl_pipeline.atomic import read_json, write_json
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.progress import say
+
+RECORD = "job.json"
+AWAY_S = 1800  # how long a controller may be away before a launcher gives up; jobs run on
+CHECKPOINT_S = 120  # how long a cancelled job may take to write its checkpoint
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage to run as a job."""
+
+    name: str  # for people, such as probe-organ
+    folder: Path  # record, lock, scripts and logs; beside the output, not in it
+    out: Path  # the folder that the stage writes to
+    key: str  # hash of its inputs and sections
+    work: Callable[[], int]  # the stage, picklable; returns the door's exit code
+    resources: Resources
+    detach: bool = False  # whether the job runs on after Ctrl-C
+
+    @property
+    def job_name(self) -> str:
+        """The same for the same output, and for no other."""
+        mark = hashlib.sha256(str(self.out.absolute()).encode()).hexdigest()[:10]
+        return f"{self.name}-{mark}"
+
+
+def launch(task: Task) -> int:
+    """Have the stage done by one job and follow it to its end; the exit code of the door.
+
+    Raises UserError where SLURM refuses the job or cannot be reached.
+    """
+    slurm.drop_outer_variables()
+    try:
+        with _deciding(task.folder):
+            job = _patiently(lambda: _attach(task))
+        state = _follow(task, job)
+    except KeyboardInterrupt:
+        _leave(task)
+        return INTERRUPTED
+    return conclude(task.name, job, state, log_path(task.folder, job), task.resources)
+
+
+def log_path(folder: Path, job: str) -> Path:
+    """Where a job writes what it says."""
+    return folder / job / f"{job}_0_log.out"
+
+
+def record(folder: Path) -> dict[str, Any] | None:
+    """The newest job of a stage: its number, the hash of its inputs, who submitted it and when."""
+    path = folder / RECORD
+    found: dict[str, Any] | None = read_json(path) if path.exists() else None
+    return found
+
+
+@contextmanager
+def _deciding(folder: Path) -> Iterator[None]:
+    """Only one launcher decides at a time; any end of it frees the lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _attach(task: Task) -> str:
+    """The one job of this stage: one in the queue, or a new one. Raises AwayError."""
+    for job, key in slurm.queued(task.job_name):
+        if key == task.key:
+            say(f"{task.name}: attached to job {job}, its log is {log_path(task.folder, job)}")
+            known = record(task.folder)
+            if known is None or known["job"] != job:
+                _write_record(task, job, "another")
+            return job
+        say(f"{task.name}: job {job} works on earlier inputs and is told to stop")
+        slurm.cancel(job, CHECKPOINT_S)
+    fence.revoke(task.out)
+    with _undisturbed():
+        stage = Job(task.work, task.out.absolute(), task.resources.requeues)
+        job = submit(stage, task.job_name, task.key, task.folder, task.resources)
+        _write_record(task, job, _me())
+        say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
+    return job
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C, which sbatch would get as well, waits until the job's number is written down."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _write_record(task: Task, job: str, launcher: str) -> None:
+    known = {"job": job, "key": task.key, "launcher": launcher, "submitted": int(time.time())}
+    write_json(task.folder / RECORD, known)
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _patiently(question: Callable[[], Answer]) -> Answer:
+    """An answer of SLURM, asked for again while its controller is away."""
+    deadline, told = time.monotonic() + AWAY_S, False
+    while True:
+        try:
+            return question()
+        except slurm.AwayError as error:
+            if not told:
+                say(f"SLURM does not answer ({error}); waiting for it, jobs run on")
+                told = True
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"SLURM has not answered for {AWAY_S // 60} min ({error}): run the same "
+                    "command again when it does; jobs run on meanwhile."
+                ) from None
+            time.sleep(2)
+
+
+def _follow(task: Task, job: str) -> slurm.State:
+    """Print the job's log and what becomes of it, until it has ended."""
+    log, said, position = log_path(task.folder, job), "", 0
+    began = asked = time.monotonic()
+    state = _patiently(lambda: slurm.look(job))
+    while state.live:
+        news = state.name + (f" ({state.where})" if state.where else "")
+        if news != said:
+            say(f"{task.name}: job {job} is {news}")
+            said = news
+        time.sleep(0.5)
+        position = _print_more(log, position)
+        now = time.monotonic()
+        if now - asked > min(30, 1 + (now - began) / 60):  # a queue is not to be asked every second
+            asked = now
+            state = _patiently(lambda: slurm.look(job))
+    _print_more(log, position)
+    return state
+
+
+def _print_more(log: Path, position: int) -> int:
+    """Print what a log holds beyond a position, whole lines alone; the new position."""
+    if not log.exists():
+        return position
+    with open(log, "rb") as file:
+        file.seek(position)
+        new, _, rest = file.read().rpartition(b"\n")
+        for line in without_noise(new.decode(errors="replace").splitlines()):
+            print(line, flush=True)
+        return file.tell() - len(rest)
+
+
+def _leave(task: Task) -> None:
+    """After Ctrl-C: end the job that this process submitted, or say how it can be ended."""
+    known = record(task.folder)
+    if known is None or known["key"] != task.key:
+        return
+    job = known["job"]
+    if known["launcher"] != _me() or task.detach:
+        say(
+            f"{task.name}: job {job} runs on; the same command attaches to it again, and "
+            f"`scancel {job}` ends it."
+        )
+        return
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    say(f"{task.name}: job {job} is told to write its checkpoint, then cancelled")
+    slurm.cancel(job, CHECKPOINT_S)
+    say(f"{task.name}: job {job} has ended; run the same command again to go on.")

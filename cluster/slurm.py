@@ -1,0 +1,175 @@
+"""What SLURM says of a job: squeue is asked first, then accounting, and nobody else.
+
+submitit's own `job.state` is cached (a job that NODE_FAIL sent back to the queue stays NODE_FAIL
+for ever), and accounting tells of PREEMPTED or NODE_FAIL for seconds while the job already waits to
+run again. So a job lives as long as squeue knows it, and only then does sacct, or the controller's
+own memory where there is no accounting, say how it ended. A controller that is away answers
+nothing, and that is no end either: jobs run on without it.
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ssl_pipeline.errors import UserError
+
+PATIENCE_S = 60  # how long an answer of SLURM, or its accounting, may take
+AWAY = re.compile(
+    r"unable to contact|socket timed out|connection (refused|timed out)|communication|"
+    r"zero bytes|unexpected message|not responding|temporarily",
+    re.IGNORECASE,
+)
+KEPT = {"SLURM_CONF"}
+RANKS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
+
+
+class AwayError(Exception):
+    """The controller does not answer; jobs run on without it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How a job stands: `name` is SLURM's word; `code` and `signal` are how it ended."""
+
+    name: str
+    live: bool = False
+    where: str = ""  # its nodes, or the reason why it waits
+    code: int = 0
+    signal: int = 0
+
+
+def ask(*command: str) -> str:
+    """The answer of a SLURM command. Raises AwayError if the controller is away.
+
+    A job that is not known (any more) is no error: the answer is empty.
+    """
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, timeout=PATIENCE_S)
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no {command[0]} here: run this where SLURM's commands are, such as a login "
+            "node, or use --profile local."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise AwayError(f"{command[0]} took more than {PATIENCE_S} s") from None
+    if done.returncode and "fatal" in done.stderr:
+        raise UserError(f"SLURM's commands do not work here: {' '.join(done.stderr.split())}")
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise AwayError(done.stderr.strip())
+    return done.stdout
+
+
+def look(job: str) -> State:
+    """How a job stands now. Raises AwayError if nobody can say."""
+    queued = ask("squeue", "-h", "-j", job, "-o", "%T|%R").strip()
+    if queued:
+        name, where = queued.split("|", 1)
+        return State(name, live=True, where="" if "None" in where else where.strip("()"))
+    return ended(job)
+
+
+def ended(job: str) -> State:
+    """How a job that left the queue ended. Raises AwayError if nobody can say (yet)."""
+    try:
+        found = parse_sacct(ask("sacct", "-nXP", "-j", job, "-o", "state,exitcode,derivedexitcode"))
+    except (AwayError, UserError):  # a cluster without accounting
+        found = None
+    found = found or parse_scontrol(ask("scontrol", "-o", "show", "job", job))
+    if found is None:
+        raise AwayError(f"neither accounting nor the controller knows job {job}")
+    return found
+
+
+def parse_sacct(answer: str) -> State | None:
+    """From `State|ExitCode|DerivedExitCode`, such as `CANCELLED by 0|0:15|0:0`; None if not ended.
+
+    >>> parse_sacct("FAILED|9:0|0:9")
+    State(name='FAILED', live=False, where='', code=9, signal=9)
+    """
+    words = answer.split("\n")[0].split("|")
+    return _state(*words) if len(words) == 3 else None
+
+
+def parse_scontrol(answer: str) -> State | None:
+    """From the line of `scontrol -o show job`; None if the job has not ended."""
+    found = dict(word.split("=", 1) for word in answer.split() if "=" in word)
+    if "JobState" not in found:
+        return None
+    return _state(found["JobState"], found["ExitCode"], found.get("DerivedExitCode", "0:0"))
+
+
+def _state(name: str, exit_code: str, derived: str) -> State | None:
+    name = name.split()[0]
+    if name in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "CONFIGURING", "SUSPENDED"):
+        return None
+    code, signal = (int(part) for part in exit_code.split(":"))
+    return State(name, code=code, signal=signal or int(derived.split(":")[1]))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job as `status` shows it."""
+
+    state: str
+    live: bool
+    nodes: str
+    elapsed: str
+
+
+def standings(jobs: list[str]) -> dict[str, Standing]:
+    """How jobs stand, those that SLURM knows; none where there is no SLURM or it is away."""
+    if not jobs:
+        return {}
+    many = ",".join(jobs)
+    found: dict[str, Standing] = {}
+    with suppress(AwayError, UserError):
+        ended = ask("sacct", "-nXP", "-j", many, "-o", "jobid,state,nodelist,elapsed")
+        for job, state, nodes, elapsed in (line.split("|") for line in ended.splitlines()):
+            found[job] = Standing(state.split()[0], False, nodes, elapsed)
+    with suppress(AwayError, UserError):
+        known = ask("squeue", "-h", "--me", "-o", "%A|%T|%N|%M")
+        for job, state, nodes, elapsed in (line.split("|") for line in known.splitlines()):
+            if job in jobs:
+                found[job] = Standing(state, True, nodes, elapsed)
+    return found
+
+
+def queued(name: str) -> list[tuple[str, str]]:
+    """Own jobs of this name that have not ended, as (job, comment). Raises AwayError."""
+    answer = ask("squeue", "-h", "--me", "--name", name, "-o", "%A|%k")
+    return [(job, note) for job, note in (line.split("|", 1) for line in answer.splitlines())]
+
+
+def cancel(job: str, patience_s: float) -> None:
+    """Tell a job to write its checkpoint and end; after some patience, or if it waits, end it."""
+    deadline = time.monotonic() + patience_s
+    try:
+        if look(job).name == "RUNNING":
+            ask("scancel", "--quiet", "--signal=TERM", job)
+            while look(job).live and time.monotonic() < deadline:
+                time.sleep(0.5)
+        ask("scancel", "--quiet", job)
+    except AwayError as error:
+        raise UserError(
+            f"Job {job} could not be cancelled ({error}): `scancel {job}` later."
+        ) from None
+
+
+def clean(names: Iterable[str]) -> list[str]:
+    """The variables that a submission must not inherit.
+
+    SBATCH_* of a user's shell beats what a script says, SLURM_* of an outer job leaks into the new
+    one's steps, and the ranks of an outer launcher would make one process wait for others.
+    """
+    ours = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
+    return [n for n in names if (n.startswith(ours) and n not in KEPT) or n in RANKS]
+
+
+def drop_outer_variables() -> None:
+    """Forget, in this process, what `clean` names."""
+    for name in clean(list(os.environ)):
+        del os.environ[name]

@@ -1,0 +1,67 @@
+"""submitit writes the script of a job and submits it; what runs on the node is cluster/node.py.
+
+submitit is used for its script, its pickles and its logs, and for nothing after that: what ended a
+job is asked of SLURM (cluster/slurm.py), and requeuing is the node's own. Its habit of `--wckey`,
+which some clusters refuse, is off. A singleton waits for every job of its name, so that one output
+has one writer.
+"""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from cluster.config import Resources
+from cluster.node import Job
+from cluster.slurm import AWAY, AwayError
+from ssl_pipeline.errors import UserError
+
+
+def submit(job: Job, name: str, comment: str, folder: Path, asked: Resources) -> str:
+    """Submit a job; its number. Raises UserError if SLURM refuses it, AwayError if it is away."""
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    try:
+        executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python())
+        executor.update_parameters(**_parameters(name, comment, asked))
+        return str(executor.submit(job).job_id)
+    except FailedJobError as error:
+        reason = " ".join(re.sub(r"sbatch: (error: )?", "", str(error)).split())
+        if AWAY.search(reason):
+            raise AwayError(reason) from None
+        raise UserError(
+            f"SLURM refuses the job {name}: {reason}: change the cluster file."
+        ) from None
+    except RuntimeError as error:  # no srun here
+        raise UserError(f"{error} Run this where SLURM's commands are.") from None
+
+
+def _python() -> str:
+    """The interpreter of a job; a notice that comes before it listens waits for it."""
+    return f"env --block-signal=USR2 {shlex.quote(sys.executable)}"
+
+
+def _parameters(name: str, comment: str, asked: Resources) -> dict[str, object]:
+    threads = f"export OMP_NUM_THREADS={asked.cpus}"
+    given: dict[str, object] = {
+        "job_name": name,
+        "comment": comment,
+        "partition": asked.partition or None,
+        "account": asked.account or None,
+        "qos": asked.qos or None,
+        "constraint": asked.constraint or None,
+        "time": asked.time_min,
+        "signal_delay_s": asked.notice_s,
+        "nodes": asked.nodes,
+        "ntasks_per_node": asked.tasks_per_node,
+        "cpus_per_task": asked.cpus,
+        "gpus_per_node": asked.gpus or None,
+        "mem": f"{round(asked.mem_gb * 1024)}M",
+        "setup": [threads, *asked.setup],
+        "dependency": "singleton",
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True, **asked.sbatch},
+    }
+    return given

@@ -1,0 +1,80 @@
+"""A fence between attempts: of all that ever began to write in a folder, only the newest may go on.
+
+A scheduler that loses sight of a node starts its job again elsewhere, while the old processes may
+still run behind a broken switch or wake from a hung disk. So an attempt takes a lease, a small file
+in the folder that it writes to, and everything that renames or appends looks whether the lease is
+still its own. A file lock cannot do this: whoever hangs keeps it. What is held stands in an
+environment variable, so that worker processes are fenced too; where none is held, as in every run
+by hand, a look costs nothing. Between the look and the rename lie microseconds that stay unfenced.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+
+LEASE = ".lease.json"
+HELD = "SSL_PIPELINE_LEASE"
+
+
+class FencedError(UserError):
+    """A newer attempt writes here now."""
+
+
+def take(folder: Path, job: int, attempt: int) -> None:
+    """Let this process and its children write in `folder`, and nobody who took its lease before.
+
+    A greater job number is newer, and so is a greater attempt at the same job. Raises FencedError
+    where a newer one was here first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mine, holder = (job, attempt), _holder(folder)
+    if holder and holder > mine:
+        raise _fenced(folder, mine, holder)
+    temporary = folder / f".tmp-lease-{job}-{attempt}-{os.getpid()}"
+    temporary.write_text(json.dumps({"job": job, "attempt": attempt}) + "\n")
+    temporary.replace(folder / LEASE)
+    os.environ[HELD] = f"{job}.{attempt} {folder.absolute()}"
+
+
+def check() -> None:
+    """Raise FencedError if the lease that this process holds was taken by a newer attempt."""
+    held = os.environ.get(HELD)
+    if held is None:
+        return
+    number, folder = held.split(" ", 1)
+    job, attempt = number.split(".")
+    mine, holder = (int(job), int(attempt)), _holder(Path(folder))
+    if holder != mine:
+        raise _fenced(Path(folder), mine, holder)
+
+
+def is_held() -> bool:
+    """Whether this process writes under a lease."""
+    return HELD in os.environ
+
+
+def revoke(folder: Path) -> None:
+    """Take the right to write in `folder` from whoever holds its lease.
+
+    Also what a new job begins with, for another cluster may count its jobs from 1 again.
+    """
+    (folder / LEASE).unlink(missing_ok=True)
+
+
+def _holder(folder: Path) -> tuple[int, int] | None:
+    """Job and attempt of the lease in a folder; it is always read anew."""
+    try:
+        lease = json.loads((folder / LEASE).read_text())
+    except FileNotFoundError:
+        return None
+    return int(lease["job"]), int(lease["attempt"])
+
+
+def _fenced(folder: Path, mine: tuple[int, int], holder: tuple[int, int] | None) -> FencedError:
+    newer = f"attempt {holder[1]} of job {holder[0]}" if holder else "another run"
+    return FencedError(
+        f"Attempt {mine[1]} of job {mine[0]} was given up and {newer} has taken its place in "
+        f"{folder}: this one stops without writing."
+    )

@@ -1,0 +1,132 @@
+"""How far a study is: one line a stage, from its files and, where there is SLURM, from its queue.
+
+Step, rate and time left are read from the stage's log, which every stage writes alike wherever it
+runs, so the table needs no SLURM. A stage that is done may still be out of date: `snakemake -n`
+says what would run again, and why.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from rich.table import Table
+
+from cluster import slurm
+from cluster.launch import log_path, record
+from cluster.outcome import without_noise
+from cluster.slurm import Standing
+from ssl_pipeline import fence
+from ssl_pipeline.atomic import read_json
+from ssl_pipeline.errors import UserError, nearest
+from stages.contract import DONE, STAGES
+from stages.study import Study
+
+COLUMNS = ("stage", "state", "job", "node", "elapsed", "step", "rate", "left", "requeues", "log")
+PROGRESS = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
+TAIL_BYTES = 16_384
+
+
+def table(study: Study) -> Table:
+    """One row a stage, and one a task for the stages that judge."""
+    shown = Table(title=f"{study.name} in {study.folder}", box=None)
+    for column in COLUMNS:
+        shown.add_column(column, no_wrap=column != "log", overflow="fold")
+    stages = _stages(study)
+    records = {name: record(study.folder / "jobs" / name) for name in stages}
+    known = slurm.standings([found["job"] for found in records.values() if found])
+    for name, out in stages.items():
+        found = records[name]
+        job = found["job"] if found else ""
+        shown.add_row(*_row(study, name, out, job, known.get(job)))
+    return shown
+
+
+def show_log(study: Study, name: str, follow: bool) -> None:
+    """Print the log of a stage, and with `follow` what is added until Ctrl-C."""
+    stages = _stages(study)
+    if name not in stages:
+        raise UserError(f"There is no stage {name}: {nearest(name, stages)}")
+    path = _newest_log(study, name)
+    if not path.exists():
+        raise UserError(f"{name} has not said anything yet: there is no {path}.")
+    try:
+        for line in _lines(path, follow):
+            print(line, end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+
+
+def _lines(path: Path, follow: bool) -> Iterator[str]:
+    with open(path, errors="replace") as file:
+        while (line := file.readline()) or follow:
+            yield from without_noise([line])
+            if not line:
+                time.sleep(0.5)
+
+
+def _newest_log(study: Study, name: str) -> Path:
+    """The log of a stage's newest job, or of its runs here."""
+    folder = study.folder / "jobs" / name
+    found = record(folder)
+    if found and log_path(folder, found["job"]).exists():
+        return log_path(folder, found["job"])
+    return study.folder / "logs" / f"{name}.log"
+
+
+def _stages(study: Study) -> dict[str, Path]:
+    """All stages of a study, one for each value of their wildcards, and where they write."""
+    found = {}
+    for name, keys in STAGES.items():
+        for values in product(*(study.tasks for _ in keys)):
+            wildcards = dict(zip(keys, values, strict=True))
+            found["-".join([name, *values])] = study.stage_folder(name, wildcards)
+    if not study.sample.packages:
+        del found["sample"]
+    return found
+
+
+def _row(study: Study, name: str, out: Path, job: str, standing: Standing | None) -> list[str]:
+    live = standing is not None and standing.live
+    state = ""
+    if standing and (live or not (out / DONE).exists()):
+        state = standing.state
+    elif (out / DONE).exists():
+        state = "done"
+    log = _newest_log(study, name)
+    step, rate, left = _progress(log, live)
+    return [
+        name,
+        state,
+        job,
+        standing.nodes if standing else "",
+        standing.elapsed if standing else "",
+        step,
+        rate,
+        left,
+        _requeues(out, job),
+        str(log) if log.exists() else "",
+    ]
+
+
+def _progress(log: Path, live: bool) -> tuple[str, str, str]:
+    """Step, rate and time left, as the end of a log has them."""
+    if not log.exists():
+        return "", "", ""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = PROGRESS.findall(file.read().decode(errors="replace"))
+    if not lines:
+        return "", "", ""
+    step, steps, left = (int(word) for word in lines[-1])
+    if not live or not left:
+        return f"{step}/{steps}", "", ""
+    return f"{step}/{steps}", f"{(steps - step) / left:.2g}/s", f"{left // 60} min {left % 60} s"
+
+
+def _requeues(out: Path, job: str) -> str:
+    """How often a job went back to the queue, from its lease."""
+    lease = out / fence.LEASE
+    held = read_json(lease) if job and lease.exists() else {}
+    return str(held["attempt"]) if held.get("job") == int(job or 0) and held else ""

@@ -1,0 +1,214 @@
+"""What a fault test does: start a study on SLURM, look at its job, break something, look again."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAB = Path(
+    os.environ.get("SSL_SLURM_LAB", f"{os.environ.get('TMPDIR', '/tmp')}/ssl-slurm-{os.getuid()}")
+)
+WEIGHTS = "out/pretrain/encoder/encoder.safetensors"
+# What a user's shell or an outer job may have set: none of it may reach our jobs.
+MISLEADING = {
+    "SBATCH_PARTITION": "nowhere",
+    "SLURM_MEM_PER_CPU": "1",
+    "SLURM_GPUS_PER_NODE": "9",
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+}
+
+
+def slurm(*command):
+    """The answer of a SLURM command."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def until(condition, what, seconds=90):
+    """Wait for a condition, and say which one if it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+class Work:
+    """A copy of the prepared study in a folder of its own, and its job."""
+
+    stage = "pretrain"
+
+    def __init__(self, prepared, folder, **asked):
+        shutil.copytree(prepared, folder, dirs_exist_ok=True, copy_function=shutil.copy2)
+        self.folder, self.study = folder, folder / "tiny.yaml"
+        self.study.write_text(self.study.read_text().replace(str(prepared), str(folder)))
+        self.cluster = folder / "cluster.yaml"
+        self.ask(**asked)
+
+    def ask(self, on_interrupt="cancel", **asked):
+        """Write the cluster file."""
+        resources = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3, **asked}
+        content = {
+            "on_interrupt": on_interrupt,
+            "defaults": resources,
+            "stages": {"preprocess": {}, "pretrain": {}},
+        }
+        self.cluster.write_text(json.dumps(content))
+
+    def door(self, **environment):
+        """A launcher by hand."""
+        where = ["--config", self.study, "--on", self.cluster]
+        command = [sys.executable, "-m", "stages", self.stage, *map(str, where)]
+        return self._start(command, **environment)
+
+    def snakemake(self):
+        """A launcher as users start it."""
+        words = ["--config", f"study={self.study}", "--until", "pretrain"]
+        where = ["--profile", "slurm", "--default-resources", f"where={self.cluster}"]
+        return self._start(["snakemake", *where, *words])
+
+    def _start(self, command, **environment):
+        said = self.folder / f"said-{time.monotonic_ns()}.txt"
+        with open(said, "w") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True,
+                env={**os.environ, **MISLEADING, **environment},
+            )  # fmt: skip
+        process.said = said
+        return process
+
+    @property
+    def job(self):
+        """Number of the newest job; waits for it."""
+        path = self.folder / f"out/jobs/{self.stage}/job.json"
+        until(path.exists, "a job is submitted")
+        return json.loads(path.read_text())["job"]
+
+    @property
+    def node(self):
+        return slurm("squeue", "-h", "-j", self.job, "-o", "%N")
+
+    @property
+    def attempt(self):
+        """The attempt that holds the lease."""
+        path = self.folder / f"out/{self.stage}/.lease.json"
+        return json.loads(path.read_text())["attempt"] if path.exists() else -1
+
+    @property
+    def log(self):
+        return (self.folder / f"out/jobs/{self.stage}/{self.job}/{self.job}_0_log.out").read_text()
+
+    def rows(self):
+        """Steps that are in the metrics log, in the order of the file."""
+        logs = list(self.folder.glob("out/pretrain/runs/*/metrics.jsonl"))
+        lines = [
+            line for log in logs for line in log.read_text().splitlines() if line.endswith("}")
+        ]
+        return [json.loads(line)["step"] for line in lines]
+
+    def until_training(self, rows=3):
+        until(lambda: len(self.rows()) >= rows, f"{rows} rows in the metrics log")
+
+    def task(self):
+        """The process of the stage on its node; waits for it."""
+
+        def find():
+            mark = f"SLURM_JOB_ID={self.job}".encode()
+            for path in Path("/proc").glob("[0-9]*"):
+                try:
+                    program = (path / "exe").readlink().name
+                    environment = (path / "environ").read_bytes().split(b"\0")
+                    command = (path / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                ours = program.startswith("python") and b"submitit.core._submit" in command
+                if ours and mark in environment:
+                    return int(path.name)
+            return None
+
+        return until(find, "the stage's process")
+
+    def is_running(self):
+        return slurm("squeue", "-h", "-j", self.job, "-o", "%T") == "RUNNING"
+
+    def jobs(self):
+        """Numbers of all jobs that were ever submitted for this stage of this study."""
+        name = slurm("sacct", "-nXP", "-j", self.job, "-o", "jobname")
+        return slurm("sacct", "-nXP", "--name", name, "-o", "jobid").split()
+
+    def weights(self):
+        return (self.folder / WEIGHTS).read_bytes()
+
+
+def children(pid):
+    """The processes that a process has started."""
+    return (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
+
+
+def finished(process, code=0, seconds=240):
+    """Wait for a launcher to end with this code; what it said."""
+    process.wait(seconds)
+    said = process.said.read_text()
+    assert process.returncode == code, said
+    return said
+
+
+def kill(process, number=signal.SIGKILL):
+    """Signal a launcher and all that it started here."""
+    os.killpg(process.pid, number)
+
+
+def is_gone(pid):
+    """Whether a process has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def has_been_sent(pid, number):
+    """Whether a signal waits for a stopped process, or has woken it and was obeyed."""
+    try:
+        status = (Path("/proc") / str(pid) / "status").read_text()
+    except FileNotFoundError:
+        return True
+    line = next(line for line in status.splitlines() if line.startswith("ShdPnd"))
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+def wake(pid):
+    """Let a stopped process go on, if it is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def daemon(name):
+    """The process number of a daemon of the lab."""
+    return int((LAB / "run" / f"{name}.pid").read_text())
+
+
+def end_daemon(name):
+    """Kill a daemon of the lab as a power cut would."""
+    pid = daemon(name)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: is_gone(pid), f"{name} is gone")
+
+
+def start_daemon(*command):
+    """Start a daemon of the lab again, and wait until all nodes are there."""
+    subprocess.run(command, check=True)
+
+    def ready():
+        said = subprocess.run(["sinfo", "-h", "-N", "-p", "main", "-o", "%t"], capture_output=True)
+        states = said.stdout.decode().split()
+        return states and all(state in ("idle", "mix", "alloc") for state in states)
+
+    until(ready, "all nodes are there", 60)

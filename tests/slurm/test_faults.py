@@ -1,0 +1,290 @@
+"""Break a real SLURM in every way that clusters do: the encoder ends as the undisturbed one."""
+
+import os
+import shutil
+import signal
+import time
+from datetime import datetime
+
+import pytest
+
+from tests.slurm.conftest import by_hand, edit
+from tests.slurm.lab import (
+    Work,
+    children,
+    end_daemon,
+    finished,
+    has_been_sent,
+    is_gone,
+    kill,
+    slurm,
+    start_daemon,
+    until,
+    wake,
+)
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
+
+
+def high(node):
+    """A job that takes a whole node from partitions below."""
+    slurm("sbatch", "-p", "high", "-w", node, "-c4", "-o", "/dev/null", "--wrap", "sleep 3")
+
+
+def is_as_if_nothing_had_happened(work, undisturbed):
+    rows = work.rows()
+    assert rows == sorted(set(rows)), "a step is logged once"
+    return work.weights() == undisturbed
+
+
+def test_undisturbed(raw, undisturbed, tmp_path, outcome):
+    """Nothing, through snakemake --profile slurm."""
+    work = Work(raw, tmp_path)
+    finished(work.snakemake())
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    submit, start = slurm("sacct", "-nXP", "-j", work.job, "-o", "submit,start").split("|")
+    waited = datetime.fromisoformat(start) - datetime.fromisoformat(submit)
+    outcome(f"equal; {waited.seconds} s from submission to start")
+
+
+@pytest.mark.parametrize("partition", ["low", "main"])
+def test_preemption(work, undisturbed, outcome, partition):
+    """Preempted by a higher partition."""
+    work.ask(partition=partition)
+    launcher = work.door()
+    work.until_training()
+    high(work.node)
+    finished(launcher)
+    assert work.attempt >= 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome(f"{'with' if partition == 'low' else 'without'} grace: requeued, equal")
+
+
+def test_notice_in_the_first_second(work, undisturbed, outcome):
+    """Told to stop while Python still imports."""
+    launcher = work.door()
+    work.task()
+    slurm("scancel", "--signal=USR2", work.job)
+    finished(launcher)
+    assert work.attempt == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("notice kept until heard, requeued, equal")
+
+
+def test_notice_with_workers(raw, undisturbed, tmp_path, outcome):
+    """Told to stop while Dask workers preprocess."""
+    work = Work(raw, tmp_path)
+    work.stage = "preprocess"
+    edit(work.study, "dask: {workers: 1}", "dask: {workers: 2}")
+    by_hand(work.study, "inventory")
+    launcher = work.door()
+    task = work.task()
+    until(lambda: len(children(task)) > 1, "workers have started")
+    slurm("scancel", "--signal=USR2", work.job)
+    finished(launcher)
+    assert work.attempt == 1
+    by_hand(work.study, "pretrain")
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("workers do not hear it, requeued, equal")
+
+
+def test_requeue(work, undisturbed, outcome):
+    """Requeued by hand with scontrol."""
+    launcher = work.door()
+    work.until_training()
+    slurm("scontrol", "requeue", work.job)
+    finished(launcher)
+    assert work.attempt == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("checkpoint on TERM, equal")
+
+
+def test_time_out(work, undisturbed, outcome):
+    """Time limit of 1 min, in which the disk hangs until the notice."""
+    work.ask(time_min=1, notice_s=20)
+    launcher = work.door()
+    work.until_training()
+    task = work.task()
+    os.kill(task, signal.SIGSTOP)
+    until(lambda: has_been_sent(task, signal.SIGUSR2), "SLURM tells of the time limit")
+    wake(task)
+    finished(launcher)
+    assert work.attempt >= 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("checkpoint, requeued, equal")
+
+
+def test_lost_node(work, undisturbed, outcome):
+    """Node lost, and its processes wake up once the next attempt writes."""
+    launcher = work.door()
+    work.until_training()
+    task, node = work.task(), work.node
+    os.kill(task, signal.SIGSTOP)
+    end_daemon(f"slurmd-{node}")
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    until(lambda: work.attempt == 1, "the second attempt takes the lease")
+    wake(task)
+    until(lambda: is_gone(task), "the first attempt ends")
+    assert "Attempt 0 of job" in work.log and "was given up" in work.log
+    finished(launcher)
+    start_daemon("slurmd", "-N", node)
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("older attempt stopped by its fence, equal")
+
+
+def test_controller_away(work, undisturbed, outcome):
+    """Controller away for 15 s of a run."""
+    launcher = work.door()
+    work.until_training()
+    end_daemon("slurmctld")
+    time.sleep(15)
+    start_daemon("slurmctld")
+    finished(launcher)
+    assert work.attempt == 0
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("launcher waited, equal")
+
+
+def test_controller_away_at_submission(work, undisturbed, outcome):
+    """Controller away when a job is to be submitted."""
+    end_daemon("slurmctld")
+    launcher = work.door()
+    time.sleep(5)
+    start_daemon("slurmctld")
+    finished(launcher)
+    assert len(work.jobs()) == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("launcher waited, one job, equal")
+
+
+def test_killed_snakemake(work, undisturbed, outcome):
+    """Snakemake and its launcher killed."""
+    first = work.snakemake()
+    work.until_training()
+    kill(first)
+    first.wait()
+    said = finished(work.snakemake())
+    assert f"attached to job {work.job}" in said and len(work.jobs()) == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("attached, one job, equal")
+
+
+def test_lost_record(work, undisturbed, outcome):
+    """Launcher killed and the record of its job lost."""
+    first = work.door()
+    work.until_training()
+    kill(first)
+    first.wait()
+    (work.folder / "out/jobs/pretrain/job.json").unlink()
+    assert "attached to job" in finished(work.door())
+    assert len(work.jobs()) == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("found by its name, one job, equal")
+
+
+def test_two_launchers(work, undisturbed, outcome):
+    """Two launchers at once."""
+    first, second = work.door(), work.door()
+    said = finished(first) + finished(second)
+    assert said.count("submitted job") == said.count("attached to job") == 1
+    assert len(work.jobs()) == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("one job, both followed it, equal")
+
+
+def test_interrupted(work, undisturbed, outcome):
+    """Ctrl-C in Snakemake."""
+    first = work.snakemake()
+    work.until_training()
+    job, trained = work.job, len(work.rows())
+    kill(first, signal.SIGINT)
+    first.wait(60)
+    until(lambda: not slurm("squeue", "-h", "-j", job), "the job has ended")
+    until(lambda: "run the same command again" in first.said.read_text(), "it says how to go on")
+    finished(work.snakemake())
+    assert len(work.jobs()) == 2
+    assert f"Pretraining: {trained}" not in work.log and "Pretraining: 0/" not in work.log
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("checkpoint, cancelled, gone on with, equal")
+
+
+def test_detached(work, undisturbed, outcome):
+    """Ctrl-C with on_interrupt: detach."""
+    work.ask(on_interrupt="detach")
+    first = work.door()
+    work.until_training()
+    kill(first, signal.SIGINT)
+    assert f"job {work.job} runs on" in finished(first, code=3)
+    assert work.is_running()
+    assert "RUNNING" in by_hand(work.study, "status")
+    assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
+    assert "attached to job" in finished(work.door())
+    assert len(work.jobs()) == 1
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("job ran on, attached, equal")
+
+
+def test_failing_job(work, undisturbed, outcome):
+    """Job that fails: its volumes are gone."""
+    volumes = work.folder / "out/preprocess/volumes"
+    volumes.rename(work.folder / "away")
+    launcher = work.door()
+    launcher.wait(120)
+    said = finished(launcher, code=launcher.returncode)
+    assert launcher.returncode in (1, 2)
+    assert f"job {work.job}" in said and "SLURM says FAILED" in said and "_log.out" in said
+    (work.folder / "away").rename(volumes)
+    finished(work.door())
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("one sentence with state, code, log; repaired, equal")
+
+
+def test_no_accounting(work, outcome):
+    """Job that fails on a cluster without accounting."""
+    sacct = work.folder / "bin" / "sacct"
+    sacct.parent.mkdir()
+    sacct.write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
+    sacct.chmod(0o755)
+    (work.folder / "out/preprocess/catalog.parquet").unlink()
+    launcher = work.door(PATH=f"{sacct.parent}:{os.environ['PATH']}")
+    launcher.wait(120)
+    assert "SLURM says FAILED, exit code 1" in finished(launcher, code=1)
+    outcome("the controller's own memory is asked")
+
+
+def test_out_of_memory(work, undisturbed, outcome):
+    """Job that needs more memory than it asked for."""
+    work.ask(mem_gb=0.2)
+    said = finished(work.door(), code=2)
+    assert "ran out of memory, raise mem_gb from 0.2" in said
+    work.ask()
+    finished(work.door())
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("one sentence; with more memory equal")
+
+
+def test_two_studies(prepared, undisturbed, tmp_path, outcome):
+    """Two studies at the same time."""
+    works = [Work(prepared, tmp_path / name) for name in ("one", "two")]
+    launchers = [work.snakemake() for work in works]
+    for work, launcher in zip(works, launchers, strict=True):
+        finished(launcher)
+        assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert works[0].job != works[1].job
+    outcome("two jobs, both equal")
+
+
+def test_changed_inputs(work, undisturbed, outcome):
+    """Study changed while its job runs, and changed back."""
+    first = work.door()
+    work.until_training()
+    edit(work.study, "crop_voxels: [16, 16, 16]", "crop_voxels: [16, 16, 8]")
+    second = work.door()
+    assert f"job {work.job}" in finished(first, code=3)
+    assert "works on earlier inputs and is told to stop" in finished(second)
+    changed = work.weights()
+    edit(work.study, "crop_voxels: [16, 16, 8]", "crop_voxels: [16, 16, 16]")
+    shutil.rmtree(work.folder / "out/jobs/pretrain")
+    finished(work.door())
+    assert changed != undisturbed and work.weights() == undisturbed
+    outcome("old job stopped, no record answers, equal")
