@@ -56,6 +56,9 @@ class Finetune(Section):
     steps: int = Field(200, ge=1, description="optimiser steps of a cell")
     batch: int = Field(16, ge=1, description="crops of a step")
     lr: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
+    head_rate: float = Field(
+        6.0, gt=0, description="factor of lr for the head, which starts from nothing"
+    )
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the steps in which lr rises from 0"
     )

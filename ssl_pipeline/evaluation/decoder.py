@@ -4,6 +4,11 @@ A token stands for some hundred voxels, which transposed convolutions double, ax
 one. The raw voxels join at the end through one convolution, since tokens of 8 voxels alone blur a
 boundary. On an easy task that shortcut carries much of the result whatever the encoder knows, so it
 can be left out.
+
+There is no normalisation: a window of one tissue has nothing to be normalised by, and instance norm
+there drew classes out of noise. Background starts likely, for most voxels are. After 150 steps with
+5 labelled subjects, validation Dice of two small structures was .15 and .58 so, and .01 and .22
+with instance norm and all classes alike.
 """
 
 from jaxtyping import Float
@@ -14,6 +19,7 @@ from ssl_pipeline.views.config import Triple
 
 WIDTH = 8  # channels at full resolution
 WIDEST = 96  # channels right above the tokens
+BACKGROUND_LOGIT = 3.0  # what background starts ahead of each class
 
 
 def factors(patch: Triple) -> list[Triple]:
@@ -27,11 +33,7 @@ def factors(patch: Triple) -> list[Triple]:
 
 
 def _smooth(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(before, after, 3, padding=1),
-        nn.InstanceNorm3d(after, affine=True),
-        nn.LeakyReLU(0.01),
-    )
+    return nn.Sequential(nn.Conv3d(before, after, 3, padding=1), nn.LeakyReLU(0.01))
 
 
 class Segmenter(nn.Module):
@@ -50,7 +52,10 @@ class Segmenter(nn.Module):
         self.up = nn.Sequential(*layers)
         self.raw = _smooth(1, WIDTH) if raw_voxels else None
         joined = width + (WIDTH if raw_voxels else 0)
-        self.out = nn.Sequential(_smooth(joined, WIDTH), nn.Conv3d(WIDTH, n_classes + 1, 1))
+        last = nn.Conv3d(WIDTH, n_classes + 1, 1)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.constant_(last.bias[:1], BACKGROUND_LOGIT)  # type: ignore[index]
+        self.out = nn.Sequential(_smooth(joined, WIDTH), last)
 
     def forward(
         self, images: Float[Tensor, "batch z y x"], spacing_mm: Float[Tensor, "batch 3"]

@@ -1,5 +1,9 @@
 """The little training that fine-tuning needs: AdamW, warm-up, cosine, a fixed number of steps.
 
+The head learns faster than the encoder, for it starts from nothing: with one rate for both, 150
+steps on 5 labelled subjects gave a validation Dice of .15 and .58 on two small structures, and .76
+and .76 with a head of six times the rate (from random weights .03 and .44, and .68 and .71).
+
 Separate from the pretraining loop, which is about runs of weeks: a cell takes minutes and is its
 own checkpoint.
 """
@@ -61,17 +65,16 @@ def groups(model: nn.Module, section: Finetune) -> list[dict[str, Any]]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     blocks = [int(found[1]) for name, _ in named if (found := _BLOCK.match(name))]
     top = max(blocks, default=-1) + 2
-    gathered: dict[tuple[int, float], list[nn.Parameter]] = {}
+    gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         decay = section.weight_decay if parameter.ndim > 1 else 0.0
-        gathered.setdefault((_depth(name, top), decay), []).append(parameter)
+        scale = (section.layer_decay or 1.0) ** (top - _depth(name, top))
+        if not name.startswith("encoder."):
+            scale = section.head_rate
+        gathered.setdefault((scale, decay), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": decay,
-            "scale": (section.layer_decay or 1.0) ** (top - depth),
-        }
-        for (depth, decay), parameters in gathered.items()
+        {"params": parameters, "weight_decay": decay, "scale": scale}
+        for (scale, decay), parameters in gathered.items()
     ]
 
 

@@ -13,7 +13,7 @@ from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
-SHORT = Finetune(steps=12, batch=8, lr=1e-3)
+SHORT = Finetune(head_rate=1, steps=12, batch=8, lr=1e-3)
 ALL = Evaluate(subjects=(0,), bootstrap=200)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.config import Resources
 from cluster.launch import Task, launch, record
-from tests.slurm.lab import slurm
+from tests.slurm.lab import Work, finished, slurm
 from tests.slurm.meeting import meet
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -22,3 +22,21 @@ def test_two_nodes_with_two_tasks_each(tmp_path, outcome):
     assert len({line for text in said for line in text.splitlines() if "Attempt 0" in line}) == 2
     nodes = slurm("sacct", "-nXP", "-j", job, "-o", "nodelist")
     outcome(f"4 tasks met on {nodes}")
+
+
+def test_pretraining_on_two_nodes_with_two_tasks_each(prepared, tmp_path, outcome):
+    """Requeued while it pretrains on two nodes with two tasks each."""
+    asked = {"nodes": 2, "tasks_per_node": 2}
+    quiet, broken = (Work(prepared, tmp_path / name) for name in ("quiet", "broken"))
+    for work in (quiet, broken):
+        work.ask(**asked)
+    finished(quiet.door())
+    launcher = broken.door()
+    broken.until_training()
+    slurm("scontrol", "requeue", broken.job)
+    finished(launcher)
+    assert broken.attempt == 1
+    assert broken.weights() == quiet.weights()
+    rows = broken.rows()
+    assert rows == sorted(set(rows))
+    outcome("one checkpoint, the same order of samples, equal")
