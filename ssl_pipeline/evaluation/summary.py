@@ -119,7 +119,10 @@ def _row(arm: _Arm, names: Sequence[str], draws: Draws | None, confidence: float
     ]
     return {
         "mean": _number(each.mean()),
-        **_bounds(None if draws is None else resampled(arm.total, arm.count, draws), confidence),
+        # Deviations of seeds are scaled up, which could carry a bound beyond the end of the scale.
+        **_bounds(
+            None if draws is None else resampled(arm.total, arm.count, draws).clip(0, 1), confidence
+        ),
         "sd_seeds": _number(each.std(ddof=1)),
         "per_seed": [_number(value) for value in each],
         "per_class": {name: _number(value) for name, value in zip(names, classes, strict=True)},
