@@ -149,8 +149,9 @@ class Work:
 
 
 def children(pid):
-    """The processes that a process has started."""
-    return (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
+    """The processes that a process has started, from any of its threads."""
+    threads = (Path("/proc") / str(pid) / "task").glob("*/children")
+    return [child for thread in threads for child in thread.read_text().split()]
 
 
 def finished(process, code=0, seconds=240):

@@ -245,10 +245,11 @@ def test_no_accounting(work, outcome):
     sacct.parent.mkdir()
     sacct.write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
     sacct.chmod(0o755)
-    (work.folder / "out/preprocess/catalog.parquet").unlink()
+    (work.folder / "out/preprocess/volumes").rename(work.folder / "away")
     launcher = work.door(PATH=f"{sacct.parent}:{os.environ['PATH']}")
     launcher.wait(120)
-    assert "SLURM says FAILED, exit code 1" in finished(launcher, code=1)
+    said = finished(launcher, code=launcher.returncode)
+    assert f"SLURM says FAILED, exit code {launcher.returncode})" in said
     outcome("the controller's own memory is asked")
 
 
