@@ -39,7 +39,10 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def study(finished):
-    """The finished study in its own place (Snakemake's records go by path); put back afterwards."""
+    """The finished study in its own place (Snakemake's records go by path); put back afterwards.
+
+    Snakemake's records of what a test has rerun stay: tests of `finished` alone come before.
+    """
     folder = finished.parent
     kept = folder.with_name(folder.name + "-kept")
     shutil.copytree(folder, kept, copy_function=shutil.copy2)
@@ -59,6 +62,10 @@ def test_a_finished_study_has_nothing_to_do(finished):
     assert planned(finished) == set()
     assert "Nothing to be done" in snakemake(finished)
     assert (finished.parent / "out/report/report.html").exists()
+
+
+def test_another_place_reruns_nothing(finished):
+    assert planned(finished, "--profile", "slurm") == set()
 
 
 def test_until_and_forcerun(tmp_path, finished):
@@ -167,10 +174,6 @@ def test_the_profile_says_where_stages_run_whatever_chooses_the_study(study_file
     assert f"inventory --config {study_file}\n" in said
     assert "threads: " not in said, "a launcher that waits takes one core"
     assert "--on local" in snakemake(study_file, "-n", "-p")
-
-
-def test_another_place_reruns_nothing(finished):
-    assert planned(finished, "--profile", "slurm") == set()
 
 
 def test_a_mistake_in_the_cluster_file_is_one_sentence(study_file):
