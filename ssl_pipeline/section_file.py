@@ -61,8 +61,17 @@ def _sentence(error: ValidationError, content: dict[str, Any], kind: type[BaseMo
     tail = f" (and {more} more)" if more else ""
     if mistake == "extra_forbidden":
         return f"{key} is not known: {nearest(where[-1], _siblings(kind, where[:-1]))}{tail}"
+    if mistake == "missing" and isinstance(first["loc"][-1], int):
+        listed = ".".join(where[:-1])
+        return f"{listed} is {given!r}: its entry {first['loc'][-1] + 1} is missing{tail}."
     if mistake == "missing":
         return f"{key} is missing: add it{tail}."
+    if mistake == "union_tag_invalid":
+        chosen, known = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
+        tags = [tag.strip("' ") for tag in known.split(",")]
+        return (
+            f"{key}.{chosen} is {first['ctx']['tag']}: {nearest(first['ctx']['tag'], tags)}{tail}"
+        )
     if mistake == "value_error":
         return f"{key + ': ' if key else ''}{str(first['ctx']['error']).rstrip('.')}{tail}."
     shown = "a mapping" if isinstance(given, dict) else repr(given)

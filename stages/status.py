@@ -81,6 +81,9 @@ def _stages(study: Study) -> dict[str, Path]:
     for name, keys in STAGES.items():
         for values in product(*(study.tasks for _ in keys)):
             wildcards = dict(zip(keys, values, strict=True))
+            judged = [study.tasks[task].JUDGED_BY for task in values]
+            if judged and name not in judged[0]:
+                continue
             found["-".join([name, *values])] = study.stage_folder(name, wildcards)
     if not study.sample.packages:
         del found["sample"]

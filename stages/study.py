@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from cluster.local import Dask
 from ssl_pipeline.atomic import sha256_json
@@ -26,6 +26,7 @@ from ssl_pipeline.views.config import Views
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.samples import Sample
 from ssl_pipeline.volumes.verdicts import Quality
+from stages import agreement
 
 FORMAT_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -55,6 +56,11 @@ class Study(Section):
     finetune: Finetune = Field(Finetune(), description="fine-tuned encoders")
 
     _source_folder: Path = PrivateAttr(Path())
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Study":
+        agreement.check(self)
+        return self
 
     @property
     def source_folder(self) -> Path:

@@ -33,7 +33,31 @@ MISTAKES = {
     ),
     "two numbers for three axes": (
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1]}),
-        "preprocess.mr.spacing_mm",
+        "preprocess.mr.spacing_mm is [1, 1]: its entry 3 is missing.",
+    ),
+    "unknown kind": (
+        lambda c: c["tasks"]["tissue"].update(kind="segmntation"),
+        "tasks.tissue.kind is segmntation: did you mean segmentation?",
+    ),
+    "label that no root declares": (
+        lambda c: c["tasks"]["tissue"].update(label="tisue"),
+        "tasks.tissue.label is tisue, which is not known: did you mean tissue?",
+    ),
+    "target that no root declares": (
+        lambda c: c["tasks"]["side"].update(target="sde"),
+        "tasks.side.target is sde, which is not known: did you mean side?",
+    ),
+    "root that is not there": (
+        lambda c: c["tasks"]["side"].update(roots=["haed"]),
+        "tasks.side.roots names haed: did you mean head?",
+    ),
+    "scans of nobody": (
+        lambda c: c["data"]["roots"][0].pop("subject"),
+        "tasks.side takes scans of root head, which does not say whose they are",
+    ),
+    "crop that patches do not fill": (
+        lambda c: c["views"].update(crop_voxels=[17, 16, 16]),
+        "views.crop_voxels is [17, 16, 16], no multiple of model.patch_voxels, [8, 8, 8]",
     ),
     "negative spacing": (
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
@@ -111,7 +135,8 @@ def test_the_hash_of_a_section_sees_it_and_nothing_else(study_file):
     assert before.sections_hash(("views",), {}) == after.sections_hash(("views",), {})
     assert before.sections_hash(("training",), {}) != after.sections_hash(("training",), {})
     weight = ("data.roots.*.weight",)
-    labels = load(changed(study_file, lambda c: c["data"]["roots"][0].update(labels={})))
+    elsewhere = {"tissue": {"path": "elsewhere"}}
+    labels = load(changed(study_file, lambda c: c["data"]["roots"][0].update(labels=elsewhere)))
     heavier = load(changed(study_file, lambda c: c["data"]["roots"][0].update(weight=2.0)))
     assert labels.sections_hash(weight, {}) == before.sections_hash(weight, {})
     assert heavier.sections_hash(weight, {}) != before.sections_hash(weight, {})

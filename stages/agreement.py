@@ -1,0 +1,69 @@
+"""Whether the sections of a study fit each other.
+
+Each section checks itself; what one says of another is checked here when the study is read, for a
+misspelt label that is found by the first judgement has cost the whole pretraining by then. What
+only a table or the files can say is left to the stages.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ssl_pipeline.errors import nearest
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.volumes.dataset import Root
+
+if TYPE_CHECKING:
+    from stages.study import Study
+
+
+def check(study: "Study") -> None:
+    """Raise ValueError, one sentence, for the first disagreement."""
+    _divides(study, "views.crop_voxels", study.views.crop_voxels)
+    for name, task in study.tasks.items():
+        if task.crop_voxels:
+            _divides(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
+        roots = _roots(study, name, task)
+        if study.data.table is None:  # which may name subjects and targets
+            _has_subjects(name, roots)
+            _has_truth(name, task, roots)
+
+
+def _divides(study: "Study", key: str, crop: Triple) -> None:
+    patch = study.model.patch_voxels
+    if any(side % step for side, step in zip(crop, patch, strict=True)):
+        raise ValueError(
+            f"{key} is {list(crop)}, no multiple of model.patch_voxels, {list(patch)}: choose "
+            "sides that the patch divides"
+        )
+
+
+def _roots(study: "Study", name: str, task: TaskConfig) -> list[Root]:
+    """The roots whose scans a task takes."""
+    titles = {root.title: root for root in study.data.roots}
+    for title in task.roots:
+        if title not in titles and study.data.table is None:
+            raise ValueError(f"tasks.{name}.roots names {title}: {nearest(title, titles)}")
+    return [root for title, root in titles.items() if not task.roots or title in task.roots]
+
+
+def _has_subjects(name: str, roots: Iterable[Root]) -> None:
+    for root in roots:
+        if root.subject is None and root.layout != "bids":
+            raise ValueError(
+                f"tasks.{name} takes scans of root {root.title}, which does not say whose they "
+                "are, and a split by file would leak: give the root a `subject` rule, or leave it "
+                "out with the task's `roots`"
+            )
+
+
+def _has_truth(name: str, task: TaskConfig, roots: Iterable[Root]) -> None:
+    """The label or target that a task is about must be declared by one of its roots."""
+    for kind in ("label", "target"):
+        wanted = getattr(task, kind, None)
+        if wanted is None:
+            continue
+        known = {word for root in roots for word in getattr(root, f"{kind}s")}
+        if wanted not in known:
+            tail = nearest(wanted, known) if known else f"its roots declare no `{kind}s`."
+            raise ValueError(f"tasks.{name}.{kind} is {wanted}, which is not known: {tail}")
