@@ -68,7 +68,6 @@ def launch(task: Task) -> int:
 
     Raises UserError where SLURM refuses the job or cannot be reached.
     """
-    slurm.drop_outer_variables()
     try:
         with _deciding(task.folder):
             job = _patiently(lambda: _attach(task))

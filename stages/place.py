@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster import config
 from cluster.config import Cluster
+from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import say
 from stages.contract import key_of, perform, settle
@@ -41,6 +42,7 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
     if cluster is None or asked is None:
         perform(name, study, wildcards)
         return 0
+    drop_outer_variables()
     key = key_of(name, study, wildcards)
     done = settle(name, study, wildcards, key)
     if done is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 
 from cluster.config import Stages
+from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
 from stages.contract import MANIFEST, PROVENANCE, STAGES, stage
 from stages.inventory import listing
@@ -44,6 +45,8 @@ class Workflow:
             self.cluster = cluster_at(self.where)
         except UserError as error:
             raise WorkflowError(str(error)) from None
+        if self.cluster:
+            drop_outer_variables()  # what Snakemake starts is no part of an outer job either
         self.folder = self.study.folder
 
     def outputs(self, name: str) -> dict[str, str]:

@@ -53,13 +53,13 @@ class Work:
         self.cluster = folder / "cluster.yaml"
         self.ask(**asked)
 
-    def ask(self, on_interrupt="cancel", **asked):
-        """Write the cluster file."""
+    def ask(self, on_interrupt="cancel", pretrain=None, **asked):
+        """Write the cluster file: what all stages ask for, and what pretraining does beyond."""
         resources = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3, **asked}
         content = {
             "on_interrupt": on_interrupt,
             "defaults": resources,
-            "stages": {"preprocess": {}, "pretrain": {}},
+            "stages": {"preprocess": {}, "pretrain": pretrain or {}},
         }
         self.cluster.write_text(json.dumps(content))
 

@@ -26,10 +26,9 @@ def test_two_nodes_with_two_tasks_each(tmp_path, outcome):
 
 def test_pretraining_on_two_nodes_with_two_tasks_each(prepared, tmp_path, outcome):
     """Requeued while it pretrains on two nodes with two tasks each."""
-    asked = {"nodes": 2, "tasks_per_node": 2}
     quiet, broken = (Work(prepared, tmp_path / name) for name in ("quiet", "broken"))
     for work in (quiet, broken):
-        work.ask(**asked)
+        work.ask(pretrain={"nodes": 2, "tasks_per_node": 2})
     finished(quiet.door())
     launcher = broken.door()
     broken.until_training()
