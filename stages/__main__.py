@@ -18,6 +18,7 @@ import cluster
 import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say, show_details
+from ssl_pipeline.report.numerals import count
 from stages import place, status
 from stages.contract import STAGES
 from stages.study import Study, load
@@ -63,7 +64,7 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
     if command == "config":
         _config(arguments)
     elif command == "where":
-        print(load(arguments.config).folder / "report" / "report.html")
+        _where(load(arguments.config))
     elif command == "embed":
         from stages.embed import embed_folder
 
@@ -153,6 +154,13 @@ def _takes(name: str) -> str:
     return ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
 
 
+def _where(study: Study) -> None:
+    page = study.folder / "report" / "report.html"
+    if not page.exists():
+        raise UserError(f"There is no {page} yet: run snakemake, which ends in it.")
+    print(page)
+
+
 def _config(arguments: argparse.Namespace) -> None:
     if arguments.schema:
         print(json.dumps(Study.model_json_schema(), indent=1))
@@ -163,7 +171,8 @@ def _config(arguments: argparse.Namespace) -> None:
     if arguments.show:
         print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), end="")
     else:
-        console.print(f"{arguments.config} is valid: {study.name}, {len(study.tasks)} tasks.")
+        tasks = count(len(study.tasks), "task")
+        console.print(f"{arguments.config} is valid: {study.name}, {tasks}.", soft_wrap=True)
 
 
 if __name__ == "__main__":

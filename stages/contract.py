@@ -121,6 +121,15 @@ def settle(name: str, study: Study, wildcards: dict[str, str], key: str) -> str 
     return str(done["summary"])
 
 
+def outdated(study: Study, name: str, wildcards: dict[str, str]) -> bool:
+    """Whether a stage was last completed for other values of the sections that it reads."""
+    record = study.stage_folder(name, wildcards) / DONE
+    if not record.exists():
+        return False
+    done_for = read_json(record)["provenance"]["config_hash"]
+    return bool(done_for != study.sections_hash(stage(name).READS, wildcards))
+
+
 def _key(module: Stage, config: str, found: dict[str, str], wildcards: dict[str, str]) -> str:
     return sha256_json([module.VERSION, config, found, wildcards])
 

@@ -32,10 +32,12 @@ def embed_folder(encoder: Path, folder: Path, out: Path, modality: str | None) -
                 rows.append({**row, "error": "", "features": features})
             except UserError as error:
                 rows.append({**row, "error": str(error), "features": []})
-            bar.advance()
+            bar.advance(source.path.name)
     failed = [row for row in rows if row["error"]]
     if len(failed) == len(rows):
         raise UserError(f"No scan of {folder} could be embedded: {failed[0]['error']}")
     with replacing(out) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
     say(f"{len(rows) - len(failed)} scans embedded, {len(failed)} failed: {out}")
+    if failed:
+        say(f"The column `error` says why; the first is {failed[0]['path']}: {failed[0]['error']}")

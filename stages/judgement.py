@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssl_pipeline.atomic import read_json, sha256_file
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.plan import Setting
+from ssl_pipeline.report.numerals import count
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from stages.contract import Made, manifest_hash
@@ -52,7 +53,7 @@ def setting(study: Study, out: Path) -> Setting:
 
 def made(out: Path, results: dict[str, Any]) -> Made:
     """The table and the sentence of a finished judgement."""
-    scored = f"{results['n_test_subjects']} subjects scored"
+    scored = f"{count(results['n_test_subjects'], 'subject')} scored"
     return Made([out / "results.json"], f"{results['task']}: {scored}, {len(results['rows'])} rows")
 
 

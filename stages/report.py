@@ -1,11 +1,12 @@
 """Tell on one page what went in, what was learned, what it is worth, and how to use it.
 
-The title is not among the sections read: a new one reruns nothing, and heads the page when that is
-next made for another reason.
+Titles are not among the sections read: a new one makes Snakemake rerun nothing. They are among the
+inputs, so that the page gets them whenever the stage is asked for, as by `--forcerun report`.
 """
 
 from pathlib import Path
 
+from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.report.page import Source, write_page
 from stages.contract import Made, manifest_hash
 from stages.study import Study
@@ -15,12 +16,13 @@ VERSION = 1
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """What every stage before it made."""
+    """What every stage before it made, and the titles."""
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess", "pretrain")}
     for task, config in study.tasks.items():
         for name in config.JUDGED_BY:
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
-    return hashes
+    titles = [study.title, *(config.title for config in study.tasks.values())]
+    return {**hashes, "titles": sha256_json(titles)}
 
 
 def run(study: Study, out: Path) -> Made:

@@ -29,17 +29,27 @@ TAIL_BYTES = 16_384
 
 
 def table(study: Study) -> Table:
-    """One row a stage, and one a task for the stages that judge."""
-    shown = Table(title=f"{study.name} in {study.folder}", box=None)
-    for column in COLUMNS:
-        shown.add_column(column, no_wrap=column != "log", overflow="fold")
+    """One row a stage, and one a task for the stages that judge; logs as below the folder."""
     stages = _stages(study)
     records = {name: record(study.folder / "jobs" / name) for name in stages}
     known = slurm.standings([found["job"] for found in records.values() if found])
+    rows = []
     for name, out in stages.items():
         found = records[name]
         job = found["job"] if found else ""
-        shown.add_row(*_row(study, name, out, job, known.get(job)))
+        rows.append(_row(study, name, out, job, known.get(job)))
+    return _shown(f"{study.name} in {study.folder}", rows)
+
+
+def _shown(title: str, rows: list[list[str]]) -> Table:
+    """The rows as a table, without the columns that say nothing, such as those of jobs here."""
+    shown = Table(title=title, title_justify="left", box=None)
+    columns = list(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    said = [(column, cells) for column, cells in columns if any(cells)]
+    for column, _ in said:
+        shown.add_column(column, no_wrap=True, overflow="fold")
+    for cells in zip(*(cells for _, cells in said), strict=True):
+        shown.add_row(*cells)
     return shown
 
 
@@ -109,7 +119,7 @@ def _row(study: Study, name: str, out: Path, job: str, standing: Standing | None
         rate,
         left,
         _requeues(out, job),
-        str(log) if log.exists() else "",
+        str(log.relative_to(study.folder)) if log.exists() else "",
     ]
 
 

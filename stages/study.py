@@ -77,8 +77,11 @@ class Study(Section):
         return self.folder.joinpath(stage, *wildcards.values())
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
-        """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each."""
-        whole = self.model_dump(mode="json")
+        """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each.
+
+        What people read alone, the title of a task, is not in it.
+        """
+        whole = self.model_dump(mode="json", exclude={"tasks": {"__all__": {"title"}}})
         return sha256_json({key: _value(whole, key.format(**wildcards).split(".")) for key in keys})
 
 

@@ -5,16 +5,19 @@ failed rule. Its `params` hold the hash of the sections that its stage reads: ch
 reruns the rule, and a new title reruns nothing.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import ancient
+from snakemake.logging import logger
 
 from cluster.config import Stages
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
-from stages.contract import MANIFEST, PROVENANCE, STAGES, stage
+from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage
 from stages.inventory import listing
 from stages.place import HERE, cluster_at
 from stages.study import load
@@ -36,6 +39,8 @@ class Workflow:
                 f"--config {others[0]}=... is not taken here: change the study's file, "
                 f"and choose it with --config study={DEMO}."
             )
+        if "study" not in config:
+            logger.info(f"The study is {DEMO}; choose another with --config study=FILE.")
         self.path = Path(config.get("study", DEMO))
         self.cores = workflow.cores
         chosen = (workflow.resource_settings.default_resources or {}).get("where")
@@ -57,6 +62,20 @@ class Workflow:
     def made(self, name: str, **wildcards: str) -> str:
         """The manifest of a stage: the input of the rules after it."""
         return str(self.study.stage_folder(name, wildcards) / MANIFEST)
+
+    def study_file(self, name: str) -> Callable[[Mapping[str, str]], str]:
+        """The study's file as an input, whose date counts only where a stage is out of date.
+
+        Of a stage that was run by hand Snakemake has no record of parameters to compare with; there
+        the stage's own record tells that the file was edited in what the stage reads.
+        """
+
+        def of(wildcards: Mapping[str, str]) -> str:
+            chosen = {key: wildcards[key] for key in STAGES[name]}
+            path = os.path.relpath(self.path)
+            return path if outdated(self.study, name, chosen) else ancient(path)
+
+        return of
 
     def judgements(self) -> list[str]:
         """The manifests of every judgement of every task."""
@@ -89,10 +108,10 @@ class Workflow:
         return str(self.folder / "logs" / f"{name}{marks}.log")
 
     def command(self, name: str) -> str:
-        """The command that runs a stage, the same as by hand."""
+        """The command that runs a stage, the same as by hand; the same text for every study."""
         words = "".join(f" {key}={{wildcards.{key}}}" for key in STAGES[name])
         on = " --on {resources.where}" if name in Stages.model_fields else ""
-        return f"python -m stages {name} --config {self.path}{on}{words}"
+        return f"python -m stages {name} --config {{input.study}}{on}{words}"
 
     def threads(self, name: str) -> int:
         """All cores for a stage that works here, one for a launcher that waits for its job."""

@@ -59,7 +59,7 @@ def summarise(
         []
         if enough
         else [
-            f"{len(test)} scored subjects are too few for an interval: only the spread over seeds "
+            f"Too few subjects are scored for an interval, {len(test)}: only the spread over seeds "
             "is shown."
         ]
     )

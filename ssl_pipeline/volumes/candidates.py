@@ -35,15 +35,25 @@ class Candidate:
     labels: dict[str, Path | None]
 
     @property
+    def stray(self) -> str:
+        """Why it cannot be told who was scanned, where a rule should tell; empty where it can."""
+        rule = self.root.subject
+        if rule is None or (self.row and self.row.get("subject")):
+            return ""
+        return rule.misfit(self.relative)
+
+    @property
     def subject(self) -> str:
         """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
+        if self.stray:
+            return ""
         named = _bids(self.root, self.relative)
         return self._said("subject", self.root.subject) or (named["subject"] if named else "")
 
     @property
     def site(self) -> str:
         """Where it was scanned, empty where nobody says."""
-        return self._said("site", self.root.site)
+        return "" if self.stray else self._said("site", self.root.site)
 
     @property
     def modality(self) -> str:
@@ -56,9 +66,8 @@ class Candidate:
     def targets(self) -> dict[str, str]:
         """What evaluation may predict, by name; only what is known."""
         values = self.row.values if self.row else None
-        ruled = {
-            name: rule.value(self.relative, values) for name, rule in self.root.targets.items()
-        }
+        rules = {} if self.stray else self.root.targets
+        ruled = {name: rule.value(self.relative, values) for name, rule in rules.items()}
         return {name: text for name, text in ruled.items() if text} | (
             self.row.targets if self.row else {}
         )

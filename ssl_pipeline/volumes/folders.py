@@ -1,7 +1,8 @@
 """Walking folders of raw scans: quick, in a fixed order, and safe from loops.
 
 Hidden files and unfinished ones (`.tmp-`) are passed over. Links to folders are followed, but each
-real folder is entered once, and under its own name where it also lies below the root.
+real folder is entered once, and under its own name where it also lies below the root. A link that
+leads to nothing is given as a file, so that whoever opens it learns of it.
 """
 
 import os
@@ -31,12 +32,16 @@ def _below(
         return
     entered.add((status.st_dev, status.st_ino))
     entries = _listed(folder)
-    yield [entry for entry in entries if entry.is_file()]
+    yield [entry for entry in entries if entry.is_file() or _leads_nowhere(entry)]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _below(entry.path, entered, links)
         elif entry.is_dir():
             links.append(entry.path)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not Path(entry.path).exists()
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:

@@ -47,14 +47,20 @@ class Rule(Section):
             return self._in_row(self.column, row)
         match = re.search(self.pattern or "", relative)
         if match is None:
-            raise UserError(
-                f"{relative}: the pattern `{self.pattern}` does not match this path;"
-                " change the pattern, or leave the file out with `exclude`."
-            )
+            raise UserError(f"{relative}: {self.misfit(relative)}.")
         groups = {name: text or "" for name, text in match.groupdict().items()}
         if self.expression is None:
             return next(iter(groups.values()))
         return self._computed(self.expression, groups, relative)
+
+    def misfit(self, relative: str) -> str:
+        """Why the rule's pattern says nothing of this path; empty where it does, or is none."""
+        if self.pattern is None or re.search(self.pattern, relative):
+            return ""
+        return (
+            f"the pattern `{self.pattern}` does not match this path; change the pattern, or leave"
+            " the file out with `exclude`"
+        )
 
     def _in_row(self, column: str, row: Mapping[str, str] | None) -> str:
         if row is None:

@@ -52,6 +52,9 @@ def look_at(source: Source, root: Root, quality: Quality, before: Look | None) -
             return usable
         if same and same.sha256 == sha256:
             mtime = same.mtime_ns
+    except FileNotFoundError:
+        fault = str(readers.absent(source.path))
+        return Look(format=readers.format_of(source), judged=judged, fault=fault)
     except (ReadError, OSError) as error:
         return Look(format=readers.format_of(source), judged=judged, fault=str(error))
     seen = _opened(source, root, quality)

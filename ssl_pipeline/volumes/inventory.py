@@ -157,7 +157,7 @@ def _look_at_all(
 def _described(candidate: Candidate, look: Look, split: str) -> Scan:
     root, source = candidate.root, candidate.source
     modality = candidate.modality or look.file_modality
-    reason = look.fault
+    reason = look.fault or candidate.stray
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
     own, notes = ({}, "") if reason else _fitting_labels(candidate)

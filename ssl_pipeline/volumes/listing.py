@@ -88,7 +88,8 @@ def _states(places: list[Path]) -> dict[str, tuple[int, int]]:
     states = {str(place): place.stat() for place in places if place.is_file()}
     for place in (place for place in places if place.is_dir()):
         for entries in folders.walk(place):
-            states |= {entry.path: entry.stat() for entry in entries}
+            # of a link to nothing, the link's own
+            states |= {e.path: e.stat(follow_symlinks=e.is_file()) for e in entries}
     return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
 
 

@@ -1,6 +1,7 @@
 """A table of scans, CSV or Parquet: what a person knows of them that their files do not say."""
 
 import csv
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,9 @@ def read_table(path: Path) -> list[Row]:
     if not path.is_file():
         raise UserError(f"data.table: {path} is not there.")
     rows: dict[Path, Row] = {}
-    for number, values in enumerate(_records(path), start=1):
+    records = _records(path)
+    _check_columns(path, list(records[0]) if records else [])
+    for number, values in enumerate(records, start=1):
         row = _row(f"{path}: row {number}", values, path.parent)
         if row.path in rows:
             raise UserError(f"{path}: row {number} names {row.path} a second time; keep one row.")
@@ -53,6 +56,22 @@ def _records(path: Path) -> list[dict[str, str]]:
         return [
             {k: (v or "").strip() for k, v in each.items() if k} for each in csv.DictReader(file)
         ]
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    """A column that is nearly a known one would be taken for a target, and what it says lost."""
+    if columns and "path" not in columns:
+        raise UserError(
+            f"{path} has no column `path`; its columns are {', '.join(columns)}: give every scan "
+            "its path, from the table's folder."
+        )
+    for column in columns:
+        meant = difflib.get_close_matches(column.lower().strip(), KNOWN, n=1, cutoff=0.8)
+        if meant and column not in KNOWN and meant[0] not in columns:
+            raise UserError(
+                f"{path} has a column `{column}`: call it {meant[0]} if it is that, and something "
+                "less like it if it is a target."
+            )
 
 
 def _row(where: str, values: dict[str, str], folder: Path) -> Row:

@@ -178,11 +178,22 @@ def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
     assert scans["t_20.mha"].reason.startswith(f"duplicate of {scans['s_03.nii.gz'].id}")
 
 
-def test_a_stray_file_without_a_subject_stops_the_inventory(folder, brain):
+def test_a_stray_file_whose_subject_cannot_be_told_is_rejected_alone(folder, brain):
     save_nifti(folder / "raw" / "stray.nii", noisy(brain, 8), brain.affine)
-    with pytest.raises(UserError, match=r"^stray.nii: the pattern"):
-        take(study(folder), folder)
+    inventory = take(study(folder), folder)
+    assert len(inventory.accepted) == 6
+    stray = by_name(inventory)["stray.nii"]
+    assert stray.verdict == "rejected" and stray.subject == "" and stray.split == ""
+    assert "`_(?P<id>\\d+)` does not match this path; change the pattern" in stray.reason
     assert len(take(study(folder, exclude=["stray*"]), folder).scans) == 6
+
+
+def test_a_link_to_nothing_is_rejected_alone(folder):
+    (folder / "raw" / "s_07.nii.gz").symlink_to(folder / "moved" / "s_07.nii.gz")
+    link = by_name(take(study(folder), folder))["s_07.nii.gz"]
+    assert link.verdict == "rejected" and link.reason.endswith("is a link to nothing.")
+    (folder / "raw" / "s_08").symlink_to(folder / "moved")
+    assert len(take(study(folder), folder).accepted) == 6
 
 
 # labels
@@ -330,6 +341,19 @@ def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
 def test_a_wrong_row_is_named(row, sentence, folder):
     (folder / "notes.txt").write_text("")
     (folder / "t.csv").write_text(f"path,subject,modality,split\nraw/s_01.nii.gz,1,,test\n{row}\n")
+    with pytest.raises(UserError, match=sentence):
+        take(study(folder).model_copy(update={"table": "t.csv"}), folder)
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ("file,subject", r"t.csv has no column `path`; its columns are file, subject"),
+        ("path,subjct", r"t.csv has a column `subjct`: call it subject if it is that"),
+    ],
+)
+def test_a_wrong_column_is_named(header, sentence, folder):
+    (folder / "t.csv").write_text(f"{header}\nraw/s_01.nii.gz,1\n")
     with pytest.raises(UserError, match=sentence):
         take(study(folder).model_copy(update={"table": "t.csv"}), folder)
 

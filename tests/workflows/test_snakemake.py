@@ -22,6 +22,11 @@ def snakemake(study, *words, code=0):
     return done.stdout + done.stderr
 
 
+def by_hand(study, *words):
+    command = ["python", "-m", "stages", words[0], "--config", study, *words[1:]]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
 def planned(study, *words):
     """The rules that a run would execute."""
     said = snakemake(study, "-n", *words)
@@ -90,9 +95,14 @@ def edit(study, old, new):
     study.write_text(text.replace(old, new))
 
 
-def test_a_new_title_reruns_nothing(study):
+def test_new_titles_rerun_nothing_and_head_the_page_when_it_is_asked_for(study):
     study.write_text(study.read_text() + "title: Another title\n")
+    edit(study, "title: Tissue", "title: Another tissue")
     assert planned(study) == set()
+    said = snakemake(study, "--forcerun", "report")
+    assert "the page is" in said and "nothing to do" not in said
+    page = (study.parent / "out/report/report.html").read_text()
+    assert "Another title" in page and "Another tissue" in page
 
 
 def test_a_touched_file_reruns_nothing(study):
@@ -114,6 +124,20 @@ def test_a_touched_file_reruns_nothing(study):
 def test_one_value_reruns_what_depends_on_it_and_nothing_else(study, old, new, rerun):
     edit(study, old, new)
     assert planned(study) == rerun
+
+
+def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it(study_file):
+    for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
+        by_hand(study_file, *words.split())
+    rest = {"finetune", "report"}
+    assert planned(study_file) == rest
+    edit(study_file, "bootstrap: 100", "bootstrap: 200")
+    assert planned(study_file) == rest | {"probe"}
+    edit(study_file, "steps: 6", "steps: 8")
+    assert planned(study_file) == rest | {"probe", "pretrain"}
+    edit(study_file, "steps: 8", "steps: 6")
+    edit(study_file, "bootstrap: 200", "bootstrap: 100")
+    assert planned(study_file) == rest
 
 
 def test_one_task_reruns_alone(study):

@@ -2,6 +2,8 @@
 
 
 rule sample:
+    input:
+        study=flow.study_file("sample"),
     output:
         **flow.outputs("sample"),
     log:
@@ -17,6 +19,7 @@ rule sample:
 rule inventory:
     input:
         flow.made("sample") if flow.study.sample.packages else [],
+        study=flow.study_file("inventory"),
     output:
         **flow.outputs("inventory"),
     log:
@@ -33,6 +36,7 @@ rule inventory:
 rule preprocess:
     input:
         flow.made("inventory"),
+        study=flow.study_file("preprocess"),
     output:
         **flow.outputs("preprocess"),
     log:

@@ -5,6 +5,7 @@ rule probe:
     input:
         flow.made("preprocess"),
         flow.made("pretrain"),
+        study=flow.study_file("probe"),
     output:
         **flow.outputs("probe"),
     log:
@@ -24,6 +25,7 @@ rule finetune:
     input:
         flow.made("preprocess"),
         flow.made("pretrain"),
+        study=flow.study_file("finetune"),
     output:
         **flow.outputs("finetune"),
     log:

@@ -7,6 +7,7 @@ rule report:
         flow.made("preprocess"),
         flow.made("pretrain"),
         flow.judgements(),
+        study=flow.study_file("report"),
     output:
         **flow.outputs("report"),
         page=report(

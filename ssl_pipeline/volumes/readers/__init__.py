@@ -19,6 +19,7 @@ __all__ = [
     "ReadError",
     "Reader",
     "Source",
+    "absent",
     "files",
     "find",
     "format_of",
@@ -39,7 +40,7 @@ def find(root: Path) -> list[Source]:
     folder may not be listed.
     """
     if not root.exists():
-        raise ReadError(f"{root}: is not there.")
+        raise absent(root)
     if root.is_file():
         return _images([root])
     found = []
@@ -93,6 +94,11 @@ def stem(name: str) -> str:
     return name
 
 
+def absent(path: Path) -> ReadError:
+    """What is to be said of a file that cannot be found."""
+    return ReadError(f"{path}: {'is a link to nothing' if path.is_symlink() else 'is not there'}.")
+
+
 def _reader(source: Source) -> Reader:
     if source.path.is_dir():
         return dicom.READER
@@ -109,7 +115,7 @@ def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
     except ReadError:
         raise
     except FileNotFoundError:
-        raise ReadError(f"{source.path}: is not there.") from None
+        raise absent(source.path) from None
     except Exception as error:  # libraries raise anything over a garbled file
         what = _one_line(error, source.path)
         raise ReadError(
@@ -119,6 +125,6 @@ def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
 
 def _one_line(error: Exception, path: Path) -> str:
     """The gist of an error: no C++ source lines, no addresses, which differ from run to run."""
-    text = str(error).rpartition("ITK ERROR: ")[2].replace(str(path), "the file")
+    text = re.split(r"(?:ITK |sitk::)ERROR: ", str(error))[-1].replace(str(path), "the file")
     text = re.sub(r"\(0x[0-9a-f]+\)", "", text)
     return " ".join(text.split())[:160].rstrip(".") or type(error).__name__
