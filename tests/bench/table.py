@@ -1,0 +1,72 @@
+"""Ratios of ours against a peer's from one interleaved run, as a table and as JSON.
+
+A ratio is such that higher is better. Absolute times move by a third on a shared machine; ratios of
+works that take turns do not.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ssl_pipeline.atomic import write_json
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison."""
+
+    measure: str
+    ours: str
+    peer: str
+    ratio: float | None = None  # None where there is no peer
+    goal: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.goal is None or self.ratio is None:
+            return ""
+        return "met" if self.ratio >= self.goal else "missed"
+
+
+def seconds(
+    works: Mapping[str, Callable[[], object]],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Median seconds of each work, after one round that is not counted; they take turns.
+
+    `before` is called ahead of each, and not timed.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            before()
+            began = time.perf_counter()
+            work()
+            if number:
+                taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def faster(measure: str, ours: float, peer: float, name: str, goal: float | None = None) -> Row:
+    """A comparison of seconds."""
+    return Row(measure, f"{ours * 1e3:.3g} ms", f"{name}: {peer * 1e3:.3g} ms", peer / ours, goal)
+
+
+def show(rows: list[Row], out: Path) -> None:
+    """Print the table, and write its rows."""
+    table = Table(box=None, title=out.stem, title_justify="left")
+    for column in ("measure", "ours", "peer", "ratio", "goal", ""):
+        table.add_column(column, justify="right" if column in ("ratio", "goal") else "left")
+    for row in rows:
+        numbers = ("" if n is None else f"{n:.2f}" for n in (row.ratio, row.goal))
+        table.add_row(row.measure, row.ours, row.peer, *numbers, row.verdict)
+    Console(width=140).print(table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, [asdict(row) for row in rows])
+    Console(width=140).print(f"The same rows are in {out}.")
