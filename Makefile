@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup demo test test-kill test-slurm slurm-up slurm-down check format schema clean help
+.PHONY: setup demo test test-kill test-slurm slurm-up slurm-down bench-data check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -38,6 +38,10 @@ slurm-up: ## Bring a SLURM up on this machine (as root it installs Debian's pack
 
 slurm-down: ## End it and remove its folder
 	tests/slurm/down.sh
+
+bench-data: setup ## Preprocessing and crops against peers, as ratios (installs them)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
+	python -m tests.bench.data
 
 check: setup ## Style, types, arrows, spelling, workflow
 	ruff check .
