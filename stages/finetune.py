@@ -8,6 +8,7 @@ from stages.contract import Made
 from stages.study import Study
 
 READS = ("seed", "tasks.{task}", "evaluate", "finetune", "model", "views.crop_voxels")
+AFTER = ("preprocess", "pretrain")
 VERSION = 1
 
 

@@ -10,6 +10,7 @@ from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("data", "quality")
+AFTER = ("sample",)
 VERSION = 1
 
 

@@ -14,6 +14,7 @@ from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("preprocess", "store")
+AFTER = ("sample", "inventory")
 VERSION = 1
 
 
@@ -44,4 +45,5 @@ def run(study: Study, out: Path) -> Made:
     catalog.write(out / "catalog.parquet")
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
-    return Made([out / "catalog.parquet", out / "failed.json"], done + tail)
+    stored = [path for entry in catalog.entries for path in shelf.files(entry.id)]
+    return Made([out / "catalog.parquet", out / "failed.json"], done + tail, listed=stored)

@@ -32,6 +32,7 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
     "data.roots.*.missing_value",
 )
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
+AFTER = ("preprocess",)
 VERSION = 1
 
 

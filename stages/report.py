@@ -11,6 +11,7 @@ from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("name", "tasks")
+AFTER = ("inventory", "preprocess", "pretrain")
 VERSION = 1
 
 

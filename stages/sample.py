@@ -8,6 +8,7 @@ from stages.contract import Made
 from stages.study import Study
 
 READS = ("sample",)
+AFTER: tuple[str, ...] = ()
 VERSION = 1
 
 

@@ -32,6 +32,7 @@ rule inventory:
 
 rule preprocess:
     input:
+        flow.made("sample") if flow.study.sample.packages else [],
         flow.made("inventory"),
     output:
         **flow.outputs("preprocess"),
