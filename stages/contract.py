@@ -1,12 +1,12 @@
 """One contract for every stage: called by hand, by Snakemake, on a node or by a test, alike.
 
 A stage is a module with `READS` (the sections whose change makes it run again), `AFTER` (the stages
-whose files it reads), `VERSION` (raised by hand when its meaning changes), `inputs` (content hashes
-of what it reads) and `run`. `perform`
-gives it what all share: the lock, the completion record, the manifest and the provenance. A stage's
-own record `.done.json` is keyed by the hash of its version, sections and inputs; the two files that
-a rule declares are made from it, for Snakemake deletes the declared outputs of a rule before it
-runs. Where several ranks run a stage, the first holds the lock and keeps the records.
+whose files it reads), `VERSION` (raised by hand when its meaning changes), `MAKES` (patterns of all
+files in its folder), `inputs` (content hashes of what it reads) and `run`. `perform` gives it what
+all share: the lock, the completion record, the manifest and the provenance. A stage's own record
+`.done.json` is keyed by the hash of its version, sections and inputs; the two files that a rule
+declares are made from it, for Snakemake deletes the declared outputs of a rule before it runs.
+Where several ranks run a stage, the first holds the lock and keeps the records.
 
 Files may go after a stage is done, on a scratch that purges old ones. A stage that is about to run
 then says which stage to run first, and `withdraw` has Snakemake run it: no stage is run from inside
@@ -42,6 +42,8 @@ STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
 }
 ON_RANKS = ("pretrain",)  # the stages that several ranks may run
 DONE, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
+LOCK = ".lock"
+OWN = (DONE, MANIFEST, PROVENANCE, LOCK, fence.LEASE)  # files in the folder of every stage
 UNDER_LEASE = ", a job"
 
 
@@ -65,6 +67,7 @@ class Stage(Protocol):
     READS: tuple[str, ...]
     AFTER: tuple[str, ...]
     VERSION: int
+    MAKES: tuple[str, ...]
 
     def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
         """Content hashes of what it reads, by name."""
@@ -94,7 +97,7 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
     world = _world_of(name)
     module, out = stage(name), study.stage_folder(name, wildcards)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out, name) if world.first else nullcontext():
+    with alone(out, name) if world.first else nullcontext():
         found = module.inputs(study, **wildcards)
         config_hash = study.sections_hash(module.READS, wildcards)
         key = _key(module, config_hash, found, wildcards)
@@ -238,13 +241,13 @@ def _size(path: Path) -> int:
 
 
 @contextmanager
-def _alone(out: Path, name: str) -> Iterator[None]:
+def alone(out: Path, name: str) -> Iterator[None]:
     """Hold the stage's lock, which any end of the process frees.
 
     An attempt of a job goes on without it: who holds a lease is alone by its fence, and a process
     that hangs on a lost node would keep the lock for ever.
     """
-    with open(out / ".lock", "a+") as lock:
+    with open(out / LOCK, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,6 +12,7 @@ from stages.study import Study
 READS = ("data", "quality")
 AFTER = ("sample",)
 VERSION = 1
+MAKES = ("scans.parquet", "listing.json")
 
 
 def inputs(study: Study) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_pipeline.atomic import read_json, sha256_file
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import of_other_encoders
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
@@ -14,6 +15,9 @@ from stages.study import Study
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
+
+
+MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predictions/*/*.nii.gz")
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
@@ -54,6 +58,16 @@ def made(out: Path, results: dict[str, Any]) -> Made:
     """The table and the sentence of a finished judgement."""
     scored = f"{results['n_test_subjects']} subjects scored"
     return Made([out / "results.json"], f"{results['task']}: {scored}, {len(results['rows'])} rows")
+
+
+def stale_cells(study: Study) -> list[Path]:
+    """Files of the cells that the present encoder will have computed again."""
+    weights = study.folder / "pretrain" / "encoder" / "encoder.safetensors"
+    if not weights.exists():
+        return []
+    encoder = sha256_file(weights)
+    tasks = (out for name in ("probe", "finetune") for out in study.folder.glob(f"{name}/*"))
+    return [path for out in tasks for path in of_other_encoders(out, encoder)]
 
 
 class _Encoders:

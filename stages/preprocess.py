@@ -8,6 +8,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.layout import DOCUMENT, VOXELS
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import Made, manifest_hash
@@ -16,6 +17,7 @@ from stages.study import Study
 READS = ("preprocess", "store")
 AFTER = ("sample", "inventory")
 VERSION = 1
+MAKES = ("catalog.parquet", "failed.json", f"volumes/*.zarr/{DOCUMENT}", f"volumes/*.zarr/{VOXELS}")
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -47,3 +49,13 @@ def run(study: Study, out: Path) -> Made:
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
     stored = [path for entry in catalog.entries for path in shelf.files(entry.id)]
     return Made([out / "catalog.parquet", out / "failed.json"], done + tail, listed=stored)
+
+
+def orphans(study: Study) -> list[Path]:
+    """Stored volumes of scans that neither the inventory nor the catalog knows any more."""
+    out, scans = study.folder / "preprocess", study.folder / "inventory" / "scans.parquet"
+    if not scans.exists() or not (out / "catalog.parquet").exists():
+        return []
+    accepted = {scan.id for scan in Inventory.read(scans).accepted}
+    known = accepted | {entry.id for entry in Catalog.read(out / "catalog.parquet").entries}
+    return [path for path in sorted(out.glob("volumes/*.zarr")) if path.stem not in known]

@@ -34,6 +34,16 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
 VERSION = 1
+MAKES = (
+    "cohort-*.json",
+    "run.json",
+    "pictures.npz",
+    "encoder/encoder.json",
+    "encoder/encoder.safetensors",
+    "runs/*/metrics.jsonl",
+    "runs/*/checkpoints/step-*",
+    "runs/*/tensorboard/events.*",
+)
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -91,6 +101,20 @@ def run_folder(study: Study) -> Path:
     return study.folder / "pretrain" / "runs" / key[:12]
 
 
+def other_runs(study: Study) -> list[Path]:
+    """Runs of other sections or cohorts than the present ones and those of the encoder."""
+    runs = sorted((study.folder / "pretrain" / "runs").glob("*"))
+    kept = _kept_runs(study)
+    return [run for run in runs if run not in kept] if kept else []
+
+
+def old_checkpoints(study: Study) -> list[Path]:
+    """Checkpoints before the newest one of the runs that are kept."""
+    from ssl_pipeline.training.checkpoint import superseded
+
+    return [path for run in _kept_runs(study) for path in superseded(run / "checkpoints")]
+
+
 def random_encoder(study: Study, seed: int) -> "ViTEncoder":
     """The same architecture from random weights: what every judgement is held against."""
     from ssl_pipeline.models.vit import random_encoder as build
@@ -129,10 +153,22 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
     )
 
 
+def _kept_runs(study: Study) -> list[Path]:
+    """The present run and that of the encoder; none where the frozen list of the former is gone."""
+    if not _cohort_path(study).exists():
+        return []
+    kept, made = [run_folder(study)], study.folder / "pretrain" / "run.json"
+    return [*kept, made.parent / read_json(made)["folder"]] if made.exists() else kept
+
+
+def _cohort_path(study: Study) -> Path:
+    prepared = study.sections_hash(CHOSEN_BY, {})[:8]
+    return study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
+
+
 def _cohort(study: Study) -> Path:
     """The file with the frozen list, id to checksum; written when the cohort is first asked for."""
-    prepared = study.sections_hash(CHOSEN_BY, {})[:8]
-    path = study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
+    path = _cohort_path(study)
     if not path.exists():
         catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
         chosen = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}

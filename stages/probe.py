@@ -10,6 +10,7 @@ from stages.study import Study
 READS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
 AFTER = ("preprocess", "pretrain")
 VERSION = 1
+MAKES = judgement.MAKES
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:

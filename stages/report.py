@@ -13,6 +13,7 @@ from stages.study import Study
 READS = ("name", "tasks")
 AFTER = ("inventory", "preprocess", "pretrain")
 VERSION = 1
+MAKES = ("report.html",)
 
 
 def inputs(study: Study) -> dict[str, str]:

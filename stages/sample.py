@@ -10,6 +10,7 @@ from stages.study import Study
 READS = ("sample",)
 AFTER: tuple[str, ...] = ()
 VERSION = 1
+MAKES = ("raw/.gathered/*.txt",)
 
 
 def inputs(study: Study) -> dict[str, str]:

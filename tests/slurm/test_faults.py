@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.slurm.conftest import by_hand, edit
+from tests.slurm.conftest import by_hand, edit, refused
 from tests.slurm.lab import (
     Work,
     children,
@@ -218,10 +218,13 @@ def test_detached(work, undisturbed, outcome):
     assert work.is_running()
     assert "RUNNING" in by_hand(work.study, "status")
     assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
+    assert f"Job {work.job} of pretrain is in SLURM's queue" in refused(work.study, "clean --yes")
     assert "attached to job" in finished(work.door())
     assert len(work.jobs()) == 1
     assert is_as_if_nothing_had_happened(work, undisturbed)
-    outcome("job ran on, attached, equal")
+    by_hand(work.study, "clean --all --yes")
+    assert not (work.folder / "out").exists()
+    outcome("job ran on, attached, equal; cleaned only once it had ended")
 
 
 def test_failing_job(work, undisturbed, outcome):
