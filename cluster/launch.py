@@ -131,8 +131,9 @@ def _attach(task: Task) -> str:
         slurm.cancel(job, CHECKPOINT_S)
     fence.revoke(task.out)
     with _undisturbed():
-        stage = Job(task.work, task.out.absolute(), task.resources.requeues)
-        job = submit(stage, task.job_name, task.key, task.folder, task.resources)
+        asked = task.resources
+        stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
+        job = submit(stage, task.job_name, task.key, task.folder, asked)
         _write_record(task, job, _me())
         say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
     return job

@@ -20,5 +20,5 @@ def inputs(study: Study, task: str) -> dict[str, str]:
 
 def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
-    setting = judgement.setting(study, out)
+    setting = judgement.setting(study, out, task)
     return judgement.made(out, run_finetune(study.tasks[task], study.finetune, setting))

@@ -1,14 +1,17 @@
 """Turn every accepted scan into a stored volume; what is stored and whole is skipped."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.local import dask_client
 from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.nearby import nearer
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
-from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.layout import DOCUMENT, VOXELS
+from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import Made, manifest_hash
@@ -49,6 +52,12 @@ def run(study: Study, out: Path) -> Made:
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
     stored = [path for entry in catalog.entries for path in shelf.files(entry.id)]
     return Made([out / "catalog.parquet", out / "failed.json"], done + tail, listed=stored)
+
+
+def reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
+    """Reads these volumes, from this node's own disk where the cluster file has them copied."""
+    names = [f"{entry.id}.zarr/{file}" for entry in entries for file in (DOCUMENT, VOXELS)]
+    return CropReader(nearer(study.folder / "preprocess" / "volumes", names), catalog)
 
 
 def orphans(study: Study) -> list[Path]:

@@ -15,6 +15,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training.world import World
+from stages import preprocess
 from stages.contract import Made, manifest_hash
 from stages.study import Study
 
@@ -125,7 +126,6 @@ def random_encoder(study: Study, seed: int) -> "ViTEncoder":
 def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> "Run":
     import torch
 
-    from ssl_pipeline.store.reader import CropReader
     from ssl_pipeline.training.loop import Run
     from ssl_pipeline.views.sampler import Sampler
 
@@ -133,10 +133,9 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(study.seed)
         objective = study.objective.build(encoder)
-    volumes = study.folder / "preprocess" / "volumes"
     sampler = Sampler(
         entries,
-        CropReader(volumes, catalog),
+        preprocess.reader(study, catalog, entries),
         study.views,
         encoder.patch,
         pairs=study.training.pairs,

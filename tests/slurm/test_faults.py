@@ -267,6 +267,21 @@ def test_out_of_memory(work, undisturbed, outcome):
     outcome("one sentence; with more memory equal")
 
 
+def test_volumes_on_the_nodes_own_disk(work, undisturbed, outcome):
+    """Volumes copied to the node's disk, requeued by hand."""
+    disk = work.folder / "disk"
+    work.ask(setup=[f"export NODE_DISK={disk}"], pretrain={"stage_to": "$NODE_DISK"})
+    launcher = work.door()
+    work.until_training()
+    assert (disk / f"ssl-pipeline-{work.job}/volumes").is_dir()
+    slurm("scontrol", "requeue", work.job)
+    finished(launcher)
+    assert work.log.count(f"copied to {disk}") == 2
+    assert not list(disk.iterdir())
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("copied by each attempt, removed at its end, equal")
+
+
 def test_two_studies(prepared, undisturbed, tmp_path, outcome):
     """Two studies at the same time."""
     works = [Work(prepared, tmp_path / name) for name in ("one", "two")]
