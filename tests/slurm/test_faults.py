@@ -3,13 +3,18 @@
 import os
 import shutil
 import signal
+import site
+import subprocess
+import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from tests.slurm.conftest import by_hand, edit, refused
 from tests.slurm.lab import (
+    ROOT,
     Work,
     children,
     end_daemon,
@@ -280,6 +285,27 @@ def test_volumes_on_the_nodes_own_disk(work, undisturbed, outcome):
     assert not list(disk.iterdir())
     assert is_as_if_nothing_had_happened(work, undisturbed)
     outcome("copied by each attempt, removed at its end, equal")
+
+
+def test_packed_environment(work, undisturbed, outcome):
+    """Environment of one file, unpacked on the node."""
+    envs, venv, disk = ROOT / "workflows/envs", work.folder / "venv", work.folder / "disk"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    ours = venv / f"lib/{Path(site.getsitepackages()[0]).parent.name}/site-packages/ours.pth"
+    ours.write_text(f"{site.getsitepackages()[0]}\n{ROOT}\n")
+    archive = work.folder / "env.tar.zst"
+    subprocess.run([envs / "pack.sh", venv, archive], check=True)
+    shutil.rmtree(venv)
+    unpack = f"{envs}/unpack.sh {archive} $NODE_DISK/env"
+    each = "srun --nodes=$SLURM_NNODES --ntasks=$SLURM_NNODES --ntasks-per-node=1"
+    setup = [f"export NODE_DISK={disk}", f"{each} {unpack}"]
+    work.ask(setup=setup, python="$NODE_DISK/env/bin/python")
+    launcher = work.door()
+    command = (Path("/proc") / str(work.task()) / "cmdline").read_text()
+    assert command.startswith(f"{disk}/env/bin/python")
+    finished(launcher)
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("the node's own Python, equal")
 
 
 def test_two_studies(prepared, undisturbed, tmp_path, outcome):
