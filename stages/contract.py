@@ -27,6 +27,7 @@ from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
+from ssl_pipeline.report.numerals import count
 from ssl_pipeline.training.world import World
 from stages.study import Study
 
@@ -161,9 +162,9 @@ def _see_to_files(module: Stage, study: Study) -> None:
         gone = _gone(out, done) if done else []
         if gone:
             raise UserError(
-                f"{len(gone)} files that the stage {name} made are gone, such as {gone[0]} (a "
-                f"scratch that purges old files?): `python -m stages {name} --config STUDY` makes "
-                "them again, and so does Snakemake."
+                f"What the stage {name} made is not whole any more ({count(len(gone), 'file')}, "
+                f"such as {gone[0]}; a scratch that purges old files?): `python -m stages {name} "
+                "--config STUDY` makes it again, and so does Snakemake."
             )
 
 

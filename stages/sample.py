@@ -1,4 +1,7 @@
-"""Gather the public scans that a study names into a raw folder as a user's would look."""
+"""Gather the public scans that a study names into a raw folder as a user's would look.
+
+It is the only stage that needs a network, and so it is never a job: nodes may have none.
+"""
 
 from pathlib import Path
 

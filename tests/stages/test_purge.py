@@ -43,7 +43,7 @@ def test_volumes_that_are_gone_are_made_again_and_no_others(purged, capsys):
     (one / "c/0/0/0/0").unlink()
     (other / "zarr.json").unlink()
     (purged.folder / "pretrain/encoder/encoder.safetensors").unlink()
-    with pytest.raises(UserError, match="2 files that the stage preprocess made are gone"):
+    with pytest.raises(UserError, match=r"stage preprocess made is not whole any more \(2 files"):
         perform("pretrain", purged, {})
     perform("preprocess", purged, {})
     assert "6 volumes stored, 2 of them new" in capsys.readouterr().out
