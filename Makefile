@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup demo test test-kill test-slurm slurm-up slurm-down bench-data check format schema clean help
+.PHONY: setup pack demo test test-kill test-slurm slurm-up slurm-down bench-data check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -19,6 +19,9 @@ setup: .venv/.ready ## Make .venv with the pinned packages (PIP_ARGS="..." goes 
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all]'
 	touch $@
+
+pack: setup ## One archive of .venv, for file systems that count files
+	workflows/envs/pack.sh
 
 demo: setup ## Real scans to report, on this machine
 	@snakemake --profile local --quiet rules progress --config study=$(STUDY)

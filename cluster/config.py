@@ -44,6 +44,16 @@ class Resources(Section):
     setup: tuple[str, ...] = Field(
         (), description="lines of shell that run on the node first, such as `module load cuda`"
     )
+    python: str = Field(
+        "",
+        description="Python on the node, such as $SLURM_TMPDIR/env/bin/python; empty takes the one "
+        "that submits the job",
+    )
+    stage_to: str = Field(
+        "",
+        description="folder on a node's own disk, such as $SLURM_TMPDIR, to which stored volumes "
+        "are copied before they are read, if there is room; empty reads them where they lie",
+    )
     sbatch: dict[str, str | int | bool] = Field(
         {}, description="further parameters of sbatch, such as {mail-type: END}"
     )

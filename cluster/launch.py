@@ -38,6 +38,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import say
 
 RECORD = "job.json"
+MAKES = (RECORD, ".lock", "[0-9]*/[0-9]*_*")  # files of a stage's folder of jobs
 AWAY_S = 1800  # how long a controller may be away before a launcher gives up; jobs run on
 CHECKPOINT_S = 120  # how long a cancelled job may take to write its checkpoint
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -59,8 +60,7 @@ class Task:
     @property
     def job_name(self) -> str:
         """The same for the same output, and for no other."""
-        mark = hashlib.sha256(str(self.out.absolute()).encode()).hexdigest()[:10]
-        return f"{self.name}-{mark}"
+        return _job_name(self.name, self.out)
 
 
 def launch(task: Task) -> int:
@@ -83,11 +83,30 @@ def log_path(folder: Path, job: str) -> Path:
     return folder / job / f"{job}_0_log.out"
 
 
+def in_queue(name: str, out: Path) -> list[str]:
+    """The jobs of a stage that have not ended. Raises UserError if SLURM does not answer."""
+    try:
+        return [job for job, _ in slurm.queued(_job_name(name, out))]
+    except slurm.AwayError as error:
+        raise UserError(f"SLURM does not say whether {name} runs ({error}): try later.") from None
+
+
+def earlier(folder: Path) -> list[Path]:
+    """The folders of a stage's jobs, without the newest."""
+    jobs = [path for path in folder.glob("[0-9]*") if path.name.isdigit()]
+    return sorted(jobs, key=lambda path: int(path.name))[:-1]
+
+
 def record(folder: Path) -> dict[str, Any] | None:
     """The newest job of a stage: its number, the hash of its inputs, who submitted it and when."""
     path = folder / RECORD
     found: dict[str, Any] | None = read_json(path) if path.exists() else None
     return found
+
+
+def _job_name(name: str, out: Path) -> str:
+    mark = hashlib.sha256(str(out.absolute()).encode()).hexdigest()[:10]
+    return f"{name}-{mark}"
 
 
 @contextmanager
@@ -112,8 +131,9 @@ def _attach(task: Task) -> str:
         slurm.cancel(job, CHECKPOINT_S)
     fence.revoke(task.out)
     with _undisturbed():
-        stage = Job(task.work, task.out.absolute(), task.resources.requeues)
-        job = submit(stage, task.job_name, task.key, task.folder, task.resources)
+        asked = task.resources
+        stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
+        job = submit(stage, task.job_name, task.key, task.folder, asked)
         _write_record(task, job, _me())
         say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
     return job

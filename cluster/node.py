@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ssl_pipeline import fence
+from ssl_pipeline.nearby import near
 
 INTERRUPTED = 3
 TRIES = 30  # for a controller that is away when a job wants to be requeued; 2 s each
@@ -36,6 +37,7 @@ class Job:
     work: Callable[[], int]  # the stage; returns the door's exit code
     out: Path  # the folder that the stage writes to
     requeues: int
+    stage_to: str = ""  # the node's own disk, for copies of what the stage reads
 
     def __call__(self) -> NoReturn:
         """Run the stage; ends the process with its exit code."""
@@ -60,7 +62,8 @@ class Job:
         except fence.FencedError as error:
             print(error, file=sys.stderr)
             return 2
-        return self.work()
+        with near(self.stage_to, str(job)):
+            return self.work()
 
 
 def _listen(notice: threading.Event) -> None:

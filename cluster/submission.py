@@ -23,7 +23,7 @@ def submit(job: Job, name: str, comment: str, folder: Path, asked: Resources) ->
     from submitit.core.utils import FailedJobError
 
     try:
-        executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python())
+        executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python(asked))
         executor.update_parameters(**_parameters(name, comment, asked))
         return str(executor.submit(job).job_id)
     except FailedJobError as error:
@@ -37,9 +37,9 @@ def submit(job: Job, name: str, comment: str, folder: Path, asked: Resources) ->
         raise UserError(f"{error} Run this where SLURM's commands are.") from None
 
 
-def _python() -> str:
+def _python(asked: Resources) -> str:
     """The interpreter of a job; a notice that comes before it listens waits for it."""
-    return f"env --block-signal=USR2 {shlex.quote(sys.executable)}"
+    return f"env --block-signal=USR2 {asked.python or shlex.quote(sys.executable)}"
 
 
 def _parameters(name: str, comment: str, asked: Resources) -> dict[str, object]:

@@ -73,6 +73,10 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
         console.print(status.table(load(arguments.config)))
     elif command == "logs":
         status.show_log(load(arguments.config), arguments.stage, arguments.follow)
+    elif command == "clean":
+        from stages.clean import clean
+
+        clean(load(arguments.config), everything=arguments.all, agreed=arguments.yes)
     return 0
 
 
@@ -116,12 +120,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The commands that look at a study's stages and jobs."""
+    """The commands that look at a study's stages and jobs, and after them."""
     table = commands.add_parser("status", help="show how far every stage is, and its job")
     logs = commands.add_parser("logs", help="print what a stage says")
     logs.add_argument("stage", metavar="STAGE", help="as `status` names it, such as pretrain")
     logs.add_argument("-f", dest="follow", action="store_true", help="go on as it says more")
-    for command in (table, logs):
+    clean = commands.add_parser("clean", help="say what a study no longer needs, and remove it")
+    clean.add_argument("--all", action="store_true", help="all that the study made, no raw scans")
+    clean.add_argument("--yes", action="store_true", help="remove it without asking")
+    for command in (table, logs, clean):
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
         )

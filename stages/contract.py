@@ -1,11 +1,16 @@
 """One contract for every stage: called by hand, by Snakemake, on a node or by a test, alike.
 
-A stage is a module with `READS` (the sections whose change makes it run again), `VERSION` (raised
-by hand when its meaning changes), `inputs` (content hashes of what it reads) and `run`. `perform`
-gives it what all share: the lock, the completion record, the manifest and the provenance. A stage's
-own record `.done.json` is keyed by the hash of its version, sections and inputs; the two files that
-a rule declares are made from it, for Snakemake deletes the declared outputs of a rule before it
-runs. Where several ranks run a stage, the first holds the lock and keeps the records.
+A stage is a module with `READS` (the sections whose change makes it run again), `AFTER` (the stages
+whose files it reads), `VERSION` (raised by hand when its meaning changes), `MAKES` (patterns of all
+files in its folder), `inputs` (content hashes of what it reads) and `run`. `perform` gives it what
+all share: the lock, the completion record, the manifest and the provenance. A stage's own record
+`.done.json` is keyed by the hash of its version, sections and inputs; the two files that a rule
+declares are made from it, for Snakemake deletes the declared outputs of a rule before it runs.
+Where several ranks run a stage, the first holds the lock and keeps the records.
+
+Files may go after a stage is done, on a scratch that purges old ones. A stage that is about to run
+then says which stage to run first, and `withdraw` has Snakemake run it: no stage is run from inside
+another, where a node with GPUs would preprocess, and where neither a plan nor `status` shows it.
 """
 
 import fcntl
@@ -22,6 +27,7 @@ from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
+from ssl_pipeline.report.numerals import count
 from ssl_pipeline.training.world import World
 from stages.study import Study
 
@@ -37,16 +43,22 @@ STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
 }
 ON_RANKS = ("pretrain",)  # the stages that several ranks may run
 DONE, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
+LOCK = ".lock"
+OWN = (DONE, MANIFEST, PROVENANCE, LOCK, fence.LEASE)  # files in the folder of every stage
 UNDER_LEASE = ", a job"
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage made: its files, a sentence for the reader, and more for the provenance."""
+    """What a stage made: its files, a sentence for the reader, and more for the provenance.
+
+    `listed` are files that one of `files` holds the hashes of: of these only the size is kept.
+    """
 
     files: list[Path]
     summary: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    listed: list[Path] = field(default_factory=list)
 
 
 @runtime_checkable
@@ -54,7 +66,9 @@ class Stage(Protocol):
     """What a stage's module has."""
 
     READS: tuple[str, ...]
+    AFTER: tuple[str, ...]
     VERSION: int
+    MAKES: tuple[str, ...]
 
     def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
         """Content hashes of what it reads, by name."""
@@ -70,13 +84,13 @@ def stage(name: str) -> Stage:
 
 def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
     """Hash of what an earlier stage made. Raises UserError where it has not run."""
-    path = study.stage_folder(name, wildcards) / MANIFEST
+    path = study.stage_folder(name, wildcards) / DONE
     if not path.exists():
         raise UserError(
             f"{path} is not there: run the stage {name} first, with "
             f"`python -m stages {name} --config STUDY`, or let Snakemake do it."
         )
-    return sha256_json(read_json(path))
+    return sha256_json(read_json(path)["manifest"])
 
 
 def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
@@ -84,19 +98,21 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
     world = _world_of(name)
     module, out = stage(name), study.stage_folder(name, wildcards)
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out, name) if world.first else nullcontext():
+    with alone(out, name) if world.first else nullcontext():
         found = module.inputs(study, **wildcards)
         config_hash = study.sections_hash(module.READS, wildcards)
         key = _key(module, config_hash, found, wildcards)
         done = _completed(out, key)
         if not world.first:
             if not done:
+                _see_to_files(module, study)
                 module.run(study, out, **wildcards)
             return
         if done:
             say(f"{name}: nothing to do, {done['summary']}")
         else:
             detail(f"{name}: runs, for {_why(out, config_hash, found)}")
+            _see_to_files(module, study)
             record = Provenance(name, found, config_hash, study.seed, ROOT)
             made = module.run(study, out, **wildcards)
             done = _complete(out, key, made, record)
@@ -111,11 +127,17 @@ def key_of(name: str, study: Study, wildcards: dict[str, str]) -> str:
     return _key(module, study.sections_hash(module.READS, wildcards), found, wildcards)
 
 
-def settle(name: str, study: Study, wildcards: dict[str, str], key: str) -> str | None:
-    """The summary of a stage that is done for this key, with its declared files there; or None."""
+def settle(
+    name: str, study: Study, wildcards: dict[str, str], key: str, *, just_run: bool = False
+) -> str | None:
+    """The summary of a stage that is done for this key, with its declared files there; or None.
+
+    A stage that a node has just run is believed to have its files: for a minute, this machine may
+    not see what was missing when it last looked.
+    """
     out = study.stage_folder(name, wildcards)
-    done = _completed(out, key)
-    if done is None:
+    done = _record(out) if just_run else _completed(out, key)
+    if done is None or done["key"] != key:
         return None
     _declare(out, done)
     return str(done["summary"])
@@ -123,11 +145,34 @@ def settle(name: str, study: Study, wildcards: dict[str, str], key: str) -> str 
 
 def outdated(study: Study, name: str, wildcards: dict[str, str]) -> bool:
     """Whether a stage was last completed for other values of the sections that it reads."""
-    record = study.stage_folder(name, wildcards) / DONE
-    if not record.exists():
-        return False
-    done_for = read_json(record)["provenance"]["config_hash"]
-    return bool(done_for != study.sections_hash(stage(name).READS, wildcards))
+    done = _record(study.stage_folder(name, wildcards))
+    now = study.sections_hash(stage(name).READS, wildcards)
+    return done is not None and bool(done["provenance"]["config_hash"] != now)
+
+
+def withdraw(folder: Path) -> None:
+    """Take back what stages declared whose files are gone, so that Snakemake runs them if needed.
+
+    What rules declare is all that it looks at. A stage whose files are there declares them again.
+    """
+    for path in (*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")):
+        done = _record(path.parent)
+        if done is None or _gone(path.parent, done):
+            path.unlink(missing_ok=True)
+
+
+def _see_to_files(module: Stage, study: Study) -> None:
+    """Raise UserError where earlier stages are done, but what they made is not there any more."""
+    for name in module.AFTER:
+        out = study.stage_folder(name, {})
+        done = _record(out)
+        gone = _gone(out, done) if done else []
+        if gone:
+            raise UserError(
+                f"What the stage {name} made is not whole any more ({count(len(gone), 'file')}, "
+                f"such as {gone[0]}; a scratch that purges old files?): `python -m stages {name} "
+                "--config STUDY` makes it again, and so does Snakemake."
+            )
 
 
 def _key(module: Stage, config: str, found: dict[str, str], wildcards: dict[str, str]) -> str:
@@ -168,9 +213,10 @@ def _why(out: Path, config_hash: str, inputs: dict[str, str]) -> str:
 
 def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, Any]:
     files = {str(path.relative_to(out)): sha256_file(path) for path in sorted(made.files)}
+    all_files = sorted([*made.files, *made.listed])
     done = {
         "key": key,
-        "sizes": {name: (out / name).stat().st_size for name in files},
+        "sizes": {str(path.relative_to(out)): path.stat().st_size for path in all_files},
         "summary": made.summary,
         "manifest": {"stage": record.stage, "files": files},
         "provenance": record.finish(**made.provenance),
@@ -181,24 +227,35 @@ def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, 
 
 def _completed(out: Path, key: str) -> dict[str, Any] | None:
     """The record of a stage that is done for this key, with all its files still there."""
-    if not (out / DONE).exists():
-        return None
-    done: dict[str, Any] = read_json(out / DONE)
-    there = all(
-        (out / name).is_file() and (out / name).stat().st_size == size
-        for name, size in done["sizes"].items()
-    )
-    return done if done["key"] == key and there else None
+    done = _record(out)
+    return done if done and done["key"] == key and not _gone(out, done) else None
+
+
+def _record(out: Path) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = read_json(out / DONE) if (out / DONE).exists() else None
+    return found
+
+
+def _gone(out: Path, done: dict[str, Any]) -> list[Path]:
+    """The files of a stage that are not there any more, or not in full; one look at each."""
+    return [out / name for name, size in done["sizes"].items() if _size(out / name) != size]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 @contextmanager
-def _alone(out: Path, name: str) -> Iterator[None]:
+def alone(out: Path, name: str) -> Iterator[None]:
     """Hold the stage's lock, which any end of the process frees.
 
     An attempt of a job goes on without it: who holds a lease is alone by its fence, and a process
     that hangs on a lost node would keep the lock for ever.
     """
-    with open(out / ".lock", "a+") as lock:
+    with open(out / LOCK, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

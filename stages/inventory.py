@@ -10,7 +10,9 @@ from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("data", "quality")
+AFTER = ("sample",)
 VERSION = 1
+MAKES = ("scans.parquet", "listing.json")
 
 
 def inputs(study: Study) -> dict[str, str]:

@@ -5,16 +5,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_pipeline.atomic import read_json, sha256_file
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import of_other_encoders
+from ssl_pipeline.evaluation.cohort import cohort
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.reader import CropReader
+from stages import preprocess
 from stages.contract import Made, manifest_hash
 from stages.pretrain import random_encoder
 from stages.study import Study
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
+
+
+MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predictions/*/*.nii.gz")
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
@@ -33,14 +38,15 @@ def _stamp(label: Path) -> str:
     return sha256_file(label) if label.is_file() else "a folder"
 
 
-def setting(study: Study, out: Path) -> Setting:
+def setting(study: Study, out: Path, task: str) -> Setting:
     """All that an evaluation works on. UserError where a scored subject was pretrained on."""
     catalog = _catalog(study)
     _refuse_seen(study, catalog)
     encoder = study.folder / "pretrain" / "encoder"
+    entries = cohort(study.tasks[task], catalog, study.evaluate.split).entries
     return Setting(
         catalog=catalog,
-        reader=CropReader(study.folder / "preprocess" / "volumes", catalog),
+        reader=preprocess.reader(study, catalog, entries),
         evaluate=study.evaluate,
         encoder_of=_Encoders(study, encoder),
         encoder_hash=sha256_file(encoder / "encoder.safetensors"),
@@ -55,6 +61,16 @@ def made(out: Path, results: dict[str, Any]) -> Made:
     """The table and the sentence of a finished judgement."""
     scored = f"{count(results['n_test_subjects'], 'subject')} scored"
     return Made([out / "results.json"], f"{results['task']}: {scored}, {len(results['rows'])} rows")
+
+
+def stale_cells(study: Study) -> list[Path]:
+    """Files of the cells that the present encoder will have computed again."""
+    weights = study.folder / "pretrain" / "encoder" / "encoder.safetensors"
+    if not weights.exists():
+        return []
+    encoder = sha256_file(weights)
+    tasks = (out for name in ("probe", "finetune") for out in study.folder.glob(f"{name}/*"))
+    return [path for out in tasks for path in of_other_encoders(out, encoder)]
 
 
 class _Encoders:

@@ -63,7 +63,7 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
             detach=cluster.on_interrupt == "detach",
         )
     )
-    if code == 0 and settle(name, study, wildcards, key) is None:
+    if code == 0 and settle(name, study, wildcards, key, just_run=True) is None:
         raise UserError(f"What {name} reads has changed while its job ran: run the command again.")
     return code
 

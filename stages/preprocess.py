@@ -1,20 +1,26 @@
 """Turn every accepted scan into a stored volume; what is stored and whole is skipped."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.local import dask_client
 from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.nearby import nearer
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
-from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.layout import DOCUMENT, VOXELS
+from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("preprocess", "store")
+AFTER = ("sample", "inventory")
 VERSION = 1
+MAKES = ("catalog.parquet", "failed.json", f"volumes/*.zarr/{DOCUMENT}", f"volumes/*.zarr/{VOXELS}")
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -44,4 +50,21 @@ def run(study: Study, out: Path) -> Made:
     catalog.write(out / "catalog.parquet")
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
-    return Made([out / "catalog.parquet", out / "failed.json"], done + tail)
+    stored = [path for entry in catalog.entries for path in shelf.files(entry.id)]
+    return Made([out / "catalog.parquet", out / "failed.json"], done + tail, listed=stored)
+
+
+def reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
+    """Reads these volumes, from this node's own disk where the cluster file has them copied."""
+    names = [f"{entry.id}.zarr/{file}" for entry in entries for file in (DOCUMENT, VOXELS)]
+    return CropReader(nearer(study.folder / "preprocess" / "volumes", names), catalog)
+
+
+def orphans(study: Study) -> list[Path]:
+    """Stored volumes of scans that neither the inventory nor the catalog knows any more."""
+    out, scans = study.folder / "preprocess", study.folder / "inventory" / "scans.parquet"
+    if not scans.exists() or not (out / "catalog.parquet").exists():
+        return []
+    accepted = {scan.id for scan in Inventory.read(scans).accepted}
+    known = accepted | {entry.id for entry in Catalog.read(out / "catalog.parquet").entries}
+    return [path for path in sorted(out.glob("volumes/*.zarr")) if path.stem not in known]

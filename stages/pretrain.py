@@ -15,6 +15,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training.world import World
+from stages import preprocess
 from stages.contract import Made, manifest_hash
 from stages.study import Study
 
@@ -32,7 +33,18 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
     "data.roots.*.missing_value",
 )
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
+AFTER = ("preprocess",)
 VERSION = 1
+MAKES = (
+    "cohort-*.json",
+    "run.json",
+    "pictures.npz",
+    "encoder/encoder.json",
+    "encoder/encoder.safetensors",
+    "runs/*/metrics.jsonl",
+    "runs/*/checkpoints/step-*",
+    "runs/*/tensorboard/events.*",
+)
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -90,6 +102,20 @@ def run_folder(study: Study) -> Path:
     return study.folder / "pretrain" / "runs" / key[:12]
 
 
+def other_runs(study: Study) -> list[Path]:
+    """Runs of other sections or cohorts than the present ones and those of the encoder."""
+    runs = sorted((study.folder / "pretrain" / "runs").glob("*"))
+    kept = _kept_runs(study)
+    return [run for run in runs if run not in kept] if kept else []
+
+
+def old_checkpoints(study: Study) -> list[Path]:
+    """Checkpoints before the newest one of the runs that are kept."""
+    from ssl_pipeline.training.checkpoint import superseded
+
+    return [path for run in _kept_runs(study) for path in superseded(run / "checkpoints")]
+
+
 def random_encoder(study: Study, seed: int) -> "ViTEncoder":
     """The same architecture from random weights: what every judgement is held against."""
     from ssl_pipeline.models.vit import random_encoder as build
@@ -100,7 +126,6 @@ def random_encoder(study: Study, seed: int) -> "ViTEncoder":
 def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> "Run":
     import torch
 
-    from ssl_pipeline.store.reader import CropReader
     from ssl_pipeline.training.loop import Run
     from ssl_pipeline.views.sampler import Sampler
 
@@ -108,10 +133,9 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(study.seed)
         objective = study.objective.build(encoder)
-    volumes = study.folder / "preprocess" / "volumes"
     sampler = Sampler(
         entries,
-        CropReader(volumes, catalog),
+        preprocess.reader(study, catalog, entries),
         study.views,
         encoder.patch,
         pairs=study.training.pairs,
@@ -128,10 +152,22 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
     )
 
 
+def _kept_runs(study: Study) -> list[Path]:
+    """The present run and that of the encoder; none where the frozen list of the former is gone."""
+    if not _cohort_path(study).exists():
+        return []
+    kept, made = [run_folder(study)], study.folder / "pretrain" / "run.json"
+    return [*kept, made.parent / read_json(made)["folder"]] if made.exists() else kept
+
+
+def _cohort_path(study: Study) -> Path:
+    prepared = study.sections_hash(CHOSEN_BY, {})[:8]
+    return study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
+
+
 def _cohort(study: Study) -> Path:
     """The file with the frozen list, id to checksum; written when the cohort is first asked for."""
-    prepared = study.sections_hash(CHOSEN_BY, {})[:8]
-    path = study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
+    path = _cohort_path(study)
     if not path.exists():
         catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
         chosen = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}

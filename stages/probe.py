@@ -8,7 +8,9 @@ from stages.contract import Made
 from stages.study import Study
 
 READS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
+AFTER = ("preprocess", "pretrain")
 VERSION = 1
+MAKES = judgement.MAKES
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
@@ -18,5 +20,5 @@ def inputs(study: Study, task: str) -> dict[str, str]:
 
 def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
-    setting = judgement.setting(study, out)
+    setting = judgement.setting(study, out, task)
     return judgement.made(out, run_probe(study.tasks[task], study.probe, setting))

@@ -12,7 +12,9 @@ from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("name", "tasks")
+AFTER = ("inventory", "preprocess", "pretrain")
 VERSION = 1
+MAKES = ("report.html",)
 
 
 def inputs(study: Study) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Gather the public scans that a study names into a raw folder as a user's would look."""
+"""Gather the public scans that a study names into a raw folder as a user's would look.
+
+It is the only stage that needs a network, and so it is never a job: nodes may have none.
+"""
 
 from pathlib import Path
 
@@ -8,7 +11,9 @@ from stages.contract import Made
 from stages.study import Study
 
 READS = ("sample",)
+AFTER: tuple[str, ...] = ()
 VERSION = 1
+MAKES = ("raw/.gathered/*.txt",)
 
 
 def inputs(study: Study) -> dict[str, str]:

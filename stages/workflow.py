@@ -17,7 +17,7 @@ from snakemake.logging import logger
 from cluster.config import Stages
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
-from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage
+from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage, withdraw
 from stages.inventory import listing
 from stages.place import HERE, cluster_at
 from stages.study import load
@@ -53,6 +53,7 @@ class Workflow:
         if self.cluster:
             drop_outer_variables()  # what Snakemake starts is no part of an outer job either
         self.folder = self.study.folder
+        withdraw(self.folder)
 
     def outputs(self, name: str) -> dict[str, str]:
         """The two files that the rule of a stage declares."""

@@ -5,6 +5,7 @@ determines them, so that a run that was killed goes on with the next cell, and o
 dials have changed computes its cells again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,14 @@ def saved(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
     return content if content.get("key") == key and whole else None
 
 
-def save(cell: Cell, key: str, content: dict[str, Any], out: Path) -> None:
-    """Write the cell's file."""
-    write_json(cell.path(out), {"key": key, **content})
+def save(cell: Cell, key: str, encoder: str, content: dict[str, Any], out: Path) -> None:
+    """Write the cell's file; `encoder` is the hash of the one that it was computed with."""
+    write_json(cell.path(out), {"key": key, "encoder": encoder, **content})
+
+
+def of_other_encoders(out: Path, encoder: str) -> Iterator[Path]:
+    """The files of cells that this encoder will have computed again; pixels need none."""
+    for path in sorted(out.glob("cells/*.json")):
+        content = read_json(path)
+        if content.get("encoder", "") not in ("", encoder):
+            yield from (path, *(out / name for name in content.get("files", ())))

@@ -76,8 +76,12 @@ class Plan:
 
     def key(self, cell: Cell, section: Section) -> str:
         """Hash of all that determines a cell's predictions."""
-        encoder = "" if cell.init == PIXELS else self.setting.encoder_hash
-        return sha256_json([self.truth, asdict(cell), section.model_dump(mode="json"), encoder])
+        own = [asdict(cell), section.model_dump(mode="json"), self.encoder(cell)]
+        return sha256_json([self.truth, *own])
+
+    def encoder(self, cell: Cell) -> str:
+        """Hash of the encoder that a cell's predictions depend on; empty for pixels."""
+        return "" if cell.init == PIXELS else self.setting.encoder_hash
 
     def budgets(self, asked: tuple[int, ...]) -> tuple[int, ...]:
         """Numbers of labelled subjects that this task can give."""
@@ -113,7 +117,7 @@ def walk(
             content = saved(cell, key, out)
             if content is None:
                 content = compute(cell)
-                save(cell, key, content, out)
+                save(cell, key, plan.encoder(cell), content, out)
             scored[cell] = score(content)
             costs.append(asdict(cell) | content["costs"])
             bar.advance(cell.name)

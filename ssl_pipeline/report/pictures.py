@@ -7,6 +7,7 @@ and the volumes' `ids` (k,).
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,9 @@ def _feature_maps(run: Run) -> dict[str, NDArray[np.float32] | NDArray[np.str_]]
     }
 
 
-def _padded(image: NDArray[np.float32], shape: NDArray[np.int64]) -> NDArray[np.float32]:
+def _padded(
+    image: NDArray[np.floating[Any]], shape: NDArray[np.int64]
+) -> NDArray[np.floating[Any]]:
     """NaN beyond the end, up to (y, x) of `shape`."""
     room = [(0, int(s) - n) for s, n in zip(shape, image.shape[:2], strict=True)]
     return np.pad(image, [*room, *[(0, 0)] * (image.ndim - 2)], constant_values=np.nan)

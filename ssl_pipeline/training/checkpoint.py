@@ -52,6 +52,14 @@ def newest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def superseded(folder: Path) -> list[Path]:
+    """The files of all checkpoints but the newest that is whole; none where there is no such."""
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        if _is_whole(path):
+            return sorted(other for other in folder.glob("step-*") if other.stem != path.stem)
+    return []
+
+
 def _is_whole(path: Path) -> bool:
     seal = path.with_suffix(".json")
     return seal.exists() and bool(read_json(seal)["sha256"] == sha256_file(path))

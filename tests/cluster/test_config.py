@@ -44,6 +44,7 @@ def test_a_stage_asks_for_the_defaults_and_its_own(read):
         ("stages: {pretrain: {gpu: 1}}", "stages.pretrain.gpu is not known: did you mean gpus?"),
         ("defaults: {time_min: 0}", "defaults.time_min is 0"),
         ("defaults: {time_min: 1}", "notice_s is 120, and the time limit is only 1 min"),
+        ("stages: {sample: {}}", "stages.sample is not known"),
         ("stages: {probe: {nodes: 2}}", "only pretrain runs as several"),
         ("defaults: {tasks_per_node: 2}\nstages: {probe: }", "probe asks for 2 tasks"),
         ("defaults: {sbatch: {time: 5}}", "time is not taken here: use time_min"),

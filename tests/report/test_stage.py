@@ -21,10 +21,10 @@ def test_it_waits_for_every_stage_and_judgement(study_file: Path) -> None:
     for name, wildcards in _manifests(study):
         with pytest.raises(UserError, match=f"run the stage {name} first"):
             report.inputs(study)
-        write_json(study.stage_folder(name, wildcards) / "manifest.json", {"files": name})
+        write_json(study.stage_folder(name, wildcards) / ".done.json", {"manifest": name})
     first = report.inputs(study)
     assert len(first) == 6
-    write_json(study.stage_folder("probe", {"task": "side"}) / "manifest.json", {"files": "other"})
+    write_json(study.stage_folder("probe", {"task": "side"}) / ".done.json", {"manifest": "other"})
     assert {name for name in first if first[name] != report.inputs(study)[name]} == {"probe side"}
 
 

@@ -38,6 +38,14 @@ def by_hand(study, *commands):
     return said
 
 
+def refused(study, words):
+    """What a command of the door says that asks for a change."""
+    command = [sys.executable, "-m", "stages", *words.split(), "--config", study]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr
+
+
 def edit(study, old, new):
     text = study.read_text()
     assert old in text

@@ -3,13 +3,18 @@
 import os
 import shutil
 import signal
+import site
+import subprocess
+import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import by_hand, edit
+from tests.slurm.conftest import by_hand, edit, refused
 from tests.slurm.lab import (
+    ROOT,
     Work,
     children,
     end_daemon,
@@ -218,10 +223,13 @@ def test_detached(work, undisturbed, outcome):
     assert work.is_running()
     assert "RUNNING" in by_hand(work.study, "status")
     assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
+    assert f"Job {work.job} of pretrain is in SLURM's queue" in refused(work.study, "clean --yes")
     assert "attached to job" in finished(work.door())
     assert len(work.jobs()) == 1
     assert is_as_if_nothing_had_happened(work, undisturbed)
-    outcome("job ran on, attached, equal")
+    by_hand(work.study, "clean --all --yes")
+    assert not (work.folder / "out").exists()
+    outcome("job ran on, attached, equal; cleaned only once it had ended")
 
 
 def test_failing_job(work, undisturbed, outcome):
@@ -262,6 +270,42 @@ def test_out_of_memory(work, undisturbed, outcome):
     finished(work.door())
     assert is_as_if_nothing_had_happened(work, undisturbed)
     outcome("one sentence; with more memory equal")
+
+
+def test_volumes_on_the_nodes_own_disk(work, undisturbed, outcome):
+    """Volumes copied to the node's disk, requeued by hand."""
+    disk = work.folder / "disk"
+    work.ask(setup=[f"export NODE_DISK={disk}"], pretrain={"stage_to": "$NODE_DISK"})
+    launcher = work.door()
+    work.until_training()
+    assert (disk / f"ssl-pipeline-{work.job}/volumes").is_dir()
+    slurm("scontrol", "requeue", work.job)
+    finished(launcher)
+    assert work.log.count(f"copied to {disk}") == 2
+    assert not list(disk.iterdir())
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("copied by each attempt, removed at its end, equal")
+
+
+def test_packed_environment(work, undisturbed, outcome):
+    """Environment of one file, unpacked on the node."""
+    envs, venv, disk = ROOT / "workflows/envs", work.folder / "venv", work.folder / "disk"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    ours = venv / f"lib/{Path(site.getsitepackages()[0]).parent.name}/site-packages/ours.pth"
+    ours.write_text(f"{site.getsitepackages()[0]}\n{ROOT}\n")
+    archive = work.folder / "env.tar.zst"
+    subprocess.run([envs / "pack.sh", venv, archive], check=True)
+    shutil.rmtree(venv)
+    unpack = f"{envs}/unpack.sh {archive} $NODE_DISK/env"
+    each = "srun --nodes=$SLURM_NNODES --ntasks=$SLURM_NNODES --ntasks-per-node=1"
+    setup = [f"export NODE_DISK={disk}", f"{each} {unpack}"]
+    work.ask(setup=setup, python="$NODE_DISK/env/bin/python")
+    launcher = work.door()
+    command = (Path("/proc") / str(work.task()) / "cmdline").read_text()
+    assert command.startswith(f"{disk}/env/bin/python")
+    finished(launcher)
+    assert is_as_if_nothing_had_happened(work, undisturbed)
+    outcome("the node's own Python, equal")
 
 
 def test_two_studies(prepared, undisturbed, tmp_path, outcome):

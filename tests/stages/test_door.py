@@ -11,15 +11,25 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl_pipeline.atomic import write_json
 from ssl_pipeline.volumes.inventory import Inventory
 from tests.conftest import real_volume
 
 ENV = {**os.environ, "PYTHONWARNINGS": "default"}
+OFFLINE = ["unshare", "--map-root-user", "--net"]  # before a command: it has no network
 
 
-def door(*words, **more):
-    command = [sys.executable, "-m", "stages", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENV, **more)
+def door(*words, before=(), **more):
+    command = [*before, sys.executable, "-m", "stages", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, **{"env": ENV, **more})
+
+
+def can_be_offline():
+    """Whether this machine lets a process do without a network."""
+    try:
+        return subprocess.run([*OFFLINE, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def sentence(done, code=2):
@@ -32,7 +42,7 @@ def sentence(done, code=2):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The tiny study, all of it, by hand; do not change it."""
+    """The tiny study, all of it, by hand, without a network if possible; do not change it."""
     from tests.conftest import write_study
 
     study = write_study(tmp_path_factory.mktemp("whole"))
@@ -40,7 +50,8 @@ def whole(tmp_path_factory):
         ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
         ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
     ):  # fmt: skip
-        done = door(words[0], "--config", study, *words[1:])
+        before = OFFLINE if can_be_offline() else ()
+        done = door(words[0], "--config", study, *words[1:], before=before)
         assert done.returncode == 0, done.stdout + done.stderr
     return study
 
@@ -71,6 +82,22 @@ def test_a_second_time_nothing_is_done_and_declared_files_come_back(whole):
     done = door("pretrain", "--config", whole)
     assert done.returncode == 0 and "nothing to do" in done.stdout
     assert (out / "manifest.json").read_bytes() == before
+
+
+def test_no_stage_but_sample_needs_a_network(whole):
+    if not can_be_offline():
+        pytest.skip("this machine lets no process do without a network")
+    assert (whole.parent / "out/report/report.html").exists(), "made without one"
+
+
+def test_gathering_without_a_network_is_one_sentence(study_file):
+    package = "{requirement: nilearn==0.14.1, sha256: x, licence: x, files: {x: y}}"
+    study_file.write_text(study_file.read_text() + f"sample: {{packages: [{package}]}}\n")
+    alone = {key: value for key, value in ENV.items() if not key.startswith("PIP_")}
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
+    env = {**alone, **nowhere, "PIP_CONFIG_FILE": os.devnull}
+    said = sentence(door("sample", "--config", study_file, env=env))
+    assert "nilearn==0.14.1 could not be fetched" in said and "reaches no package index" in said
 
 
 def test_predictions_lie_in_the_scans_own_grid(whole):
@@ -167,8 +194,8 @@ def test_a_subject_that_was_pretrained_on_is_never_scored(whole, tmp_path):
     study = tmp_path / "tiny.yaml"
     study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
     run = json.loads((tmp_path / "out/pretrain/run.json").read_text())
-    run["seen"].append("4")
-    (tmp_path / "out/pretrain/run.json").write_text(json.dumps(run))
+    run["seen"][0] = "4"
+    write_json(tmp_path / "out/pretrain/run.json", run)
     (tmp_path / "out/probe/side/.done.json").unlink()
     assert "were pretrained on" in sentence(door("probe", "--config", study, "task=side"))
 

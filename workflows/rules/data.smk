@@ -35,6 +35,7 @@ rule inventory:
 
 rule preprocess:
     input:
+        flow.made("sample") if flow.study.sample.packages else [],
         flow.made("inventory"),
         study=flow.study_file("preprocess"),
     output:

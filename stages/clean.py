@@ -1,0 +1,166 @@
+"""Remove what a study no longer needs, or all that it made, and nothing that anybody else did.
+
+Each stage says which files it makes (`MAKES`) and, where it can, which of them are stale; only
+files of these patterns are ever touched, so a user's own notes in the output folder stay, and so do
+raw scans. It is said what goes and how much before it does. While it goes, the locks of all stages
+are held, and a study with a job in the queue is left alone.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.prompt import Confirm
+from rich.table import Table
+
+from cluster import launch
+from ssl_pipeline import atomic
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.progress import console, say
+from ssl_pipeline.report.numerals import count, size
+from stages import judgement, preprocess, pretrain
+from stages.contract import DONE, OWN, STAGES, alone, stage
+from stages.study import Study
+
+JOBS, LOGS = "jobs", "logs"
+UNFINISHED = re.compile(rf"{re.escape(atomic.PREFIX)}.+-\w+")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that go for one reason."""
+
+    reason: str
+    files: list[Path]
+
+    @property
+    def bytes(self) -> int:
+        """What they take on disk, in bytes."""
+        return sum(path.lstat().st_size for path in self.files)
+
+
+def clean(study: Study, *, everything: bool, agreed: bool) -> None:
+    """Say what would go, and remove it if that is agreed to, in advance or on the terminal.
+
+    Raises UserError while a stage runs, and where nobody can be asked.
+    """
+    if not study.folder.is_dir():
+        raise UserError(f"There is no {study.folder}: the study has made nothing yet.")
+    with _at_rest(study):
+        groups = [group for group in _groups(study, everything) if group.files]
+        if not groups:
+            say(f"clean: nothing to remove in {study.folder}")
+            return
+        console.print(_table(study, groups))
+        if not (agreed or _asked()):
+            say("clean: nothing was removed")
+            return
+        files = [path for group in groups for path in group.files]
+        total = sum(group.bytes for group in groups)
+        _remove(files, study.folder)
+        say(f"clean: {count(len(files), 'file')} removed, {size(total)}")
+    if everything and study.folder.is_dir():
+        say(f"clean: {study.folder} stays, for it holds what no stage made")
+
+
+@contextmanager
+def _at_rest(study: Study) -> Iterator[None]:
+    """Hold the locks of all stages. Raises UserError where one runs, here or as a job."""
+    for folder in sorted((study.folder / JOBS).glob("*/")):
+        name, _, task = folder.name.partition("-")
+        out = study.folder.joinpath(name, *([task] if task else []))
+        for job in launch.in_queue(folder.name, out):
+            raise UserError(
+                f"Job {job} of {folder.name} is in SLURM's queue: wait for it, or `scancel {job}`."
+            )
+    with ExitStack() as locks:
+        for name, out in _folders(study):
+            locks.enter_context(alone(out, name))
+        yield
+
+
+def _folders(study: Study) -> list[tuple[str, Path]]:
+    """The folders of stages that are there, also of tasks that the study has no more."""
+    found = []
+    for name, wildcards in STAGES.items():
+        pattern = "/".join([name, *("*" for _ in wildcards)])
+        found += [(name, out) for out in sorted(study.folder.glob(pattern)) if out.is_dir()]
+    return found
+
+
+def _groups(study: Study, everything: bool) -> Iterator[Group]:
+    if everything:
+        made = _made(study)
+        for name in (*STAGES, LOGS, JOBS):
+            top = study.folder / name
+            yield Group(f"all of {name}", sorted(p for p in made if p.is_relative_to(top)))
+        return
+    job_folders = (study.folder / JOBS).glob("*/")
+    stale: dict[str, Iterable[Path]] = {
+        "parts of interrupted writes": _unfinished(study),
+        "stored volumes of scans that are gone": preprocess.orphans(study),
+        "pretraining with other dials or cohorts": pretrain.other_runs(study),
+        "checkpoints before the newest": pretrain.old_checkpoints(study),
+        "evaluation of other encoders": judgement.stale_cells(study),
+        "earlier jobs": [job for folder in job_folders for job in launch.earlier(folder)],
+    }
+    made = _made(study)
+    for reason, paths in stale.items():
+        files = _below(paths) & made
+        made -= files
+        yield Group(reason, sorted(files))
+
+
+def _made(study: Study) -> set[Path]:
+    """Every file in the output folder that the pipeline has made."""
+    found = set(study.folder.glob(f"{LOGS}/*.log"))
+    for folder in (study.folder / JOBS).glob("*/"):
+        found |= {path for pattern in launch.MAKES for path in folder.glob(pattern)}
+    for name, out in _folders(study):
+        found |= {path for pattern in (*OWN, *stage(name).MAKES) for path in out.glob(pattern)}
+        if (out / DONE).exists():
+            found |= {out / file for file in atomic.read_json(out / DONE)["sizes"]}
+    found |= _below(_unfinished(study))
+    return {path for path in found if path.is_file() or path.is_symlink()}
+
+
+def _unfinished(study: Study) -> list[Path]:
+    """What killed processes left under temporary names."""
+    tops = (study.folder / name for name in (*STAGES, JOBS))
+    found = (path for top in tops for path in top.rglob(f"{atomic.PREFIX}*"))
+    return [path for path in found if UNFINISHED.fullmatch(path.name)]
+
+
+def _below(paths: Iterable[Path]) -> set[Path]:
+    """These files, and all files below these folders."""
+    return {file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,))}
+
+
+def _table(study: Study, groups: list[Group]) -> Table:
+    shown = Table(title=f"{study.name} in {study.folder}", box=None)
+    for column in ("what goes", "files", "size", "such as"):
+        shown.add_column(column, no_wrap=column != "such as", overflow="fold")
+    for group in groups:
+        example = str(group.files[0].relative_to(study.folder))
+        shown.add_row(group.reason, f"{len(group.files):,}", size(group.bytes), example)
+    return shown
+
+
+def _asked() -> bool:
+    """Ask on the terminal. Raises UserError where there is none."""
+    if not sys.stdin.isatty():
+        raise UserError("Nothing was removed, for nobody can be asked here: add --yes.")
+    return Confirm.ask("Remove this?", default=False, console=console)
+
+
+def _remove(files: list[Path], top: Path) -> None:
+    """Remove files, and the folders that become empty, the output folder among them."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    folders = {parent for path in files for parent in path.parents if parent.is_relative_to(top)}
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
