@@ -1,7 +1,8 @@
 """One contract for every stage: called by hand, by Snakemake, on a node or by a test, alike.
 
 A stage is a module with `READS` (the sections whose change makes it run again), `VERSION` (raised
-by hand when its meaning changes), `inputs` (content hashes of what it reads) and `run`. `perform`
+by hand when its meaning changes), `inputs` (content hashes of what it reads), `need` (what it will
+take, asked before it runs) and `run`. `perform`
 gives it what all share: the lock, the completion record, the manifest and the provenance. A stage's
 own record `.done.json` is keyed by the hash of its version, sections and inputs; the two files that
 a rule declares are made from it, for Snakemake deletes the declared outputs of a rule before it
@@ -23,6 +24,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.training.world import World
+from stages.need import Known, Need, Place
 from stages.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +60,9 @@ class Stage(Protocol):
 
     def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
         """Content hashes of what it reads, by name."""
+
+    def need(self, study: Study, known: Known, on: Place, **wildcards: str) -> Need:
+        """What it will take at a place; opens no more than tables and records."""
 
     def run(self, study: Study, out: Path, **wildcards: str) -> Made:
         """Do the work that is not done yet, into `out`."""
@@ -109,6 +114,25 @@ def key_of(name: str, study: Study, wildcards: dict[str, str]) -> str:
     module = stage(name)
     found = module.inputs(study, **wildcards)
     return _key(module, study.sections_hash(module.READS, wildcards), found, wildcards)
+
+
+def former(name: str, study: Study, wildcards: dict[str, str]) -> dict[str, Any] | None:
+    """The record of a stage that has run with the present sections on what is there now.
+
+    Of its inputs those are compared that are stages; contents of raw files are not hashed for this.
+    """
+    path = study.stage_folder(name, wildcards) / DONE
+    if not path.exists():
+        return None
+    record: dict[str, Any] = read_json(path)
+    before = record["provenance"]
+    if before["config_hash"] != study.sections_hash(stage(name).READS, wildcards):
+        return None
+    for earlier in before["inputs"].keys() & STAGES.keys():
+        there = (study.folder / earlier / MANIFEST).exists()
+        if not there or manifest_hash(study, earlier) != before["inputs"][earlier]:
+            return None
+    return record
 
 
 def settle(name: str, study: Study, wildcards: dict[str, str], key: str) -> str | None:

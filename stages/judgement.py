@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ssl_pipeline.atomic import read_json, sha256_file
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.plan import Setting
+from ssl_pipeline.evaluation.size import Cost, Judged
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.training.size import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages.contract import Made, manifest_hash
+from stages.need import Known, Need, assumed, counted
 from stages.pretrain import random_encoder
 from stages.study import Study
 
@@ -47,6 +50,44 @@ def setting(study: Study, out: Path) -> Setting:
         out=out,
         device=_device(study),
         seed=study.seed,
+    )
+
+
+def judged(known: Known, study: Study, task: str) -> Judged:
+    """The numbers of a task's scans, as the tables or the headers have them."""
+    config = study.tasks[task]
+    words = [(getattr(config, kind, None), f"{kind}s") for kind in ("label", "target")]
+    usable = [
+        scan
+        for scan in known.scans
+        if (not config.roots or scan.root in config.roots)
+        and all(getattr(scan, where).get(word) for word, where in words if word)
+    ]
+    train = [scan for scan in usable if scan.split == "train"]
+    test = [scan for scan in usable if scan.split == study.evaluate.split]
+    return Judged(
+        train_subjects=max(1, len({scan.subject for scan in train})),
+        train_scans=len(train),
+        test_scans=len(test),
+        voxels=tuple(known.sizes[scan.id].stored for scan in (*train, *test)),
+        test_voxels=sum(known.sizes[scan.id].stored for scan in test),
+        raw_test_voxels=sum(known.sizes[scan.id].read for scan in test),
+    )
+
+
+def need_of(cost: Cost, known: Known, gpu: bool) -> Need:
+    """The figures of a judgement."""
+    flops = GPU_FLOPS if gpu else CORE_FLOPS
+    where = "one H100" if gpu else "a core with AVX-512"
+    host = CUDA_HOST_BYTES if gpu else 0
+    return Need(
+        disk=assumed(cost.bytes, f"predictions and labels, {known.how}"),
+        files=counted(cost.files, f"a file a cell and a label, {known.how}"),
+        memory=assumed(cost.memory_bytes + host, f"one batch, the largest volume, {known.how}"),
+        seconds=assumed(
+            cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}, {known.how}"
+        ),
+        gpu_memory=assumed(CUDA_BYTES + cost.memory_bytes, "one batch") if gpu else None,
     )
 
 

@@ -5,12 +5,15 @@ from pathlib import Path
 from cluster.local import dask_client
 from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.preprocess import size
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.size import FILES
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import Made, manifest_hash
+from stages.need import RECORDS, Known, Need, Place, assumed, counted
 from stages.study import Study
 
 READS = ("preprocess", "store")
@@ -20,6 +23,21 @@ VERSION = 1
 def inputs(study: Study) -> dict[str, str]:
     """What the inventory found."""
     return {"inventory": manifest_hash(study, "inventory")}
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """Every scan becomes a volume; the largest one decides what a worker needs."""
+    sizes = known.sizes.values()
+    rate = f"{1e-6 / size.SECONDS_A_VOXEL:.0f} million voxels/s on a core, {known.how}"
+    return Need(
+        disk=known.stored_bytes,
+        files=counted(RECORDS + 2 + FILES * len(sizes), f"{FILES} a volume, {known.how}"),
+        memory=assumed(
+            max(map(size.worker_bytes, sizes)),
+            f"{size.READ_BYTES} bytes a voxel of the largest scan, {known.how}",
+        ),
+        seconds=assumed(sum(map(size.seconds, sizes)), rate),
+    )
 
 
 def run(study: Study, out: Path) -> Made:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from ssl_pipeline.report.page import Source, write_page
 from stages.contract import Made, manifest_hash
+from stages.need import RECORDS, Known, Need, Place, assumed, counted
 from stages.study import Study
 
+PAGE_BYTES, TASK_BYTES = 700_000, 100_000
+BASE_BYTES = 350e6
 READS = ("name", "tasks")
 VERSION = 1
 
@@ -21,6 +24,16 @@ def inputs(study: Study) -> dict[str, str]:
         for name in config.JUDGED_BY:
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
     return hashes
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """One page, its pictures inside."""
+    return Need(
+        disk=assumed(PAGE_BYTES + TASK_BYTES * len(study.tasks), "a page with its pictures"),
+        files=counted(RECORDS + 1, "the page"),
+        memory=assumed(BASE_BYTES, "pictures are made one by one"),
+        seconds=assumed(10.0, "10 s a page"),
+    )
 
 
 def run(study: Study, out: Path) -> Made:

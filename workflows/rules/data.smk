@@ -8,6 +8,8 @@ rule sample:
         flow.log("sample"),
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        **flow.needs("sample"),
     params:
         reads=flow.reads("sample"),
     shell:
@@ -23,6 +25,8 @@ rule inventory:
         flow.log("inventory"),
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        **flow.needs("inventory"),
     params:
         reads=flow.reads("inventory"),
         listing=flow.listing(),
@@ -42,6 +46,7 @@ rule preprocess:
     threads: flow.threads("preprocess")
     resources:
         where=flow.where,
+        **flow.needs("preprocess"),
     params:
         reads=flow.reads("preprocess"),
     shell:

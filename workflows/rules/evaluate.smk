@@ -14,6 +14,7 @@ rule probe:
     threads: flow.threads("probe")
     resources:
         where=flow.where,
+        **flow.needs("probe"),
     params:
         reads=flow.reads("probe"),
     shell:
@@ -33,6 +34,7 @@ rule finetune:
     threads: flow.threads("finetune")
     resources:
         where=flow.where,
+        **flow.needs("finetune"),
     params:
         reads=flow.reads("finetune"),
     shell:

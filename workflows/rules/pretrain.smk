@@ -13,6 +13,7 @@ rule pretrain:
     threads: flow.threads("pretrain")
     resources:
         where=flow.where,
+        **flow.needs("pretrain"),
     params:
         reads=flow.reads("pretrain"),
     shell:

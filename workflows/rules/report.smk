@@ -18,6 +18,8 @@ rule report:
         flow.log("report"),
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        **flow.needs("report"),
     params:
         reads=flow.reads("report"),
     shell:
