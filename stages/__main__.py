@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
     elif command == "status":
         console.print(status.table(load(arguments.config)))
     elif command == "estimate":
-        console.print(estimate.shown(load(arguments.config), place.cluster_at(arguments.on)))
+        estimate.show(load(arguments.config), place.cluster_at(arguments.on))
     elif command == "logs":
         status.show_log(load(arguments.config), arguments.stage, arguments.follow)
     return 0

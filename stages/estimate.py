@@ -11,20 +11,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 
 from cluster.config import Cluster, Resources
+from ssl_pipeline.progress import console
 from stages.contract import former, stage
 from stages.need import Known, Need, Place, known, measured
 from stages.status import stages_of
 from stages.study import Study
 
-COLUMNS = (
-    "stage", "disk", "files", "memory of each", "processes", "GPU memory", "hours", "wall time",
-    "requeues",
-)  # fmt: skip
+COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
 ON_GPU = ("pretrain", "probe", "finetune")
 GPU_DEVICE = Path("/dev/nvidia0")
 
@@ -69,25 +66,31 @@ def estimate(
     return Estimate(need, place, asked)
 
 
-def shown(study: Study, cluster: Cluster | None) -> Group:
-    """The table of all stages, and below it how each figure is known."""
-    figures = Table(title=f"{study.name} in {study.folder}", box=None)
-    reasons = Table(title="how it is known", box=None)
-    for column in COLUMNS:
-        figures.add_column(column, no_wrap=True, justify="left" if column == "stage" else "right")
-    for column in ("stage", "figure", "how"):
-        reasons.add_column(column, no_wrap=column != "how", overflow="fold")
+def show(study: Study, cluster: Cluster | None) -> None:
+    """Print the table of all stages, and below it how each figure is known."""
     seen = known(study, headers=True)
-    needs = []
-    for full_name, (name, wildcards) in stages_of(study).items():
-        found = estimate(name, study, wildcards, seen, cluster)
-        figures.add_row(full_name, *_row(found))
-        needs.append(found.need)
-        for number, (label, how) in enumerate(_reasons(found.need)):
-            reasons.add_row("" if number else full_name, label, how)
+    found = {
+        full_name: (name, estimate(name, study, wildcards, seen, cluster))
+        for full_name, (name, wildcards) in stages_of(study).items()
+    }
+    figures = Table(*COLUMNS, title=f"{study.name} in {study.folder}", box=None, pad_edge=False)
+    for column in figures.columns[1:]:
+        column.justify = "right"
+    for full_name, (_, each) in found.items():
+        figures.add_row(full_name, *_row(each))
+    needs = [each.need for _, each in found.values()]
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))
     figures.add_row("all", decimal(round(disk)), f"{files:.0f}")
-    return Group(figures, "", reasons)
+    reasons = Table("stage", "figure", "how it is known", box=None, pad_edge=False)
+    reasons.add_row("", "scans", seen.how)
+    told = dict.fromkeys((name, tuple(_reasons(each.need))) for name, each in found.values())
+    for name, lines in told:  # tasks that are known alike are told of once
+        for number, (label, how) in enumerate(lines):
+            reasons.add_row("" if number else name, label, how)
+    for table in (figures, reasons):
+        table.width = console.measure(table, options=console.options.update(max_width=999)).maximum
+        console.print(table)
+        console.print()
 
 
 def _place(name: str, study: Study, asked: Resources | None, scans: int) -> Place:
@@ -110,8 +113,8 @@ def _row(found: Estimate) -> Iterator[str]:
     need, place, asked = found.need, found.place, found.asked
     yield decimal(round(need.disk.value))
     yield f"{need.files.value:.0f}"
-    yield decimal(round(need.memory.value))
-    yield str(place.processes)
+    each = decimal(round(need.memory.value))
+    yield each if place.processes == 1 else f"{place.processes} x {each}"
     yield decimal(round(need.gpu_memory.value)) if need.gpu_memory else ""
     yield f"{need.seconds.value / 3600:.2g} {'GPU' if place.gpus else 'CPU'}-h"
     yield f"{math.ceil(found.wall_s / 60)} min"

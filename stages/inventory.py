@@ -35,15 +35,15 @@ def need(study: Study, known: Known, on: Place) -> Need:
     """Every scan is read whole, a few at a time."""
     voxels = [math.prod(scan.shape) for scan in known.scans]
     return Need(
-        disk=assumed(10_000 + 1_200 * len(voxels), f"1.2 kB a scan, {known.how}"),
+        disk=assumed(10_000 + 1_200 * len(voxels), "1.2 kB a scan"),
         files=counted(RECORDS + 2, "the table and the listing"),
         memory=assumed(
             outlook.look_bytes(voxels),
-            f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans, {known.how}",
+            f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans",
         ),
         seconds=assumed(
             outlook.look_seconds(voxels),
-            f"{1e-6 / outlook.LOOK_S_A_VOXEL:.0f} million voxels/s on a core, {known.how}",
+            f"{1e-6 / outlook.LOOK_S_A_VOXEL:.0f} million voxels/s on a core",
         ),
     )
 

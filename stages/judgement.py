@@ -11,7 +11,7 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training.size import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages.contract import Made, manifest_hash
-from stages.need import Known, Need, assumed, counted
+from stages.need import Known, Need, assumed
 from stages.pretrain import random_encoder
 from stages.study import Study
 
@@ -81,12 +81,10 @@ def need_of(cost: Cost, known: Known, gpu: bool) -> Need:
     where = "one H100" if gpu else "a core with AVX-512"
     host = CUDA_HOST_BYTES if gpu else 0
     return Need(
-        disk=assumed(cost.bytes, f"predictions and labels, {known.how}"),
-        files=counted(cost.files, f"a file a cell and a label, {known.how}"),
-        memory=assumed(cost.memory_bytes + host, f"one batch, the largest volume, {known.how}"),
-        seconds=assumed(
-            cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}, {known.how}"
-        ),
+        disk=assumed(cost.bytes, "predictions, and labels on the stored grid"),
+        files=known.count(cost.files, "one a cell, label map and prediction of voxels"),
+        memory=assumed(cost.memory_bytes + host, "one batch and the largest volume"),
+        seconds=assumed(cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}"),
         gpu_memory=assumed(CUDA_BYTES + cost.memory_bytes, "one batch") if gpu else None,
     )
 

@@ -11,14 +11,22 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.filesize import decimal
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.size import Size, size
 from ssl_pipeline.progress import say
-from ssl_pipeline.store.size import DOCUMENT_BYTES, volume_bytes
+from ssl_pipeline.store.size import (
+    AGAINST_LZ4,
+    DOCUMENT_BYTES,
+    LZ4_BYTES,
+    RAW_BYTES,
+    volume_bytes,
+)
 from ssl_pipeline.volumes import outlook
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from ssl_pipeline.volumes.listing import total_bytes
+from ssl_pipeline.volumes.samples import FILE_BYTES
 from stages.study import Study
 
 RECORDS = 4  # small files that every stage leaves: its record, its lock, what its rule declares
@@ -76,6 +84,10 @@ class Known:
     scans: tuple[Scan, ...]
     how: str
 
+    def count(self, value: float, what: str) -> Figure:
+        """A figure that follows from the number of scans."""
+        return Figure(value, f"{self.how.partition(':')[0]}: {what}")
+
     @cached_property
     def sizes(self) -> dict[str, Size]:
         """What each scan becomes, by its id."""
@@ -100,10 +112,18 @@ class Known:
         there = _stored(self.study)
         both = there.keys() & guess.keys()
         if not both:
-            return assumed(sum(guess.values()), f"{self.study.store.codec}, {self.how}")
+            return assumed(sum(guess.values()), _rates(self.study))
         real = sum(there[name] + DOCUMENT_BYTES for name in both)
         share = real / sum(guess[name] for name in both)
         return measured(share * sum(guess.values()), f"{len(both)} volumes that are stored")
+
+
+def _rates(study: Study) -> str:
+    share = AGAINST_LZ4.get(study.store.codec)
+    if share is None:
+        return f"{RAW_BYTES} bytes a stored voxel"
+    told = (f"{rate * share:.2g} bytes a voxel of {name}" for name, rate in LZ4_BYTES.items())
+    return f"{' and '.join(told)} with {study.store.codec}"
 
 
 def known(study: Study, headers: bool) -> Known:
@@ -111,27 +131,32 @@ def known(study: Study, headers: bool) -> Known:
     try:
         path = study.folder / "inventory" / "scans.parquet"
         scans = Inventory.read(path).accepted
-        return Known(study, scans, f"the inventory's {len(scans)} scans")
+        return Known(study, scans, f"counted: {len(scans)} in the inventory")
     except (UserError, OSError, pa.ArrowException):
         pass  # not there, or of another version: the stage says what to do
-    if headers:
+    raw = total_bytes(study.data, study.source_folder)
+    if headers and (raw or not study.sample.packages):  # a sample is no mistake before it is there
         try:
             scans = outlook.from_headers(study.data, study.source_folder)
             if scans:
-                return Known(study, scans, f"the headers of {len(scans)} scans")
+                return Known(study, scans, f"counted: {len(scans)}, by their headers")
         except UserError as error:
-            say(f"estimate: {error} Until then typical scans are assumed.")
-    return _typical(study)
+            say(f"estimate: {error} Until then typical scans are assumed.", error=True)
+    return _typical(study, raw)
 
 
-def _typical(study: Study) -> Known:
-    present = total_bytes(study.data, study.source_folder)
+def _typical(study: Study, raw: int) -> Known:
+    """Scans for so many bytes of raw files; where there are none, for those that are named."""
     named = sum(len(package.files) for package in study.sample.packages)
-    count = max(1, round(present / outlook.TYPICAL_BYTES)) if present else named or UNKNOWN_SCANS
-    shape = " x ".join(map(str, outlook.TYPICAL.shape))
-    why = f"for {present / 1e6:.0f} MB of raw files" if present else "for none is here yet"
-    scans = outlook.typical(study.data, count)
-    return Known(study, scans, f"{count} scans of {shape} voxels, assumed {why}")
+    if raw:
+        count, why = max(1, round(raw / outlook.TYPICAL_BYTES)), f"for {decimal(raw)} of raw files"
+    else:
+        count = named or UNKNOWN_SCANS
+        raw = round(named * FILE_BYTES) or round(count * outlook.TYPICAL_BYTES)
+        why = "for none is here yet"
+    scans = outlook.typical(study.data, count, raw / count)
+    shape = " x ".join(map(str, scans[0].shape))
+    return Known(study, scans, f"assumed: {count} of {shape} voxels, {why}")
 
 
 def _stored(study: Study) -> dict[str, int]:

@@ -13,7 +13,7 @@ from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.store.size import FILES
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import Made, manifest_hash
-from stages.need import RECORDS, Known, Need, Place, assumed, counted
+from stages.need import RECORDS, Known, Need, Place, assumed
 from stages.study import Study
 
 READS = ("preprocess", "store")
@@ -28,13 +28,13 @@ def inputs(study: Study) -> dict[str, str]:
 def need(study: Study, known: Known, on: Place) -> Need:
     """Every scan becomes a volume; the largest one decides what a worker needs."""
     sizes = known.sizes.values()
-    rate = f"{1e-6 / size.SECONDS_A_VOXEL:.0f} million voxels/s on a core, {known.how}"
+    rate = f"{1e-6 / size.SECONDS_A_VOXEL:.0f} million voxels/s on a core"
     return Need(
         disk=known.stored_bytes,
-        files=counted(RECORDS + 2 + FILES * len(sizes), f"{FILES} a volume, {known.how}"),
+        files=known.count(RECORDS + 2 + FILES * len(sizes), f"{FILES} a volume"),
         memory=assumed(
             max(map(size.worker_bytes, sizes)),
-            f"{size.READ_BYTES} bytes a voxel of the largest scan, {known.how}",
+            f"{size.READ_BYTES} bytes a voxel of the largest scan",
         ),
         seconds=assumed(sum(map(size.seconds, sizes)), rate),
     )

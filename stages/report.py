@@ -11,7 +11,7 @@ from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
 from stages.study import Study
 
-PAGE_BYTES, TASK_BYTES = 700_000, 100_000
+PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
 READS = ("name", "tasks")
 VERSION = 1

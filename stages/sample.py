@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import outlook
-from ssl_pipeline.volumes.samples import gather
+from ssl_pipeline.volumes.samples import FILE_BYTES, gather
 from stages.contract import Made, former
 from stages.need import RECORDS, Known, Need, Place, assumed, counted, measured
 from stages.study import Study
@@ -22,7 +22,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
     """What has been gathered; before that, the files that are named, of a size that nobody told."""
     packages = study.sample.packages
     named = sum(len(package.files) for package in packages)
-    disk = assumed(named * outlook.TYPICAL_BYTES, f"{outlook.TYPICAL_BYTES / 1e6:.0f} MB a file")
+    disk = assumed(named * FILE_BYTES, f"{FILE_BYTES / 1e6:.0f} MB for each that is named")
     files = counted(RECORDS + len(packages) + named, "the files that are named, a pattern as one")
     before = former("sample", study, {})
     if before:

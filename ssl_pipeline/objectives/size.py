@@ -35,10 +35,8 @@ def cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) -> Cost:
     kept = seen * BLOCK_NUMBERS * model.width * model.depth
     reconstruction = getattr(objective, "reconstruction", None)
     if reconstruction is not None:
-        width, depth = (
-            reconstruction.decoder_width or model.width // 2,
-            reconstruction.decoder_depth,
-        )
+        width = reconstruction.decoder_width or model.width // 2
+        depth = reconstruction.decoder_depth
         voxels = math.prod(model.patch_voxels)
         decoder = (model.width + 2) * width + block_parameters(width, depth) + 2 * width
         decoder += (width + 1) * voxels

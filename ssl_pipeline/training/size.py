@@ -1,4 +1,4 @@
-"""What a pretraining run takes: disk, memory of a rank, time of a core or a GPU; imports no torch."""
+"""What a pretraining run takes: disk, memory of a rank, time of a core or a GPU."""
 
 from ssl_pipeline.objectives.size import Cost
 from ssl_pipeline.training.config import Training

@@ -5,6 +5,7 @@ No scan is rejected here, and where nobody says the modality it is taken for CT.
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -43,12 +44,14 @@ def from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
     return tuple(scan for scan in scans if scan.verdict == "accepted")
 
 
-def typical(data: Data, count: int) -> tuple[Scan, ...]:
-    """So many scans of TYPICAL size, spread over the roots, one a subject, every fifth held out."""
+def typical(data: Data, count: int, bytes_each: float) -> tuple[Scan, ...]:
+    """Scans like TYPICAL with slices for so many bytes, one a subject, every fifth held out."""
+    x, y, z = TYPICAL.shape
+    seen = replace(TYPICAL, shape=(x, y, max(1, round(z * bytes_each / TYPICAL_BYTES))))
     roots = data.roots or (Root(path="table"),)
     return tuple(
         Scan(
-            **vars(TYPICAL),
+            **vars(seen),
             id=str(number),
             path="",
             root=root.title,

@@ -21,6 +21,8 @@ from ssl_pipeline.atomic import sha256_file, write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.section import Section
 
+FILE_BYTES = 4e6  # of a file that ships inside a package, or of a pattern of files, as a rule
+
 
 class Package(Section):
     """One archive and what to take out of it."""
