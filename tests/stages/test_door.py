@@ -1,7 +1,6 @@
 """The door: exit codes, one sentence, resuming, and equality of what is made twice."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -9,17 +8,10 @@ import sys
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 from ssl_pipeline.volumes.inventory import Inventory
 from tests.conftest import real_volume
-
-ENV = {**os.environ, "PYTHONWARNINGS": "default"}
-
-
-def door(*words, **more):
-    command = [sys.executable, "-m", "stages", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENV, **more)
+from tests.stages.conftest import door
 
 
 def sentence(done, code=2):
@@ -28,21 +20,6 @@ def sentence(done, code=2):
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     return done.stderr
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The tiny study, all of it, by hand; do not change it."""
-    from tests.conftest import write_study
-
-    study = write_study(tmp_path_factory.mktemp("whole"))
-    for words in (
-        ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
-        ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
-    ):  # fmt: skip
-        done = door(words[0], "--config", study, *words[1:])
-        assert done.returncode == 0, done.stdout + done.stderr
-    return study
 
 
 def test_by_hand_from_raw_files_to_a_page(whole):
