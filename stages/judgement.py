@@ -1,5 +1,6 @@
 """What probing and fine-tuning share: the encoder, the task's scans, and who may not be scored."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +71,7 @@ def judged(known: Known, study: Study, task: str) -> Judged:
         train_scans=len(train),
         test_scans=len(test),
         voxels=tuple(known.sizes[scan.id].stored for scan in (*train, *test)),
-        test_voxels=sum(known.sizes[scan.id].stored for scan in test),
+        test_voxels=math.fsum(known.sizes[scan.id].stored for scan in test),
         raw_test_voxels=sum(known.sizes[scan.id].read for scan in test),
     )
 

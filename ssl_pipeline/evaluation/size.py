@@ -36,7 +36,7 @@ class Judged:
     test_scans: int
     voxels: tuple[float, ...]  # of all of them, stored
     test_voxels: float  # of those that are scored, stored
-    raw_test_voxels: float  # of the same, in their own grids
+    raw_test_voxels: int  # of the same, in their own grids
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def probing(
     cells = len(INITS) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
     cells *= len(probe.methods)
     looks = (1 + evaluate.seeds) * _regions(task, of.train_scans + of.test_scans)
-    flops = FORWARD * looks * _tokens_flops(model, crop)
-    memory = probe.batch * math.prod(crop) * 16
+    flops = float(FORWARD * looks * _tokens_flops(model, crop))
+    memory = 16.0 * probe.batch * math.prod(crop)
     return _cost(task, cells, of, flops, memory, cells * HEAD_S)
 
 
@@ -75,7 +75,7 @@ def finetuning(
     shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
     cells = len(INITS) * seeds * len(shares)
     networks = (len(INITS) - 1) * seeds * len(shares)  # the baseline has none
-    each = _tokens_flops(model, crop)
+    each = float(_tokens_flops(model, crop))
     numbers = model.tokens(crop) * TOKEN_NUMBERS * model.width * model.depth
     looks = float(_regions(task, of.test_scans))
     if not isinstance(task, RegionTask):
@@ -83,7 +83,7 @@ def finetuning(
         numbers += VOXEL_NUMBERS * math.prod(crop)
         looks = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
     flops = networks * each * (STEP * finetune.steps * finetune.batch + FORWARD * looks)
-    memory = 4 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
+    memory = 4.0 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
     written = {"none": 0, "all": cells, "first seed": cells // seeds}[finetune.predictions]
     return _cost(task, cells, of, flops, memory, cells * HEAD_S, written)
 
@@ -109,7 +109,7 @@ def _cost(
     return Cost(files, size, BASE_BYTES + memory, flops, seconds)
 
 
-def _region_bytes(task: TaskConfig) -> float:
+def _region_bytes(task: TaskConfig) -> int:
     return REGION_BYTES + CLASS_BYTES * len(task.classes)
 
 
@@ -119,6 +119,6 @@ def _regions(task: TaskConfig, scans: int) -> int:
     return scans * each
 
 
-def _tokens_flops(model: ModelConfig, crop: Triple) -> float:
+def _tokens_flops(model: ModelConfig, crop: Triple) -> int:
     """Parameters times tokens of a whole crop."""
     return model.parameters * model.tokens(crop)

@@ -23,8 +23,8 @@ class Cost:
     """What training takes; `bytes` with numbers of 4 bytes."""
 
     parameters: int
-    pair_flops: float
-    pair_bytes: float
+    pair_flops: int
+    pair_bytes: int
 
 
 def cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) -> Cost:

@@ -15,7 +15,7 @@ GPU_FLOPS = 100e12  # of an H100 in bf16: a tenth of what its data sheet says
 READ_PAIRS = 400.0  # a second, which one thread reads and cuts: no GPU is faster than its reader
 
 
-def checkpoint_bytes(cost: Cost) -> float:
+def checkpoint_bytes(cost: Cost) -> int:
     """Bytes of one checkpoint."""
     return CHECKPOINT_BYTES * cost.parameters
 

@@ -43,7 +43,7 @@ def test_the_stored_shape_is_told_for_any_order_of_axes(axes, spacing):
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
 @pytest.mark.parametrize("thick", [1, 4])
 def test_the_bytes_of_a_stored_volume_are_told_within_a_third(codec, thick, tmp_path):
-    image = real_volume()
+    image = real_volume().slicer[30:98, 6:84]  # without the air around the head, which is no noise
     affine = image.affine @ np.diag([1, 1, thick, 1])
     volume = Volume(np.asarray(image.dataobj), affine)
     section = Preprocess(mr=Mr(spacing_mm=(2, 2, 2)), foreground="all")
