@@ -115,6 +115,7 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
         done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
         same = card["model"] == study.model.model_dump(mode="json")
         same &= card["crop_voxels"] == list(study.views.crop_voxels)
+        same &= done["objective"] == study.objective.name
         rows = read_metrics(out / done["folder"] / "metrics.jsonl")
         if same and rows and (done["device"] != "cpu") == gpu:
             rate = statistics.median(row["pairs_per_s"] for row in rows)
