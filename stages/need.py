@@ -131,7 +131,8 @@ def known(study: Study, headers: bool) -> Known:
     try:
         path = study.folder / "inventory" / "scans.parquet"
         scans = Inventory.read(path).accepted
-        return Known(study, scans, f"counted: {len(scans)} in the inventory")
+        if scans:
+            return Known(study, scans, f"counted: {len(scans)} in the inventory")
     except (UserError, OSError, pa.ArrowException):
         pass  # not there, or of another version: the stage says what to do
     raw = total_bytes(study.data, study.source_folder)

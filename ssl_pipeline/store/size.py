@@ -15,4 +15,5 @@ def volume_bytes(voxels: float, distinct: float, modality: str, store: Store) ->
     """Bytes of a volume of `voxels` voxels, of which `distinct` are no repeated slices."""
     if store.codec == "none":
         return DOCUMENT_BYTES + RAW_BYTES * voxels
-    return DOCUMENT_BYTES + LZ4_BYTES[modality] * AGAINST_LZ4[store.codec] * distinct
+    lz4 = LZ4_BYTES["CT" if modality == "CT" else "MR"]  # preparing refuses any other
+    return DOCUMENT_BYTES + lz4 * AGAINST_LZ4[store.codec] * distinct

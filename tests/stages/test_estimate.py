@@ -85,3 +85,9 @@ def test_a_study_without_scans_says_what_it_assumes(unrun):
     assert done.stderr.count("\n") == 1 and "there is no folder /nowhere" in done.stderr
     assert "assumed: 100 of 512 x 512 x 150 voxels, for none is here yet" in done.stdout
     assert "counted: 2 a volume" not in done.stdout
+
+
+def test_an_inventory_without_a_scan_that_can_be_used_is_none(unrun):
+    unrun.write_text(unrun.read_text().replace("min_axis_voxels: 8", "min_fov_mm: 900"))
+    assert door("inventory", "--config", unrun).returncode == 2
+    assert known(load(unrun), headers=False).how.startswith("assumed: 1 of 512 x 512 x ")
