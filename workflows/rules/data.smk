@@ -45,8 +45,8 @@ rule preprocess:
         "../envs/pipeline.yaml"
     threads: flow.threads("preprocess")
     resources:
-        where=flow.where,
         **flow.needs("preprocess"),
+        where=flow.where,
     params:
         reads=flow.reads("preprocess"),
     shell:

@@ -13,8 +13,8 @@ rule probe:
         "../envs/pipeline.yaml"
     threads: flow.threads("probe")
     resources:
-        where=flow.where,
         **flow.needs("probe"),
+        where=flow.where,
     params:
         reads=flow.reads("probe"),
     shell:
@@ -33,8 +33,8 @@ rule finetune:
         "../envs/pipeline.yaml"
     threads: flow.threads("finetune")
     resources:
-        where=flow.where,
         **flow.needs("finetune"),
+        where=flow.where,
     params:
         reads=flow.reads("finetune"),
     shell:

@@ -12,8 +12,8 @@ rule pretrain:
         "../envs/pipeline.yaml"
     threads: flow.threads("pretrain")
     resources:
-        where=flow.where,
         **flow.needs("pretrain"),
+        where=flow.where,
     params:
         reads=flow.reads("pretrain"),
     shell:
