@@ -13,16 +13,17 @@ from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.objectives.size import BLOCK_NUMBERS, STEP
 from ssl_pipeline.views.config import Triple
 
-BASE_BYTES = 640e6  # a process that has imported torch and scikit-learn
+BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 REGION_BYTES, CLASS_BYTES = 130, 18  # a prediction in a cell's file, and each class's share of it
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 CELL_BYTES = 350  # what else is there of a cell, in its file and in the tables
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
 RECORD_FILES, RECORD_BYTES = 6, 5_000  # the record, manifest, provenance, results, costs, lock
-STEP, FORWARD = 6, 2  # operations a parameter and token: of a training step, of a look
-TOKEN_NUMBERS, VOXEL_NUMBERS = 20, 60  # a block keeps of a token's, a segmentation head of a voxel
+FORWARD = 2  # operations a parameter and token of a look
+VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
 VOXEL_FLOPS = 12_000  # of a segmentation head, forward; it has 4,000, of a kind that is slow
 HEAD_S = 0.2  # fitting a simple classifier
 
@@ -76,7 +77,7 @@ def finetuning(
     cells = len(INITS) * seeds * len(shares)
     networks = (len(INITS) - 1) * seeds * len(shares)  # the baseline has none
     each = float(_tokens_flops(model, crop))
-    numbers = model.tokens(crop) * TOKEN_NUMBERS * model.width * model.depth
+    numbers = model.tokens(crop) * BLOCK_NUMBERS * model.width * model.depth
     looks = float(_regions(task, of.test_scans))
     if not isinstance(task, RegionTask):
         each += VOXEL_FLOPS / FORWARD * math.prod(crop)

@@ -1,7 +1,8 @@
 """What a pair of views costs an objective: parameters, operations, memory; imports no torch.
 
 Counted from the sizes of the layers. A training step takes three passes of two operations a
-parameter and token; attention's own products are left out, a few percent at these lengths.
+parameter and token; attention's own products are left out, a few percent at these lengths. The
+numbers kept were fitted to five CPU runs (tiny, S, B; crops of 16 to 96 voxels), all within 12 %.
 """
 
 import math
@@ -14,8 +15,8 @@ from ssl_pipeline.views.config import Views
 
 VIEWS = 2
 STEP = 6  # operations a parameter and token of a training step; 2 of them in the forward pass
-BLOCK_NUMBERS = 20  # a block keeps so many numbers for each of a token's, for the way back
-CROP_NUMBERS = 30  # a voxel of a crop: the batch, those read ahead, augmentation, the loss
+BLOCK_NUMBERS = 16  # a block keeps so many numbers for each of a token's, for the way back
+CROP_NUMBERS = 20  # a voxel of a crop: the batch, those read ahead, augmentation, the loss
 
 
 @dataclass(frozen=True)

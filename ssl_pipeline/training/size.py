@@ -5,8 +5,8 @@ from ssl_pipeline.training.config import Training
 
 CHECKPOINT_BYTES = 12  # a parameter: itself and AdamW's two averages
 STATE_BYTES = 16  # a parameter in memory: those and its gradient
-PACKED_BYTES = 24  # a parameter in the host's memory while a checkpoint is made of it
-BASE_BYTES = 560e6  # a process that has imported torch, timm and lightly
+PACKED_BYTES = 18  # a parameter in the host's memory while a checkpoint is made of it
+BASE_BYTES = 620e6  # a process that has imported torch, timm and lightly
 CUDA_HOST_BYTES, CUDA_BYTES = 2.5e9, 0.6e9  # what CUDA itself takes of a process and of a GPU
 BF16_SHARE = 0.6  # of the memory that numbers kept for the way back take in fp32
 ROW_BYTES = 300  # a line of the metrics log, and its TensorBoard events once more
