@@ -5,6 +5,7 @@ run where Snakemake is. Whatever can be seen to be wrong is refused when the fil
 anything is submitted: a job that waited a night in the queue is a bad place to learn of a typo.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,11 @@ class Resources(Section):
     def tasks(self) -> int:
         """Processes in all."""
         return self.nodes * self.tasks_per_node
+
+    def requeues_for(self, seconds: float) -> int:
+        """How often work of so many seconds goes back to the queue, stopped at each notice."""
+        attempt = self.time_min * 60 - self.notice_s
+        return max(0, math.ceil(seconds / attempt) - 1)
 
 
 class Stages(Section):

@@ -6,6 +6,7 @@ instead.
 """
 
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -47,11 +48,15 @@ def versions() -> dict[str, str]:
 
 def peak_memory_gib() -> float:
     """Largest resident memory of this process or of a finished child of it, in GiB."""
-    pages = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return round(pages / 2**20, 3)
+    largest_kib = max(_own_peak_kib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    return round(largest_kib / 2**20, 3)
+
+
+def _own_peak_kib() -> int:
+    """Since this program began: `ru_maxrss` would be that of whoever started it, if larger."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @dataclass

@@ -19,9 +19,11 @@ import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say, show_details
 from ssl_pipeline.report.numerals import count
-from stages import place, status
+from stages import estimate, place, status
 from stages.contract import STAGES
 from stages.study import Study, load
+
+WHERE = "local, a profile with a cluster.yaml such as slurm, or the path of such a file"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,6 +73,8 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
         embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
     elif command == "status":
         console.print(status.table(load(arguments.config)))
+    elif command == "estimate":
+        estimate.show(load(arguments.config), place.cluster_at(arguments.on))
     elif command == "logs":
         status.show_log(load(arguments.config), arguments.stage, arguments.follow)
     elif command == "clean":
@@ -98,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
             "--on",
             default=place.HERE,
             metavar="WHERE",
-            help="local, a profile with a cluster.yaml such as slurm, or the path of such a file",
+            help=WHERE,
         )
         shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
@@ -120,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The commands that look at a study's stages and jobs, and after them."""
+    """The commands that look at a study's stages and jobs, before, during and after them."""
+    need = commands.add_parser("estimate", help="say what a study will take, before it is run")
+    need.add_argument("--on", default=place.HERE, metavar="WHERE", help=WHERE)
     table = commands.add_parser("status", help="show how far every stage is, and its job")
     logs = commands.add_parser("logs", help="print what a stage says")
     logs.add_argument("stage", metavar="STAGE", help="as `status` names it, such as pretrain")
@@ -128,7 +134,7 @@ def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     clean = commands.add_parser("clean", help="say what a study no longer needs, and remove it")
     clean.add_argument("--all", action="store_true", help="all that the study made, no raw scans")
     clean.add_argument("--yes", action="store_true", help="remove it without asking")
-    for command in (table, logs, clean):
+    for command in (need, table, logs, clean):
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
         )

@@ -2,11 +2,12 @@
 
 A stage is a module with `READS` (the sections whose change makes it run again), `AFTER` (the stages
 whose files it reads), `VERSION` (raised by hand when its meaning changes), `MAKES` (patterns of all
-files in its folder), `inputs` (content hashes of what it reads) and `run`. `perform` gives it what
-all share: the lock, the completion record, the manifest and the provenance. A stage's own record
-`.done.json` is keyed by the hash of its version, sections and inputs; the two files that a rule
-declares are made from it, for Snakemake deletes the declared outputs of a rule before it runs.
-Where several ranks run a stage, the first holds the lock and keeps the records.
+files in its folder), `inputs` (content hashes of what it reads), `need` (what it will take, asked
+before it runs) and `run`. `perform` gives it what all share: the lock, the completion record, the
+manifest and the provenance. A stage's own record `.done.json` is keyed by the hash of its version,
+sections and inputs; the two files that a rule declares are made from it, for Snakemake deletes the
+declared outputs of a rule before it runs. Where several ranks run a stage, the first holds the lock
+and keeps the records.
 
 Files may go after a stage is done, on a scratch that purges old ones. A stage that is about to run
 then says which stage to run first, and `withdraw` has Snakemake run it: no stage is run from inside
@@ -29,6 +30,7 @@ from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.training.world import World
+from stages.need import Known, Need, Place
 from stages.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +74,9 @@ class Stage(Protocol):
 
     def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
         """Content hashes of what it reads, by name."""
+
+    def need(self, study: Study, known: Known, on: Place, **wildcards: str) -> Need:
+        """What it will take at a place; opens no more than tables and records."""
 
     def run(self, study: Study, out: Path, **wildcards: str) -> Made:
         """Do the work that is not done yet, into `out`."""
@@ -125,6 +130,22 @@ def key_of(name: str, study: Study, wildcards: dict[str, str]) -> str:
     module = stage(name)
     found = module.inputs(study, **wildcards)
     return _key(module, study.sections_hash(module.READS, wildcards), found, wildcards)
+
+
+def former(name: str, study: Study, wildcards: dict[str, str]) -> dict[str, Any] | None:
+    """The record of a stage that has run with the present sections on what is there now.
+
+    Of its inputs those are compared that are stages; contents of raw files are not hashed for this.
+    """
+    done = _record(study.stage_folder(name, wildcards))
+    if done is None or outdated(study, name, wildcards):
+        return None
+    before = done["provenance"]["inputs"]
+    for earlier in before.keys() & STAGES.keys():
+        there = (study.folder / earlier / DONE).exists()
+        if not there or manifest_hash(study, earlier) != before[earlier]:
+            return None
+    return done
 
 
 def settle(

@@ -1,12 +1,15 @@
 """Look at every raw volume once: what it is, whose it is, and whether it can be used."""
 
+import math
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
+from ssl_pipeline.volumes import outlook
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
+from stages.need import RECORDS, Known, Need, Place, assumed, counted
 from stages.study import Study
 
 READS = ("data", "quality")
@@ -28,6 +31,23 @@ def listing(study: Study) -> str:
 
 def _record(study: Study) -> Path:
     return study.folder / "inventory" / "listing.json"
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """Every scan is read whole, a few at a time."""
+    voxels = [math.prod(scan.shape) for scan in known.scans]
+    return Need(
+        disk=assumed(10_000 + 1_200 * len(voxels), "1.2 kB a scan"),
+        files=counted(RECORDS + 2, "the table and the listing"),
+        memory=assumed(
+            outlook.look_bytes(voxels),
+            f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans",
+        ),
+        seconds=assumed(
+            outlook.look_seconds(voxels),
+            f"{1e-6 / outlook.LOOK_S_A_VOXEL:.0f} million voxels/s on a core",
+        ),
+    )
 
 
 def run(study: Study, out: Path) -> Made:

@@ -1,5 +1,6 @@
 """What probing and fine-tuning share: the encoder, the task's scans, and who may not be scored."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,10 +9,13 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import of_other_encoders
 from ssl_pipeline.evaluation.cohort import cohort
 from ssl_pipeline.evaluation.plan import Setting
+from ssl_pipeline.evaluation.size import Cost, Judged
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training.size import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages import preprocess
 from stages.contract import Made, manifest_hash
+from stages.need import Known, Need, assumed
 from stages.pretrain import random_encoder
 from stages.study import Study
 
@@ -54,6 +58,42 @@ def setting(study: Study, out: Path, task: str) -> Setting:
         out=out,
         device=_device(study),
         seed=study.seed,
+    )
+
+
+def judged(known: Known, study: Study, task: str) -> Judged:
+    """The numbers of a task's scans, as the tables or the headers have them."""
+    config = study.tasks[task]
+    words = [(getattr(config, kind, None), f"{kind}s") for kind in ("label", "target")]
+    usable = [
+        scan
+        for scan in known.scans
+        if (not config.roots or scan.root in config.roots)
+        and all(getattr(scan, where).get(word) for word, where in words if word)
+    ]
+    train = [scan for scan in usable if scan.split == "train"]
+    test = [scan for scan in usable if scan.split == study.evaluate.split]
+    return Judged(
+        train_subjects=max(1, len({scan.subject for scan in train})),
+        train_scans=len(train),
+        test_scans=len(test),
+        voxels=tuple(known.sizes[scan.id].stored for scan in (*train, *test)),
+        test_voxels=math.fsum(known.sizes[scan.id].stored for scan in test),
+        raw_test_voxels=sum(known.sizes[scan.id].read for scan in test),
+    )
+
+
+def need_of(cost: Cost, known: Known, gpu: bool) -> Need:
+    """The figures of a judgement."""
+    flops = GPU_FLOPS if gpu else CORE_FLOPS
+    where = "one H100" if gpu else "a core with AVX-512"
+    host = CUDA_HOST_BYTES if gpu else 0
+    return Need(
+        disk=assumed(cost.bytes, "predictions, and labels on the stored grid"),
+        files=known.count(cost.files, "one a cell, label map and prediction of voxels"),
+        memory=assumed(cost.memory_bytes + host, "one batch and the largest volume"),
+        seconds=assumed(cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}"),
+        gpu_memory=assumed(CUDA_BYTES + cost.memory_bytes, "one batch") if gpu else None,
     )
 
 

@@ -7,14 +7,17 @@ from cluster.local import dask_client
 from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.nearby import nearer
+from ssl_pipeline.preprocess import size
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.layout import DOCUMENT, VOXELS
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.size import FILES
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import Made, manifest_hash
+from stages.need import RECORDS, Known, Need, Place, assumed
 from stages.study import Study
 
 READS = ("preprocess", "store")
@@ -26,6 +29,21 @@ MAKES = ("catalog.parquet", "failed.json", f"volumes/*.zarr/{DOCUMENT}", f"volum
 def inputs(study: Study) -> dict[str, str]:
     """What the inventory found."""
     return {"inventory": manifest_hash(study, "inventory")}
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """Every scan becomes a volume; the largest one decides what a worker needs."""
+    sizes = known.sizes.values()
+    rate = f"{1e-6 / size.SECONDS_A_VOXEL:.0f} million voxels/s on a core"
+    return Need(
+        disk=known.stored_bytes,
+        files=known.count(RECORDS + 2 + FILES * len(sizes), f"{FILES} a volume"),
+        memory=assumed(
+            max(map(size.worker_bytes, sizes)),
+            f"{size.READ_BYTES} bytes a voxel of the largest scan",
+        ),
+        seconds=assumed(sum(map(size.seconds, sizes)), rate),
+    )
 
 
 def run(study: Study, out: Path) -> Made:

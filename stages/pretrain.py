@@ -7,16 +7,22 @@ sections has a run folder of its own, so going back to an earlier one finds its 
 It is the one stage that several ranks may run; the first of them writes all there is to read.
 """
 
+import math
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.objectives.size import Cost, cost
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.training import size
+from ssl_pipeline.training.metrics import read as read_metrics
 from ssl_pipeline.training.world import World
 from stages import preprocess
 from stages.contract import Made, manifest_hash
+from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, measured
 from stages.study import Study
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
     "data.roots.*.intensity_offset",
     "data.roots.*.missing_value",
 )
+PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
 VERSION = 1
@@ -94,6 +101,41 @@ def run(study: Study, out: Path) -> Made:
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
     )
     return Made([*files, pictures, out / "run.json"], summary, {"trained": trained})
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """Weights, optimizer and what the way back keeps; seconds by the rate of a former run."""
+    training, each = study.training, cost(study.objective, study.model, study.views)
+    kept = min(training.checkpoints_kept, math.ceil(training.steps / training.checkpoint_steps))
+    disk = kept * size.checkpoint_bytes(each) + size.log_bytes(training)
+    share = training.pairs / on.processes
+    layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs a process"
+    return Need(
+        disk=counted(disk + 4 * study.model.parameters + PICTURES_BYTES, f"{kept} checkpoints"),
+        files=counted(RECORDS + 7 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
+        memory=assumed(size.host_bytes(each, share, on.gpus > 0), layers),
+        seconds=_seconds(study, each, on.gpus > 0),
+        gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,
+    )
+
+
+def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
+    """By the median rate of the newest run of this model and crop, else by operations."""
+    pairs = study.training.steps * study.training.pairs
+    out = study.folder / "pretrain"
+    if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
+        done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
+        same = card["model"] == study.model.model_dump(mode="json")
+        same &= card["crop_voxels"] == list(study.views.crop_voxels)
+        same &= done["objective"] == study.objective.name
+        rows = read_metrics(out / done["folder"] / "metrics.jsonl")
+        if same and rows and (done["device"] != "cpu") == gpu:
+            rate = statistics.median(row["pairs_per_s"] for row in rows)
+            workers = done["ranks"] if gpu else done["ranks"] * done["threads"]
+            return measured(pairs * workers / rate, f"{rate:.3g} pairs/s in {done['folder']}")
+    rate = size.pairs_per_s(each, gpu)
+    where = "one H100, as fast as it is fed" if gpu else "a core with AVX-512"
+    return assumed(pairs / rate, f"{rate:.3g} pairs/s on {where}")
 
 
 def run_folder(study: Study) -> Path:

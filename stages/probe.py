@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from ssl_pipeline.evaluation.probe import run_probe
+from ssl_pipeline.evaluation.size import probing
 from stages import judgement
 from stages.contract import Made
+from stages.need import Known, Need, Place
 from stages.study import Study
 
 READS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
@@ -16,6 +18,14 @@ MAKES = judgement.MAKES
 def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoder, labels."""
     return judgement.inputs(study, task)
+
+
+def need(study: Study, known: Known, on: Place, task: str) -> Need:
+    """Every cell of the task."""
+    config, of = study.tasks[task], judgement.judged(known, study, task)
+    crop = config.crop(study.views.crop_voxels)
+    cost = probing(config, study.probe, study.evaluate, study.model, crop, of)
+    return judgement.need_of(cost, known, on.gpus > 0)
 
 
 def run(study: Study, out: Path, task: str) -> Made:

@@ -9,8 +9,11 @@ from pathlib import Path
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.report.page import Source, write_page
 from stages.contract import Made, manifest_hash
+from stages.need import RECORDS, Known, Need, Place, assumed, counted
 from stages.study import Study
 
+PAGE_BYTES, TASK_BYTES = 350_000, 100_000
+BASE_BYTES = 350e6
 READS = ("name", "tasks")
 AFTER = ("inventory", "preprocess", "pretrain")
 VERSION = 1
@@ -25,6 +28,16 @@ def inputs(study: Study) -> dict[str, str]:
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """One page, its pictures inside."""
+    return Need(
+        disk=assumed(PAGE_BYTES + TASK_BYTES * len(study.tasks), "a page with its pictures"),
+        files=counted(RECORDS + 1, "the page"),
+        memory=assumed(BASE_BYTES, "pictures are made one by one"),
+        seconds=assumed(10.0, "10 s a page"),
+    )
 
 
 def run(study: Study, out: Path) -> Made:

@@ -6,8 +6,10 @@ It is the only stage that needs a network, and so it is never a job: nodes may h
 from pathlib import Path
 
 from ssl_pipeline.progress import progress
-from ssl_pipeline.volumes.samples import gather
-from stages.contract import Made
+from ssl_pipeline.volumes import outlook
+from ssl_pipeline.volumes.samples import FILE_BYTES, gather
+from stages.contract import Made, former
+from stages.need import RECORDS, Known, Need, Place, assumed, counted, measured
 from stages.study import Study
 
 READS = ("sample",)
@@ -19,6 +21,25 @@ MAKES = ("raw/.gathered/*.txt",)
 def inputs(study: Study) -> dict[str, str]:
     """The packages are named in the section itself."""
     return {}
+
+
+def need(study: Study, known: Known, on: Place) -> Need:
+    """What has been gathered; before that, the files that are named, of a size that nobody told."""
+    packages = study.sample.packages
+    named = sum(len(package.files) for package in packages)
+    disk = assumed(named * FILE_BYTES, f"{FILE_BYTES / 1e6:.0f} MB for each that is named")
+    files = counted(RECORDS + len(packages) + named, "the files that are named, a pattern as one")
+    before = former("sample", study, {})
+    if before:
+        sizes = before["sizes"].values()
+        disk = measured(sum(sizes), "what was gathered")
+        files = measured(RECORDS + len(packages) + len(sizes), "what was gathered")
+    return Need(
+        disk=disk,
+        files=files,
+        memory=assumed(outlook.BASE_BYTES, "one file at a time"),
+        seconds=assumed(5.0 * len(packages), "5 s a package"),
+    )
 
 
 def run(study: Study, out: Path) -> Made:

@@ -30,7 +30,10 @@ TAIL_BYTES = 16_384
 
 def table(study: Study) -> Table:
     """One row a stage, and one a task for the stages that judge; logs as below the folder."""
-    stages = _stages(study)
+    stages = {
+        name: study.stage_folder(stage, wildcards)
+        for name, (stage, wildcards) in stages_of(study).items()
+    }
     records = {name: record(study.folder / "jobs" / name) for name in stages}
     known = slurm.standings([found["job"] for found in records.values() if found])
     rows = []
@@ -55,7 +58,7 @@ def _shown(title: str, rows: list[list[str]]) -> Table:
 
 def show_log(study: Study, name: str, follow: bool) -> None:
     """Print the log of a stage, and with `follow` what is added until Ctrl-C."""
-    stages = _stages(study)
+    stages = stages_of(study)
     if name not in stages:
         raise UserError(f"There is no stage {name}: {nearest(name, stages)}")
     path = _newest_log(study, name)
@@ -85,8 +88,8 @@ def _newest_log(study: Study, name: str) -> Path:
     return study.folder / "logs" / f"{name}.log"
 
 
-def _stages(study: Study) -> dict[str, Path]:
-    """All stages of a study, one for each value of their wildcards, and where they write."""
+def stages_of(study: Study) -> dict[str, tuple[str, dict[str, str]]]:
+    """All stages of a study with their wildcards, one for each value of these, by full name."""
     found = {}
     for name, keys in STAGES.items():
         for values in product(*(study.tasks for _ in keys)):
@@ -94,7 +97,7 @@ def _stages(study: Study) -> dict[str, Path]:
             judged = [study.tasks[task].JUDGED_BY for task in values]
             if judged and name not in judged[0]:
                 continue
-            found["-".join([name, *values])] = study.stage_folder(name, wildcards)
+            found["-".join([name, *values])] = name, wildcards
     if not study.sample.packages:
         del found["sample"]
     return found

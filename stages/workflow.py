@@ -7,6 +7,7 @@ reruns the rule, and a new title reruns nothing.
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from cluster.config import Stages
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
 from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage, withdraw
+from stages.estimate import Estimate, estimate
 from stages.inventory import listing
+from stages.need import Known, known
 from stages.place import HERE, cluster_at
 from stages.study import load
 
@@ -113,6 +116,25 @@ class Workflow:
         words = "".join(f" {key}={{wildcards.{key}}}" for key in STAGES[name])
         on = " --on {resources.where}" if name in Stages.model_fields else ""
         return f"python -m stages {name} --config {{input.study}}{on}{words}"
+
+    def needs(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int] | int]:
+        """What a stage will take, as resources: asked when a job is planned, not for the parse."""
+
+        def of(key: str) -> Callable[[Mapping[str, str]], int]:
+            return lambda wildcards: self._estimate(
+                name, {each: wildcards[each] for each in STAGES[name]}
+            ).resources[key]
+
+        asked = self.cluster.resources(name) if self.cluster else None
+        gpus = {"gpu": asked.gpus * asked.nodes} if asked and asked.gpus else {}
+        return {key: of(key) for key in ("disk_mb", "mem_mb", "runtime")} | gpus
+
+    def _estimate(self, name: str, wildcards: dict[str, str]) -> Estimate:
+        return estimate(name, self.study, wildcards, self._known, self.cluster)
+
+    @cached_property
+    def _known(self) -> Known:
+        return known(self.study, headers=False)
 
     def threads(self, name: str) -> int:
         """All cores for a stage that works here, one for a launcher that waits for its job."""

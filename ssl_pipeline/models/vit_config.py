@@ -1,5 +1,6 @@
 """Sizes of the 3D vision transformer (section `model` of a study); imports no torch."""
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -24,8 +25,34 @@ class ViT(Section):
         None, gt=0, description="initial LayerScale; none is faster to learn in short runs"
     )
 
+    @property
+    def width(self) -> int:
+        """Numbers of a token."""
+        return SIZES[self.preset][0]
+
+    @property
+    def depth(self) -> int:
+        """Blocks."""
+        return SIZES[self.preset][1]
+
+    def tokens(self, crop_voxels: tuple[int, int, int]) -> int:
+        """Tokens of a whole crop."""
+        return math.prod(s // p for s, p in zip(crop_voxels, self.patch_voxels, strict=True))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        embedding = (math.prod(self.patch_voxels) + 1) * self.width
+        scales = 2 * self.width * self.depth if self.layer_scale else 0
+        return embedding + block_parameters(self.width, self.depth) + scales + 2 * self.width
+
     def build(self) -> "ViTEncoder":
         """The encoder, its weights drawn from torch's global generator."""
         from ssl_pipeline.models.vit import ViTEncoder
 
         return ViTEncoder(self)
+
+
+def block_parameters(width: int, depth: int) -> int:
+    """Parameters of so many transformer blocks: attention, two layers of four widths, two norms."""
+    return depth * (12 * width**2 + 13 * width)

@@ -7,6 +7,7 @@ row and the reason.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,6 +112,9 @@ def _scan(row: dict[str, Any]) -> Scan:
     return Scan(**row | {"shape": tuple(row["shape"]), "spacing_mm": tuple(row["spacing_mm"])})
 
 
+LabelsOf = Callable[[Candidate], tuple[dict[str, str], str]]
+
+
 def take_inventory(
     data: Data, quality: Quality, study_dir: Path, previous: Inventory | None = None
 ) -> Inventory:
@@ -123,7 +127,7 @@ def take_inventory(
     splits = deal(found.candidates, data.splits, study_dir)
     looks = _look_at_all(found.candidates, quality, previous)
     scans = [
-        _described(candidate, look, splits.get(candidate.subject, ""))
+        described(candidate, look, splits.get(candidate.subject, ""), _fitting_labels)
         for candidate, look in zip(found.candidates, looks, strict=True)
     ]
     return Inventory(
@@ -154,13 +158,14 @@ def _look_at_all(
     return looks
 
 
-def _described(candidate: Candidate, look: Look, split: str) -> Scan:
+def described(candidate: Candidate, look: Look, split: str, labels_of: LabelsOf) -> Scan:
+    """The row of a candidate, with the labels that `labels_of` gives it and its note on them."""
     root, source = candidate.root, candidate.source
     modality = candidate.modality or look.file_modality
     reason = look.fault or candidate.stray
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
-    own, notes = ({}, "") if reason else _fitting_labels(candidate)
+    own, notes = ({}, "") if reason else labels_of(candidate)
     return Scan(
         **asdict(look),
         id=_id(root, candidate.relative, source.series),

@@ -53,6 +53,17 @@ def listing_hash(data: Data, study_dir: Path, record: Path) -> str:
     return atomic.sha256_json([listed, [_content(path) for path in texts]])
 
 
+def total_bytes(data: Data, study_dir: Path) -> int:
+    """Bytes of all raw and label files; 0 where a root, or what its path needs, is not there."""
+    try:
+        places = _places(data, study_dir)
+    except UserError:
+        return 0
+    if not all(place.exists() for place in places):
+        return 0
+    return sum(size for size, _ in _states(places).values())
+
+
 def remember(data: Data, study_dir: Path, record: Path, inventory: Inventory) -> None:
     """Record the content of every raw file that is not recorded yet, for `listing_hash` to use.
 

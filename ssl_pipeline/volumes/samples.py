@@ -24,6 +24,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.section import Section
 
 UNREACHED = re.compile(r"connection (broken|error)", re.IGNORECASE)  # in what pip says
+FILE_BYTES = 4e6  # of a file that ships inside a package, or of a pattern of files, as a rule
 
 
 class Package(Section):

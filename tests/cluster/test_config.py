@@ -60,6 +60,12 @@ def test_a_mistake_is_one_sentence(read, text, sentence):
     assert sentence in str(error.value) and "cluster.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize("seconds, requeues", [(0, 0), (60, 0), (61, 1), (120, 1), (6000, 99)])
+def test_work_goes_back_to_the_queue_at_each_notice(read, seconds, requeues):
+    asked = read("defaults: {time_min: 2, notice_s: 60}").defaults
+    assert asked.requeues_for(seconds) == requeues
+
+
 def test_further_parameters_of_sbatch_are_passed_on(read):
     asked = read("defaults: {sbatch: {mail_type: END, exclusive: true}}").defaults
     assert asked.sbatch == {"mail-type": "END", "exclusive": True}

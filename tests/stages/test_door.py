@@ -1,7 +1,6 @@
 """The door: exit codes, one sentence, resuming, and equality of what is made twice."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -9,27 +8,11 @@ import sys
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 from ssl_pipeline.atomic import write_json
 from ssl_pipeline.volumes.inventory import Inventory
 from tests.conftest import real_volume
-
-ENV = {**os.environ, "PYTHONWARNINGS": "default"}
-OFFLINE = ["unshare", "--map-root-user", "--net"]  # before a command: it has no network
-
-
-def door(*words, before=(), **more):
-    command = [*before, sys.executable, "-m", "stages", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, **{"env": ENV, **more})
-
-
-def can_be_offline():
-    """Whether this machine lets a process do without a network."""
-    try:
-        return subprocess.run([*OFFLINE, "true"], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+from tests.stages.conftest import can_be_offline, door
 
 
 def sentence(done, code=2):
@@ -38,22 +21,6 @@ def sentence(done, code=2):
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     return done.stderr
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The tiny study, all of it, by hand, without a network if possible; do not change it."""
-    from tests.conftest import write_study
-
-    study = write_study(tmp_path_factory.mktemp("whole"))
-    for words in (
-        ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
-        ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
-    ):  # fmt: skip
-        before = OFFLINE if can_be_offline() else ()
-        done = door(words[0], "--config", study, *words[1:], before=before)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return study
 
 
 def test_by_hand_from_raw_files_to_a_page(whole):

@@ -10,6 +10,8 @@ rule sample:
         flow.log("sample"),
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        **flow.needs("sample"),
     params:
         reads=flow.reads("sample"),
     shell:
@@ -26,6 +28,8 @@ rule inventory:
         flow.log("inventory"),
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        **flow.needs("inventory"),
     params:
         reads=flow.reads("inventory"),
         listing=flow.listing(),
@@ -46,6 +50,7 @@ rule preprocess:
         "../envs/pipeline.yaml"
     threads: flow.threads("preprocess")
     resources:
+        **flow.needs("preprocess"),
         where=flow.where,
     params:
         reads=flow.reads("preprocess"),

@@ -14,6 +14,7 @@ rule probe:
         "../envs/pipeline.yaml"
     threads: flow.threads("probe")
     resources:
+        **flow.needs("probe"),
         where=flow.where,
     params:
         reads=flow.reads("probe"),
@@ -34,6 +35,7 @@ rule finetune:
         "../envs/pipeline.yaml"
     threads: flow.threads("finetune")
     resources:
+        **flow.needs("finetune"),
         where=flow.where,
     params:
         reads=flow.reads("finetune"),

@@ -13,6 +13,7 @@ rule pretrain:
         "../envs/pipeline.yaml"
     threads: flow.threads("pretrain")
     resources:
+        **flow.needs("pretrain"),
         where=flow.where,
     params:
         reads=flow.reads("pretrain"),

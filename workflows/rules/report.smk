@@ -19,6 +19,8 @@ rule report:
         flow.log("report"),
     conda:
         "../envs/pipeline.yaml"
+    resources:
+        **flow.needs("report"),
     params:
         reads=flow.reads("report"),
     shell:

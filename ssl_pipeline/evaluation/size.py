@@ -1,0 +1,125 @@
+"""What judging a task takes: its cells, what they leave behind, and how long they compute.
+
+All of it is counted from the task, the sections and the sizes of the stored volumes; nothing is
+opened, and torch is not imported.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ssl_pipeline.evaluation.cells import INITS
+from ssl_pipeline.evaluation.cohort import budgets
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
+from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
+from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.objectives.size import BLOCK_NUMBERS, STEP
+from ssl_pipeline.views.config import Triple
+
+BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
+REGION_BYTES, CLASS_BYTES = 130, 18  # a prediction in a cell's file, and each class's share of it
+SCAN_BYTES = 300  # a segmented scan in a cell's file
+CELL_BYTES = 350  # what else is there of a cell, in its file and in the tables
+MAP_BYTES = 0.012  # a voxel of a packed map of classes
+RECORD_FILES, RECORD_BYTES = 6, 5_000  # the record, manifest, provenance, results, costs, lock
+FORWARD = 2  # operations a parameter and token of a look
+VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
+VOXEL_FLOPS = 12_000  # of a segmentation head, forward; it has 4,000, of a kind that is slow
+HEAD_S = 0.2  # fitting a simple classifier
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A task's scans, by their numbers alone."""
+
+    train_subjects: int
+    train_scans: int
+    test_scans: int
+    voxels: tuple[float, ...]  # of all of them, stored
+    test_voxels: float  # of those that are scored, stored
+    raw_test_voxels: int  # of the same, in their own grids
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a judgement takes."""
+
+    files: int
+    bytes: float
+    memory_bytes: float
+    flops: float
+    seconds: float  # of what is no product of matrices
+
+
+def probing(
+    task: TaskConfig, probe: Probe, evaluate: Evaluate, model: ModelConfig, crop: Triple, of: Judged
+) -> Cost:
+    """Probe a task with every method, start, seed and budget."""
+    cells = len(INITS) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
+    cells *= len(probe.methods)
+    looks = (1 + evaluate.seeds) * _regions(task, of.train_scans + of.test_scans)
+    flops = float(FORWARD * looks * _tokens_flops(model, crop))
+    memory = 16.0 * probe.batch * math.prod(crop)
+    return _cost(task, cells, of, flops, memory, cells * HEAD_S)
+
+
+def finetuning(
+    task: TaskConfig,
+    finetune: Finetune,
+    evaluate: Evaluate,
+    model: ModelConfig,
+    crop: Triple,
+    of: Judged,
+) -> Cost:
+    """Fine-tune on a task from every start, seed and budget."""
+    seeds = finetune.seeds or evaluate.seeds
+    shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
+    cells = len(INITS) * seeds * len(shares)
+    networks = (len(INITS) - 1) * seeds * len(shares)  # the baseline has none
+    each = float(_tokens_flops(model, crop))
+    numbers = model.tokens(crop) * BLOCK_NUMBERS * model.width * model.depth
+    looks = float(_regions(task, of.test_scans))
+    if not isinstance(task, RegionTask):
+        each += VOXEL_FLOPS / FORWARD * math.prod(crop)
+        numbers += VOXEL_NUMBERS * math.prod(crop)
+        looks = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
+    flops = networks * each * (STEP * finetune.steps * finetune.batch + FORWARD * looks)
+    memory = 4.0 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
+    written = {"none": 0, "all": cells, "first seed": cells // seeds}[finetune.predictions]
+    return _cost(task, cells, of, flops, memory, cells * HEAD_S, written)
+
+
+def _cost(
+    task: TaskConfig,
+    cells: int,
+    of: Judged,
+    flops: float,
+    memory: float,
+    seconds: float,
+    written: int = 0,
+) -> Cost:
+    """`written`: cells whose maps of classes are kept, where the task has such."""
+    files, size = RECORD_FILES + cells, float(RECORD_BYTES + CELL_BYTES * cells)
+    if isinstance(task, RegionTask):
+        size += cells * _regions(task, of.test_scans) * _region_bytes(task)
+    else:
+        files += written * of.test_scans
+        size += cells * SCAN_BYTES * of.test_scans + written * MAP_BYTES * of.raw_test_voxels
+    if hasattr(task, "label"):
+        files, size = files + len(of.voxels), size + sum(of.voxels)  # labels on the stored grid
+    return Cost(files, size, BASE_BYTES + memory, flops, seconds)
+
+
+def _region_bytes(task: TaskConfig) -> int:
+    return REGION_BYTES + CLASS_BYTES * len(task.classes)
+
+
+def _regions(task: TaskConfig, scans: int) -> int:
+    """Crops of so many scans, each of which shows every class."""
+    each = len(task.classes) * task.crops_per_class if isinstance(task, CropClassification) else 1
+    return scans * each
+
+
+def _tokens_flops(model: ModelConfig, crop: Triple) -> int:
+    """Parameters times tokens of a whole crop."""
+    return model.parameters * model.tokens(crop)

@@ -1,0 +1,40 @@
+"""Sizes that are counted without torch are those of the modules that torch builds."""
+
+import pytest
+
+from ssl_pipeline.models import ViT
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives.config import Contrast, Reconstruction
+from ssl_pipeline.objectives.size import cost
+from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.size import checkpoint_bytes
+from ssl_pipeline.views.config import Views
+
+OBJECTIVES = [
+    Hybrid(),
+    Mae(reconstruction=Reconstruction(decoder_width=96, decoder_depth=3)),
+    Contrastive(contrast=Contrast(dim=64)),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
+@pytest.mark.parametrize("layer_scale", [None, 0.1])
+def test_parameters_are_counted_exactly(objective, layer_scale):
+    model = ViT(patch_voxels=(4, 8, 8), layer_scale=layer_scale)
+    encoder = model.build()
+    built = objective.build(encoder)
+    assert model.parameters == sum(p.numel() for p in encoder.parameters())
+    assert cost(objective, model, Views()).parameters == sum(p.numel() for p in built.parameters())
+
+
+def test_a_checkpoint_has_the_bytes_that_were_told():
+    import torch
+
+    model = ViT()
+    built = Hybrid().build(model.build())
+    optimizer = torch.optim.AdamW(built.parameters())
+    sum(p.sum() for p in built.parameters()).backward()
+    optimizer.step()
+    state = {"objective": built.state_dict(), "optimizer": optimizer.state_dict()}
+    told = checkpoint_bytes(cost(Hybrid(), model, Views()))
+    assert len(checkpoint.pack(state)) == pytest.approx(told, rel=0.05)
