@@ -29,12 +29,11 @@ def can_be_offline():
 def whole(tmp_path_factory):
     """The tiny study, all of it, by hand, without a network if possible; do not change it."""
     study = write_study(tmp_path_factory.mktemp("whole"))
+    before = OFFLINE if can_be_offline() else ()
     for words in (
         ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
         ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
     ):  # fmt: skip
-        done = door(
-            words[0], "--config", study, *words[1:], before=OFFLINE if can_be_offline() else ()
-        )
+        done = door(words[0], "--config", study, *words[1:], before=before)
         assert done.returncode == 0, done.stdout + done.stderr
     return study

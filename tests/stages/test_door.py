@@ -1,6 +1,7 @@
 """The door: exit codes, one sentence, resuming, and equality of what is made twice."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,11 +9,12 @@ import sys
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from ssl_pipeline.atomic import write_json
 from ssl_pipeline.volumes.inventory import Inventory
 from tests.conftest import real_volume
-from tests.stages.conftest import can_be_offline, door
+from tests.stages.conftest import ENV, can_be_offline, door
 
 
 def sentence(done, code=2):
