@@ -38,7 +38,8 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import say
 
 RECORD = "job.json"
-MAKES = (RECORD, ".lock", "[0-9]*/[0-9]*_*")  # files of a stage's folder of jobs
+LINK = ".submission_file_*.sh"  # submitit leaves one to the script of each job
+MAKES = (RECORD, ".lock", LINK, "[0-9]*/[0-9]*_*")  # files of a stage's folder of jobs
 AWAY_S = 1800  # how long a controller may be away before a launcher gives up; jobs run on
 CHECKPOINT_S = 120  # how long a cancelled job may take to write its checkpoint
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -92,9 +93,11 @@ def in_queue(name: str, out: Path) -> list[str]:
 
 
 def earlier(folder: Path) -> list[Path]:
-    """The folders of a stage's jobs, without the newest."""
+    """What a stage's jobs left, but for the newest: their folders, and the links into these."""
     jobs = [path for path in folder.glob("[0-9]*") if path.name.isdigit()]
-    return sorted(jobs, key=lambda path: int(path.name))[:-1]
+    gone = sorted(jobs, key=lambda path: int(path.name))[:-1]
+    names = {path.name for path in gone}
+    return [*gone, *(p for p in folder.glob(LINK) if p.readlink().parent.name in names)]
 
 
 def record(folder: Path) -> dict[str, Any] | None:

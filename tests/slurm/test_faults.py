@@ -210,7 +210,11 @@ def test_interrupted(work, undisturbed, outcome):
     assert len(work.jobs()) == 2
     assert f"Pretraining: {trained}" not in work.log and "Pretraining: 0/" not in work.log
     assert is_as_if_nothing_had_happened(work, undisturbed)
-    outcome("checkpoint, cancelled, gone on with, equal")
+    by_hand(work.study, "clean --yes")
+    jobs = work.folder / "out/jobs/pretrain"
+    assert [path.name for path in jobs.glob("[0-9]*")] == [work.job]
+    assert len(list(jobs.glob(".submission*"))) == 1
+    outcome("checkpoint, cancelled, gone on with, equal; cleaned of the first job")
 
 
 def test_detached(work, undisturbed, outcome):
