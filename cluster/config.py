@@ -19,6 +19,7 @@ OURS = {  # sbatch parameters that have a field here, or that the launcher sets 
     "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus",
     "mem": "mem_gb", "requeue": "requeues", "job-name": "", "comment": "", "dependency": "",
     "output": "", "error": "", "open-mode": "", "array": "", "no-requeue": "", "export": "",
+    "no-kill": "",
 }  # fmt: skip
 
 
@@ -67,11 +68,6 @@ class Resources(Section):
             )
         return self
 
-    @property
-    def tasks(self) -> int:
-        """Processes in all."""
-        return self.nodes * self.tasks_per_node
-
 
 class Stages(Section):
     """The stages that run as jobs: those that are named."""
@@ -105,10 +101,17 @@ class Cluster(Section):
     def _each_stage_can_run(self) -> "Cluster":
         for name in Stages.model_fields:
             asked = self.resources(name)
-            if asked and asked.tasks > 1 and name != "pretrain":
+            if asked is None or name == "pretrain":
+                continue
+            if asked.tasks_per_node > 1:
                 raise ValueError(
-                    f"{name} asks for {asked.tasks} tasks (nodes x tasks_per_node): only "
-                    "pretrain runs as several, give it 1 and more cpus"
+                    f"{name} asks for {asked.tasks_per_node} tasks_per_node: only pretrain runs "
+                    "as several tasks, give it 1 and more cpus"
+                )
+            if asked.nodes > 1 and name != "preprocess":
+                raise ValueError(
+                    f"{name} asks for {asked.nodes} nodes: only preprocess and pretrain use "
+                    "several, give it 1 and more cpus"
                 )
         return self
 

@@ -54,6 +54,7 @@ class Task:
     key: str  # hash of its inputs and sections
     work: Callable[[], int]  # the stage, picklable; returns the door's exit code
     resources: Resources
+    on_ranks: bool = False  # whether all tasks of the job run it, or the first one alone
     detach: bool = False  # whether the job runs on after Ctrl-C
 
     @property
@@ -113,7 +114,8 @@ def _attach(task: Task) -> str:
     fence.revoke(task.out)
     with _undisturbed():
         stage = Job(task.work, task.out.absolute(), task.resources.requeues)
-        job = submit(stage, task.job_name, task.key, task.folder, task.resources)
+        name, asked = task.job_name, task.resources
+        job = submit(stage, name, task.key, task.folder, asked, on_ranks=task.on_ranks)
         _write_record(task, job, _me())
         say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
     return job

@@ -90,7 +90,7 @@ def parse_sacct(answer: str) -> State | None:
     >>> parse_sacct("FAILED|9:0|0:9")
     State(name='FAILED', live=False, where='', code=9, signal=9)
     """
-    words = answer.split("\n")[0].split("|")
+    words = answer.strip().split("\n")[-1].split("|")  # a row before it for each node that was lost
     return _state(*words) if len(words) == 3 else None
 
 

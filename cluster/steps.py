@@ -1,0 +1,109 @@
+"""The further nodes of a job: what they are, and commands that are kept running on them.
+
+A job of a stage that runs in one process may ask for several nodes; the process runs in a step of
+the first one, and has steps of its own on the others. Such a job is submitted with `--no-kill`, so
+SLURM takes a lost node out of it and lets the rest go on. That holds for the first node too, whose
+loss leaves a job that does nothing until its time limit: what runs on the others looks for that,
+and sends the job back to the queue.
+"""
+
+import os
+import platform
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from cluster import slurm
+
+AGAIN_S = 5.0  # before a command that has ended is started again
+GRACE_S = 10.0  # to end a step
+
+
+def name() -> str:
+    """The node that this runs on."""
+    return os.environ.get("SLURMD_NODENAME", platform.node())
+
+
+def granted(cores: int, memory_gib: float) -> tuple[int, float]:
+    """Of a machine's cores and memory in GiB, those that the job may use; all outside of a job."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return cores, memory_gib
+    asked_cores = int(os.environ.get("SLURM_CPUS_PER_TASK", cores))
+    asked_gib = float(os.environ.get("SLURM_MEM_PER_NODE", memory_gib * 1024)) / 1024
+    return min(cores, asked_cores), min(memory_gib, asked_gib)
+
+
+def other_nodes() -> list[str]:
+    """The nodes of this job that this step does not run on; none outside of a job."""
+    mine = os.environ.get("SLURM_STEP_NODELIST")
+    if mine is None:
+        return []
+    return [node for node in _names(os.environ["SLURM_JOB_NODELIST"]) if node not in _names(mine)]
+
+
+def address_for(node: str) -> str:
+    """The address of this machine by which another node reaches it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((node, 9))  # sends nothing
+        except OSError:  # names of nodes that are no names of hosts
+            return os.environ["SLURM_LAUNCH_NODE_IPADDR"]
+        return str(probe.getsockname()[0])
+
+
+@contextmanager
+def kept_on(nodes: list[str], command: list[str]) -> Iterator[None]:
+    """Run a command on each node, again whenever it ends, until the block ends."""
+    over = threading.Event()
+    keepers = [
+        threading.Thread(target=_keep, args=(node, command, over), daemon=True) for node in nodes
+    ]
+    for keeper in keepers:
+        keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for keeper in keepers:
+            keeper.join()
+
+
+def _keep(node: str, command: list[str], over: threading.Event) -> None:
+    while not over.is_set() and _is_ours(node):
+        step = subprocess.Popen(_on(node, command), env=_plain(), stdin=subprocess.DEVNULL)
+        while step.poll() is None and not over.wait(0.5):
+            pass
+        step.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            step.wait(GRACE_S)
+        step.kill()
+        step.wait()
+        over.wait(AGAIN_S)
+
+
+def _is_ours(node: str) -> bool:
+    """Whether a node still belongs to this job; SLURM takes those out that it lost."""
+    try:
+        return node in _names(slurm.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%N"))
+    except slurm.AwayError:
+        return True
+
+
+def _on(node: str, command: list[str]) -> list[str]:
+    """The command as a step on a node, in which a notice to the job is not heard."""
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+    job = os.environ["SLURM_JOB_ID"]
+    step = ["srun", f"--jobid={job}", "--nodes=1", "--ntasks=1", f"--cpus-per-task={cpus}"]
+    return [*step, f"--nodelist={node}", "env", "--block-signal=USR2", *command]
+
+
+def _names(nodes: str) -> list[str]:
+    """The nodes of a list as SLURM writes it, such as node[1-3]."""
+    return slurm.ask("scontrol", "show", "hostnames", nodes.strip()).split()
+
+
+def _plain() -> dict[str, str]:
+    """The environment less what the first node's step is told of itself."""
+    return {name: os.environ[name] for name in os.environ.keys() - set(slurm.clean(os.environ))}

@@ -1,0 +1,109 @@
+"""Dask workers: processes of this machine, and in a job of several nodes those of the others too.
+
+Processes, because reading and decompressing hold Python's lock. No dashboard and no log lines but
+errors: progress is the caller's. With one worker in all no process is started; the caller then
+works on a thread. A worker that dies is started again by its nanny, a node that comes back by
+cluster/steps.py, and the scheduler hands what was in work to others: a task must bear being done
+twice.
+
+All is ONE job: the stage runs in the first node's step, and each further node has a step of its own
+with workers, kept there by the stage. Tried and rejected: workers as jobs of their own, by
+dask-jobqueue or an array. They begin with whichever node is free, but need a second kind of job to
+be found again, requeued, cancelled and fenced, compute nodes that may submit, and dask-jobqueue
+does not replace a job that it lost. Also rejected: all tasks in one step, which meet through a
+file. With one worker of it killed, srun called the step killed and SLURM the job FAILED, after a
+stage that had ended well; and tasks whose first one never came would wait until the time limit.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cluster import steps
+from ssl_pipeline.section import Section
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+LOST_S = 60  # after which a worker that reaches no scheduler gives up
+
+
+class Dask(Section):
+    """How many worker processes preprocess on one machine."""
+
+    workers: int = Field(
+        default=0,
+        ge=0,
+        description="worker processes of each machine; 0 takes one a core, as far as the memory "
+        "allows",
+    )
+    memory_gib: float = Field(
+        default=8.0, gt=0, description="memory of a worker in GiB; one that needs more is restarted"
+    )
+
+    def worker_count(self) -> int:
+        """Workers that this machine gets, or this job's part of it: at least 1."""
+        if self.workers:
+            return self.workers
+        from distributed.system import MEMORY_LIMIT
+
+        cores, memory = steps.granted(len(os.sched_getaffinity(0)), MEMORY_LIMIT / 2**30)
+        return max(1, min(cores, int(memory // self.memory_gib)))
+
+
+@contextmanager
+def dask_client(section: Dask, tasks: int) -> "Iterator[tuple[Client | None, int]]":
+    """A client of fresh workers for so many tasks, closed at the end, and the number of workers.
+
+    The client is None where one worker is enough.
+    """
+    here = max(1, min(section.worker_count(), tasks))
+    nodes = steps.other_nodes()[: max(0, -(-tasks // here) - 1)]
+    if here == 1 and not nodes:
+        yield None, 1
+        return
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=here,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=f"{section.memory_gib}GiB",
+        host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # None would warn of a port that another cluster took
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=logging.ERROR,
+    )
+    with cluster, Client(cluster) as client:
+        command = [cluster.scheduler_address, str(here), str(section.memory_gib)]
+        with steps.kept_on(nodes, [sys.executable, "-m", "cluster.workers", *command]):
+            yield client, here * (1 + len(nodes))
+
+
+async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
+    """Give a scheduler so many workers of this machine, until it ends or is lost."""
+    from distributed import Nanny
+
+    nannies = [
+        Nanny(
+            scheduler,
+            nthreads=1,
+            name=f"{steps.name()}-{number}",
+            memory_limit=f"{memory_gib}GiB",
+            death_timeout=LOST_S,
+            silence_logs=logging.ERROR,
+        )
+        for number in range(workers)
+    ]
+    await asyncio.gather(*nannies)
+    await asyncio.gather(*(nanny.finished() for nanny in nannies))
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
