@@ -86,7 +86,9 @@ def _keep(node: str, command: list[str], over: threading.Event) -> None:
 def _is_ours(node: str) -> bool:
     """Whether a node still belongs to this job; SLURM takes those out that it lost."""
     try:
-        return node in _names(slurm.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%N"))
+        return node in _names(
+            slurm.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%N")
+        )
     except slurm.AwayError:
         return True
 

@@ -90,6 +90,7 @@ async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
     """Give a scheduler so many workers of this machine, until it ends or is lost."""
     from distributed import Nanny
 
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     nannies = [
         Nanny(
             scheduler,

@@ -38,8 +38,9 @@ def run(study: Study, out: Path) -> Made:
     ):
         for result in preprocess(todo, study.preprocess, shelf.put, client, workers):
             bar.advance(result.scan_id)
-            detail(f"{result.scan_id}: {result.trace or result.error or 'stored'}")
-            done_by[result.worker or "here"] += 1
+            worker = result.worker or "here"
+            detail(f"{result.scan_id} on {worker}: {result.trace or result.error or 'stored'}")
+            done_by[worker] += 1
             if result.error:
                 failed[result.scan_id] = result.error
     write_json(out / "failed.json", failed)

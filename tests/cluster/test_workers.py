@@ -17,12 +17,23 @@ def work(number):
     return number, str(get_worker().name), os.getpid()
 
 
+def takes_part(client, name):
+    return name in {str(worker["name"]) for worker in client.scheduler_info()["workers"].values()}
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def elsewhere(client):
     """A process with one worker, as a further node of a job has it; waits until it takes part."""
-    known = len(client.scheduler_info()["workers"])
+    until(lambda: not takes_part(client, "far-0"))
     command = [sys.executable, "-m", "cluster.workers", client.scheduler.address, "1", "1"]
     process = subprocess.Popen(command, env={**os.environ, "SLURMD_NODENAME": "far"})
-    client.wait_for_workers(known + 1, timeout=60)
+    until(lambda: takes_part(client, "far-0"))
     return process
 
 
