@@ -37,7 +37,7 @@ class Resources(Section):
     requeues: int = Field(
         100, ge=0, description="how often a job that was told to stop goes back to the queue"
     )
-    nodes: int = Field(1, ge=1, description="nodes")
+    nodes: int = Field(1, ge=1, description="nodes; several for preprocess and pretrain alone")
     tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
     cpus: int = Field(1, ge=1, description="CPUs of one task")
     gpus: int = Field(0, ge=0, description="GPUs of one node")

@@ -174,6 +174,8 @@ def _follow(task: Task, job: str) -> slurm.State:
         if now - asked > min(30, 1 + (now - began) / 60):  # a queue is not to be asked every second
             asked = now
             state = _patiently(lambda: slurm.look(job))
+            if task.resources.nodes > 1 and _patiently(lambda: slurm.requeue_if_headless(job)):
+                say(f"{task.name}: job {job} lost its first node and goes back to the queue")
     _print_more(log, position)
     return state
 

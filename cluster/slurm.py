@@ -144,6 +144,25 @@ def queued(name: str) -> list[tuple[str, str]]:
     return [(job, note) for job, note in (line.split("|", 1) for line in answer.splitlines())]
 
 
+def hostnames(nodes: str) -> list[str]:
+    """The nodes of a list as SLURM writes it, such as node[1-3]."""
+    return ask("scontrol", "show", "hostnames", nodes).split()
+
+
+def requeue_if_headless(job: str) -> bool:
+    """Send a job back to the queue that has lost its first node; whether it runs without it.
+
+    `--no-kill` has SLURM take a lost node out of a job. It does so with the first one too, where
+    the stage was: what is left does nothing until the time limit.
+    """
+    found = ask("squeue", "-h", "-j", job, "-o", "%T|%B|%N").strip()
+    state, first, nodes = found.split("|") if found else ("", "", "")
+    if state != "RUNNING" or first in hostnames(nodes):
+        return False
+    ask("scontrol", "requeue", job)
+    return True
+
+
 def cancel(job: str, patience_s: float) -> None:
     """Tell a job to write its checkpoint and end; after some patience, or if it waits, end it."""
     deadline = time.monotonic() + patience_s

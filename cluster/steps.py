@@ -3,22 +3,25 @@
 A job of a stage that runs in one process may ask for several nodes; the process runs in a step of
 the first one, and has steps of its own on the others. Such a job is submitted with `--no-kill`, so
 SLURM takes a lost node out of it and lets the rest go on. That holds for the first node too, whose
-loss leaves a job that does nothing until its time limit: what runs on the others looks for that,
-and sends the job back to the queue.
+loss leaves a job that does nothing until its time limit: what runs on the others sees to that, as
+a launcher does that follows the job, and sends it back to the queue.
 """
 
 import os
 import platform
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from cluster import slurm
 
 AGAIN_S = 5.0  # before a command that has ended is started again
-GRACE_S = 10.0  # to end a step
+GRACE_S = 10.0  # to end by itself
+OVER = "over\n"  # told on standard input: a signal to srun would leave lines of errors in the log
 
 
 def name() -> str:
@@ -40,7 +43,8 @@ def other_nodes() -> list[str]:
     mine = os.environ.get("SLURM_STEP_NODELIST")
     if mine is None:
         return []
-    return [node for node in _names(os.environ["SLURM_JOB_NODELIST"]) if node not in _names(mine)]
+    ours = slurm.hostnames(os.environ["SLURM_JOB_NODELIST"])
+    return [node for node in ours if node not in slurm.hostnames(mine)]
 
 
 def address_for(node: str) -> str:
@@ -54,16 +58,17 @@ def address_for(node: str) -> str:
 
 
 @contextmanager
-def kept_on(nodes: list[str], command: list[str]) -> Iterator[None]:
-    """Run a command on each node, again whenever it ends, until the block ends."""
+def kept_running() -> Iterator[Callable[[str, list[str]], None]]:
+    """Yield what runs a command on a node, again whenever it ends, until the block ends."""
     over = threading.Event()
-    keepers = [
-        threading.Thread(target=_keep, args=(node, command, over), daemon=True) for node in nodes
-    ]
-    for keeper in keepers:
-        keeper.start()
+    keepers: list[threading.Thread] = []
+
+    def keep(node: str, command: list[str]) -> None:
+        keepers.append(threading.Thread(target=_keep, args=(node, command, over), daemon=True))
+        keepers[-1].start()
+
     try:
-        yield
+        yield keep
     finally:
         over.set()
         for keeper in keepers:
@@ -72,23 +77,38 @@ def kept_on(nodes: list[str], command: list[str]) -> Iterator[None]:
 
 def _keep(node: str, command: list[str], over: threading.Event) -> None:
     while not over.is_set() and _is_ours(node):
-        step = subprocess.Popen(_on(node, command), env=_plain(), stdin=subprocess.DEVNULL)
+        step = subprocess.Popen(_on(node, command), env=_plain(), stdin=subprocess.PIPE, text=True)
         while step.poll() is None and not over.wait(0.5):
             pass
-        step.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            step.wait(GRACE_S)
-        step.kill()
-        step.wait()
+        try:
+            step.communicate(OVER, timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            step.kill()
+            step.communicate()
         over.wait(AGAIN_S)
+
+
+def end_when_told() -> None:
+    """End this process, a command on a node, when the block that keeps it there has ended."""
+    if sys.stdin.readline() == OVER:
+        os._exit(0)
+
+
+def see_to_the_job() -> None:
+    """Wait for the end of this step, whose stage is gone, and see that the job is not left idle."""
+    job = os.environ.get("SLURM_JOB_ID")
+    while job is not None:
+        with suppress(slurm.AwayError):
+            if not slurm.look(job).live or slurm.requeue_if_headless(job):
+                return
+        time.sleep(AGAIN_S)
 
 
 def _is_ours(node: str) -> bool:
     """Whether a node still belongs to this job; SLURM takes those out that it lost."""
     try:
-        return node in _names(
-            slurm.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%N")
-        )
+        nodes = slurm.ask("squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%N")
+        return node in slurm.hostnames(nodes.strip())
     except slurm.AwayError:
         return True
 
@@ -99,11 +119,6 @@ def _on(node: str, command: list[str]) -> list[str]:
     job = os.environ["SLURM_JOB_ID"]
     step = ["srun", f"--jobid={job}", "--nodes=1", "--ntasks=1", f"--cpus-per-task={cpus}"]
     return [*step, f"--nodelist={node}", "env", "--block-signal=USR2", *command]
-
-
-def _names(nodes: str) -> list[str]:
-    """The nodes of a list as SLURM writes it, such as node[1-3]."""
-    return slurm.ask("scontrol", "show", "hostnames", nodes.strip()).split()
 
 
 def _plain() -> dict[str, str]:

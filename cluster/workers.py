@@ -19,6 +19,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -70,20 +71,24 @@ def dask_client(section: Dask, tasks: int) -> "Iterator[tuple[Client | None, int
         return
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(
-        n_workers=here,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=f"{section.memory_gib}GiB",
-        host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
-        dashboard_address="127.0.0.1:0",  # None would warn of a port that another cluster took
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=logging.ERROR,
-    )
-    with cluster, Client(cluster) as client:
-        command = [cluster.scheduler_address, str(here), str(section.memory_gib)]
-        with steps.kept_on(nodes, [sys.executable, "-m", "cluster.workers", *command]):
-            yield client, here * (1 + len(nodes))
+    with (
+        steps.kept_running() as keep,  # ends last: workers end by themselves with their scheduler
+        LocalCluster(
+            n_workers=here,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=f"{section.memory_gib}GiB",
+            host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # None would warn of a port that another one took
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        for node in nodes:
+            there = [cluster.scheduler_address, str(here), str(section.memory_gib)]
+            keep(node, [sys.executable, "-m", "cluster.workers", *there])
+        yield client, here * (1 + len(nodes))
 
 
 async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
@@ -107,4 +112,6 @@ async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=steps.end_when_told, daemon=True).start()
     asyncio.run(serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    steps.see_to_the_job()
