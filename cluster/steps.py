@@ -9,6 +9,7 @@ a launcher does that follows the job, and sends it back to the queue.
 
 import os
 import platform
+import select
 import socket
 import subprocess
 import sys
@@ -88,20 +89,18 @@ def _keep(node: str, command: list[str], over: threading.Event) -> None:
         over.wait(AGAIN_S)
 
 
-def end_when_told() -> None:
-    """End this process, a command on a node, when the block that keeps it there has ended."""
-    if sys.stdin.readline() == OVER:
-        os._exit(0)
-
-
 def see_to_the_job() -> None:
-    """Wait for the end of this step, whose stage is gone, and see that the job is not left idle."""
+    """Wait until told that all is over, and see that the job is not left idle by a lost node."""
     job = os.environ.get("SLURM_JOB_ID")
     while job is not None:
+        heard, *_ = select.select([sys.stdin], [], [], AGAIN_S)
+        if heard and os.read(sys.stdin.fileno(), len(OVER)):
+            return
         with suppress(slurm.AwayError):
             if not slurm.look(job).live or slurm.requeue_if_headless(job):
                 return
-        time.sleep(AGAIN_S)
+        if heard:  # the end of a stream whose other end is lost
+            time.sleep(AGAIN_S)
 
 
 def _is_ours(node: str) -> bool:

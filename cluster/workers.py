@@ -19,7 +19,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -71,6 +70,7 @@ def dask_client(section: Dask, tasks: int) -> "Iterator[tuple[Client | None, int
         return
     from distributed import Client, LocalCluster
 
+    _quiet()
     with (
         steps.kept_running() as keep,  # ends last: workers end by themselves with their scheduler
         LocalCluster(
@@ -95,7 +95,7 @@ async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
     """Give a scheduler so many workers of this machine, until it ends or is lost."""
     from distributed import Nanny
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    _quiet()
     nannies = [
         Nanny(
             scheduler,
@@ -111,7 +111,11 @@ async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
     await asyncio.gather(*(nanny.finished() for nanny in nannies))
 
 
+def _quiet() -> None:
+    """No lines of the scheduler or of nannies in this process, those of its last moments too."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+
+
 if __name__ == "__main__":
-    threading.Thread(target=steps.end_when_told, daemon=True).start()
     asyncio.run(serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
     steps.see_to_the_job()
