@@ -2,17 +2,18 @@
 
 Processes, because reading and decompressing hold Python's lock. No dashboard and no log lines but
 errors: progress is the caller's. With one worker in all no process is started; the caller then
-works on a thread. A worker that dies is started again by its nanny, a node that comes back by
+works on a thread. A worker that dies is started again by its nanny, all those of a further node by
 cluster/steps.py, and the scheduler hands what was in work to others: a task must bear being done
 twice.
 
-All is ONE job: the stage runs in the first node's step, and each further node has a step of its own
-with workers, kept there by the stage. Tried and rejected: workers as jobs of their own, by
-dask-jobqueue or an array. They begin with whichever node is free, but need a second kind of job to
-be found again, requeued, cancelled and fenced, compute nodes that may submit, and dask-jobqueue
-does not replace a job that it lost. Also rejected: all tasks in one step, which meet through a
-file. With one worker of it killed, srun called the step killed and SLURM the job FAILED, after a
-stage that had ended well; and tasks whose first one never came would wait until the time limit.
+All is ONE job: the stage runs in a step on the first node, and each further node has a step of its
+own with workers, kept there by the stage. A lost node costs what its workers had in work; the first
+one costs an attempt, and stored results stay. Tried and rejected: all tasks in one step, whose
+first is the scheduler and the others workers, as dask-mpi does it. Measured on SLURM 22.05: with
+one of them killed, the job was FAILED although the others ended well; with one node lost, srun
+killed the tasks on the other. Rejected without a trial: workers as jobs of their own, by
+dask-jobqueue or an array. They begin with whichever node is free, but are a second kind of job to
+be found again, requeued, cancelled and fenced; and dask-jobqueue does not replace a job that died.
 """
 
 import asyncio
