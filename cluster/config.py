@@ -20,6 +20,7 @@ OURS = {  # sbatch parameters that have a field here, or that the launcher sets 
     "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus",
     "mem": "mem_gb", "requeue": "requeues", "job-name": "", "comment": "", "dependency": "",
     "output": "", "error": "", "open-mode": "", "array": "", "no-requeue": "", "export": "",
+    "no-kill": "",
 }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ class Resources(Section):
     requeues: int = Field(
         100, ge=0, description="how often a job that was told to stop goes back to the queue"
     )
-    nodes: int = Field(1, ge=1, description="nodes")
+    nodes: int = Field(1, ge=1, description="nodes; several for preprocess and pretrain alone")
     tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
     cpus: int = Field(1, ge=1, description="CPUs of one task")
     gpus: int = Field(0, ge=0, description="GPUs of one node")
@@ -121,10 +122,17 @@ class Cluster(Section):
     def _each_stage_can_run(self) -> "Cluster":
         for name in Stages.model_fields:
             asked = self.resources(name)
-            if asked and asked.tasks > 1 and name != "pretrain":
+            if asked is None or name == "pretrain":
+                continue
+            if asked.tasks_per_node > 1:
                 raise ValueError(
-                    f"{name} asks for {asked.tasks} tasks (nodes x tasks_per_node): only "
-                    "pretrain runs as several, give it 1 and more cpus"
+                    f"{name} asks for {asked.tasks_per_node} tasks_per_node: only pretrain runs "
+                    "as several tasks, give it 1 and more cpus"
+                )
+            if asked.nodes > 1 and name != "preprocess":
+                raise ValueError(
+                    f"{name} asks for {asked.nodes} nodes: only preprocess and pretrain use "
+                    "several, give it 1 and more cpus"
                 )
         return self
 

@@ -56,6 +56,7 @@ class Task:
     key: str  # hash of its inputs and sections
     work: Callable[[], int]  # the stage, picklable; returns the door's exit code
     resources: Resources
+    on_ranks: bool = False  # whether all tasks of the job run it, or the first one alone
     detach: bool = False  # whether the job runs on after Ctrl-C
 
     @property
@@ -134,9 +135,9 @@ def _attach(task: Task) -> str:
         slurm.cancel(job, CHECKPOINT_S)
     fence.revoke(task.out)
     with _undisturbed():
-        asked = task.resources
+        name, asked = task.job_name, task.resources
         stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
-        job = submit(stage, task.job_name, task.key, task.folder, asked)
+        job = submit(stage, name, task.key, task.folder, asked, on_ranks=task.on_ranks)
         _write_record(task, job, _me())
         say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
     return job
@@ -195,6 +196,8 @@ def _follow(task: Task, job: str) -> slurm.State:
         if now - asked > min(30, 1 + (now - began) / 60):  # a queue is not to be asked every second
             asked = now
             state = _patiently(lambda: slurm.look(job))
+            if task.resources.nodes > 1 and _patiently(lambda: slurm.requeue_if_headless(job)):
+                say(f"{task.name}: job {job} lost its first node and goes back to the queue")
     _print_more(log, position)
     return state
 

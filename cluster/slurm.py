@@ -90,7 +90,7 @@ def parse_sacct(answer: str) -> State | None:
     >>> parse_sacct("FAILED|9:0|0:9")
     State(name='FAILED', live=False, where='', code=9, signal=9)
     """
-    words = answer.split("\n")[0].split("|")
+    words = answer.strip().split("\n")[-1].split("|")  # a row before it for each node that was lost
     return _state(*words) if len(words) == 3 else None
 
 
@@ -142,6 +142,25 @@ def queued(name: str) -> list[tuple[str, str]]:
     """Own jobs of this name that have not ended, as (job, comment). Raises AwayError."""
     answer = ask("squeue", "-h", "--me", "--name", name, "-o", "%A|%k")
     return [(job, note) for job, note in (line.split("|", 1) for line in answer.splitlines())]
+
+
+def hostnames(nodes: str) -> list[str]:
+    """The nodes of a list as SLURM writes it, such as node[1-3]."""
+    return ask("scontrol", "show", "hostnames", nodes).split()
+
+
+def requeue_if_headless(job: str) -> bool:
+    """Send a job back to the queue that has lost its first node; whether it runs without it.
+
+    `--no-kill` has SLURM take a lost node out of a job. It does so with the first one too, where
+    the stage was: what is left does nothing until the time limit.
+    """
+    found = ask("squeue", "-h", "-j", job, "-o", "%T|%B|%N").strip()
+    state, first, nodes = found.split("|") if found else ("", "", "")
+    if state != "RUNNING" or first in hostnames(nodes):
+        return False
+    ask("scontrol", "requeue", job)
+    return True
 
 
 def cancel(job: str, patience_s: float) -> None:

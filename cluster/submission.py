@@ -17,14 +17,19 @@ from cluster.slurm import AWAY, AwayError
 from ssl_pipeline.errors import UserError
 
 
-def submit(job: Job, name: str, comment: str, folder: Path, asked: Resources) -> str:
-    """Submit a job; its number. Raises UserError if SLURM refuses it, AwayError if it is away."""
+def submit(
+    job: Job, name: str, comment: str, folder: Path, asked: Resources, *, on_ranks: bool
+) -> str:
+    """Submit a job that runs in all its tasks, or in the first alone; its number.
+
+    Raises UserError if SLURM refuses it, AwayError if it is away.
+    """
     import submitit
     from submitit.core.utils import FailedJobError
 
     try:
         executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python(asked))
-        executor.update_parameters(**_parameters(name, comment, asked))
+        executor.update_parameters(**_parameters(name, comment, asked, on_ranks))
         return str(executor.submit(job).job_id)
     except FailedJobError as error:
         reason = " ".join(re.sub(r"sbatch: (error: )?", "", str(error)).split())
@@ -42,8 +47,11 @@ def _python(asked: Resources) -> str:
     return f"env --block-signal=USR2 {asked.python or shlex.quote(sys.executable)}"
 
 
-def _parameters(name: str, comment: str, asked: Resources) -> dict[str, object]:
+def _parameters(name: str, comment: str, asked: Resources, on_ranks: bool) -> dict[str, object]:
     threads = f"export OMP_NUM_THREADS={asked.cpus}"
+    # The other nodes are for the first one's workers: it goes on without those that are lost.
+    alone = asked.nodes > 1 and not on_ranks
+    further = {"requeue": True, **({"no_kill": True} if alone else {}), **asked.sbatch}
     given: dict[str, object] = {
         "job_name": name,
         "comment": comment,
@@ -62,6 +70,7 @@ def _parameters(name: str, comment: str, asked: Resources) -> dict[str, object]:
         "dependency": "singleton",
         "wckey": None,
         "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, **asked.sbatch},
+        "srun_args": ["--nodes=1", "--ntasks=1"] if alone else [],
+        "additional_parameters": further,
     }
     return given

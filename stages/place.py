@@ -15,7 +15,7 @@ from cluster.config import Cluster
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import say
-from stages.contract import key_of, perform, settle
+from stages.contract import ON_RANKS, key_of, perform, settle
 from stages.study import Study
 
 HERE = "local"
@@ -60,6 +60,7 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
             key=key[:16],
             work=partial(come_in, words),
             resources=asked,
+            on_ranks=name in ON_RANKS,
             detach=cluster.on_interrupt == "detach",
         )
     )

@@ -1,9 +1,10 @@
 """Turn every accepted scan into a stored volume; what is stored and whole is skipped."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.local import dask_client
+from cluster.workers import dask_client
 from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.nearby import nearer
@@ -54,11 +55,16 @@ def run(study: Study, out: Path) -> Made:
     sweep(shelf.folder)
     todo = [scan for scan in scans if not shelf.is_complete(scan)]
     failed: dict[str, str] = {}
-    workers = min(study.dask.worker_count(), max(1, len(todo)))
-    with dask_client(study.dask, workers) as client, progress("Preprocessing", len(todo)) as bar:
+    done_by: Counter[str] = Counter()
+    with (
+        dask_client(study.dask, len(todo)) as (client, workers),
+        progress("Preprocessing", len(todo)) as bar,
+    ):
         for result in preprocess(todo, study.preprocess, shelf.put, client, workers):
             bar.advance(result.scan_id)
-            detail(f"{result.scan_id}: {result.trace or result.error or 'stored'}")
+            worker = result.worker or "here"
+            detail(f"{result.scan_id} on {worker}: {result.trace or result.error or 'stored'}")
+            done_by[worker] += 1
             if result.error:
                 failed[result.scan_id] = result.error
     write_json(out / "failed.json", failed)
@@ -69,7 +75,9 @@ def run(study: Study, out: Path) -> Made:
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
     stored = [path for entry in catalog.entries for path in shelf.files(entry.id)]
-    return Made([out / "catalog.parquet", out / "failed.json"], done + tail, listed=stored)
+    made = [out / "catalog.parquet", out / "failed.json"]
+    by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
+    return Made(made, done + tail, by_worker, listed=stored)
 
 
 def reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from cluster.local import Dask
+from cluster.workers import Dask
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe

@@ -27,7 +27,7 @@ def write_scans(folder: Path, count: int = PARTS) -> list[Path]:
     voxels = np.asarray(image.dataobj)
     made = []
     for number in range(count):
-        x, y = 30 + 34 * (number % 2), 6 + 26 * (number // 2)
+        x, y = 30 + 34 * (number % 2) - number // PARTS, 6 + 26 * (number % PARTS // 2)
         part = np.ascontiguousarray(voxels[x : x + 34, y : y + 34])
         affine = image.affine.copy()
         affine[:3, 3] = nib.affines.apply_affine(image.affine, (x, y, 0))

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Write = Callable[[Scan, Prepared], None]
 AHEAD = 3  # tasks handed out for each worker
+KILLED = "Each worker that prepared it was killed, likely for its memory: raise dask.memory_gib."
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Result:
     scan_id: str
     error: str  # "" when it is written, else one sentence
     trace: str = ""  # traceback, where the error is not one that the user can do something about
+    worker: str = ""  # name of the Dask worker that did it
 
 
 def run(
@@ -53,11 +55,12 @@ def run(
     early, tasks that have not begun are dropped.
     """
     todo = iter(scans)
+    prepare_one = prepare_scan if client is None else _prepare_on_worker
     with _executor(client, workers) as executor:
         running: dict[Future[Result], str] = {}
         while True:
             for scan in islice(todo, max(1, workers) * AHEAD - len(running)):
-                running[executor.submit(prepare_scan, scan, section, write)] = scan.id
+                running[executor.submit(prepare_one, scan, section, write)] = scan.id
             if not running:
                 return
             for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -86,11 +89,19 @@ def prepare_scan(scan: Scan, section: Preprocess, write: Write) -> Result:
     return Result(scan.id, "")
 
 
+def _prepare_on_worker(scan: Scan, section: Preprocess, write: Write) -> Result:
+    from distributed import get_worker
+
+    return replace(prepare_scan(scan, section, write), worker=str(get_worker().name))
+
+
 def _result(done: "Future[Result]", scan_id: str) -> Result:
     """The task's own result, or what became of its worker."""
     try:
         return done.result()
     except Exception as error:
+        if type(error).__name__ == "KilledWorker":  # of distributed, which threads do not need
+            return Result(scan_id, KILLED)
         return Result(scan_id, _unexpected(error), traceback.format_exc())
 
 

@@ -19,6 +19,7 @@ RESOURCES = Resources(mem_gb=4, time_min=30)
         ("CANCELLED by 0|0:0|0:0\n", State("CANCELLED")),
         ("TIMEOUT|0:0|0:0\n", State("TIMEOUT")),
         ("FAILED|0:53|0:0\n", State("FAILED", signal=53)),
+        ("RESIZING|0:0|0:0\nCOMPLETED|0:0|0:0\n", State("COMPLETED")),  # went on without a node
         ("REQUEUED|0:0|0:0\n", None),
         ("RUNNING|0:0|0:0\n", None),
         ("", None),

@@ -1,6 +1,8 @@
 """Many scans at once: on threads and on Dask workers, with some that fail."""
 
+import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from nibabel.testing import data_path
 
-from cluster.local import Dask, dask_client
+from cluster.workers import Dask, dask_client
 from ssl_pipeline.preprocess.config import Mr, Preprocess
 from ssl_pipeline.preprocess.graph import run
 from ssl_pipeline.volumes.inventory import Scan
@@ -24,6 +26,8 @@ class SaveArray:
     def __call__(self, scan, prepared):
         if scan.id == "unlucky":
             raise RuntimeError("the disk is gone")
+        if scan.id == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
         np.save(self.folder / f"{scan.id}.npy", prepared.data)
 
 
@@ -86,9 +90,11 @@ def test_dask_workers_give_the_same(scans, tmp_path):
     there.mkdir()
     section = Preprocess(mr=Mr(spacing_mm=(1.5, 1.5, 1.5)))
     list(run(scans, section, SaveArray(here), None, 1))
-    with dask_client(Dask(memory_gib=2.0), 2) as client:
+    with dask_client(Dask(workers=2, memory_gib=2.0), len(scans)) as (client, workers):
         assert client is not None
-        check(list(run(scans, section, SaveArray(there), client, 2)), there)
+        results = list(run(scans, section, SaveArray(there), client, workers))
+    check(results, there)
+    assert {result.worker for result in results} == {"0", "1"}
     for path in here.glob("*.npy"):
         assert path.read_bytes() == (there / path.name).read_bytes()
 
@@ -100,8 +106,11 @@ def test_who_stops_early_leaves_the_rest(scans, tmp_path):
     assert len(list(tmp_path.glob("*.npy"))) < 5
 
 
-def test_one_worker_needs_no_processes():
-    with dask_client(Dask(), 1) as client:
-        assert client is None
-    assert Dask(memory_gib=100000.0).worker_count() == 1
-    assert Dask(workers=7).worker_count() == 7
+def test_a_scan_that_kills_its_workers_is_named_and_the_others_are_done(scans, tmp_path):
+    deadly = scan_of(Path(scans[0].path), "deadly")
+    with dask_client(Dask(workers=2, memory_gib=2.0), 6) as (client, workers):
+        todo = [deadly, *scans[:5]]
+        results = list(run(todo, Preprocess(), SaveArray(tmp_path), client, workers))
+    errors = {result.scan_id: result.error for result in results}
+    assert "dask.memory_gib" in errors.pop("deadly")
+    assert len(errors) == 5 and not any(errors.values())

@@ -53,13 +53,13 @@ class Work:
         self.cluster = folder / "cluster.yaml"
         self.ask(**asked)
 
-    def ask(self, on_interrupt="cancel", pretrain=None, **asked):
-        """Write the cluster file: what all stages ask for, and what pretraining does beyond."""
+    def ask(self, on_interrupt="cancel", preprocess=None, pretrain=None, **asked):
+        """Write the cluster file: what all stages ask for, and what two of them do beyond."""
         resources = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3, **asked}
         content = {
             "on_interrupt": on_interrupt,
             "defaults": resources,
-            "stages": {"preprocess": {}, "pretrain": pretrain or {}},
+            "stages": {"preprocess": preprocess or {}, "pretrain": pretrain or {}},
         }
         self.cluster.write_text(json.dumps(content))
 
@@ -119,22 +119,8 @@ class Work:
 
     def task(self):
         """The process of the stage on its node; waits for it."""
-
-        def find():
-            mark = f"SLURM_JOB_ID={self.job}".encode()
-            for path in Path("/proc").glob("[0-9]*"):
-                try:
-                    program = (path / "exe").readlink().name
-                    environment = (path / "environ").read_bytes().split(b"\0")
-                    command = (path / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                ours = program.startswith("python") and b"submitit.core._submit" in command
-                if ours and mark in environment:
-                    return int(path.name)
-            return None
-
-        return until(find, "the stage's process")
+        mark = f"SLURM_JOB_ID={self.job}"
+        return until(lambda: processes(mark, "submitit.core._submit"), "the stage's process")[0]
 
     def is_running(self):
         return slurm("squeue", "-h", "-j", self.job, "-o", "%T") == "RUNNING"
@@ -146,6 +132,41 @@ class Work:
 
     def weights(self):
         return (self.folder / WEIGHTS).read_bytes()
+
+
+def processes(mark, words=""):
+    """The processes with this in their environment and these words in their command."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (path / "environ").read_bytes().decode(errors="replace").split("\0")
+            command = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if mark in environment and words in " ".join(command):
+            found.append(int(path.name))
+    return found
+
+
+def where(pid):
+    """The node that a process runs on."""
+    environment = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
+    return next(word for word in environment if word.startswith("SLURMD_NODENAME=")).split("=")[1]
+
+
+def lose(node):
+    """A node goes dark: its slurmd and all that it started end at once, and tell nobody."""
+    found = subprocess.run(["pgrep", "-x", "slurmstepd"], capture_output=True, text=True)
+    log = LAB / "log" / f"slurmd-{node}.log"
+    steps = [
+        int(pid)
+        for pid in found.stdout.split()
+        if log in [path.readlink() for path in (Path("/proc") / pid / "fd").glob("*")]
+    ]
+    for pid in [daemon(f"slurmd-{node}"), *steps, *processes(f"SLURMD_NODENAME={node}")]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
 
 def children(pid):

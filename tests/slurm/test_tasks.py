@@ -14,7 +14,8 @@ def test_two_nodes_with_two_tasks_each(tmp_path, outcome):
     """Two nodes with two tasks each."""
     asked = Resources(nodes=2, tasks_per_node=2, time_min=5, mem_gb=3)
     jobs = tmp_path / "jobs" / "meeting"
-    assert launch(Task("meeting", jobs, tmp_path / "out", "key", meet, asked)) == 0
+    task = Task("meeting", jobs, tmp_path / "out", "key", meet, asked, on_ranks=True)
+    assert launch(task) == 0
     job = record(jobs)["job"]
     said = [(jobs / job / f"{job}_{rank}_log.out").read_text() for rank in range(4)]
     for rank, text in enumerate(said):

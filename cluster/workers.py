@@ -1,0 +1,122 @@
+"""Dask workers: processes of this machine, and in a job of several nodes those of the others too.
+
+Processes, because reading and decompressing hold Python's lock. No dashboard and no log lines but
+errors: progress is the caller's. With one worker in all no process is started; the caller then
+works on a thread. A worker that dies is started again by its nanny, all those of a further node by
+cluster/steps.py, and the scheduler hands what was in work to others: a task must bear being done
+twice.
+
+All is ONE job: the stage runs in a step on the first node, and each further node has a step of its
+own with workers, kept there by the stage. A lost node costs what its workers had in work; the first
+one costs an attempt, and stored results stay. Tried and rejected: all tasks in one step, whose
+first is the scheduler and the others workers, as dask-mpi does it. Measured on SLURM 22.05: with
+one of them killed, the job was FAILED although the others ended well; with one node lost, srun
+killed the tasks on the other. Rejected without a trial: workers as jobs of their own, by
+dask-jobqueue or an array. They begin with whichever node is free, but are a second kind of job to
+be found again, requeued, cancelled and fenced; and dask-jobqueue does not replace a job that died.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cluster import steps
+from ssl_pipeline.section import Section
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+LOST_S = 60  # after which a worker that reaches no scheduler gives up
+
+
+class Dask(Section):
+    """How many worker processes preprocess on one machine."""
+
+    workers: int = Field(
+        default=0,
+        ge=0,
+        description="worker processes of each machine; 0 takes one a core, as far as the memory "
+        "allows",
+    )
+    memory_gib: float = Field(
+        default=8.0, gt=0, description="memory of a worker in GiB; one that needs more is restarted"
+    )
+
+    def worker_count(self) -> int:
+        """Workers that this machine gets, or this job's part of it: at least 1."""
+        if self.workers:
+            return self.workers
+        from distributed.system import MEMORY_LIMIT
+
+        cores, memory = steps.granted(len(os.sched_getaffinity(0)), MEMORY_LIMIT / 2**30)
+        return max(1, min(cores, int(memory // self.memory_gib)))
+
+
+@contextmanager
+def dask_client(section: Dask, tasks: int) -> "Iterator[tuple[Client | None, int]]":
+    """A client of fresh workers for so many tasks, closed at the end, and the number of workers.
+
+    The client is None where one worker is enough.
+    """
+    here = max(1, min(section.worker_count(), tasks))
+    nodes = steps.other_nodes()[: max(0, -(-tasks // here) - 1)]
+    if here == 1 and not nodes:
+        yield None, 1
+        return
+    from distributed import Client, LocalCluster
+
+    _quiet()
+    with (
+        steps.kept_running() as keep,  # ends last: workers end by themselves with their scheduler
+        LocalCluster(
+            n_workers=here,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=f"{section.memory_gib}GiB",
+            host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # None would warn of a port that another one took
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        for node in nodes:
+            there = [cluster.scheduler_address, str(here), str(section.memory_gib)]
+            keep(node, [sys.executable, "-m", "cluster.workers", *there])
+        yield client, here * (1 + len(nodes))
+
+
+async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
+    """Give a scheduler so many workers of this machine, until it ends or is lost."""
+    from distributed import Nanny
+
+    _quiet()
+    nannies = [
+        Nanny(
+            scheduler,
+            nthreads=1,
+            name=f"{steps.name()}-{number}",
+            memory_limit=f"{memory_gib}GiB",
+            death_timeout=LOST_S,
+            silence_logs=logging.ERROR,
+        )
+        for number in range(workers)
+    ]
+    await asyncio.gather(*nannies)
+    await asyncio.gather(*(nanny.finished() for nanny in nannies))
+
+
+def _quiet() -> None:
+    """No lines of the scheduler or of nannies in this process, those of its last moments too."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    steps.see_to_the_job()

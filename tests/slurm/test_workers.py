@@ -1,0 +1,141 @@
+"""Preprocessing on several nodes, whose workers and nodes are killed: the store ends the same."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from ssl_pipeline.atomic import sha256_file
+from tests.conftest import write_scans, write_study
+from tests.slurm.conftest import by_hand, edit
+from tests.slurm.lab import (
+    Work,
+    finished,
+    is_gone,
+    lose,
+    processes,
+    slurm,
+    start_daemon,
+    until,
+    where,
+)
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+SCANS = 24
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """A study whose scans take some time each to prepare, with its inventory."""
+    folder = tmp_path_factory.mktemp("scans")
+    study = write_study(folder)
+    write_scans(folder / "raw", SCANS)
+    edit(study, "foreground: all", "foreground: all, mr: {spacing_mm: [0.4, 0.4, 0.4]}")
+    by_hand(study, "inventory")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(scans, tmp_path_factory):
+    """The store of a run without SLURM, by one process."""
+    work = Work(scans, tmp_path_factory.mktemp("alone"))
+    by_hand(work.study, "preprocess")
+    return store(work)
+
+
+@pytest.fixture
+def work(scans, tmp_path):
+    work = Work(scans, tmp_path)
+    work.stage = "preprocess"
+    work.ask(preprocess={"nodes": 2})
+    return work
+
+
+def store(work):
+    """Hash of every file of every volume, and of what the stage says that it made."""
+    out = work.folder / "out/preprocess"
+    files = [path for path in (out / "volumes").rglob("*") if path.is_file()]
+    hashes = {str(path.relative_to(out)): sha256_file(path) for path in files}
+    assert len({path.relative_to(out).parts[1] for path in files}) == SCANS
+    return hashes | {"manifest": (out / "manifest.json").read_text()}
+
+
+def counts(work):
+    """How many scans each worker has prepared in the last attempt."""
+    provenance = json.loads((work.folder / "out/preprocess/provenance.json").read_text())
+    return provenance["scans_by_worker"]
+
+
+def helper(work):
+    """The process of the second node, once a worker of it has stored a scan."""
+    log = work.folder / "out/logs/preprocess.log"
+    until(lambda: log.exists() and "-0: stored" in log.read_text(), "the second node works")
+    return processes(f"SLURM_JOB_ID={work.job}", "cluster.workers")[0]
+
+
+def nothing_is_left(work):
+    return not processes(f"SLURM_JOB_ID={work.job}")
+
+
+def test_undisturbed(work, alone, outcome):
+    """Nothing, while two nodes preprocess."""
+    finished(work.door())
+    assert store(work) == alone
+    assert sum(counts(work).values()) == SCANS and len(counts(work)) == 2
+    assert nothing_is_left(work)
+    outcome(
+        "equal; " + ", ".join(f"{n} scans by worker {name}" for name, n in counts(work).items())
+    )
+
+
+def test_killed_worker(work, alone, outcome):
+    """Worker killed on the second node, and then all workers of that node."""
+    launcher = work.door()
+    process = helper(work)
+    spawned = processes(f"SLURM_JOB_ID={work.job}", "spawn_main")
+    worker = next(pid for pid in spawned if where(pid) == where(process))
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: is_gone(worker), "the worker has ended")
+    os.kill(process, signal.SIGKILL)
+    finished(launcher)
+    assert work.attempt == 0 and store(work) == alone
+    assert sum(counts(work).values()) == SCANS and nothing_is_left(work)
+    outcome("what it had in work was done by others, equal")
+
+
+def test_lost_node(work, alone, outcome):
+    """Second node lost while two nodes preprocess."""
+    launcher = work.door()
+    node = where(helper(work))
+    lose(node)
+    finished(launcher)
+    start_daemon("slurmd", "-N", node)
+    assert work.attempt == 0 and store(work) == alone
+    assert sum(counts(work).values()) == SCANS
+    outcome("the job ran on without it, equal")
+
+
+def test_lost_first_node(work, alone, outcome):
+    """First node lost while two nodes preprocess."""
+    launcher = work.door()
+    helper(work)
+    node = where(work.task())
+    lose(node)
+    finished(launcher)
+    start_daemon("slurmd", "-N", node)
+    assert work.attempt == 1 and store(work) == alone
+    assert sum(counts(work).values()) < SCANS
+    outcome("requeued, stored volumes kept, equal")
+
+
+def test_notice(work, alone, outcome):
+    """Told to stop while two nodes preprocess."""
+    launcher = work.door()
+    process = helper(work)
+    slurm("scancel", "--signal=USR2", work.job)
+    until(lambda: is_gone(process), "the second node's workers have ended")
+    finished(launcher)
+    assert work.attempt == 1 and store(work) == alone
+    assert sum(counts(work).values()) < SCANS and nothing_is_left(work)
+    outcome("workers ended, requeued, stored volumes kept, equal")
