@@ -50,12 +50,13 @@ class Dask(Section):
 
     def worker_count(self) -> int:
         """Workers that this machine gets, or this job's part of it: at least 1."""
-        if self.workers:
-            return self.workers
         from distributed.system import MEMORY_LIMIT
 
-        cores, memory = steps.granted(len(os.sched_getaffinity(0)), MEMORY_LIMIT / 2**30)
-        return max(1, min(cores, int(memory // self.memory_gib)))
+        return self.fitting(*steps.granted(len(os.sched_getaffinity(0)), MEMORY_LIMIT / 2**30))
+
+    def fitting(self, cores: int, memory_gib: float) -> int:
+        """Workers for so many cores and so much memory: at least 1."""
+        return self.workers or max(1, min(cores, int(memory_gib // self.memory_gib)))
 
 
 @contextmanager

@@ -97,8 +97,10 @@ def _place(name: str, study: Study, asked: Resources | None, scans: int) -> Plac
     """Cores, processes and GPUs of a stage, here or as a job."""
     cores = asked.cpus * asked.tasks if asked else len(os.sched_getaffinity(0))
     if name == "preprocess":
-        each_machines = study.dask.workers * (asked.nodes if asked else 1)
-        workers = min(each_machines or cores, scans)
+        granted = study.dask.workers or cores
+        if asked:
+            granted = study.dask.fitting(asked.cpus, asked.mem_gb) * asked.nodes
+        workers = min(granted, scans)
         return Place(workers, workers)
     if name not in ON_GPU:
         return Place(1)
