@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cluster import slurm
@@ -59,17 +59,16 @@ def address_for(node: str) -> str:
 
 
 @contextmanager
-def kept_running() -> Iterator[Callable[[str, list[str]], None]]:
-    """Yield what runs a command on a node, again whenever it ends, until the block ends."""
+def kept_on(nodes: list[str], command: list[str]) -> Iterator[None]:
+    """Run a command on each node, again whenever it ends, until the block ends."""
     over = threading.Event()
-    keepers: list[threading.Thread] = []
-
-    def keep(node: str, command: list[str]) -> None:
-        keepers.append(threading.Thread(target=_keep, args=(node, command, over), daemon=True))
-        keepers[-1].start()
-
+    keepers = [
+        threading.Thread(target=_keep, args=(node, command, over), daemon=True) for node in nodes
+    ]
+    for keeper in keepers:
+        keeper.start()
     try:
-        yield keep
+        yield
     finally:
         over.set()
         for keeper in keepers:
@@ -90,7 +89,10 @@ def _keep(node: str, command: list[str], over: threading.Event) -> None:
 
 
 def see_to_the_job() -> None:
-    """Wait until told that all is over, and see that the job is not left idle by a lost node."""
+    """Wait until told that all is over, and see that the job is not left idle by a lost node.
+
+    What a command on a node ends with, once its standard input has something, or its work is lost.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     while job is not None:
         heard, *_ = select.select([sys.stdin], [], [], AGAIN_S)

@@ -22,7 +22,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -73,28 +73,24 @@ def dask_client(section: Dask, tasks: int) -> "Iterator[tuple[Client | None, int
     from distributed import Client, LocalCluster
 
     _quiet()
-    with (
-        steps.kept_running() as keep,  # ends last: workers end by themselves with their scheduler
-        LocalCluster(
-            n_workers=here,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=f"{section.memory_gib}GiB",
-            host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # None would warn of a port that another one took
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        for node in nodes:
-            there = [cluster.scheduler_address, str(here), str(section.memory_gib)]
-            keep(node, [sys.executable, "-m", "cluster.workers", *there])
+    cluster = LocalCluster(
+        n_workers=here,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=f"{section.memory_gib}GiB",
+        host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # None would warn of a port that another cluster took
+        scheduler_kwargs={"dashboard": False},
+        silence_logs=logging.ERROR,
+    )
+    there = [cluster.scheduler_address, str(here), str(section.memory_gib)]
+    command = [sys.executable, "-m", "cluster.workers", *there]
+    with cluster, Client(cluster) as client, steps.kept_on(nodes, command):
         yield client, here * (1 + len(nodes))
 
 
 async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
-    """Give a scheduler so many workers of this machine, until it ends or is lost."""
+    """Give a scheduler so many workers, until it is gone or standard input, a pipe, says so."""
     from distributed import Nanny
 
     _quiet()
@@ -109,8 +105,14 @@ async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
         )
         for number in range(workers)
     ]
+    over, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, over.set)
     await asyncio.gather(*nannies)
-    await asyncio.gather(*(nanny.finished() for nanny in nannies))
+    gone: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
+    told: asyncio.Future[Any] = loop.create_task(over.wait())
+    await asyncio.wait([gone, told], return_when=asyncio.FIRST_COMPLETED)
+    loop.remove_reader(sys.stdin)
+    await asyncio.gather(*(nanny.close() for nanny in nannies))
 
 
 def _quiet() -> None:

@@ -28,12 +28,13 @@ def until(condition):
         time.sleep(0.05)
 
 
-def elsewhere(client):
+def elsewhere(client, node="far"):
     """A process with one worker, as a further node of a job has it; waits until it takes part."""
-    until(lambda: not takes_part(client, "far-0"))
+    until(lambda: not takes_part(client, f"{node}-0"))
     command = [sys.executable, "-m", "cluster.workers", client.scheduler.address, "1", "1"]
-    process = subprocess.Popen(command, env={**os.environ, "SLURMD_NODENAME": "far"})
-    until(lambda: takes_part(client, "far-0"))
+    environment = {**os.environ, "SLURMD_NODENAME": node}
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+    until(lambda: takes_part(client, f"{node}-0"))
     return process
 
 
@@ -50,11 +51,14 @@ def test_workers_come_and_go_and_every_task_is_done():
             if len(done) == 20:  # one worker, which its nanny starts again
                 os.kill(next(pid for _, name, pid in done if name == "0"), signal.SIGKILL)
         second = elsewhere(client)
+        third = elsewhere(client, "further")
         done += executor.map(work, range(60, 90))
+        third.communicate(b"over\n", timeout=30)
     assert sorted(number for number, *_ in done) == list(range(90))
     assert len({pid for _, name, pid in done if name == "far-0"}) == 2
-    first.wait(30)
-    assert second.wait(30) == 0, "a worker ends with its scheduler"
+    assert third.returncode == 0, "a worker ends when it is told"
+    assert second.communicate(timeout=30) and second.returncode == 0, "or with its scheduler"
+    first.communicate(timeout=30)
 
 
 def test_one_worker_needs_no_processes():

@@ -147,6 +147,19 @@ def test_one_task_reruns_alone(study):
     assert planned(study) == {"probe", "finetune", "report"}
 
 
+def test_purged_volumes_are_made_again_once_a_stage_needs_them(study):
+    out = study.parent / "out"
+    volume = min((out / "preprocess/volumes").iterdir())
+    encoder = (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns
+    shutil.rmtree(volume)
+    assert planned(study) == set(), "a study that is done needs no store"
+    edit(study, "finetune: {steps: 2", "finetune: {steps: 3")
+    assert "6 volumes stored, 1 of them new" in snakemake(study)
+    assert (volume / "zarr.json").exists()
+    assert (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
+    assert planned(study) == set()
+
+
 def test_an_equal_remake_reruns_nothing_after_it(study):
     weights = study.parent / "out/pretrain/encoder/encoder.safetensors"
     before = weights.stat().st_mtime_ns
@@ -174,19 +187,6 @@ def test_a_new_scan_is_preprocessed_alone_and_waits_for_the_next_cohort(study):
     assert planned(study) == set()
     edit(study, "steps: 6", "steps: 6\n  cohort: 2")
     assert "pretrain: 6 steps on 5 volumes" in snakemake(study, "--until", "pretrain")
-
-
-def test_purged_volumes_are_made_again_once_a_stage_needs_them(study):
-    out = study.parent / "out"
-    volume = min((out / "preprocess/volumes").iterdir())
-    encoder = (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns
-    shutil.rmtree(volume)
-    assert planned(study) == set(), "a study that is done needs no store"
-    edit(study, "finetune: {steps: 2", "finetune: {steps: 3")
-    assert "6 volumes stored, 1 of them new" in snakemake(study)
-    assert (volume / "zarr.json").exists()
-    assert (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
-    assert planned(study) == set()
 
 
 def test_a_wrong_study_or_override_is_one_sentence(study_file):
