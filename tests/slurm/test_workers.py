@@ -22,7 +22,7 @@ from tests.slurm.lab import (
 )
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
-SCANS = 24
+SCANS = 18
 
 
 @pytest.fixture(scope="module")
