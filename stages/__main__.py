@@ -7,6 +7,7 @@ them. A stage runs here, or with `--on` as a job of a cluster that is followed t
 
 import argparse
 import json
+import os
 import signal
 import sys
 import traceback
@@ -29,6 +30,8 @@ WHERE = "local, a profile with a cluster.yaml such as slurm, or the path of such
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Threads that spin while they wait slow to a crawl beside other work on the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _parser().parse_args(argv)
     logs: list[Path] = []  # where the command writes, once that is known
     if arguments.verbose:
