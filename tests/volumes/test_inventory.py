@@ -19,6 +19,11 @@ def noisy(brain, seed):
     return (brain.data + np.random.default_rng(seed).integers(0, 50, brain.data.shape)).astype("i2")
 
 
+def hounsfield(brain, seed):
+    """The same as a CT would say it: air at -1000, the rest up to some 100 HU."""
+    return (noisy(brain, seed) // 9 - 1000).astype("i2")
+
+
 @pytest.fixture
 def folder(brain, tmp_path):
     """Six scans of three subjects."""
@@ -151,7 +156,7 @@ def test_an_unknown_modality(folder):
 
 
 def test_dicom_says_its_own_modality(folder, brain):
-    save_dicom(folder / "raw" / "series_09", noisy(brain, 9), brain.affine, "CT", uid="1.2.3")
+    save_dicom(folder / "raw" / "series_09", hounsfield(brain, 9), brain.affine, "CT", uid="1.2.3")
     inventory = take(study(folder, modality=None), folder)
     assert [scan.modality for scan in inventory.accepted] == ["CT"]
     assert inventory.accepted[0].series == "1.2.3"
@@ -286,7 +291,8 @@ def test_bids(brain, tmp_path):
         "derivatives/clean/sub-01/anat/sub-01_T1w.nii.gz",
     ]
     for number, name in enumerate(names):
-        save_nifti(raw / name, noisy(brain, number), brain.affine)
+        scale = hounsfield if "ct" in name else noisy
+        save_nifti(raw / name, scale(brain, number), brain.affine)
     inventory = take(study(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
     assert [(scan.subject, scan.modality) for scan in inventory.accepted] == [
         ("01", "MR"),
