@@ -1,16 +1,19 @@
 """Look at every raw volume once: what it is, whose it is, and whether it can be used."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
+from ssl_pipeline.report.inventory_page import write_inventory_page
+from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
 from stages.study import Study
 
 READS = ("data", "quality")
-VERSION = 1
+VERSION = 2
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -29,16 +32,25 @@ def _record(study: Study) -> Path:
 
 
 def run(study: Study, out: Path) -> Made:
-    """Write a verdict for every scan; stop with a sentence when none is accepted."""
-    scans = out / "scans.parquet"
-    previous = Inventory.read(scans) if scans.exists() else None
+    """Write a verdict for every scan, and the page of them; stop when none can be used."""
+    scans, pictures, page = (
+        out / name for name in ("scans.parquet", "thumbnails.parquet", "inventory.html")
+    )
+    previous = None
+    if scans.exists():
+        previous = replace(Inventory.read(scans), thumbnails=thumbnails.read(pictures))
     inventory = take_inventory(study.data, study.quality, study.source_folder, previous)
     inventory.write(scans)
+    thumbnails.write(pictures, inventory.thumbnails)
+    write_inventory_page(inventory, study.name, page)
     remember(study.data, study.source_folder, _record(study), inventory)
     rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
     for scan in rejected:
         detail(f"{scan.id} rejected: {scan.reason}")
     if not inventory.accepted:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
-        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {scans}.")
-    return Made([scans], f"{len(inventory.accepted)} scans accepted, {len(rejected)} rejected")
+        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {page}.")
+    repaired = sum(scan.verdict == "repaired" for scan in inventory.scans)
+    some = f" ({repaired} repaired)" if repaired else ""
+    told = f"{len(inventory.accepted)} scans accepted{some}, {len(rejected)} rejected: {page}"
+    return Made([scans, pictures, page], told)
