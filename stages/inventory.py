@@ -1,11 +1,13 @@
 """Look at every raw volume once: what it is, whose it is, and whether it can be used."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
-from ssl_pipeline.volumes import outlook
+from ssl_pipeline.report.inventory_page import write_inventory_page
+from ssl_pipeline.volumes import outlook, thumbnails
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
@@ -14,8 +16,9 @@ from stages.study import Study
 
 READS = ("data", "quality")
 AFTER = ("sample",)
-VERSION = 1
-MAKES = ("scans.parquet", "listing.json")
+VERSION = 2
+MAKES = ("scans.parquet", "thumbnails.parquet", "inventory.html", "listing.json")
+PAGE_BYTES, SCAN_BYTES = 20_000, 8_000  # on disk: a thumbnail twice, and the rows
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -37,8 +40,8 @@ def need(study: Study, known: Known, on: Place) -> Need:
     """Every scan is read whole, a few at a time."""
     voxels = [math.prod(scan.shape) for scan in known.scans]
     return Need(
-        disk=assumed(10_000 + 1_200 * len(voxels), "1.2 kB a scan"),
-        files=counted(RECORDS + 2, "the table and the listing"),
+        disk=assumed(PAGE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
+        files=counted(RECORDS + len(MAKES), "tables, thumbnails, page and listing"),
         memory=assumed(
             outlook.look_bytes(voxels),
             f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans",
@@ -51,16 +54,25 @@ def need(study: Study, known: Known, on: Place) -> Need:
 
 
 def run(study: Study, out: Path) -> Made:
-    """Write a verdict for every scan; stop with a sentence when none is accepted."""
-    scans = out / "scans.parquet"
-    previous = Inventory.read(scans) if scans.exists() else None
+    """Write a verdict for every scan, and the page of them; stop when none can be used."""
+    scans, pictures, page = (
+        out / name for name in ("scans.parquet", "thumbnails.parquet", "inventory.html")
+    )
+    previous = None
+    if scans.exists():
+        previous = replace(Inventory.read(scans), thumbnails=thumbnails.read(pictures))
     inventory = take_inventory(study.data, study.quality, study.source_folder, previous)
     inventory.write(scans)
+    thumbnails.write(pictures, inventory.thumbnails)
+    write_inventory_page(inventory, study.name, page)
     remember(study.data, study.source_folder, _record(study), inventory)
     rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
     for scan in rejected:
         detail(f"{scan.id} rejected: {scan.reason}")
     if not inventory.accepted:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
-        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {scans}.")
-    return Made([scans], f"{len(inventory.accepted)} scans accepted, {len(rejected)} rejected")
+        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {page}.")
+    repaired = sum(scan.verdict == "repaired" for scan in inventory.scans)
+    some = f" ({repaired} repaired)" if repaired else ""
+    told = f"{len(inventory.accepted)} scans accepted{some}, {len(rejected)} rejected: {page}"
+    return Made([scans, pictures, page], told)

@@ -14,6 +14,7 @@ from ssl_pipeline.preprocess.prepare import FOREGROUND, Prepared, model_input, p
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.tokens import centres_mm, patch_share
 from ssl_pipeline.volumes.readers import Source, find, read
+from ssl_pipeline.volumes.verdicts import Quality, unevenness
 
 BATCH = 32  # crops that go through the encoder at once
 
@@ -29,6 +30,9 @@ def embed(encoder: LoadedEncoder, scan: Path, modality: str | None) -> Features:
 def embed_source(encoder: LoadedEncoder, source: Source, modality: str | None) -> Features:
     """Read and prepare a scan, then embed it; `modality` beats what the file says."""
     volume = read(source)
+    uneven = unevenness(volume.slices, Quality())
+    if uneven:
+        raise UserError(f"{source.path.name}: {uneven}.")
     known = modality or volume.modality
     if known is None:
         raise UserError(f"{source.path.name} does not say its modality: give it, as CT or MR.")

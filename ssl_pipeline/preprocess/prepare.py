@@ -1,9 +1,9 @@
 """One scan in, one volume ready to be stored out: two channels of int16, intensity and mask bits.
 
 The order is: axes to the nearest ones of R, A, S (no resampling; a rotation stays in the affine,
-unless the study asks to straighten it); int16 values; foreground; crop to it; resample. Values and
-foreground come before resampling, so that only what is kept is resampled, and the foreground does
-not depend on the spacing asked for.
+unless the study asks to straighten it; a shear never does); int16 values; foreground; crop to it;
+resample. Values and foreground come before resampling, so that only what is kept is resampled, and
+the foreground does not depend on the spacing asked for.
 
 Voxels that are not valid (the scan's "missing" value, or not finite) hold the lowest value and
 lack the VALID bit. Where resampling follows, they take the value of the nearest valid voxel for
@@ -42,7 +42,13 @@ from ssl_pipeline.preprocess.resample import (
     resampled_affine,
 )
 from ssl_pipeline.preprocess.straighten import straight_grid, straightened
-from ssl_pipeline.volumes.geometry import canonical, residual_rotation_deg, spacing_mm
+from ssl_pipeline.volumes.geometry import (
+    SHEARED_DEG,
+    canonical,
+    residual_rotation_deg,
+    shear_deg,
+    spacing_mm,
+)
 from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 1  # raise it when the same scan and section give another volume
@@ -123,7 +129,8 @@ def prepare(
         limits = (-MR_LIMIT, MR_LIMIT)
         image, scale, offset = mr_int16(raw, valid, intensity_offset)
     body, affine = _body(image, valid, modality, section), own.affine
-    if section.straighten and residual_rotation_deg(affine) > OBLIQUE_DEG:
+    oblique = residual_rotation_deg(affine) > OBLIQUE_DEG
+    if shear_deg(affine) > SHEARED_DEG or (section.straighten and oblique):
         image, valid, body, affine = _straight(image, valid, body, affine, section, limits)
     image, valid, body, affine = _on_grid(image, valid, body, affine, section, modality, limits)
     window = _window(image, body, modality, section, scale, offset)
@@ -193,12 +200,13 @@ def _straight(
     section: Preprocess,
     limits: tuple[int, int],
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
-    """An oblique scan on straight axes: image, valid, body (z, y, x), and the affine."""
-    shape, _ = straight_grid(_reversed(_triple(image.shape)), affine)
+    """An oblique or sheared scan on straight axes: image, valid, body (z, y, x), and the affine."""
+    ras = section.straighten
+    shape, _ = straight_grid(_reversed(_triple(image.shape)), affine, along_ras=ras)
     check_memory(shape, section, resampled=True)
     filled = _filled(image, valid, spacing_mm(affine))
     image, (valid, body), affine = straightened(
-        filled, (valid, body), affine, section.order, limits
+        filled, (valid, body), affine, section.order, limits, along_ras=ras
     )
     return np.where(valid, image, np.int16(limits[0])), valid, body, affine
 

@@ -1,8 +1,10 @@
-"""Bring an oblique scan onto the axes of R, A and S, where a study asks for it.
+"""Bring a scan onto straight axes: those of R, A and S where a study asks for it, or its own.
 
-Not the default, because it interpolates every voxel and adds corners that hold nothing; the token
-geometry needs no straight axes. The new grid keeps the scan's spacing and holds all of its voxels;
-what it adds is not valid. Three matrix products do not serve here, for a rotation mixes the axes.
+An oblique scan is left as it is by default, because straightening interpolates every voxel and adds
+corners that hold nothing; the token geometry needs no axes along R, A, S. It does need axes at
+right angles: a sheared scan, as of a tilted gantry, is always straightened, on its own slices. The
+new grid keeps the scan's spacing and holds all of its voxels; what it adds is not valid. Three
+matrix products do not serve here, for a rotation mixes the axes.
 """
 
 from itertools import product
@@ -12,23 +14,24 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ssl_pipeline.preprocess.resample import Order, Shape
-from ssl_pipeline.volumes.geometry import spacing_mm
+from ssl_pipeline.volumes.geometry import spacing_mm, unsheared
 
 Affine = NDArray[np.float64]
 
 
-def straight_grid(shape: Shape, affine: Affine) -> tuple[Shape, Affine]:
-    """The smallest grid with axes R, A, S and the same spacing that holds a grid's voxel centres.
+def straight_grid(shape: Shape, affine: Affine, *, along_ras: bool) -> tuple[Shape, Affine]:
+    """The smallest grid at right angles, with the same spacing, that holds a grid's voxel centres.
 
-    `shape` is (x, y, z), as the affine (4, 4) has it.
+    `shape` is (x, y, z), as the affine (4, 4) has it. The axes are R, A, S or the scan's own.
     """
+    straight = unsheared(affine)
+    if along_ras:
+        straight[:3, :3] = np.diag(spacing_mm(straight))
     corners = np.array([(*corner, 1) for corner in product(*((0, side - 1) for side in shape))])
-    world = (corners @ affine.T)[:, :3]
-    low, high = world.min(axis=0), world.max(axis=0)
-    spacing = np.array(spacing_mm(affine))
-    x, y, z = (int(side) for side in np.ceil((high - low) / spacing - 1e-6) + 1)
-    straight = np.diag([*spacing, 1.0])
-    straight[:3, 3] = low
+    places = (corners @ affine.T @ np.linalg.inv(straight).T)[:, :3]  # in voxels of the new axes
+    low, high = places.min(axis=0), places.max(axis=0)
+    x, y, z = (int(side) for side in np.ceil(high - low - 1e-6) + 1)
+    straight[:3, 3] += straight[:3, :3] @ low
     return (x, y, z), straight
 
 
@@ -38,6 +41,8 @@ def straightened(
     affine: Affine,
     order: Order,
     limits: tuple[int, int],
+    *,
+    along_ras: bool,
 ) -> tuple[NDArray[np.int16], tuple[NDArray[np.bool_], ...], Affine]:
     """Image and masks (z, y, x) on the straight grid, and its affine of (x, y, z).
 
@@ -45,7 +50,7 @@ def straightened(
     not set where the scan does not reach.
     """
     z, y, x = image.shape
-    shape, straight = straight_grid((x, y, z), affine)
+    shape, straight = straight_grid((x, y, z), affine, along_ras=along_ras)
     turn = np.linalg.inv(affine) @ straight  # straight voxel (x, y, z) -> the scan's voxel
     matrix, offset, size = turn[:3, :3][::-1, ::-1], turn[:3, 3][::-1], shape[::-1]
     moved = ndimage.affine_transform(image, matrix, offset, size, order=order, mode="nearest")

@@ -13,11 +13,13 @@ from statistics import median
 from ssl_pipeline.report.numerals import count, size
 from ssl_pipeline.report.tables import Table
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
 
 MOST_ROWS = 200
 MOST_SITES = 30
 SPLITS = {"train": "train", "val": "val", "test": "test", "": "no split"}
+# A number on its own: no part of a name, nor of 2D and 4D.
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[+-]\d+)?(?!D|\w)")
 # A path's folders. Names may hold spaces, so that a text with two paths loses what is between.
 FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?/(?:[^/\n'\":;,]+/)+")
 
@@ -26,10 +28,12 @@ def summary(inventory: Inventory) -> str:
     """One sentence about all scans."""
     accepted, subjects = inventory.accepted, _subjects(inventory.accepted)
     rejected = len(inventory.scans) - len(accepted)
+    repaired = sum(scan.verdict == "repaired" for scan in accepted)
+    some = f" ({repaired:,} of them repaired)" if repaired else ""
     orphans = count(len(inventory.orphan_labels), "label") + " without image"
     return (
         f"{count(len(inventory.scans), 'scan')} found: {len(accepted):,} accepted from "
-        f"{count(subjects, 'subject')}, {rejected:,} rejected; {orphans}."
+        f"{count(subjects, 'subject')}{some}, {rejected:,} rejected; {orphans}."
     )
 
 
@@ -40,10 +44,12 @@ def by_kind(inventory: Inventory) -> Table:
         groups.setdefault((scan.root, scan.modality or "unknown", scan.format), []).append(scan)
     rows = []
     for key, scans in sorted(groups.items()):
-        accepted = [scan for scan in scans if scan.verdict == "accepted"]
+        accepted = [scan for scan in scans if scan.verdict in USABLE]
+        repaired = sum(scan.verdict == "repaired" for scan in scans)
         rejected = len(scans) - len(accepted)
-        rows.append((*key, *_counts(accepted), f"{rejected:,}"))
-    head = ("root", "modality", "format", "scans", "subjects", *SPLITS.values(), "rejected")
+        rows.append((*key, *_counts(accepted), f"{repaired:,}", f"{rejected:,}"))
+    told = ("scans", "subjects", *SPLITS.values(), "of them repaired", "rejected")
+    head = ("root", "modality", "format", *told)
     return Table("Accepted scans by root, modality and format", head, rows, words=3)
 
 
@@ -103,7 +109,7 @@ def labels(inventory: Inventory) -> Table | None:
 def reasons(inventory: Inventory) -> Table | None:
     """Why scans were rejected, commonest first; None where none was."""
     rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
-    found = Counter(_general(scan) for scan in rejected)
+    found = Counter(general(scan) for scan in rejected)
     rows = [(reason, f"{number:,}") for reason, number in found.most_common(MOST_ROWS)]
     return Table("Why scans were rejected", ("reason", "scans"), rows, wraps=True) if rows else None
 
@@ -120,8 +126,10 @@ def orphans(inventory: Inventory) -> Table | None:
 
 
 def notes(inventory: Inventory) -> Table | None:
-    """Accepted scans of which something must be said; None where there is none."""
-    return _listed("Accepted, with a note", [scan for scan in inventory.accepted if scan.reason])
+    """Usable scans of which something must be said; None where there is none."""
+    return _listed(
+        "Repaired, or accepted with a note", [scan for scan in inventory.accepted if scan.reason]
+    )
 
 
 def failures(failed: Mapping[str, str]) -> Table | None:
@@ -145,20 +153,20 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
-def _told(scan: Scan) -> str:
+def told(scan: Scan) -> str:
     """Why a scan was rejected, or what must be said of it, without its folder."""
     return without_folders(scan.reason.replace(f"{Path(scan.path).parent}/", ""))
 
 
-def _general(scan: Scan) -> str:
-    """Why a scan was rejected, without its name, so that equal reasons can be counted."""
+def general(scan: Scan) -> str:
+    """Why a scan was rejected, without its name and numbers, so that like reasons are counted."""
     if scan.reason.startswith("duplicate of"):
         return "duplicate of another scan"
-    return _told(scan).removeprefix(f"{Path(scan.path).name}: ")
+    return NUMBER.sub("…", told(scan).removeprefix(f"{Path(scan.path).name}: "))
 
 
 def _listed(caption: str, scans: Sequence[Scan]) -> Table | None:
-    rows = [(scan.id, scan.root, Path(scan.path).name, _told(scan)) for scan in scans[:MOST_ROWS]]
+    rows = [(scan.id, scan.root, Path(scan.path).name, told(scan)) for scan in scans[:MOST_ROWS]]
     more = f", the first {MOST_ROWS}" if len(scans) > MOST_ROWS else ""
     head = ("scan", "root", "file", "reason")
     return (

@@ -4,6 +4,10 @@ Only whole-axis moves are made here (swap and flip), which lose nothing; a rotat
 left in the affine, for resampling it away would blur every oblique scan for no gain.
 """
 
+import math
+from dataclasses import replace
+from itertools import combinations
+
 import nibabel
 import numpy as np
 from nibabel import orientations
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.volumes.volume import Grid, Volume
 
 Affine = NDArray[np.float64]
+SHEARED_DEG = 0.1  # axes that miss a right angle by less do so by the rounding of headers
 GRID_TOLERANCE = 0.1  # of the smallest voxel side; headers round positions to about a thousandth
 
 
@@ -22,7 +27,7 @@ def canonical(volume: Volume) -> Volume:
     """
     order = orientations.io_orientation(volume.affine)
     data = orientations.apply_orientation(volume.data, order)
-    return Volume(data, canonical_grid(volume.grid).affine, volume.modality)
+    return replace(volume, data=data, affine=canonical_grid(volume.grid).affine)
 
 
 def canonical_grid(grid: Grid) -> Grid:
@@ -54,9 +59,35 @@ def residual_rotation_deg(affine: Affine) -> float:
 
 def shear_deg(affine: Affine) -> float:
     """How far the two worst voxel axes are from a right angle, in degrees from 0."""
-    sides = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = np.abs(sides.T @ sides)[np.triu_indices(3, k=1)]
-    return float(np.degrees(np.arcsin(np.clip(cosines.max(), 0, 1))))
+    return max(_angle_off(affine[:3, :3], pair) for pair in combinations(range(3), 2))
+
+
+def unsheared(affine: Affine) -> Affine:
+    """The affine with its axes at right angles.
+
+    The two finest axes that stand at a right angle stay, for they are the plane of the slices (the
+    second finest is squared to the finest where no two do); the third becomes perpendicular to
+    them, as long as slices are apart, so that the slices of a tilted gantry only slide in-plane.
+    """
+    sides = affine[:3, :3]
+    order = np.argsort(np.linalg.norm(sides, axis=0), kind="stable")
+    pairs = [(int(a), int(b)) for a, b in combinations(order, 2)]
+    first, second = next((p for p in pairs if _angle_off(sides, p) <= SHEARED_DEG), pairs[0])
+    third = 3 - first - second
+    one = sides[:, first] / np.linalg.norm(sides[:, first])
+    other = sides[:, second] - one * (one @ sides[:, second])
+    normal = np.cross(one, other / np.linalg.norm(other))
+    squared = affine.copy()
+    squared[:3, second] = other
+    squared[:3, third] = normal * (normal @ sides[:, third])
+    return squared
+
+
+def _angle_off(sides: Affine, pair: tuple[int, int]) -> float:
+    """How far two axes are from a right angle, in degrees from 0."""
+    one, other = sides[:, pair[0]], sides[:, pair[1]]
+    cosine = abs(float(one @ other)) / float(np.linalg.norm(one) * np.linalg.norm(other))
+    return math.degrees(math.asin(min(cosine, 1.0)))
 
 
 def same_place(one: Grid, other: Grid) -> bool:

@@ -16,9 +16,10 @@ from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.volumes import geometry, readers
 from ssl_pipeline.volumes.dataset import Root
 from ssl_pipeline.volumes.readers import ReadError, Source
-from ssl_pipeline.volumes.verdicts import Quality, judge
+from ssl_pipeline.volumes.thumbnails import thumbnail
+from ssl_pipeline.volumes.verdicts import Quality, judge, too_large
 
-VERSION = 1  # raised when a look comes to mean something else
+VERSION = 2  # raised when a look comes to mean something else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,29 +37,46 @@ class Look:
     mtime_ns: int = 0
     judged: str = ""  # hash of what the scan was judged by
     fault: str = ""
+    repair: str = ""  # what had to be done for it to be fit
 
 
-def look_at(source: Source, root: Root, quality: Quality, before: Look | None) -> Look:
-    """Open a scan, hash it and judge it; or give back `before`, where nothing has changed."""
-    judged = sha256_json([VERSION, quality.model_dump(), root.missing_value])
+@dataclass(frozen=True)
+class Seen:
+    """A look, and the scan's thumbnail as JPEG; empty where the scan could not be opened."""
+
+    look: Look
+    thumbnail: bytes = b""
+
+
+def look_at(
+    source: Source, root: Root, modality: str, quality: Quality, before: Seen | None
+) -> Seen:
+    """Open a scan, hash it and judge it; or give back `before`, where nothing has changed.
+
+    `modality` is what is known of it beforehand; where it is empty, the file's word counts.
+    """
+    judged = sha256_json(
+        [VERSION, quality.model_dump(), root.missing_value, root.intensity_offset, modality]
+    )
+    name = readers.format_of(source)
     try:
         size, mtime = _size_and_time(source)
-        same = before if before and before.size_bytes == size else None
-        usable = same if same and same.pixels and same.judged == judged else None
-        if usable and usable.mtime_ns == mtime:
+        same = before if before and before.look.size_bytes == size else None
+        usable = same if same and same.look.judged == judged and same.thumbnail else None
+        if usable and usable.look.mtime_ns == mtime:
             return usable
         sha256 = fingerprint(source)
-        if usable and usable.sha256 == sha256:
+        if usable and usable.look.sha256 == sha256:
             return usable
-        if same and same.sha256 == sha256:
-            mtime = same.mtime_ns
+        if same and same.look.sha256 == sha256:
+            mtime = same.look.mtime_ns
     except FileNotFoundError:
-        fault = str(readers.absent(source.path))
-        return Look(format=readers.format_of(source), judged=judged, fault=fault)
+        return Seen(Look(format=name, judged=judged, fault=str(readers.absent(source.path))))
     except (ReadError, OSError) as error:
-        return Look(format=readers.format_of(source), judged=judged, fault=str(error))
-    seen = _opened(source, root, quality)
-    return replace(seen, sha256=sha256, size_bytes=size, mtime_ns=mtime, judged=judged)
+        return Seen(Look(format=name, judged=judged, fault=str(error)))
+    seen = _opened(source, root, modality, quality)
+    look = replace(seen.look, sha256=sha256, size_bytes=size, mtime_ns=mtime, judged=judged)
+    return Seen(look, seen.thumbnail)
 
 
 def look_of(record: Look) -> Look:
@@ -79,21 +97,28 @@ def _size_and_time(source: Source) -> tuple[int, int]:
     return sum(each.st_size for each in states), max(each.st_mtime_ns for each in states)
 
 
-def _opened(source: Source, root: Root, quality: Quality) -> Look:
+def _opened(source: Source, root: Root, modality: str, quality: Quality) -> Seen:
     name = readers.format_of(source)
     try:
+        fault = too_large(readers.header(source), quality)
+        if fault:
+            return Seen(Look(format=name, fault=fault))
         volume = readers.read(source)
     except ReadError as error:
-        return Look(format=name, fault=str(error))
-    return Look(
+        return Seen(Look(format=name, fault=str(error)))
+    straight = geometry.canonical(volume)
+    verdict = judge(volume, root, quality, modality or volume.modality or "")
+    look = Look(
         format=name,
         shape=volume.grid.shape,
         spacing_mm=geometry.spacing_mm(volume.affine),
         orientation=geometry.axis_codes(volume.affine),
         file_modality=volume.modality or "",
-        pixels=_pixel_hash(geometry.canonical(volume).data),
-        fault=judge(volume, root, quality),
+        pixels=_pixel_hash(straight.data),
+        fault=verdict.fault,
+        repair=verdict.repair,
     )
+    return Seen(look, thumbnail(straight, root.missing_value))
 
 
 def _pixel_hash(data: NDArray[Any]) -> str:

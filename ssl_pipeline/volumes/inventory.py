@@ -7,9 +7,9 @@ row and the reason.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import labels, readers
 from ssl_pipeline.volumes.candidates import Candidate, find_candidates
 from ssl_pipeline.volumes.dataset import Data, Root
-from ssl_pipeline.volumes.inspection import Look, look_at, look_of
+from ssl_pipeline.volumes.inspection import Look, Seen, look_at, look_of
 from ssl_pipeline.volumes.splits import deal
 from ssl_pipeline.volumes.verdicts import Quality
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL = "label"  # the format of a row that stands for a label without an image
+USABLE = ("accepted", "repaired")
 WORDS = pa.map_(pa.string(), pa.string())
 SCHEMA = pa.schema(
     {
@@ -41,7 +42,7 @@ SCHEMA = pa.schema(
         "spacing_mm": pa.list_(pa.float64()),
         **dict.fromkeys(("orientation", "file_modality", "sha256", "pixels"), pa.string()),
         **dict.fromkeys(("size_bytes", "mtime_ns"), pa.int64()),
-        **dict.fromkeys(("judged", "fault", "verdict", "reason"), pa.string()),
+        **dict.fromkeys(("judged", "fault", "repair", "verdict", "reason"), pa.string()),
     },
     metadata={"ssl_pipeline": json.dumps({"format": FORMAT_VERSION})},
 )
@@ -64,21 +65,26 @@ class Scan(Look):
     labels: dict[str, str]  # label name to file, "" where there is none
     intensity_offset: float = 0.0
     missing_value: float | None = None
-    verdict: str  # "accepted" or "rejected"
-    reason: str = ""  # why it was rejected, or a note
+    verdict: str  # "accepted", "repaired" or "rejected"
+    reason: str = ""  # why it was rejected, what was repaired, or a note
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """All scans sorted by path, and the rows of labels that belong to no image."""
+    """All scans sorted by path, and the rows of labels that belong to no image.
+
+    `thumbnails` has a JPEG of each scan that could be opened, by id; it is kept in a file of its
+    own, so that stages which read the table need not load it.
+    """
 
     scans: tuple[Scan, ...]
     orphan_labels: tuple[Scan, ...] = ()
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def accepted(self) -> tuple[Scan, ...]:
-        """The scans that are fit to learn from."""
-        return tuple(scan for scan in self.scans if scan.verdict == "accepted")
+        """The scans that are fit to learn from, repaired ones among them."""
+        return tuple(scan for scan in self.scans if scan.verdict in USABLE)
 
     @property
     def orphans(self) -> tuple[str, ...]:
@@ -125,37 +131,40 @@ def take_inventory(
     """
     found = find_candidates(data, study_dir)
     splits = deal(found.candidates, data.splits, study_dir)
-    looks = _look_at_all(found.candidates, quality, previous)
+    seen = _look_at_all(found.candidates, quality, previous)
     scans = [
-        described(candidate, look, splits.get(candidate.subject, ""), _fitting_labels)
-        for candidate, look in zip(found.candidates, looks, strict=True)
+        described(candidate, each.look, splits.get(candidate.subject, ""), _fitting_labels)
+        for candidate, each in zip(found.candidates, seen, strict=True)
     ]
     return Inventory(
         tuple(_without_repeats(scans)),
         tuple(_orphan(root, path) for root, path in found.orphans),
+        {scan.id: each.thumbnail for scan, each in zip(scans, seen, strict=True) if each.thumbnail},
     )
 
 
 def _look_at_all(
     candidates: tuple[Candidate, ...], quality: Quality, previous: Inventory | None
-) -> list[Look]:
+) -> list[Seen]:
+    before = previous or Inventory(())
     known = {
-        (scan.path, scan.series): look_of(scan) for scan in (previous.scans if previous else ())
+        (scan.path, scan.series): Seen(look_of(scan), before.thumbnails.get(scan.id, b""))
+        for scan in before.scans
     }
 
-    def look(each: Candidate) -> Look:
-        before = known.get((str(each.source.path), each.source.series))
-        return look_at(each.source, each.root, quality, before)
+    def look(each: Candidate) -> Seen:
+        seen = known.get((str(each.source.path), each.source.series))
+        return look_at(each.source, each.root, each.modality, quality, seen)
 
-    looks = []
+    seen = []
     with (
         ThreadPoolExecutor(WORKERS) as pool,
         progress("Looking at scans", len(candidates)) as bar,
     ):
-        for candidate, seen in zip(candidates, pool.map(look, candidates), strict=True):
-            looks.append(seen)
+        for candidate, each in zip(candidates, pool.map(look, candidates), strict=True):
+            seen.append(each)
             bar.advance(candidate.relative)
-    return looks
+    return seen
 
 
 def described(candidate: Candidate, look: Look, split: str, labels_of: LabelsOf) -> Scan:
@@ -181,8 +190,8 @@ def described(candidate: Candidate, look: Look, split: str, labels_of: LabelsOf)
         labels={name: own.get(name, "") for name in candidate.labels},
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,
-        verdict="rejected" if reason else "accepted",
-        reason=reason or notes,
+        verdict="rejected" if reason else "repaired" if look.repair else "accepted",
+        reason=reason or "; ".join(text for text in (look.repair, notes) if text),
     )
 
 
@@ -207,7 +216,7 @@ def _without_repeats(scans: list[Scan]) -> list[Scan]:
     pixels: dict[str, Scan] = {}
     kept = []
     for scan in scans:
-        if scan.verdict == "accepted":
+        if scan.verdict in USABLE:
             name = Path(readers.stem(scan.path)) / scan.series
             reason = _repeats(scan, names.get(name), pixels.get(scan.pixels))
             if reason:

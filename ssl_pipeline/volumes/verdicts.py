@@ -1,52 +1,168 @@
-"""Which volumes are fit to learn from, and in plain words why one is not.
+"""Which volumes are fit to learn from, and in plain words why one is not, or what was repaired.
 
 Sizes are judged in mm, for a voxel count means nothing without its spacing. The defaults are wide,
-and take crops of 24 mm as well as whole bodies; a study of large archives should narrow them.
+and take crops of 24 mm as well as whole bodies; a study of large archives should narrow them. All
+faults of a grid are told at once, the values are only looked at where the grid is good.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_pipeline.section import Section
 from ssl_pipeline.volumes import geometry
 from ssl_pipeline.volumes.dataset import Root
-from ssl_pipeline.volumes.volume import Volume
+from ssl_pipeline.volumes.volume import Grid, Slices, Volume
+
+MISSING_GAP = 1.5  # a gap of this many usual ones misses a slice
+SAMPLE = 1 << 20  # voxels that percentiles are taken of
 
 
 class Quality(Section):
-    """Thresholds below which a scan is rejected."""
+    """Thresholds beyond which a scan is rejected."""
 
     min_axis_voxels: int = Field(8, ge=2, description="voxels along the shortest axis")
     min_fov_mm: float = Field(20.0, ge=0, description="extent of the shortest axis, mm")
+    max_fov_mm: float = Field(2500.0, gt=0, description="extent of the longest axis, mm")
+    min_spacing_mm: float = Field(0.05, ge=0, description="shortest side of a voxel, mm")
     max_spacing_mm: float = Field(10.0, gt=0, description="longest side of a voxel, mm")
-    max_shear_deg: float = Field(1.0, ge=0, description="departure of axes from a right angle")
+    max_gib: float = Field(
+        4.0, gt=0, description="memory for the voxels in float32, GiB; larger ones are not opened"
+    )
+    max_uneven_mm: float = Field(
+        0.2, ge=0, description="distance of a slice from its place in an even stack, mm"
+    )
+    max_shear_deg: float = Field(
+        35.0,
+        ge=0,
+        lt=90,
+        description="departure of axes from a right angle, as by a tilted gantry, up to which"
+        " preprocessing straightens a scan; 0 rejects every such scan",
+    )
+    reject_image_types: tuple[str, ...] = Field(
+        (
+            *("LOCALIZER", "SCOUT", "MPR", "REFORMATTED", "CPR", "MIP", "MINIP", "PROJECTION"),
+            *("VOLUME RENDER", "VRT", "SSD", "SCREEN", "PERFUSION", "SUBTRACT", "MOSAIC"),
+        ),
+        description="beginnings of words in DICOM's ImageType that mark scouts and derived objects",
+    )
     max_saturated_share: float = Field(
         0.05, gt=0, le=1, description="share of voxels above the lowest value that have the highest"
     )
+    max_dark_hu: float = Field(
+        -200.0,
+        description="CT whose 1st percentile is above this holds no air, HU; rejected where it is"
+        " also brighter than max_bright_hu, as HU + 1024 is",
+    )
+    max_bright_hu: float = Field(800.0, description="99th percentile of a CT without air, HU")
+    min_contrast_hu: float = Field(
+        20.0, ge=0, description="1st to 99th percentile of a CT, HU; less is no scale of HU"
+    )
 
 
-def judge(volume: Volume, root: Root | None, quality: Quality) -> str:
-    """Empty where the volume is accepted, else why not, in one plain sentence."""
-    return _judge_grid(volume, quality) or _judge_values(volume, root, quality)
+class Verdict(NamedTuple):
+    """What is said of a volume: rejected for `fault`, else used, after `repair` where it has one.
+
+    Both are plain sentences, or empty.
+    """
+
+    fault: str = ""
+    repair: str = ""
+
+
+def judge(volume: Volume, root: Root | None, quality: Quality, modality: str = "") -> Verdict:
+    """Whether a volume is fit to learn from; `modality` is what it is taken for."""
+    fault = (
+        _judge_kind(volume, quality)
+        or _judge_grid(volume, quality)
+        or _judge_values(volume, root, quality, modality)
+    )
+    repairs = (volume.repair, _straightening(volume.affine))
+    return Verdict(fault, "" if fault else "; ".join(repair for repair in repairs if repair))
+
+
+def too_large(grid: Grid, quality: Quality) -> str:
+    """Why a volume must not even be opened; empty where it may."""
+    gib = 4 * float(np.prod(grid.shape, dtype=np.float64)) / 2**30
+    if gib <= quality.max_gib:
+        return ""
+    size = " x ".join(str(side) for side in grid.shape)
+    return (
+        f"says that it has {size} voxels, {gib:.3g} GiB in memory; quality.max_gib is"
+        f" {quality.max_gib:g}"
+    )
+
+
+def unevenness(slices: Slices | None, quality: Quality) -> str:
+    """Why slices make no even stack; empty where they do, or are not known."""
+    if slices is None or slices.off <= quality.max_uneven_mm:
+        return ""
+    gaps = f"gaps of {slices.least_gap:.4g} to {slices.largest_gap:.4g} mm"
+    if slices.largest_gap >= MISSING_GAP * slices.median_gap:
+        return f"slices are missing ({gaps}); copy the whole series"
+    return (
+        f"its slices are unevenly spaced ({gaps}, up to {slices.off:.3g} mm off;"
+        f" {quality.max_uneven_mm:g} mm is the limit)"
+    )
+
+
+def _judge_kind(volume: Volume, quality: Quality) -> str:
+    marked = [
+        word
+        for word in volume.image_type
+        if word.upper().replace("_", " ").startswith(quality.reject_image_types)
+    ]
+    if not marked:
+        return ""
+    scout = marked[0].upper() in ("LOCALIZER", "SCOUT")
+    what = "a localizer" if scout else "a derived object, not a scan"
+    return f"is {what}: its ImageType says {', '.join(marked)}"
 
 
 def _judge_grid(volume: Volume, quality: Quality) -> str:
     spacing = geometry.spacing_mm(volume.affine)
     voxels = min(volume.data.shape)
-    extent = min(side * mm for side, mm in zip(volume.data.shape, spacing, strict=True))
+    extents = [side * mm for side, mm in zip(volume.data.shape, spacing, strict=True)]
     shear = geometry.shear_deg(volume.affine)
+    faults = [unevenness(volume.slices, quality)]
     if voxels < quality.min_axis_voxels:
-        return f"only {voxels} voxels along its shortest axis; {quality.min_axis_voxels} are needed"
-    if extent < quality.min_fov_mm:
-        return f"only {extent:.3g} mm along its shortest axis; {quality.min_fov_mm:g} are needed"
+        faults.append(
+            f"only {voxels} voxels along its shortest axis; {quality.min_axis_voxels} are needed"
+        )
+    if min(extents) < quality.min_fov_mm:
+        faults.append(
+            f"only {min(extents):.3g} mm along its shortest axis; {quality.min_fov_mm:g} are needed"
+        )
+    if max(extents) > quality.max_fov_mm:
+        faults.append(
+            f"{max(extents):.4g} mm along its longest axis; {quality.max_fov_mm:g} mm is the limit"
+        )
+    if min(spacing) < quality.min_spacing_mm:
+        faults.append(
+            f"voxels of only {min(spacing):.3g} mm; {quality.min_spacing_mm:g} mm is the limit"
+        )
     if max(spacing) > quality.max_spacing_mm:
-        return f"voxels of up to {max(spacing):.3g} mm; {quality.max_spacing_mm:g} mm is the limit"
-    if shear > quality.max_shear_deg:
-        return f"its axes are {shear:.1f} degrees off a right angle, as by a tilted gantry"
-    return ""
+        faults.append(
+            f"voxels of up to {max(spacing):.3g} mm; {quality.max_spacing_mm:g} mm is the limit"
+        )
+    if shear > max(quality.max_shear_deg, geometry.SHEARED_DEG):
+        faults.append(f"its axes are {shear:.1f} degrees off a right angle, as by a tilted gantry")
+    return "; ".join(fault for fault in faults if fault)
 
 
-def _judge_values(volume: Volume, root: Root | None, quality: Quality) -> str:
+def _straightening(affine: NDArray[np.float64]) -> str:
+    """What preprocessing does to sheared axes, in words; empty where they are straight."""
+    shear = geometry.shear_deg(affine)
+    if shear <= geometry.SHEARED_DEG:
+        return ""
+    return (
+        f"its axes, {shear:.1f} degrees off a right angle as by a tilted gantry, are straightened"
+    )
+
+
+def _judge_values(volume: Volume, root: Root | None, quality: Quality, modality: str) -> str:
     data = volume.data
     missing = root.missing_value if root else None
     if data.dtype.kind == "f" and not np.isfinite(data).all():
@@ -62,5 +178,21 @@ def _judge_values(volume: Volume, root: Root | None, quality: Quality) -> str:
         return (
             f"{saturated:.0%} of the voxels above the lowest value have the highest, {high:g}:"
             " saturated, or a mask and no image"
+        )
+    return _judge_hu(values, root, quality) if modality == "CT" else ""
+
+
+def _judge_hu(values: NDArray[Any], root: Root | None, quality: Quality) -> str:
+    sample = values.ravel(order="K")[:: max(1, values.size // SAMPLE)]
+    dark, bright = np.percentile(sample, (1, 99)) + (root.intensity_offset if root else 0.0)
+    if bright - dark < quality.min_contrast_hu:
+        return (
+            f"nearly all values lie between {dark:.3g} and {bright:.3g}: no Hounsfield units; give"
+            " the scan as the scanner wrote it"
+        )
+    if dark > quality.max_dark_hu and bright > quality.max_bright_hu:
+        return (
+            f"its values, {dark:.0f} to {bright:.0f}, are no Hounsfield units, in which air is"
+            " -1000; set intensity_offset for this root"
         )
     return ""

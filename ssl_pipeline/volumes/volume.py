@@ -20,19 +20,33 @@ class Grid:
     affine: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Slices:
+    """How evenly the slices of a series lie: all in mm."""
+
+    least_gap: float
+    median_gap: float
+    largest_gap: float
+    off: float  # the largest distance of a slice from where an even stack would have it
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """One 3D image.
 
     `data` is (x, y, z) in the voxel order of `affine`, with the file's rescale slope applied;
     integers stay integers where that loses nothing (int8 to int32, uint8, uint16), all else is
-    float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality` is
-    what the file itself says.
+    float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality`,
+    `image_type` (such as DERIVED, PRIMARY, MPR) and `slices` are what the file itself says;
+    `repair` is what the reader had to do, in words.
     """
 
     data: NDArray[Any]
     affine: NDArray[np.float64]
     modality: str | None = None
+    image_type: tuple[str, ...] = ()
+    slices: Slices | None = None
+    repair: str = ""
 
     @property
     def grid(self) -> Grid:

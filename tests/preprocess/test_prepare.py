@@ -18,6 +18,7 @@ from ssl_pipeline.preprocess.prepare import (
     model_input,
     prepare,
 )
+from ssl_pipeline.volumes.geometry import shear_deg
 from ssl_pipeline.volumes.volume import Volume
 
 BLOB_MM = np.array((14.0, -23.0, 31.0))
@@ -30,10 +31,17 @@ def rotation(degrees):
     return about_z @ about_x
 
 
-def scan_with_blob(axes=(0, 1, 2), flips=(1, 1, 1), degrees=0.0, spacing=(1.5, 1.7, 2.0)):
-    """A CT of air with one smooth blob at BLOB_MM, its axes in any order and direction."""
+def scan_with_blob(
+    axes=(0, 1, 2), flips=(1, 1, 1), degrees=0.0, spacing=(1.5, 1.7, 2.0), tilt_deg=0.0
+):
+    """A CT of air with one smooth blob at BLOB_MM, its axes in any order and direction.
+
+    With a tilt the next slice of the last axis lies shifted along the second, as under a gantry.
+    """
     shape = (70, 62, 58)
     matrix = rotation(degrees) @ np.diag(np.array(spacing) * flips)[:, list(axes)]
+    column, step = matrix[:, 1], np.linalg.norm(matrix[:, 2]) * np.tan(np.radians(tilt_deg))
+    matrix[:, 2] += column / np.linalg.norm(column) * step
     affine = np.eye(4)
     affine[:3, :3] = matrix
     affine[:3, 3] = BLOB_MM + np.array((3.0, -4.0, 5.0)) - matrix @ (np.array(shape) / 2)
@@ -66,6 +74,31 @@ def test_an_oblique_scan_is_straightened_where_the_study_asks(degrees):
     bits = straight.data[1] & VALID > 0
     assert straight.data[0].max() == pytest.approx(2000, abs=40)
     assert (straight.data[0][~bits] == -1024).all()
+
+
+@pytest.mark.parametrize("along_ras", [False, True])
+@pytest.mark.parametrize("degrees", [0.0, 12.0])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2, 0)])
+def test_a_scan_of_a_tilted_gantry_is_straightened(axes, degrees, along_ras):
+    spacing = (1.5, 1.7, 2.0) if axes == (0, 1, 2) else (2.0, 1.5, 1.7)
+    tilted = scan_with_blob(axes, (-1, 1, 1), degrees, spacing, tilt_deg=20)
+    made = prepare(tilted, "CT", Preprocess(foreground="all", straighten=along_ras))
+    assert shear_deg(np.array(made.meta.affine)) < 1e-6
+    assert made.meta.spacing_mm == pytest.approx(spacing)  # of the slices: from plane to plane
+    assert np.allclose(centre_of_mass_mm(made), BLOB_MM, atol=0.05)
+    bits = made.data[1] & VALID > 0
+    assert made.data[0].max() == pytest.approx(2000, abs=40)
+    assert 0.3 < bits.mean() < 0.9 and (made.data[0][~bits] == -1024).all()
+
+
+def test_slices_of_a_tilted_gantry_only_slide_in_their_plane():
+    tilted = scan_with_blob(tilt_deg=20)
+    made = prepare(tilted, "CT", Preprocess(foreground="all", order=1))
+    assert made.meta.shape[0] == tilted.data.shape[2]
+    for before, after in zip(tilted.data.transpose(2, 1, 0), made.data[0], strict=True):
+        assert after.max() == pytest.approx(before.max(), abs=40)
+        blob, same = (np.clip(each + 1000, 0, None).sum() for each in (after, before))
+        assert blob == pytest.approx(same, rel=0.01)
 
 
 def test_a_straight_scan_is_not_touched_by_straightening():

@@ -1,22 +1,32 @@
 """The inventory of small real folders: who, what, which are refused, and why."""
 
+import io
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
 from ssl_pipeline.volumes.verdicts import Quality
+from ssl_pipeline.volumes.volume import Volume
 from tests.volumes.writing import save_dicom, save_itk, save_nifti
 
 
 def noisy(brain, seed):
     """The brain as another scanner run would give it: the same anatomy, other noise."""
     return (brain.data + np.random.default_rng(seed).integers(0, 50, brain.data.shape)).astype("i2")
+
+
+def hounsfield(brain, seed):
+    """The same as a CT would say it: air at -1000, the rest up to some 100 HU."""
+    return (noisy(brain, seed) // 9 - 1000).astype("i2")
 
 
 @pytest.fixture
@@ -151,7 +161,7 @@ def test_an_unknown_modality(folder):
 
 
 def test_dicom_says_its_own_modality(folder, brain):
-    save_dicom(folder / "raw" / "series_09", noisy(brain, 9), brain.affine, "CT", uid="1.2.3")
+    save_dicom(folder / "raw" / "series_09", hounsfield(brain, 9), brain.affine, "CT", uid="1.2.3")
     inventory = take(study(folder, modality=None), folder)
     assert [scan.modality for scan in inventory.accepted] == ["CT"]
     assert inventory.accepted[0].series == "1.2.3"
@@ -286,7 +296,8 @@ def test_bids(brain, tmp_path):
         "derivatives/clean/sub-01/anat/sub-01_T1w.nii.gz",
     ]
     for number, name in enumerate(names):
-        save_nifti(raw / name, noisy(brain, number), brain.affine)
+        scale = hounsfield if "ct" in name else noisy
+        save_nifti(raw / name, scale(brain, number), brain.affine)
     inventory = take(study(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
     assert [(scan.subject, scan.modality) for scan in inventory.accepted] == [
         ("01", "MR"),
@@ -431,3 +442,53 @@ def test_lists_that_cannot_be_meant(test, val, sentence, folder):
 def test_without_a_subject_there_is_no_split(folder):
     inventory = take(study(folder, subject=None), folder)
     assert {(scan.subject, scan.split) for scan in inventory.scans} == {("", "")}
+
+
+# repaired
+
+
+def test_a_tilted_scan_counts_as_usable_and_is_told(folder, brain):
+    tilted = brain.affine.copy()
+    tilted[1, 2] += 0.4
+    save_dicom(folder / "raw" / "t_09", noisy(brain, 9), tilted)
+    inventory = take(study(folder), folder)
+    (repaired,) = [scan for scan in inventory.scans if scan.verdict == "repaired"]
+    assert repaired in inventory.accepted and len(inventory.accepted) == 7
+    assert repaired.reason == repaired.repair
+    assert repaired.reason.startswith("its axes, 11.3 degrees off a right angle")
+    inventory.write(folder / "a.parquet")
+    assert Inventory.read(folder / "a.parquet") == inventory
+    strict = take(study(folder), folder, inventory, Quality(max_shear_deg=0))
+    assert "as by a tilted gantry" in by_name(strict)["t_09"].reason
+    assert by_name(strict)["t_09"].verdict == "rejected"
+
+
+# thumbnails
+
+
+def test_every_scan_that_opens_has_a_thumbnail_also_when_it_is_not_read_again(folder, brain):
+    (folder / "raw" / "bad_07.nii").write_bytes(b"nothing")
+    save_nifti(folder / "raw" / "flat_08.nii", np.full_like(brain.data, 7), brain.affine)
+    before = take(study(folder), folder)
+    opened = {scan.id for scan in before.scans if scan.pixels}
+    assert set(before.thumbnails) == opened and len(opened) == 7
+    thumbnails.write(folder / "t.parquet", before.thumbnails)
+    kept = replace(before, thumbnails=thumbnails.read(folder / "t.parquet"))
+    assert take(study(folder), folder, kept).thumbnails == before.thumbnails
+    lost = replace(before, thumbnails={})
+    assert take(study(folder), folder, lost).thumbnails == before.thumbnails
+
+
+def test_a_thumbnail_shows_three_planes_the_right_way_up():
+    x, y, z = np.indices((40, 30, 20))
+    data = ((x >= 20) * 1 + (y >= 15) * 2 + (z >= 10) * 4).astype(np.int16)
+    jpeg = thumbnails.thumbnail(Volume(data, np.diag([1.0, 1, 2, 1])), None)
+    assert len(jpeg) < 4000
+    image = np.asarray(Image.open(io.BytesIO(jpeg)), int)
+    assert image.shape == (64, 192)
+    axial, coronal, sagittal = (image[:, start : start + 64] for start in (0, 64, 128))
+    tone = 255 / 6  # the planes hold values from 1 to 7
+    for plane, across, up in ((axial, 1, 2), (coronal, 1, 4), (sagittal, 2, 4)):
+        below, above = plane[44, [20, 44]], plane[20, [20, 44]]
+        assert below[0] - below[1] == pytest.approx(across * tone, abs=25)  # higher on the left
+        assert above[0] - below[0] == pytest.approx(up * tone, abs=25)

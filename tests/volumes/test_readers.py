@@ -1,15 +1,12 @@
 """Every format gives the same volume; every bad file gives one sentence."""
 
 import gzip
-import itertools
 import os
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from pydicom import dcmread
-from pydicom.data import get_testdata_file
 
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.readers import READERS, ReadError, Source, find, header, read
@@ -223,116 +220,3 @@ def test_stem():
     assert readers.stem("x/scan.v2.nii.gz") == "x/scan.v2"
     assert readers.stem("scan.NRRD") == "scan"
     assert readers.stem("series") == "series"
-
-
-# DICOM
-
-
-def test_slices_are_sorted_by_place_and_modality_is_read(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, turned((90, 0, 15)), modality="CT")
-    (source,) = find(tmp_path)
-    volume = read(source)
-    assert volume.modality == "CT"
-    np.testing.assert_allclose(volume.affine, turned((90, 0, 15)), atol=1e-5)
-
-
-def test_dicom_geometry_agrees_with_simpleitk(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, turned((10, 20, 30)))
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path)))
-    image = reader.Execute()
-    volume = read(find(tmp_path)[0])
-    for index in itertools.product((0, 32), (0, 40), (0, 24)):
-        place = volume.affine @ [*index, 1]
-        expected = np.array(image.TransformIndexToPhysicalPoint(index)) * [-1, -1, 1]
-        np.testing.assert_allclose(place[:3], expected, atol=1e-3)
-        assert volume.data[index] == image[index]
-
-
-def test_two_series_in_one_folder_are_two_images(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, brain.affine, suffix=".dcm", uid="1.2.3")
-    save_dicom(tmp_path, brain.data[:, :, :9], brain.affine, suffix="b.dcm", uid="1.2.4")
-    first, second = find(tmp_path)
-    assert (first.series, second.series) == ("1.2.3", "1.2.4")
-    assert read(first).data.shape[2] == 25
-    assert read(second).data.shape[2] == 9
-    with pytest.raises(ReadError, match="holds 2 DICOM series"):
-        read(Source(tmp_path))
-
-
-def test_a_series_without_a_uid_is_one_image(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, brain.affine, uid="")
-    assert find(tmp_path) == [Source(tmp_path)]
-    assert read(Source(tmp_path)).data.shape == brain.data.shape
-
-
-def test_a_missing_slice_is_told(brain, tmp_path):
-    paths = save_dicom(tmp_path, brain.data, brain.affine)
-    paths[11].unlink()
-    with pytest.raises(ReadError, match=r"slices are missing .*gaps of 2 to 4 mm"):
-        read(find(tmp_path)[0])
-
-
-def test_two_echoes_in_one_series_are_told(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, brain.affine, suffix="a", uid="1.2.3")
-    save_dicom(tmp_path, brain.data, brain.affine, suffix="b", uid="1.2.3")
-    with pytest.raises(ReadError, match="several slices in one place"):
-        read(find(tmp_path)[0])
-
-
-def test_two_directions_in_one_series_are_told(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, brain.affine, suffix="a", uid="1.2.3")
-    save_dicom(tmp_path, brain.data, turned((90, 0, 0)), suffix="b", uid="1.2.3")
-    with pytest.raises(ReadError, match="different directions"):
-        read(find(tmp_path)[0])
-
-
-@pytest.mark.parametrize(
-    ("tags", "sentence"),
-    [
-        ({"NumberOfFrames": 4}, "many frames"),
-        ({"SamplesPerPixel": 3}, "colours"),
-        ({"ImagePositionPatient": None}, "has no ImagePositionPatient"),
-    ],
-)
-def test_what_is_no_stack_of_slices_is_told(tags, sentence, brain, tmp_path):
-    save_dicom(tmp_path, brain.data[:, :, :9], brain.affine, **tags)
-    with pytest.raises(ReadError, match=sentence):
-        read(find(tmp_path)[0])
-
-
-def test_a_single_slice_is_told(brain, tmp_path):
-    save_dicom(tmp_path, brain.data[:, :, :1], brain.affine)
-    with pytest.raises(ReadError, match="one 2D image"):
-        read(find(tmp_path)[0])
-
-
-def test_a_slope_a_slice_is_applied_to_each(brain, tmp_path):
-    save_dicom(tmp_path, brain.data[:, :, :5], turned(), suffix="a", uid="1.2.3")
-    later = turned()
-    later[:3, 3] += later[:3, 2] * 5
-    save_dicom(tmp_path, brain.data[:, :, 5:], later, suffix="b", uid="1.2.3", RescaleSlope=0.25)
-    expected = brain.data.astype(np.float32)
-    expected[:, :, 5:] /= 4
-    np.testing.assert_array_equal(read(find(tmp_path)[0]).data, expected)
-
-
-def test_jpeg_2000_is_unpacked(tmp_path):
-    plain = dcmread(get_testdata_file("MR_small.dcm")).pixel_array
-    for number in range(9):
-        slice_ = dcmread(get_testdata_file("MR_small_jp2klossless.dcm"))
-        slice_.SeriesInstanceUID = "1.2.3"
-        slice_.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        slice_.ImagePositionPatient = [0, 0, number]
-        slice_.save_as(tmp_path / f"{number}")
-    volume = read(find(tmp_path)[0])
-    np.testing.assert_array_equal(volume.data, np.repeat(plain.T[..., None], 9, axis=2))
-
-
-def test_a_garbled_slice_is_an_image_of_its_own_that_cannot_be_read(brain, tmp_path):
-    save_dicom(tmp_path, brain.data, brain.affine, uid="1.2.3", suffix=".dcm")
-    (tmp_path / "zz.dcm").write_bytes(b"no image at all")
-    sources = find(tmp_path)
-    assert [source.path.name for source in sources] == [tmp_path.name, "zz.dcm"]
-    with pytest.raises(ReadError, match="cannot be read as DICOM"):
-        read(sources[1])

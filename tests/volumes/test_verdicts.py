@@ -1,11 +1,14 @@
 """Each fault of a volume gives its own sentence; real volumes have none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ssl_pipeline.volumes.dataset import Root
-from ssl_pipeline.volumes.verdicts import Quality, judge
-from ssl_pipeline.volumes.volume import Volume
+from ssl_pipeline.volumes.readers.dicom_parts import evenness
+from ssl_pipeline.volumes.verdicts import Quality, Verdict, judge, too_large
+from ssl_pipeline.volumes.volume import Grid, Volume
 from tests.volumes.writing import turned
 
 
@@ -16,54 +19,124 @@ def changed(brain, how):
 
 
 def test_a_real_volume_is_accepted(brain):
-    assert judge(brain, None, Quality()) == ""
+    assert judge(brain, None, Quality()) == Verdict()
 
 
 def test_not_a_number(brain):
     def spoil(data):
         data[3, 4, 5], data[6, 7, 8] = np.nan, -np.inf
 
-    assert judge(changed(brain, spoil), None, Quality()) == "2 voxels are NaN or infinite"
+    assert judge(changed(brain, spoil), None, Quality()).fault == "2 voxels are NaN or infinite"
 
 
 def test_constant(brain):
     volume = Volume(np.full_like(brain.data, 7), brain.affine)
-    assert judge(volume, None, Quality()) == "every voxel has the same value, 7"
+    assert judge(volume, None, Quality()).fault == "every voxel has the same value, 7"
 
 
 def test_a_mask_is_no_image(brain):
     volume = Volume((brain.data > 5000).astype(np.uint8), brain.affine)
-    assert "saturated, or a mask" in judge(volume, None, Quality())
+    assert "saturated, or a mask" in judge(volume, None, Quality()).fault
 
 
 def test_saturated(brain):
     clipped = Volume(np.minimum(brain.data, np.quantile(brain.data, 0.8)), brain.affine)
-    assert "saturated" in judge(clipped, None, Quality())
-    assert judge(clipped, None, Quality(max_saturated_share=0.5)) == ""
+    assert "saturated" in judge(clipped, None, Quality()).fault
+    assert judge(clipped, None, Quality(max_saturated_share=0.5)).fault == ""
 
 
 def test_missing_values_are_not_judged(brain):
     data = np.full_like(brain.data, 0)
     root = Root(path="x", missing_value=0)
-    assert "stands for nothing measured" in judge(Volume(data, brain.affine), root, Quality())
+    assert "stands for nothing measured" in judge(Volume(data, brain.affine), root, Quality()).fault
     data[:8] = 5
-    assert "same value, 5" in judge(Volume(data, brain.affine), root, Quality())
+    assert "same value, 5" in judge(Volume(data, brain.affine), root, Quality()).fault
 
 
 @pytest.mark.parametrize(
     ("crop", "spacing", "sentence"),
     [
-        (np.s_[:, :, :5], (2, 2, 2), "only 5 voxels along its shortest axis; 8 are needed"),
-        (np.s_[:, :, :], (0.5, 0.5, 0.5), "only 12.5 mm along its shortest axis; 20 are needed"),
-        (np.s_[:, :, :], (1, 1, 12), "voxels of up to 12 mm; 10 mm is the limit"),
+        (np.s_[:, :, :5], (4, 4, 4), "only 5 voxels along its shortest axis; 8 are needed"),
+        (
+            np.s_[:],
+            (0.9, 0.9, 0.04),
+            "only 1 mm along its shortest axis; 20 are needed; voxels of only 0.04 mm; 0.05 mm is"
+            " the limit",
+        ),
+        (
+            np.s_[:],
+            (99, 9, 9),
+            "3267 mm along its longest axis; 2500 mm is the limit; voxels of up to 99 mm; 10 mm is"
+            " the limit",
+        ),
+        (np.s_[:], (0.5, 0.5, 0.5), "only 12.5 mm along its shortest axis; 20 are needed"),
+        (np.s_[:], (1, 1, 12), "voxels of up to 12 mm; 10 mm is the limit"),
     ],
 )
 def test_sizes(crop, spacing, sentence, brain):
     volume = Volume(brain.data[crop], turned(spacing=spacing))
-    assert judge(volume, None, Quality()) == sentence
+    assert judge(volume, None, Quality()).fault == sentence
 
 
-def test_a_tilted_gantry(brain):
+def test_a_tilted_gantry_is_repaired_or_rejected(brain):
     affine = brain.affine.copy()
     affine[1, 2] = 2 * np.tan(np.radians(14))
-    assert "14.0 degrees off a right angle" in judge(Volume(brain.data, affine), None, Quality())
+    tilted = Volume(brain.data, affine)
+    assert judge(tilted, None, Quality()) == Verdict(
+        "", "its axes, 14.0 degrees off a right angle as by a tilted gantry, are straightened"
+    )
+    rejected = judge(tilted, None, Quality(max_shear_deg=13))
+    assert rejected == Verdict("its axes are 14.0 degrees off a right angle, as by a tilted gantry")
+
+
+@pytest.mark.parametrize(
+    ("heights", "sentence"),
+    [
+        (range(25), ""),
+        ([*range(12), *range(13, 26)], "slices are missing (gaps of 1 to 2 mm); copy"),
+        (np.arange(25) ** 1.05, "its slices are unevenly spaced (gaps of 1 to 1.23 mm, up to"),
+    ],
+)  # fmt: skip
+def test_slices_are_judged_by_the_studys_limit(heights, sentence, brain):
+    places = np.array([(0, 0, height) for height in heights], float)
+    volume = replace(brain, slices=evenness(places, np.array((0.0, 0, 1))))
+    assert judge(volume, None, Quality()).fault.startswith(sentence)
+    assert (judge(volume, None, Quality()) == Verdict()) == (not sentence)
+    assert judge(volume, None, Quality(max_uneven_mm=1.1)) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("ORIGINAL", "PRIMARY", "LOCALIZER"), "is a localizer: its ImageType says LOCALIZER"),
+        (("DERIVED", "SECONDARY", "MPR"), "derived object, not a scan: its ImageType says MPR"),
+        (("DERIVED", "SECONDARY", "SCREEN SAVE"), "ImageType says SCREEN SAVE"),
+        (("DERIVED", "PRIMARY", "PROJECTION IMAGE", "MIP"), "says PROJECTION IMAGE, MIP"),
+        (("ORIGINAL", "PRIMARY", "AXIAL"), ""),
+        (("DERIVED", "PRIMARY", "AXIAL"), ""),
+    ],
+)  # fmt: skip
+def test_scouts_and_derived_objects(words, sentence, brain):
+    fault = judge(replace(brain, image_type=words), None, Quality()).fault
+    assert fault.endswith(sentence) and bool(fault) == bool(sentence)
+    assert judge(replace(brain, image_type=words), None, Quality(reject_image_types=())).fault == ""
+
+
+def test_hounsfield_units(brain):
+    hu = brain.data // 9 - 1000
+    stored = Volume(hu + 1024, brain.affine)
+    shifted = Root(path="x", intensity_offset=-1024)
+    assert judge(Volume(hu, brain.affine), None, Quality(), "CT") == Verdict()
+    assert judge(stored, shifted, Quality(), "CT") == Verdict()
+    assert "set intensity_offset" in judge(stored, None, Quality(), "CT").fault
+    assert judge(stored, None, Quality(), "MR") == Verdict()
+    unit = Volume((hu / 1000).astype(np.float32), brain.affine)
+    assert "no Hounsfield units; give the scan as" in judge(unit, None, Quality(), "CT").fault
+    inside = np.clip(hu, 20, 80) + np.random.default_rng(0).normal(0, 9, hu.shape)
+    assert judge(Volume(inside, brain.affine), None, Quality(), "CT") == Verdict()
+
+
+def test_a_volume_too_large_for_memory_is_not_opened():
+    fault = too_large(Grid((30000, 30000, 30000), np.eye(4)), Quality())
+    assert fault.startswith("says that it has 30000 x 30000 x 30000 voxels, 1.01e+05 GiB in memory")
+    assert too_large(Grid((512, 512, 1200), np.eye(4)), Quality()) == ""

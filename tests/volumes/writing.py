@@ -5,9 +5,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 ANATOMICAL = Path(nibabel.__file__).parent / "tests" / "data" / "anatomical.nii"
 FOUR_AXES = ANATOMICAL.with_name("example4d.nii.gz")
@@ -60,6 +65,57 @@ def save_dicom(folder, data, affine, modality="MR", suffix="", uid=None, **tags)
         paths.append(folder / f"slice{name:03}{suffix}")
         slice_.save_as(paths[-1])
     return paths
+
+
+def save_enhanced(path, data, affine, modality="MR", repeats=None, slopes=None, **tags):
+    """One enhanced file with all frames; `repeats` gives each volume's (sequence, tag, value).
+
+    Frames are written last slice first. Each volume after the first is twice the one before it.
+    """
+    repeats, slopes = repeats or [None], slopes or [(1.0, 0.0)] * data.shape[2]
+    lps = LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    file = dcmread(get_testdata_file("CT_small.dcm"))
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(file, tag)
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.SOPClassUID = {"MR": EnhancedMRImageStorage, "CT": EnhancedCTImageStorage}[modality]
+    file.SeriesInstanceUID, file.SOPInstanceUID = generate_uid(), generate_uid()
+    file.Modality, file.PixelRepresentation = modality, 1
+    file.Columns, file.Rows = data.shape[:2]
+    shared = Dataset()
+    _group(shared, "PixelMeasuresSequence", PixelSpacing=[spacing[1], spacing[0]])
+    directions = (lps[:3, :2] / spacing[:2]).T.ravel()
+    _group(shared, "PlaneOrientationSequence", ImageOrientationPatient=list(directions))
+    file.SharedFunctionalGroupsSequence = [shared]
+    groups, pixels = [], []
+    for number, mark in enumerate(repeats):
+        for z in reversed(range(data.shape[2])):
+            group = Dataset()
+            _group(
+                group, "PlanePositionSequence", ImagePositionPatient=list((lps @ [0, 0, z, 1])[:3])
+            )
+            slope, intercept = slopes[z]
+            scale = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+            _group(group, "PixelValueTransformationSequence", **scale)
+            if mark:
+                _group(group, mark[0], **{mark[1]: mark[2]})
+            groups.append(group)
+            pixels.append((data[:, :, z].T * 2**number).astype("<i2"))
+    file.PerFrameFunctionalGroupsSequence, file.NumberOfFrames = groups, len(groups)
+    file.PixelData = np.ascontiguousarray(pixels).tobytes()
+    for name, value in tags.items():
+        setattr(file, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.save_as(path)
+    return path
+
+
+def _group(dataset, sequence, **tags):
+    item = Dataset()
+    for name, value in tags.items():
+        setattr(item, name, value)
+    setattr(dataset, sequence, [item])
 
 
 def turned(degrees=(0, 0, 20), spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0)):

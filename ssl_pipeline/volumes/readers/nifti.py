@@ -6,13 +6,11 @@ three times as fast as zlib.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from isal import igzip
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from numpy.typing import NDArray
 
 from ssl_pipeline.volumes.readers.reader import (
     Reader,
@@ -22,6 +20,7 @@ from ssl_pipeline.volumes.readers.reader import (
     one_each,
     placed,
     plain,
+    rescaled,
     three_axes,
 )
 from ssl_pipeline.volumes.volume import Grid, Volume
@@ -44,7 +43,9 @@ def _read(source: Source) -> Volume:
     stored = np.ndarray(
         grid.shape, header.get_data_dtype(), content, int(header["vox_offset"]), order="F"
     )
-    return Volume(plain(source.path, _rescaled(stored, header)), grid.affine)
+    slope, intercept = header.get_slope_inter()
+    data = rescaled(stored, slope or 1.0, intercept or 0.0)
+    return Volume(plain(source.path, data), grid.affine)
 
 
 def _content(path: Path, count: int) -> bytes:
@@ -72,16 +73,6 @@ def _header_grid(path: Path, header: Nifti1Header) -> Grid:
     affine = placed(path, header.get_best_affine())
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return Grid(shape, affine)
-
-
-def _rescaled(stored: NDArray[Any], header: Nifti1Header) -> NDArray[Any]:
-    slope, intercept = header.get_slope_inter()
-    slope, intercept = slope or 1.0, intercept or 0.0
-    if slope == 1 and intercept == 0:
-        return stored
-    if slope == 1 and intercept == int(intercept) and stored.dtype.kind in "iu":
-        return stored.astype(np.int64) + int(intercept)
-    return stored * np.float64(slope) + intercept
 
 
 READER = Reader(

@@ -72,6 +72,15 @@ def _fits_int32(data: NDArray[Any]) -> bool:
     return data.size == 0 or (int(data.min()) >= span.min and int(data.max()) <= span.max)
 
 
+def rescaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """Stored values times `slope` plus `intercept`; integers stay integers where that is exact."""
+    if slope == 1 and intercept == 0:
+        return stored
+    if slope == 1 and intercept == int(intercept) and stored.dtype.kind in "iu":
+        return stored.astype(np.int64) + int(intercept)
+    return stored * np.float64(slope) + intercept
+
+
 def three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape less trailing axes of length 1 beyond the third. ReadError where it is not 3D."""
     kept = shape
