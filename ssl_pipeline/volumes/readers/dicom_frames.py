@@ -5,6 +5,7 @@ groups, shared or one a frame. Both become `Frame`s here, and nothing after this
 difference. Only headers are read. A frame that cannot be part of a volume says why in `fault`.
 """
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
+warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is told here
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # scanners write odd values
 
 TAGS = [

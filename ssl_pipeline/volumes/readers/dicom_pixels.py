@@ -1,9 +1,10 @@
-"""The voxels of a stack of DICOM frames.
+"""The voxels of a stack of DICOM frames, classic or enhanced.
 
-SimpleITK (GDCM) decodes a stack of classic files, whatever their packing, and applies each slice's
-slope. Of an enhanced file it would apply one frame's slope to all, so there the stored values are
-taken, and each frame's own slope is applied here: pydicom gives them where they lie plain or as
-RLE; other packings are handed to GDCM in a copy of the file that holds nothing but its pixels.
+pydicom takes a file apart, for it asks for no more memory than the file has bytes, whatever
+lengths a garbled one claims (GDCM was seen to take 4 GiB for 10 KB). Values that lie plain or as
+RLE it decodes too; of all other packings GDCM, through SimpleITK, is given a copy of the file that
+holds nothing but its pixels. So it never sees a slope: of an enhanced file it would apply one
+frame's to all, and here each frame's own is.
 """
 
 import tempfile
@@ -37,25 +38,20 @@ PIXELS = (
 
 def voxels(frames: list[Frame]) -> NDArray[Any]:
     """The frames, in this order, as an array (columns, rows, frames), rescaled."""
-    if all(frame.count == 1 for frame in frames):
-        return _classic(frames)
-    files = {path: _stored(path) for path in dict.fromkeys(frame.path for frame in frames)}
-    slices = [files[frame.path][frame.number] for frame in frames]
-    slopes = {frame.rescale for frame in frames}
-    if len(slopes) == 1:
-        return rescaled(np.stack(slices).T, *slopes.pop())
-    return np.stack(
-        [each * np.float32(f.rescale[0]) + np.float32(f.rescale[1]) for each, f in
-         zip(slices, frames, strict=True)]
-    ).T  # fmt: skip
-
-
-def _classic(frames: list[Frame]) -> NDArray[Any]:
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames([str(frame.path) for frame in frames])
-    if len({frame.rescale for frame in frames}) > 1:  # or the first's type would round the others
-        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
-    return itk.voxels(reader.Execute())
+    numbers: dict[Path, list[int]] = {}
+    for frame in frames:
+        numbers.setdefault(frame.path, []).append(frame.number)
+    found = {
+        (path, number): values
+        for path, own in numbers.items()
+        for number, values in zip(own, _stored(path)[own], strict=True)
+    }
+    stack = np.stack([found[frame.path, frame.number] for frame in frames], axis=-1)
+    slopes, intercepts = zip(*(frame.rescale for frame in frames), strict=True)
+    if len(set(slopes)) == len(set(intercepts)) == 1:
+        return rescaled(stack.transpose(1, 0, 2), slopes[0], intercepts[0])
+    scaled = stack * np.array(slopes, np.float32) + np.array(intercepts, np.float32)
+    return scaled.transpose(1, 0, 2)
 
 
 def _stored(path: Path) -> NDArray[Any]:
