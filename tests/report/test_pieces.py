@@ -130,7 +130,7 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
             data = np.asarray(label.dataobj) * (init == "pretrained")
             nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
             rows.append({"scan": entry.id, "dice": [score, None], "file": name})
-        save(cell, "key", {"predictions": rows}, folder)
+        save(cell, "key", "", {"predictions": rows}, folder)
     (judgement,) = read_judgements(whole.folder, ["voxels"])["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
     pictures, marks = overlays(judgement, VOXELS, reader)
