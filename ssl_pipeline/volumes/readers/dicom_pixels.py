@@ -16,6 +16,7 @@ import pydicom
 import SimpleITK
 from numpy.typing import NDArray
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, RLELossless
 
 from ssl_pipeline.volumes.readers import itk
@@ -32,7 +33,6 @@ PIXELS = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
-    "PixelData",
 )
 
 
@@ -70,6 +70,9 @@ def _unpacked(file: pydicom.Dataset) -> NDArray[Any]:
     for name in PIXELS:
         if name in file:
             bare[name] = file[name]
+    count = int(file.get("NumberOfFrames") or 1)
+    # Packed anew, for lengths inside the pixels may be garbled too.
+    bare.PixelData = encapsulate(list(generate_frames(file.PixelData, number_of_frames=count)))
     bare.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     bare.SOPInstanceUID = pydicom.uid.generate_uid()
     bare.file_meta = FileMetaDataset()
