@@ -28,7 +28,7 @@ demo: setup ## Real scans to report, on this machine
 	@python -m stages where --config $(STUDY)
 
 test: setup ## All tests but the marked slow groups
-	python -m pytest -m "not kill and not slurm"
+	OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"
 
 test-kill: setup ## Kill real runs and compare the weights
 	python -m pytest -m kill
