@@ -3,6 +3,7 @@
 ITK says positions in LPS and gives arrays as (z, y, x); both are turned once, here.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ssl_pipeline.volumes.volume import Grid, Volume
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
 RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MOST_PACKED = 1100  # voxels of a byte in a byte of gzip, which packs 1,032 at most
 HEADERS_ALONE = (".nhdr", ".mhd")
 MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # as MetaImage says it
 
@@ -34,6 +36,7 @@ def read(source: Source) -> Volume:
         raise ReadError(
             f"{source.path}: holds colours or vectors; a volume has one number a voxel."
         )
+    _check_size(source, place)
     data = voxels(reader.Execute()).reshape(place.shape, order="F")
     said = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
     return Volume(plain(source.path, data), place.affine, MODALITIES.get(said))
@@ -53,6 +56,17 @@ def companions(source: Source) -> list[Path]:
     named = {source.path.parent / word for word in words if word}
     # os.path, because Path.is_file raises for a comment that is too long to be a name
     return [source.path, *sorted(path for path in named if os.path.isfile(path))]  # noqa: PTH113
+
+
+def _check_size(source: Source, place: Grid) -> None:
+    """Refuse a header that tells of more than its files can pack, before ITK asks for memory."""
+    held = sum(path.stat().st_size for path in companions(source))
+    if math.prod(place.shape) > MOST_PACKED * held:
+        size = " x ".join(str(side) for side in place.shape)
+        raise ReadError(
+            f"{source.path}: says that it has {size} voxels, but holds {held} bytes; is the file"
+            " complete?"
+        )
 
 
 def _opened(path: Path) -> SimpleITK.ImageFileReader:
