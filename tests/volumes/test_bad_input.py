@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pydicom.uid import RLELossless
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import take_inventory
 from ssl_pipeline.volumes.listing import listing_hash
-from ssl_pipeline.volumes.readers import find
+from ssl_pipeline.volumes.readers import ReadError, Source, find, read
 from ssl_pipeline.volumes.verdicts import Quality
 from tests.volumes.writing import save_dicom, save_enhanced, save_itk, save_nifti
 
@@ -175,6 +176,21 @@ def test_a_gzip_with_a_wrong_sum(small, tmp_path):
     content[-6] ^= 1
     path.write_bytes(content)
     assert "CRC" in inventory_of(tmp_path).scans[0].reason
+
+
+def test_bad_files_that_are_read_at_once_crash_nobody(small, tmp_path):
+    path = save_itk(tmp_path / "a.nrrd", *small)
+    path.write_bytes(path.read_bytes().replace(b"encoding: raw", b"encoding: rag"))
+
+    def told(_):
+        try:
+            read(Source(path))
+        except ReadError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        (sentence,) = set(pool.map(told, range(2000)))
+    assert sentence.startswith(f"{path}: cannot be read as NRRD")
 
 
 # files that claim to be huge

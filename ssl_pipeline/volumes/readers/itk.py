@@ -6,6 +6,7 @@ ITK says positions in LPS and gives arrays as (z, y, x); both are turned once, h
 import math
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from ssl_pipeline.volumes.volume import Grid, Volume
 
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
+# ITK's library for NRRD notes errors in one list for all threads: two bad files at once crash it.
+ALONE = Lock()
 RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MOST_PACKED = 1100  # voxels of a byte in a byte of gzip, which packs 1,032 at most
 HEADERS_ALONE = (".nhdr", ".mhd")
@@ -25,11 +28,17 @@ MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # as MetaImage says it
 
 def grid(source: Source) -> Grid:
     """Shape and affine from the file's header alone."""
-    return _grid(source.path, _opened(source.path))
+    with ALONE:
+        return _grid(source.path, _opened(source.path))
 
 
 def read(source: Source) -> Volume:
     """Read one file that holds one image."""
+    with ALONE:
+        return _read(source)
+
+
+def _read(source: Source) -> Volume:
     reader = _opened(source.path)
     place = _grid(source.path, reader)
     if reader.GetNumberOfComponents() > 1:
