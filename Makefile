@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-kill test-slurm slurm-up slurm-down bench-data check format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -29,6 +29,9 @@ demo: setup ## Real scans to report, on this machine
 
 test: setup ## All tests but the marked slow groups
 	OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"
+
+test-fuzz: setup ## Look at 1,000 mutated files of each format
+	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
 
 test-kill: setup ## Kill real runs and compare the weights
 	python -m pytest -m kill

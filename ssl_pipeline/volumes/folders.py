@@ -32,12 +32,17 @@ def _below(
         return
     entered.add((status.st_dev, status.st_ino))
     entries = _listed(folder)
-    yield [entry for entry in entries if entry.is_file() or _leads_nowhere(entry)]
+    yield [entry for entry in entries if is_file(entry) or _leads_nowhere(entry)]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _below(entry.path, entered, links)
-        elif entry.is_dir():
+        elif entry.is_symlink() and Path(entry.path).is_dir():
             links.append(entry.path)
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to one; a link in a circle is not."""
+    return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

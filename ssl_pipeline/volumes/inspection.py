@@ -72,8 +72,12 @@ def look_at(
             mtime = same.look.mtime_ns
     except FileNotFoundError:
         return Seen(Look(format=name, judged=judged, fault=str(readers.absent(source.path))))
-    except (ReadError, OSError) as error:
-        return Seen(Look(format=name, judged=judged, fault=str(error)))
+    except PermissionError:
+        fault = f"{source.path}: may not be read; ask for read access."
+        return Seen(Look(format=name, judged=judged, fault=fault))
+    except (ReadError, OSError) as error:  # a link in a circle is there, and is not
+        fault = str(error if source.path.exists() else readers.absent(source.path))
+        return Seen(Look(format=name, judged=judged, fault=fault))
     seen = _opened(source, root, modality, quality)
     look = replace(seen.look, sha256=sha256, size_bytes=size, mtime_ns=mtime, judged=judged)
     return Seen(look, seen.thumbnail)

@@ -100,7 +100,7 @@ def _states(places: list[Path]) -> dict[str, tuple[int, int]]:
     for place in (place for place in places if place.is_dir()):
         for entries in folders.walk(place):
             # of a link to nothing, the link's own
-            states |= {e.path: e.stat(follow_symlinks=e.is_file()) for e in entries}
+            states |= {e.path: e.stat(follow_symlinks=folders.is_file(e)) for e in entries}
     return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
 
 

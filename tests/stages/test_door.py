@@ -13,6 +13,8 @@ import pytest
 
 from ssl_pipeline.atomic import write_json
 from ssl_pipeline.volumes.inventory import Inventory
+from stages.contract import perform
+from stages.study import load
 from tests.conftest import real_volume
 from tests.stages.conftest import ENV, can_be_offline, door
 
@@ -204,3 +206,16 @@ def test_the_encoder_is_three_lines_away(whole):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "(128,)", done.stderr
+
+
+def test_the_page_of_the_inventory_comes_back_and_is_equal(study_file):
+    study = load(study_file)
+    perform("inventory", study, {})
+    folder = study.folder / "inventory"
+    page = (folder / "inventory.html").read_bytes()
+    manifest = (folder / "manifest.json").read_bytes()
+    assert b"person0.nii.gz" in page and (folder / "thumbnails.parquet").exists()
+    (folder / "inventory.html").unlink()
+    perform("inventory", study, {})
+    assert (folder / "inventory.html").read_bytes() == page
+    assert (folder / "manifest.json").read_bytes() == manifest

@@ -80,4 +80,4 @@ def _unpacked(file: pydicom.Dataset) -> NDArray[Any]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "pixels.dcm"
         bare.save_as(copy, enforce_file_format=True)
-        return itk.voxels(SimpleITK.ReadImage(str(copy))).T
+        return itk.voxels(SimpleITK.ReadImage(str(copy), imageIO="GDCMImageIO")).T

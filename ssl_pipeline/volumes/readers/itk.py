@@ -3,8 +3,10 @@
 ITK says positions in LPS and gives arrays as (z, y, x); both are turned once, here.
 """
 
+import math
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,24 +18,34 @@ from ssl_pipeline.volumes.volume import Grid, Volume
 
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 
+# ITK's library for NRRD notes errors in one list for all threads: two bad files at once crash it.
+ALONE = Lock()
 RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MOST_PACKED = 1100  # voxels of a byte in a byte of gzip, which packs 1,032 at most
 HEADERS_ALONE = (".nhdr", ".mhd")
 MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # as MetaImage says it
 
 
 def grid(source: Source) -> Grid:
     """Shape and affine from the file's header alone."""
-    return _grid(source.path, _opened(source.path))
+    with ALONE:
+        return _grid(source.path, _opened(source.path))
 
 
 def read(source: Source) -> Volume:
     """Read one file that holds one image."""
+    with ALONE:
+        return _read(source)
+
+
+def _read(source: Source) -> Volume:
     reader = _opened(source.path)
     place = _grid(source.path, reader)
     if reader.GetNumberOfComponents() > 1:
         raise ReadError(
             f"{source.path}: holds colours or vectors; a volume has one number a voxel."
         )
+    _check_size(source, place)
     data = voxels(reader.Execute()).reshape(place.shape, order="F")
     said = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
     return Volume(plain(source.path, data), place.affine, MODALITIES.get(said))
@@ -53,6 +65,17 @@ def companions(source: Source) -> list[Path]:
     named = {source.path.parent / word for word in words if word}
     # os.path, because Path.is_file raises for a comment that is too long to be a name
     return [source.path, *sorted(path for path in named if os.path.isfile(path))]  # noqa: PTH113
+
+
+def _check_size(source: Source, place: Grid) -> None:
+    """Refuse a header that tells of more than its files can pack, before ITK asks for memory."""
+    held = sum(path.stat().st_size for path in companions(source))
+    if math.prod(place.shape) > MOST_PACKED * held:
+        size = " x ".join(str(side) for side in place.shape)
+        raise ReadError(
+            f"{source.path}: says that it has {size} voxels, but holds {held} bytes; is the file"
+            " complete?"
+        )
 
 
 def _opened(path: Path) -> SimpleITK.ImageFileReader:
