@@ -76,7 +76,7 @@ class Workflow:
 
         def of(wildcards: Mapping[str, str]) -> str:
             chosen = {key: wildcards[key] for key in STAGES[name]}
-            path = os.path.relpath(self.path)
+            path = os.path.normpath(self.path)
             return path if outdated(self.study, name, chosen) else ancient(path)
 
         return of

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 def demo(tmp_path):
     """The demo's own study, writing elsewhere, and a cluster file that gives it four ranks."""
     shutil.copytree(ROOT / "workflows/studies/lists", tmp_path / "lists")
-    study = shutil.copy(ROOT / "workflows/studies/demo.yaml", tmp_path)
+    study = Path(shutil.copy(ROOT / "workflows/studies/demo.yaml", tmp_path))
     study.write_text(study.read_text().replace("build/demo", str(tmp_path / "out")))
     edit(study, "name: demo\n", f"name: demo\noutput: {tmp_path / 'out'}\n")
     cluster = {
