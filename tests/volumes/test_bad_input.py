@@ -25,7 +25,7 @@ from ssl_pipeline.volumes.readers import ReadError, Source, find, read
 from ssl_pipeline.volumes.verdicts import Quality
 from tests.volumes.writing import save_dicom, save_enhanced, save_itk, save_nifti
 
-FUZZ = int(os.environ.get("FUZZ", "40"))
+FUZZ = int(os.environ.get("FUZZ", "15"))
 MEMORY_BYTES = 1 << 29  # more than that above what the process has is asked for by no small file
 QUALITY = Quality(min_axis_voxels=2, min_fov_mm=0)
 
