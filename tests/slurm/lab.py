@@ -120,7 +120,12 @@ class Work:
     def task(self):
         """The process of the stage on its node; waits for it."""
         mark = f"SLURM_JOB_ID={self.job}"
-        return until(lambda: processes(mark, "submitit.core._submit"), "the stage's process")[0]
+
+        def ours():  # srun has these words in its command too
+            found = processes(mark, "submitit.core._submit")
+            return [pid for pid in found if program(pid).startswith("python")]
+
+        return until(ours, "the stage's process")[0]
 
     def is_running(self):
         return slurm("squeue", "-h", "-j", self.job, "-o", "%T") == "RUNNING"
@@ -152,6 +157,14 @@ def where(pid):
     """The node that a process runs on."""
     environment = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
     return next(word for word in environment if word.startswith("SLURMD_NODENAME=")).split("=")[1]
+
+
+def program(pid):
+    """The name of a process's program; empty where it has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "exe").readlink().name
+    except OSError:
+        return ""
 
 
 def lose(node):
