@@ -75,8 +75,7 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
 
         embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
     elif command == "status":
-        table = status.table(load(arguments.config))
-        console.print(table, width=max(console.width, status.WIDTH))
+        console.print(status.table(load(arguments.config)))
     elif command == "estimate":
         estimate.show(load(arguments.config), place.cluster_at(arguments.on))
     elif command == "logs":
