@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 import yaml
+from rich.console import Console
 
 import cluster
 import stages
@@ -75,7 +76,8 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
 
         embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
     elif command == "status":
-        console.print(status.table(load(arguments.config)))
+        wide = Console(width=max(console.width, status.WIDTH))
+        wide.print(status.table(load(arguments.config)))
     elif command == "estimate":
         estimate.show(load(arguments.config), place.cluster_at(arguments.on))
     elif command == "logs":

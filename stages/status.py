@@ -24,6 +24,7 @@ from stages.contract import DONE, STAGES
 from stages.study import Study
 
 COLUMNS = ("stage", "state", "job", "node", "elapsed", "step", "rate", "left", "requeues", "log")
+WIDTH = 140  # of the table, where the console has less: cut cells would say nothing
 PROGRESS = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
 TAIL_BYTES = 16_384
 
