@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 EVERY_S = 10.0
 console = Console(soft_wrap=True, highlight=False)
@@ -44,6 +45,13 @@ def say(text: str, *, error: bool = False) -> None:
     """Print a line, to standard error if it tells of an error, and to the open log."""
     for target in (_errors if error else console, *_logs):
         target.print(text, style="bold red" if error else None, markup=False)
+
+
+def show_whole(table: Table) -> None:
+    """Print a table on the console as wide as its cells are: a cut cell would say nothing."""
+    endless = console.options.update(max_width=999)
+    table.width = console.measure(table, options=endless).maximum
+    console.print(table)
 
 
 def show_details() -> None:

@@ -14,12 +14,11 @@ import traceback
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 import cluster
 import stages
 from ssl_pipeline.errors import UserError, nearest
-from ssl_pipeline.progress import console, log_to, say, show_details
+from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
 from stages import estimate, place, status
 from stages.contract import STAGES
@@ -76,8 +75,7 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
 
         embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
     elif command == "status":
-        wide = Console(width=max(console.width, status.WIDTH))
-        wide.print(status.table(load(arguments.config)))
+        show_whole(status.table(load(arguments.config)))
     elif command == "estimate":
         estimate.show(load(arguments.config), place.cluster_at(arguments.on))
     elif command == "logs":

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from cluster.config import Cluster, Resources
-from ssl_pipeline.progress import console
+from ssl_pipeline.progress import console, show_whole
 from stages.contract import former, stage
 from stages.need import Known, Need, Place, known, measured
 from stages.status import stages_of
@@ -88,8 +88,7 @@ def show(study: Study, cluster: Cluster | None) -> None:
         for number, (label, how) in enumerate(lines):
             reasons.add_row("" if number else name, label, how)
     for table in (figures, reasons):
-        table.width = console.measure(table, options=console.options.update(max_width=999)).maximum
-        console.print(table)
+        show_whole(table)
         console.print()
 
 

@@ -24,7 +24,6 @@ from stages.contract import DONE, STAGES
 from stages.study import Study
 
 COLUMNS = ("stage", "state", "job", "node", "elapsed", "step", "rate", "left", "requeues", "log")
-WIDTH = 140  # of the table, where the console has less: cut cells would say nothing
 PROGRESS = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
 TAIL_BYTES = 16_384
 
@@ -51,7 +50,7 @@ def _shown(title: str, rows: list[list[str]]) -> Table:
     columns = list(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     said = [(column, cells) for column, cells in columns if any(cells)]
     for column, _ in said:
-        shown.add_column(column, no_wrap=column != "log", overflow="fold")
+        shown.add_column(column, no_wrap=True)
     for cells in zip(*(cells for _, cells in said), strict=True):
         shown.add_row(*cells)
     return shown

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ssl_pipeline.atomic import write_text
 from ssl_pipeline.report import inputs
+from ssl_pipeline.report.templates import templates
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 
 
@@ -26,21 +25,18 @@ def write_inventory_page(inventory: Inventory, name: str, path: Path) -> None:
 
 def inventory_page(inventory: Inventory, name: str) -> str:
     """The page as HTML; equal inventories make equal pages."""
-    environment = Environment(
-        loader=PackageLoader("ssl_pipeline.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = [
         _row(scan, inventory.thumbnails) for scan in (*inventory.scans, *inventory.orphan_labels)
     ]
-    return environment.get_template("inventory.html").render(
-        name=name,
-        summary=inputs.summary(inventory),
-        rows=rows,
-        choices={key: _choices(rows, key) for key in ("verdict", "root", "modality", "why")},
+    return (
+        templates()
+        .get_template("inventory.html")
+        .render(
+            name=name,
+            summary=inputs.summary(inventory),
+            rows=rows,
+            choices={key: _choices(rows, key) for key in ("verdict", "root", "modality", "why")},
+        )
     )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_pipeline.atomic import read_json, write_text
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -23,6 +22,7 @@ from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdic
 from ssl_pipeline.report.judgements import Judgement, read_judgements
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.report.overlay import overlays
+from ssl_pipeline.report.templates import templates
 from ssl_pipeline.report.thumbnails import thumbnails
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
@@ -60,13 +60,7 @@ def write_page(source: Source, path: Path) -> None:
 
 def page(source: Source) -> str:
     """The report as HTML. Raises UserError where a table is of another format version."""
-    environment = Environment(
-        loader=PackageLoader("ssl_pipeline.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
     judged = read_judgements(source.folder, source.tasks)
     records = origin.records(source.folder)

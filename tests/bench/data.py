@@ -26,16 +26,13 @@ def main() -> None:
     rows = [*chains.rows(path, work)]
     prepared = chains.ours(path)
     rows += crops.rows(prepared, work)
-    rows += _sizes(prepared.data.shape, work)
+    rows += _sizes(work)
     show(rows, OUT / "data.json")
     shutil.rmtree(work)
 
 
-def _sizes(shape: tuple[int, ...], work: Path) -> list[Row]:
+def _sizes(work: Path) -> list[Row]:
     """Files and bytes of a stored volume."""
-    voxels = 1
-    for side in shape:
-        voxels *= side
     found = []
     for codec in crops.CODECS:
         files = [p for p in (work / f"ours-{codec}" / "0.zarr").rglob("*") if p.is_file()]
