@@ -76,6 +76,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, -1 where it cannot be seen."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

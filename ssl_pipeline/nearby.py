@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from ssl_pipeline.atomic import replacing
+from ssl_pipeline.atomic import replacing, size_of
 from ssl_pipeline.progress import say
 
 NEAR = "SSL_PIPELINE_NEAR"
@@ -56,7 +56,7 @@ def nearer(folder: Path, names: Iterable[str]) -> Path:
         with open(Path(top) / COPYING, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             sizes = {name: (folder / name).stat().st_size for name in names}
-            todo = [name for name, size in sizes.items() if _size(copies / name) != size]
+            todo = [name for name, size in sizes.items() if size_of(copies / name) != size]
             needed, free = sum(sizes[name] for name in todo), shutil.disk_usage(top).free
             if needed > free * (1 - SPARED):
                 say(f"{folder} is read where it lies: {_gib(needed)}, and {top} has {_gib(free)}.")
@@ -115,13 +115,6 @@ def _remove_unheld(held: IO[str], folder: Path) -> None:
     with suppress(BlockingIOError):
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return -1
 
 
 def _gib(size: int) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ssl_pipeline import fence
-from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, write_json
+from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, size_of, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
@@ -259,14 +259,7 @@ def _record(out: Path) -> dict[str, Any] | None:
 
 def _gone(out: Path, done: dict[str, Any]) -> list[Path]:
     """The files of a stage that are not there any more, or not in full; one look at each."""
-    return [out / name for name, size in done["sizes"].items() if _size(out / name) != size]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    return [out / name for name, size in done["sizes"].items() if size_of(out / name) != size]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ssl_pipeline.preprocess import size
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.store.layout import DOCUMENT, VOXELS
+from ssl_pipeline.store.layout import files
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.store.size import FILES
@@ -24,7 +24,7 @@ from stages.study import Study
 READS = ("preprocess", "store")
 AFTER = ("sample", "inventory")
 VERSION = 1
-MAKES = ("catalog.parquet", "failed.json", f"volumes/*.zarr/{DOCUMENT}", f"volumes/*.zarr/{VOXELS}")
+MAKES = ("catalog.parquet", "failed.json", *(f"volumes/{name}" for name in files("*")))
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -82,7 +82,7 @@ def run(study: Study, out: Path) -> Made:
 
 def reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
     """Reads these volumes, from this node's own disk where the cluster file has them copied."""
-    names = [f"{entry.id}.zarr/{file}" for entry in entries for file in (DOCUMENT, VOXELS)]
+    names = [name for entry in entries for name in files(entry.id)]
     return CropReader(nearer(study.folder / "preprocess" / "volumes", names), catalog)
 
 

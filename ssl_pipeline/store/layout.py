@@ -60,6 +60,11 @@ class Attributes:
     document: str
 
 
+def files(scan_id: str) -> tuple[str, str]:
+    """The two files of a volume, below the folder of all volumes."""
+    return f"{scan_id}.zarr/{DOCUMENT}", f"{scan_id}.zarr/{VOXELS}"
+
+
 def read_document(volume: Path) -> dict[str, Any]:
     """The content of a volume's zarr.json; UserError where there is none that can be read."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import VERSION, Prepared
-from ssl_pipeline.store.layout import DOCUMENT, FORMAT_VERSION, VOXELS, Store
+from ssl_pipeline.store.layout import FORMAT_VERSION, Store, files
 from ssl_pipeline.store.writer import is_complete, write
 from ssl_pipeline.volumes.inventory import Scan
 
@@ -30,7 +30,8 @@ class Shelf:
 
     def files(self, scan_id: str) -> tuple[Path, Path]:
         """The two files of one volume."""
-        return self.path(scan_id) / DOCUMENT, self.path(scan_id) / VOXELS
+        document, voxels = files(scan_id)
+        return self.folder / document, self.folder / voxels
 
     def key(self, scan: Scan) -> str:
         """Hash of all that a volume's content depends on."""
