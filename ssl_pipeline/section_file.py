@@ -75,7 +75,7 @@ def _sentence(error: ValidationError, content: dict[str, Any], kind: type[BaseMo
     if mistake == "value_error":
         return f"{key + ': ' if key else ''}{str(first['ctx']['error']).rstrip('.')}{tail}."
     if mistake == "string_pattern_mismatch":
-        return f"{key} is {given!r}: it may hold letters, digits, _ and -, from a letter on{tail}."
+        return f"{key} is {given!r}: letters, digits, _ and -, and a letter or digit first{tail}."
     shown = "a mapping" if isinstance(given, dict) else repr(given)
     reason = re.sub(r"^Input should", "it should", first["msg"])
     return f"{key} is {shown}: {reason}{tail}."
