@@ -67,6 +67,7 @@ def run(study: Study, out: Path) -> Made:
             done_by[worker] += 1
             if result.error:
                 failed[result.scan_id] = result.error
+    sweep(shelf.folder)  # of workers that were killed meanwhile
     write_json(out / "failed.json", failed)
     catalog = Catalog.build(shelf, scans)
     if not catalog.entries:
