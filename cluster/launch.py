@@ -64,6 +64,11 @@ class Task:
         """The same for the same output, and for no other."""
         return _job_name(self.name, self.out)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it runs on the first of several nodes, and the others are for its workers."""
+        return self.resources.nodes > 1 and not self.on_ranks
+
 
 def launch(task: Task) -> int:
     """Have the stage done by one job and follow it to its end; the exit code of the door.
@@ -137,7 +142,7 @@ def _attach(task: Task) -> str:
     with _undisturbed():
         name, asked = task.job_name, task.resources
         stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
-        job = submit(stage, name, task.key, task.folder, asked, on_ranks=task.on_ranks)
+        job = submit(stage, name, task.key, task.folder, asked, alone=task.alone)
         _write_record(task, job, _me())
         say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
     return job
@@ -196,7 +201,7 @@ def _follow(task: Task, job: str) -> slurm.State:
         if now - asked > min(30, 1 + (now - began) / 60):  # a queue is not to be asked every second
             asked = now
             state = _patiently(lambda: slurm.look(job))
-            if task.resources.nodes > 1 and _patiently(lambda: slurm.requeue_if_headless(job)):
+            if task.alone and _patiently(lambda: slurm.requeue_if_headless(job)):
                 say(f"{task.name}: job {job} lost its first node and goes back to the queue")
     _print_more(log, position)
     return state

@@ -18,9 +18,9 @@ from ssl_pipeline.errors import UserError
 
 
 def submit(
-    job: Job, name: str, comment: str, folder: Path, asked: Resources, *, on_ranks: bool
+    job: Job, name: str, comment: str, folder: Path, asked: Resources, *, alone: bool
 ) -> str:
-    """Submit a job that runs in all its tasks, or in the first alone; its number.
+    """Submit a job that runs in all its tasks, or alone on the first of its nodes; its number.
 
     Raises UserError if SLURM refuses it, AwayError if it is away.
     """
@@ -29,7 +29,7 @@ def submit(
 
     try:
         executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python(asked))
-        executor.update_parameters(**_parameters(name, comment, asked, on_ranks))
+        executor.update_parameters(**_parameters(name, comment, asked, alone))
         return str(executor.submit(job).job_id)
     except FailedJobError as error:
         reason = " ".join(re.sub(r"sbatch: (error: )?", "", str(error)).split())
@@ -47,10 +47,9 @@ def _python(asked: Resources) -> str:
     return f"env --block-signal=USR2 {asked.python or shlex.quote(sys.executable)}"
 
 
-def _parameters(name: str, comment: str, asked: Resources, on_ranks: bool) -> dict[str, object]:
+def _parameters(name: str, comment: str, asked: Resources, alone: bool) -> dict[str, object]:
     threads = f"export OMP_NUM_THREADS={asked.cpus}"
     # The other nodes are for the first one's workers: it goes on without those that are lost.
-    alone = asked.nodes > 1 and not on_ranks
     further = {"requeue": True, **({"no_kill": True} if alone else {}), **asked.sbatch}
     given: dict[str, object] = {
         "job_name": name,

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import write_study
 from tests.slurm.lab import LAB, ROOT, WEIGHTS, Work
 
-STEPS = 240
+STEPS = 100
 SCRIPTS = ROOT / "tests" / "slurm"
 
 
