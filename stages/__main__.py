@@ -20,7 +20,7 @@ import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
-from stages import estimate, place, status
+from stages import estimate, place, status, where
 from stages.contract import STAGES
 from stages.study import Study, load
 
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
     if command == "config":
         _config(arguments)
     elif command == "where":
-        _where(load(arguments.config))
+        where.show(load(arguments.config), arguments.code)
     elif command == "embed":
         from stages.embed import embed_folder
 
@@ -114,7 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--config", type=Path, metavar="STUDY", help="YAML file")
     config.add_argument("--show", action="store_true", help="print it with every default")
     config.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
-    where = commands.add_parser("where", help="print where a study's report is")
+    where = commands.add_parser(
+        "where", help="print where a study's report is, or where the scan of a code lies"
+    )
+    where.add_argument("code", nargs="?", default="", help="of a scan or subject, for a terminal")
     where.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
     embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
     embed.add_argument(
@@ -168,13 +171,6 @@ def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:
 
 def _takes(name: str) -> str:
     return ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
-
-
-def _where(study: Study) -> None:
-    page = study.folder / "report" / "report.html"
-    if not page.exists():
-        raise UserError(f"There is no {page} yet: run snakemake, which ends in it.")
-    print(page)
 
 
 def _config(arguments: argparse.Namespace) -> None:

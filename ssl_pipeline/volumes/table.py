@@ -20,6 +20,7 @@ CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 class Row:
     """One row; `values` has every column as text, empty where the table has none."""
 
+    number: int  # from 1, by which messages name it
     path: Path
     values: Mapping[str, str]
 
@@ -41,9 +42,10 @@ def read_table(path: Path) -> list[Row]:
     records = _records(path)
     _check_columns(path, list(records[0]) if records else [])
     for number, values in enumerate(records, start=1):
-        row = _row(f"{path}: row {number}", values, path.parent)
+        row = _row(path, number, values)
         if row.path in rows:
-            raise UserError(f"{path}: row {number} names {row.path} a second time; keep one row.")
+            first = rows[row.path].number
+            raise UserError(f"{path}: rows {first} and {number} name one path; keep one row.")
         rows[row.path] = row
     return list(rows.values())
 
@@ -74,7 +76,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             )
 
 
-def _row(where: str, values: dict[str, str], folder: Path) -> Row:
+def _row(table: Path, number: int, values: dict[str, str]) -> Row:
+    where, folder = f"{table}: row {number}", table.parent
     if not values.get("path"):
         raise UserError(
             f"{where} has no `path`; give every scan its path, from the table's folder."
@@ -82,11 +85,9 @@ def _row(where: str, values: dict[str, str], folder: Path) -> Row:
     for column, choices in CHOICES.items():
         if values.get(column, "") not in ("", *choices):
             raise UserError(
-                f"{where} has {column} `{values[column]}`; choose from {', '.join(choices)}."
+                f"{where} has a {column} that is none of {', '.join(choices)}; choose one of them."
             )
     path = resolve(values["path"], folder)
     if not path.exists():
-        raise UserError(
-            f"{where} names {values['path']}, which is not in {folder}; correct the path."
-        )
-    return Row(path, values)
+        raise UserError(f"{where} names a path that is not in {folder}; correct it.")
+    return Row(number, path, values)
