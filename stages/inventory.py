@@ -8,7 +8,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
 from ssl_pipeline.report.inventory_page import write_inventory_page
 from ssl_pipeline.volumes import outlook, thumbnails
-from ssl_pipeline.volumes.inventory import Inventory, take_inventory
+from ssl_pipeline.volumes.inventory import Inventory, salt_of, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
@@ -22,7 +22,11 @@ PAGE_BYTES, SCAN_BYTES = 20_000, 8_000  # on disk: a thumbnail twice, and the ro
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The listing of the raw folders: a file's path, size and content, not its date alone."""
+    """The listing of the raw folders: a file's path, size and content, not its date alone.
+
+    Raises UserError where the salt is not the one that an earlier inventory was made with.
+    """
+    study.origins.check(salt_of(study.folder / "inventory" / "scans.parquet"))
     sampled = {"sample": manifest_hash(study, "sample")} if study.sample.packages else {}
     return {**sampled, "listing": listing(study)}
 

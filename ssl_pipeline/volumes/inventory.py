@@ -103,7 +103,7 @@ class Inventory:
     def read(cls, path: Path) -> "Inventory":
         """Read what `write` wrote. Raises UserError for a table of another version."""
         table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
+        about = _about(table.schema)
         if about.get("format") != FORMAT_VERSION:
             raise UserError(
                 f"{path}: is an inventory of format {about.get('format')}, and this version reads"
@@ -115,6 +115,16 @@ class Inventory:
             tuple(row for row in rows if row.format == LABEL),
             about["salt"],
         )
+
+
+def salt_of(path: Path) -> str:
+    """The fingerprint of the salt that an inventory was made with; empty where there is none."""
+    return str(_about(pq.read_schema(path)).get("salt", "")) if path.exists() else ""
+
+
+def _about(schema: pa.Schema) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
+    return found
 
 
 def _scan(row: dict[str, Any]) -> Scan:

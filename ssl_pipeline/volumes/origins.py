@@ -10,6 +10,7 @@ by which a salt that is lost or another is noticed; it is never replaced.
 import fcntl
 import hashlib
 import hmac
+import re
 import secrets
 import stat
 from collections.abc import Callable, Mapping
@@ -149,6 +150,20 @@ class Origins:
         if origin is None or not origin.labels.get(name):
             raise UserError(f"The label {name} of {scan} has no file: run the inventory again.")
         return Path(origin.labels[name])
+
+    def concealed(self, text: str) -> str:
+        """A text in which the scans' paths, and what follows them, give way to the scans' ids."""
+        if not self.table.exists():
+            return text
+        places = {
+            path: name
+            for name, origin in self.all.items()
+            for path in (origin.path, *origin.labels.values())
+            if path in text
+        }
+        for path in sorted(places, key=len, reverse=True):
+            text = re.sub(re.escape(path) + r"[^'\"\n]*", places[path], text)
+        return text
 
     def of(self, code: str) -> Mapping[str, Origin]:
         """The scans of this id, or of the subject of this code. Raises UserError for neither."""

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.dataset import Modality, SplitName, resolve
 
 KNOWN = ("path", "subject", "site", "modality", "split")
+# Other columns are targets, and results say their values.
+IDENTIFYING = re.compile(
+    r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
+)
 CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
@@ -68,6 +73,11 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             "its path, from the table's folder."
         )
     for column in columns:
+        if IDENTIFYING.search(column):
+            raise UserError(
+                f"{path} has a column `{column}`, which may say who a subject is, and results "
+                "would pass it on: leave it out, or call it otherwise if it does not."
+            )
         meant = difflib.get_close_matches(column.lower().strip(), KNOWN, n=1, cutoff=0.8)
         if meant and column not in KNOWN and meant[0] not in columns:
             raise UserError(

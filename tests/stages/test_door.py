@@ -84,14 +84,19 @@ def test_predictions_lie_in_the_scans_own_grid(whole):
         assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2}
 
 
-def test_the_same_study_elsewhere_gives_the_same_encoder(whole, tmp_path):
+def test_the_same_study_elsewhere_gives_the_same_encoder_and_scores(whole, tmp_path):
     from tests.conftest import write_study
 
     study = write_study(tmp_path)
-    for name in ("inventory", "preprocess", "pretrain"):
-        assert door(name, "--config", study).returncode == 0
+    for words in (["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"]):
+        assert door(words[0], "--config", study, *words[1:]).returncode == 0
     weights = "out/pretrain/encoder/encoder.safetensors"
     assert (tmp_path / weights).read_bytes() == (whole.parent / weights).read_bytes()
+    scores = [
+        json.loads((folder / "out/probe/side/results.json").read_text())["rows"]
+        for folder in (tmp_path, whole.parent)
+    ]
+    assert scores[0] == scores[1], "another salt changes names and nothing else"
 
 
 def test_a_stage_whose_inputs_are_missing_says_which_to_run(study_file):
@@ -216,7 +221,9 @@ def test_the_page_of_the_inventory_comes_back_and_is_equal(study_file):
     folder = study.folder / "inventory"
     page = (folder / "inventory.html").read_bytes()
     manifest = (folder / "manifest.json").read_bytes()
-    assert b"accepted" in page and b"person" not in page and (folder / "thumbnails.parquet").exists()
+    assert (
+        b"accepted" in page and b"person" not in page and (folder / "thumbnails.parquet").exists()
+    )
     (folder / "inventory.html").unlink()
     perform("inventory", study, {})
     assert (folder / "inventory.html").read_bytes() == page
