@@ -20,7 +20,8 @@ import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
-from stages import estimate, place, status
+from ssl_pipeline.volumes.origins import Origins
+from stages import estimate, place, status, where
 from stages.contract import STAGES
 from stages.study import Study, load
 
@@ -33,12 +34,12 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that spin while they wait slow to a crawl beside other work on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _parser().parse_args(argv)
-    logs: list[Path] = []  # where the command writes, once that is known
+    known: list[tuple[Path, Origins]] = []  # where a stage logs, and whose scans it reads
     if arguments.verbose:
         show_details()
     try:
         _check_house()
-        return _run(arguments, logs)
+        return _run(arguments, known)
     except UserError as error:
         say(f"{arguments.command}: {error}", error=True)
         return 2
@@ -48,8 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     except Exception:
         trace = traceback.format_exc()
+        for _, origins in known:
+            trace = origins.concealed(trace)
         print(trace, file=sys.stderr)
-        for log in logs:
+        for log, _ in known:
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "a") as file:
                 file.write(trace)
@@ -57,19 +60,20 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _run(arguments: argparse.Namespace, logs: list[Path]) -> int:
+def _run(arguments: argparse.Namespace, known: list[tuple[Path, Origins]]) -> int:
     """Do what a command is for; its exit code where that is no error. Raises anything."""
     command = arguments.command
     if command in STAGES:
         study = load(arguments.config)
         wildcards = _wildcards(command, arguments.wildcards, study)
-        logs.append(study.folder / "logs" / f"{'-'.join([command, *wildcards.values()])}.log")
-        with log_to(logs[0]):
+        log = study.folder / "logs" / f"{'-'.join([command, *wildcards.values()])}.log"
+        known.append((log, study.origins))
+        with log_to(log):
             return place.run(command, study, wildcards, arguments.on, arguments.config)
     if command == "config":
         _config(arguments)
     elif command == "where":
-        _where(load(arguments.config))
+        where.show(load(arguments.config), arguments.code)
     elif command == "embed":
         from stages.embed import embed_folder
 
@@ -114,7 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--config", type=Path, metavar="STUDY", help="YAML file")
     config.add_argument("--show", action="store_true", help="print it with every default")
     config.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
-    where = commands.add_parser("where", help="print where a study's report is")
+    where = commands.add_parser(
+        "where", help="print where a study's report is, or where the scan of a code lies"
+    )
+    where.add_argument("code", nargs="?", default="", help="of a scan or subject, for a terminal")
     where.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
     embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
     embed.add_argument(
@@ -168,13 +175,6 @@ def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:
 
 def _takes(name: str) -> str:
     return ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
-
-
-def _where(study: Study) -> None:
-    page = study.folder / "report" / "report.html"
-    if not page.exists():
-        raise UserError(f"There is no {page} yet: run snakemake, which ends in it.")
-    print(page)
 
 
 def _config(arguments: argparse.Namespace) -> None:

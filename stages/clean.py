@@ -6,6 +6,7 @@ raw scans. It is said what goes and how much before it does. While it goes, the 
 are held, and a study with a job in the queue is left alone.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ def clean(study: Study, *, everything: bool, agreed: bool) -> None:
             return
         files = [path for group in groups for path in group.files]
         total = sum(group.bytes for group in groups)
-        _remove(files, study.folder)
+        _remove(files, (study.folder, study.origins.folder))
         say(f"clean: {count(len(files), 'file')} removed, {size(total)}")
     if everything and study.folder.is_dir():
         say(f"clean: {study.folder} stays, for it holds what no stage made")
@@ -94,8 +95,9 @@ def _folders(study: Study) -> list[tuple[str, Path]]:
 def _groups(study: Study, everything: bool) -> Iterator[Group]:
     if everything:
         made = _made(study)
-        for name in (*STAGES, LOGS, JOBS):
-            top = study.folder / name
+        tops = {name: study.folder / name for name in (*STAGES, LOGS, JOBS)}
+        tops["paths of origin"] = study.origins.folder
+        for name, top in tops.items():
             yield Group(f"all of {name}", sorted(p for p in made if p.is_relative_to(top)))
         return
     job_folders = (study.folder / JOBS).glob("*/")
@@ -116,13 +118,14 @@ def _groups(study: Study, everything: bool) -> Iterator[Group]:
 
 def _made(study: Study) -> set[Path]:
     """Every file in the output folder that the pipeline has made."""
-    found = set(study.folder.glob(f"{LOGS}/*.log"))
+    found = {*study.folder.glob(f"{LOGS}/*.log"), *study.origins.files}
     for folder in (study.folder / JOBS).glob("*/"):
         found |= {path for pattern in launch.MAKES for path in folder.glob(pattern)}
     for name, out in _folders(study):
         found |= {path for pattern in (*OWN, *stage(name).MAKES) for path in out.glob(pattern)}
         if (out / DONE).exists():
-            found |= {out / file for file in atomic.read_json(out / DONE)["sizes"]}
+            sizes = atomic.read_json(out / DONE)["sizes"]
+            found |= {out / file for file in sizes if not file.startswith(os.pardir)}
     found |= _below(_unfinished(study))
     return {path for path in found if path.is_file() or path.is_symlink()}
 
@@ -144,7 +147,7 @@ def _table(study: Study, groups: list[Group]) -> Table:
     for column in ("what goes", "files", "size", "such as"):
         shown.add_column(column, no_wrap=column != "such as", overflow="fold")
     for group in groups:
-        example = str(group.files[0].relative_to(study.folder))
+        example = os.path.relpath(group.files[0], study.folder)
         shown.add_row(group.reason, f"{len(group.files):,}", size(group.bytes), example)
     return shown
 
@@ -156,11 +159,16 @@ def _asked() -> bool:
     return Confirm.ask("Remove this?", default=False, console=console)
 
 
-def _remove(files: list[Path], top: Path) -> None:
-    """Remove files, and the folders that become empty, the output folder among them."""
+def _remove(files: list[Path], tops: tuple[Path, ...]) -> None:
+    """Remove files, and the folders that become empty, `tops` among them."""
     for path in files:
         path.unlink(missing_ok=True)
-    folders = {parent for path in files for parent in path.parents if parent.is_relative_to(top)}
+    folders = {
+        parent
+        for path in files
+        for parent in path.parents
+        if any(parent.is_relative_to(top) for top in tops)
+    }
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         with suppress(OSError):  # it holds something else
             folder.rmdir()

@@ -237,7 +237,7 @@ def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, 
     all_files = sorted([*made.files, *made.listed])
     done = {
         "key": key,
-        "sizes": {str(path.relative_to(out)): path.stat().st_size for path in all_files},
+        "sizes": {os.path.relpath(path, out): path.stat().st_size for path in all_files},
         "summary": made.summary,
         "manifest": {"stage": record.stage, "files": files},
         "provenance": record.finish(**made.provenance),

@@ -8,7 +8,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
 from ssl_pipeline.report.inventory_page import write_inventory_page
 from ssl_pipeline.volumes import outlook, thumbnails
-from ssl_pipeline.volumes.inventory import Inventory, take_inventory
+from ssl_pipeline.volumes.inventory import Inventory, salt_of, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
@@ -16,24 +16,24 @@ from stages.study import Study
 
 READS = ("data", "quality")
 AFTER = ("sample",)
-VERSION = 2
-MAKES = ("scans.parquet", "thumbnails.parquet", "inventory.html", "listing.json")
+VERSION = 3
+MAKES = ("scans.parquet", "thumbnails.parquet", "inventory.html")
 PAGE_BYTES, SCAN_BYTES = 20_000, 8_000  # on disk: a thumbnail twice, and the rows
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The listing of the raw folders: a file's path, size and content, not its date alone."""
+    """The listing of the raw folders: a file's path, size and content, not its date alone.
+
+    Raises UserError where the salt is not the one that an earlier inventory was made with.
+    """
+    study.origins.check(salt_of(study.folder / "inventory" / "scans.parquet"))
     sampled = {"sample": manifest_hash(study, "sample")} if study.sample.packages else {}
     return {**sampled, "listing": listing(study)}
 
 
 def listing(study: Study) -> str:
     """Hash of the listing, as the Snakefile asks for it too."""
-    return listing_hash(study.data, study.source_folder, _record(study))
-
-
-def _record(study: Study) -> Path:
-    return study.folder / "inventory" / "listing.json"
+    return listing_hash(study.data, study.source_folder, study.origins.listing)
 
 
 def need(study: Study, known: Known, on: Place) -> Need:
@@ -41,7 +41,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
     voxels = [math.prod(scan.shape) for scan in known.scans]
     return Need(
         disk=assumed(PAGE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORDS + len(MAKES), "tables, thumbnails, page and listing"),
+        files=counted(RECORDS + len(MAKES), "table, thumbnails and page"),
         memory=assumed(
             outlook.look_bytes(voxels),
             f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans",
@@ -58,14 +58,12 @@ def run(study: Study, out: Path) -> Made:
     scans, pictures, page = (
         out / name for name in ("scans.parquet", "thumbnails.parquet", "inventory.html")
     )
-    previous = None
-    if scans.exists():
-        previous = replace(Inventory.read(scans), thumbnails=thumbnails.read(pictures))
-    inventory = take_inventory(study.data, study.quality, study.source_folder, previous)
+    origins, previous = study.origins, _previous(scans, pictures)
+    inventory = take_inventory(study.data, study.quality, study.source_folder, origins, previous)
     inventory.write(scans)
     thumbnails.write(pictures, inventory.thumbnails)
     write_inventory_page(inventory, study.name, page)
-    remember(study.data, study.source_folder, _record(study), inventory)
+    remember(study.data, study.source_folder, origins, inventory)
     rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
     for scan in rejected:
         detail(f"{scan.id} rejected: {scan.reason}")
@@ -75,4 +73,12 @@ def run(study: Study, out: Path) -> Made:
     repaired = sum(scan.verdict == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
     told = f"{len(inventory.accepted)} scans accepted{some}, {len(rejected)} rejected: {page}"
-    return Made([scans, pictures, page], told)
+    return Made([scans, pictures, page], told, listed=[origins.table])
+
+
+def _previous(scans: Path, pictures: Path) -> Inventory | None:
+    """What an earlier run found; None where there is none, or one of another version."""
+    try:
+        return replace(Inventory.read(scans), thumbnails=thumbnails.read(pictures))
+    except (FileNotFoundError, UserError):
+        return None

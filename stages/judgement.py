@@ -31,9 +31,8 @@ def inputs(study: Study, task: str) -> dict[str, str]:
     found = {name: manifest_hash(study, name) for name in ("preprocess", "pretrain")}
     label = getattr(study.tasks[task], "label", "")
     for entry in _catalog(study).entries:
-        path = entry.labels.get(label, "")
-        if path:
-            found[f"label {entry.id}"] = _stamp(Path(path))
+        if entry.labels.get(label):
+            found[f"label {entry.id}"] = _stamp(study.origins.label(entry.id, label))
     return found
 
 
@@ -51,6 +50,7 @@ def setting(study: Study, out: Path, task: str) -> Setting:
     return Setting(
         catalog=catalog,
         reader=preprocess.reader(study, catalog, entries),
+        label_file=study.origins.label,
         evaluate=study.evaluate,
         encoder_of=_Encoders(study, encoder),
         encoder_hash=sha256_file(encoder / "encoder.safetensors"),
@@ -133,7 +133,9 @@ def _catalog(study: Study) -> Catalog:
 
 def _refuse_seen(study: Study, catalog: Catalog) -> None:
     """No subject may be scored that the encoder was pretrained on."""
-    seen = set(read_json(study.folder / "pretrain" / "run.json")["seen"])
+    run = read_json(study.folder / "pretrain" / "run.json")
+    study.origins.check(run["salt"])
+    seen = set(run["seen"])
     leaked = {e.subject for e in catalog.entries if e.split == study.evaluate.split} & seen
     if leaked:
         raise UserError(

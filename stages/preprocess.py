@@ -50,6 +50,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
 def run(study: Study, out: Path) -> Made:
     """Preprocess what is missing, note what failed, and write the catalog of all that is there."""
     scans = Inventory.read(study.folder / "inventory" / "scans.parquet").accepted
+    origins = study.origins.all
     shelf = Shelf(out / "volumes", study.preprocess, study.store)
     shelf.folder.mkdir(parents=True, exist_ok=True)
     sweep(shelf.folder)
@@ -60,7 +61,8 @@ def run(study: Study, out: Path) -> Made:
         dask_client(study.dask, len(todo)) as (client, workers),
         progress("Preprocessing", len(todo)) as bar,
     ):
-        for result in preprocess(todo, study.preprocess, shelf.put, client, workers):
+        located = [(scan, origins[scan.id].source) for scan in todo]
+        for result in preprocess(located, study.preprocess, shelf.put, client, workers):
             bar.advance(result.scan_id)
             worker = result.worker or "here"
             detail(f"{result.scan_id} on {worker}: {result.trace or result.error or 'stored'}")

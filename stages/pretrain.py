@@ -95,7 +95,8 @@ def run(study: Study, out: Path) -> Made:
     pictures = training_pictures(training, out / "pictures.npz")
     folder = str(run_folder(study).relative_to(out))
     seen = sorted({e.subject or e.id for e in entries})
-    write_json(out / "run.json", {"folder": folder, "seen": seen, **trained})
+    salt = study.origins.fingerprint
+    write_json(out / "run.json", {"folder": folder, "seen": seen, "salt": salt, **trained})
     files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json"]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"

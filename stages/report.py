@@ -48,7 +48,8 @@ def run(study: Study, out: Path) -> Made:
         name=study.name,
         title=study.title,
         tasks=study.tasks,
-        config=study.model_dump(mode="json"),
+        config=study.public,
+        label_file=study.origins.label,
     )
     write_page(source, path)
     return Made([path], f"the page is {path}")

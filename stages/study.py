@@ -24,6 +24,7 @@ from ssl_pipeline.store.layout import Store
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.volumes.dataset import Data
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.samples import Sample
 from ssl_pipeline.volumes.verdicts import Quality
 from stages import agreement
@@ -39,6 +40,12 @@ class Study(Section):
     name: Name = Field(description="short name; the output folder is build/NAME by default")
     title: str = Field("", description="what the report is headed with; changes nothing else")
     output: str = Field("", description="output folder; build/NAME where empty")
+    private: str = Field(
+        "",
+        description="folder of mode 0700 for the salt and the paths of origin, which results do not"
+        " say; `private` beside the output folder where empty. Studies that share it know each"
+        " other's subjects",
+    )
     seed: int = Field(0, ge=0, description="seed of everything random")
     sample: Sample = Field(Sample(), description="public scans to gather before the first stage")
     data: Data = Field(description="where raw volumes lie and what is known of them")
@@ -72,9 +79,24 @@ class Study(Section):
         """Where everything is written."""
         return Path(os.path.expandvars(self.output)) if self.output else Path("build") / self.name
 
+    @property
+    def origins(self) -> Origins:
+        """Where the scans came from, and the codes that name them."""
+        beside = self.folder.parent / "private"
+        chosen = Path(os.path.expandvars(self.private)).expanduser() if self.private else beside
+        return Origins(chosen, self.name)
+
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards."""
         return self.folder.joinpath(stage, *wildcards.values())
+
+    @property
+    def public(self) -> dict[str, Any]:
+        """The study with every default, less what says where scans lie."""
+        root: dict[str, Any] = {"path": True, "labels": {"__all__": {"path"}}}
+        data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
+        hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
+        return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each.

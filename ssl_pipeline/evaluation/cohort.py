@@ -21,8 +21,8 @@ class Cohort:
     """The scans of a task whose subjects are labelled (train) or scored (test)."""
 
     entries: tuple[Entry, ...]  # of both, in the catalog's order
-    train: tuple[str, ...]  # subjects, sorted
-    test: tuple[str, ...]  # subjects, sorted; those of `evaluate.split`
+    train: tuple[str, ...]  # subjects, in the catalog's order
+    test: tuple[str, ...]  # subjects, in that order; those of `evaluate.split`
     unused: int  # scans of these subjects' roots without a truth for this task
 
 
@@ -36,10 +36,10 @@ def cohort(task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]) ->
             "by file would leak: give the root a subject rule, or the table a subject column."
         )
     subjects = {
-        name: {entry.subject for entry in usable if entry.split == name}
+        name: dict.fromkeys(entry.subject for entry in usable if entry.split == name)
         for name in ("train", split)
     }
-    both = sorted(subjects["train"] & subjects[split])
+    both = sorted(subjects["train"].keys() & subjects[split].keys())
     if both:
         raise UserError(
             f"Task {task.title!r}: subject {both[0]!r} is in train and in {split}: "
@@ -55,8 +55,8 @@ def cohort(task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]) ->
     everyone = [entry for entry in task.entries(catalog) if entry.split in subjects]
     return Cohort(
         kept,
-        tuple(sorted(subjects["train"])),
-        tuple(sorted(subjects[split])),
+        tuple(subjects["train"]),
+        tuple(subjects[split]),
         len(everyone) - len(kept),
     )
 

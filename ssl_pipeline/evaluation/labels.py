@@ -6,6 +6,7 @@ touching the label file again. A kept map is known by the label file's bytes, th
 this format.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,23 @@ from ssl_pipeline.volumes.readers import Source, read
 
 FORMAT = 1
 LabelMap = NDArray[np.uint8] | NDArray[np.int16]
+LabelFile = Callable[[str, str], Path]  # the file of a scan's label, by the scan's id and its name
 
-__all__ = ["OUTSIDE", "LabelMap", "LabelMaps"]
+__all__ = ["OUTSIDE", "LabelFile", "LabelMap", "LabelMaps"]
 
 
 class LabelMaps:
     """Label maps of scans, made when first asked for and kept in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._hashes: dict[str, str] = {}
+    def __init__(self, folder: Path, file_of: LabelFile) -> None:
+        self.folder, self.file_of = folder, file_of
+        self._hashes: dict[Path, str] = {}
 
     def sha256(self, entry: Entry, name: str) -> str:
         """Hash of the label file's bytes."""
-        path = entry.labels[name]
+        path = self.file_of(entry.id, name)
         if path not in self._hashes:
-            self._hashes[path] = sha256_file(Path(path))
+            self._hashes[path] = sha256_file(path)
         return self._hashes[path]
 
     def of(self, entry: Entry, name: str) -> LabelMap:
@@ -43,7 +45,7 @@ class LabelMaps:
         )
         kept = self.folder / f"{entry.id}-{key[:16]}.npy"
         if not kept.exists():
-            drawn = label_on_grid(read(Source(Path(entry.labels[name]))), entry.meta)
+            drawn = label_on_grid(read(Source(self.file_of(entry.id, name))), entry.meta)
             with replacing(kept) as temporary, open(temporary, "wb") as file:
                 np.save(file, drawn)
         mapped: LabelMap = np.load(kept, mmap_mode="r")

@@ -15,7 +15,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import FORMAT, PIXELS, Cell, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
-from ssl_pipeline.evaluation.labels import LabelMaps
+from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
 from ssl_pipeline.evaluation.metrics import Scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -40,6 +40,7 @@ class Setting:
 
     catalog: Catalog
     reader: CropReader
+    label_file: LabelFile
     evaluate: Evaluate
     encoder_of: EncoderOf
     encoder_hash: str  # of the pretrained encoder's weights
@@ -57,7 +58,7 @@ class Plan:
         self.size = task.crop(setting.crop_voxels)
         self.cohort: Cohort = cohort(task, setting.catalog, setting.evaluate.split)
         self.entries: Mapping[str, Entry] = {entry.id: entry for entry in self.cohort.entries}
-        self.labels = LabelMaps(setting.out / "labels")
+        self.labels = LabelMaps(setting.out / "labels", setting.label_file)
 
     @cached_property
     def truth(self) -> str:
@@ -72,7 +73,8 @@ class Plan:
     def labelled(self, cell: Cell, shows: Mapping[str, frozenset[int]]) -> list[str]:
         """The training subjects whose labels a cell may see; `shows` has each subject's classes."""
         ordered = order(self.cohort.train, shows, self.setting.seed + cell.seed)
-        return sorted(ordered[: cell.subjects] if cell.subjects else ordered)
+        chosen = set(ordered[: cell.subjects] if cell.subjects else ordered)
+        return [subject for subject in self.cohort.train if subject in chosen]
 
     def key(self, cell: Cell, section: Section) -> str:
         """Hash of all that determines a cell's predictions."""

@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
@@ -21,7 +20,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import Prepared, check_memory, prepare
 from ssl_pipeline.volumes.inventory import Scan
-from ssl_pipeline.volumes.readers import Source, read
+from ssl_pipeline.volumes.readers import ReadError, Source, read
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,13 +41,15 @@ class Result:
 
 
 def run(
-    scans: Iterable[Scan],
+    scans: Iterable[tuple[Scan, Source]],
     section: Preprocess,
     write: Write,
     client: "Client | None",
     workers: int,
 ) -> Iterator[Result]:
-    """Prepare each scan, hand it to `write`, and yield results as they complete, in any order.
+    """Read each scan from its source, prepare it, hand it to `write`, and yield what became of it.
+
+    Results come as they complete, in any order.
 
     With a Dask client, `write` is pickled and called on its workers, and `workers` says how many
     those are; without, it is called on `workers` threads of this process. Where the caller stops
@@ -59,19 +60,19 @@ def run(
     with _executor(client, workers) as executor:
         running: dict[Future[Result], str] = {}
         while True:
-            for scan in islice(todo, max(1, workers) * AHEAD - len(running)):
-                running[executor.submit(prepare_one, scan, section, write)] = scan.id
+            for scan, source in islice(todo, max(1, workers) * AHEAD - len(running)):
+                running[executor.submit(prepare_one, scan, source, section, write)] = scan.id
             if not running:
                 return
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 yield _result(done, running.pop(done))
 
 
-def prepare_scan(scan: Scan, section: Preprocess, write: Write) -> Result:
+def prepare_scan(scan: Scan, source: Source, section: Preprocess, write: Write) -> Result:
     """Read, prepare and write one scan; whatever goes wrong is in the result."""
     try:
         check_memory(scan.shape, section, resampled=False)
-        volume = read(Source(Path(scan.path), scan.series))
+        volume = read(source)
         prepared = prepare(
             volume,
             scan.modality,
@@ -80,19 +81,21 @@ def prepare_scan(scan: Scan, section: Preprocess, write: Write) -> Result:
             missing_value=scan.missing_value,
         )
         write(scan, prepared)
+    except ReadError as error:
+        return Result(scan.id, error.what)
     except UserError as error:
         return Result(scan.id, str(error))
     except MemoryError:
         return Result(scan.id, "The memory did not suffice: set fewer workers.")
     except Exception as error:
-        return Result(scan.id, _unexpected(error), traceback.format_exc())
+        return Result(scan.id, _unexpected(error), _trace(error))
     return Result(scan.id, "")
 
 
-def _prepare_on_worker(scan: Scan, section: Preprocess, write: Write) -> Result:
+def _prepare_on_worker(scan: Scan, source: Source, section: Preprocess, write: Write) -> Result:
     from distributed import get_worker
 
-    return replace(prepare_scan(scan, section, write), worker=str(get_worker().name))
+    return replace(prepare_scan(scan, source, section, write), worker=str(get_worker().name))
 
 
 def _result(done: "Future[Result]", scan_id: str) -> Result:
@@ -102,11 +105,18 @@ def _result(done: "Future[Result]", scan_id: str) -> Result:
     except Exception as error:
         if type(error).__name__ == "KilledWorker":  # of distributed, which threads do not need
             return Result(scan_id, KILLED)
-        return Result(scan_id, _unexpected(error), traceback.format_exc())
+        return Result(scan_id, _unexpected(error), _trace(error))
 
 
 def _unexpected(error: Exception) -> str:
-    return f"Something unforeseen happened, {type(error).__name__}: {error}"
+    """The system's own words are passed on; others may say where the scan lies."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return f"Something unforeseen happened, {why}: the stage's log says where."
+
+
+def _trace(error: Exception) -> str:
+    """Where an error was raised, without its own words, which may say where the scan lies."""
+    return "".join((*traceback.format_tb(error.__traceback__), type(error).__name__))
 
 
 @contextmanager

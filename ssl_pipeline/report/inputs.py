@@ -1,13 +1,12 @@
 """What went in: how many scans of which kind, what was rejected and why.
 
-Scans are named by their id, root and file name: folders often hold names of people, and the page is
-made to be passed on.
+Scans are named by their codes: paths often hold names of people, and the page is made to be passed
+on.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 
 from ssl_pipeline.report.numerals import count, size
@@ -20,8 +19,6 @@ MOST_SITES = 30
 SPLITS = {"train": "train", "val": "val", "test": "test", "": "no split"}
 # A number on its own: no part of a name, nor of 2D and 4D.
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[+-]\d+)?(?!D|\w)")
-# A path's folders. Names may hold spaces, so that a text with two paths loses what is between.
-FOLDERS = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?/(?:[^/\n'\":;,]+/)+")
 
 
 def summary(inventory: Inventory) -> str:
@@ -134,7 +131,7 @@ def notes(inventory: Inventory) -> Table | None:
 
 def failures(failed: Mapping[str, str]) -> Table | None:
     """Accepted scans that could not be preprocessed; None where all could."""
-    rows = [(scan, without_folders(error)) for scan, error in sorted(failed.items())[:MOST_ROWS]]
+    rows = sorted(failed.items())[:MOST_ROWS]
     caption = f"Not preprocessed: {count(len(failed), 'scan')}"
     return Table(caption, ("scan", "reason"), rows, words=2, wraps=True) if rows else None
 
@@ -148,30 +145,18 @@ def stored(catalog: Catalog) -> str:
     return f"{count(len(entries), 'volume')} stored in {size(total)}{share}."
 
 
-def without_folders(text: str) -> str:
-    """A sentence with its paths cut down to their last part."""
-    return FOLDERS.sub("", text)
-
-
-def told(scan: Scan) -> str:
-    """Why a scan was rejected, or what must be said of it, without its folder."""
-    return without_folders(scan.reason.replace(f"{Path(scan.path).parent}/", ""))
-
-
 def general(scan: Scan) -> str:
-    """Why a scan was rejected, without its name and numbers, so that like reasons are counted."""
+    """Why a scan was rejected, without numbers, so that like reasons are counted."""
     if scan.reason.startswith("duplicate of"):
         return "duplicate of another scan"
-    return NUMBER.sub("…", told(scan).removeprefix(f"{Path(scan.path).name}: "))
+    return NUMBER.sub("…", scan.reason)
 
 
 def _listed(caption: str, scans: Sequence[Scan]) -> Table | None:
-    rows = [(scan.id, scan.root, Path(scan.path).name, told(scan)) for scan in scans[:MOST_ROWS]]
+    rows = [(scan.id, scan.root, scan.reason) for scan in scans[:MOST_ROWS]]
     more = f", the first {MOST_ROWS}" if len(scans) > MOST_ROWS else ""
-    head = ("scan", "root", "file", "reason")
-    return (
-        Table(f"{caption}: {len(scans):,}{more}", head, rows, words=4, wraps=True) if rows else None
-    )
+    head, title = ("scan", "root", "reason"), f"{caption}: {len(scans):,}{more}"
+    return Table(title, head, rows, words=3, wraps=True) if rows else None
 
 
 def _subjects(scans: Iterable[Scan]) -> int:

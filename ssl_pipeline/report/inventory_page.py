@@ -42,16 +42,15 @@ def inventory_page(inventory: Inventory, name: str) -> str:
 
 def _row(scan: Scan, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
     """What the page's script knows of a scan."""
-    labels = [name for name, path in scan.labels.items() if path]
+    labels = [name for name, fits in scan.labels.items() if fits]
     known = math.prod(scan.shape) > 0
     return {
         "id": scan.id,
         "verdict": scan.verdict,
-        "reason": inputs.told(scan),
+        "reason": scan.reason,
         "why": inputs.general(scan) if scan.reason else "",
         "root": scan.root,
-        "file": Path(scan.path).name,
-        "part": scan.series.partition("#")[2],
+        "part": scan.part,
         "modality": scan.modality,
         "format": scan.format,
         "size": " × ".join(str(side) for side in scan.shape) if known else "",

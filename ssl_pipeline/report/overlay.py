@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation.cells import INITS, Cell, Init
+from ssl_pipeline.evaluation.labels import LabelFile
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
@@ -30,14 +31,17 @@ Labels = NDArray[np.uint8] | NDArray[np.int16]
 
 
 def overlays(
-    judgement: Judgement, task: Segmentation, reader: CropReader
+    judgement: Judgement, task: Segmentation, reader: CropReader, label_file: LabelFile
 ) -> tuple[list[Picture], list[Mark]]:
     """Label and predictions of one scan, and the legend; empty where no prediction was kept."""
     scan = _median_scan(judgement)
     entry = next((e for e in reader.catalog.entries if e.id == scan), None)
-    if entry is None or not Path(entry.labels.get(task.label, "")).is_file():
+    if entry is None or not entry.labels.get(task.label):
         return [], []
-    label = _on_grid(Path(entry.labels[task.label]), entry)
+    drawn = label_file(entry.id, task.label)
+    if not drawn.is_file():
+        return [], []
+    label = _on_grid(drawn, entry)
     area = np.isin(label, task.values).sum(axis=(1, 2))
     height = int(area.argmax())
     plane = _grey_plane(entry, reader, height)
@@ -69,7 +73,7 @@ def _prediction(judgement: Judgement, init: Init, scan: str) -> dict[str, Any] |
 
 
 def _median_scan(judgement: Judgement) -> str:
-    rows = sorted(_predictions(judgement, "pretrained"), key=lambda r: (_mean_dice(r), r["scan"]))
+    rows = sorted(_predictions(judgement, "pretrained"), key=_mean_dice)
     return str(rows[len(rows) // 2]["scan"]) if rows else ""
 
 

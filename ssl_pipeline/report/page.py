@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ssl_pipeline.atomic import read_json, write_text
+from ssl_pipeline.evaluation.labels import LabelFile
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
@@ -37,7 +38,8 @@ class Source:
     name: str
     title: str
     tasks: Mapping[str, TaskConfig]
-    config: Mapping[str, Any]  # the whole study, with every default
+    config: Mapping[str, Any]  # the study, with every default, less what says where scans lie
+    label_file: LabelFile
 
     @cached_property
     def catalog(self) -> Catalog | None:
@@ -111,7 +113,7 @@ def _overlays(
 ) -> tuple[list[figures.Picture], list[figures.Mark]]:
     if not isinstance(config, Segmentation) or source.reader is None:
         return [], []
-    return overlays(judgements[-1], config, source.reader)
+    return overlays(judgements[-1], config, source.reader, source.label_file)
 
 
 def _learned(source: Source) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The table of all stored volumes: what training and evaluation choose from without opening one.
 
-Parquet, sorted by id, so that equal content gives equal bytes and a stage that follows sees no
-change.
+Parquet, in the inventory's order, which depends on no salt: another salt changes names and nothing
+else. Equal content gives equal bytes, so that a stage that follows sees no change.
 """
 
 import json
@@ -22,7 +22,7 @@ from ssl_pipeline.store.layout import read_attributes
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Scan
 
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(
     [
@@ -51,7 +51,7 @@ class Entry:
     weight: float  # of its root in sampling
     root: str
     targets: dict[str, str]
-    labels: dict[str, str]  # label name -> label file, "" where there is none
+    labels: dict[str, bool]  # whether there is a label of this name
     shape: Shape  # voxels (z, y, x)
     spacing_mm: Triple  # (x, y, z)
     bytes: int  # of the voxel file
@@ -61,15 +61,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All stored volumes, sorted by id."""
+    """All stored volumes, in the inventory's order."""
 
     entries: tuple[Entry, ...]
 
     @classmethod
     def build(cls, shelf: Shelf, scans: Iterable[Scan]) -> "Catalog":
         """Of those scans whose volume is complete and made with the shelf's dials."""
-        entries = (_entry(shelf, scan) for scan in scans if shelf.is_complete(scan))
-        return cls(tuple(sorted(entries, key=lambda entry: entry.id)))
+        return cls(tuple(_entry(shelf, scan) for scan in scans if shelf.is_complete(scan)))
 
     @classmethod
     def read(cls, path: Path) -> "Catalog":

@@ -78,7 +78,7 @@ class Sampler:
             )
         self.entries, self.reader, self.views, self.patch = list(entries), reader, views, patch
         self.pairs, self.seed = pairs, seed
-        names = sorted({e.subject or e.id for e in entries})
+        names = dict.fromkeys(e.subject or e.id for e in entries)
         self._code = {name: code for code, name in enumerate(names)}
         self._of_subject: list[list[int]] = [[] for _ in names]
         for index, entry in enumerate(entries):

@@ -14,6 +14,7 @@ from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.dataset import Data, Root, resolve
 from ssl_pipeline.volumes.identity import Rule
 from ssl_pipeline.volumes.labels import LabelFolder, open_labels
+from ssl_pipeline.volumes.origins import Code, Origin
 from ssl_pipeline.volumes.readers import READERS, Source
 from ssl_pipeline.volumes.table import Row, read_table
 
@@ -33,6 +34,19 @@ class Candidate:
     relative: str  # path below the root, with "/"
     row: Row | None
     labels: dict[str, Path | None]
+    code: Code
+
+    @property
+    def id(self) -> str:
+        """The scan's code, from the root's name, the path below it, and the series."""
+        return self.code(self.root.title, self.relative, self.source.series)
+
+    @property
+    def origin(self) -> Origin:
+        """Where it lies and who was scanned, which results do not say."""
+        labels = {name: str(path) for name, path in self.labels.items() if path}
+        place, series = str(self.source.path), self.source.series
+        return Origin(place, series, self.subject, self.person, labels)
 
     @property
     def stray(self) -> str:
@@ -43,12 +57,17 @@ class Candidate:
         return rule.misfit(self.relative)
 
     @property
-    def subject(self) -> str:
+    def person(self) -> str:
         """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
         if self.stray:
             return ""
         named = _bids(self.root, self.relative)
         return self._said("subject", self.root.subject) or (named["subject"] if named else "")
+
+    @property
+    def subject(self) -> str:
+        """The code of who was scanned; empty where nobody says."""
+        return self.code("subject", self.person) if self.person else ""
 
     @property
     def site(self) -> str:
@@ -67,7 +86,7 @@ class Candidate:
         """What evaluation may predict, by name; only what is known."""
         values = self.row.values if self.row else None
         rules = {} if self.stray else self.root.targets
-        ruled = {name: rule.value(self.relative, values) for name, rule in rules.items()}
+        ruled = {name: rule.value(self.relative, values, self.id) for name, rule in rules.items()}
         return {name: text for name, text in ruled.items() if text} | (
             self.row.targets if self.row else {}
         )
@@ -76,19 +95,22 @@ class Candidate:
         told = self.row.get(column) if self.row else ""
         if told or rule is None:
             return told
-        return rule.value(self.relative, self.row.values if self.row else None)
+        return rule.value(self.relative, self.row.values if self.row else None, self.id)
 
 
 @dataclass(frozen=True)
 class Found:
-    """All candidates, sorted by place, and the labels (root, path) that belong to none."""
+    """All candidates, by root and place, and the labels (root, path) that belong to none."""
 
     candidates: tuple[Candidate, ...]
     orphans: tuple[tuple[Root, Path], ...]
 
 
-def find_candidates(data: Data, study_dir: Path) -> Found:
-    """Find every image. Raises UserError where a root or a row of the table leads to none."""
+def find_candidates(data: Data, study_dir: Path, code: Code) -> Found:
+    """Find every image. Raises UserError where a root or a row of the table leads to none.
+
+    Their order depends neither on where roots lie nor on codes.
+    """
     table = resolve(data.table, study_dir) if data.table else None
     rows = {row.path: row for row in (read_table(table) if table else [])}
     if not data.roots and not table:
@@ -96,21 +118,28 @@ def find_candidates(data: Data, study_dir: Path) -> Found:
     candidates: list[Candidate] = []
     orphans: list[tuple[Root, Path]] = []
     for root in data.roots:
-        found, left = _below_root(root, rows)
+        found, left = _below_root(root, rows, code)
         candidates += found
         orphans += left
     used = {each.row.path for each in candidates if each.row}
     for row in rows.values():
         if table and row.path not in used:
-            candidates += _of_row(row, table)
+            candidates += _of_row(row, table, code)
     if not candidates:
         raise UserError(f"data.table: {table} has no rows.")
-    candidates.sort(key=lambda each: each.source)
+    places = {root.title: place for place, root in enumerate(data.roots)}
+    candidates.sort(
+        key=lambda each: (
+            places.get(each.root.title, len(places)),
+            each.relative,
+            each.source.series,
+        )
+    )
     return Found(tuple(candidates), tuple(orphans))
 
 
 def _below_root(
-    root: Root, rows: dict[Path, Row]
+    root: Root, rows: dict[Path, Row], code: Code
 ) -> tuple[list[Candidate], list[tuple[Root, Path]]]:
     folder = resolve(root.path)
     if not folder.is_dir():
@@ -124,7 +153,8 @@ def _below_root(
         relative = source.path.relative_to(folder).as_posix()
         if source.path not in taken and _wanted(root, relative):
             own = {name: each.of_image(relative) for name, each in labels.items()}
-            candidates.append(Candidate(source, root, relative, _row_of(source.path, rows), own))
+            row = _row_of(source.path, rows)
+            candidates.append(Candidate(source, root, relative, row, own, code))
     if not candidates:
         formats = ", ".join(reader.name for reader in READERS)
         raise UserError(
@@ -163,12 +193,13 @@ def _row_of(path: Path, rows: dict[Path, Row]) -> Row | None:
     return next((rows[place] for place in (path, *path.parents) if place in rows), None)
 
 
-def _of_row(row: Row, table: Path) -> list[Candidate]:
+def _of_row(row: Row, table: Path, code: Code) -> list[Candidate]:
     root = Root(path=str(table.parent), name=table.stem)
     sources = readers.find(row.path)
     if not sources:
-        raise UserError(f"{table}: the row of {row.path} names no image of a known format.")
+        raise UserError(f"{table}: row {row.number} names no image of a known format.")
     base = table.parent if row.path.is_relative_to(table.parent) else Path(row.path.anchor)
     return [
-        Candidate(each, root, each.path.relative_to(base).as_posix(), row, {}) for each in sources
+        Candidate(each, root, each.path.relative_to(base).as_posix(), row, {}, code)
+        for each in sources
     ]

@@ -88,7 +88,7 @@ class Data(Section):
     table: str | None = Field(
         None,
         description="CSV or Parquet with the columns path, subject, site, modality, split (all but"
-        " path may be absent); every further column is a target",
+        " path may be absent); every further column is a target, whose values results say",
     )
     splits: Splits = Field(Splits(), description="who is held out for evaluation")
 

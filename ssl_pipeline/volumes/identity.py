@@ -37,28 +37,29 @@ class Rule(Section):
             raise ValueError("`expression` needs a `pattern` with named groups")
         return self
 
-    def value(self, relative: str, row: Mapping[str, str] | None) -> str:
+    def value(self, relative: str, row: Mapping[str, str] | None, scan: str) -> str:
         """What the rule says of the scan at `relative` (path below its root, with `/`).
 
-        `row` is the scan's row of the table, if it has one. Raises UserError where the pattern does
-        not match, where the expression fails, and for a column that the table does not have.
+        `row` is the scan's row of the table, if it has one; `scan` is its code, for messages.
+        Raises UserError where the pattern does not match, where the expression fails, and for a
+        column that the table does not have.
         """
         if self.column is not None:
             return self._in_row(self.column, row)
         match = re.search(self.pattern or "", relative)
         if match is None:
-            raise UserError(f"{relative}: {self.misfit(relative)}.")
+            raise UserError(f"Scan {scan}: {self.misfit(relative)}.")
         groups = {name: text or "" for name, text in match.groupdict().items()}
         if self.expression is None:
             return next(iter(groups.values()))
-        return self._computed(self.expression, groups, relative)
+        return self._computed(self.expression, groups, scan)
 
     def misfit(self, relative: str) -> str:
         """Why the rule's pattern says nothing of this path; empty where it does, or is none."""
         if self.pattern is None or re.search(self.pattern, relative):
             return ""
         return (
-            f"the pattern `{self.pattern}` does not match this path; change the pattern, or leave"
+            f"the pattern `{self.pattern}` does not match its path; change the pattern, or leave"
             " the file out with `exclude`"
         )
 
@@ -71,13 +72,15 @@ class Rule(Section):
             )
         return row[column]
 
-    def _computed(self, text: str, groups: Mapping[str, str], relative: str) -> str:
+    def _computed(self, text: str, groups: Mapping[str, str], scan: str) -> str:
         values = {name: _number(word) for name, word in groups.items()}
         try:
             return str(expression.evaluate(expression.parse(text), values))
         except (TypeError, ZeroDivisionError) as error:
+            words = [name for name, value in values.items() if isinstance(value, str)]
+            why = f"{', '.join(words)} is no number there" if words else "it divides by zero"
             raise UserError(
-                f"{relative}: the expression `{text}` cannot be computed with {values} ({error})."
+                f"Scan {scan}: the expression `{text}` cannot be computed; {why}."
             ) from error
 
 

@@ -19,7 +19,7 @@ from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.thumbnails import thumbnail
 from ssl_pipeline.volumes.verdicts import Quality, judge, too_large
 
-VERSION = 2  # raised when a look comes to mean something else
+VERSION = 3  # raised when a look comes to mean something else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,14 @@ def look_at(
         if same and same.look.sha256 == sha256:
             mtime = same.look.mtime_ns
     except FileNotFoundError:
-        return Seen(Look(format=name, judged=judged, fault=str(readers.absent(source.path))))
+        fault = readers.absent(source.path).what
+        return Seen(Look(format=name, judged=judged, fault=fault))
     except PermissionError:
-        fault = f"{source.path}: may not be read; ask for read access."
+        fault = "may not be read; ask for read access."
         return Seen(Look(format=name, judged=judged, fault=fault))
     except (ReadError, OSError) as error:  # a link in a circle is there, and is not
-        fault = str(error if source.path.exists() else readers.absent(source.path))
+        told = error if isinstance(error, ReadError) and source.path.exists() else None
+        fault = (told or readers.absent(source.path)).what
         return Seen(Look(format=name, judged=judged, fault=fault))
     seen = _opened(source, root, modality, quality)
     look = replace(seen.look, sha256=sha256, size_bytes=size, mtime_ns=mtime, judged=judged)
@@ -109,7 +111,7 @@ def _opened(source: Source, root: Root, modality: str, quality: Quality) -> Seen
             return Seen(Look(format=name, fault=fault))
         volume = readers.read(source)
     except ReadError as error:
-        return Seen(Look(format=name, fault=str(error)))
+        return Seen(Look(format=name, fault=error.what))
     straight = geometry.canonical(volume)
     verdict = judge(volume, root, quality, modality or volume.modality or "")
     look = Look(

@@ -61,7 +61,7 @@ def misfit(name: str, label: Path, image: Grid) -> str:
     try:
         found = readers.header(Source(label))
     except ReadError as error:
-        return f"label {name} was dropped: {error}"
+        return f"label {name} was dropped: {error.what}"
     wanted = geometry.canonical_grid(image).shape
     given = geometry.canonical_grid(found).shape
     if given != wanted:

@@ -1,7 +1,7 @@
 """One hash of all raw files, quick enough to be asked for whenever a workflow is looked at.
 
-It is made of path, size and a token a file. The token is the file's time, but a record beside the
-inventory remembers each file's token with its content, so that a file that was merely touched or
+It is made of path, size and a token a file. The token is the file's time, but a record among the
+origins remembers each file's token with its content, so that a file that was merely touched or
 copied over with itself keeps it. Contents are hashed by `remember`, after the inventory has read
 all files anyway; `listing_hash` itself opens only files whose time has changed and whose size has
 not. A file that the record does not know counts by its time, which at worst takes the inventory
@@ -18,6 +18,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import folders
 from ssl_pipeline.volumes.dataset import Data, resolve
 from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.table import read_table
 
 ABSENT = "absent"
@@ -64,26 +65,28 @@ def total_bytes(data: Data, study_dir: Path) -> int:
     return sum(size for size, _ in _states(places).values())
 
 
-def remember(data: Data, study_dir: Path, record: Path, inventory: Inventory) -> None:
+def remember(data: Data, study_dir: Path, origins: Origins, inventory: Inventory) -> None:
     """Record the content of every raw file that is not recorded yet, for `listing_hash` to use.
 
-    What the inventory has hashed is not hashed again; slices of DICOM and labels are.
+    The record is `origins.listing`. What the inventory has hashed is not hashed again; slices of
+    DICOM and labels are.
     """
-    before = _read(record)
+    before = _read(origins.listing)
     states = _states(_places(data, study_dir))
     now = {path: _judged(path, state, before.get(path)) for path, state in states.items()}
-    hashed = {scan.path: scan.sha256 for scan in inventory.scans if _is_one_file(scan, now)}
+    located = ((origins.all[scan.id].path, scan) for scan in inventory.scans)
+    hashed = {path: scan.sha256 for path, scan in located if _is_one_file(path, scan, now)}
     unknown = [path for path, known in now.items() if not known.sha256]
     with ThreadPoolExecutor(WORKERS) as pool:
         contents = pool.map(lambda path: hashed.get(path) or _content(Path(path)), unknown)
         for path, sha256 in zip(unknown, contents, strict=True):
             now[path] = now[path]._replace(sha256=sha256)
-    atomic.write_json(record, now)
+    atomic.write_json(origins.listing, now)
 
 
-def _is_one_file(scan: Scan, now: dict[str, _Known]) -> bool:
+def _is_one_file(path: str, scan: Scan, now: dict[str, _Known]) -> bool:
     """Whether the scan's hash is that of the file at its path, and of no other file with it."""
-    return scan.path in now and now[scan.path].size == scan.size_bytes
+    return path in now and now[path].size == scan.size_bytes
 
 
 def _places(data: Data, study_dir: Path) -> list[Path]:

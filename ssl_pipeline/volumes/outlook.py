@@ -4,6 +4,7 @@ No scan is rejected here, and where nobody says the modality it is taken for CT.
 """
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import cycle
@@ -15,6 +16,7 @@ from ssl_pipeline.volumes.candidates import Candidate, find_candidates
 from ssl_pipeline.volumes.dataset import Data, Root
 from ssl_pipeline.volumes.inspection import Look
 from ssl_pipeline.volumes.inventory import WORKERS, Scan, described
+from ssl_pipeline.volumes.origins import coder
 from ssl_pipeline.volumes.splits import deal
 
 HEADERS = 200  # most headers that are opened
@@ -32,13 +34,13 @@ def from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
 
     Raises UserError where there are none, and where a table or list cannot be used.
     """
-    found = find_candidates(data, study_dir)
+    found = find_candidates(data, study_dir, coder(os.urandom(8)))  # nobody keeps these codes
     splits = deal(found.candidates, data.splits, study_dir)
     step = math.ceil(len(found.candidates) / HEADERS)
     with ThreadPoolExecutor(WORKERS) as pool:
         looks = list(pool.map(_header, found.candidates[::step]))
     scans = (
-        described(candidate, looks[i // step], splits.get(candidate.subject, ""), _named_labels)
+        described(candidate, looks[i // step], splits.get(candidate.person, ""), _named_labels)
         for i, candidate in enumerate(found.candidates)
     )
     return tuple(scan for scan in scans if scan.verdict == "accepted")
@@ -53,13 +55,12 @@ def typical(data: Data, count: int, bytes_each: float) -> tuple[Scan, ...]:
         Scan(
             **vars(seen),
             id=str(number),
-            path="",
             root=root.title,
             subject=str(number),
             modality=root.modality or "CT",
             split="train" if number % 5 else "test",
             targets=dict.fromkeys(root.targets, "assumed"),
-            labels=dict.fromkeys(root.labels, "assumed"),
+            labels=dict.fromkeys(root.labels, True),
             verdict="accepted",
         )
         for number, root in zip(range(count), cycle(roots), strict=False)
@@ -81,7 +82,7 @@ def _header(candidate: Candidate) -> Look:
     try:
         grid = readers.header(candidate.source)
     except UserError as error:
-        return Look(format=name, fault=str(error))
+        return Look(format=name, fault=str(error))  # it is shown to nobody
     return Look(
         format=name,
         shape=grid.shape,
@@ -91,6 +92,6 @@ def _header(candidate: Candidate) -> Look:
     )
 
 
-def _named_labels(candidate: Candidate) -> tuple[dict[str, str], str]:
+def _named_labels(candidate: Candidate) -> tuple[tuple[str, ...], str]:
     """The labels that are there, whether or not they fit."""
-    return {name: str(path) for name, path in candidate.labels.items() if path}, ""
+    return tuple(candidate.origin.labels), ""

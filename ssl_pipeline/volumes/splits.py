@@ -14,11 +14,12 @@ from ssl_pipeline.volumes.identity import Fractions, split_of
 
 
 def deal(candidates: Sequence[Candidate], splits: Splits, study_dir: Path) -> dict[str, str]:
-    """The split of every subject. Raises UserError where two sources of one rank disagree.
+    """The split of every person. Raises UserError where two sources of one rank disagree.
 
-    A subject that is on no list, where the draw gives it to a split with a list, gets "".
+    One who is on no list, where the draw gives them to a split with a list, gets "". The draw is by
+    name and not by code, so that it is the same wherever the study is run.
     """
-    subjects = {each.subject for each in candidates} - {""}
+    subjects = {each.person for each in candidates} - {""}
     listed = _listed(splits, study_dir, subjects)
     named = listed | _in_table(candidates)
     free = splits.fractions.model_copy(
@@ -36,9 +37,9 @@ def _in_table(candidates: Sequence[Candidate]) -> dict[str, str]:
     named: dict[str, str] = {}
     for each in candidates:
         split = each.row.get("split") if each.row else ""
-        if split and each.subject and named.setdefault(each.subject, split) != split:
+        if split and each.person and named.setdefault(each.person, split) != split:
             raise UserError(
-                f"data.table: subject {each.subject} is in {named[each.subject]} and in {split};"
+                f"data.table: subject {each.subject} is in {named[each.person]} and in {split};"
                 " all scans of a subject must be in one split."
             )
     return named
@@ -49,20 +50,21 @@ def _listed(splits: Splits, study_dir: Path, subjects: set[str]) -> dict[str, st
     for name, text in splits.lists.items():
         path = resolve(text, study_dir)
         members = read_list(path)
-        if not members & subjects:
+        if not members.keys() & subjects:
             raise UserError(f"data.splits.lists.{name}: no subject of {path} is among the scans.")
-        for subject in sorted(members):
+        for subject, line in members.items():
             if listed.setdefault(subject, name) != name:
                 raise UserError(
-                    f"data.splits.lists: subject {subject} is in {listed[subject]} and in {name};"
-                    " keep it in one."
+                    f"data.splits.lists: the subject of {path}, line {line}, is in the list of"
+                    f" {listed[subject]} too; keep it in one."
                 )
     return listed
 
 
-def read_list(path: Path) -> set[str]:
-    """The subjects of a list: one a line, `#` begins a comment. UserError where it is absent."""
+def read_list(path: Path) -> dict[str, int]:
+    """The subjects of a list, each with its line; `#` begins a comment. UserError without it."""
     if not path.is_file():
         raise UserError(f"data.splits.lists: there is no file {path}; correct the path.")
     lines = path.read_text(encoding="utf-8").splitlines()
-    return {line.partition("#")[0].strip() for line in lines} - {""}
+    named = (line.partition("#")[0].strip() for line in lines)
+    return {subject: number for number, subject in enumerate(named, start=1) if subject}

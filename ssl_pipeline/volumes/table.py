@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.dataset import Modality, SplitName, resolve
 
 KNOWN = ("path", "subject", "site", "modality", "split")
+# Other columns are targets, and results say their values.
+IDENTIFYING = re.compile(
+    r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
+)
 CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
@@ -20,6 +25,7 @@ CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 class Row:
     """One row; `values` has every column as text, empty where the table has none."""
 
+    number: int  # from 1, by which messages name it
     path: Path
     values: Mapping[str, str]
 
@@ -41,9 +47,10 @@ def read_table(path: Path) -> list[Row]:
     records = _records(path)
     _check_columns(path, list(records[0]) if records else [])
     for number, values in enumerate(records, start=1):
-        row = _row(f"{path}: row {number}", values, path.parent)
+        row = _row(path, number, values)
         if row.path in rows:
-            raise UserError(f"{path}: row {number} names {row.path} a second time; keep one row.")
+            first = rows[row.path].number
+            raise UserError(f"{path}: rows {first} and {number} name one path; keep one row.")
         rows[row.path] = row
     return list(rows.values())
 
@@ -66,6 +73,11 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             "its path, from the table's folder."
         )
     for column in columns:
+        if IDENTIFYING.search(column):
+            raise UserError(
+                f"{path} has a column `{column}`, which may say who a subject is, and results "
+                "would pass it on: leave it out, or call it otherwise if it does not."
+            )
         meant = difflib.get_close_matches(column.lower().strip(), KNOWN, n=1, cutoff=0.8)
         if meant and column not in KNOWN and meant[0] not in columns:
             raise UserError(
@@ -74,7 +86,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             )
 
 
-def _row(where: str, values: dict[str, str], folder: Path) -> Row:
+def _row(table: Path, number: int, values: dict[str, str]) -> Row:
+    where, folder = f"{table}: row {number}", table.parent
     if not values.get("path"):
         raise UserError(
             f"{where} has no `path`; give every scan its path, from the table's folder."
@@ -82,11 +95,9 @@ def _row(where: str, values: dict[str, str], folder: Path) -> Row:
     for column, choices in CHOICES.items():
         if values.get(column, "") not in ("", *choices):
             raise UserError(
-                f"{where} has {column} `{values[column]}`; choose from {', '.join(choices)}."
+                f"{where} has a {column} that is none of {', '.join(choices)}; choose one of them."
             )
     path = resolve(values["path"], folder)
     if not path.exists():
-        raise UserError(
-            f"{where} names {values['path']}, which is not in {folder}; correct the path."
-        )
-    return Row(path, values)
+        raise UserError(f"{where} names a path that is not in {folder}; correct it.")
+    return Row(number, path, values)

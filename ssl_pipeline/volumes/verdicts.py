@@ -109,14 +109,12 @@ def unevenness(slices: Slices | None, quality: Quality) -> str:
 
 
 def _judge_kind(volume: Volume, quality: Quality) -> str:
-    marked = [
-        word
-        for word in volume.image_type
-        if word.upper().replace("_", " ").startswith(quality.reject_image_types)
-    ]
+    words = [word.upper().replace("_", " ") for word in volume.image_type]
+    # Named by the study's own words: a header's may say anything.
+    marked = [mark for mark in quality.reject_image_types if any(w.startswith(mark) for w in words)]
     if not marked:
         return ""
-    scout = marked[0].upper() in ("LOCALIZER", "SCOUT")
+    scout = any(mark in ("LOCALIZER", "SCOUT") for mark in marked)
     what = "a localizer" if scout else "a derived object, not a scan"
     return f"is {what}: its ImageType says {', '.join(marked)}"
 

@@ -80,7 +80,7 @@ def _of_reader(reader: CropReader) -> Read:
 def scan(name: str) -> Scan:
     """A scan for a volume that is stored under this name."""
     return Scan(
-        id=name, path=name, root="bench", modality="CT", targets={}, labels={},
+        id=name, root="bench", modality="CT", targets={}, labels={},
         verdict="accepted", format="NIfTI",
     )  # fmt: skip
 

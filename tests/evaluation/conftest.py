@@ -42,11 +42,16 @@ class Made:
     reader: CropReader
     folder: Path
 
+    def label_file(self, scan: str, name: str) -> Path:
+        """The file of a scan's label."""
+        return label_link(self.folder, scan, name)
+
     def setting(self, out: Path, **changes: Any) -> Setting:
         """A setting with tiny encoders and few draws."""
         given = {
             "catalog": self.catalog,
             "reader": self.reader,
+            "label_file": self.label_file,
             "evaluate": Evaluate(subjects=(2, 0), bootstrap=200),
             "encoder_of": encoder_of,
             "encoder_hash": "of a test",
@@ -54,6 +59,11 @@ class Made:
             "out": out,
         }
         return Setting(**(given | changes))
+
+
+def label_link(folder: Path, scan: str, name: str) -> Path:
+    """Where a stored study has a link to a label file."""
+    return folder / "labels" / f"{scan}-{name}.nii.gz"
 
 
 def encoder_of(init: str, seed: int) -> ViTEncoder:
@@ -76,18 +86,21 @@ def store(
     name = f"{root}/{subject}/{number}"
     scan = Scan(
         id=hashlib.sha256(name.encode()).hexdigest()[:12],
-        path=name,
         root=root,
         subject=subject,
         modality="MR",
         split=split,
         targets=dict(targets or {}),
-        labels=dict(labels or {}),
+        labels={name: bool(file) for name, file in (labels or {}).items()},
         verdict="accepted",
         format="NIfTI",
         sha256=hashlib.sha256(volume.data.tobytes()).hexdigest(),
     )
     _shelf(folder).put(scan, prepare(volume, "MR", _shelf(folder).preprocess))
+    for label in (name for name, there in scan.labels.items() if there):
+        link = label_link(folder, scan.id, label)
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to((labels or {})[label])
     return scan
 
 

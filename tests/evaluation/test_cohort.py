@@ -45,7 +45,7 @@ def test_budgets_that_cannot_be_had_become_all():
 def test_subjects_are_found_and_other_splits_are_left_out(few):
     made = few(row("b"), row("a"), row("c", "val"), row("d", "test"), row("e", "test", "7"))
     found = cohort(task(), made.catalog, "test")
-    assert (found.train, found.test, found.unused) == (("a", "b"), ("d",), 1)
+    assert (found.train, found.test, found.unused) == (("b", "a"), ("d",), 1)
     assert cohort(task(), made.catalog, "val").test == ("c",)
 
 

@@ -87,16 +87,18 @@ def encoder_of(init, seed):
         os.kill(os.getpid(), signal.SIGKILL)
     return random_encoder(ViT(preset="tiny"), 1000 if init == "pretrained" else seed)
 
-task, reader = pickle.loads(Path(sys.argv[1]).read_bytes())
-setting = Setting(reader.catalog, reader, Evaluate(subjects=(2, 0), bootstrap=200), encoder_of,
-                  "of a test", (16, 16, 16), Path(sys.argv[2]))
+task, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
+label_file = lambda scan, name: folder / "labels" / f"{scan}-{name}.nii.gz"
+evaluate = Evaluate(subjects=(2, 0), bootstrap=200)
+setting = Setting(reader.catalog, reader, label_file, evaluate, encoder_of, "of a test",
+                  (16, 16, 16), Path(sys.argv[2]))
 run_probe(task, Probe(), setting)
 """
 
 
 def test_a_killed_run_goes_on_where_it_was_and_ends_equal(planted, tmp_path):
     given, out = tmp_path / "given.pickle", tmp_path / "out"
-    given.write_bytes(pickle.dumps((BLOBS, planted.reader)))
+    given.write_bytes(pickle.dumps((BLOBS, planted.reader, planted.folder)))
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(given), str(out)],

@@ -22,7 +22,7 @@ def crops(**changes):
 def test_a_scan_gives_a_region_in_its_middle(planted, tmp_path):
     task = Classification(title="C", target="corner", classes={0: "no", 1: "yes"})
     entries = task.usable(planted.catalog)
-    regions = task.regions(entries, LabelMaps(tmp_path), SIZE, 0)
+    regions = task.regions(entries, LabelMaps(tmp_path, planted.label_file), SIZE, 0)
     assert len(regions) == len(planted.catalog.entries)
     for entry, region in zip(entries, regions, strict=True):
         middle = np.array(region.start) + 8
@@ -31,7 +31,7 @@ def test_a_scan_gives_a_region_in_its_middle(planted, tmp_path):
 
 
 def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
-    task, labels = crops(), LabelMaps(tmp_path)
+    task, labels = crops(), LabelMaps(tmp_path, planted.label_file)
     entry = task.usable(planted.catalog)[0]
     regions = task.regions([entry], labels, SIZE, 0)
     assert [region.target for region in regions] == [0, 1]
@@ -41,7 +41,7 @@ def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
 
 
 def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(planted, tmp_path):
-    task, labels = crops(crops_per_class=3), LabelMaps(tmp_path)
+    task, labels = crops(crops_per_class=3), LabelMaps(tmp_path, planted.label_file)
     entry = task.usable(planted.catalog)[0]
     first, again, other = (task.regions([entry], labels, SIZE, seed) for seed in (0, 0, 1))
     assert len(first) == 6
@@ -63,15 +63,14 @@ def test_a_crop_that_reaches_out_of_the_volume_is_not_valid_there(planted):
 def test_a_label_on_another_grid_is_brought_to_the_images(planted, tmp_path):
     task = crops()
     entry = task.usable(planted.catalog)[0]
-    own = nib.load(entry.labels["blobs"])
+    own = nib.load(planted.label_file(entry.id, "blobs"))
     half = np.repeat(np.asarray(own.dataobj), 2, axis=0)[:20]  # twice as fine, and cut off along x
     affine = own.affine @ np.diag([0.5, 1, 1, 1])
     affine[:3, 3] -= own.affine[:3, 0] / 4
     file = tmp_path / "fine.nii.gz"
     nib.save(nib.Nifti1Image(half, affine), file)
-    other = type(entry)(**(vars(entry) | {"labels": {"blobs": str(file)}}))
-    labels = LabelMaps(tmp_path / "maps")
-    whole, found = labels.of(entry, "blobs"), labels.of(other, "blobs")
+    whole = LabelMaps(tmp_path / "maps", planted.label_file).of(entry, "blobs")
+    found = LabelMaps(tmp_path / "maps", lambda scan, name: file).of(entry, "blobs")
     assert set(np.unique(found)) <= {0, 3, 5, 255}
     known = found != 255
     assert 0.3 < known.mean() < 0.5

@@ -15,6 +15,7 @@ from cluster.workers import Dask, dask_client
 from ssl_pipeline.preprocess.config import Mr, Preprocess
 from ssl_pipeline.preprocess.graph import run
 from ssl_pipeline.volumes.inventory import Scan
+from ssl_pipeline.volumes.readers import Source
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class SaveArray:
 
     def __call__(self, scan, prepared):
         if scan.id == "unlucky":
-            raise RuntimeError("the disk is gone")
+            message = "the disk is gone"
+            raise RuntimeError(message)
         if scan.id == "deadly":
             os.kill(os.getpid(), signal.SIGKILL)
         np.save(self.folder / f"{scan.id}.npy", prepared.data)
@@ -34,7 +36,6 @@ class SaveArray:
 def scan_of(path, name, **more):
     fields = {
         "id": name,
-        "path": str(path),
         "root": "packaged",
         "modality": "MR",
         "targets": {},
@@ -43,7 +44,7 @@ def scan_of(path, name, **more):
         "format": "NIfTI",
         "shape": nibabel.load(path).shape if path.stat().st_size > 1000 else (9, 9, 9),
     }
-    return Scan(**fields | more)
+    return Scan(**fields | more), Source(path)
 
 
 @pytest.fixture
@@ -69,11 +70,14 @@ def check(results, folder):
     assert len(by_id) == len(results) == 9
     assert sorted(p.stem for p in folder.glob("*.npy")) == [f"copy{n}" for n in range(5)]
     assert all(by_id[f"copy{n}"].error == "" for n in range(5))
-    assert "broken.nii" in by_id["broken"].error
+    assert by_id["broken"].error == "cannot be read as NIfTI; is the file complete?"
     assert "CT or MR" in by_id["pet"].error
     assert "max_gib" in by_id["huge"].error
-    assert "RuntimeError: the disk is gone" in by_id["unlucky"].error
-    assert "Traceback" in by_id["unlucky"].trace
+    assert "RuntimeError: the stage's log says where" in by_id["unlucky"].error
+    assert by_id["unlucky"].trace.endswith("RuntimeError")
+    assert (
+        "in __call__" in by_id["unlucky"].trace and "the disk is gone" not in by_id["unlucky"].trace
+    )
     assert not any(by_id[name].trace for name in ("broken", "pet", "huge"))
 
 
@@ -107,7 +111,7 @@ def test_who_stops_early_leaves_the_rest(scans, tmp_path):
 
 
 def test_a_scan_that_kills_its_workers_is_named_and_the_others_are_done(scans, tmp_path):
-    deadly = scan_of(Path(scans[0].path), "deadly")
+    deadly = scan_of(scans[0][1].path, "deadly")
     with dask_client(Dask(workers=2, memory_gib=2.0), 6) as (client, workers):
         todo = [deadly, *scans[:5]]
         results = list(run(todo, Preprocess(), SaveArray(tmp_path), client, workers))

@@ -14,6 +14,7 @@ from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import take_inventory
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.verdicts import Quality
 from tests.report.small_study import ANATOMY, CROPS, VOXELS, StudyFolder, gaps, pretrained, results
 
@@ -61,12 +62,13 @@ def stored(study: StudyFolder, raw: Path) -> StudyFolder:
             ]
         }
     )
-    inventory = take_inventory(data, Quality(), study.folder, None)
+    origins = Origins(study.folder.parent / "private", "study")
+    inventory = take_inventory(data, Quality(), study.folder, origins)
     inventory.write(study.folder / "inventory" / "scans.parquet")
     section = Preprocess()
     shelf = Shelf(study.folder / "preprocess" / "volumes", section, Store())
     for scan in inventory.accepted:
-        volume = readers.read(readers.Source(Path(scan.path)))
+        volume = readers.read(origins.all[scan.id].source)
         shelf.put(scan, prepare(volume, scan.modality, section))
     Catalog.build(shelf, inventory.accepted).write(study.folder / "preprocess" / "catalog.parquet")
     study.write("preprocess/failed.json", {})

@@ -19,6 +19,7 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.page import Source
 from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.volumes.origins import Origins
 
 ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
 CLASSES = {1: "left", 2: "right"}
@@ -40,7 +41,11 @@ class StudyFolder:
     def source(self) -> Source:
         """What the report is made from."""
         config = {"name": "small", "seed": 7}
-        return Source(self.folder, "small", self.title, self.tasks, config)
+        return Source(self.folder, "small", self.title, self.tasks, config, self.label_file)
+
+    def label_file(self, scan: str, name: str) -> Path:
+        """The file of a scan's label."""
+        return Origins(self.folder.parent / "private", "study").label(scan, name)
 
     def write(self, path: str, content: Any) -> Path:
         """Put a file of JSON below the folder."""

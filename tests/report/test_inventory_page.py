@@ -11,6 +11,7 @@ import pytest
 from ssl_pipeline.report.inventory_page import inventory_page
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.verdicts import Quality
 from tests.conftest import write_scans
 from tests.volumes.writing import save_nifti
@@ -19,9 +20,13 @@ RULE = {"pattern": r"person(?P<id>\d+)"}
 
 
 @pytest.fixture(scope="module")
-def inventory(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ann") / "Doe"
+
+
+@pytest.fixture(scope="module")
+def inventory(folder):
     """Six scans of a head, one tilted, one flat, one that is no image, and an orphan label."""
-    folder = tmp_path_factory.mktemp("ann") / "Doe"
     write_scans(folder)
     images = folder / "images"
     flat = np.full((20, 20, 20), 7, np.int16)
@@ -38,16 +43,18 @@ def inventory(tmp_path_factory):
         "subject": RULE,
         "labels": {"tissue": {"path": str(folder / "labels")}},
     }
-    return take_inventory(Data.model_validate({"roots": [root]}), Quality(), Path())
+    origins = Origins(folder.parent / "private", "small")
+    return take_inventory(Data.model_validate({"roots": [root]}), Quality(), Path(), origins)
 
 
-def rows(page: str) -> dict[str, dict]:
+def rows(page: str, folder: Path) -> dict[str, dict]:
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    return {row["file"]: row for row in json.loads(data)}
+    origins = Origins(folder.parent / "private", "small").all
+    return {Path(origins[row["id"]].path).name: row for row in json.loads(data)}
 
 
-def test_every_scan_and_orphan_is_there_with_its_verdict_and_picture(inventory):
-    found = rows(inventory_page(inventory, "small"))
+def test_every_scan_and_orphan_is_there_with_its_verdict_and_picture(inventory, folder):
+    found = rows(inventory_page(inventory, "small"), folder)
     verdicts = {name: row["verdict"] for name, row in found.items()}
     assert verdicts == {
         **{f"person{n}.nii.gz": "accepted" for n in (0, 2, 3, 4, 5)},
@@ -68,12 +75,12 @@ def test_every_scan_and_orphan_is_there_with_its_verdict_and_picture(inventory):
 def test_it_stands_alone_and_names_no_folder(inventory):
     page = inventory_page(inventory, "small")
     assert not re.search(r"https?:|src=|href=", page)
-    assert "Doe" not in page and "/images" not in page
+    assert not re.search("Doe|/images|person", page)
     assert page == inventory_page(inventory, "small")
 
 
 def test_five_thousand_scans_stay_below_30_mb(inventory):
     scans = [replace(inventory.scans[0], id=f"{number:012}") for number in range(5000)]
     (largest,) = sorted(inventory.thumbnails.values(), key=len)[-1:]
-    many = Inventory(tuple(scans), (), {scan.id: largest for scan in scans})
+    many = Inventory(tuple(scans), thumbnails={scan.id: largest for scan in scans})
     assert 5e6 < len(inventory_page(many, "large").encode()) < 30e6

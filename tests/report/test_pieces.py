@@ -54,13 +54,6 @@ def test_durations(seconds: float, text: str) -> None:
     assert numerals.duration(seconds) == text
 
 
-def test_folders_are_cut_from_reasons() -> None:
-    said = inputs.without_folders("duplicate of ab12: its voxels equal /data/Jane Doe/x/scan.nii")
-    assert said == "duplicate of ab12: its voxels equal scan.nii"
-    assert inputs.without_folders("/a/b/c.nii: is not there.") == "c.nii: is not there."
-    assert inputs.without_folders("sides 10/20 mm") == "sides 10/20 mm"
-
-
 def test_nothing_to_see_has_a_colour_of_its_own() -> None:
     colours = np.full((2, 2, 3), 0.5, np.float32)
     colours[0, 0, 1] = np.nan
@@ -126,14 +119,14 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
         for entry, score in zip(catalog.entries, dice, strict=True):
             name = f"predictions/{cell.name}/{entry.id}.nii.gz"
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            label = nib.load(entry.labels["sides"])
+            label = nib.load(whole.label_file(entry.id, "sides"))
             data = np.asarray(label.dataobj) * (init == "pretrained")
             nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
             rows.append({"scan": entry.id, "dice": [score, None], "file": name})
         save(cell, "key", "", {"predictions": rows}, folder)
     (judgement,) = read_judgements(whole.folder, ["voxels"])["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
-    pictures, marks = overlays(judgement, VOXELS, reader)
+    pictures, marks = overlays(judgement, VOXELS, reader, whole.label_file)
     assert tuple(picture.title for picture in pictures) == INIT_TITLES
     assert shown_scan.id in pictures[0].alt
     assert [mark.text for mark in marks] == ["left", "right"]

@@ -74,7 +74,9 @@ def test_gathering_without_a_network_is_one_sentence(study_file):
 def test_predictions_lie_in_the_scans_own_grid(whole):
     made = sorted((whole.parent / "out/finetune/tissue/predictions").rglob("*.nii.gz"))
     inventory = Inventory.read(whole.parent / "out/inventory/scans.parquet")
-    scans = {scan.id: nib.load(scan.path) for scan in inventory.scans if scan.split == "test"}
+    origins = load(whole).origins.all
+    held_out = [scan.id for scan in inventory.scans if scan.split == "test"]
+    scans = {name: nib.load(origins[name].path) for name in held_out}
     assert {path.name.split(".")[0] for path in made} == set(scans) and len(scans) == 2
     for path in made:
         image, scan = nib.load(path), scans[path.name.split(".")[0]]
@@ -82,14 +84,19 @@ def test_predictions_lie_in_the_scans_own_grid(whole):
         assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2}
 
 
-def test_the_same_study_elsewhere_gives_the_same_encoder(whole, tmp_path):
+def test_the_same_study_elsewhere_gives_the_same_encoder_and_scores(whole, tmp_path):
     from tests.conftest import write_study
 
     study = write_study(tmp_path)
-    for name in ("inventory", "preprocess", "pretrain"):
-        assert door(name, "--config", study).returncode == 0
+    for words in (["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"]):
+        assert door(words[0], "--config", study, *words[1:]).returncode == 0
     weights = "out/pretrain/encoder/encoder.safetensors"
     assert (tmp_path / weights).read_bytes() == (whole.parent / weights).read_bytes()
+    scores = [
+        json.loads((folder / "out/probe/side/results.json").read_text())["rows"]
+        for folder in (tmp_path, whole.parent)
+    ]
+    assert scores[0] == scores[1], "another salt changes names and nothing else"
 
 
 def test_a_stage_whose_inputs_are_missing_says_which_to_run(study_file):
@@ -159,13 +166,13 @@ def test_no_subject_rule_is_refused_for_evaluation(study_file):
 
 
 def test_a_subject_that_was_pretrained_on_is_never_scored(whole, tmp_path):
-    for name in ("raw", "out"):
+    for name in ("raw", "out", "private"):
         shutil.copytree(whole.parent / name, tmp_path / name)
     shutil.copy(whole.parent / "test.txt", tmp_path)
     study = tmp_path / "tiny.yaml"
     study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
     run = json.loads((tmp_path / "out/pretrain/run.json").read_text())
-    run["seen"][0] = "4"
+    run["seen"][0] = load(study).origins.code("subject", "4")
     write_json(tmp_path / "out/pretrain/run.json", run)
     (tmp_path / "out/probe/side/.done.json").unlink()
     assert "were pretrained on" in sentence(door("probe", "--config", study, "task=side"))
@@ -214,7 +221,9 @@ def test_the_page_of_the_inventory_comes_back_and_is_equal(study_file):
     folder = study.folder / "inventory"
     page = (folder / "inventory.html").read_bytes()
     manifest = (folder / "manifest.json").read_bytes()
-    assert b"person0.nii.gz" in page and (folder / "thumbnails.parquet").exists()
+    assert (
+        b"accepted" in page and b"person" not in page and (folder / "thumbnails.parquet").exists()
+    )
     (folder / "inventory.html").unlink()
     perform("inventory", study, {})
     assert (folder / "inventory.html").read_bytes() == page

@@ -1,7 +1,5 @@
 """A real MR, prepared, and scans on a shelf."""
 
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
@@ -34,13 +32,12 @@ def make_scan():
     def make(name, **more):
         fields = {
             "id": name,
-            "path": str(Path(data_path) / "anatomical.nii"),
             "root": "packaged",
             "subject": f"subject of {name}",
             "modality": "MR",
             "split": "train",
             "targets": {"side": "left"},
-            "labels": {"organ": ""},
+            "labels": {"organ": False},
             "verdict": "accepted",
             "format": "NIfTI",
             "shape": (33, 41, 25),

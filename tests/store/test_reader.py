@@ -31,7 +31,6 @@ def readers(prepared, tmp_path_factory):
 
     scan = Scan(
         id="a",
-        path="a.nii",
         root="packaged",
         modality="MR",
         targets={},

@@ -21,6 +21,7 @@ from pydicom.uid import RLELossless
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import take_inventory
 from ssl_pipeline.volumes.listing import listing_hash
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.readers import ReadError, Source, find, read
 from ssl_pipeline.volumes.verdicts import Quality
 from tests.volumes.writing import save_dicom, save_enhanced, save_itk, save_nifti
@@ -32,7 +33,13 @@ QUALITY = Quality(min_axis_voxels=2, min_fov_mm=0)
 
 def inventory_of(folder, quality=QUALITY):
     root = {"path": str(folder), "modality": "MR"}
-    return take_inventory(Data.model_validate({"roots": [root]}), quality, Path())
+    data = Data.model_validate({"roots": [root]})
+    return take_inventory(data, quality, Path(), origins_of(folder))
+
+
+def origins_of(folder):
+    """Beside the folder of scans, or it would be walked too."""
+    return Origins(folder.parent / f"{folder.name}-private", "study")
 
 
 def check_told(scan):
@@ -137,7 +144,9 @@ def test_mutated_files(kind, small, tmp_path, bounded):
         path.write_bytes(mutated(path.read_bytes(), random))
     WRITERS[kind](tmp_path / "raw" / "0-good", *small)
     inventory = inventory_of(tmp_path / "raw")
-    assert [s for s in inventory.scans if "/0-good" in s.path and s.verdict == "rejected"] == []
+    origins = origins_of(tmp_path / "raw").all
+    good = [scan for scan in inventory.scans if "/0-good" in origins[scan.id].path]
+    assert good and all(scan.verdict != "rejected" for scan in good)
     for scan in inventory.scans:
         check_told(scan)
 
@@ -155,7 +164,8 @@ def test_noise_and_nothing_in_every_format(small, tmp_path):
     save_nifti(tmp_path / "good.nii", *small)
     inventory = inventory_of(tmp_path)
     assert len(inventory.scans) >= 2 * len(suffixes) + 1
-    assert [Path(scan.path).name for scan in inventory.accepted] == ["good.nii"]
+    (accepted,) = inventory.accepted
+    assert origins_of(tmp_path).all[accepted.id].path == str(tmp_path / "good.nii")
     for scan in inventory.scans:
         check_told(scan)
 
@@ -175,7 +185,10 @@ def test_a_gzip_with_a_wrong_sum(small, tmp_path):
     content = bytearray(path.read_bytes())
     content[-6] ^= 1
     path.write_bytes(content)
-    assert "CRC" in inventory_of(tmp_path).scans[0].reason
+    with pytest.raises(ReadError, match="CRC"):
+        read(Source(path))
+    (scan,) = inventory_of(tmp_path).scans
+    assert scan.reason == "cannot be read as NIfTI; is the file complete?"
 
 
 def test_bad_files_that_are_read_at_once_crash_nobody(small, tmp_path):
@@ -264,7 +277,7 @@ def test_a_file_that_may_not_be_read_is_told(small, open_folder):
     save_nifti(folder / "b.nii", *small)
     become_nobody()
     locked, good = inventory_of(folder).scans
-    assert locked.reason == f"{folder / 'a.nii'}: may not be read; ask for read access."
+    assert locked.reason == "may not be read; ask for read access."
     assert good.verdict == "accepted"
 
 

@@ -18,7 +18,7 @@ PAIRS = Rule(pattern=r"scan_(?P<id>\d+)", expression="(id + 1) // 2")
     ("name", "subject"), [("scan_001.nii", "1"), ("scan_002.nii", "1"), ("a/scan_117.nii", "59")]
 )
 def test_both_sides_of_a_subject_have_one_name(name, subject):
-    assert PAIRS.value(name, None) == subject
+    assert PAIRS.value(name, None, "ab12") == subject
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_both_sides_of_a_subject_have_one_name(name, subject):
 )
 def test_expressions(expression, value):
     rule = Rule(pattern=r"(?P<id>\d+)", expression=expression)
-    assert rule.value("x007.nii", None) == value
+    assert rule.value("x007.nii", None, "ab12") == value
 
 
 @pytest.mark.parametrize(
@@ -74,23 +74,25 @@ def test_a_rule_that_cannot_work_is_refused_at_once(keys, sentence):
         Rule(**keys)
 
 
-def test_a_pattern_that_does_not_match_names_file_and_pattern():
-    with pytest.raises(UserError, match=r"^odd.nii: the pattern `scan_.*does not match"):
-        PAIRS.value("odd.nii", None)
+def test_a_pattern_that_does_not_match_names_scan_and_pattern():
+    with pytest.raises(UserError, match=r"^Scan ab12: the pattern `scan_.*does not match"):
+        PAIRS.value("odd.nii", None, "ab12")
 
 
-def test_an_expression_that_fails_names_the_file():
+def test_an_expression_that_fails_names_the_scan():
     rule = Rule(pattern=r"(?P<id>\w+)", expression="id // 2")
-    with pytest.raises(UserError, match=r"^abc.nii: the expression `id // 2` cannot be computed"):
-        rule.value("abc.nii", None)
+    with pytest.raises(
+        UserError, match=r"^Scan ab12: the expression `id // 2` .*; id is no number there"
+    ):
+        rule.value("abc.nii", None, "ab12")
 
 
 def test_a_column():
     rule = Rule(column="who")
-    assert rule.value("x", {"who": "ann"}) == "ann"
-    assert rule.value("x", None) == ""
+    assert rule.value("x", {"who": "ann"}, "ab12") == "ann"
+    assert rule.value("x", None, "ab12") == ""
     with pytest.raises(UserError, match=r"no column `who`; its columns are path, subject"):
-        rule.value("x", {"path": "x", "subject": ""})
+        rule.value("x", {"path": "x", "subject": ""}, "ab12")
 
 
 @given(st.text(), st.integers(0, 9))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.verdicts import Quality
 from ssl_pipeline.volumes.volume import Volume
 from tests.volumes.writing import save_dicom, save_itk, save_nifti
@@ -46,11 +48,20 @@ def study(folder, **more):
 
 
 def take(data, folder, previous=None, quality=None):
-    return take_inventory(data, quality or Quality(), folder, previous)
+    return take_inventory(data, quality or Quality(), folder, origins_of(folder), previous)
 
 
-def by_name(inventory):
-    return {os.path.basename(scan.path): scan for scan in inventory.scans}
+def origins_of(folder):
+    return Origins(folder / "private", "study")
+
+
+def by_name(folder, inventory):
+    origins = origins_of(folder).all
+    return {os.path.basename(origins[scan.id].path): scan for scan in inventory.scans}
+
+
+def person(folder, scan):
+    return origins_of(folder).all[scan.id].person
 
 
 def test_who_and_what(folder):
@@ -58,7 +69,8 @@ def test_who_and_what(folder):
     inventory = take(data, folder)
     assert len(inventory.accepted) == 6
     scan = inventory.scans[2]
-    assert (scan.subject, scan.targets, scan.root, scan.weight) == ("2", {"odd": "1"}, "mr", 2)
+    assert (scan.targets, scan.root, scan.weight) == ({"odd": "1"}, "mr", 2)
+    assert person(folder, scan) == "2" and re.fullmatch("[0-9a-f]{12}", scan.subject)
     assert (scan.format, scan.shape, scan.orientation) == ("NIfTI", (33, 41, 25), "LAS")
     assert scan.spacing_mm == pytest.approx((2, 2, 2))
     assert len({scan.id for scan in inventory.scans}) == 6
@@ -87,7 +99,7 @@ def test_unchanged_files_are_not_read_again(folder):
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert take(study(folder), folder, before) == before
     os.utime(path)
-    assert by_name(take(study(folder), folder, before))["s_01.nii.gz"].verdict == "rejected"
+    assert by_name(folder, take(study(folder), folder, before))["s_01.nii.gz"].verdict == "rejected"
 
 
 def test_a_touched_file_leaves_the_table_equal(folder):
@@ -139,7 +151,7 @@ def test_each_bad_file_has_its_reason(folder, brain):
     save_nifti(raw / "s_13.nii", brain.data[:, :, 9], brain.affine)
     save_nifti(raw / "s_14.nii", np.stack([brain.data] * 2, -1), brain.affine)
     os.truncate(raw / "s_01.nii.gz", 9000)
-    scans = by_name(take(study(folder), folder))
+    scans = by_name(folder, take(study(folder), folder))
     reasons = {
         "s_01.nii.gz": "is the file complete?",
         "s_11.nii": "1 voxels are NaN or infinite",
@@ -164,7 +176,7 @@ def test_dicom_says_its_own_modality(folder, brain):
     save_dicom(folder / "raw" / "series_09", hounsfield(brain, 9), brain.affine, "CT", uid="1.2.3")
     inventory = take(study(folder, modality=None), folder)
     assert [scan.modality for scan in inventory.accepted] == ["CT"]
-    assert inventory.accepted[0].series == "1.2.3"
+    assert origins_of(folder).all[inventory.accepted[0].id].series == "1.2.3"
     touched = sorted((folder / "raw" / "series_09").iterdir())[3]
     os.utime(touched, (1, 1))
     assert take(study(folder, modality=None), folder, inventory) == inventory
@@ -172,11 +184,9 @@ def test_dicom_says_its_own_modality(folder, brain):
 
 def test_two_files_of_one_scan(folder, brain):
     save_nifti(folder / "raw" / "s_01.nii", noisy(brain, 50), brain.affine)
-    scans = by_name(take(study(folder), folder))
+    scans = by_name(folder, take(study(folder), folder))
     assert scans["s_01.nii"].verdict == "accepted"
-    assert scans["s_01.nii.gz"].reason == (
-        f"two files of one scan: s_01.nii ({scans['s_01.nii'].id}) is used"
-    )
+    assert scans["s_01.nii.gz"].reason == (f"two files of one scan: {scans['s_01.nii'].id} is used")
 
 
 def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
@@ -184,7 +194,7 @@ def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
     affine = brain.affine @ np.diag([1, -1, 1, 1])
     affine[1, 3] = brain.affine[1, 3] + 40 * brain.affine[1, 1]
     save_itk(folder / "raw" / "t_20.mha", flipped, affine)
-    scans = by_name(take(study(folder), folder))
+    scans = by_name(folder, take(study(folder), folder))
     assert scans["t_20.mha"].reason.startswith(f"duplicate of {scans['s_03.nii.gz'].id}")
 
 
@@ -192,16 +202,16 @@ def test_a_stray_file_whose_subject_cannot_be_told_is_rejected_alone(folder, bra
     save_nifti(folder / "raw" / "stray.nii", noisy(brain, 8), brain.affine)
     inventory = take(study(folder), folder)
     assert len(inventory.accepted) == 6
-    stray = by_name(inventory)["stray.nii"]
+    stray = by_name(folder, inventory)["stray.nii"]
     assert stray.verdict == "rejected" and stray.subject == "" and stray.split == ""
-    assert "`_(?P<id>\\d+)` does not match this path; change the pattern" in stray.reason
+    assert "`_(?P<id>\\d+)` does not match its path; change the pattern" in stray.reason
     assert len(take(study(folder, exclude=["stray*"]), folder).scans) == 6
 
 
 def test_a_link_to_nothing_is_rejected_alone(folder):
     (folder / "raw" / "s_07.nii.gz").symlink_to(folder / "moved" / "s_07.nii.gz")
-    link = by_name(take(study(folder), folder))["s_07.nii.gz"]
-    assert link.verdict == "rejected" and link.reason.endswith("is a link to nothing.")
+    link = by_name(folder, take(study(folder), folder))["s_07.nii.gz"]
+    assert link.verdict == "rejected" and link.reason == "is a link to nothing."
     (folder / "raw" / "s_08").symlink_to(folder / "moved")
     assert len(take(study(folder), folder).accepted) == 6
 
@@ -220,12 +230,16 @@ def labelled(folder, brain):
 def test_labels_find_their_images_and_orphans_are_told(labelled):
     data = study(labelled, labels={"organ": {"path": str(labelled / "seg")}})
     inventory = take(data, labelled)
-    scans = by_name(inventory)
-    assert scans["s_01.nii.gz"].labels == {"organ": str(labelled / "seg" / "s_01.nii.gz")}
-    assert scans["s_05.nii.gz"].labels == {"organ": ""}
+    scans = by_name(labelled, inventory)
+    assert scans["s_01.nii.gz"].labels == {"organ": True}
+    file = origins_of(labelled).label(scans["s_01.nii.gz"].id, "organ")
+    assert file == labelled / "seg" / "s_01.nii.gz"
+    assert scans["s_05.nii.gz"].labels == {"organ": False}
     assert len(inventory.accepted) == 6
     (orphan,) = inventory.orphans
-    assert orphan.endswith("s_09.nii.gz: label without image")
+    code, reason = orphan.split(": ")
+    assert origins_of(labelled).all[code].path.endswith("s_09.nii.gz")
+    assert reason == "label without image"
     inventory.write(labelled / "a.parquet")
     assert Inventory.read(labelled / "a.parquet") == inventory
     row = pq.read_table(labelled / "a.parquet").to_pylist()[-1]
@@ -241,7 +255,7 @@ def test_a_label_of_another_shape_is_dropped_with_a_note(labelled, brain):
     save_nifti(seg / "s_02.nii.gz", np.zeros((33, 41, 24), np.uint8), brain.affine)
     save_nifti(seg / "s_03.nii.gz", np.zeros((33, 41, 25), np.uint8), np.diag([2.0, 2, 2, 1]))
     (seg / "s_01.nii.gz").write_bytes(b"nothing")
-    scans = by_name(take(study(labelled, labels={"organ": {"path": str(seg)}}), labelled))
+    scans = by_name(labelled, take(study(labelled, labels={"organ": {"path": str(seg)}}), labelled))
     notes = {
         "s_01.nii.gz": "label organ was dropped",
         "s_02.nii.gz": "label organ has another shape, 33 x 41 x 24 for an image of 33 x 41 x 25",
@@ -250,14 +264,16 @@ def test_a_label_of_another_shape_is_dropped_with_a_note(labelled, brain):
     for name, note in notes.items():
         assert note in scans[name].reason
         assert scans[name].verdict == "accepted"
-        assert scans[name].labels == {"organ": ""}
+        assert scans[name].labels == {"organ": False}
 
 
 def test_a_label_in_other_axis_order_fits(labelled, brain):
     turned = np.transpose(np.zeros((33, 41, 25), np.uint8), (2, 0, 1))
     affine = brain.affine[:, [2, 0, 1, 3]]
     save_nifti(labelled / "seg" / "s_02.nii.gz", turned, affine)
-    scans = by_name(take(study(labelled, labels={"o": {"path": str(labelled / "seg")}}), labelled))
+    scans = by_name(
+        labelled, take(study(labelled, labels={"o": {"path": str(labelled / "seg")}}), labelled)
+    )
     assert scans["s_02.nii.gz"].labels["o"]
 
 
@@ -276,10 +292,9 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
     assert len(inventory.scans) == 2
     assert not inventory.orphans
     for scan in inventory.scans:
-        assert {os.path.basename(path) for path in scan.labels.values()} == {
-            "liver.nii",
-            "ct_seg.nii",
-        }
+        assert scan.labels == {"liver": True, "all": True}
+        files = origins_of(tmp_path).all[scan.id].labels.values()
+        assert {os.path.basename(path) for path in files} == {"liver.nii", "ct_seg.nii"}
 
 
 # layouts and tables
@@ -299,7 +314,7 @@ def test_bids(brain, tmp_path):
         scale = hounsfield if "ct" in name else noisy
         save_nifti(raw / name, scale(brain, number), brain.affine)
     inventory = take(study(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
-    assert [(scan.subject, scan.modality) for scan in inventory.accepted] == [
+    assert [(person(tmp_path, scan), scan.modality) for scan in inventory.accepted] == [
         ("01", "MR"),
         ("02", "CT"),
         ("02", "MR"),
@@ -324,29 +339,30 @@ def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
     else:
         pq.write_table(pa.table(columns), table)
     data = study(folder, site={"column": "site"}).model_copy(update={"table": table.name})
-    scans = by_name(take(data, folder))
+    scans = by_name(folder, take(data, folder))
     assert len(scans) == 7
     one, three, other = scans["s_01.nii.gz"], scans["s_03.nii.gz"], scans["x.nii"]
-    assert (one.subject, one.site, one.split, one.targets) == (
+    assert (person(folder, one), one.site, one.split, one.targets) == (
         "007",
         "north",
         "test",
         {"age": "61"},
     )
-    assert (three.subject, three.site, three.targets) == ("2", "", {})
-    assert (other.subject, other.modality, other.split, other.root) == ("008", "CT", "val", "scans")
+    assert (person(folder, three), three.site, three.targets) == ("2", "", {})
+    assert (other.modality, other.split, other.root) == ("CT", "val", "scans")
+    assert person(folder, other) == "008"
 
 
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ("raw/absent.nii,1,,", r"row 2 names raw/absent.nii, which is not in"),
+        ("raw/absent.nii,1,,", r"row 2 names a path that is not in"),
         (",1,,", "row 2 has no `path`"),
-        ("raw/s_02.nii.gz,1,PET,", "row 2 has modality `PET`; choose from CT, MR"),
-        ("raw/s_02.nii.gz,1,,dev", "row 2 has split `dev`; choose from train, val, test"),
-        ("raw/s_01.nii.gz,1,,", "a second time"),
-        ("raw/s_02.nii.gz,1,,val", "subject 1 is in test and in val"),
-        ("notes.txt,1,,", "names no image of a known format"),
+        ("raw/s_02.nii.gz,1,PET,", "row 2 has a modality that is none of CT, MR"),
+        ("raw/s_02.nii.gz,1,,dev", "row 2 has a split that is none of train, val, test"),
+        ("raw/s_01.nii.gz,1,,", "rows 1 and 2 name one path"),
+        ("raw/s_02.nii.gz,1,,val", "subject [0-9a-f]{12} is in test and in val"),
+        ("notes.txt,1,,", "row 2 names no image of a known format"),
     ],
 )
 def test_a_wrong_row_is_named(row, sentence, folder):
@@ -374,7 +390,7 @@ def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
     save_nifti(folder / "raw" / "ann" / "x_12.nii", noisy(brain, 71), brain.affine)
     (folder / "t.csv").write_text("path,subject\nraw/ann,ann\n")
     inventory = take(study(folder).model_copy(update={"table": "t.csv"}), folder)
-    assert [scan.subject for scan in inventory.scans] == [
+    assert [person(folder, scan) for scan in inventory.scans] == [
         "ann",
         "ann",
         "1",
@@ -402,14 +418,14 @@ def with_splits(folder, **splits):
 def test_lists_beat_fractions_and_hold_nobody_else(folder):
     (folder / "test.txt").write_text("# held out\n2\n\n3  # as published\n")
     data = with_splits(folder, lists={"test": "test.txt"}, fractions={"val": 0, "test": 0.9})
-    splits = {scan.subject: scan.split for scan in take(data, folder).scans}
+    splits = {person(folder, scan): scan.split for scan in take(data, folder).scans}
     assert splits == {"1": "train", "2": "test", "3": "test"}
 
 
 def test_who_is_on_no_list_is_in_no_split_that_has_one(folder):
     (folder / "train.txt").write_text("1\n")
     data = with_splits(folder, lists={"train": "train.txt"}, fractions={"val": 0, "test": 0})
-    splits = {scan.subject: scan.split for scan in take(data, folder).scans}
+    splits = {person(folder, scan): scan.split for scan in take(data, folder).scans}
     assert splits == {"1": "train", "2": "", "3": ""}
 
 
@@ -417,7 +433,7 @@ def test_the_table_beats_a_list_for_all_scans_of_a_subject(folder):
     (folder / "test.txt").write_text("1\n2\n")
     (folder / "t.csv").write_text("path,split\nraw/s_01.nii.gz,train\n")
     data = with_splits(folder, lists={"test": "test.txt"}).model_copy(update={"table": "t.csv"})
-    scans = by_name(take(data, folder))
+    scans = by_name(folder, take(data, folder))
     assert scans["s_01.nii.gz"].split == scans["s_02.nii.gz"].split == "train"
     assert scans["s_03.nii.gz"].split == "test"
 
@@ -425,7 +441,7 @@ def test_the_table_beats_a_list_for_all_scans_of_a_subject(folder):
 @pytest.mark.parametrize(
     ("test", "val", "sentence"),
     [
-        ("1\n", "1\n", "subject 1 is in test and in val"),
+        ("1\n", "# one\n1\n", "the subject of .*val.txt, line 2, is in the list of test too"),
         ("1\n", "77\n", "no subject of .*val.txt is among the scans"),
         ("1\n", None, "there is no file .*val.txt"),
     ],
@@ -459,8 +475,8 @@ def test_a_tilted_scan_counts_as_usable_and_is_told(folder, brain):
     inventory.write(folder / "a.parquet")
     assert Inventory.read(folder / "a.parquet") == inventory
     strict = take(study(folder), folder, inventory, Quality(max_shear_deg=0))
-    assert "as by a tilted gantry" in by_name(strict)["t_09"].reason
-    assert by_name(strict)["t_09"].verdict == "rejected"
+    assert "as by a tilted gantry" in by_name(folder, strict)["t_09"].reason
+    assert by_name(folder, strict)["t_09"].verdict == "rejected"
 
 
 # thumbnails

@@ -8,6 +8,7 @@ import pytest
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inventory import Inventory, take_inventory
 from ssl_pipeline.volumes.listing import ABSENT, listing_hash, remember
+from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.verdicts import Quality
 from tests.volumes.writing import save_itk, save_nifti
 
@@ -25,17 +26,23 @@ def data_of(raw, **more):
 
 
 def asked(raw, **more):
-    return listing_hash(data_of(raw, **more), raw.parent, raw.parent / "out" / "listing.json")
+    return listing_hash(data_of(raw, **more), raw.parent, origins_of(raw).listing)
+
+
+def origins_of(raw):
+    return Origins(raw.parent / "private", "study")
 
 
 def remembered(raw, inventory=None):
-    record = raw.parent / "out" / "listing.json"
-    remember(data_of(raw), raw.parent, record, inventory or Inventory(()))
+    origins = origins_of(raw)
+    if inventory is None:
+        origins.write({})
+    remember(data_of(raw), raw.parent, origins, inventory or Inventory(()))
 
 
 def test_asking_changes_nothing(raw):
     before = asked(raw)
-    assert not (raw.parent / "out").exists()
+    assert not (raw.parent / "private").exists()
     assert asked(raw) == before
     remembered(raw)
     assert asked(raw) == before
@@ -78,7 +85,7 @@ def test_a_touch_is_no_change_where_the_inventory_hashed_the_file(brain, tmp_pat
     save_nifti(raw / "a.nii", brain.data, brain.affine)
     save_itk(raw / "b.mhd", brain.data + np.int16(1), brain.affine)
     before = asked(raw)
-    remembered(raw, take_inventory(data_of(raw), Quality(), tmp_path))
+    remembered(raw, take_inventory(data_of(raw), Quality(), tmp_path, origins_of(raw)))
     for path in raw.iterdir():
         os.utime(path, (5, 5))
     assert asked(raw) == before

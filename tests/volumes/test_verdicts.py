@@ -110,8 +110,8 @@ def test_slices_are_judged_by_the_studys_limit(heights, sentence, brain):
     [
         (("ORIGINAL", "PRIMARY", "LOCALIZER"), "is a localizer: its ImageType says LOCALIZER"),
         (("DERIVED", "SECONDARY", "MPR"), "derived object, not a scan: its ImageType says MPR"),
-        (("DERIVED", "SECONDARY", "SCREEN SAVE"), "ImageType says SCREEN SAVE"),
-        (("DERIVED", "PRIMARY", "PROJECTION IMAGE", "MIP"), "says PROJECTION IMAGE, MIP"),
+        (("DERIVED", "SECONDARY", "SCREEN SAVE"), "ImageType says SCREEN"),
+        (("DERIVED", "PRIMARY", "PROJECTION IMAGE", "MIP"), "says MIP, PROJECTION"),
         (("ORIGINAL", "PRIMARY", "AXIAL"), ""),
         (("DERIVED", "PRIMARY", "AXIAL"), ""),
     ],

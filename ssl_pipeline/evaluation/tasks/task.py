@@ -67,7 +67,7 @@ class Task(Section):
                 nearest(name, known) if known else f"the scans of this task have no {kind} at all."
             )
             raise UserError(f"Task {self.title!r}: unknown {kind} {name!r}; {tail}")
-        carrying = [entry for entry, found in sources if found.get(name, "") != ""]
+        carrying = [entry for entry, found in sources if found.get(name)]
         if not carrying:
             raise UserError(
                 f"Task {self.title!r}: {kind} {name!r} is empty for every scan: "

@@ -96,7 +96,7 @@ def stem(name: str) -> str:
 
 def absent(path: Path) -> ReadError:
     """What is to be said of a file that cannot be found."""
-    return ReadError(f"{path}: {'is a link to nothing' if path.is_symlink() else 'is not there'}.")
+    return ReadError(path, "is a link to nothing." if path.is_symlink() else "is not there.")
 
 
 def _reader(source: Source) -> Reader:
@@ -106,7 +106,7 @@ def _reader(source: Source) -> Reader:
         if reader.matches(source.path):
             return reader
     known = ", ".join(reader.name for reader in READERS)
-    raise ReadError(f"{source.path}: is of no known format; known are {known}.")
+    raise ReadError(source.path, f"is of no known format; known are {known}.")
 
 
 def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
@@ -117,10 +117,8 @@ def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
     except FileNotFoundError:
         raise absent(source.path) from None
     except Exception as error:  # libraries raise anything over a garbled file
-        what = _one_line(error, source.path)
-        raise ReadError(
-            f"{source.path}: cannot be read as {reader.name} ({what}); is the file complete?"
-        ) from error
+        what = f"cannot be read as {reader.name}; is the file complete?"
+        raise ReadError(source.path, what, _one_line(error, source.path)) from error
 
 
 def _one_line(error: Exception, path: Path) -> str:

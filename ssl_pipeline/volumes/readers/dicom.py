@@ -92,7 +92,7 @@ def _frames(source: Source) -> list[Frame]:
     if len(volumes) == 1 and not source.series:
         return next(iter(volumes.values()))
     raise ReadError(
-        f"{source.path}: holds {len(volumes)} DICOM volumes, and none is `{source.series}`."
+        source.path, f"holds {len(volumes)} DICOM volumes, and none is the one that was asked for."
     )
 
 
@@ -107,10 +107,10 @@ def _stack(source: Source) -> list[Frame]:
     frames = without_copies(_frames(source))
     fault = next((frame for frame in frames if frame.fault), None)
     if fault:
-        raise ReadError(f"{fault.path}: {fault.fault}.")
+        raise ReadError(fault.path, f"{fault.fault}.")
     if len(frames) == 1:
         scout = "a localizer of" if "LOCALIZER" in frames[0].image_type else "a series of"
-        raise ReadError(f"{source.path}: is {scout} one 2D image; a volume needs three axes.")
+        raise ReadError(source.path, f"is {scout} one 2D image; a volume needs three axes.")
     _check_places(source, frames)
     normal = frames[0].normal
     return sorted(frames, key=lambda frame: float(frame.position @ normal))
@@ -120,14 +120,16 @@ def _check_places(source: Source, frames: list[Frame]) -> None:
     deepest = most_in_one_place(frames)
     if deepest > MOST:
         raise ReadError(
-            f"{source.path}: is a 4D series with up to {deepest} images in one place (time points,"
-            f" directions or phases); at most {MOST} are taken apart."
+            source.path,
+            f"is a 4D series with up to {deepest} images in one place (time points,"
+            f" directions or phases); at most {MOST} are taken apart.",
         )
     heights = np.sort([frame.position @ frames[0].normal for frame in frames])
     if deepest > 1 or np.diff(heights).min() < SAME_PLACE_MM:
         raise ReadError(
-            f"{source.path}: has several slices in one place, and nothing in their headers tells"
-            " them apart; separate them."
+            source.path,
+            "has several slices in one place, and nothing in their headers tells"
+            " them apart; separate them.",
         )
 
 

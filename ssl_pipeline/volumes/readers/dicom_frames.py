@@ -47,6 +47,10 @@ TAGS = [
     "TriggerTime",
 ]
 MODALITIES = ("CT", "MR")
+OTHERS = (  # those that messages name, for a header may say anything
+    *("CR", "DX", "MG", "NM", "PR", "PT", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT"),
+    *("SC", "SEG", "SR", "US", "XA"),
+)
 UNTOLD = ("", "OT")  # objects of "other" modality are conversions, whose root says what they are
 UNPACKED = (  # transfer syntaxes that GDCM or pydicom decode, by the end of their UID
     *("1.2", "1.2.1", "1.2.2", "1.2.1.99", "1.2.5"),
@@ -110,7 +114,8 @@ def _unusable(header: pydicom.Dataset, described: int = 1) -> str:
     frames = int(header.get("NumberOfFrames") or 1)
     packing = UID(header.file_meta.get("TransferSyntaxUID", ""))
     if modality not in (*MODALITIES, *UNTOLD):
-        return f"is of modality {modality}; only CT and MR are read"
+        told = modality if modality in OTHERS else "another"
+        return f"is of modality {told}; only CT and MR are read"
     if int(header.get("SamplesPerPixel") or 1) > 1:
         return "holds colours; a volume has one number a voxel"
     if frames != described and described == 1:
@@ -118,7 +123,8 @@ def _unusable(header: pydicom.Dataset, described: int = 1) -> str:
     if frames != described:
         return f"says that it holds {frames} frames, and describes {described}"
     if packing.startswith(DICOM_UID) and packing.removeprefix(DICOM_UID) not in UNPACKED:
-        return f"is packed as {packing.name}, which cannot be decoded here; unpack it first"
+        told = packing.name if packing.name != packing else "nobody knows"
+        return f"is packed as {told}, which cannot be decoded here; unpack it first"
     return ""
 
 

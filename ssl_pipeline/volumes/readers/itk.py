@@ -42,9 +42,7 @@ def _read(source: Source) -> Volume:
     reader = _opened(source.path)
     place = _grid(source.path, reader)
     if reader.GetNumberOfComponents() > 1:
-        raise ReadError(
-            f"{source.path}: holds colours or vectors; a volume has one number a voxel."
-        )
+        raise ReadError(source.path, "holds colours or vectors; a volume has one number a voxel.")
     _check_size(source, place)
     data = voxels(reader.Execute()).reshape(place.shape, order="F")
     said = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
@@ -73,8 +71,8 @@ def _check_size(source: Source, place: Grid) -> None:
     if math.prod(place.shape) > MOST_PACKED * held:
         size = " x ".join(str(side) for side in place.shape)
         raise ReadError(
-            f"{source.path}: says that it has {size} voxels, but holds {held} bytes; is the file"
-            " complete?"
+            source.path,
+            f"says that it has {size} voxels, but holds {held} bytes; is the file complete?",
         )
 
 
@@ -85,7 +83,7 @@ def _opened(path: Path) -> SimpleITK.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as error:
         if "Zero-valued spacing" in str(error):
-            raise ReadError(f"{path}: its header says a voxel spacing of 0 mm.") from error
+            raise ReadError(path, "its header says a voxel spacing of 0 mm.") from error
         raise
     return reader
 

@@ -63,7 +63,7 @@ def _header(path: Path, content: bytes) -> Nifti1Header:
     sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
     size, kind = next(((n, kind) for n, kind in HEADERS.items() if n in sizes), (0, None))
     if kind is None or len(content) < size:
-        raise ReadError(f"{path}: does not begin like a NIfTI file; is the file complete?")
+        raise ReadError(path, "does not begin like a NIfTI file; is the file complete?")
     # From the block alone: reading it from a file would read the extensions too, of any length.
     header: Nifti1Header = kind(content[:size], check=False)  # type: ignore[no-untyped-call]
     return header

@@ -13,7 +13,19 @@ from ssl_pipeline.volumes.volume import Grid, Volume
 
 
 class ReadError(UserError):
-    """One sentence on why a file is not a volume that can be used."""
+    """Why a file is not a volume that can be used.
+
+    Its text is one sentence that begins with the path. `what` leaves out the path and the words of
+    the library that read the file, which may say anything that is in the file: it can be passed on.
+    """
+
+    def __init__(self, path: Path, what: str, words: str = "") -> None:
+        super().__init__(path, what, words)
+        self.what = what
+
+    def __str__(self) -> str:
+        path, what, words = self.args
+        return f"{path}: {what}" + (f" ({words})" if words else "")
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +67,7 @@ def plain(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     """
     if data.dtype.kind not in "biuf":
         raise ReadError(
-            f"{path}: holds colours or complex numbers; a volume has one real number a voxel."
+            path, "holds colours or complex numbers; a volume has one real number a voxel."
         )
     if data.dtype.kind == "b":
         return data.astype(np.uint8)
@@ -90,17 +102,17 @@ def three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
         return kept[0], kept[1], kept[2]
     size = " x ".join(str(side) for side in shape)
     if len(kept) > 3:
-        raise ReadError(f"{path}: has {len(kept)} axes ({size}); split it into one file a volume.")
-    raise ReadError(f"{path}: is a 2D image ({size}); a volume needs three axes.")
+        raise ReadError(path, f"has {len(kept)} axes ({size}); split it into one file a volume.")
+    raise ReadError(path, f"is a 2D image ({size}); a volume needs three axes.")
 
 
 def placed(path: Path, affine: NDArray[Any]) -> NDArray[np.float64]:
     """The affine in double precision. ReadError where it does not span space."""
     affine = np.asarray(affine, dtype=np.float64)
     if not np.isfinite(affine).all():
-        raise ReadError(f"{path}: its header has a position or spacing that is not a number.")
+        raise ReadError(path, "its header has a position or spacing that is not a number.")
     if np.linalg.norm(affine[:3, :3], axis=0).min() == 0:
-        raise ReadError(f"{path}: its header says a voxel spacing of 0 mm.")
+        raise ReadError(path, "its header says a voxel spacing of 0 mm.")
     if np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise ReadError(f"{path}: its header puts all voxels in one plane.")
+        raise ReadError(path, "its header puts all voxels in one plane.")
     return affine

@@ -1,0 +1,222 @@
+"""What names a person, planted wherever raw files can hide it, comes out nowhere."""
+
+import base64
+import gzip
+import json
+import os
+import pty
+import re
+import stat
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydicom import dcmread
+
+from stages.study import load
+from tests.conftest import real_volume, write_study
+from tests.stages.conftest import ENV, door
+from tests.volumes.writing import save_dicom, save_itk
+
+NAME, BORN, UID = "QZDOE", "19610407", "1.2.777333777"
+MARKS = (NAME, BORN, UID)
+
+
+def hide_in_nifti(path, data, affine):
+    image = nib.Nifti1Image(data, affine)
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        image.header[field] = f"{NAME} {BORN}"[:10]
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, f"{NAME} {BORN}".encode()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def hide_in_nrrd(path, data, affine):
+    save_itk(path, data, affine)
+    head, rest = path.read_bytes().split(b"\n\n", 1)
+    planted = f"\ncontent: {NAME}\n# {NAME} {BORN}\npatient:={NAME} {BORN}".encode()
+    path.write_bytes(head + planted + b"\n\n" + rest)
+    return path
+
+
+def hide_in_metaimage(path, data, affine):
+    save_itk(path, data, affine)
+    head, rest = path.read_bytes().split(b"NDims", 1)
+    path.write_bytes(head + f"Comment = {NAME} {BORN}\nName = {NAME}\nNDims".encode() + rest)
+    return path
+
+
+def hide_in_dicom(folder, data, affine, **more):
+    tags = dict.fromkeys(
+        ("PatientName", "PatientID", "StudyDescription", "SeriesDescription", "InstitutionName",
+         "ReferringPhysicianName", "ImageComments", "PatientAddress", "AccessionNumber",
+         "ProtocolName", "StudyID", "OperatorsName"), NAME,
+    )  # fmt: skip
+    tags |= {"PatientBirthDate": BORN, "ImageType": ["ORIGINAL", "PRIMARY", NAME]}
+    paths = save_dicom(folder, data, affine, uid=f"{UID}.{len(str(folder))}", **tags | more)
+    for path in paths:
+        file = dcmread(path)
+        file.private_block(0x11, NAME, create=True).add_new(0x01, "LO", f"{NAME} {BORN}")
+        file.save_as(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Names of persons in folders, files, headers, labels, the list of held out, and what fails."""
+    folder = tmp_path_factory.mktemp("planted")
+    study = write_study(folder)
+    image = real_volume()
+    for number in range(6):
+        for kind in ("images", "labels"):
+            there = folder / "raw" / kind / f"person{number}.nii.gz"
+            own = nib.load(there)
+            data, affine = np.asarray(own.dataobj), own.affine
+            new = there.parent / f"{NAME}^{number}" / f"{NAME}{number} {BORN}.nii.gz"
+            hide_in_nifti(new, data, affine)
+            there.unlink()
+    images, labels = folder / "raw/images", folder / "raw/labels"
+    part, affine = np.asarray(image.dataobj)[40:70, 40:70], image.affine
+    noisy = [part + np.int16(number) for number in range(1, 9)]
+    hide_in_nrrd(images / f"{NAME}^6/{NAME}6.nrrd", noisy[0], affine)
+    hide_in_metaimage(images / f"{NAME}^7/{NAME}7.mha", noisy[1], affine)
+    hide_in_dicom(images / f"{NAME}^8/{NAME}8", noisy[2], affine)
+    # what is rejected or dropped
+    hide_in_dicom(images / f"{NAME}^9/{NAME}9", noisy[3], affine, modality=NAME)
+    hide_in_dicom(images / f"{NAME}^9/mip/{NAME}9", noisy[4], affine, ImageType=["MIP", NAME])
+    hide_in_dicom(images / f"{NAME}^9/o/{NAME}9", noisy[5], affine, ImagePositionPatient=None)
+    cut = hide_in_nifti(images / f"{NAME}^9/{NAME}9 cut.nii.gz", noisy[6], affine)
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (images / f"{NAME}^9/{NAME}9.nrrd").write_text(f"NRRD0004\ntype: {NAME}\nsizes: {BORN}\n\n")
+    (images / f"{NAME}^9/{NAME}9.mha").write_text(f"ObjectType = {NAME}\nNDims = {BORN}\n")
+    (images / f"{NAME}^9/{NAME}9 lost.nii").symlink_to(folder / NAME)
+    hide_in_nifti(images / f"{NAME}^9/{NAME}9 again.nii", noisy[0], affine)
+    hide_in_nifti(images / f"{NAME} stray.nii", noisy[7], affine)
+    hide_in_nifti(labels / f"{NAME} {BORN} orphan.nii.gz", noisy[0], affine)
+    hide_in_nifti(labels / f"{NAME}^5/{NAME}5 {BORN}.nii.gz", np.zeros((9, 9, 9)), affine)
+    study.write_text(study.read_text().replace(r"person(?P<id>\d+)", r"\^(?P<id>\d+)"))
+    return study
+
+
+@pytest.fixture(scope="module")
+def said(planted):
+    """What all stages say of the planted study, at their most talkative."""
+    words = [["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"]]
+    words += [["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]]
+    texts = []
+    for name, *more in words:
+        command = [sys.executable, "-m", "stages", "-v", name, "--config", planted, *more]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENV)
+        assert done.returncode == 0, done.stdout + done.stderr
+        texts.append(done.stdout + done.stderr)
+    return "".join(texts)
+
+
+def texts_of(path):
+    """All that a file says, unpacked; the file's own name with it."""
+    content = path.read_bytes()
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        return str(table.schema.metadata) + json.dumps(table.to_pylist(), default=str)
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    return content.decode("latin-1") + content.decode("utf-16-le", errors="ignore")
+
+
+def test_nothing_that_is_written_or_said_names_a_person(planted, said):
+    assert [line for line in said.splitlines() if re.search("|".join(MARKS), line)] == []
+    out = planted.parent / "out"
+    packed = [base64.b64encode(mark.encode()).decode().rstrip("=")[:-1] for mark in MARKS]
+    seen = 0
+    for path in out.rglob("*"):
+        assert not any(mark in str(path.relative_to(out)) for mark in MARKS), path
+        if path.is_file():
+            text = texts_of(path)
+            assert not [mark for mark in (*MARKS, *packed) if mark in text], path
+            assert str(planted.parent / "raw/images") not in text, path
+            seen += 1
+    assert seen > 40
+
+
+def test_every_fault_that_was_planted_was_met(planted, said):
+    rows = pq.read_table(planted.parent / "out/inventory/scans.parquet").to_pylist()
+    reasons = " ".join(row["reason"] for row in rows)
+    for words in (
+        "is of modality another", "its ImageType says MIP", "has no ImagePositionPatient",
+        "cannot be read as NIfTI", "cannot be read as NRRD", "cannot be read as MetaImage",
+        "is a link to nothing", "duplicate of", "does not match its path",
+        "label without image", "label tissue has another shape",
+    ):  # fmt: skip
+        assert words in reasons, words
+    assert sum(row["verdict"] == "accepted" for row in rows) == 9
+
+
+def test_origins_lie_in_a_folder_of_ones_own_and_are_told_at_a_terminal_alone(planted, said):
+    study = load(planted)
+    assert stat.S_IMODE(study.origins.private.stat().st_mode) == 0o700
+    rows = pq.read_table(study.folder / "inventory/scans.parquet").to_pylist()
+    row = next(row for row in rows if row["subject"])
+    refused = door("where", row["id"], "--config", planted)
+    assert refused.returncode == 2 and NAME not in refused.stdout + refused.stderr
+    for code in (row["id"], row["subject"]):
+        told = at_a_terminal("where", code, "--config", planted)
+        assert study.origins.all[row["id"]].path in told.replace("\r\n", "")
+
+
+def at_a_terminal(*words):
+    """What a command prints where a person looks."""
+    reading, writing = pty.openpty()
+    command = [sys.executable, "-m", "stages", *map(str, words)]
+    process = subprocess.Popen(command, stdout=writing, stderr=writing, env=ENV)
+    os.close(writing)
+    found = b""
+    while True:
+        try:
+            more = os.read(reading, 4096)
+        except OSError:  # the other end is closed
+            break
+        found += more
+        if not more:
+            break
+    assert process.wait() == 0, found
+    return found.decode()
+
+
+def test_a_bug_tells_no_path(planted, said):
+    study = load(planted)
+    (name, origin), *_ = study.origins.all.items()
+    text = f"OSError: [Errno 5] Input/output error: '{origin.path}/slice of {NAME}'\n"
+    assert study.origins.concealed(text) == f"OSError: [Errno 5] Input/output error: '{name}'\n"
+
+
+def test_a_lost_salt_is_noticed_and_not_replaced(planted, said):
+    study = load(planted)
+    salt = study.origins.private / "salt"
+    kept = salt.read_text()
+    try:
+        salt.unlink()
+        lost = door("inventory", "--config", planted)
+        assert lost.returncode == 2 and "is lost" in lost.stderr and not salt.exists()
+        salt.write_text("ab" * 32)
+        other = door("inventory", "--config", planted)
+        assert other.returncode == 2 and "is not the salt" in other.stderr
+        (study.folder / "probe/side/.done.json").unlink()
+        assert "is not the salt" in door("probe", "--config", planted, "task=side").stderr
+    finally:
+        salt.write_text(kept)
+    assert door("inventory", "--config", planted).returncode == 0
+
+
+def test_a_private_folder_that_others_can_look_into_is_refused(planted, said):
+    private = load(planted).origins.private
+    (planted.parent / "raw/images/new.txt").write_text("")
+    private.chmod(0o750)
+    try:
+        done = door("inventory", "--config", planted)
+    finally:
+        private.chmod(0o700)
+    assert done.returncode == 2 and f"chmod 700 {private}" in done.stderr
