@@ -88,6 +88,10 @@ def _run(arguments: argparse.Namespace, known: list[tuple[Path, Origins]]) -> in
         from stages.clean import clean
 
         clean(load(arguments.config), everything=arguments.all, agreed=arguments.yes)
+    elif command == "verify":
+        from stages.verify import verify
+
+        verify(load(arguments.config), remove=arguments.remove)
     return 0
 
 
@@ -144,7 +148,9 @@ def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     clean = commands.add_parser("clean", help="say what a study no longer needs, and remove it")
     clean.add_argument("--all", action="store_true", help="all that the study made, no raw scans")
     clean.add_argument("--yes", action="store_true", help="remove it without asking")
-    for command in (need, table, logs, clean):
+    verify = commands.add_parser("verify", help="check every byte that stages made; name damage")
+    verify.add_argument("--remove", action="store_true", help="remove it, to be made again")
+    for command in (need, table, logs, clean, verify):
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
         )

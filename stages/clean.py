@@ -23,7 +23,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import console, say
 from ssl_pipeline.report.numerals import count, size
 from stages import judgement, preprocess, pretrain
-from stages.contract import DONE, OWN, STAGES, alone, stage
+from stages.contract import DONE, OWN, STAGES, alone, folders, stage
 from stages.study import Study
 
 JOBS, LOGS = "jobs", "logs"
@@ -78,18 +78,9 @@ def _at_rest(study: Study) -> Iterator[None]:
                 f"Job {job} of {folder.name} is in SLURM's queue: wait for it, or `scancel {job}`."
             )
     with ExitStack() as locks:
-        for name, out in _folders(study):
+        for name, out in folders(study):
             locks.enter_context(alone(out, name))
         yield
-
-
-def _folders(study: Study) -> list[tuple[str, Path]]:
-    """The folders of stages that are there, also of tasks that the study has no more."""
-    found = []
-    for name, wildcards in STAGES.items():
-        pattern = "/".join([name, *("*" for _ in wildcards)])
-        found += [(name, out) for out in sorted(study.folder.glob(pattern)) if out.is_dir()]
-    return found
 
 
 def _groups(study: Study, everything: bool) -> Iterator[Group]:
@@ -121,7 +112,7 @@ def _made(study: Study) -> set[Path]:
     found = {*study.folder.glob(f"{LOGS}/*.log"), *study.origins.files}
     for folder in (study.folder / JOBS).glob("*/"):
         found |= {path for pattern in launch.MAKES for path in folder.glob(pattern)}
-    for name, out in _folders(study):
+    for name, out in folders(study):
         found |= {path for pattern in (*OWN, *stage(name).MAKES) for path in out.glob(pattern)}
         if (out / DONE).exists():
             sizes = atomic.read_json(out / DONE)["sizes"]

@@ -171,6 +171,15 @@ def outdated(study: Study, name: str, wildcards: dict[str, str]) -> bool:
     return done is not None and bool(done["provenance"]["config_hash"] != now)
 
 
+def folders(study: Study) -> list[tuple[str, Path]]:
+    """The folders of stages that are there, also of tasks that the study has no more."""
+    found = []
+    for name, wildcards in STAGES.items():
+        pattern = "/".join([name, *("*" for _ in wildcards)])
+        found += [(name, out) for out in sorted(study.folder.glob(pattern)) if out.is_dir()]
+    return found
+
+
 def withdraw(folder: Path) -> None:
     """Take back what stages declared whose files are gone, so that Snakemake runs them if needed.
 

@@ -2,7 +2,8 @@
 
 Hidden files and unfinished ones (`.tmp-`) are passed over. Links to folders are followed, but each
 real folder is entered once, and under its own name where it also lies below the root. A link that
-leads to nothing is given as a file, so that whoever opens it learns of it.
+leads to nothing, and a folder that may not be listed, are given as files, so that whoever opens
+them learns of it.
 """
 
 import os
@@ -15,8 +16,10 @@ from ssl_pipeline.errors import UserError
 def walk(root: Path) -> Iterator[list[os.DirEntry[str]]]:
     """The files of each folder below `root`, itself included; files and folders sorted by name.
 
-    Raises UserError where a folder may not be listed.
+    Raises UserError where `root` itself may not be listed.
     """
+    if is_closed(str(root)):
+        raise UserError(f"{root}: this folder may not be listed; ask for read access.")
     links: list[str] = []
     entered: set[tuple[int, int]] = set()
     yield from _below(str(root), entered, links)
@@ -32,12 +35,18 @@ def _below(
         return
     entered.add((status.st_dev, status.st_ino))
     entries = _listed(folder)
-    yield [entry for entry in entries if is_file(entry) or _leads_nowhere(entry)]
+    yield [
+        entry
+        for entry in entries
+        if is_file(entry) or _leads_nowhere(entry) or is_closed(entry.path)
+    ]
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path, entered, links)
-        elif entry.is_symlink() and Path(entry.path).is_dir():
+        if not _is_folder(entry) or is_closed(entry.path):
+            continue
+        if entry.is_symlink():
             links.append(entry.path)
+        else:
+            yield from _below(entry.path, entered, links)
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
@@ -45,14 +54,22 @@ def is_file(entry: os.DirEntry[str]) -> bool:
     return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link in a circle is not."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def is_closed(path: str) -> bool:
+    """Whether a path is a folder that may not be listed."""
+    mode = os.R_OK | os.X_OK
+    return not os.access(path, mode, effective_ids=True) and Path(path).is_dir()
+
+
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not Path(entry.path).exists()
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-    except PermissionError:
-        raise UserError(f"{folder}: this folder may not be listed; ask for read access.") from None
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
     return sorted(shown, key=lambda entry: entry.name)

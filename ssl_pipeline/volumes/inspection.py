@@ -74,8 +74,7 @@ def look_at(
         fault = readers.absent(source.path).what
         return Seen(Look(format=name, judged=judged, fault=fault))
     except PermissionError:
-        fault = "may not be read; ask for read access."
-        return Seen(Look(format=name, judged=judged, fault=fault))
+        return Seen(Look(format=name, judged=judged, fault=readers.closed(source.path).what))
     except (ReadError, OSError) as error:  # a link in a circle is there, and is not
         told = error if isinstance(error, ReadError) and source.path.exists() else None
         fault = (told or readers.absent(source.path)).what

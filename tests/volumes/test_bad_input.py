@@ -281,6 +281,19 @@ def test_a_file_that_may_not_be_read_is_told(small, open_folder):
     assert good.verdict == "accepted"
 
 
+def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_read(small, open_folder):
+    folder, become_nobody = open_folder
+    save_nifti(folder / "closed" / "a.nii", *small)
+    save_nifti(folder / "open" / "b.nii", *small)
+    (folder / "closed").chmod(0)
+    become_nobody()
+    closed, good = inventory_of(folder).scans
+    assert closed.reason == "may not be read; ask for read access."
+    assert good.verdict == "accepted"
+    data = Data.model_validate({"roots": [{"path": str(folder)}]})
+    assert listing_hash(data, folder, folder / ".record") != "absent"
+
+
 def test_links_in_circles_end(small, tmp_path):
     save_nifti(tmp_path / "a" / "scan.nii", *small)
     (tmp_path / "a" / "up").symlink_to(tmp_path)

@@ -20,6 +20,7 @@ __all__ = [
     "Reader",
     "Source",
     "absent",
+    "closed",
     "files",
     "find",
     "format_of",
@@ -36,8 +37,8 @@ T = TypeVar("T")
 def find(root: Path) -> list[Source]:
     """Every image below `root`, or at `root` if that is a file, sorted; none where there is none.
 
-    A folder of DICOM gives one image a series. Raises UserError where `root` is absent, or where a
-    folder may not be listed.
+    A folder of DICOM gives one image a series, and one that may not be listed an image that cannot
+    be read. Raises UserError where `root` is absent or may not be listed.
     """
     if not root.exists():
         raise absent(root)
@@ -51,11 +52,12 @@ def find(root: Path) -> list[Source]:
 
 def _images(paths: list[Path]) -> list[Source]:
     by_reader: dict[str, list[Path]] = {}
-    for path in paths:
+    locked = [path for path in paths if folders.is_closed(str(path))]
+    for path in sorted(set(paths) - set(locked)):
         reader = next((reader for reader in READERS if reader.matches(path)), None)
         if reader:
             by_reader.setdefault(reader.name, []).append(path)
-    return [
+    return [Source(path) for path in locked] + [
         source
         for reader in READERS
         if reader.name in by_reader
@@ -99,6 +101,11 @@ def absent(path: Path) -> ReadError:
     return ReadError(path, "is a link to nothing." if path.is_symlink() else "is not there.")
 
 
+def closed(path: Path) -> ReadError:
+    """What is to be said of a file or folder that may not be read."""
+    return ReadError(path, "may not be read; ask for read access.")
+
+
 def _reader(source: Source) -> Reader:
     if source.path.is_dir():
         return dicom.READER
@@ -116,6 +123,8 @@ def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
         raise
     except FileNotFoundError:
         raise absent(source.path) from None
+    except PermissionError:
+        raise closed(source.path) from None
     except Exception as error:  # libraries raise anything over a garbled file
         what = f"cannot be read as {reader.name}; is the file complete?"
         raise ReadError(source.path, what, _one_line(error, source.path)) from error

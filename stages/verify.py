@@ -1,0 +1,84 @@
+"""Check every byte that a study's stages made against the hashes that they wrote, and name damage.
+
+A disk that loses bits tells nobody. What is damaged can be removed at once: the stages then make it
+again, a stored volume alone, and equal, so that nothing after it runs again.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from ssl_pipeline.atomic import discard, read_json, sha256_file
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.progress import progress, say
+from ssl_pipeline.report.numerals import count
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.verify import verify as verify_volume
+from stages.contract import DONE, alone, folders
+from stages.study import Study
+
+WORKERS = os.cpu_count() or 1
+
+
+def verify(study: Study, *, remove: bool) -> None:
+    """Say which files are damaged, and with `remove` remove them. Raises UserError where some are.
+
+    While it removes, it holds the locks of all stages.
+    """
+    with ExitStack() as locks:
+        for name, out in folders(study) if remove else ():
+            locks.enter_context(alone(out, name))
+        seen, damaged = _damaged(study)
+        for path, what in damaged.items():
+            say(what)
+            if remove:
+                discard(path)
+    if not damaged:
+        say(f"verify: {seen} whole")
+    elif remove:
+        say(f"verify: {count(len(damaged), 'damaged part')} removed; run snakemake to remake them")
+    else:
+        raise UserError(
+            f"{count(len(damaged), 'damaged part')} of {seen}: add --remove, then run snakemake, "
+            "which makes them again."
+        )
+
+
+def _damaged(study: Study) -> tuple[str, dict[Path, str]]:
+    """What was looked at, and what is wrong with each part to be removed: a volume, or a file."""
+    volumes, files = dict.fromkeys(_volumes(study), ""), dict(_files(study))
+    parts = volumes | files
+    found = {}
+    with ThreadPoolExecutor(WORKERS) as pool, progress("Verifying", len(parts)) as bar:
+        for path, fault in zip(parts, pool.map(_fault, parts, parts.values()), strict=True):
+            bar.advance(path.name)
+            if fault:
+                found[path] = fault
+    return f"{count(len(volumes), 'volume')} and {count(len(files), 'file')}", found
+
+
+def _volumes(study: Study) -> Iterator[Path]:
+    """The folders of the stored volumes that the catalog names."""
+    folder = study.folder / "preprocess"
+    if (folder / "catalog.parquet").exists():
+        for entry in Catalog.read(folder / "catalog.parquet").entries:
+            yield folder / "volumes" / f"{entry.id}.zarr"
+
+
+def _files(study: Study) -> Iterator[tuple[Path, str]]:
+    """The files that stages declare, each with its hash."""
+    for _, out in folders(study):
+        if (out / DONE).exists():
+            for name, sha256 in read_json(out / DONE)["manifest"]["files"].items():
+                yield out / name, sha256
+
+
+def _fault(path: Path, sha256: str) -> str:
+    """What is wrong with a file of this hash, or with a stored volume, which keeps its own."""
+    if not sha256:
+        return verify_volume(path)
+    if not path.is_file():
+        return f"{path} is missing."
+    return "" if sha256_file(path) == sha256 else f"{path} differs from what was written."

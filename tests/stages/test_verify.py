@@ -1,0 +1,63 @@
+"""Damage is named, and what is damaged is made again, alone and equal."""
+
+import shutil
+
+import pytest
+
+from ssl_pipeline.store.layout import VOXELS
+from stages.study import load
+from tests.stages.conftest import door
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """The whole study in a folder of its own."""
+    for name in ("raw", "out", "private"):
+        shutil.copytree(whole.parent / name, tmp_path / name)
+    shutil.copy(whole.parent / "test.txt", tmp_path)
+    study = tmp_path / "tiny.yaml"
+    study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
+    return study
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_whole_is_left_alone(whole):
+    done = door("verify", "--config", whole)
+    assert done.returncode == 0 and "6 volumes and" in done.stdout and "whole" in done.stdout
+
+
+def test_a_damaged_volume_is_named_and_made_again_alone(copied):
+    folder = load(copied).folder
+    volumes = sorted((folder / "preprocess/volumes").glob("*.zarr"))
+    before = {path: (path / VOXELS).read_bytes() for path in volumes}
+    times = {path: (path / VOXELS).stat().st_mtime_ns for path in volumes}
+    flip_a_bit(volumes[2] / VOXELS)
+    told = door("verify", "--config", copied)
+    assert told.returncode == 2
+    assert f"{volumes[2] / VOXELS} differs from what was written." in told.stdout
+    assert "1 damaged part of 6 volumes" in told.stderr and "--remove" in told.stderr
+    assert volumes[2].exists()
+    assert door("verify", "--config", copied, "--remove").returncode == 0
+    assert not volumes[2].exists()
+    done = door("preprocess", "--config", copied)
+    assert "6 volumes stored, 1 of them new" in done.stdout
+    assert {path: (path / VOXELS).read_bytes() for path in volumes} == before
+    same = [path for path in volumes if (path / VOXELS).stat().st_mtime_ns == times[path]]
+    assert len(same) == 5
+    assert door("verify", "--config", copied).returncode == 0
+    assert "nothing to do" in door("pretrain", "--config", copied).stdout
+
+
+def test_a_damaged_encoder_is_named_and_made_again_equal(copied):
+    encoder = load(copied).folder / "pretrain/encoder/encoder.safetensors"
+    before = encoder.read_bytes()
+    flip_a_bit(encoder)
+    assert "encoder.safetensors differs" in door("verify", "--config", copied).stdout
+    assert door("verify", "--config", copied, "--remove").returncode == 0
+    assert door("pretrain", "--config", copied).returncode == 0
+    assert encoder.read_bytes() == before
