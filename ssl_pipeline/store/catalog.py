@@ -6,10 +6,9 @@ else. Equal content gives equal bytes, so that a stage that follows sees no chan
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ from ssl_pipeline.atomic import replacing
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.preprocess.resample import Shape, Triple
+from ssl_pipeline.records import from_table, to_table
 from ssl_pipeline.store.layout import read_attributes
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Scan
@@ -33,10 +33,11 @@ SCHEMA = pa.schema(
         ("spacing_mm", pa.list_(pa.float64(), 3)),
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
-        ("meta", pa.string()),
+        ("meta_json", pa.string()),
     ],
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
 )
+OBJECTS, TUPLES = ("targets", "labels"), ("shape", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ class Entry:
     spacing_mm: Triple  # (x, y, z)
     bytes: int  # of the voxel file
     sha256: str  # of the voxel file
-    meta: VolumeMeta
+    meta_json: str
+
+    @cached_property
+    def meta(self) -> VolumeMeta:
+        """What the volume says of itself, parsed when it is first asked for."""
+        return VolumeMeta.from_json(json.loads(self.meta_json))
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,11 @@ class Catalog:
                 f"{path} has catalog version {found}, this version reads {CATALOG_VERSION}: "
                 "preprocess again."
             )
-        return cls(tuple(_from_row(row) for row in table.to_pylist()))
+        return cls(tuple(from_table(table, Entry, OBJECTS, TUPLES)))
 
     def write(self, path: Path) -> None:
         """Write the catalog whole."""
-        table = pa.Table.from_pylist([_to_row(entry) for entry in self.entries], SCHEMA)
+        table = to_table(self.entries, SCHEMA, OBJECTS)
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -122,26 +128,5 @@ def _entry(shelf: Shelf, scan: Scan) -> Entry:
         spacing_mm=attributes.meta.spacing_mm,
         bytes=attributes.bytes,
         sha256=attributes.sha256,
-        meta=attributes.meta,
-    )
-
-
-def _to_row(entry: Entry) -> dict[str, Any]:
-    row = {field.name: getattr(entry, field.name) for field in fields(entry)}
-    for name in ("targets", "labels"):
-        row[name] = json.dumps(row[name], sort_keys=True)
-    row["meta"] = json.dumps(entry.meta.to_json(), sort_keys=True)
-    return row
-
-
-def _from_row(row: dict[str, Any]) -> Entry:
-    loaded = {name: json.loads(row[name]) for name in ("targets", "labels", "meta")}
-    return Entry(
-        **{
-            **row,
-            **loaded,
-            "shape": tuple(row["shape"]),
-            "spacing_mm": tuple(row["spacing_mm"]),
-            "meta": VolumeMeta.from_json(loaded["meta"]),
-        }
+        meta_json=json.dumps(attributes.meta.to_json(), sort_keys=True),
     )

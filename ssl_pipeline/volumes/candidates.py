@@ -46,7 +46,7 @@ class Candidate:
         """Where it lies and who was scanned, which results do not say."""
         labels = {name: str(path) for name, path in self.labels.items() if path}
         place, series = str(self.source.path), self.source.series
-        return Origin(place, series, self.subject, self.person, labels)
+        return Origin(self.id, place, series, self.subject, self.person, labels)
 
     @property
     def stray(self) -> str:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ssl_pipeline import atomic
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import progress
+from ssl_pipeline.records import from_table, to_table
 from ssl_pipeline.volumes import labels, readers
 from ssl_pipeline.volumes.candidates import Candidate, find_candidates
 from ssl_pipeline.volumes.dataset import Data, Root
@@ -30,14 +31,13 @@ FORMAT_VERSION = 3
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
-WORDS = pa.map_(pa.string(), pa.string())
+OBJECTS, TUPLES = ("targets", "labels"), ("shape", "spacing_mm")
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "part", "root", "subject", "site"), pa.string()),
         **dict.fromkeys(("modality", "split"), pa.string()),
         **dict.fromkeys(("weight", "intensity_offset", "missing_value"), pa.float64()),
-        "targets": WORDS,
-        "labels": pa.map_(pa.string(), pa.bool_()),
+        **dict.fromkeys(OBJECTS, pa.string()),
         "format": pa.string(),
         "shape": pa.list_(pa.int64()),
         "spacing_mm": pa.list_(pa.float64()),
@@ -94,10 +94,10 @@ class Inventory:
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet; equal inventories make equal files."""
-        rows = [asdict(scan) for scan in (*self.scans, *self.orphan_labels)]
+        rows = (*self.scans, *self.orphan_labels)
         about = {"ssl_pipeline": json.dumps({"format": FORMAT_VERSION, "salt": self.salt})}
         with atomic.replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(about)), temporary)
+            pq.write_table(to_table(rows, SCHEMA.with_metadata(about), OBJECTS), temporary)
 
     @classmethod
     def read(cls, path: Path) -> "Inventory":
@@ -109,7 +109,7 @@ class Inventory:
                 f"{path}: is an inventory of format {about.get('format')}, and this version reads"
                 f" {FORMAT_VERSION}: run the stage inventory, which takes it anew."
             )
-        rows = [_scan(row) for row in table.to_pylist(maps_as_pydicts="strict")]
+        rows = list(from_table(table, Scan, OBJECTS, TUPLES))
         return cls(
             tuple(row for row in rows if row.format != LABEL),
             tuple(row for row in rows if row.format == LABEL),
@@ -125,10 +125,6 @@ def salt_of(path: Path) -> str:
 def _about(schema: pa.Schema) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
     return found
-
-
-def _scan(row: dict[str, Any]) -> Scan:
-    return Scan(**row | {"shape": tuple(row["shape"]), "spacing_mm": tuple(row["spacing_mm"])})
 
 
 LabelsOf = Callable[[Candidate], tuple[tuple[str, ...], str]]
@@ -151,10 +147,8 @@ def take_inventory(
     found = find_candidates(data, study_dir, origins.code)
     orphans = [_orphan(origins.code, root, path) for root, path in found.orphans]
     lost = zip(orphans, found.orphans, strict=True)
-    origins.write(
-        {each.id: each.origin for each in found.candidates}
-        | {scan.id: Origin(str(path)) for scan, (_, path) in lost}
-    )
+    labels = (Origin(scan.id, str(path)) for scan, (_, path) in lost)
+    origins.write([*(each.origin for each in found.candidates), *labels])
     splits = deal(found.candidates, data.splits, study_dir)
     seen = _look_at_all(found.candidates, quality, previous)
     scans = [

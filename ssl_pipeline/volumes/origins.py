@@ -13,8 +13,8 @@ import hmac
 import re
 import secrets
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -23,24 +23,23 @@ import pyarrow.parquet as pq
 
 from ssl_pipeline import atomic
 from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.records import from_table, to_table
 from ssl_pipeline.volumes.readers import Source
 
 Code = Callable[..., str]  # words to a code of 12 hex digits
 DIGITS = 12
 SALT_BYTES = 32
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-SCHEMA = pa.schema(
-    {
-        **dict.fromkeys(("id", "path", "series", "subject", "person"), pa.string()),
-        "labels": pa.map_(pa.string(), pa.string()),
-    }
-)
+FIELDS = ("id", "path", "series", "subject", "person", "labels")
+SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()))
+OBJECTS = ("labels",)
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where one scan lies, and who was scanned."""
 
+    id: str  # the scan's code
     path: str  # file, or folder of a DICOM series
     series: str = ""
     subject: str = ""  # its code
@@ -129,20 +128,19 @@ class Origins:
         """The codes of this folder."""
         return coder(self._secret)
 
-    def write(self, origins: Mapping[str, Origin]) -> None:
-        """Keep all origins of the study's scans, by their id."""
-        rows = [{"id": name, **asdict(origin)} for name, origin in origins.items()]
+    def write(self, origins: Sequence[Origin]) -> None:
+        """Keep all origins of the study's scans."""
         with atomic.replacing(self.table) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
+            pq.write_table(to_table(origins, SCHEMA, OBJECTS), temporary)
         self.__dict__.pop("all", None)
 
     @cached_property
     def all(self) -> Mapping[str, Origin]:
-        """What `write` kept. Raises UserError where it is not there."""
+        """What `write` kept, by the scan's id. Raises UserError where it is not there."""
         if not self.table.exists():
             raise UserError(f"{self.table} is not there: run the stage inventory again.")
-        rows = pq.read_table(self.table).to_pylist(maps_as_pydicts="strict")
-        return {row.pop("id"): Origin(**row) for row in rows}
+        table = pq.read_table(self.table)
+        return {origin.id: origin for origin in from_table(table, Origin, OBJECTS, ())}
 
     def label(self, scan: str, name: str) -> Path:
         """The file of a scan's label. Raises UserError where there is none."""

@@ -36,7 +36,7 @@ def origins_of(raw):
 def remembered(raw, inventory=None):
     origins = origins_of(raw)
     if inventory is None:
-        origins.write({})
+        origins.write([])
     remember(data_of(raw), raw.parent, origins, inventory or Inventory(()))
 
 
