@@ -29,10 +29,10 @@ MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predicti
 def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoder, and the label files that the task's scans name."""
     found = {name: manifest_hash(study, name) for name in ("preprocess", "pretrain")}
-    label = getattr(study.tasks[task], "label", "")
+    label, label_file = getattr(study.tasks[task], "label", ""), study.origins.label
     for entry in _catalog(study).entries:
         if entry.labels.get(label):
-            found[f"label {entry.id}"] = _stamp(study.origins.label(entry.id, label))
+            found[f"label {entry.id}"] = _stamp(label_file(entry.id, label))
     return found
 
 
@@ -134,7 +134,7 @@ def _catalog(study: Study) -> Catalog:
 def _refuse_seen(study: Study, catalog: Catalog) -> None:
     """No subject may be scored that the encoder was pretrained on."""
     run = read_json(study.folder / "pretrain" / "run.json")
-    study.origins.check(run["salt"])
+    study.origins.check(run.get("salt", ""))
     seen = set(run["seen"])
     leaked = {e.subject for e in catalog.entries if e.split == study.evaluate.split} & seen
     if leaked:

@@ -20,6 +20,7 @@ from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import size
 from ssl_pipeline.training.metrics import read as read_metrics
 from ssl_pipeline.training.world import World
+from ssl_pipeline.volumes.inventory import salt_of
 from stages import preprocess
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, measured
@@ -41,7 +42,7 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
 PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
-VERSION = 1
+VERSION = 2
 MAKES = (
     "cohort-*.json",
     "run.json",
@@ -95,7 +96,7 @@ def run(study: Study, out: Path) -> Made:
     pictures = training_pictures(training, out / "pictures.npz")
     folder = str(run_folder(study).relative_to(out))
     seen = sorted({e.subject or e.id for e in entries})
-    salt = study.origins.fingerprint
+    salt = salt_of(study.folder / "inventory" / "scans.parquet")  # the salt itself is not needed
     write_json(out / "run.json", {"folder": folder, "seen": seen, "salt": salt, **trained})
     files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json"]
     summary = (

@@ -39,8 +39,9 @@ class ClassCells:
                 "check classes against the values in the labels."
             )
         self.targets = np.array([region.target for region in self.train])
-        names = [region.subject for region in self.train]
-        self.subjects = np.unique(names, return_inverse=True)[1]
+        # By place, not by name: folds must not depend on codes.
+        place = {subject: number for number, subject in enumerate(plan.cohort.train)}
+        self.subjects = np.array([place[region.subject] for region in self.train])
         self.shows: dict[str, frozenset[int]] = {
             subject: frozenset() for subject in plan.cohort.train
         }

@@ -45,7 +45,7 @@ def drawn(entry: Entry, indices: NDArray[np.uint8], told: tuple[bool, ...], seed
     for index in range(1, len(told) + 1):
         where = np.flatnonzero(indices == index)
         if len(where):
-            rng = generator(seed, index, f"centres {entry.sha256}")
+            rng = generator(seed, index, f"centres {entry.pixels}")
             chosen = rng.choice(where, min(CENTRES, len(where)), replace=False)
             centres.append(np.stack(np.unravel_index(chosen, indices.shape), axis=1))
     return Drawn(entry, indices, told, tuple(centres))

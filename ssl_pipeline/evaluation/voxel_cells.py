@@ -105,7 +105,7 @@ class VoxelCells:
                 self._image(scan.entry),
                 scan.indices,
                 scan.told,
-                generator(seed, 0, f"voxels {scan.entry.sha256}"),
+                generator(seed, 0, f"voxels {scan.entry.pixels}"),
                 background=all(scan.told) or not sure,
             )
             for scan in labelled

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("spacing_mm", pa.list_(pa.float64(), 3)),
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
+        ("pixels", pa.string()),
         ("meta_json", pa.string()),
     ],
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
@@ -57,6 +58,7 @@ class Entry:
     spacing_mm: Triple  # (x, y, z)
     bytes: int  # of the voxel file
     sha256: str  # of the voxel file
+    pixels: str  # hash of the scan's voxels as read, whatever the codec and the code
     meta_json: str
 
     @cached_property
@@ -128,5 +130,6 @@ def _entry(shelf: Shelf, scan: Scan) -> Entry:
         spacing_mm=attributes.meta.spacing_mm,
         bytes=attributes.bytes,
         sha256=attributes.sha256,
+        pixels=scan.pixels,
         meta_json=json.dumps(attributes.meta.to_json(), sort_keys=True),
     )

@@ -75,7 +75,8 @@ class Origins:
         Raises UserError for a salt that is lost or another one, and for a folder that others can
         look into.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.private.mkdir(stat.S_IRWXU, parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         with open(self.private / ".lock", "a") as lock:  # two studies may begin at once
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self._salt.exists():
@@ -91,7 +92,6 @@ class Origins:
                 f"{self._salt} is lost, by which results know their subjects: put it back from a "
                 "backup, or give the study a new `output` and a new `private` folder."
             )
-        self.private.chmod(stat.S_IRWXU)
         atomic.write_text(self._salt, secrets.token_hex(SALT_BYTES))
 
     def check(self, fingerprint: str) -> None:

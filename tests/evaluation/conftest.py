@@ -95,6 +95,7 @@ def store(
         verdict="accepted",
         format="NIfTI",
         sha256=hashlib.sha256(volume.data.tobytes()).hexdigest(),
+        pixels=hashlib.sha256(volume.data.tobytes()).hexdigest(),
     )
     _shelf(folder).put(scan, prepare(volume, "MR", _shelf(folder).preprocess))
     for label in (name for name, there in scan.labels.items() if there):

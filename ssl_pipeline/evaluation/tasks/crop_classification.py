@@ -54,7 +54,7 @@ class CropClassification(Task):
                 where = np.flatnonzero(drawn == value)
                 if not len(where):
                     continue
-                rng = generator(seed, value, f"crops {entry.sha256}")
+                rng = generator(seed, value, f"crops {entry.pixels}")
                 for centre in self._centres(where, drawn.shape, rng):
                     z, y, x = (math.ceil(c - s / 2) for c, s in zip(centre, size, strict=True))
                     regions.append(Region(entry.id, entry.subject, entry.split, (z, y, x), index))
