@@ -20,7 +20,6 @@ import stages
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
-from ssl_pipeline.volumes.origins import Origins
 from stages import estimate, place, status, where
 from stages.contract import STAGES
 from stages.study import Study, load
@@ -34,23 +33,21 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that spin while they wait slow to a crawl beside other work on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _parser().parse_args(argv)
-    known: list[tuple[Path, Origins]] = []  # where a stage logs, and whose scans it reads
+    known: list[tuple[Path, Study]] = []  # where a stage logs, and the study that it reads
     if arguments.verbose:
         show_details()
     try:
         _check_house()
         return _run(arguments, known)
     except UserError as error:
-        say(f"{arguments.command}: {error}", error=True)
+        say(f"{arguments.command}: {_concealed(str(error), known)}", error=True)
         return 2
     except KeyboardInterrupt as stop:
         why = str(stop) or "interrupted"
         say(f"{arguments.command}: {why}; run the same command again to go on.", error=True)
         return 3
     except Exception:
-        trace = traceback.format_exc()
-        for _, origins in known:
-            trace = origins.concealed(trace)
+        trace = _concealed(traceback.format_exc(), known)
         print(trace, file=sys.stderr)
         for log, _ in known:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +57,21 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _run(arguments: argparse.Namespace, known: list[tuple[Path, Origins]]) -> int:
+def _concealed(text: str, known: list[tuple[Path, Study]]) -> str:
+    """What an error says, without the paths of scans."""
+    for _, study in known:
+        text = where.concealed(study, text)
+    return text
+
+
+def _run(arguments: argparse.Namespace, known: list[tuple[Path, Study]]) -> int:
     """Do what a command is for; its exit code where that is no error. Raises anything."""
     command = arguments.command
     if command in STAGES:
         study = load(arguments.config)
         wildcards = _wildcards(command, arguments.wildcards, study)
         log = study.folder / "logs" / f"{'-'.join([command, *wildcards.values()])}.log"
-        known.append((log, study.origins))
+        known.append((log, study))
         with log_to(log):
             return place.run(command, study, wildcards, arguments.on, arguments.config)
     if command == "config":
@@ -146,9 +150,11 @@ def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     logs.add_argument("stage", metavar="STAGE", help="as `status` names it, such as pretrain")
     logs.add_argument("-f", dest="follow", action="store_true", help="go on as it says more")
     clean = commands.add_parser("clean", help="say what a study no longer needs, and remove it")
-    clean.add_argument("--all", action="store_true", help="all that the study made, no raw scans")
+    clean.add_argument(
+        "--all", action="store_true", help="all that it made, and its paths of origin; no raw scans"
+    )
     clean.add_argument("--yes", action="store_true", help="remove it without asking")
-    verify = commands.add_parser("verify", help="check every byte that stages made; name damage")
+    verify = commands.add_parser("verify", help="check what stages made, and name damage")
     verify.add_argument("--remove", action="store_true", help="remove it, to be made again")
     for command in (need, table, logs, clean, verify):
         command.add_argument(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 def check(study: "Study") -> None:
     """Raise ValueError, one sentence, for the first disagreement."""
+    if study.origins.private == study.folder:
+        raise ValueError(
+            f"name is {study.name}, whose folder keeps paths of origin: choose another"
+        )
     _divides(study, "views.crop_voxels", study.views.crop_voxels)
     for name, task in study.tasks.items():
         if task.crop_voxels:

@@ -2,8 +2,9 @@
 
 Each stage says which files it makes (`MAKES`) and, where it can, which of them are stale; only
 files of these patterns are ever touched, so a user's own notes in the output folder stay, and so do
-raw scans. It is said what goes and how much before it does. While it goes, the locks of all stages
-are held, and a study with a job in the queue is left alone.
+raw scans. Paths of origin go with all that was made, the salt of the codes never. It is said what
+goes and how much before it does. While it goes, the locks of all stages are held, and a study with
+a job in the queue is left alone.
 """
 
 import os
@@ -48,9 +49,9 @@ def clean(study: Study, *, everything: bool, agreed: bool) -> None:
 
     Raises UserError while a stage runs, and where nobody can be asked.
     """
-    if not study.folder.is_dir():
+    if not study.folder.is_dir() and not study.origins.folder.is_dir():
         raise UserError(f"There is no {study.folder}: the study has made nothing yet.")
-    with _at_rest(study):
+    with at_rest(study):
         groups = [group for group in _groups(study, everything) if group.files]
         if not groups:
             say(f"clean: nothing to remove in {study.folder}")
@@ -68,7 +69,7 @@ def clean(study: Study, *, everything: bool, agreed: bool) -> None:
 
 
 @contextmanager
-def _at_rest(study: Study) -> Iterator[None]:
+def at_rest(study: Study) -> Iterator[None]:
     """Hold the locks of all stages. Raises UserError where one runs, here or as a job."""
     for folder in sorted((study.folder / JOBS).glob("*/")):
         name, _, task = folder.name.partition("-")
@@ -108,7 +109,7 @@ def _groups(study: Study, everything: bool) -> Iterator[Group]:
 
 
 def _made(study: Study) -> set[Path]:
-    """Every file in the output folder that the pipeline has made."""
+    """Every file that the pipeline has made for this study."""
     found = {*study.folder.glob(f"{LOGS}/*.log"), *study.origins.files}
     for folder in (study.folder / JOBS).glob("*/"):
         found |= {path for pattern in launch.MAKES for path in folder.glob(pattern)}

@@ -268,7 +268,15 @@ def _record(out: Path) -> dict[str, Any] | None:
 
 def _gone(out: Path, done: dict[str, Any]) -> list[Path]:
     """The files of a stage that are not there any more, or not in full; one look at each."""
-    return [out / name for name, size in done["sizes"].items() if size_of(out / name) != size]
+    # By the words of the path, for `..` behind a link to another disk leads elsewhere.
+    top = os.path.abspath(out)  # noqa: PTH100
+    places = {out / name: os.path.normpath(f"{top}/{name}") for name in done["sizes"]}
+    sizes = done["sizes"].values()
+    return [
+        path
+        for (path, place), size in zip(places.items(), sizes, strict=True)
+        if size_of(Path(place)) != size
+    ]
 
 
 @contextmanager

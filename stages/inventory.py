@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
 from ssl_pipeline.report.inventory_page import write_inventory_page
@@ -24,9 +25,11 @@ PAGE_BYTES, SCAN_BYTES = 20_000, 8_000  # on disk: a thumbnail twice, and the ro
 def inputs(study: Study) -> dict[str, str]:
     """The listing of the raw folders: a file's path, size and content, not its date alone.
 
-    Raises UserError where the salt is not the one that an earlier inventory was made with.
+    Raises UserError where the salt is not the one that earlier results were made with.
     """
     study.origins.check(salt_of(study.folder / "inventory" / "scans.parquet"))
+    trained = study.folder / "pretrain" / "run.json"
+    study.origins.check(read_json(trained).get("salt", "") if trained.exists() else "")
     sampled = {"sample": manifest_hash(study, "sample")} if study.sample.packages else {}
     return {**sampled, "listing": listing(study)}
 

@@ -75,6 +75,11 @@ def run(study: Study, out: Path) -> Made:
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     frozen = read_json(_cohort(study))
     entries = [entry for entry in catalog.entries if entry.id in frozen]
+    if not entries:
+        raise UserError(
+            f"None of the {len(frozen)} volumes that this cohort was frozen with is stored any "
+            "more: raise training.cohort to train on those that are."
+        )
     world = World.from_environment()
     training = _run(study, catalog, entries, world)
     encoder = training.train()

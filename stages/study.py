@@ -23,7 +23,7 @@ from ssl_pipeline.section_file import read_mapping, validated
 from ssl_pipeline.store.layout import Store
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.views.config import Views
-from ssl_pipeline.volumes.dataset import Data
+from ssl_pipeline.volumes.dataset import Data, resolve
 from ssl_pipeline.volumes.origins import Origins
 from ssl_pipeline.volumes.samples import Sample
 from ssl_pipeline.volumes.verdicts import Quality
@@ -44,7 +44,7 @@ class Study(Section):
         "",
         description="folder of mode 0700 for the salt and the paths of origin, which results do not"
         " say; `private` beside the output folder where empty. Studies that share it know each"
-        " other's subjects",
+        " other's subjects. Nothing there may be purged",
     )
     seed: int = Field(0, ge=0, description="seed of everything random")
     sample: Sample = Field(Sample(), description="public scans to gather before the first stage")
@@ -83,8 +83,7 @@ class Study(Section):
     def origins(self) -> Origins:
         """Where the scans came from, and the codes that name them."""
         beside = self.folder.parent / "private"
-        chosen = Path(os.path.expandvars(self.private)).expanduser() if self.private else beside
-        return Origins(chosen, self.name)
+        return Origins(resolve(self.private) if self.private else beside, self.name, self.folder)
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards."""
@@ -92,8 +91,9 @@ class Study(Section):
 
     @property
     def public(self) -> dict[str, Any]:
-        """The study with every default, less what says where scans lie."""
-        root: dict[str, Any] = {"path": True, "labels": {"__all__": {"path"}}}
+        """The study with every default, less what says where scans lie and what they are called."""
+        labels = {"__all__": {"path", "pattern", "image"}}
+        root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
         return self.model_dump(mode="json", exclude=hidden)

@@ -1,4 +1,4 @@
-"""Check every byte that a study's stages made against the hashes that they wrote, and name damage.
+"""Check stored volumes and what stages declare against the hashes that were written; name damage.
 
 A disk that loses bits tells nobody. What is damaged can be removed at once: the stages then make it
 again, a stored volume alone, and equal, so that nothing after it runs again.
@@ -7,7 +7,6 @@ again, a stored volume alone, and equal, so that nothing after it runs again.
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 from ssl_pipeline.atomic import discard, read_json, sha256_file
@@ -16,7 +15,8 @@ from ssl_pipeline.progress import progress, say
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.verify import verify as verify_volume
-from stages.contract import DONE, alone, folders
+from stages.clean import at_rest
+from stages.contract import DONE, folders
 from stages.study import Study
 
 WORKERS = os.cpu_count() or 1
@@ -25,11 +25,9 @@ WORKERS = os.cpu_count() or 1
 def verify(study: Study, *, remove: bool) -> None:
     """Say which files are damaged, and with `remove` remove them. Raises UserError where some are.
 
-    While it removes, it holds the locks of all stages.
+    It waits for nobody: while a stage runs, here or as a job, UserError says so.
     """
-    with ExitStack() as locks:
-        for name, out in folders(study) if remove else ():
-            locks.enter_context(alone(out, name))
+    with at_rest(study):
         seen, damaged = _damaged(study)
         for path, what in damaged.items():
             say(what)
@@ -71,14 +69,19 @@ def _files(study: Study) -> Iterator[tuple[Path, str]]:
     """The files that stages declare, each with its hash."""
     for _, out in folders(study):
         if (out / DONE).exists():
-            for name, sha256 in read_json(out / DONE)["manifest"]["files"].items():
+            try:
+                declared = read_json(out / DONE)["manifest"]["files"]
+            except (ValueError, KeyError):
+                declared = {DONE: "of a record that can be read"}
+            for name, sha256 in declared.items():
                 yield out / name, sha256
 
 
 def _fault(path: Path, sha256: str) -> str:
     """What is wrong with a file of this hash, or with a stored volume, which keeps its own."""
-    if not sha256:
-        return verify_volume(path)
-    if not path.is_file():
-        return f"{path} is missing."
-    return "" if sha256_file(path) == sha256 else f"{path} differs from what was written."
+    try:
+        if not sha256:
+            return verify_volume(path)
+        return "" if sha256_file(path) == sha256 else f"{path} differs from what was written."
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})."

@@ -1,9 +1,14 @@
 """Where things are: the report, and, at a terminal alone, where a scan came from."""
 
+import re
 import sys
+from contextlib import suppress
+
+import pyarrow as pa
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import readers
+from ssl_pipeline.volumes.dataset import resolve
 from stages.study import Study
 
 
@@ -18,17 +23,29 @@ def show(study: Study, code: str) -> None:
     print(page)
 
 
+def concealed(study: Study, text: str) -> str:
+    """A text in which scans' ids stand for their paths, and roots' names for what else is there."""
+    with suppress(UserError, pa.ArrowException, OSError):
+        text = study.origins.concealed(text)
+    for root in study.data.roots:
+        for place in (root.path, *(label.path for label in root.labels.values())):
+            with suppress(UserError):
+                text = re.sub(re.escape(f"{resolve(place)}/") + r"[^'\"\n]*", root.title, text)
+    return text
+
+
 def _show_origins(study: Study, code: str) -> None:
     """Paths, persons, and why a scan cannot be read in the words of the library that tried."""
     if not sys.stdout.isatty():
         raise UserError("Where a scan came from is printed on a terminal alone, not into a file.")
-    for name, origin in study.origins.of(code).items():
+    found = study.origins.of(code)
+    for name, origin in found.items():
         print(f"{name}  {origin.path}" + (f"  series {origin.series}" if origin.series else ""))
         if origin.person:
             print(f"  subject {origin.subject} is {origin.person}")
         for label, path in origin.labels.items():
             print(f"  label {label}: {path}")
-        try:
-            readers.read(origin.source)
+        try:  # a subject may have many scans, which are not all read whole
+            (readers.read if len(found) == 1 else readers.header)(origin.source)
         except readers.ReadError as error:
             print(f"  {error}")

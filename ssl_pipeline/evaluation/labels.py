@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import replacing, sha256_file, sha256_json
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid
 from ssl_pipeline.store.catalog import Entry
-from ssl_pipeline.volumes.readers import Source, read
+from ssl_pipeline.volumes.readers import ReadError, Source, read
 
 FORMAT = 1
 LabelMap = NDArray[np.uint8] | NDArray[np.int16]
 LabelFile = Callable[[str, str], Path]  # the file of a scan's label, by the scan's id and its name
 
-__all__ = ["OUTSIDE", "LabelFile", "LabelMap", "LabelMaps"]
+__all__ = ["OUTSIDE", "LabelFile", "LabelMap", "LabelMaps", "drawn_on_grid"]
 
 
 class LabelMaps:
@@ -45,8 +46,18 @@ class LabelMaps:
         )
         kept = self.folder / f"{entry.id}-{key[:16]}.npy"
         if not kept.exists():
-            drawn = label_on_grid(read(Source(self.file_of(entry.id, name))), entry.meta)
+            drawn = drawn_on_grid(self.file_of, entry, name)
             with replacing(kept) as temporary, open(temporary, "wb") as file:
                 np.save(file, drawn)
         mapped: LabelMap = np.load(kept, mmap_mode="r")
         return mapped
+
+
+def drawn_on_grid(file_of: LabelFile, entry: Entry, name: str) -> LabelMap:
+    """A scan's label on its stored grid, from its file. Raises UserError if it cannot be used."""
+    try:
+        return label_on_grid(read(Source(file_of(entry.id, name))), entry.meta)
+    except ReadError as error:
+        raise UserError(f"The label {name} of scan {entry.id} {error.what}") from None
+    except UserError as error:
+        raise UserError(f"The label {name} of scan {entry.id}: {error}") from None

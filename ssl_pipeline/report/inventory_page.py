@@ -2,7 +2,7 @@
 
 One file that opens from disk: rows are data in it, and a short script draws those that are looked
 at, so that 5,000 scans (some 20 MB, nearly all of it thumbnails) sort and filter at once. Like the
-report it names scans by id, root and file name, for folders often hold names of people.
+report it names scans by their codes, for folders often hold names of people.
 """
 
 import base64

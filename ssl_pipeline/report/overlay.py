@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation.cells import INITS, Cell, Init
-from ssl_pipeline.evaluation.labels import LabelFile
+from ssl_pipeline.evaluation.labels import LabelFile, drawn_on_grid
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
@@ -38,10 +38,9 @@ def overlays(
     entry = next((e for e in reader.catalog.entries if e.id == scan), None)
     if entry is None or not entry.labels.get(task.label):
         return [], []
-    drawn = label_file(entry.id, task.label)
-    if not drawn.is_file():
+    if not label_file(entry.id, task.label).is_file():
         return [], []
-    label = _on_grid(drawn, entry)
+    label = drawn_on_grid(label_file, entry, task.label)
     area = np.isin(label, task.values).sum(axis=(1, 2))
     height = int(area.argmax())
     plane = _grey_plane(entry, reader, height)

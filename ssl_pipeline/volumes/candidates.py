@@ -4,14 +4,17 @@ A row of the table whose path was also found under a root says more of that scan
 in that folder; any other row adds its scans.
 """
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.dataset import Data, Root, resolve
+from ssl_pipeline.volumes.folders import is_closed
 from ssl_pipeline.volumes.identity import Rule
 from ssl_pipeline.volumes.labels import LabelFolder, open_labels
 from ssl_pipeline.volumes.origins import Code, Origin
@@ -42,11 +45,15 @@ class Candidate:
         return self.code(self.root.title, self.relative, self.source.series)
 
     @property
+    def place(self) -> Origin:
+        """Where it lies, known before any rule is asked."""
+        labels = {name: str(path) for name, path in self.labels.items() if path}
+        return Origin(self.id, str(self.source.path), self.source.series, labels=labels)
+
+    @property
     def origin(self) -> Origin:
         """Where it lies and who was scanned, which results do not say."""
-        labels = {name: str(path) for name, path in self.labels.items() if path}
-        place, series = str(self.source.path), self.source.series
-        return Origin(self.id, place, series, self.subject, self.person, labels)
+        return replace(self.place, subject=self.subject, person=self.person)
 
     @property
     def stray(self) -> str:
@@ -98,12 +105,20 @@ class Candidate:
         return rule.value(self.relative, self.row.values if self.row else None, self.id)
 
 
+class Orphan(NamedTuple):
+    """A label without an image."""
+
+    root: Root
+    key: str  # name of the label, and path below its folder
+    path: Path
+
+
 @dataclass(frozen=True)
 class Found:
-    """All candidates, by root and place, and the labels (root, path) that belong to none."""
+    """All candidates, by root and place, and the labels that belong to none."""
 
     candidates: tuple[Candidate, ...]
-    orphans: tuple[tuple[Root, Path], ...]
+    orphans: tuple[Orphan, ...]
 
 
 def find_candidates(data: Data, study_dir: Path, code: Code) -> Found:
@@ -116,7 +131,7 @@ def find_candidates(data: Data, study_dir: Path, code: Code) -> Found:
     if not data.roots and not table:
         raise UserError("data names neither `roots` nor a `table`; say where the scans lie.")
     candidates: list[Candidate] = []
-    orphans: list[tuple[Root, Path]] = []
+    orphans: list[Orphan] = []
     for root in data.roots:
         found, left = _below_root(root, rows, code)
         candidates += found
@@ -140,7 +155,7 @@ def find_candidates(data: Data, study_dir: Path, code: Code) -> Found:
 
 def _below_root(
     root: Root, rows: dict[Path, Row], code: Code
-) -> tuple[list[Candidate], list[tuple[Root, Path]]]:
+) -> tuple[list[Candidate], list[Orphan]]:
     folder = resolve(root.path)
     if not folder.is_dir():
         raise UserError(
@@ -151,7 +166,7 @@ def _below_root(
     candidates = []
     for source in readers.find(folder):
         relative = source.path.relative_to(folder).as_posix()
-        if source.path not in taken and _wanted(root, relative):
+        if source.path not in taken and (_wanted(root, relative) or is_closed(source.path)):
             own = {name: each.of_image(relative) for name, each in labels.items()}
             row = _row_of(source.path, rows)
             candidates.append(Candidate(source, root, relative, row, own, code))
@@ -166,10 +181,13 @@ def _below_root(
 
 def _orphans(
     root: Root, labels: dict[str, LabelFolder], candidates: list[Candidate]
-) -> list[tuple[Root, Path]]:
+) -> list[Orphan]:
     used = {path for each in candidates for path in each.labels.values()}
     return [
-        (root, path) for each in labels.values() for path in each.files.values() if path not in used
+        Orphan(root, f"{name}/{key}", path)
+        for name, each in labels.items()
+        for key, path in each.files.items()
+        if path not in used
     ]
 
 
@@ -195,11 +213,10 @@ def _row_of(path: Path, rows: dict[Path, Row]) -> Row | None:
 
 def _of_row(row: Row, table: Path, code: Code) -> list[Candidate]:
     root = Root(path=str(table.parent), name=table.stem)
-    sources = readers.find(row.path)
+    sources = [Source(row.path)] if is_closed(row.path) else readers.find(row.path)
     if not sources:
         raise UserError(f"{table}: row {row.number} names no image of a known format.")
-    base = table.parent if row.path.is_relative_to(table.parent) else Path(row.path.anchor)
     return [
-        Candidate(each, root, each.path.relative_to(base).as_posix(), row, {}, code)
+        Candidate(each, root, os.path.relpath(each.path, table.parent), row, {}, code)
         for each in sources
     ]

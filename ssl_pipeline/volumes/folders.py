@@ -18,7 +18,7 @@ def walk(root: Path) -> Iterator[list[os.DirEntry[str]]]:
 
     Raises UserError where `root` itself may not be listed.
     """
-    if is_closed(str(root)):
+    if is_closed(root):
         raise UserError(f"{root}: this folder may not be listed; ask for read access.")
     links: list[str] = []
     entered: set[tuple[int, int]] = set()
@@ -59,7 +59,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
-def is_closed(path: str) -> bool:
+def is_closed(path: Path | str) -> bool:
     """Whether a path is a folder that may not be listed."""
     mode = os.R_OK | os.X_OK
     return not os.access(path, mode, effective_ids=True) and Path(path).is_dir()
@@ -70,6 +70,9 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except PermissionError:  # closed since it was looked at
+        shown = []
     return sorted(shown, key=lambda entry: entry.name)

@@ -20,8 +20,8 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import progress
 from ssl_pipeline.records import from_table, to_table
 from ssl_pipeline.volumes import labels, readers
-from ssl_pipeline.volumes.candidates import Candidate, find_candidates
-from ssl_pipeline.volumes.dataset import Data, Root
+from ssl_pipeline.volumes.candidates import Candidate, Orphan, find_candidates
+from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inspection import Look, Seen, look_at, look_of
 from ssl_pipeline.volumes.origins import Code, Origin, Origins
 from ssl_pipeline.volumes.splits import deal
@@ -145,10 +145,11 @@ def take_inventory(
     """
     origins.open(previous.salt if previous else "")
     found = find_candidates(data, study_dir, origins.code)
-    orphans = [_orphan(origins.code, root, path) for root, path in found.orphans]
+    orphans = [_orphan(origins.code, each) for each in found.orphans]
     lost = zip(orphans, found.orphans, strict=True)
-    labels = (Origin(scan.id, str(path)) for scan, (_, path) in lost)
-    origins.write([*(each.origin for each in found.candidates), *labels])
+    unused = [Origin(scan.id, str(each.path)) for scan, each in lost]
+    origins.write([*(each.place for each in found.candidates), *unused])
+    origins.write([*(each.origin for each in found.candidates), *unused])
     splits = deal(found.candidates, data.splits, study_dir)
     seen = _look_at_all(found.candidates, quality, previous)
     scans = [
@@ -247,10 +248,10 @@ def _repeats(scan: Scan, namesake: Scan | None, equal: Scan | None) -> str:
     return f"duplicate of {equal.id}: their voxels are equal" if equal else ""
 
 
-def _orphan(code: Code, root: Root, path: Path) -> Scan:
+def _orphan(code: Code, orphan: Orphan) -> Scan:
     return Scan(
-        id=code(root.title, path.as_posix(), LABEL),
-        root=root.title,
+        id=code(orphan.root.title, orphan.key, LABEL),
+        root=orphan.root.title,
         targets={},
         labels={},
         format=LABEL,

@@ -100,7 +100,7 @@ def _places(data: Data, study_dir: Path) -> list[Path]:
 def _states(places: list[Path]) -> dict[str, tuple[int, int]]:
     """Size and time of every file, by path."""
     states = {str(place): place.stat() for place in places if place.is_file()}
-    for place in (place for place in places if place.is_dir()):
+    for place in (place for place in places if place.is_dir() and not folders.is_closed(place)):
         for entries in folders.walk(place):
             # of a link to nothing, the link's own
             states |= {e.path: e.stat(follow_symlinks=folders.is_file(e)) for e in entries}

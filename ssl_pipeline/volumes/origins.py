@@ -10,6 +10,7 @@ by which a salt that is lost or another is noticed; it is never replaced.
 import fcntl
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import stat
@@ -29,9 +30,14 @@ from ssl_pipeline.volumes.readers import Source
 Code = Callable[..., str]  # words to a code of 12 hex digits
 DIGITS = 12
 SALT_BYTES = 32
+WAY_OUT = (
+    ", by which results know their subjects: put it back from a backup, or begin anew with another"
+    " `output` and another `private` folder."
+)
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 FIELDS = ("id", "path", "series", "subject", "person", "labels")
 SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()))
+OWNER = b"output"
 OBJECTS = ("labels",)
 
 
@@ -62,18 +68,21 @@ def coder(salt: bytes) -> Code:
 
 
 class Origins:
-    """The origins of one study's scans, in the private folder that it may share with others."""
+    """The origins of one study's scans, in the private folder that it may share with others.
 
-    def __init__(self, private: Path, study: str) -> None:
-        self.private, self.folder = private, private / study
+    `output` is where the study's results lie: another one of its name must not share its folder.
+    """
+
+    def __init__(self, private: Path, study: str, output: Path) -> None:
+        self.private, self.folder, self.output = private, private / study, output
         self.table, self.listing = self.folder / "origins.parquet", self.folder / "listing.json"
         self.files = (self.table, self.listing)
 
     def open(self, fingerprint: str) -> None:
         """Make the folder and the salt, where results carry no fingerprint yet.
 
-        Raises UserError for a salt that is lost or another one, and for a folder that others can
-        look into.
+        Raises UserError for a salt that is lost or another one, for a folder that others can look
+        into, and for one that a study of the same name uses.
         """
         self.private.mkdir(stat.S_IRWXU, parents=True, exist_ok=True)
         self.folder.mkdir(exist_ok=True)
@@ -83,26 +92,43 @@ class Origins:
                 self._begin(fingerprint)
         if stat.S_IMODE(self.private.stat().st_mode) & OTHERS:
             raise UserError(f"Others may look into {self.private}: `chmod 700 {self.private}`.")
+        self._refuse_namesake()
         self.check(fingerprint)
 
     def _begin(self, fingerprint: str) -> None:
         """Make the salt, where none was ever used."""
         if fingerprint or any(self.private.glob("*/origins.parquet")):
+            raise UserError(f"{self._salt} is lost{WAY_OUT}")
+        mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # never in place of another
+        with open(os.open(self._salt, mode, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
+            file.write(secrets.token_hex(SALT_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def _from_here(self) -> str:
+        """Where the output lies from the private folder: the same when both are moved."""
+        return os.path.relpath(self.output, self.private)
+
+    def _refuse_namesake(self) -> None:
+        if not self.table.exists():
+            return
+        owner = (pq.read_schema(self.table).metadata or {}).get(OWNER, b"").decode()
+        if owner not in ("", self._from_here) and (self.private / owner).exists():
             raise UserError(
-                f"{self._salt} is lost, by which results know their subjects: put it back from a "
-                "backup, or give the study a new `output` and a new `private` folder."
+                f"{self.folder} belongs to the study that writes to {self.private / owner}: give "
+                "this one another `name`, or a `private` folder of its own."
             )
-        atomic.write_text(self._salt, secrets.token_hex(SALT_BYTES))
 
     def check(self, fingerprint: str) -> None:
         """Raises UserError where results that carry this fingerprint were made with another salt.
 
-        None is compared with results that carry none.
+        Results that carry none pass.
         """
         if fingerprint and fingerprint != self.fingerprint:
             raise UserError(
                 f"{self._salt} is not the salt with which the results were made, so their subjects "
-                "cannot be told apart: put that one back, or give the study a new `output`."
+                "cannot be matched: put that one back, or give the study a new `output`."
             )
 
     @property
@@ -112,11 +138,14 @@ class Origins:
     @cached_property
     def _secret(self) -> bytes:
         try:
-            return bytes.fromhex(self._salt.read_text())
+            secret = bytes.fromhex(self._salt.read_text())
         except FileNotFoundError:
-            raise UserError(
-                f"{self._salt} is lost, by which results know their subjects: put it back."
-            ) from None
+            raise UserError(f"{self._salt} is lost{WAY_OUT}") from None
+        except ValueError:
+            secret = b""
+        if len(secret) != SALT_BYTES:
+            raise UserError(f"{self._salt} is damaged{WAY_OUT}")
+        return secret
 
     @property
     def fingerprint(self) -> str:
@@ -131,7 +160,8 @@ class Origins:
     def write(self, origins: Sequence[Origin]) -> None:
         """Keep all origins of the study's scans."""
         with atomic.replacing(self.table) as temporary:
-            pq.write_table(to_table(origins, SCHEMA, OBJECTS), temporary)
+            schema = SCHEMA.with_metadata({OWNER: self._from_here})
+            pq.write_table(to_table(origins, schema, OBJECTS), temporary)
         self.__dict__.pop("all", None)
 
     @cached_property

@@ -69,8 +69,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     """A column that is nearly a known one would be taken for a target, and what it says lost."""
     if columns and "path" not in columns:
         raise UserError(
-            f"{path} has no column `path`; its columns are {', '.join(columns)}: give every scan "
-            "its path, from the table's folder."
+            f"{path} has no column `path` in its first line: name the columns there, and give every"
+            " scan its path, from the table's folder."
         )
     for column in columns:
         if IDENTIFYING.search(column):

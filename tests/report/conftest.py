@@ -62,7 +62,7 @@ def stored(study: StudyFolder, raw: Path) -> StudyFolder:
             ]
         }
     )
-    origins = Origins(study.folder.parent / "private", "study")
+    origins = Origins(study.folder.parent / "private", "study", Path())
     inventory = take_inventory(data, Quality(), study.folder, origins)
     inventory.write(study.folder / "inventory" / "scans.parquet")
     section = Preprocess()

@@ -45,7 +45,7 @@ class StudyFolder:
 
     def label_file(self, scan: str, name: str) -> Path:
         """The file of a scan's label."""
-        return Origins(self.folder.parent / "private", "study").label(scan, name)
+        return Origins(self.folder.parent / "private", "study", Path()).label(scan, name)
 
     def write(self, path: str, content: Any) -> Path:
         """Put a file of JSON below the folder."""

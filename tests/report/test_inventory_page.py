@@ -43,13 +43,13 @@ def inventory(folder):
         "subject": RULE,
         "labels": {"tissue": {"path": str(folder / "labels")}},
     }
-    origins = Origins(folder.parent / "private", "small")
+    origins = Origins(folder.parent / "private", "small", Path())
     return take_inventory(Data.model_validate({"roots": [root]}), Quality(), Path(), origins)
 
 
 def rows(page: str, folder: Path) -> dict[str, dict]:
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    origins = Origins(folder.parent / "private", "small").all
+    origins = Origins(folder.parent / "private", "small", Path()).all
     return {Path(origins[row["id"]].path).name: row for row in json.loads(data)}
 
 

@@ -17,6 +17,7 @@ import pytest
 from pydicom import dcmread
 
 from stages.study import load
+from stages.where import concealed
 from tests.conftest import real_volume, write_study
 from tests.stages.conftest import ENV, door
 from tests.volumes.writing import save_dicom, save_itk
@@ -146,7 +147,7 @@ def test_every_fault_that_was_planted_was_met(planted, said):
     rows = pq.read_table(planted.parent / "out/inventory/scans.parquet").to_pylist()
     reasons = " ".join(row["reason"] for row in rows)
     for words in (
-        "is of modality another", "its ImageType says MIP", "has no ImagePositionPatient",
+        "is of another modality", "its ImageType says MIP", "has no ImagePositionPatient",
         "cannot be read as NIfTI", "cannot be read as NRRD", "cannot be read as MetaImage",
         "is a link to nothing", "duplicate of", "does not match its path",
         "label without image", "label tissue has another shape",
@@ -186,11 +187,26 @@ def at_a_terminal(*words):
     return found.decode()
 
 
+def test_a_label_that_is_torn_is_told_by_its_scans_code(planted, said):
+    labels = planted.parent / "raw/labels"
+    torn = labels / f"{NAME}^0/{NAME}0 {BORN}.nii.gz"  # its header is whole
+    kept = torn.read_bytes()
+    torn.write_bytes(kept[:-200])
+    try:
+        done = door("finetune", "--config", planted, "task=tissue")
+    finally:
+        torn.write_bytes(kept)
+    assert done.returncode == 2 and not re.search("|".join(MARKS), done.stdout + done.stderr)
+    assert re.search("The label tissue of scan [0-9a-f]{12} cannot be read as NIfTI", done.stderr)
+
+
 def test_a_bug_tells_no_path(planted, said):
     study = load(planted)
     (name, origin), *_ = study.origins.all.items()
     text = f"OSError: [Errno 5] Input/output error: '{origin.path}/slice of {NAME}'\n"
-    assert study.origins.concealed(text) == f"OSError: [Errno 5] Input/output error: '{name}'\n"
+    assert concealed(study, text) == f"OSError: [Errno 5] Input/output error: '{name}'\n"
+    folder = planted.parent / f"raw/images/{NAME}^9"
+    assert concealed(study, f"PermissionError: '{folder}'") == "PermissionError: 'head'"
 
 
 def test_a_lost_salt_is_noticed_and_not_replaced(planted, said):
@@ -220,3 +236,21 @@ def test_a_private_folder_that_others_can_look_into_is_refused(planted, said):
     finally:
         private.chmod(0o700)
     assert done.returncode == 2 and f"chmod 700 {private}" in done.stderr
+
+
+def test_two_studies_of_one_name_do_not_share_their_origins(planted, said, tmp_path):
+    text = planted.read_text().replace(f"output: {planted.parent}/out", f"output: {tmp_path}/out")
+    private = load(planted).origins.private
+    (tmp_path / "tiny.yaml").write_text(text + f"private: {private}\n")
+    (tmp_path / "test.txt").write_text("4\n5\n")
+    done = door("inventory", "--config", tmp_path / "tiny.yaml")
+    assert done.returncode == 2 and f"{private}/tiny belongs to the study that" in done.stderr
+    renamed = (tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other")
+    (tmp_path / "tiny.yaml").write_text(renamed)
+    assert door("inventory", "--config", tmp_path / "tiny.yaml").returncode == 0
+    both = [
+        {row["id"]: row["subject"] for row in pq.read_table(path).to_pylist()}
+        for path in (planted.parent / "out/inventory/scans.parquet",
+                     tmp_path / "out/inventory/scans.parquet")
+    ]  # fmt: skip
+    assert both[0] == both[1], "one salt, one code for each"

@@ -39,7 +39,7 @@ def inventory_of(folder, quality=QUALITY):
 
 def origins_of(folder):
     """Beside the folder of scans, or it would be walked too."""
-    return Origins(folder.parent / f"{folder.name}-private", "study")
+    return Origins(folder.parent / f"{folder.name}-private", "study", Path())
 
 
 def check_told(scan):

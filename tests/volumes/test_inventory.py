@@ -52,7 +52,7 @@ def take(data, folder, previous=None, quality=None):
 
 
 def origins_of(folder):
-    return Origins(folder / "private", "study")
+    return Origins(folder / "private", "study", folder / "out")
 
 
 def by_name(folder, inventory):
@@ -375,7 +375,7 @@ def test_a_wrong_row_is_named(row, sentence, folder):
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ("file,subject", r"t.csv has no column `path`; its columns are file, subject"),
+        ("file,subject", r"t.csv has no column `path` in its first line: name the columns there"),
         ("path,subjct", r"t.csv has a column `subjct`: call it subject if it is that"),
     ],
 )

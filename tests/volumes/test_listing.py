@@ -30,7 +30,7 @@ def asked(raw, **more):
 
 
 def origins_of(raw):
-    return Origins(raw.parent / "private", "study")
+    return Origins(raw.parent / "private", "study", raw / "out")
 
 
 def remembered(raw, inventory=None):

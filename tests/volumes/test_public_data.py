@@ -13,7 +13,7 @@ from ssl_pipeline.volumes.verdicts import Quality
 
 @pytest.fixture
 def origins(tmp_path):
-    return Origins(tmp_path, "study")
+    return Origins(tmp_path, "study", Path())
 
 
 def inventory_of(root, origins):

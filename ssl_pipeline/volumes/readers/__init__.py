@@ -52,7 +52,7 @@ def find(root: Path) -> list[Source]:
 
 def _images(paths: list[Path]) -> list[Source]:
     by_reader: dict[str, list[Path]] = {}
-    locked = [path for path in paths if folders.is_closed(str(path))]
+    locked = [path for path in paths if folders.is_closed(path)]
     for path in sorted(set(paths) - set(locked)):
         reader = next((reader for reader in READERS if reader.matches(path)), None)
         if reader:

@@ -114,8 +114,8 @@ def _unusable(header: pydicom.Dataset, described: int = 1) -> str:
     frames = int(header.get("NumberOfFrames") or 1)
     packing = UID(header.file_meta.get("TransferSyntaxUID", ""))
     if modality not in (*MODALITIES, *UNTOLD):
-        told = modality if modality in OTHERS else "another"
-        return f"is of modality {told}; only CT and MR are read"
+        told = f"modality {modality}" if modality in OTHERS else "another modality"
+        return f"is of {told}; only CT and MR are read"
     if int(header.get("SamplesPerPixel") or 1) > 1:
         return "holds colours; a volume has one number a voxel"
     if frames != described and described == 1:
@@ -123,8 +123,8 @@ def _unusable(header: pydicom.Dataset, described: int = 1) -> str:
     if frames != described:
         return f"says that it holds {frames} frames, and describes {described}"
     if packing.startswith(DICOM_UID) and packing.removeprefix(DICOM_UID) not in UNPACKED:
-        told = packing.name if packing.name != packing else "nobody knows"
-        return f"is packed as {told}, which cannot be decoded here; unpack it first"
+        told = f"as {packing.name}" if packing.name != packing else "in an unknown way"
+        return f"is packed {told}, which cannot be decoded here; unpack it first"
     return ""
 
 
@@ -152,7 +152,7 @@ def _frame(
         path=path,
         number=number,
         count=count,
-        series=str(header.get("SeriesInstanceUID") or ""),
+        series=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
         uid=str(header.get("SOPInstanceUID") or ""),
         modality=str(header.get("Modality") or ""),
         image_type=_image_type(header, groups),
