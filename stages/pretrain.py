@@ -61,10 +61,10 @@ def inputs(study: Study) -> dict[str, str]:
     That is told here and not in `run`, for a run that is done is not run again when a scan is new.
     """
     manifest_hash(study, "preprocess")
-    frozen = read_json(_cohort(study))
+    frozen = _frozen(study)
     if World.from_environment().first:
         _say_what_waits(frozen, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
-    return {"cohort": sha256_json(frozen)}
+    return {"cohort": sha256_json(list(frozen.items()))}
 
 
 def run(study: Study, out: Path) -> Made:
@@ -73,8 +73,8 @@ def run(study: Study, out: Path) -> Made:
     from ssl_pipeline.report.pictures import training_pictures
 
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    frozen = read_json(_cohort(study))
-    entries = [entry for entry in catalog.entries if entry.id in frozen]
+    frozen, stored = _frozen(study), {entry.id: entry for entry in catalog.entries}
+    entries = [stored[name] for name in frozen if name in stored]
     if not entries:
         raise UserError(
             f"None of the {len(frozen)} volumes that this cohort was frozen with is stored any "
@@ -147,7 +147,7 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
 
 def run_folder(study: Study) -> Path:
     """Checkpoints and metrics of this combination of sections and cohort."""
-    key = sha256_json([VERSION, study.sections_hash(READS, {}), read_json(_cohort(study))])
+    key = sha256_json([VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
     return study.folder / "pretrain" / "runs" / key[:12]
 
 
@@ -214,18 +214,21 @@ def _cohort_path(study: Study) -> Path:
     return study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
 
 
-def _cohort(study: Study) -> Path:
-    """The file with the frozen list, id to checksum; written when the cohort is first asked for."""
+def _frozen(study: Study) -> dict[str, str]:
+    """The frozen list, id to checksum, in the order in which samples are drawn from it.
+
+    It is written when the cohort is first asked for, and decides the order from then on.
+    """
     path = _cohort_path(study)
     if not path.exists():
         catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-        chosen = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
+        chosen = [[e.id, e.sha256] for e in catalog.entries if e.split in ("train", "")]
         if not chosen:
             raise UserError(
                 "No volume belongs to the split train: see data.splits, or the split column."
             )
         write_json(path, chosen)
-    return path
+    return dict(read_json(path))
 
 
 def _say_what_waits(frozen: dict[str, str], catalog: Catalog) -> None:
