@@ -270,13 +270,8 @@ def _gone(out: Path, done: dict[str, Any]) -> list[Path]:
     """The files of a stage that are not there any more, or not in full; one look at each."""
     # By the words of the path, for `..` behind a link to another disk leads elsewhere.
     top = os.path.abspath(out)  # noqa: PTH100
-    places = {out / name: os.path.normpath(f"{top}/{name}") for name in done["sizes"]}
-    sizes = done["sizes"].values()
-    return [
-        path
-        for (path, place), size in zip(places.items(), sizes, strict=True)
-        if size_of(Path(place)) != size
-    ]
+    places = ((name, Path(os.path.normpath(f"{top}/{name}"))) for name in done["sizes"])
+    return [out / name for name, place in places if size_of(place) != done["sizes"][name]]
 
 
 @contextmanager

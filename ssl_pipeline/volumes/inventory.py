@@ -87,11 +87,6 @@ class Inventory:
         """The scans that are fit to learn from, repaired ones among them."""
         return tuple(scan for scan in self.scans if scan.verdict in USABLE)
 
-    @property
-    def orphans(self) -> tuple[str, ...]:
-        """A sentence for every label without an image."""
-        return tuple(f"{scan.id}: {scan.reason}" for scan in self.orphan_labels)
-
     def write(self, path: Path) -> None:
         """Write the table as Parquet; equal inventories make equal files."""
         rows = (*self.scans, *self.orphan_labels)

@@ -1,6 +1,7 @@
 """The door as a user opens it, and one small study that went through it whole."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -36,4 +37,15 @@ def whole(tmp_path_factory):
     ):  # fmt: skip
         done = door(words[0], "--config", study, *words[1:], before=before)
         assert done.returncode == 0, done.stdout + done.stderr
+    return study
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """The whole study in a folder of its own."""
+    for name in ("raw", "out", "private"):
+        shutil.copytree(whole.parent / name, tmp_path / name)
+    shutil.copy(whole.parent / "test.txt", tmp_path)
+    study = tmp_path / "tiny.yaml"
+    study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
     return study

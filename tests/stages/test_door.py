@@ -165,17 +165,13 @@ def test_no_subject_rule_is_refused_for_evaluation(study_file):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_subject_that_was_pretrained_on_is_never_scored(whole, tmp_path):
-    for name in ("raw", "out", "private"):
-        shutil.copytree(whole.parent / name, tmp_path / name)
-    shutil.copy(whole.parent / "test.txt", tmp_path)
-    study = tmp_path / "tiny.yaml"
-    study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
-    run = json.loads((tmp_path / "out/pretrain/run.json").read_text())
-    run["seen"][0] = load(study).origins.code("subject", "4")
-    write_json(tmp_path / "out/pretrain/run.json", run)
-    (tmp_path / "out/probe/side/.done.json").unlink()
-    assert "were pretrained on" in sentence(door("probe", "--config", study, "task=side"))
+def test_a_subject_that_was_pretrained_on_is_never_scored(copied):
+    study = load(copied)
+    run = json.loads((study.folder / "pretrain/run.json").read_text())
+    run["seen"][0] = study.origins.code("subject", "4")
+    write_json(study.folder / "pretrain/run.json", run)
+    (study.folder / "probe/side/.done.json").unlink()
+    assert "were pretrained on" in sentence(door("probe", "--config", copied, "task=side"))
 
 
 def test_two_processes_never_run_one_stage(study_file):

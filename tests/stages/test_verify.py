@@ -1,23 +1,8 @@
 """Damage is named, and what is damaged is made again, alone and equal."""
 
-import shutil
-
-import pytest
-
 from ssl_pipeline.store.layout import VOXELS
 from stages.study import load
 from tests.stages.conftest import door
-
-
-@pytest.fixture
-def copied(whole, tmp_path):
-    """The whole study in a folder of its own."""
-    for name in ("raw", "out", "private"):
-        shutil.copytree(whole.parent / name, tmp_path / name)
-    shutil.copy(whole.parent / "test.txt", tmp_path)
-    study = tmp_path / "tiny.yaml"
-    study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
-    return study
 
 
 def flip_a_bit(path):

@@ -236,10 +236,9 @@ def test_labels_find_their_images_and_orphans_are_told(labelled):
     assert file == labelled / "seg" / "s_01.nii.gz"
     assert scans["s_05.nii.gz"].labels == {"organ": False}
     assert len(inventory.accepted) == 6
-    (orphan,) = inventory.orphans
-    code, reason = orphan.split(": ")
-    assert origins_of(labelled).all[code].path.endswith("s_09.nii.gz")
-    assert reason == "label without image"
+    (orphan,) = inventory.orphan_labels
+    assert origins_of(labelled).all[orphan.id].path.endswith("s_09.nii.gz")
+    assert orphan.reason == "label without image"
     inventory.write(labelled / "a.parquet")
     assert Inventory.read(labelled / "a.parquet") == inventory
     row = pq.read_table(labelled / "a.parquet").to_pylist()[-1]
@@ -290,7 +289,7 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
     }
     inventory = take(study(tmp_path, labels=labels), tmp_path)
     assert len(inventory.scans) == 2
-    assert not inventory.orphans
+    assert not inventory.orphan_labels
     for scan in inventory.scans:
         assert scan.labels == {"liver": True, "all": True}
         files = origins_of(tmp_path).all[scan.id].labels.values()
