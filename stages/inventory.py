@@ -8,7 +8,7 @@ from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import detail
 from ssl_pipeline.report.inventory_page import write_inventory_page
-from ssl_pipeline.volumes import outlook, thumbnails
+from ssl_pipeline.volumes import keypoints, outlook, thumbnails
 from ssl_pipeline.volumes.inventory import Inventory, salt_of, take_inventory
 from ssl_pipeline.volumes.listing import listing_hash, remember
 from stages.contract import Made, manifest_hash
@@ -17,9 +17,9 @@ from stages.study import Study
 
 READS = ("data", "quality")
 AFTER = ("sample",)
-VERSION = 3
-MAKES = ("scans.parquet", "thumbnails.parquet", "inventory.html")
-PAGE_BYTES, SCAN_BYTES = 20_000, 8_000  # on disk: a thumbnail twice, and the rows
+VERSION = 4
+MAKES = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet", "inventory.html")
+PAGE_BYTES, SCAN_BYTES = 20_000, 16_000  # on disk: a thumbnail twice, keypoints, and the rows
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -44,7 +44,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
     voxels = [math.prod(scan.shape) for scan in known.scans]
     return Need(
         disk=assumed(PAGE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORDS + len(MAKES), "table, thumbnails and page"),
+        files=counted(RECORDS + len(MAKES), "table, thumbnails, keypoints and page"),
         memory=assumed(
             outlook.look_bytes(voxels),
             f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans",
@@ -58,13 +58,12 @@ def need(study: Study, known: Known, on: Place) -> Need:
 
 def run(study: Study, out: Path) -> Made:
     """Write a verdict for every scan, and the page of them; stop when none can be used."""
-    scans, pictures, page = (
-        out / name for name in ("scans.parquet", "thumbnails.parquet", "inventory.html")
-    )
-    origins, previous = study.origins, _previous(scans, pictures)
+    scans, pictures, points, page = (out / name for name in MAKES)
+    origins, previous = study.origins, _previous(scans, pictures, points)
     inventory = take_inventory(study.data, study.quality, study.source_folder, origins, previous)
     inventory.write(scans)
     thumbnails.write(pictures, inventory.thumbnails)
+    keypoints.write(points, inventory.keypoints)
     write_inventory_page(inventory, study.name, page)
     remember(study.data, study.source_folder, origins, inventory)
     rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
@@ -76,12 +75,16 @@ def run(study: Study, out: Path) -> Made:
     repaired = sum(scan.verdict == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
     told = f"{len(inventory.accepted)} scans accepted{some}, {len(rejected)} rejected: {page}"
-    return Made([scans, pictures, page], told, listed=[origins.table])
+    return Made([scans, pictures, points, page], told, listed=[origins.table])
 
 
-def _previous(scans: Path, pictures: Path) -> Inventory | None:
+def _previous(scans: Path, pictures: Path, points: Path) -> Inventory | None:
     """What an earlier run found; None where there is none, or one of another version."""
     try:
-        return replace(Inventory.read(scans), thumbnails=thumbnails.read(pictures))
+        return replace(
+            Inventory.read(scans),
+            thumbnails=thumbnails.read(pictures),
+            keypoints=keypoints.read(points),
+        )
     except (FileNotFoundError, UserError):
         return None

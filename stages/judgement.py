@@ -4,16 +4,18 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ssl_pipeline.atomic import read_json, sha256_file
+from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import of_other_encoders
 from ssl_pipeline.evaluation.cohort import cohort
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.evaluation.size import Cost, Judged
+from ssl_pipeline.export import trained_on
+from ssl_pipeline.export.card import CARD, WEIGHTS, read_card
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.size import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
-from stages import preprocess
+from stages import leakage, preprocess
 from stages.contract import Made, manifest_hash
 from stages.need import Known, Need, assumed
 from stages.pretrain import random_encoder
@@ -28,12 +30,21 @@ MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predicti
 
 def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoder, and the label files that the task's scans name."""
-    found = {name: manifest_hash(study, name) for name in ("preprocess", "pretrain")}
+    found = {"preprocess": manifest_hash(study, "preprocess"), **_encoder(study)}
     label, label_file = getattr(study.tasks[task], "label", ""), study.origins.label
     for entry in _catalog(study).entries:
         if entry.labels.get(label):
             found[f"label {entry.id}"] = _stamp(label_file(entry.id, label))
     return found
+
+
+def _encoder(study: Study) -> dict[str, str]:
+    """What pretraining made, or the encoder that the study names, with whom it has seen."""
+    if not study.evaluate.encoder:
+        return {"pretrain": manifest_hash(study, "pretrain")}
+    given = (WEIGHTS, CARD, trained_on.NAME)
+    paths = [study.encoder / name for name in given]
+    return {"encoder": sha256_json([path.exists() and sha256_file(path) for path in paths])}
 
 
 def _stamp(label: Path) -> str:
@@ -44,8 +55,10 @@ def _stamp(label: Path) -> str:
 def setting(study: Study, out: Path, task: str) -> Setting:
     """All that an evaluation works on. UserError where a scored subject was pretrained on."""
     catalog = _catalog(study)
-    _refuse_seen(study, catalog)
-    encoder = study.folder / "pretrain" / "encoder"
+    encoder = study.encoder
+    if study.evaluate.encoder:
+        _refuse_other_contract(study)
+    warning = leakage.warning(study, catalog, encoder)
     entries = cohort(study.tasks[task], catalog, study.evaluate.split).entries
     return Setting(
         catalog=catalog,
@@ -53,11 +66,12 @@ def setting(study: Study, out: Path, task: str) -> Setting:
         label_file=study.origins.label,
         evaluate=study.evaluate,
         encoder_of=_Encoders(study, encoder),
-        encoder_hash=sha256_file(encoder / "encoder.safetensors"),
+        encoder_hash=sha256_file(encoder / WEIGHTS),
         crop_voxels=study.views.crop_voxels,
         out=out,
         device=_device(study),
         seed=study.seed,
+        warning=warning,
     )
 
 
@@ -105,7 +119,7 @@ def made(out: Path, results: dict[str, Any]) -> Made:
 
 def stale_cells(study: Study) -> list[Path]:
     """Files of the cells that the present encoder will have computed again."""
-    weights = study.folder / "pretrain" / "encoder" / "encoder.safetensors"
+    weights = study.encoder / WEIGHTS
     if not weights.exists():
         return []
     encoder = sha256_file(weights)
@@ -131,17 +145,15 @@ def _catalog(study: Study) -> Catalog:
     return Catalog.read(study.folder / "preprocess" / "catalog.parquet")
 
 
-def _refuse_seen(study: Study, catalog: Catalog) -> None:
-    """No subject may be scored that the encoder was pretrained on."""
-    run = read_json(study.folder / "pretrain" / "run.json")
-    study.origins.check(run.get("salt", ""))
-    seen = set(run["seen"])
-    leaked = {e.subject for e in catalog.entries if e.split == study.evaluate.split} & seen
-    if leaked:
-        raise UserError(
-            f"{len(leaked)} subjects of the split {study.evaluate.split}, such as "
-            f"{sorted(leaked)[0]}, were pretrained on: raise training.cohort to pretrain anew."
-        )
+def _refuse_other_contract(study: Study) -> None:
+    """An encoder must see volumes as it was trained on, and random weights be of its kind."""
+    card = read_card(study.encoder)
+    for key, own in (("model", study.model), ("preprocess", study.preprocess)):
+        if card[key] != own.model_dump(mode="json"):
+            raise UserError(
+                f"evaluate.encoder was trained with another `{key}` than this study's: write here "
+                f"what {study.encoder / CARD} says."
+            )
 
 
 def _device(study: Study) -> str:

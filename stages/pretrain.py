@@ -42,13 +42,15 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
 PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
-VERSION = 2
+VERSION = 3
+RUN_VERSION = 2  # raised when an earlier run cannot be gone on with
 MAKES = (
     "cohort-*.json",
     "run.json",
     "pictures.npz",
     "encoder/encoder.json",
     "encoder/encoder.safetensors",
+    "encoder/trained_on.parquet",
     "runs/*/metrics.jsonl",
     "runs/*/checkpoints/step-*",
     "runs/*/tensorboard/events.*",
@@ -69,6 +71,7 @@ def inputs(study: Study) -> dict[str, str]:
 
 def run(study: Study, out: Path) -> Made:
     """Train to the last step, from the newest checkpoint on, and write encoder and pictures."""
+    from ssl_pipeline.export import trained_on
     from ssl_pipeline.export.bundle import save_bundle
     from ssl_pipeline.report.pictures import training_pictures
 
@@ -100,10 +103,10 @@ def run(study: Study, out: Path) -> Made:
     )
     pictures = training_pictures(training, out / "pictures.npz")
     folder = str(run_folder(study).relative_to(out))
-    seen = sorted({e.subject or e.id for e in entries})
     salt = salt_of(study.folder / "inventory" / "scans.parquet")  # the salt itself is not needed
-    write_json(out / "run.json", {"folder": folder, "seen": seen, "salt": salt, **trained})
-    files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json"]
+    whom = trained_on.write(out / "encoder", entries, salt)
+    write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
+    files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json", whom]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
     )
@@ -119,7 +122,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
     layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs a process"
     return Need(
         disk=counted(disk + 4 * study.model.parameters + PICTURES_BYTES, f"{kept} checkpoints"),
-        files=counted(RECORDS + 7 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
+        files=counted(RECORDS + 8 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
         memory=assumed(size.host_bytes(each, share, on.gpus > 0), layers),
         seconds=_seconds(study, each, on.gpus > 0),
         gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,
@@ -147,7 +150,7 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
 
 def run_folder(study: Study) -> Path:
     """Checkpoints and metrics of this combination of sections and cohort."""
-    key = sha256_json([VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
+    key = sha256_json([RUN_VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
     return study.folder / "pretrain" / "runs" / key[:12]
 
 

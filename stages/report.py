@@ -14,7 +14,7 @@ from stages.study import Study
 
 PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
-READS = ("name", "tasks")
+READS = ("name", "tasks", "evaluate.encoder")
 AFTER = ("inventory", "preprocess", "pretrain")
 VERSION = 1
 MAKES = ("report.html",)
@@ -22,7 +22,9 @@ MAKES = ("report.html",)
 
 def inputs(study: Study) -> dict[str, str]:
     """What every stage before it made, and the titles."""
-    hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess", "pretrain")}
+    hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
+    if not study.evaluate.encoder:
+        hashes["pretrain"] = manifest_hash(study, "pretrain")
     for task, config in study.tasks.items():
         for name in config.JUDGED_BY:
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
@@ -50,6 +52,7 @@ def run(study: Study, out: Path) -> Made:
         tasks=study.tasks,
         config=study.public,
         label_file=study.origins.label,
+        encoder=study.encoder,
     )
     write_page(source, path)
     return Made([path], f"the page is {path}")

@@ -85,6 +85,12 @@ class Study(Section):
         beside = self.folder.parent / "private"
         return Origins(resolve(self.private) if self.private else beside, self.name, self.folder)
 
+    @property
+    def encoder(self) -> Path:
+        """The bundle that is judged: what `pretrain` writes, or the one that `evaluate` names."""
+        other = self.evaluate.encoder
+        return resolve(other) if other else self.folder / "pretrain" / "encoder"
+
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards."""
         return self.folder.joinpath(stage, *wildcards.values())
@@ -96,6 +102,7 @@ class Study(Section):
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
+        hidden["evaluate"] = {"encoder"}
         return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:

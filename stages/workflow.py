@@ -18,6 +18,7 @@ from snakemake.logging import logger
 from cluster.config import Stages
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.card import WEIGHTS
 from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage, withdraw
 from stages.estimate import Estimate, estimate
 from stages.inventory import listing
@@ -66,6 +67,11 @@ class Workflow:
     def made(self, name: str, **wildcards: str) -> str:
         """The manifest of a stage: the input of the rules after it."""
         return str(self.study.stage_folder(name, wildcards) / MANIFEST)
+
+    def encoder(self) -> str:
+        """What judgements wait for: the manifest of pretraining, or the encoder that they name."""
+        other = self.study.evaluate.encoder
+        return str(self.study.encoder / WEIGHTS) if other else self.made("pretrain")
 
     def study_file(self, name: str) -> Callable[[Mapping[str, str]], str]:
         """The study's file as an input, whose date counts only where a stage is out of date.

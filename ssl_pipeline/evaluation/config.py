@@ -30,6 +30,15 @@ class Evaluate(Section):
     subjects: Budgets = Field(
         (2, 5, 20, 0), min_length=1, description="numbers of labelled training subjects; 0 is all"
     )
+    encoder: str = Field(
+        "",
+        description="encoder bundle to judge, such as one that another study trained; this study's"
+        " own where empty. Its model and preprocessing must be those of this study",
+    )
+    allow_seen: bool = Field(
+        False,
+        description="score subjects whom the encoder has seen, or may have: results then say so",
+    )
     bootstrap: int = Field(2000, ge=100, description="resamples behind an interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="share that an interval covers")
 

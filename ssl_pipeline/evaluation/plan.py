@@ -48,6 +48,7 @@ class Setting:
     out: Path  # folder of this task's results
     device: str = "cpu"
     seed: int = 0
+    warning: str = ""  # what must be read before any figure
 
 
 class Plan:
@@ -134,6 +135,7 @@ def walk(
         test=plan.cohort.test,
         seed=plan.setting.seed,
         notes=(*notes, *unused),
+        warning=plan.setting.warning,
     )
     write(out, results, costs)
     return results

@@ -49,6 +49,7 @@ def summarise(
     test: Sequence[str],
     seed: int,
     notes: Sequence[str] = (),
+    warning: str = "",
 ) -> dict[str, Any]:
     """The table of a task, as `results.json` holds it."""
     arms = _arms(scored)
@@ -80,6 +81,7 @@ def summarise(
         ],
         "differences": _differences(arms, draws, evaluate.confidence),
         "note": " ".join([*few, *notes]),
+        "warning": warning,
     }
 
 

@@ -1,9 +1,4 @@
-"""The encoder as a user takes it away: weights, sizes, and how a scan must be prepared for it.
-
-A bundle is a folder of two files: `encoder.safetensors` and `encoder.json`. The second holds a
-format version, the model's section, the crop, and the preprocessing section, so that features of a
-new scan are computed as those of pretraining were.
-"""
+"""The encoder as a user takes it away: weights, sizes, and how a scan must be prepared for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from ssl_pipeline.atomic import read_json, replacing, sha256_file, write_json
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.atomic import replacing, sha256_file, write_json
+from ssl_pipeline.export.card import CARD, FORMAT_VERSION, WEIGHTS, read_card
 from ssl_pipeline.models import ViT
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
-
-FORMAT_VERSION = 1
-WEIGHTS, CARD = "encoder.safetensors", "encoder.json"
 
 
 @dataclass(frozen=True)
@@ -90,17 +82,7 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
     Raises UserError where the folder is no bundle or was written by another format version.
     """
     folder = Path(path)
-    if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
-        raise UserError(
-            f"{folder} is no encoder bundle: give the folder that holds {WEIGHTS} and {CARD}, "
-            "such as build/demo/pretrain/encoder."
-        )
-    card = read_json(folder / CARD)
-    if card.get("format") != FORMAT_VERSION:
-        raise UserError(
-            f"{folder / CARD} has format {card.get('format')}, this version reads "
-            f"{FORMAT_VERSION}: use the version of ssl-pipeline that wrote it."
-        )
+    card = read_card(folder)
     model = ViT.model_validate(card["model"]).build()
     model.load_state_dict(load_file(folder / WEIGHTS))
     z, y, x = card["crop_voxels"]

@@ -51,6 +51,11 @@ class Judgement:
         return str(subjects) if subjects else f"all ({self.results['n_train_subjects']})"
 
     @property
+    def warning(self) -> str:
+        """What must be read before any figure; empty where there is nothing."""
+        return str(self.results.get("warning", ""))
+
+    @property
     def has_intervals(self) -> bool:
         """Whether there were subjects enough for intervals."""
         return any(row["low"] is not None for row in self.results["rows"])

@@ -19,6 +19,7 @@ from ssl_pipeline.atomic import read_json, write_text
 from ssl_pipeline.evaluation.labels import LabelFile
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.export.card import CARD
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
 from ssl_pipeline.report.judgements import Judgement, read_judgements
 from ssl_pipeline.report.numerals import count
@@ -40,6 +41,7 @@ class Source:
     tasks: Mapping[str, TaskConfig]
     config: Mapping[str, Any]  # the study, with every default, less what says where scans lie
     label_file: LabelFile
+    encoder: Path  # the bundle that was judged
 
     @cached_property
     def catalog(self) -> Catalog | None:
@@ -93,6 +95,7 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
     notes = dict.fromkeys(each.results["note"] for each in judgements if each.results["note"])
     return shown | {
         "sentence": verdict.task_sentence(judgements),
+        "warnings": list(dict.fromkeys(w for each in judgements if (w := each.warning))),
         "train": count(first["n_train_subjects"], "labelled subject"),
         "test": count(first["n_test_subjects"], "subject"),
         "notes": list(notes),
@@ -160,5 +163,4 @@ def _modality(source: Source) -> str:
 
 def _bundle(source: Source) -> str:
     """Where the encoder lies, as the snippet names it; empty where there is none."""
-    path = source.folder / "pretrain" / "encoder"
-    return str(path) if (path / "encoder.json").exists() else ""
+    return str(source.encoder) if (source.encoder / CARD).exists() else ""

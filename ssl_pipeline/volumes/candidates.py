@@ -52,7 +52,7 @@ class Candidate:
 
     @property
     def origin(self) -> Origin:
-        """Where it lies and who was scanned, which results do not say."""
+        """Where it lies and by which name its subject goes there, which results do not say."""
         return replace(self.place, subject=self.subject, person=self.person)
 
     @property
@@ -65,15 +65,16 @@ class Candidate:
 
     @property
     def person(self) -> str:
-        """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
+        """Who was scanned: the table's word, else the rule's, BIDS's, DICOM's, else empty."""
         if self.stray:
             return ""
         named = _bids(self.root, self.relative)
-        return self._said("subject", self.root.subject) or (named["subject"] if named else "")
+        told = self._said("subject", self.root.subject) or (named["subject"] if named else "")
+        return told or self.source.patient
 
     @property
     def subject(self) -> str:
-        """The code of who was scanned; empty where nobody says."""
+        """The code of this name; empty where nobody says."""
         return self.code("subject", self.person) if self.person else ""
 
     @property

@@ -78,6 +78,18 @@ class Splits(Section):
         {},
         description="text files with a subject a line; a split with a list has nobody else in it",
     )
+    stratify: tuple[str, ...] = Field(
+        (),
+        description="root, site, modality or targets: among the subjects of each combination of"
+        " them the fractions are met to a subject or two",
+    )
+    copies_share: float | None = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="scans of two subjects that share so large a part of their keypoints are copies"
+        " of one another, and their subjects one; null looks for no copies",
+    )
     seed: int = Field(0, description="another seed draws other subjects")
 
 

@@ -124,10 +124,14 @@ class Fractions(Section):
         return self
 
 
-def split_of(subject: str, fractions: Fractions, seed: int) -> str:
-    """The split of a subject, "train", "val" or "test", from its name and the seed alone."""
-    digest = hashlib.sha256(f"{seed}:{subject}".encode()).digest()
-    draw = int.from_bytes(digest[:8], "big") / 2**64
+def draw_of(name: str, seed: int) -> float:
+    """A number from 0 to 1 that depends on a name and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_at(draw: float, fractions: Fractions) -> str:
+    """The split, "train", "val" or "test", of one whose draw this is."""
     if draw < fractions.test:
         return "test"
     return "val" if draw < fractions.test + fractions.val else "train"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.volumes import geometry, readers
 from ssl_pipeline.volumes.dataset import Root
+from ssl_pipeline.volumes.keypoints import Keypoints, keypoints
 from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.thumbnails import thumbnail
 from ssl_pipeline.volumes.verdicts import Quality, judge, too_large
@@ -42,10 +43,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Seen:
-    """A look, and the scan's thumbnail as JPEG; empty where the scan could not be opened."""
+    """A look, the scan's thumbnail as JPEG, and its keypoints; nothing of one that cannot open."""
 
     look: Look
     thumbnail: bytes = b""
+    keypoints: Keypoints | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of it is lost."""
+        return bool(self.thumbnail) and self.keypoints is not None
 
 
 def look_at(
@@ -62,7 +69,7 @@ def look_at(
     try:
         size, mtime = _size_and_time(source)
         same = before if before and before.look.size_bytes == size else None
-        usable = same if same and same.look.judged == judged and same.thumbnail else None
+        usable = same if same and same.look.judged == judged and same.whole else None
         if usable and usable.look.mtime_ns == mtime:
             return usable
         sha256 = fingerprint(source)
@@ -81,7 +88,7 @@ def look_at(
         return Seen(Look(format=name, judged=judged, fault=fault))
     seen = _opened(source, root, modality, quality)
     look = replace(seen.look, sha256=sha256, size_bytes=size, mtime_ns=mtime, judged=judged)
-    return Seen(look, seen.thumbnail)
+    return replace(seen, look=look)
 
 
 def look_of(record: Look) -> Look:
@@ -123,7 +130,8 @@ def _opened(source: Source, root: Root, modality: str, quality: Quality) -> Seen
         fault=verdict.fault,
         repair=verdict.repair,
     )
-    return Seen(look, thumbnail(straight, root.missing_value))
+    missing = root.missing_value
+    return Seen(look, thumbnail(straight, missing), keypoints(straight, missing))
 
 
 def _pixel_hash(data: NDArray[Any]) -> str:

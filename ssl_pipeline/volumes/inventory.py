@@ -6,9 +6,10 @@ row and the reason. Scans and subjects are named by their codes; `origins` knows
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline import atomic
+from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import progress
 from ssl_pipeline.records import from_table, to_table
 from ssl_pipeline.volumes import labels, readers
 from ssl_pipeline.volumes.candidates import Candidate, Orphan, find_candidates
+from ssl_pipeline.volumes.copies import near_duplicates
 from ssl_pipeline.volumes.dataset import Data
 from ssl_pipeline.volumes.inspection import Look, Seen, look_at, look_of
+from ssl_pipeline.volumes.keypoints import Keypoints
 from ssl_pipeline.volumes.origins import Code, Origin, Origins
-from ssl_pipeline.volumes.splits import deal
+from ssl_pipeline.volumes.splits import named_splits
+from ssl_pipeline.volumes.subjects import Whose, whose
 from ssl_pipeline.volumes.verdicts import Quality
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
@@ -72,14 +77,17 @@ class Scan(Look):
 class Inventory:
     """All scans, by root and path, and the rows of labels that belong to no image.
 
-    `salt` is the fingerprint of the salt that all codes were made with. `thumbnails` has a JPEG of
-    each scan that could be opened, by id; it is kept in a file of its own, so that stages which
-    read the table need not load it.
+    `salt` is the fingerprint of the salt that all codes were made with, `dealt` a hash of the dials
+    that splits were dealt by. `thumbnails` has a JPEG of each scan that could be opened, by id, and
+    `keypoints` what copies are known by; both are kept in files of their own, so that stages which
+    read the table need not load them.
     """
 
     scans: tuple[Scan, ...]
     orphan_labels: tuple[Scan, ...] = ()
     salt: str = ""
+    dealt: str = ""
+    keypoints: Mapping[str, Keypoints] = field(default_factory=dict, compare=False, repr=False)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -90,7 +98,8 @@ class Inventory:
     def write(self, path: Path) -> None:
         """Write the table as Parquet; equal inventories make equal files."""
         rows = (*self.scans, *self.orphan_labels)
-        about = {"ssl_pipeline": json.dumps({"format": FORMAT_VERSION, "salt": self.salt})}
+        told = {"format": FORMAT_VERSION, "salt": self.salt, "dealt": self.dealt}
+        about = {"ssl_pipeline": json.dumps(told)}
         with atomic.replacing(path) as temporary:
             pq.write_table(to_table(rows, SCHEMA.with_metadata(about), OBJECTS), temporary)
 
@@ -109,6 +118,7 @@ class Inventory:
             tuple(row for row in rows if row.format != LABEL),
             tuple(row for row in rows if row.format == LABEL),
             about["salt"],
+            about["dealt"],
         )
 
 
@@ -144,18 +154,30 @@ def take_inventory(
     lost = zip(orphans, found.orphans, strict=True)
     unused = [Origin(scan.id, str(each.path)) for scan, each in lost]
     origins.write([*(each.place for each in found.candidates), *unused])
-    origins.write([*(each.origin for each in found.candidates), *unused])
-    splits = deal(found.candidates, data.splits, study_dir)
+    named = named_splits(found.candidates, data.splits, study_dir)
+    dealt = sha256_json(data.splits.model_dump())
+    before = previous.scans if previous and previous.dealt == dealt else ()
     seen = _look_at_all(found.candidates, quality, previous)
-    scans = [
-        described(candidate, each.look, splits.get(candidate.person, ""), _fitting_labels)
-        for candidate, each in zip(found.candidates, seen, strict=True)
-    ]
+    looks = [each.look for each in seen]
+    subjects = whose(
+        found.candidates,
+        looks,
+        data.splits,
+        named,
+        _copies(seen, data.splits.copies_share),
+        {scan.id: scan.split for scan in before},
+    )
+    scans = list(map(described, found.candidates, looks, subjects, repeat(_fitting_labels)))
+    places = zip(found.candidates, subjects, strict=True)
+    origins.write([*(replace(each.origin, subject=of.subject) for each, of in places), *unused])
+    opened = [(scan.id, each) for scan, each in zip(scans, seen, strict=True) if each.keypoints]
     return Inventory(
         tuple(_without_repeats(found.candidates, scans)),
         tuple(orphans),
         origins.fingerprint,
-        {scan.id: each.thumbnail for scan, each in zip(scans, seen, strict=True) if each.thumbnail},
+        dealt,
+        {name: each.keypoints for name, each in opened if each.keypoints},
+        {name: each.thumbnail for name, each in opened},
     )
 
 
@@ -164,7 +186,10 @@ def _look_at_all(
 ) -> list[Seen]:
     before = previous or Inventory(())
     known = {
-        scan.id: Seen(look_of(scan), before.thumbnails.get(scan.id, b"")) for scan in before.scans
+        scan.id: Seen(
+            look_of(scan), before.thumbnails.get(scan.id, b""), before.keypoints.get(scan.id)
+        )
+        for scan in before.scans
     }
 
     def look(each: Candidate) -> Seen:
@@ -181,11 +206,20 @@ def _look_at_all(
     return seen
 
 
-def described(candidate: Candidate, look: Look, split: str, labels_of: LabelsOf) -> Scan:
+def _copies(seen: Sequence[Seen], share: float | None) -> list[tuple[int, int]]:
+    """Near-duplicates among the scans that are fit, by their numbers."""
+    if share is None:
+        return []
+    fit = {at: s.keypoints for at, s in enumerate(seen) if s.keypoints and not s.look.fault}
+    numbers = list(fit)
+    return [(numbers[low], numbers[high]) for low, high in near_duplicates([*fit.values()], share)]
+
+
+def described(candidate: Candidate, look: Look, of: Whose, labels_of: LabelsOf) -> Scan:
     """The row of a candidate, with the labels that `labels_of` gives it and its note on them."""
     root = candidate.root
     modality = candidate.modality or look.file_modality
-    reason = look.fault or candidate.stray
+    reason = look.fault or candidate.stray or of.fault
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
     own, notes = ((), "") if reason else labels_of(candidate)
@@ -194,17 +228,17 @@ def described(candidate: Candidate, look: Look, split: str, labels_of: LabelsOf)
         id=candidate.id,
         part=candidate.source.series.partition("#")[2],
         root=root.title,
-        subject=candidate.subject,
+        subject=of.subject,
         site=candidate.site,
         modality=modality,
-        split=split,
+        split=of.split,
         weight=root.weight,
         targets=candidate.targets,
         labels={name: name in own for name in candidate.labels},
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,
         verdict="rejected" if reason else "repaired" if look.repair else "accepted",
-        reason=reason or "; ".join(text for text in (look.repair, notes) if text),
+        reason=reason or "; ".join(text for text in (look.repair, of.note, notes) if text),
     )
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, repeat
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
@@ -17,7 +17,8 @@ from ssl_pipeline.volumes.dataset import Data, Root
 from ssl_pipeline.volumes.inspection import Look
 from ssl_pipeline.volumes.inventory import WORKERS, Scan, described
 from ssl_pipeline.volumes.origins import coder
-from ssl_pipeline.volumes.splits import deal
+from ssl_pipeline.volumes.splits import named_splits
+from ssl_pipeline.volumes.subjects import whose
 
 HEADERS = 200  # most headers that are opened
 TYPICAL = Look(
@@ -26,7 +27,7 @@ TYPICAL = Look(
 TYPICAL_BYTES = 45e6  # of such a scan as a file, and its labels
 BASE_BYTES = 240e6  # of a process that has imported the readers
 LOOK_BYTES = 7  # a voxel of a scan that is looked at
-LOOK_S, LOOK_S_A_VOXEL = 0.02, 0.03e-6  # of one core, for a scan and for each of its voxels
+LOOK_S, LOOK_S_A_VOXEL = 0.05, 0.04e-6  # of one core, for a scan and for each of its voxels
 
 
 def from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
@@ -35,14 +36,13 @@ def from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
     Raises UserError where there are none, and where a table or list cannot be used.
     """
     found = find_candidates(data, study_dir, coder(os.urandom(8)))  # nobody keeps these codes
-    splits = deal(found.candidates, data.splits, study_dir)
+    named = named_splits(found.candidates, data.splits, study_dir)
     step = math.ceil(len(found.candidates) / HEADERS)
     with ThreadPoolExecutor(WORKERS) as pool:
-        looks = list(pool.map(_header, found.candidates[::step]))
-    scans = (
-        described(candidate, looks[i // step], splits.get(candidate.person, ""), _named_labels)
-        for i, candidate in enumerate(found.candidates)
-    )
+        headers = list(pool.map(_header, found.candidates[::step]))
+    looks = [headers[number // step] for number in range(len(found.candidates))]
+    each = whose(found.candidates, looks, data.splits, named)
+    scans = map(described, found.candidates, looks, each, repeat(_named_labels))
     return tuple(scan for scan in scans if scan.verdict == "accepted")
 
 

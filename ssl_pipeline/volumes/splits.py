@@ -1,36 +1,86 @@
 """Who is held out: each subject gets one split, and keeps it in every scan.
 
 The table's word goes first, then the study's lists, then a draw by hash. A split that has a list
-has nobody else in it, so that a published test set stays what it was.
+has nobody else in it, so that a published test set stays what it was. Draws are by name and not by
+code, so that they are the same wherever the study is run; nobody moves when scans are added, but
+one whose scan turns out to be another's.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.candidates import Candidate
 from ssl_pipeline.volumes.dataset import Splits, resolve
-from ssl_pipeline.volumes.identity import Fractions, split_of
+from ssl_pipeline.volumes.groups import Group
+from ssl_pipeline.volumes.identity import draw_of, split_at
+
+STRICTEST = ("test", "val", "train", "")  # of several that one subject could have, the first
+GOLDEN = (5**0.5 - 1) / 2  # steps of it, modulo 1, fill the interval evenly (Weyl)
 
 
-def deal(candidates: Sequence[Candidate], splits: Splits, study_dir: Path) -> dict[str, str]:
-    """The split of every person. Raises UserError where two sources of one rank disagree.
+def named_splits(
+    candidates: Sequence[Candidate], splits: Splits, study_dir: Path
+) -> dict[str, str]:
+    """The split of every person whom the table or a list names; the table's word goes first.
 
-    One who is on no list, where the draw gives them to a split with a list, gets "". The draw is by
-    name and not by code, so that it is the same wherever the study is run.
+    Raises UserError where two sources of one rank disagree, and for a list that cannot be used.
     """
-    subjects = {each.person for each in candidates} - {""}
-    listed = _listed(splits, study_dir, subjects)
-    named = listed | _in_table(candidates)
+    persons = {each.person for each in candidates} - {""}
+    return _listed(splits, study_dir, persons) | _in_table(candidates)
+
+
+def deal(
+    groups: Sequence[Group],
+    named: Mapping[str, str],
+    splits: Splits,
+    strata: Sequence[str] = (),
+    before: Sequence[str] = (),
+) -> list[str]:
+    """The split of each group; "" for one without a name, and for one on no list, where the draw
+    leads to a split with a list.
+
+    Of several splits that a group's names call for it gets the first of STRICTEST. `strata` says
+    among which groups the fractions are to be met, and `before` what a group was dealt earlier,
+    empty where it is new; both matter to `splits.stratify` alone.
+    """
     free = splits.fractions.model_copy(
         update={name: 0.0 for name in splits.lists if name != "train"}
     )
-    return {subject: named.get(subject) or _drawn(subject, splits, free) for subject in subjects}
+    dealt = [strictest(named.get(person, "") for person in group.persons) for group in groups]
+    left = [at for at, group in enumerate(groups) if group.persons and not dealt[at]]
+    draws = {at: min(draw_of(name, splits.seed) for name in groups[at].persons) for at in left}
+    drawn = {at: split_at(draw, free) for at, draw in draws.items()}
+    if splits.stratify:
+        drawn = _evenly(draws, strata, before, lambda draw: split_at(draw, free))
+    for at, split in drawn.items():
+        dealt[at] = "" if split in splits.lists else split
+    return dealt
 
 
-def _drawn(subject: str, splits: Splits, free: Fractions) -> str:
-    split = split_of(subject, free, splits.seed)
-    return "" if split in splits.lists else split
+def strictest(splits: Iterable[str]) -> str:
+    """Of several splits that one subject could have, the one that keeps most from being learned."""
+    return min(splits, key=STRICTEST.index, default="")
+
+
+def _evenly(
+    draws: Mapping[int, float],
+    strata: Sequence[str],
+    before: Sequence[str],
+    split_of: Callable[[float], str],
+) -> dict[int, str]:
+    """The split of each group that is drawn for; in a stratum one draw follows evenly on the last.
+
+    Those that have a split keep it. The new ones come in the order of their own draws.
+    """
+    dealt = {at: before[at] for at in draws if before[at]}
+    number = Counter(strata[at] for at in dealt)
+    for at in sorted(draws.keys() - dealt, key=lambda at: draws[at]):
+        start = draw_of(strata[at], 0)
+        dealt[at] = split_of((start + number[strata[at]] * GOLDEN) % 1)
+        number[strata[at]] += 1
+    return dealt
 
 
 def _in_table(candidates: Sequence[Candidate]) -> dict[str, str]:
@@ -45,18 +95,18 @@ def _in_table(candidates: Sequence[Candidate]) -> dict[str, str]:
     return named
 
 
-def _listed(splits: Splits, study_dir: Path, subjects: set[str]) -> dict[str, str]:
+def _listed(splits: Splits, study_dir: Path, persons: set[str]) -> dict[str, str]:
     listed: dict[str, str] = {}
     for name, text in splits.lists.items():
         path = resolve(text, study_dir)
         members = read_list(path)
-        if not members.keys() & subjects:
+        if not members.keys() & persons:
             raise UserError(f"data.splits.lists.{name}: no subject of {path} is among the scans.")
-        for subject, line in members.items():
-            if listed.setdefault(subject, name) != name:
+        for person, line in members.items():
+            if listed.setdefault(person, name) != name:
                 raise UserError(
                     f"data.splits.lists: the subject of {path}, line {line}, is in the list of"
-                    f" {listed[subject]} too; keep it in one."
+                    f" {listed[person]} too; keep it in one."
                 )
     return listed
 

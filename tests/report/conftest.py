@@ -59,7 +59,8 @@ def stored(study: StudyFolder, raw: Path) -> StudyFolder:
                     "subject": {"pattern": r"(?P<subject>\w+)\.nii\.gz"},
                     "labels": {"sides": {"path": str(raw / "labels")}},
                 }
-            ]
+            ],
+            "splits": {"copies_share": None},  # one head, with noise, stands for three
         }
     )
     origins = Origins(study.folder.parent / "private", "study", Path())

@@ -41,7 +41,10 @@ class StudyFolder:
     def source(self) -> Source:
         """What the report is made from."""
         config = {"name": "small", "seed": 7}
-        return Source(self.folder, "small", self.title, self.tasks, config, self.label_file)
+        encoder = self.folder / "pretrain" / "encoder"
+        return Source(
+            self.folder, "small", self.title, self.tasks, config, self.label_file, encoder
+        )
 
     def label_file(self, scan: str, name: str) -> Path:
         """The file of a scan's label."""

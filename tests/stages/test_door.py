@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl_pipeline.atomic import write_json
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import perform
 from stages.study import load
@@ -163,15 +162,6 @@ def test_no_subject_rule_is_refused_for_evaluation(study_file):
     for name in ("inventory", "preprocess", "pretrain", "report"):
         done = door(name, "--config", study_file)
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_subject_that_was_pretrained_on_is_never_scored(copied):
-    study = load(copied)
-    run = json.loads((study.folder / "pretrain/run.json").read_text())
-    run["seen"][0] = study.origins.code("subject", "4")
-    write_json(study.folder / "pretrain/run.json", run)
-    (study.folder / "probe/side/.done.json").unlink()
-    assert "were pretrained on" in sentence(door("probe", "--config", copied, "task=side"))
 
 
 def test_two_processes_never_run_one_stage(study_file):

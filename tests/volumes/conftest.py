@@ -7,7 +7,8 @@ import pytest
 
 from ssl_pipeline.volumes.readers import Source, read
 from ssl_pipeline.volumes.volume import Volume
-from tests.volumes.writing import ANATOMICAL
+from tests.volumes.inventories import noisy
+from tests.volumes.writing import ANATOMICAL, save_nifti
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,11 @@ def public_data() -> Path:
     if not folder:
         pytest.skip("SSL_PIPELINE_DATA is unset: it names the folder of public volumes.")
     return Path(folder)
+
+
+@pytest.fixture
+def folder(brain, tmp_path):
+    """Six scans of three subjects."""
+    for number in range(1, 7):
+        save_nifti(tmp_path / "raw" / f"s_{number:02}.nii.gz", noisy(brain, number), brain.affine)
+    return tmp_path

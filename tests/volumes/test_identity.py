@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.dataset import Data, LabelSource, Root, resolve
-from ssl_pipeline.volumes.identity import Fractions, Rule, split_of
+from ssl_pipeline.volumes.identity import Fractions, Rule, draw_of, split_at
 
 PAIRS = Rule(pattern=r"scan_(?P<id>\d+)", expression="(id + 1) // 2")
 
@@ -95,25 +95,29 @@ def test_a_column():
         rule.value("x", {"path": "x", "subject": ""}, "ab12")
 
 
+def split_of(name, fractions, seed=0):
+    return split_at(draw_of(name, seed), fractions)
+
+
 @given(st.text(), st.integers(0, 9))
-def test_a_subject_keeps_its_split(subject, seed):
-    fractions = Fractions(val=0.2, test=0.3)
-    assert split_of(subject, fractions, seed) == split_of(subject, fractions, seed)
+def test_a_draw_depends_on_name_and_seed_alone(name, seed):
+    assert draw_of(name, seed) == draw_of(name, seed)
+    assert 0 <= draw_of(name, seed) < 1
+    assert draw_of(name, seed) != draw_of(name, seed + 1)
 
 
 def test_fractions_are_met_and_the_seed_matters():
     names = [f"s{number}" for number in range(4000)]
-    splits = [split_of(name, Fractions(val=0.1, test=0.3), 0) for name in names]
+    splits = [split_of(name, Fractions(val=0.1, test=0.3)) for name in names]
     assert splits.count("test") == pytest.approx(1200, abs=100)
     assert splits.count("val") == pytest.approx(400, abs=70)
     assert splits != [split_of(name, Fractions(val=0.1, test=0.3), 1) for name in names]
 
 
-def test_a_larger_test_share_moves_nobody_out_of_it():
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_larger_test_share_moves_nobody_out_of_it(draw):
     small, large = Fractions(val=0.1, test=0.2), Fractions(val=0.1, test=0.4)
-    for name in map(str, range(500)):
-        if split_of(name, small, 0) == "test":
-            assert split_of(name, large, 0) == "test"
+    assert split_at(draw, small) != "test" or split_at(draw, large) == "test"
 
 
 def test_fractions_leave_somebody_to_train_on():

@@ -14,54 +14,20 @@ from PIL import Image
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inventory import Inventory, take_inventory
-from ssl_pipeline.volumes.origins import Origins
+from ssl_pipeline.volumes.inventory import Inventory
 from ssl_pipeline.volumes.verdicts import Quality
 from ssl_pipeline.volumes.volume import Volume
+from tests.volumes.inventories import (
+    RULE,
+    by_name,
+    hounsfield,
+    noisy,
+    origins_of,
+    person,
+    study,
+    take,
+)
 from tests.volumes.writing import save_dicom, save_itk, save_nifti
-
-
-def noisy(brain, seed):
-    """The brain as another scanner run would give it: the same anatomy, other noise."""
-    return (brain.data + np.random.default_rng(seed).integers(0, 50, brain.data.shape)).astype("i2")
-
-
-def hounsfield(brain, seed):
-    """The same as a CT would say it: air at -1000, the rest up to some 100 HU."""
-    return (noisy(brain, seed) // 9 - 1000).astype("i2")
-
-
-@pytest.fixture
-def folder(brain, tmp_path):
-    """Six scans of three subjects."""
-    for number in range(1, 7):
-        save_nifti(tmp_path / "raw" / f"s_{number:02}.nii.gz", noisy(brain, number), brain.affine)
-    return tmp_path
-
-
-RULE = {"pattern": r"_(?P<id>\d+)", "expression": "(id + 1) // 2"}
-
-
-def study(folder, **more):
-    root = {"path": str(folder / "raw"), "modality": "MR", "subject": RULE} | more
-    return Data.model_validate({"roots": [root]})
-
-
-def take(data, folder, previous=None, quality=None):
-    return take_inventory(data, quality or Quality(), folder, origins_of(folder), previous)
-
-
-def origins_of(folder):
-    return Origins(folder / "private", "study", folder / "out")
-
-
-def by_name(folder, inventory):
-    origins = origins_of(folder).all
-    return {os.path.basename(origins[scan.id].path): scan for scan in inventory.scans}
-
-
-def person(folder, scan):
-    return origins_of(folder).all[scan.id].person
 
 
 def test_who_and_what(folder):
@@ -294,169 +260,6 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
         assert scan.labels == {"liver": True, "all": True}
         files = origins_of(tmp_path).all[scan.id].labels.values()
         assert {os.path.basename(path) for path in files} == {"liver.nii", "ct_seg.nii"}
-
-
-# layouts and tables
-
-
-def test_bids(brain, tmp_path):
-    raw = tmp_path / "raw"
-    names = [
-        "sub-01/anat/sub-01_T1w.nii.gz",
-        "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
-        "sub-02/ct/sub-02_ct.nii.gz",
-        "sub-02/func/sub-02_task-rest_bold.nii.gz",
-        "sub-02/anat/sub-02_dseg.nii.gz",
-        "derivatives/clean/sub-01/anat/sub-01_T1w.nii.gz",
-    ]
-    for number, name in enumerate(names):
-        scale = hounsfield if "ct" in name else noisy
-        save_nifti(raw / name, scale(brain, number), brain.affine)
-    inventory = take(study(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
-    assert [(person(tmp_path, scan), scan.modality) for scan in inventory.accepted] == [
-        ("01", "MR"),
-        ("02", "CT"),
-        ("02", "MR"),
-    ]
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
-    save_nifti(folder / "other" / "x.nii", noisy(brain, 70), brain.affine)
-    columns = {
-        "path": ["raw/s_01.nii.gz", "raw/s_03.nii.gz", "other/x.nii"],
-        "subject": ["007", "", "008"],
-        "site": ["north", "", "south"],
-        "modality": ["", "", "CT"],
-        "split": ["test", "", "val"],
-        "age": ["61", "", "44"],
-    }
-    table = folder / f"scans.{suffix}"
-    if suffix == "csv":
-        rows = zip(*columns.values(), strict=True)
-        table.write_text("\n".join(",".join(row) for row in [list(columns), *rows]) + "\n")
-    else:
-        pq.write_table(pa.table(columns), table)
-    data = study(folder, site={"column": "site"}).model_copy(update={"table": table.name})
-    scans = by_name(folder, take(data, folder))
-    assert len(scans) == 7
-    one, three, other = scans["s_01.nii.gz"], scans["s_03.nii.gz"], scans["x.nii"]
-    assert (person(folder, one), one.site, one.split, one.targets) == (
-        "007",
-        "north",
-        "test",
-        {"age": "61"},
-    )
-    assert (person(folder, three), three.site, three.targets) == ("2", "", {})
-    assert (other.modality, other.split, other.root) == ("CT", "val", "scans")
-    assert person(folder, other) == "008"
-
-
-@pytest.mark.parametrize(
-    ("row", "sentence"),
-    [
-        ("raw/absent.nii,1,,", r"row 2 names a path that is not in"),
-        (",1,,", "row 2 has no `path`"),
-        ("raw/s_02.nii.gz,1,PET,", "row 2 has a modality that is none of CT, MR"),
-        ("raw/s_02.nii.gz,1,,dev", "row 2 has a split that is none of train, val, test"),
-        ("raw/s_01.nii.gz,1,,", "rows 1 and 2 name one path"),
-        ("raw/s_02.nii.gz,1,,val", "subject [0-9a-f]{12} is in test and in val"),
-        ("notes.txt,1,,", "row 2 names no image of a known format"),
-    ],
-)
-def test_a_wrong_row_is_named(row, sentence, folder):
-    (folder / "notes.txt").write_text("")
-    (folder / "t.csv").write_text(f"path,subject,modality,split\nraw/s_01.nii.gz,1,,test\n{row}\n")
-    with pytest.raises(UserError, match=sentence):
-        take(study(folder).model_copy(update={"table": "t.csv"}), folder)
-
-
-@pytest.mark.parametrize(
-    ("header", "sentence"),
-    [
-        ("file,subject", r"t.csv has no column `path` in its first line: name the columns there"),
-        ("path,subjct", r"t.csv has a column `subjct`: call it subject if it is that"),
-    ],
-)
-def test_a_wrong_column_is_named(header, sentence, folder):
-    (folder / "t.csv").write_text(f"{header}\nraw/s_01.nii.gz,1\n")
-    with pytest.raises(UserError, match=sentence):
-        take(study(folder).model_copy(update={"table": "t.csv"}), folder)
-
-
-def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
-    save_nifti(folder / "raw" / "ann" / "x_11.nii", noisy(brain, 70), brain.affine)
-    save_nifti(folder / "raw" / "ann" / "x_12.nii", noisy(brain, 71), brain.affine)
-    (folder / "t.csv").write_text("path,subject\nraw/ann,ann\n")
-    inventory = take(study(folder).model_copy(update={"table": "t.csv"}), folder)
-    assert [person(folder, scan) for scan in inventory.scans] == [
-        "ann",
-        "ann",
-        "1",
-        "1",
-        "2",
-        "2",
-        "3",
-        "3",
-    ]
-
-
-def test_an_empty_table_is_told(folder):
-    (folder / "t.csv").write_text("path,subject\n")
-    with pytest.raises(UserError, match=r"t.csv has no rows"):
-        take(Data(table="t.csv"), folder)
-
-
-# splits
-
-
-def with_splits(folder, **splits):
-    return Data.model_validate({"roots": study(folder).roots, "splits": splits})
-
-
-def test_lists_beat_fractions_and_hold_nobody_else(folder):
-    (folder / "test.txt").write_text("# held out\n2\n\n3  # as published\n")
-    data = with_splits(folder, lists={"test": "test.txt"}, fractions={"val": 0, "test": 0.9})
-    splits = {person(folder, scan): scan.split for scan in take(data, folder).scans}
-    assert splits == {"1": "train", "2": "test", "3": "test"}
-
-
-def test_who_is_on_no_list_is_in_no_split_that_has_one(folder):
-    (folder / "train.txt").write_text("1\n")
-    data = with_splits(folder, lists={"train": "train.txt"}, fractions={"val": 0, "test": 0})
-    splits = {person(folder, scan): scan.split for scan in take(data, folder).scans}
-    assert splits == {"1": "train", "2": "", "3": ""}
-
-
-def test_the_table_beats_a_list_for_all_scans_of_a_subject(folder):
-    (folder / "test.txt").write_text("1\n2\n")
-    (folder / "t.csv").write_text("path,split\nraw/s_01.nii.gz,train\n")
-    data = with_splits(folder, lists={"test": "test.txt"}).model_copy(update={"table": "t.csv"})
-    scans = by_name(folder, take(data, folder))
-    assert scans["s_01.nii.gz"].split == scans["s_02.nii.gz"].split == "train"
-    assert scans["s_03.nii.gz"].split == "test"
-
-
-@pytest.mark.parametrize(
-    ("test", "val", "sentence"),
-    [
-        ("1\n", "# one\n1\n", "the subject of .*val.txt, line 2, is in the list of test too"),
-        ("1\n", "77\n", "no subject of .*val.txt is among the scans"),
-        ("1\n", None, "there is no file .*val.txt"),
-    ],
-)
-def test_lists_that_cannot_be_meant(test, val, sentence, folder):
-    (folder / "test.txt").write_text(test)
-    if val:
-        (folder / "val.txt").write_text(val)
-    data = with_splits(folder, lists={"test": "test.txt", "val": "val.txt"})
-    with pytest.raises(UserError, match=sentence):
-        take(data, folder)
-
-
-def test_without_a_subject_there_is_no_split(folder):
-    inventory = take(study(folder, subject=None), folder)
-    assert {(scan.subject, scan.split) for scan in inventory.scans} == {("", "")}
 
 
 # repaired

@@ -49,6 +49,7 @@ def save_dicom(folder, data, affine, modality="MR", suffix="", uid=None, **tags)
         slice_ = dcmread(get_testdata_file("CT_small.dcm"))
         slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         slice_.SeriesInstanceUID, slice_.SOPInstanceUID = uid, generate_uid()
+        slice_.StudyInstanceUID = f"{uid}.1"[-64:].lstrip(".0")  # a visit for each series
         slice_.Modality = modality
         slice_.Columns, slice_.Rows = data.shape[:2]
         slice_.PixelSpacing = [round(float(spacing[1]), 8), round(float(spacing[0]), 8)]

@@ -4,7 +4,7 @@
 rule probe:
     input:
         flow.made("preprocess"),
-        flow.made("pretrain"),
+        flow.encoder(),
         study=flow.study_file("probe"),
     output:
         **flow.outputs("probe"),
@@ -25,7 +25,7 @@ rule probe:
 rule finetune:
     input:
         flow.made("preprocess"),
-        flow.made("pretrain"),
+        flow.encoder(),
         study=flow.study_file("finetune"),
     output:
         **flow.outputs("finetune"),

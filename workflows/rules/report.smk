@@ -5,7 +5,7 @@ rule report:
     input:
         flow.made("inventory"),
         flow.made("preprocess"),
-        flow.made("pretrain"),
+        flow.encoder(),
         flow.judgements(),
         study=flow.study_file("report"),
     output:

@@ -50,7 +50,11 @@ def _sources(paths: list[Path]) -> list[Source]:
     found = []
     for folder in sorted({path.parent for path in paths}):
         volumes, unreadable = _contents(folder)
-        found += [Source(folder, name) for name in volumes] + [Source(path) for path in unreadable]
+        found += [
+            Source(folder, name, frames[0].patient, frames[0].study)
+            for name, frames in volumes.items()
+        ]
+        found += [Source(path) for path in unreadable]
     return found
 
 

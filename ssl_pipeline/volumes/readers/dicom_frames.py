@@ -34,6 +34,7 @@ TAGS = [
     "InversionTime",
     "Modality",
     "NumberOfFrames",
+    "PatientID",
     "PerFrameFunctionalGroupsSequence",
     "PixelSpacing",
     "RescaleIntercept",
@@ -42,6 +43,7 @@ TAGS = [
     "SamplesPerPixel",
     "SeriesInstanceUID",
     "SharedFunctionalGroupsSequence",
+    "StudyInstanceUID",
     "SOPInstanceUID",
     "TemporalPositionIdentifier",
     "TriggerTime",
@@ -68,6 +70,8 @@ class Frame:
     path: Path
     number: int  # in its file, from 0
     count: int  # of frames in its file
+    patient: str  # who was scanned
+    study: str  # UID of the visit
     series: str
     uid: str  # of its file
     modality: str
@@ -152,6 +156,8 @@ def _frame(
         path=path,
         number=number,
         count=count,
+        patient=str(header.get("PatientID") or ""),
+        study=str(header.get("StudyInstanceUID") or ""),
         series=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
         uid=str(header.get("SOPInstanceUID") or ""),
         modality=str(header.get("Modality") or ""),

@@ -1,7 +1,7 @@
 """What a format has to offer to be read, and the checks that every format shares."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Source:
 
     path: Path
     series: str = ""
+    patient: str = field(default="", compare=False, repr=False)  # who was scanned, by the header
+    study: str = field(default="", compare=False, repr=False)  # UID of the visit, by the header
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""Nobody is scored whom the encoder has seen, in this study or another, but knowingly."""
+
+import json
+import shutil
+
+import pytest
+
+from ssl_pipeline.export import trained_on
+from ssl_pipeline.store.catalog import Catalog
+from stages.status import stages_of
+from stages.study import load
+from tests.stages.conftest import door
+
+
+def probed(study):
+    return door("probe", "--config", study, "task=side")
+
+
+def sentence(done):
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr
+
+
+def with_evaluate(study, words):
+    text = study.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("evaluate:"))
+    study.write_text(text.replace(line, line.replace("{", "{" + words + ", ")))
+
+
+def whole_of(study):
+    catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+    return {study.origins.all[entry.id].person: entry for entry in catalog.entries}
+
+
+@pytest.fixture
+def other(copied):
+    """Another study of the same scans: it holds out others, and judges the first one's encoder."""
+    folder = copied.parent
+    text = copied.read_text().replace("name: tiny", "name: other").replace("/out\n", "/elsewhere\n")
+    (folder / "other.txt").write_text("0\n4\n")
+    study = folder / "other.yaml"
+    study.write_text(text.replace("test.txt", "other.txt"))
+    with_evaluate(study, f"encoder: {folder}/out/pretrain/encoder")
+    return study
+
+
+def stored(study):
+    for name in ("inventory", "preprocess"):
+        done = door(name, "--config", study)
+        assert done.returncode == 0, done.stderr
+    return study
+
+
+def test_an_encoder_says_whom_it_was_trained_on(copied):
+    study = load(copied)
+    said = trained_on.read(study.encoder)
+    people = whole_of(study)
+    learned = [people[name] for name in "0123"]
+    assert said.subjects == {entry.subject for entry in learned}
+    assert said.scans == {entry.id for entry in learned}
+    assert said.pixels == {entry.pixels for entry in learned}
+    assert said.salt == study.origins.fingerprint
+
+
+def test_a_subject_that_was_seen_is_refused_or_told_of(copied):
+    (copied.parent / "test.txt").write_text("0\n4\n")  # by hand, without pretraining anew
+    told, study = sentence(probed(stored(copied))), load(copied)
+    zero = whole_of(study)["0"].subject
+    assert f"The encoder has seen 1 subject of the split test, such as {zero}" in told
+    assert "raise training.cohort to pretrain anew, or set evaluate.allow_seen" in told
+    with_evaluate(copied, "allow_seen: true")
+    assert probed(copied).returncode == 0
+    results = json.loads((study.folder / "probe/side/results.json").read_text())
+    assert "and evaluate.allow_seen lets them be scored" in results["warning"]
+    for words in (["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]):
+        assert door(words[0], "--config", copied, *words[1:]).returncode == 0
+    page = (study.folder / "report/report.html").read_text()
+    assert "Not to be trusted as it stands.</strong> The encoder has seen 1 subject" in page
+
+
+def test_another_study_knows_whom_the_encoder_has_seen(other):
+    told = sentence(probed(stored(other)))
+    zero = whole_of(load(other))["0"].subject
+    assert f"has seen 1 subject of the split test, such as {zero}" in told
+    assert "judge another encoder, or set evaluate.allow_seen" in told
+
+
+def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
+    (other.parent / "other.txt").write_text("4\n5\n")
+    assert "pretrain" not in stages_of(load(other))
+    stored(other)
+    done = probed(other)
+    assert done.returncode == 0, done.stderr
+    folder = load(other).folder
+    assert json.loads((folder / "probe/side/results.json").read_text())["warning"] == ""
+    assert not (folder / "pretrain").exists()
+
+
+def test_under_another_salt_equal_voxels_tell_and_the_rest_is_unknown(other):
+    other.write_text(other.read_text() + f"private: {other.parent}/secret\n")
+    assert "1 subject of the split test" in sentence(probed(stored(other)))
+    (other.parent / "other.txt").write_text("4\n5\n")
+    told = sentence(probed(stored(other)))
+    assert "coded with another salt" in told and "share the `private` folder" in told
+
+
+def test_an_encoder_that_says_nothing_is_refused(other):
+    encoder = other.parent / "out/pretrain/encoder"
+    (encoder / trained_on.NAME).unlink()
+    assert "does not say whom it was trained on" in sentence(probed(stored(other)))
+
+
+def test_an_encoder_of_another_kind_is_refused(other):
+    other.write_text(other.read_text().replace("foreground: all", "foreground: auto"))
+    told = sentence(probed(stored(other)))
+    assert "trained with another `preprocess` than this study's" in told
+    shutil.rmtree(other.parent / "out/pretrain/encoder")
+    assert "is no encoder bundle" in sentence(probed(other))
+
+
+def test_a_scan_that_has_since_become_anothers_still_counts(study):
+    entries = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries
+    held, learned = (next(e for e in entries if e.split == s) for s in ("test", "train"))
+    then = trained_on.TrainedOn(
+        frozenset({learned.subject}), frozenset({held.id}), frozenset(), "salt"
+    )
+    assert then.seen(entries, "test", "salt") == {held.subject}
+    assert then.seen(entries, "test", "another") == set()
