@@ -5,11 +5,22 @@ catches `UserError`: it prints the sentence and ends with exit code 2.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
     """One sentence: what is wrong, where, and what to do about it."""
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether a disk is full, or a quota used up; libraries say it in words of their own."""
+    said = str(error).lower()
+    return (
+        getattr(error, "errno", None) in FULL or "no space left" in said or "quota exceeded" in said
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

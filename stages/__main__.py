@@ -17,7 +17,7 @@ import yaml
 
 import cluster
 import stages
-from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.errors import UserError, nearest, no_room
 from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
 from stages import estimate, place, status, where
@@ -25,6 +25,11 @@ from stages.contract import STAGES
 from stages.study import Study, load
 
 WHERE = "local, a profile with a cluster.yaml such as slurm, or the path of such a file"
+
+FULL_DISK = (
+    "The disk is full, or the quota used up: free some (`ssl-pipeline clean` says what the study "
+    "needs no more), then run the same command again, which goes on."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,7 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         why = str(stop) or "interrupted"
         say(f"{arguments.command}: {why}; run the same command again to go on.", error=True)
         return 3
-    except Exception:
+    except Exception as error:
+        if no_room(error):
+            say(f"{arguments.command}: {FULL_DISK}", error=True)
+            return 2
         trace = _concealed(traceback.format_exc(), known)
         print(trace, file=sys.stderr)
         for log, _ in known:

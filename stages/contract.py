@@ -194,6 +194,8 @@ def withdraw(folder: Path) -> None:
 def _see_to_files(module: Stage, study: Study) -> None:
     """Raise UserError where earlier stages are done, but what they made is not there any more."""
     for name in module.AFTER:
+        if name == "pretrain" and not study.pretrains:
+            continue
         out = study.stage_folder(name, {})
         done = _record(out)
         gone = _gone(out, done) if done else []

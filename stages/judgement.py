@@ -40,7 +40,7 @@ def inputs(study: Study, task: str) -> dict[str, str]:
 
 def _encoder(study: Study) -> dict[str, str]:
     """What pretraining made, or the encoder that the study names, with whom it has seen."""
-    if not study.evaluate.encoder:
+    if study.pretrains:
         return {"pretrain": manifest_hash(study, "pretrain")}
     given = (WEIGHTS, CARD, trained_on.NAME)
     paths = [study.encoder / name for name in given]
@@ -56,9 +56,9 @@ def setting(study: Study, out: Path, task: str) -> Setting:
     """All that an evaluation works on. UserError where a scored subject was pretrained on."""
     catalog = _catalog(study)
     encoder = study.encoder
-    if study.evaluate.encoder:
+    if not study.pretrains:
         _refuse_other_contract(study)
-    warning = leakage.warning(study, catalog, encoder)
+    warning = leakage.warning(study, catalog)
     entries = cohort(study.tasks[task], catalog, study.evaluate.split).entries
     return Setting(
         catalog=catalog,
@@ -149,7 +149,7 @@ def _refuse_other_contract(study: Study) -> None:
     """An encoder must see volumes as it was trained on, and random weights be of its kind."""
     card = read_card(study.encoder)
     for key, own in (("model", study.model), ("preprocess", study.preprocess)):
-        if card[key] != own.model_dump(mode="json"):
+        if type(own).model_validate(card[key]) != own:
             raise UserError(
                 f"evaluate.encoder was trained with another `{key}` than this study's: write here "
                 f"what {study.encoder / CARD} says."

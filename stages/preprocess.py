@@ -9,6 +9,7 @@ from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.nearby import nearer
 from ssl_pipeline.preprocess import size
+from ssl_pipeline.preprocess.graph import Located
 from ssl_pipeline.preprocess.graph import run as preprocess
 from ssl_pipeline.progress import detail, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -16,7 +17,8 @@ from ssl_pipeline.store.layout import files
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.store.size import FILES
-from ssl_pipeline.volumes.inventory import Inventory
+from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.origins import Origin
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed
 from stages.study import Study
@@ -61,7 +63,7 @@ def run(study: Study, out: Path) -> Made:
         dask_client(study.dask, len(todo)) as (client, workers),
         progress("Preprocessing", len(todo)) as bar,
     ):
-        located = [(scan, origins[scan.id].source) for scan in todo]
+        located = (_located(scan, origins[scan.id]) for scan in todo)
         for result in preprocess(located, study.preprocess, shelf.put, client, workers):
             bar.advance(result.scan_id)
             worker = result.worker or "here"
@@ -81,6 +83,11 @@ def run(study: Study, out: Path) -> Made:
     made = [out / "catalog.parquet", out / "failed.json"]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
     return Made(made, done + tail, by_worker, listed=stored)
+
+
+def _located(scan: Scan, origin: Origin) -> Located:
+    masks = {kind: Path(origin.labels[mask["label"]]) for kind, mask in scan.masks.items()}
+    return Located(scan, origin.source, masks)
 
 
 def reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:

@@ -33,17 +33,20 @@ if TYPE_CHECKING:
 CHOSEN_BY = (  # what decides which volumes there are, and how they look
     "preprocess",
     "store",
-    "data.splits",
+    "data.splits.fractions",
+    "data.splits.lists",
+    "data.splits.stratify",
+    "data.splits.seed",
     "data.roots.*.weight",
     "data.roots.*.modality",
     "data.roots.*.intensity_offset",
     "data.roots.*.missing_value",
+    "data.roots.*.masks",
 )
 PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
 VERSION = 3
-RUN_VERSION = 2  # raised when an earlier run cannot be gone on with
 MAKES = (
     "cohort-*.json",
     "run.json",
@@ -104,7 +107,7 @@ def run(study: Study, out: Path) -> Made:
     pictures = training_pictures(training, out / "pictures.npz")
     folder = str(run_folder(study).relative_to(out))
     salt = salt_of(study.folder / "inventory" / "scans.parquet")  # the salt itself is not needed
-    whom = trained_on.write(out / "encoder", entries, salt)
+    whom = trained_on.write(out / "encoder", frozen, entries, salt)
     write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
     files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json", whom]
     summary = (
@@ -150,7 +153,7 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
 
 def run_folder(study: Study) -> Path:
     """Checkpoints and metrics of this combination of sections and cohort."""
-    key = sha256_json([RUN_VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
+    key = sha256_json([VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
     return study.folder / "pretrain" / "runs" / key[:12]
 
 

@@ -23,7 +23,7 @@ MAKES = ("report.html",)
 def inputs(study: Study) -> dict[str, str]:
     """What every stage before it made, and the titles."""
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
-    if not study.evaluate.encoder:
+    if study.pretrains:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
     for task, config in study.tasks.items():
         for name in config.JUDGED_BY:
@@ -52,7 +52,7 @@ def run(study: Study, out: Path) -> Made:
         tasks=study.tasks,
         config=study.public,
         label_file=study.origins.label,
-        encoder=study.encoder,
+        encoder=study.encoder if study.pretrains else None,
     )
     write_page(source, path)
     return Made([path], f"the page is {path}")

@@ -100,7 +100,7 @@ def stages_of(study: Study) -> dict[str, tuple[str, dict[str, str]]]:
             found["-".join([name, *values])] = name, wildcards
     if not study.sample.packages:
         del found["sample"]
-    if study.evaluate.encoder:
+    if not study.pretrains:
         del found["pretrain"]
     return found
 

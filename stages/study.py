@@ -86,10 +86,15 @@ class Study(Section):
         return Origins(resolve(self.private) if self.private else beside, self.name, self.folder)
 
     @property
+    def pretrains(self) -> bool:
+        """Whether it trains the encoder that it judges."""
+        return not self.evaluate.encoder
+
+    @property
     def encoder(self) -> Path:
         """The bundle that is judged: what `pretrain` writes, or the one that `evaluate` names."""
-        other = self.evaluate.encoder
-        return resolve(other) if other else self.folder / "pretrain" / "encoder"
+        own = self.folder / "pretrain" / "encoder"
+        return own if self.pretrains else resolve(self.evaluate.encoder)
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards."""

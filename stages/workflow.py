@@ -18,7 +18,8 @@ from snakemake.logging import logger
 from cluster.config import Stages
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.card import WEIGHTS
+from ssl_pipeline.export import trained_on
+from ssl_pipeline.export.card import CARD, WEIGHTS
 from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage, withdraw
 from stages.estimate import Estimate, estimate
 from stages.inventory import listing
@@ -68,10 +69,13 @@ class Workflow:
         """The manifest of a stage: the input of the rules after it."""
         return str(self.study.stage_folder(name, wildcards) / MANIFEST)
 
-    def encoder(self) -> str:
+    def encoder(self) -> list[str]:
         """What judgements wait for: the manifest of pretraining, or the encoder that they name."""
-        other = self.study.evaluate.encoder
-        return str(self.study.encoder / WEIGHTS) if other else self.made("pretrain")
+        if self.study.pretrains:
+            return [self.made("pretrain")]
+        whom = self.study.encoder / trained_on.NAME
+        known = [str(self.study.encoder / name) for name in (WEIGHTS, CARD)]
+        return [*known, str(whom)] if whom.exists() else known
 
     def study_file(self, name: str) -> Callable[[Mapping[str, str]], str]:
         """The study's file as an input, whose date counts only where a stage is out of date.

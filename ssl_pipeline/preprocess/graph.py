@@ -7,16 +7,18 @@ others go on.
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, no_room
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import Prepared, check_memory, prepare
 from ssl_pipeline.volumes.inventory import Scan
@@ -30,6 +32,14 @@ AHEAD = 3  # tasks handed out for each worker
 KILLED = "Each worker that prepared it was killed, likely for its memory: raise dask.memory_gib."
 
 
+class Located(NamedTuple):
+    """A scan, where it lies, and where the masks lie that were drawn for it, by what they say."""
+
+    scan: Scan
+    source: Source
+    masks: Mapping[str, Path] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Result:
     """What became of one scan."""
@@ -41,7 +51,7 @@ class Result:
 
 
 def run(
-    scans: Iterable[tuple[Scan, Source]],
+    scans: Iterable[Located],
     section: Preprocess,
     write: Write,
     client: "Client | None",
@@ -60,25 +70,26 @@ def run(
     with _executor(client, workers) as executor:
         running: dict[Future[Result], str] = {}
         while True:
-            for scan, source in islice(todo, max(1, workers) * AHEAD - len(running)):
-                running[executor.submit(prepare_one, scan, source, section, write)] = scan.id
+            for each in islice(todo, max(1, workers) * AHEAD - len(running)):
+                running[executor.submit(prepare_one, each, section, write)] = each.scan.id
             if not running:
                 return
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 yield _result(done, running.pop(done))
 
 
-def prepare_scan(scan: Scan, source: Source, section: Preprocess, write: Write) -> Result:
-    """Read, prepare and write one scan; whatever goes wrong is in the result."""
+def prepare_scan(located: Located, section: Preprocess, write: Write) -> Result:
+    """Read, prepare and write one scan; whatever goes wrong is in the result, but a full disk."""
+    scan = located.scan
     try:
         check_memory(scan.shape, section, resampled=False)
-        volume = read(source)
         prepared = prepare(
-            volume,
+            read(located.source),
             scan.modality,
             section,
             intensity_offset=scan.intensity_offset,
             missing_value=scan.missing_value,
+            drawn={name: read(Source(path)) for name, path in located.masks.items()},
         )
         write(scan, prepared)
     except ReadError as error:
@@ -88,21 +99,25 @@ def prepare_scan(scan: Scan, source: Source, section: Preprocess, write: Write) 
     except MemoryError:
         return Result(scan.id, "The memory did not suffice: set fewer workers.")
     except Exception as error:
+        if no_room(error):
+            raise  # the scans after it would fare no better
         return Result(scan.id, _unexpected(error), _trace(error))
     return Result(scan.id, "")
 
 
-def _prepare_on_worker(scan: Scan, source: Source, section: Preprocess, write: Write) -> Result:
+def _prepare_on_worker(located: Located, section: Preprocess, write: Write) -> Result:
     from distributed import get_worker
 
-    return replace(prepare_scan(scan, source, section, write), worker=str(get_worker().name))
+    return replace(prepare_scan(located, section, write), worker=str(get_worker().name))
 
 
 def _result(done: "Future[Result]", scan_id: str) -> Result:
-    """The task's own result, or what became of its worker."""
+    """The task's own result, or what became of its worker. Raises OSError for a full disk."""
     try:
         return done.result()
     except Exception as error:
+        if no_room(error):
+            raise
         if type(error).__name__ == "KilledWorker":  # of distributed, which threads do not need
             return Result(scan_id, KILLED)
         return Result(scan_id, _unexpected(error), _trace(error))

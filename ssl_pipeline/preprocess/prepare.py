@@ -53,8 +53,10 @@ from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 1  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
+DRAWN = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # what a mask may say
 OBLIQUE_DEG = 0.1  # a scan turned by less is straight
 
+Masks = dict[int, NDArray[np.bool_]]  # (z, y, x) each, by the bit that it sets
 Affine = tuple[tuple[float, ...], ...]  # (4, 4)
 T = TypeVar("T")
 
@@ -108,12 +110,15 @@ def prepare(
     *,
     intensity_offset: float = 0.0,
     missing_value: float | None = None,
+    drawn: Mapping[str, Volume] | None = None,
 ) -> Prepared:
     """Bring a scan, as read, to the stored grid and to int16.
 
     `intensity_offset` is added to the scan's values; `missing_value` is compared before that.
-    Raises UserError for a modality other than CT and MR, a scan without any valid voxel, and one
-    whose resampled array would exceed `section.max_gib`.
+    `drawn` are masks on the scan's own grid, by what they say ("foreground", "anonymised"): their
+    voxels above 0 count. Raises UserError for a modality other than CT and MR, a scan without any
+    valid voxel, a mask that does not fit or says nothing, and a scan whose resampled array would
+    exceed `section.max_gib`.
     """
     if modality not in ("CT", "MR"):
         raise UserError(f"The modality is {modality!r}: set it to CT or MR in the scan's root.")
@@ -128,15 +133,23 @@ def prepare(
     else:
         limits = (-MR_LIMIT, MR_LIMIT)
         image, scale, offset = mr_int16(raw, valid, intensity_offset)
-    body, affine = _body(image, valid, modality, section), own.affine
+    affine, masks = own.affine, {VALID: valid}
+    for name, bit in DRAWN.items():
+        if drawn and name in drawn:
+            masks[bit] = _outline(name, drawn[name], own) & valid
+    if FOREGROUND not in masks:
+        masks[FOREGROUND] = _body(image, valid, modality, section)
+    if not masks[FOREGROUND].any():
+        raise UserError("Its foreground mask is empty: draw it, or take it from the root's masks.")
     oblique = residual_rotation_deg(affine) > OBLIQUE_DEG
     if shear_deg(affine) > SHEARED_DEG or (section.straighten and oblique):
-        image, valid, body, affine = _straight(image, valid, body, affine, section, limits)
-    image, valid, body, affine = _on_grid(image, valid, body, affine, section, modality, limits)
-    window = _window(image, body, modality, section, scale, offset)
-    data = np.empty((2, *image.shape), np.int16)
+        image, masks, affine = _straight(image, masks, affine, section, limits)
+    image, masks, affine = _on_grid(image, masks, affine, section, modality, limits)
+    window = _window(image, masks[FOREGROUND], modality, section, scale, offset)
+    data = np.zeros((2, *image.shape), np.int16)
     data[0] = image
-    data[1] = valid * np.int16(VALID) + body * np.int16(FOREGROUND)
+    for bit, mask in masks.items():
+        data[1] += mask * np.int16(bit)
     meta = VolumeMeta(
         modality=modality,
         shape=_triple(image.shape),
@@ -150,8 +163,8 @@ def prepare(
         high=window.high,
         centre=window.mean,
         width=window.std,
-        foreground_share=round(float(body.mean()), 6),
-        valid_share=round(float(valid.mean()), 6),
+        foreground_share=round(float(masks[FOREGROUND].mean()), 6),
+        valid_share=round(float(masks[VALID].mean()), 6),
     )
     return Prepared(data, meta)
 
@@ -168,6 +181,12 @@ def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float3
     np.clip(out, low, high, out=out)
     out[(block[1] & VALID) == 0] = low
     return out
+
+
+def shown(bits: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Where mask bits say that a voxel was measured and left as it was: what may be learned."""
+    found: NDArray[np.bool_] = (bits & (VALID | ANONYMISED)) == VALID
+    return found
 
 
 def check_memory(shape: Shape, section: Preprocess, *, resampled: bool) -> None:
@@ -192,56 +211,63 @@ def _body(
     return foreground(image, valid, float(threshold))
 
 
+def _outline(name: str, mask: Volume, own: Volume) -> NDArray[np.bool_]:
+    """A mask (z, y, x) in the axis order of a scan whose axes are canonical."""
+    voxels = canonical(mask).data
+    if voxels.shape != own.data.shape:
+        raise UserError(f"Its {name} mask has another shape than it: draw it on the scan's grid.")
+    return voxels.transpose(2, 1, 0) > 0
+
+
 def _straight(
     image: NDArray[np.int16],
-    valid: NDArray[np.bool_],
-    body: NDArray[np.bool_],
+    masks: Masks,
     affine: NDArray[np.float64],
     section: Preprocess,
     limits: tuple[int, int],
-) -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
-    """An oblique or sheared scan on straight axes: image, valid, body (z, y, x), and the affine."""
+) -> tuple[NDArray[np.int16], Masks, NDArray[np.float64]]:
+    """An oblique or sheared scan on straight axes: image and masks (z, y, x), and the affine."""
     ras = section.straighten
     shape, _ = straight_grid(_reversed(_triple(image.shape)), affine, along_ras=ras)
     check_memory(shape, section, resampled=True)
-    filled = _filled(image, valid, spacing_mm(affine))
-    image, (valid, body), affine = straightened(
-        filled, (valid, body), affine, section.order, limits, along_ras=ras
+    filled = _filled(image, masks[VALID], spacing_mm(affine))
+    image, placed, affine = straightened(
+        filled, tuple(masks.values()), affine, section.order, limits, along_ras=ras
     )
-    return np.where(valid, image, np.int16(limits[0])), valid, body, affine
+    masks = dict(zip(masks, placed, strict=True))
+    return np.where(masks[VALID], image, np.int16(limits[0])), masks, affine
 
 
 def _on_grid(
     image: NDArray[np.int16],
-    valid: NDArray[np.bool_],
-    body: NDArray[np.bool_],
+    masks: Masks,
     affine: NDArray[np.float64],
     section: Preprocess,
     modality: str,
     limits: tuple[int, int],
-) -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
-    """Crop to the body and resample: image, valid, body (z, y, x), and the affine of (x, y, z)."""
+) -> tuple[NDArray[np.int16], Masks, NDArray[np.float64]]:
+    """Crop to the body and resample: image and masks (z, y, x), and the affine of (x, y, z)."""
     spacing = spacing_mm(affine)
     target = section.modality_dials(modality).spacing_mm
     margin = [
         math.ceil(section.margin_voxels * new / old - 1e-6)
         for old, new in zip(spacing, target or spacing, strict=True)
     ]
-    box = box_around(body, (margin[2], margin[1], margin[0]))
-    image, valid, body = image[box], valid[box], body[box]
+    box = box_around(masks[FOREGROUND], (margin[2], margin[1], margin[0]))
+    image, masks = image[box], {bit: mask[box] for bit, mask in masks.items()}
     old = _triple(image.shape)
     shape = _reversed(new_shape(_reversed(old), spacing, target))
     check_memory((max(old[0], shape[0]), shape[1], shape[2]), section, resampled=shape != old)
     if shape != old:
-        image = _filled(image, valid, spacing)
+        image = _filled(image, masks[VALID], spacing)
     orders = axis_orders(_reversed(spacing), section.order, section.thick_ratio)
     image = resample(image, shape, orders, limits)
-    valid, body = resample_mask(valid, shape), resample_mask(body, shape)
-    if not valid.all():
-        image = np.where(valid, image, np.int16(limits[0]))
+    masks = {bit: resample_mask(mask, shape) for bit, mask in masks.items()}
+    if not masks[VALID].all():
+        image = np.where(masks[VALID], image, np.int16(limits[0]))
     cropped = np.array(affine, np.float64)
     cropped[:3, 3] += cropped[:3, :3] @ [part.start for part in reversed(box)]
-    return image, valid, body, resampled_affine(cropped, _reversed(old), _reversed(shape))
+    return image, masks, resampled_affine(cropped, _reversed(old), _reversed(shape))
 
 
 def _filled(

@@ -41,7 +41,7 @@ class Source:
     tasks: Mapping[str, TaskConfig]
     config: Mapping[str, Any]  # the study, with every default, less what says where scans lie
     label_file: LabelFile
-    encoder: Path  # the bundle that was judged
+    encoder: Path | None  # the bundle that was judged; None where another study trained it
 
     @cached_property
     def catalog(self) -> Catalog | None:
@@ -73,12 +73,13 @@ def page(source: Source) -> str:
         name=source.name,
         answer=verdict.answer(judged),
         tasks=[_task(source, task, judged[task]) for task in source.tasks],
-        learned=_learned(source),
+        learned=_learned(source) if source.encoder else {},
+        own=source.encoder is not None,
         went_in=_went_in(source),
         bundle=_bundle(source),
         modality=_modality(source),
         stages=origin.stages(records),
-        trained=origin.trained(records),
+        trained=origin.trained(records) if source.encoder else None,
         versions=origin.versions(records),
         licences=origin.licences(records),
         config=yaml.safe_dump(dict(source.config), sort_keys=False, allow_unicode=True),
@@ -163,4 +164,6 @@ def _modality(source: Source) -> str:
 
 def _bundle(source: Source) -> str:
     """Where the encoder lies, as the snippet names it; empty where there is none."""
+    if source.encoder is None:
+        return "ENCODER"
     return str(source.encoder) if (source.encoder / CARD).exists() else ""

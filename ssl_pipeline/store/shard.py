@@ -4,7 +4,7 @@ The index is parsed once; then a box is the inner chunks that it touches, decode
 buffer and copied. zarr-python does the same through a queue of coroutines, ten times slower on one
 core. blosc2 decodes the Blosc chunks that Zarr writes, a little faster than numcodecs. It trusts a
 chunk's header, though, and a damaged one ends the process: headers are checked here, for 1 us a
-chunk.
+chunk. Most chunks of mask bits have one value, in the same few bytes: those are not decoded again.
 """
 
 import mmap
@@ -25,6 +25,7 @@ CHANNELS = 2
 SIDE = INNER_CHUNK[1]
 CHUNK_BYTES = 2 * SIDE**3
 CRC_BYTES = 4
+CONSTANT_BYTES, MOST_CONSTANTS = 512, 64  # a packed chunk that may have one value; how many of them
 BLOSC_HEADER = struct.Struct("<xxBxiii")  # flags, bytes, bytes of a block, compressed bytes
 BLOSC_NOT_COMPRESSED = 2  # flag: no table of blocks follows the header
 
@@ -50,6 +51,7 @@ class Shard:
             raise self._damaged() from error
         self._raw = self._whole() if raw else None
         self._places = [] if raw else self._index()
+        self._constants: dict[bytes, int] = {}  # of packed chunks that have one value
 
     def read(self, start: Shape, size: Shape) -> NDArray[np.int16]:
         """Box (2, z, y, x) from voxel `start`; zeros where it reaches out of the volume."""
@@ -81,9 +83,21 @@ class Shard:
                     begin, end = places[channel * per_channel + line + ix]
                     if begin == end:
                         continue
-                    _check_header(view[begin:end])
-                    blosc2.decompress(view[begin:end], dst=chunk)
-                    out[channel, to_z, to_y, to_x] = chunk[from_z, from_y, from_x]
+                    value = self._constant(view[begin:end], chunk)
+                    out[channel, to_z, to_y, to_x] = (
+                        chunk[from_z, from_y, from_x] if value is None else value
+                    )
+
+    def _constant(self, packed: memoryview, chunk: NDArray[np.int16]) -> int | None:
+        """The one value of a chunk that was met before; else None, with the chunk decoded."""
+        few = bytes(packed) if len(packed) <= CONSTANT_BYTES else b""
+        if few in self._constants:
+            return self._constants[few]
+        _check_header(packed)
+        blosc2.decompress(packed, dst=chunk)
+        if few and len(self._constants) < MOST_CONSTANTS and (chunk == chunk[0, 0, 0]).all():
+            self._constants[few] = int(chunk[0, 0, 0])
+        return None
 
     @property
     def _grid(self) -> Shape:

@@ -45,6 +45,7 @@ class Shelf:
                 "missing_value": scan.missing_value,
                 "preprocess": self.preprocess.model_dump(mode="json", exclude={other, "max_gib"}),
                 "store": self.store.model_dump(mode="json"),
+                "masks": {kind: mask["sha256"] for kind, mask in scan.masks.items()},
             }
         )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, model_input
+from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input, shown
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.config import Triple, Views
@@ -31,7 +31,7 @@ class Batch:
     """Two views of each of B places; tensors hold all first views, then all second ones."""
 
     clean: Float[Tensor, "views 1 z y x"]  # model input before augmentation
-    valid: Float[Tensor, "views z y x"]  # 1 where a voxel was stored
+    valid: Float[Tensor, "views z y x"]  # 1 where a voxel was measured and not anonymised
     foreground: Float[Tensor, "views z y x"]  # 1 inside the body
     visible: Int[Tensor, "views kept"]  # tokens that the encoder sees
     spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
@@ -150,7 +150,7 @@ class Sampler:
             low = np.minimum(*starts)
             size = np.maximum(*starts) + np.array(self.views.crop_voxels) - low
             block = self.reader.block(entry.id, _triple(low), _triple(size))
-            share = float((block[1] & VALID).astype(bool).mean())
+            share = float(shown(block[1]).mean())
             if best is None or share > best[0]:
                 best = share, block, [start - low for start in starts]
             if share >= self.views.min_valid:
@@ -198,7 +198,7 @@ class Sampler:
     ) -> _View:
         window = tuple(slice(s, s + c) for s, c in zip(start, self.views.crop_voxels, strict=True))
         crop = block[(slice(None), *window)]
-        valid = (crop[1] & VALID > 0).astype(np.float32)
+        valid = shown(crop[1]).astype(np.float32)
         foreground = (crop[1] & FOREGROUND > 0).astype(np.float32)
         visible = choose_visible(
             _shares(valid, self.patch),

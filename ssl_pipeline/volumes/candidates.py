@@ -65,12 +65,11 @@ class Candidate:
 
     @property
     def person(self) -> str:
-        """Who was scanned: the table's word, else the rule's, BIDS's, DICOM's, else empty."""
+        """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
         if self.stray:
             return ""
         named = _bids(self.root, self.relative)
-        told = self._said("subject", self.root.subject) or (named["subject"] if named else "")
-        return told or self.source.patient
+        return self._said("subject", self.root.subject) or (named["subject"] if named else "")
 
     @property
     def subject(self) -> str:
@@ -94,16 +93,25 @@ class Candidate:
         """What evaluation may predict, by name; only what is known."""
         values = self.row.values if self.row else None
         rules = {} if self.stray else self.root.targets
-        ruled = {name: rule.value(self.relative, values, self.id) for name, rule in rules.items()}
+        ruled = {
+            name: rule.value(self.relative, values, self.id, self._header)
+            for name, rule in rules.items()
+        }
         return {name: text for name, text in ruled.items() if text} | (
             self.row.targets if self.row else {}
         )
+
+    @property
+    def _header(self) -> dict[str, str]:
+        return {"PatientID": self.source.patient}
 
     def _said(self, column: str, rule: Rule | None) -> str:
         told = self.row.get(column) if self.row else ""
         if told or rule is None:
             return told
-        return rule.value(self.relative, self.row.values if self.row else None, self.id)
+        return rule.value(
+            self.relative, self.row.values if self.row else None, self.id, self._header
+        )
 
 
 class Orphan(NamedTuple):

@@ -24,10 +24,11 @@ OFF_STEPS = 0.75  # by which a match may miss its place
 FEWEST = 8  # matches, for chance brings a few
 RIM_STEPS = 2  # keypoints so near to the edge of what both show are not expected in both
 TABLES, PLANES = 24, 28
-CROWD = 64  # neighbours that are too many to tell anything
+CROWD = 64  # neighbours of which each knows the next alone: a chain is enough for copies
 HITS = 3  # times that two scans must be neighbours
 CLOSEST = 10  # suspects of a scan
 WORKERS = min(4, os.cpu_count() or 1)
+NOTHING: NDArray[np.int64] = np.empty(0, np.int64)
 
 FLIPS = range(8)
 _WORD = np.arange(WORDS)
@@ -45,8 +46,9 @@ class Likeness(NamedTuple):
 
 def near_duplicates(all_scans: Sequence[Keypoints], share: float) -> list[tuple[int, int]]:
     """The pairs of scans that share so large a part of their keypoints, by their numbers."""
-    pairs = suspects(all_scans)
     found = []
+    with threadpool_limits(1):
+        pairs = suspects(all_scans)
     with (
         threadpool_limits(1),
         ThreadPoolExecutor(WORKERS) as pool,
@@ -85,24 +87,25 @@ def likeness(one: Keypoints, other: Keypoints) -> Likeness:
 def suspects(all_scans: Sequence[Keypoints]) -> list[tuple[int, int]]:
     """Pairs of scans that are worth comparing, by their numbers: each with its closest ones."""
     owner = np.repeat(np.arange(len(all_scans)), [len(each.points) for each in all_scans])
-    if not len(owner):
-        return []
-    points = np.concatenate([each.points for each in all_scans])
-    words = _upright(_words(points))
-    words -= words.mean(0)
-    kind = points["step"].astype(np.int64) * 2 + points["bright"]
     rng = np.random.default_rng(0)
-    hits: NDArray[np.int64] = np.empty(0, np.int64)
-    times: NDArray[np.int64] = np.empty(0, np.int64)
-    for _ in range(TABLES):
-        planes = rng.standard_normal((WORDS, PLANES), np.float32)
-        key = (words @ planes > 0) @ (1 << np.arange(PLANES)) + (kind << PLANES)
+    planes = rng.standard_normal((TABLES, WORDS, PLANES), np.float32)
+    hits = times = NOTHING
+    for table in planes:
+        key = np.concatenate([NOTHING, *(_keys(each.points, table) for each in all_scans)])
         pairs = _neighbours(key, owner, len(all_scans))
         hits, place = np.unique(np.concatenate([hits, pairs]), return_inverse=True)
         weights = np.concatenate([times, np.ones(len(pairs), np.int64)])
         times = np.bincount(place, weights, len(hits)).astype(np.int64)
     often = times >= HITS
     return _closest(hits[often], times[often], len(all_scans))
+
+
+def _keys(points: NDArray[Any], planes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """On which side of each plane each description lies, with the kind of its keypoint."""
+    side = _upright(_words(points)) @ planes > 0
+    kind = points["step"].astype(np.int64) * 2 + points["bright"]
+    key: NDArray[np.int64] = side @ (1 << np.arange(PLANES)) + (kind << PLANES)
+    return key
 
 
 def _words(points: NDArray[Any]) -> NDArray[np.float32]:
@@ -123,17 +126,18 @@ def _neighbours(key: NDArray[np.int64], owner: NDArray[np.int64], scans: int) ->
     order = np.argsort(key, kind="stable")
     key, owner = key[order], owner[order]
     _, size = np.unique(key, return_counts=True)
-    few = np.repeat(size, size) <= CROWD
-    key, owner = key[few], owner[few]
+    crowd = np.repeat(size, size) > CROWD
     pairs = []
     for apart in range(1, min(CROWD, len(key))):
         same = key[apart:] == key[:-apart]
+        if apart > 1:
+            same &= ~crowd[apart:]
         if not same.any():
             break
         one, other = owner[apart:][same], owner[:-apart][same]
         two = one != other
         pairs.append(np.minimum(one, other)[two] * scans + np.maximum(one, other)[two])
-    return np.concatenate([np.empty(0, np.int64), *pairs])
+    return np.concatenate([NOTHING, *pairs])
 
 
 def _closest(

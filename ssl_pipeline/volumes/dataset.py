@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.section import Section
 from ssl_pipeline.volumes.identity import Fractions, Rule, named_groups
 
@@ -43,6 +43,17 @@ class LabelSource(Section):
         return self
 
 
+class Masks(Section):
+    """Which of a root's labels say where to look; their voxels above 0 count."""
+
+    foreground: str | None = Field(
+        None, description="label that outlines the body, or the brain, in place of what is found"
+    )
+    anonymised: str | None = Field(
+        None, description="label of what was made unrecognisable: never a target of pretraining"
+    )
+
+
 class Root(Section):
     """One folder of scans, all of which are treated alike."""
 
@@ -63,6 +74,15 @@ class Root(Section):
         None, allow_inf_nan=False, description="stored value that means: nothing was measured here"
     )
     labels: dict[str, LabelSource] = Field({}, description="voxel labels, by name")
+    masks: Masks = Field(Masks(), description="labels that say where to look")
+
+    @model_validator(mode="after")
+    def _masks_are_labels(self) -> "Root":
+        for kind, name in self.masks.model_dump(exclude_none=True).items():
+            if name not in self.labels:
+                tail = nearest(name, self.labels) if self.labels else "the root has no `labels`."
+                raise ValueError(f"masks.{kind} is {name}, which is no label: {tail}")
+        return self
 
     @property
     def title(self) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from ssl_pipeline.volumes.candidates import Candidate
 
+NAMES_OF_ONE = 3  # that a person may have; an anonymiser writes one constant for many
+
 
 @dataclass(frozen=True)
 class Group:
@@ -30,11 +32,8 @@ def grouped(
     duplicates.
     """
     links = [*copies]
-    for words in (
-        [each.person for each in candidates],
-        [each.source.study for each in candidates],
-        pixels,
-    ):
+    persons = [each.person for each in candidates]
+    for words in (persons, _visits(candidates, persons), pixels):
         first: dict[str, int] = {}
         links += [(first.setdefault(word, at), at) for at, word in enumerate(words) if word]
     above = list(range(len(candidates)))
@@ -51,6 +50,15 @@ def grouped(
         )
         for each in members.values()
     ]
+
+
+def _visits(candidates: Sequence[Candidate], persons: Sequence[str]) -> list[str]:
+    """The visit of each scan; none where so many names share it that no scanner wrote it."""
+    names: dict[str, set[str]] = {}
+    for each, person in zip(candidates, persons, strict=True):
+        names.setdefault(each.source.study, set()).add(person)
+    visits = [each.source.study for each in candidates]
+    return [visit if len(names[visit]) <= NAMES_OF_ONE else "" for visit in visits]
 
 
 def _top(above: list[int], at: int) -> int:

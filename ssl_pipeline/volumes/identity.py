@@ -7,6 +7,7 @@ shuffling, so that adding scans moves nobody from one split to another.
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -16,9 +17,12 @@ from ssl_pipeline.volumes import expression
 
 
 class Rule(Section):
-    """How a word about a scan is found: in a column of the table, or in the scan's path."""
+    """How a word about a scan is found: in a table's column, in its path, or in its header."""
 
     column: str | None = Field(None, description="column of the table that says it")
+    header: Literal["PatientID"] | None = Field(
+        None, description="attribute of a DICOM header that says it"
+    )
     pattern: str | None = Field(
         None,
         description="regular expression with named groups, searched in the path below the root",
@@ -29,21 +33,30 @@ class Rule(Section):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Rule":
-        if (self.column is None) == (self.pattern is None):
-            raise ValueError("give either `column` or `pattern`, and not both")
+        if [self.column, self.pattern, self.header].count(None) != 2:
+            raise ValueError("give one of `column`, `pattern` and `header`")
         if self.pattern is not None:
             _check_pattern(self.pattern, self.expression)
         elif self.expression is not None:
             raise ValueError("`expression` needs a `pattern` with named groups")
         return self
 
-    def value(self, relative: str, row: Mapping[str, str] | None, scan: str) -> str:
+    def value(
+        self,
+        relative: str,
+        row: Mapping[str, str] | None,
+        scan: str,
+        header: Mapping[str, str] | None = None,
+    ) -> str:
         """What the rule says of the scan at `relative` (path below its root, with `/`).
 
-        `row` is the scan's row of the table, if it has one; `scan` is its code, for messages.
+        `row` is the scan's row of the table, if it has one; `scan` is its code, for messages;
+        `header` is what its own header says, empty where it says nothing.
         Raises UserError where the pattern does not match, where the expression fails, and for a
         column that the table does not have.
         """
+        if self.header is not None:
+            return (header or {}).get(self.header, "")
         if self.column is not None:
             return self._in_row(self.column, row)
         match = re.search(self.pattern or "", relative)

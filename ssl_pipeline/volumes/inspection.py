@@ -43,7 +43,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Seen:
-    """A look, the scan's thumbnail as JPEG, and its keypoints; nothing of one that cannot open."""
+    """A look, the scan's thumbnail as JPEG if it could be opened, its keypoints if it is fit."""
 
     look: Look
     thumbnail: bytes = b""
@@ -52,7 +52,7 @@ class Seen:
     @property
     def whole(self) -> bool:
         """Whether nothing of it is lost."""
-        return bool(self.thumbnail) and self.keypoints is not None
+        return bool(self.thumbnail) and (self.keypoints is not None or bool(self.look.fault))
 
 
 def look_at(
@@ -131,7 +131,8 @@ def _opened(source: Source, root: Root, modality: str, quality: Quality) -> Seen
         repair=verdict.repair,
     )
     missing = root.missing_value
-    return Seen(look, thumbnail(straight, missing), keypoints(straight, missing))
+    points = None if verdict.fault else keypoints(straight, missing)
+    return Seen(look, thumbnail(straight, missing), points)
 
 
 def _pixel_hash(data: NDArray[Any]) -> str:

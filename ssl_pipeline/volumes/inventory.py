@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline import atomic
-from ssl_pipeline.atomic import sha256_json
+from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import progress
 from ssl_pipeline.records import from_table, to_table
@@ -36,7 +37,7 @@ FORMAT_VERSION = 4
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
-OBJECTS, TUPLES = ("targets", "labels"), ("shape", "spacing_mm")
+OBJECTS, TUPLES = ("targets", "labels", "masks"), ("shape", "spacing_mm")
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "part", "root", "subject", "site"), pa.string()),
@@ -67,6 +68,7 @@ class Scan(Look):
     weight: float = 1.0
     targets: dict[str, str]
     labels: dict[str, bool]  # whether the scan has a label of this name that fits it
+    masks: dict[str, dict[str, str]] = field(default_factory=dict)  # which `label`, its `sha256`
     intensity_offset: float = 0.0
     missing_value: float | None = None
     verdict: str  # "accepted", "repaired" or "rejected"
@@ -132,7 +134,15 @@ def _about(schema: pa.Schema) -> dict[str, Any]:
     return found
 
 
-LabelsOf = Callable[[Candidate], tuple[tuple[str, ...], str]]
+class Drawn(NamedTuple):
+    """The labels that a scan has, what is to be told of others, and which of them are masks."""
+
+    labels: tuple[str, ...] = ()
+    note: str = ""
+    masks: Mapping[str, dict[str, str]] = MappingProxyType({})
+
+
+LabelsOf = Callable[[Candidate], Drawn]
 
 
 def take_inventory(
@@ -154,8 +164,9 @@ def take_inventory(
     lost = zip(orphans, found.orphans, strict=True)
     unused = [Origin(scan.id, str(each.path)) for scan, each in lost]
     origins.write([*(each.place for each in found.candidates), *unused])
+    origins.write([*(each.origin for each in found.candidates), *unused])
     named = named_splits(found.candidates, data.splits, study_dir)
-    dealt = sha256_json(data.splits.model_dump())
+    dealt = sha256_json(data.splits.model_dump(exclude={"copies_share"}))
     before = previous.scans if previous and previous.dealt == dealt else ()
     seen = _look_at_all(found.candidates, quality, previous)
     looks = [each.look for each in seen]
@@ -170,14 +181,14 @@ def take_inventory(
     scans = list(map(described, found.candidates, looks, subjects, repeat(_fitting_labels)))
     places = zip(found.candidates, subjects, strict=True)
     origins.write([*(replace(each.origin, subject=of.subject) for each, of in places), *unused])
-    opened = [(scan.id, each) for scan, each in zip(scans, seen, strict=True) if each.keypoints]
+    opened = list(zip((scan.id for scan in scans), seen, strict=True))
     return Inventory(
         tuple(_without_repeats(found.candidates, scans)),
         tuple(orphans),
         origins.fingerprint,
         dealt,
         {name: each.keypoints for name, each in opened if each.keypoints},
-        {name: each.thumbnail for name, each in opened},
+        {name: each.thumbnail for name, each in opened if each.thumbnail},
     )
 
 
@@ -210,7 +221,7 @@ def _copies(seen: Sequence[Seen], share: float | None) -> list[tuple[int, int]]:
     """Near-duplicates among the scans that are fit, by their numbers."""
     if share is None:
         return []
-    fit = {at: s.keypoints for at, s in enumerate(seen) if s.keypoints and not s.look.fault}
+    fit = {at: each.keypoints for at, each in enumerate(seen) if each.keypoints}
     numbers = list(fit)
     return [(numbers[low], numbers[high]) for low, high in near_duplicates([*fit.values()], share)]
 
@@ -222,7 +233,7 @@ def described(candidate: Candidate, look: Look, of: Whose, labels_of: LabelsOf) 
     reason = look.fault or candidate.stray or of.fault
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
-    own, notes = ((), "") if reason else labels_of(candidate)
+    own = Drawn() if reason else labels_of(candidate)
     return Scan(
         **asdict(look),
         id=candidate.id,
@@ -234,23 +245,29 @@ def described(candidate: Candidate, look: Look, of: Whose, labels_of: LabelsOf) 
         split=of.split,
         weight=root.weight,
         targets=candidate.targets,
-        labels={name: name in own for name in candidate.labels},
+        labels={name: name in own.labels for name in candidate.labels},
+        masks=dict(own.masks),
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,
         verdict="rejected" if reason else "repaired" if look.repair else "accepted",
-        reason=reason or "; ".join(text for text in (look.repair, of.note, notes) if text),
+        reason=reason or "; ".join(text for text in (look.repair, of.note, own.note) if text),
     )
 
 
-def _fitting_labels(candidate: Candidate) -> tuple[tuple[str, ...], str]:
+def _fitting_labels(candidate: Candidate) -> Drawn:
     """The labels that lie on the image's own grid, and what is wrong with the others."""
     given = {name: path for name, path in candidate.labels.items() if path}
     if not given:
-        return (), ""
+        return Drawn()
     grid = readers.header(candidate.source)
     faults = {name: labels.misfit(name, path, grid) for name, path in given.items()}
     fitting = tuple(name for name in given if not faults[name])
-    return fitting, "; ".join(fault for fault in faults.values() if fault)
+    masks = {
+        kind: {"label": name, "sha256": sha256_file(given[name])}
+        for kind, name in candidate.root.masks.model_dump(exclude_none=True).items()
+        if name in fitting
+    }
+    return Drawn(fitting, "; ".join(fault for fault in faults.values() if fault), masks)
 
 
 def _without_repeats(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:

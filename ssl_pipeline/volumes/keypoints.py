@@ -8,7 +8,7 @@ a keypoint needs neither a scale nor a direction of its own, and a mirrored copy
 description.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ GRID_VOXELS = 2.5e6
 OCTAVES = 3  # grids, each twice as coarse as the one before
 MOST = 64  # keypoints of an octave, the strongest
 WEAKEST = 0.01  # of the strongest's contrast
+KNOWN = 0.9  # share of what is about a keypoint that must have been measured
 ROUNDING = 1e-5  # of the largest value: contrast that may be no more than rounding
 BLURS = (0.8, 1.6)  # of the difference, in steps of the grid
 RADIUS = 4  # of what is described, in steps
@@ -58,17 +59,23 @@ class Keypoints:
 def keypoints(volume: Volume, missing_value: float | None) -> Keypoints:
     """The keypoints of a volume whose axes are in canonical order.
 
-    What is missing counts as the lowest value. Work memory is that of the finest grid and a slab.
+    Nothing is a keypoint where a tenth of what is about it is missing: the outline of what was
+    measured is no anatomy. Work memory is that of the finest grid and a slab. Of a large scan only
+    the coarser grids are looked at: a piece that is smaller than about a hundredth of it has other
+    grids, and is not known again.
     """
     spacing = spacing_mm(volume.affine)
     x, y, z = (side * mm for side, mm in zip(volume.data.shape, spacing, strict=True))
-    grid, mm = _grid_of(volume.data, missing_value, spacing, _finest(x * y * z))
+    mm = _finest(x * y * z)
+    grid = _on_grid(volume.data, spacing, mm, lambda slab: slab)
+    known = _on_grid(volume.data, spacing, mm, lambda slab: slab != missing_value)
     found = []
     for octave in range(OCTAVES):
         if octave:
-            grid, mm = _regridded(grid, (mm, mm, mm), 2 * mm), 2 * mm
+            grid, known = (_regridded(each, (mm, mm, mm), 2 * mm) for each in (grid, known))
+            mm *= 2
         if min(grid.shape) > SHORTEST:
-            found.append(_of_octave(grid, mm))
+            found.append(_of_octave(grid, known, mm))
     return Keypoints(np.concatenate([np.empty(0, POINT), *found]), (x, y, z))
 
 
@@ -100,21 +107,18 @@ def _finest(volume_mm3: float) -> float:
     return next(fit, STEPS_MM[-1])
 
 
-def _grid_of(
-    data: NDArray[Any], missing_value: float | None, spacing: tuple[float, float, float], mm: float
-) -> tuple[NDArray[np.float32], float]:
-    """The data on a cubic grid, smoothed to it, and its step; converted a few slices at a time."""
-    across, along = spacing[:2], spacing[2]
-    known = data if missing_value is None else data[data != missing_value]
-    least = np.float32(known.min()) if known.size else np.float32(0)
+def _on_grid(
+    data: NDArray[Any],
+    spacing: tuple[float, float, float],
+    mm: float,
+    of: Callable[[NDArray[Any]], NDArray[Any]],
+) -> NDArray[np.float32]:
+    """What `of` gives of the data, on a cubic grid and smoothed to it; a few slices at a time."""
     slabs = []
     for first in range(0, data.shape[2], SLAB):
-        slab = data[:, :, first : first + SLAB].astype(np.float32)
-        if missing_value is not None:
-            slab[slab == missing_value] = least
-        np.nan_to_num(slab, copy=False)
-        slabs.append(_along(_along(slab, 0, across[0], mm), 1, across[1], mm))
-    return _along(np.concatenate(slabs, axis=2), 2, along, mm), mm
+        slab = of(data[:, :, first : first + SLAB]).astype(np.float32)
+        slabs.append(_along(_along(slab, 0, spacing[0], mm), 1, spacing[1], mm))
+    return _along(np.concatenate(slabs, axis=2), 2, spacing[2], mm)
 
 
 def _regridded(
@@ -137,14 +141,15 @@ def _along(data: NDArray[np.float32], axis: int, spacing: float, mm: float) -> N
     return np.ascontiguousarray(np.moveaxis(moved, 0, axis))
 
 
-def _of_octave(grid: NDArray[np.float32], mm: float) -> NDArray[Any]:
+def _of_octave(grid: NDArray[np.float32], known: NDArray[np.float32], mm: float) -> NDArray[Any]:
     smooth, smoother = (ndimage.gaussian_filter(grid, blur, mode="nearest") for blur in BLURS)
     contrast = smooth - smoother
     peak = (ndimage.maximum_filter(contrast, 3) == contrast) & (contrast > 0)
     pit = (ndimage.minimum_filter(contrast, 3) == contrast) & (contrast < 0)
+    measured = ndimage.gaussian_filter(known, BLURS[1], mode="nearest") > KNOWN
     rim = 2  # at the edge of what was scanned all looks alike
     inside = (slice(rim, -rim),) * 3
-    at = np.argwhere((peak | pit)[inside]) + rim
+    at = np.argwhere(((peak | pit) & measured)[inside]) + rim
     strength = np.abs(contrast[tuple(at.T)])
     best = np.argsort(-strength, kind="stable")[:MOST]
     floor = max(WEAKEST * strength.max(initial=0), ROUNDING * float(np.abs(grid).max()))

@@ -15,7 +15,7 @@ from ssl_pipeline.volumes import geometry, readers
 from ssl_pipeline.volumes.candidates import Candidate, find_candidates
 from ssl_pipeline.volumes.dataset import Data, Root
 from ssl_pipeline.volumes.inspection import Look
-from ssl_pipeline.volumes.inventory import WORKERS, Scan, described
+from ssl_pipeline.volumes.inventory import WORKERS, Drawn, Scan, described
 from ssl_pipeline.volumes.origins import coder
 from ssl_pipeline.volumes.splits import named_splits
 from ssl_pipeline.volumes.subjects import whose
@@ -92,6 +92,6 @@ def _header(candidate: Candidate) -> Look:
     )
 
 
-def _named_labels(candidate: Candidate) -> tuple[tuple[str, ...], str]:
+def _named_labels(candidate: Candidate) -> Drawn:
     """The labels that are there, whether or not they fit."""
-    return tuple(candidate.origin.labels), ""
+    return Drawn(tuple(candidate.origin.labels))

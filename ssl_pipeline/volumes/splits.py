@@ -36,48 +36,54 @@ def deal(
     named: Mapping[str, str],
     splits: Splits,
     strata: Sequence[str] = (),
-    before: Sequence[str] = (),
+    before: Sequence[str | None] = (),
 ) -> list[str]:
     """The split of each group; "" for one without a name, and for one on no list, where the draw
     leads to a split with a list.
 
-    Of several splits that a group's names call for it gets the first of STRICTEST. `strata` says
+    Of several splits that a group's names call for it gets the first of STRICTEST; a draw is the
+    lowest of its names, and so leans to test. `strata` says
     among which groups the fractions are to be met, and `before` what a group was dealt earlier,
-    empty where it is new; both matter to `splits.stratify` alone.
+    None where it is new; both matter to `splits.stratify` alone.
     """
     free = splits.fractions.model_copy(
         update={name: 0.0 for name in splits.lists if name != "train"}
     )
-    dealt = [strictest(named.get(person, "") for person in group.persons) for group in groups]
+    told = [[named.get(person, "") for person in group.persons] for group in groups]
+    dealt = [strictest(each) or "" for each in told]
     left = [at for at, group in enumerate(groups) if group.persons and not dealt[at]]
     draws = {at: min(draw_of(name, splits.seed) for name in groups[at].persons) for at in left}
     drawn = {at: split_at(draw, free) for at, draw in draws.items()}
     if splits.stratify:
-        drawn = _evenly(draws, strata, before, lambda draw: split_at(draw, free))
+        drawn = _evenly(draws, strata, before, splits.seed, lambda draw: split_at(draw, free))
     for at, split in drawn.items():
         dealt[at] = "" if split in splits.lists else split
     return dealt
 
 
-def strictest(splits: Iterable[str]) -> str:
-    """Of several splits that one subject could have, the one that keeps most from being learned."""
-    return min(splits, key=STRICTEST.index, default="")
+def strictest(splits: Iterable[str]) -> str | None:
+    """Of several splits that one subject could have, the one that keeps most from being learned.
+
+    None where there is none.
+    """
+    return min(splits, key=STRICTEST.index, default=None)
 
 
 def _evenly(
     draws: Mapping[int, float],
     strata: Sequence[str],
-    before: Sequence[str],
+    before: Sequence[str | None],
+    seed: int,
     split_of: Callable[[float], str],
 ) -> dict[int, str]:
     """The split of each group that is drawn for; in a stratum one draw follows evenly on the last.
 
     Those that have a split keep it. The new ones come in the order of their own draws.
     """
-    dealt = {at: before[at] for at in draws if before[at]}
+    dealt = {at: split for at in draws if (split := before[at]) is not None}
     number = Counter(strata[at] for at in dealt)
     for at in sorted(draws.keys() - dealt, key=lambda at: draws[at]):
-        start = draw_of(strata[at], 0)
+        start = draw_of(strata[at], seed)
         dealt[at] = split_of((start + number[strata[at]] * GOLDEN) % 1)
         number[strata[at]] += 1
     return dealt

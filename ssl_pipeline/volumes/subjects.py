@@ -40,7 +40,8 @@ def whose(
     strata = _strata(groups, candidates, looks, splits.stratify)
     known = before or {}
     earlier = [
-        strictest(known.get(candidates[at].id, "") for at in group.members) for group in groups
+        strictest(known[each] for at in group.members if (each := candidates[at].id) in known)
+        for group in groups
     ]
     notes = {high: f"near-duplicate of {candidates[low].id}" for low, high in reversed(copies)}
     found = [Whose()] * len(candidates)

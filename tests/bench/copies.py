@@ -8,93 +8,102 @@ compete with them.
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from threadpoolctl import threadpool_limits
 
 from ssl_pipeline.volumes import geometry, readers
-from ssl_pipeline.volumes.copies import likeness, near_duplicates, suspects
+from ssl_pipeline.volumes.copies import Likeness, likeness, near_duplicates, suspects
 from ssl_pipeline.volumes.dataset import Splits
 from ssl_pipeline.volumes.keypoints import Keypoints, keypoints
+from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.volume import Volume
-from tests.bench.table import Row
+from tests.bench.table import Row, show
 
-FOLDERS = {"hippocampus": 0.0, "openkbp": -1024.0}  # what is added to stored values, to give HU
+FOLDERS: dict[str, float | None] = {"hippocampus": None, "openkbp": 0.0}  # and what is missing
 PLANTED = 20  # scans of each folder that are copied
 Change = tuple[str, NDArray[Any], tuple[float, float, float]]
 
 
+class Copy(NamedTuple):
+    """A planted copy: how it was changed, and the number of the scan that it shows."""
+
+    kind: str
+    of: int
+    points: Keypoints
+
+
 def rows() -> Iterator[Row]:
-    """Recall of each change, and precision, at the default threshold; none without the data."""
+    """Recall and precision at the default threshold; none without the data."""
     share = Splits().copies_share or 1.0
-    for name, scans in _folders():
-        of, planted = _planted(scans[1::2])
-        marks = [
-            *(keypoints(each, None) for each in scans[1::2]),
-            *(each for _, _, each in planted),
-        ]
-        with threadpool_limits(1):
-            found = near_duplicates(marks, share)
-        true = {(original, of + number) for number, (_, original, _) in enumerate(planted)}
-        kinds = sorted({kind for kind, _, _ in planted})
-        hit = dict.fromkeys(kinds, 0)
-        for number, (kind, original, _) in enumerate(planted):
-            hit[kind] += (original, of + number) in found
-        told = ", ".join(f"{kind} {hit[kind]}/{len(planted) // len(kinds)}" for kind in kinds)
-        among = [pair for pair in found if pair[1] < of]
-        yield Row(f"near-duplicates in {name}, {of} scans", told, "found of planted")
+    for name, scans, planted in _cases(1):
+        found = set(near_duplicates([*scans, *(copy.points for copy in planted)], share))
+        hit = [(copy.of, at) in found for at, copy in enumerate(planted, start=len(scans))]
+        missed = Counter(copy.kind for copy, there in zip(planted, hit, strict=True) if not there)
+        told = ", ".join(f"{kind} {count}" for kind, count in missed.items()) or "none"
+        measure = f"near-duplicates among {len(scans)} of {name}"
         yield Row(
-            f"pairs of {name} that are no copies",
-            f"{len(among)} of {of * (of - 1) // 2} taken for copies; {len(true)} planted",
-            "",
+            f"{measure}, recall", f"{sum(hit)} of {len(hit)}", f"missed: {told}", np.mean(hit)
+        )
+        wrong = sum(high < len(scans) for _, high in found)
+        right = f"{sum(hit)} of {sum(hit) + wrong}"
+        pairs = len(scans) * (len(scans) - 1) // 2
+        yield Row(
+            f"{measure}, precision",
+            right,
+            f"{pairs} pairs could be mistaken",
+            sum(hit) / (sum(hit) + wrong),
         )
 
 
 def choose() -> None:
     """Print the likeness of copies and of others, of the scans that may choose the threshold."""
-    for name, scans in _folders():
-        _, planted = _planted(scans[::2])
-        marks = [keypoints(each, None) for each in scans[::2]]
-        others = sorted(likeness(marks[a], marks[b]) for a, b in suspects(marks))[-8:]
-        print(name, len(marks), "scans; others:", [_told(each) for each in others])
-        for kind in sorted({kind for kind, _, _ in planted}):
-            alike = sorted(likeness(marks[at], copy) for each, at, copy in planted if each == kind)
-            print(f"  {kind}:", [_told(each) for each in alike[:5]])
+    for name, scans, planted in _cases(0):
+        others = sorted(likeness(scans[a], scans[b]) for a, b in suspects(scans))
+        print(f"{name}, {len(scans)} scans: others at most", *map(_told, others[-6:]))
+        for kind in dict.fromkeys(copy.kind for copy in planted):
+            own = [copy for copy in planted if copy.kind == kind]
+            alike = sorted(likeness(scans[copy.of], copy.points) for copy in own)
+            print(f"  {kind}: at least", *map(_told, alike[:6]))
 
 
-def _told(alike: Any) -> str:
+def _told(alike: Likeness) -> str:
     return f"{alike.share:.2f} ({alike.matches})"
 
 
-def _folders() -> Iterator[tuple[str, list[Volume]]]:
+def _cases(first: int) -> Iterator[tuple[str, list[Keypoints], list[Copy]]]:
+    """Each folder's every second scan from `first` on, and copies of some of them."""
     top = Path(os.environ.get("SSL_PIPELINE_DATA", "."))
-    for name in FOLDERS:
-        paths = sorted((top / name / "images").glob("*"))
-        if paths:
-            found = [readers.read(each) for path in paths for each in readers.find(path)]
-            yield name, [geometry.canonical(each) for each in found]
+    for name, missing in FOLDERS.items():
+        paths = sorted((top / name / "images").glob("*.nii.gz"))[first::2]
+        scans = [geometry.canonical(readers.read(Source(path))) for path in paths]
+        if scans:
+            yield name, [keypoints(each, missing) for each in scans], _planted(scans, missing)
 
 
-def _planted(scans: list[Volume]) -> tuple[int, list[tuple[str, int, Keypoints]]]:
-    """The number of scans, and of each copy its kind, its original's number and its keypoints."""
+def _planted(scans: list[Volume], missing: float | None) -> list[Copy]:
+    """Copies in which what is missing stays so."""
     rng = np.random.default_rng(0)
     made = []
     for number, scan in enumerate(scans[:PLANTED]):
-        for kind, data, spacing in _changes(scan, rng):
-            copy = Volume(np.asarray(data, np.float32), np.diag([*spacing, 1.0]))
-            made.append((kind, number, keypoints(copy, None)))
-    return len(scans), made
+        for kind, data, spacing in _changes(scan, missing, rng):
+            marked = data if missing is None else np.where(np.isnan(data), missing, data)
+            copy = Volume(np.asarray(marked, np.float32), np.diag([*spacing, 1.0]))
+            made.append(Copy(kind, number, keypoints(copy, missing)))
+    return made
 
 
-def _changes(scan: Volume, rng: np.random.Generator) -> Iterator[Change]:
+def _changes(scan: Volume, missing: float | None, rng: np.random.Generator) -> Iterator[Change]:
     data, spacing = scan.data.astype(np.float32), geometry.spacing_mm(scan.affine)
     thin = tuple(mm / 0.8 for mm in spacing)
-    low, high = np.percentile(data[data > data.min()], (5, 95))
+    if missing is not None:
+        data[data == missing] = np.nan
+    low, high = np.nanpercentile(data[data > np.nanmin(data)], (5, 95))
     noise = 0.05 * float(high - low)
     smaller = tuple(slice(round(0.3 * n), round(0.93 * n)) for n in data.shape)
     yield "cropped to a quarter", data[smaller], spacing
@@ -123,4 +132,4 @@ def _pairs_of_slices(data: NDArray[Any]) -> NDArray[Any]:
 
 
 if __name__ == "__main__":
-    choose() if "--choose" in sys.argv else print(*rows(), sep="\n")
+    choose() if "--choose" in sys.argv else show([*rows()], Path("build/bench/copies.json"))

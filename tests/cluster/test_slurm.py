@@ -1,5 +1,7 @@
 """What SLURM's words mean, and what a job must not inherit; its words are those of a real one."""
 
+import shutil
+
 import pytest
 
 from cluster.config import Resources
@@ -70,6 +72,7 @@ def test_nothing_of_an_outer_job_or_a_users_shell_is_inherited():
     assert clean(outer) == ["SLURM_JOB_ID", "SBATCH_PARTITION", "SRUN_DEBUG", "RANK"]
 
 
+@pytest.mark.skipif(shutil.which("scontrol") is None, reason="scontrol names the nodes of a job")
 def test_one_task_has_no_ranks_and_attempts_take_other_ports(monkeypatch):
     assert ranks({"SLURM_NTASKS": "1"}) == {}
     several = {

@@ -13,7 +13,7 @@ from nibabel.testing import data_path
 
 from cluster.workers import Dask, dask_client
 from ssl_pipeline.preprocess.config import Mr, Preprocess
-from ssl_pipeline.preprocess.graph import run
+from ssl_pipeline.preprocess.graph import Located, run
 from ssl_pipeline.volumes.inventory import Scan
 from ssl_pipeline.volumes.readers import Source
 
@@ -44,7 +44,7 @@ def scan_of(path, name, **more):
         "format": "NIfTI",
         "shape": nibabel.load(path).shape if path.stat().st_size > 1000 else (9, 9, 9),
     }
-    return Scan(**fields | more), Source(path)
+    return Located(Scan(**fields | more), Source(path))
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Mr, Preprocess
 from ssl_pipeline.preprocess.prepare import (
+    ANONYMISED,
     FOREGROUND,
     VALID,
     VolumeMeta,
     model_input,
     prepare,
+    shown,
 )
 from ssl_pipeline.volumes.geometry import shear_deg
 from ssl_pipeline.volumes.volume import Volume
@@ -231,3 +233,47 @@ def test_dials_that_make_no_sense_are_refused():
     ):
         with pytest.raises(ValidationError):
             wrong()
+
+
+def drawn_ball(scan, radius=15, dtype=np.uint8):
+    """A mask about the blob, on the scan's own grid."""
+    places = np.moveaxis(np.indices(scan.data.shape), 0, -1) @ scan.affine[:3, :3].T
+    apart = places + scan.affine[:3, 3] - BLOB_MM
+    return Volume(((apart**2).sum(-1) < radius**2).astype(dtype), scan.affine)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0])
+def test_a_drawn_foreground_takes_the_place_of_the_found_one(degrees):
+    scan = scan_with_blob((1, 2, 0), (-1, 1, 1), degrees)
+    section = Preprocess(ct=Ct(spacing_mm=(2, 2, 2)), straighten=degrees > 0, margin_voxels=2)
+    made = prepare(scan, "CT", section, drawn={"foreground": drawn_ball(scan)})
+    sphere = 4 / 3 * np.pi * 15**3 / 8
+    assert np.count_nonzero(made.data[1] & FOREGROUND) == pytest.approx(sphere, rel=0.1)
+    assert max(made.meta.shape) <= 21 + 2
+    assert np.allclose(centre_of_mass_mm(made), BLOB_MM, atol=1.0)
+
+
+def test_what_was_anonymised_is_marked_and_shown_to_nobody():
+    scan = scan_with_blob()
+    mask = drawn_ball(scan)
+    made = prepare(scan, "CT", Preprocess(foreground="all"), drawn={"anonymised": mask})
+    # The same mask in another axis order.
+    other = nibabel.Nifti1Image(mask.data, mask.affine).as_reoriented(
+        nibabel.orientations.axcodes2ornt("SPL")
+    )
+    again = Volume(np.asarray(other.dataobj), other.affine)
+    equal = prepare(scan, "CT", Preprocess(foreground="all"), drawn={"anonymised": again})
+    assert np.array_equal(made.data, equal.data)
+    hidden = made.data[1] & ANONYMISED > 0
+    assert np.array_equal(hidden, mask.data.T > 0)
+    assert (made.data[1] & VALID > 0).all()
+    assert np.array_equal(shown(made.data[1]), ~hidden)
+
+
+def test_masks_that_say_nothing_or_do_not_fit_are_refused():
+    scan = scan_with_blob()
+    with pytest.raises(UserError, match="foreground mask is empty"):
+        prepare(scan, "CT", Preprocess(), drawn={"foreground": drawn_ball(scan, 0)})
+    small = Volume(np.ones((9, 9, 9), np.uint8), scan.affine)
+    with pytest.raises(UserError, match="anonymised mask has another shape"):
+        prepare(scan, "CT", Preprocess(), drawn={"anonymised": small})

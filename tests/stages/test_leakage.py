@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.volumes.inventory import Inventory
 from stages.status import stages_of
 from stages.study import load
 from tests.stages.conftest import door
@@ -118,11 +120,22 @@ def test_an_encoder_of_another_kind_is_refused(other):
     assert "is no encoder bundle" in sentence(probed(other))
 
 
-def test_a_scan_that_has_since_become_anothers_still_counts(study):
-    entries = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries
-    held, learned = (next(e for e in entries if e.split == s) for s in ("test", "train"))
+def test_a_scan_that_has_since_become_anothers_or_was_rejected_still_counts(study):
+    scans = Inventory.read(study.folder / "inventory" / "scans.parquet").scans
+    held, learned = (next(scan for scan in scans if scan.split == s) for s in ("test", "train"))
+    rejected = replace(learned, subject=held.subject, verdict="rejected")
     then = trained_on.TrainedOn(
-        frozenset({learned.subject}), frozenset({held.id}), frozenset(), "salt"
+        frozenset({learned.subject}), frozenset({learned.id}), frozenset({learned.pixels}), "salt"
     )
-    assert then.seen(entries, "test", "salt") == {held.subject}
-    assert then.seen(entries, "test", "another") == set()
+    assert then.seen([held, learned], "salt") == {learned.subject}
+    assert then.seen([held, rejected], "salt") == {held.subject, learned.subject}
+    assert then.seen([held, rejected], "another") == {held.subject}
+    assert then.seen([held], "another") == set()
+
+
+def test_a_scan_that_a_run_began_with_and_lost_is_still_told(study, tmp_path):
+    entries = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries
+    trained_on.write(tmp_path, ["gone", entries[0].id], entries, "salt")
+    said = trained_on.read(tmp_path)
+    assert said.scans == {"gone", entries[0].id}
+    assert said.subjects == {entries[0].subject} and said.pixels == {entries[0].pixels}

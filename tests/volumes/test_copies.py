@@ -4,6 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ssl_pipeline.volumes import geometry, keypoints, readers
 from ssl_pipeline.volumes.copies import likeness, near_duplicates
@@ -66,6 +68,13 @@ def test_the_pairs_among_many_are_found(head):
     ]
     copies = [points_of(head[64:, :48] + 7), points_of(head[4:60, 48:][::-1])]
     assert near_duplicates([*parts, *copies], SHARE) == [(1, 4), (2, 5)]
+
+
+def test_a_crowd_of_copies_is_one_group(head):
+    one = points_of(head[:60, :48])
+    found = near_duplicates([one] * 80, SHARE)
+    links = coo_matrix((np.ones(len(found)), np.array(found).T), (80, 80))
+    assert connected_components(links, directed=False)[0] == 1
 
 
 def test_what_has_no_structure_has_no_keypoints_and_is_no_copy():

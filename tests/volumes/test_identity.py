@@ -60,8 +60,8 @@ def test_anything_but_a_sum_is_refused(expression):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({}, "either `column` or `pattern`"),
-        ({"column": "a", "pattern": "(?P<b>c)"}, "either `column` or `pattern`"),
+        ({}, "one of `column`, `pattern` and `header`"),
+        ({"column": "a", "pattern": "(?P<b>c)"}, "one of `column`, `pattern` and `header`"),
         ({"column": "a", "expression": "a"}, "needs a `pattern`"),
         ({"pattern": "(?P<a"}, "not a regular expression"),
         ({"pattern": "abc"}, "needs one named group"),

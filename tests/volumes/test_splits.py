@@ -163,23 +163,38 @@ def test_a_copy_without_a_name_joins_the_subject_that_it_shows(people):
     assert (scans[""].subject, scans[""].split) == (scans["3"].subject, "test")
 
 
-def test_dicom_says_whose_it_is_and_one_visit_is_one_subject(people):
-    for name, patient, visit in (
-        ("a", "Ann", "1.2.3"),
-        ("b", "Ann", "1.2.4"),
-        ("c", "Cy", "1.2.4"),
-    ):
+def save_visits(people, *visits):
+    """A series of each part: of (folder, patient, visit)."""
+    for number, (name, patient, visit) in enumerate(visits):
         save_dicom(
             people.folder / "raw" / name,
-            people.parts["abc".index(name)],
+            people.parts[number % 4] + number,
             people.affine,
             PatientID=patient,
             StudyInstanceUID=visit,
         )
-    scans = take(study(people.folder, subject=None), people.folder).scans
-    named = [scan for scan in scans if scan.format == "DICOM"]
-    assert {person(people.folder, scan) for scan in named} == {"Ann", "Cy"}
-    assert len({scan.subject for scan in named}) == 1
+    data = study(people.folder, subject={"header": "PatientID"}, include="d*")
+    return take(data, people.folder).scans
+
+
+VISITS = [
+    ("d1", "Ann", "1.2.3"),
+    ("d2", "Ann", "1.2.4"),
+    ("d3", "Cy", "1.2.4"),
+    ("d4", "", "1.2.5"),
+]
+
+
+def test_a_header_may_say_whose_it_is_and_one_visit_is_one_subject(people):
+    scans = save_visits(people, *VISITS)
+    assert [person(people.folder, scan) for scan in scans] == ["Ann", "Ann", "Cy", ""]
+    assert len({scan.subject for scan in scans[:3]}) == 1
+    assert (scans[3].subject, scans[3].split) == ("", "")
+
+
+def test_a_constant_that_an_anonymiser_wrote_is_no_visit(people):
+    scans = save_visits(people, *((f"d{name}", name, "1.2.3") for name in "abcd"))
+    assert len({scan.subject for scan in scans}) == 4
 
 
 links = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)))
@@ -208,7 +223,7 @@ def test_in_each_stratum_the_fractions_are_met_to_a_subject(strata, seed):
     fractions = Fractions(val=0.2, test=0.3)
     splits = Splits(stratify=("site",), fractions=fractions, seed=seed)
     names = [f"s{number}" for number in range(len(strata))]
-    dealt = deal(groups_of(names), {}, splits, strata, [""] * len(names))
+    dealt = deal(groups_of(names), {}, splits, strata, [None] * len(names))
     for stratum in set(strata):
         own = [split for split, of in zip(dealt, strata, strict=True) if of == stratum]
         assert abs(own.count("test") - 0.3 * len(own)) < 2
@@ -219,13 +234,21 @@ def test_in_each_stratum_the_fractions_are_met_to_a_subject(strata, seed):
 def test_who_was_dealt_a_split_keeps_it_when_others_come(first, more):
     splits = Splits(stratify=("site",))
     names = [f"s{number}" for number in range(len(first) + len(more))]
-    before = deal(groups_of(names[: len(first)]), {}, splits, first, [""] * len(first))
-    known = [*before, *[""] * len(more)]
+    before = deal(groups_of(names[: len(first)]), {}, splits, first, [None] * len(first))
+    known = [*before, *[None] * len(more)]
     after = deal(groups_of(names), {}, splits, first + more, known)
     assert after[: len(first)] == before
     for stratum in set(more):
         own = [s for s, of in zip(after, first + more, strict=True) if of == stratum]
         assert abs(own.count("test") - 0.2 * len(own)) < 2
+
+
+def test_who_was_dealt_nothing_for_a_list_is_not_dealt_again():
+    lists = Splits(stratify=("site",), lists={"train": "train.txt"})
+    groups, named = groups_of([str(number) for number in range(200)]), {"0": "train", "1": "train"}
+    first = deal(groups, named, lists, ["a"] * 200, [None] * 200)
+    assert first.count("") > 100
+    assert deal(groups, named, lists, ["a"] * 200, first) == first
 
 
 def test_strata_are_what_scans_are(folder, brain):
