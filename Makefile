@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data check format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -48,6 +48,9 @@ slurm-down: ## End it and remove its folder
 bench-data: setup ## Preprocessing and crops against peers, as ratios (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
 	python -m tests.bench.data
+
+bench-scale: setup ## Starts and restarts with 100 to 100,000 volumes
+	python -m tests.bench.scale
 
 check: setup ## Style, types, arrows, spelling, workflow
 	ruff check .

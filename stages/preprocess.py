@@ -56,7 +56,9 @@ def run(study: Study, out: Path) -> Made:
     shelf = Shelf(out / "volumes", study.preprocess, study.store)
     shelf.folder.mkdir(parents=True, exist_ok=True)
     sweep(shelf.folder)
-    todo = [scan for scan in scans if not shelf.is_complete(scan)]
+    there = Catalog.build(shelf, scans, _former(out))
+    stored = {entry.id for entry in there.entries}
+    todo = [scan for scan in scans if scan.id not in stored]
     failed: dict[str, str] = {}
     done_by: Counter[str] = Counter()
     with (
@@ -73,16 +75,24 @@ def run(study: Study, out: Path) -> Made:
                 failed[result.scan_id] = result.error
     sweep(shelf.folder)  # of workers that were killed meanwhile
     write_json(out / "failed.json", failed)
-    catalog = Catalog.build(shelf, scans)
+    catalog = Catalog.build(shelf, scans, there) if todo else there
     if not catalog.entries:
         raise UserError(f"No volume could be preprocessed: {sorted(failed.values())[0]}")
     catalog.write(out / "catalog.parquet")
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
-    stored = [path for entry in catalog.entries for path in shelf.files(entry.id)]
+    volumes = [path for entry in catalog.entries for path in shelf.files(entry.id)]
     made = [out / "catalog.parquet", out / "failed.json"]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
-    return Made(made, done + tail, by_worker, listed=stored)
+    return Made(made, done + tail, by_worker, listed=volumes)
+
+
+def _former(out: Path) -> Catalog | None:
+    """The catalog of an earlier run; None where there is none, or one that cannot be used."""
+    try:
+        return Catalog.read(out / "catalog.parquet")
+    except UserError:
+        return None
 
 
 def _located(scan: Scan, origin: Origin) -> Located:

@@ -133,23 +133,16 @@ def prepare(
     else:
         limits = (-MR_LIMIT, MR_LIMIT)
         image, scale, offset = mr_int16(raw, valid, intensity_offset)
-    affine, masks = own.affine, {VALID: valid}
-    for name, bit in DRAWN.items():
-        if drawn and name in drawn:
-            masks[bit] = _outline(name, drawn[name], own) & valid
+    affine, masks = own.affine, {VALID: valid, **_outlines(drawn or {}, own, valid)}
     if FOREGROUND not in masks:
         masks[FOREGROUND] = _body(image, valid, modality, section)
-    if not masks[FOREGROUND].any():
-        raise UserError("Its foreground mask is empty: draw it, or take it from the root's masks.")
     oblique = residual_rotation_deg(affine) > OBLIQUE_DEG
     if shear_deg(affine) > SHEARED_DEG or (section.straighten and oblique):
         image, masks, affine = _straight(image, masks, affine, section, limits)
     image, masks, affine = _on_grid(image, masks, affine, section, modality, limits)
     window = _window(image, masks[FOREGROUND], modality, section, scale, offset)
-    data = np.zeros((2, *image.shape), np.int16)
-    data[0] = image
-    for bit, mask in masks.items():
-        data[1] += mask * np.int16(bit)
+    bits = sum(mask * np.int16(bit) for bit, mask in masks.items())
+    data = np.stack([image, bits])
     meta = VolumeMeta(
         modality=modality,
         shape=_triple(image.shape),
@@ -211,12 +204,17 @@ def _body(
     return foreground(image, valid, float(threshold))
 
 
-def _outline(name: str, mask: Volume, own: Volume) -> NDArray[np.bool_]:
-    """A mask (z, y, x) in the axis order of a scan whose axes are canonical."""
-    voxels = canonical(mask).data
-    if voxels.shape != own.data.shape:
-        raise UserError(f"Its {name} mask has another shape than it: draw it on the scan's grid.")
-    return voxels.transpose(2, 1, 0) > 0
+def _outlines(drawn: Mapping[str, Volume], own: Volume, valid: NDArray[np.bool_]) -> Masks:
+    """Masks that were drawn for a scan whose axes are canonical."""
+    found: Masks = {}
+    for name, mask in drawn.items():
+        voxels = canonical(mask).data
+        if voxels.shape != own.data.shape:
+            raise UserError(f"Its {name} mask has another shape than it: draw it on its grid.")
+        found[DRAWN[name]] = (voxels.transpose(2, 1, 0) > 0) & valid
+    if FOREGROUND in found and not found[FOREGROUND].any():
+        raise UserError("Its foreground mask is empty: draw it, or take it from the root's masks.")
+    return found
 
 
 def _straight(

@@ -6,13 +6,14 @@ leaves the CTs alone, and a renamed or moved scan is not prepared again.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from ssl_pipeline.atomic import sha256_json
+from ssl_pipeline.atomic import sha256_json, size_of
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import VERSION, Prepared
-from ssl_pipeline.store.layout import FORMAT_VERSION, Store, files
-from ssl_pipeline.store.writer import is_complete, write
+from ssl_pipeline.store.layout import FORMAT_VERSION, Attributes, Store, files
+from ssl_pipeline.store.writer import complete, write
 from ssl_pipeline.volumes.inventory import Scan
 
 
@@ -35,23 +36,39 @@ class Shelf:
 
     def key(self, scan: Scan) -> str:
         """Hash of all that a volume's content depends on."""
-        other = "mr" if scan.modality == "CT" else "ct"
         return sha256_json(
             {
-                "versions": [VERSION, FORMAT_VERSION],
+                "dials": self._dials["ct" if scan.modality == "CT" else "mr"],
                 "scan": scan.sha256,
                 "modality": scan.modality,
                 "intensity_offset": scan.intensity_offset,
                 "missing_value": scan.missing_value,
-                "preprocess": self.preprocess.model_dump(mode="json", exclude={other, "max_gib"}),
-                "store": self.store.model_dump(mode="json"),
                 "masks": {kind: mask["sha256"] for kind, mask in scan.masks.items()},
             }
         )
 
+    @cached_property
+    def _dials(self) -> dict[str, str]:
+        """Hash of versions and dials, by the modality that they hold for."""
+        common = [VERSION, FORMAT_VERSION, self.store.model_dump(mode="json")]
+        found = {}
+        for own, other in (("ct", "mr"), ("mr", "ct")):
+            dials = self.preprocess.model_dump(mode="json", exclude={other, "max_gib"})
+            found[own] = sha256_json([*common, dials])
+        return found
+
+    def has_size(self, scan_id: str, size: int) -> bool:
+        """Whether both files of a volume are there, its voxels in full."""
+        document, voxels = self.files(scan_id)
+        return size_of(voxels) == size and size_of(document) > 0
+
+    def stored(self, scan_id: str, key: str) -> Attributes | None:
+        """What a volume says of itself, where it is there, whole, and of this key."""
+        return complete(self.path(scan_id), key)
+
     def is_complete(self, scan: Scan) -> bool:
         """Whether the scan's volume is there, whole, and made with the present dials."""
-        return is_complete(self.path(scan.id), self.key(scan))
+        return self.stored(scan.id, self.key(scan)) is not None
 
     def put(self, scan: Scan, prepared: Prepared) -> None:
         """Write the scan's volume, replacing an older one."""

@@ -29,6 +29,7 @@ from ssl_pipeline.store.layout import (
     FORMAT_VERSION,
     INNER_CHUNK,
     VOXELS,
+    Attributes,
     Store,
     document_hash,
     read_attributes,
@@ -56,13 +57,17 @@ def write(path: Path, prepared: Prepared, store: Store, key: str) -> None:
         write_json(temporary / DOCUMENT, document)
 
 
-def is_complete(path: Path, key: str) -> bool:
-    """Whether the volume has this key and all its bytes; `verify` looks at them as well."""
+def complete(path: Path, key: str) -> Attributes | None:
+    """What a volume says of itself, where it has this key and all its bytes; else None.
+
+    `verify` looks at the bytes as well.
+    """
     try:
         attributes = read_attributes(path)
-        return attributes.key == key and attributes.bytes == (path / VOXELS).stat().st_size
+        whole = attributes.bytes == (path / VOXELS).stat().st_size
     except (UserError, OSError):
-        return False
+        return None
+    return attributes if whole and attributes.key == key else None
 
 
 def _write_document(path: Path, data: NDArray[np.int16], store: Store) -> None:

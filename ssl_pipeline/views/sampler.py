@@ -6,6 +6,7 @@ two overlapping crops read at once. Everything is a function of (seed, sample nu
 `randomness`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ class Sampler:
     def _subject_weights(self) -> NDArray[np.float64]:
         """Each root has its weight as a whole, shared by its subjects alike."""
         root_of = [self.entries[indices[0]].root for indices in self._of_subject]
-        count = {root: root_of.count(root) for root in root_of}
+        count = Counter(root_of)
         weight = np.array(
             [
                 self.entries[indices[0]].weight / count[root]

@@ -11,7 +11,7 @@ import zarr
 
 from ssl_pipeline.store.layout import DIMENSIONS, Store, read_attributes
 from ssl_pipeline.store.verify import verify
-from ssl_pipeline.store.writer import is_complete, write
+from ssl_pipeline.store.writer import complete, write
 
 FOREVER = """
 import sys
@@ -58,15 +58,15 @@ def test_equal_volumes_are_equal_bytes(prepared, tmp_path):
 
 def test_complete_means_the_same_key_and_all_bytes(prepared, tmp_path):
     path = tmp_path / "a.zarr"
-    assert not is_complete(path, "key")
+    assert not complete(path, "key")
     write(path, prepared, Store(), "key")
-    assert is_complete(path, "key")
-    assert not is_complete(path, "another key")
+    assert complete(path, "key")
+    assert not complete(path, "another key")
     voxels = path / "c/0/0/0/0"
     voxels.write_bytes(voxels.read_bytes()[:-1])
-    assert not is_complete(path, "key")
+    assert not complete(path, "key")
     write(path, prepared, Store(), "another key")
-    assert is_complete(path, "another key")
+    assert complete(path, "another key")
 
 
 def test_what_a_killed_process_left_is_never_taken_for_a_volume(prepared, tmp_path):
@@ -80,7 +80,7 @@ def test_what_a_killed_process_left_is_never_taken_for_a_volume(prepared, tmp_pa
         child.send_signal(signal.SIGKILL)
         rest, _ = child.communicate()
         last = 1 + rest.count("\n")
-        whole = [n for n in range(last + 2) if is_complete(tmp_path / "a.zarr", f"key {n}")]
+        whole = [n for n in range(last + 2) if complete(tmp_path / "a.zarr", f"key {n}")]
         assert len(whole) <= 1
         if whole:
             assert verify(tmp_path / "a.zarr") == ""
@@ -93,5 +93,5 @@ def test_a_failure_leaves_the_older_volume(prepared, tmp_path, monkeypatch):
     write(path, prepared, Store(), "key")
     with pytest.raises(KeyError):
         write(path, prepared, Store.model_construct(codec="unheard of"), "key 2")
-    assert is_complete(path, "key")
+    assert complete(path, "key")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
