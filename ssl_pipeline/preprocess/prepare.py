@@ -51,7 +51,7 @@ from ssl_pipeline.volumes.geometry import (
 )
 from ssl_pipeline.volumes.volume import Volume
 
-VERSION = 1  # raise it when the same scan and section give another volume
+VERSION = 2  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
 DRAWN = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # what a mask may say
 OBLIQUE_DEG = 0.1  # a scan turned by less is straight

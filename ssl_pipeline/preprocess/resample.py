@@ -1,16 +1,17 @@
 """Resample a volume to another spacing as three matrix products, one for each axis.
 
 Spline interpolation on a regular grid is linear and separable, so one axis of it is a matrix, and
-that matrix is what scipy makes of the identity. The result is scipy.ndimage.zoom's, at a twentieth
-of its time (98 against 2039 ms for a CT of 10 million voxels). The grid is aligned at voxel edges:
-the field of view is kept to the last digit, a voxel of the new grid has size old * n / m, and its
-first centre lies half a new voxel inside the same edge. Along thick slices nothing is
-interpolated, for what lies between two slices was never measured: there the nearest slice is
-repeated. Downsampling interpolates too and does not smooth first.
+that matrix is what scipy makes of the identity. The result is scipy.ndimage.zoom's, in a fraction
+of its time. Weights fall off within a dozen voxels: the products are of narrow bands, which takes a
+third of the time of whole matrices. The grid is aligned at voxel edges: the field of view is kept
+to the last digit, a voxel of the new grid has size old * n / m, and its first centre lies half a
+new voxel inside the same edge. Along thick slices nothing is interpolated, for what lies between
+two slices was never measured: there the nearest slice is repeated. Downsampling interpolates too
+and does not smooth first.
 """
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ Triple = tuple[float, float, float]
 Order = Literal[0, 1, 3]
 Orders = tuple[Order, Order, Order]
 _NEAREST: Order = 0
+BAND_ROWS = 32
+NEGLIGIBLE = 1e-7  # a weight that changes no HU: a spline's fall to a quarter from voxel to voxel
 
 
 def new_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Shape:
@@ -71,6 +74,26 @@ def weights(n: int, m: int, order: Order) -> NDArray[np.float32]:
     return weight
 
 
+class Band(NamedTuple):
+    """Some rows of a matrix of weights, and the columns in which they are not negligible."""
+
+    rows: slice
+    columns: slice
+    matrix: NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
+def bands(n: int, m: int, order: Order) -> tuple[Band, ...]:
+    """The same as `weights`, without most of its zeros."""
+    whole, found = weights(n, m, order), []
+    for first in range(0, m, BAND_ROWS):
+        rows = slice(first, min(first + BAND_ROWS, m))
+        used = np.flatnonzero((np.abs(whole[rows]) > NEGLIGIBLE).any(axis=0))
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        found.append(Band(rows, columns, np.ascontiguousarray(whole[rows, columns])))
+    return tuple(found)
+
+
 def resample(
     image: NDArray[np.int16], shape: Shape, orders: Orders, limits: tuple[int, int]
 ) -> NDArray[np.int16]:
@@ -82,24 +105,38 @@ def resample(
     if image.shape == shape:
         return image
     mz, my, mx = shape
-    wz, wy, wx = (
-        None if n == m else weights(n, m, order)
+    zs, ys, xs = (
+        None if n == m else bands(n, m, order)
         for n, m, order in zip(image.shape, shape, orders, strict=True)
     )
     planes = np.empty((image.shape[0], my, mx), np.float32)
     for part in slabs(image.shape[0], max(my * mx, image.shape[1] * image.shape[2])):
-        block = image[part].astype(np.float32)
-        if wy is not None:
-            block = wy @ block
-        if wx is not None:  # one product of all rows: a third of the time of one product a slice
-            block = (block.reshape(-1, block.shape[2]) @ wx.T).reshape(len(block), my, mx)
-        planes[part] = block
+        block = _product(ys, image[part].astype(np.float32), my, axis=-2)
+        # One product of all rows takes a third of the time of one product a slice.
+        rows = _product(xs, block.reshape(-1, block.shape[2]), mx, axis=-1)
+        planes[part] = rows.reshape(len(block), my, mx)
     out = np.empty(shape, np.int16)
     columns, results = planes.reshape(len(planes), my * mx), out.reshape(mz, my * mx)
     for part in slabs(my * mx, max(mz, len(planes))):
-        block = columns[:, part] if wz is None else wz @ columns[:, part]
+        block = _product(zs, columns[:, part], mz, axis=-2)
         np.rint(block, out=block)
         results[:, part] = np.clip(block, *limits, out=block)
+    return out
+
+
+def _product(
+    along: tuple[Band, ...] | None, block: NDArray[np.float32], size: int, axis: Literal[-2, -1]
+) -> NDArray[np.float32]:
+    """One of the last two axes resampled to `size` voxels, band by band; the block for none."""
+    if along is None:
+        return block
+    shape = (*block.shape[:-2], size, block.shape[-1]) if axis == -2 else (*block.shape[:-1], size)
+    out = np.empty(shape, np.float32)
+    for rows, columns, matrix in along:
+        if axis == -2:
+            np.matmul(matrix, block[..., columns, :], out=out[..., rows, :])
+        else:
+            np.matmul(block[..., columns], matrix.T, out=out[..., rows])
     return out
 
 

@@ -57,7 +57,8 @@ class Shard:
         """Box (2, z, y, x) from voxel `start`; zeros where it reaches out of the volume."""
         low = [max(0, s) for s in start]
         high = [min(n, s + e) for n, s, e in zip(self.shape, start, size, strict=True)]
-        out = np.zeros((CHANNELS, *size), np.int16)
+        inside = tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size)
+        out = (np.empty if inside else np.zeros)((CHANNELS, *size), np.int16)
         if any(a >= b for a, b in zip(low, high, strict=True)):
             return out
         if self._raw is not None:
@@ -81,9 +82,7 @@ class Shard:
             for ix, from_x, to_x in parts[2]:
                 for channel in range(CHANNELS):
                     begin, end = places[channel * per_channel + line + ix]
-                    if begin == end:
-                        continue
-                    value = self._constant(view[begin:end], chunk)
+                    value = 0 if begin == end else self._constant(view[begin:end], chunk)
                     out[channel, to_z, to_y, to_x] = (
                         chunk[from_z, from_y, from_x] if value is None else value
                     )

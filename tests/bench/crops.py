@@ -6,10 +6,12 @@ change from crop to crop. Warm page cache unless a row says otherwise.
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import blosc2
+import nibabel
 import numpy as np
 import tensorstore
 import zarr
@@ -43,6 +45,7 @@ def rows(prepared: Prepared, folder: Path) -> Iterator[Row]:
     _agree(readers, prepared.data)
     places = _places(prepared.data.shape[1:])
     works = {name: _round(read, places) for name, read in readers.items()}
+    works |= _data_sets(prepared.data, folder)
     taken = {name: t / CROPS for name, t in seconds(works, ROUNDS).items()}
     for ours, peer, goal in (
         ("ours none", "memory map", 0.9),
@@ -53,6 +56,10 @@ def rows(prepared: Prepared, folder: Path) -> Iterator[Row]:
         ("ours lz4", "zarrs, same file", None),
         ("ours lz4", "tensorstore, same file", None),
         ("ours zstd", "tensorstore, same file, zstd", None),
+        ("ours lz4", "nibabel, .nii as it is", None),
+        ("ours lz4", "MONAI, PersistentDataset", None),
+        ("ours lz4", "MONAI, CacheDataset in memory", None),
+        ("ours lz4", "TorchIO, Queue of 4 crops a volume", None),
     ):
         rate, other = 1 / taken[ours], 1 / taken[peer]
         measure = f"crops of {SIDE}^3 a second, {ours.split()[1]}"
@@ -117,6 +124,51 @@ def _peers(data: Array, folder: Path) -> dict[str, Read]:
         "tensorstore, same file": lambda n, at: stores["lz4"][n][_box(at)].read().result(),
         "tensorstore, same file, zstd": lambda n, at: stores["zstd"][n][_box(at)].read().result(),
     }
+
+
+def _data_sets(data: Array, folder: Path) -> dict[str, Callable[[], object]]:
+    """A round of crops from what trainers are fed by elsewhere; these draw places of their own."""
+    from monai.data import CacheDataset, PersistentDataset
+    from monai.transforms import Compose, LoadImage, RandSpatialCrop
+
+    volumes = [folder / f"{number}.npy" for number in range(VOLUMES)]
+    load = LoadImage(reader="NumpyReader", image_only=True)
+    crop = Compose([load, RandSpatialCrop((SIDE,) * 3, random_size=False)])
+    persistent = PersistentDataset(volumes, crop, cache_dir=folder / "monai")
+    cached = CacheDataset(volumes, crop, progress=False)
+    plain = _round(_nibabel(data, folder), _places(data.shape[1:]))
+    queue = _queue(folder)
+    return {
+        "nibabel, .nii as it is": plain,
+        "MONAI, PersistentDataset": lambda: [persistent[k % VOLUMES] for k in range(CROPS)],
+        "MONAI, CacheDataset in memory": lambda: [cached[k % VOLUMES] for k in range(CROPS)],
+        "TorchIO, Queue of 4 crops a volume": lambda: list(islice(queue, CROPS)),
+    }
+
+
+def _nibabel(data: Array, folder: Path) -> Read:
+    paths = [folder / f"{number}.nii" for number in range(VOLUMES)]
+    for path in paths:
+        nibabel.save(nibabel.Nifti1Image(np.moveaxis(data, 0, -1), np.eye(4)), path)
+    images = [nibabel.load(path) for path in paths]
+    return lambda n, at: np.asarray(images[n].dataobj[(*_box(at)[1:], slice(None))])
+
+
+def _queue(folder: Path) -> "Iterator[Any]":
+    import torchio
+
+    subjects = [
+        torchio.Subject(image=torchio.ScalarImage(folder / f"{number}.nii"))
+        for number in range(VOLUMES)
+    ]
+    queue = torchio.Queue(
+        torchio.SubjectsDataset(subjects),
+        max_length=CROPS,
+        samples_per_volume=CROPS // VOLUMES,
+        sampler=torchio.data.UniformSampler(SIDE),
+        num_workers=0,
+    )
+    return chain.from_iterable(torchio.SubjectsLoader(queue, batch_size=1) for _ in count())
 
 
 def _zarr(paths: list[Path], pipeline: str) -> Read:

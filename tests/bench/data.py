@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.contract import perform
 from stages.study import load
-from tests.bench import chains, crops
+from tests.bench import chains, copies, crops, defects
 from tests.bench.table import Row, show
 
 STUDY = Path("workflows/studies/demo.yaml")
@@ -27,6 +27,7 @@ def main() -> None:
     prepared = chains.ours(path)
     rows += crops.rows(prepared, work)
     rows += _sizes(work)
+    rows += [*copies.rows(), *defects.rows(path, work)]
     show(rows, OUT / "data.json")
     shutil.rmtree(work)
 

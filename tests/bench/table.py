@@ -4,6 +4,7 @@ A ratio is such that higher is better. Absolute times move by a third on a share
 works that take turns do not.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -38,16 +39,18 @@ def seconds(
     rounds: int,
     before: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """Median seconds of each work, after one round that is not counted; they take turns.
+    """Median seconds of each work, after one round that is not counted.
 
-    `before` is called ahead of each, and not timed.
+    They take turns in an order that is drawn for each round, for what follows a work that fills the
+    caches is slower. `before` is called ahead of each, and not timed.
     """
     taken: dict[str, list[float]] = {name: [] for name in works}
+    order = random.Random(0)
     for number in range(rounds + 1):
-        for name, work in works.items():
+        for name in order.sample(list(works), len(works)):
             before()
             began = time.perf_counter()
-            work()
+            works[name]()
             if number:
                 taken[name].append(time.perf_counter() - began)
     return {name: statistics.median(times) for name, times in taken.items()}
