@@ -18,6 +18,7 @@ MOST_ROWS = 200
 MOST_SITES = 30
 SPLITS = {"train": "train", "val": "val", "test": "test", "": "no split"}
 # A number on its own: no part of a name, nor of 2D and 4D.
+CODE = re.compile(r"\b[0-9a-f]{12}\b")  # of a scan or a subject
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[+-]\d+)?(?!D|\w)")
 
 
@@ -146,10 +147,8 @@ def stored(catalog: Catalog) -> str:
 
 
 def general(scan: Scan) -> str:
-    """Why a scan was rejected, without numbers, so that like reasons are counted."""
-    if scan.reason.startswith("duplicate of"):
-        return "duplicate of another scan"
-    return NUMBER.sub("…", scan.reason)
+    """A scan's reason or note without numbers and codes, so that like ones are counted."""
+    return NUMBER.sub("…", CODE.sub("…", scan.reason))
 
 
 def _listed(caption: str, scans: Sequence[Scan]) -> Table | None:
