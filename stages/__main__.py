@@ -27,8 +27,8 @@ from stages.study import Study, load
 WHERE = "local, a profile with a cluster.yaml such as slurm, or the path of such a file"
 
 FULL_DISK = (
-    "The disk is full, or the quota used up: free some (`ssl-pipeline clean` says what the study "
-    "needs no more), then run the same command again, which goes on."
+    "The disk is full, or the quota used up ({}): free some (`ssl-pipeline clean` says what the "
+    "study needs no more), then run the same command again, which goes on."
 )
 
 
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         return 3
     except Exception as error:
         if no_room(error):
-            say(f"{arguments.command}: {FULL_DISK}", error=True)
+            disk = getattr(error, "filename", None) or "where it writes"
+            say(_concealed(f"{arguments.command}: {FULL_DISK.format(disk)}", known), error=True)
             return 2
         trace = _concealed(traceback.format_exc(), known)
         print(trace, file=sys.stderr)

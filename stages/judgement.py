@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
+
 from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import of_other_encoders
@@ -13,6 +15,7 @@ from ssl_pipeline.evaluation.size import Cost, Judged
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.export.card import CARD, WEIGHTS, read_card
 from ssl_pipeline.report.numerals import count
+from ssl_pipeline.section import Section
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.size import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages import leakage, preprocess
@@ -149,11 +152,19 @@ def _refuse_other_contract(study: Study) -> None:
     """An encoder must see volumes as it was trained on, and random weights be of its kind."""
     card = read_card(study.encoder)
     for key, own in (("model", study.model), ("preprocess", study.preprocess)):
-        if type(own).model_validate(card[key]) != own:
+        if _section(own, card[key]) != own:
             raise UserError(
                 f"evaluate.encoder was trained with another `{key}` than this study's: write here "
                 f"what {study.encoder / CARD} says."
             )
+
+
+def _section(like: Section, said: Any) -> Section | None:
+    """A section as a card says it; None where this version knows no such section."""
+    try:
+        return type(like).model_validate(said)
+    except ValidationError:
+        return None
 
 
 def _device(study: Study) -> str:

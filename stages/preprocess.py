@@ -56,8 +56,7 @@ def run(study: Study, out: Path) -> Made:
     shelf = Shelf(out / "volumes", study.preprocess, study.store)
     shelf.folder.mkdir(parents=True, exist_ok=True)
     sweep(shelf.folder)
-    there = Catalog.build(shelf, scans, _former(out))
-    stored = {entry.id for entry in there.entries}
+    stored = {entry.id: entry for entry in Catalog.build(shelf, scans).entries}
     todo = [scan for scan in scans if scan.id not in stored]
     failed: dict[str, str] = {}
     done_by: Counter[str] = Counter()
@@ -75,7 +74,8 @@ def run(study: Study, out: Path) -> Made:
                 failed[result.scan_id] = result.error
     sweep(shelf.folder)  # of workers that were killed meanwhile
     write_json(out / "failed.json", failed)
-    catalog = Catalog.build(shelf, scans, there) if todo else there
+    stored |= {entry.id: entry for entry in Catalog.build(shelf, todo).entries}
+    catalog = Catalog(tuple(stored[scan.id] for scan in scans if scan.id in stored))
     if not catalog.entries:
         raise UserError(f"No volume could be preprocessed: {sorted(failed.values())[0]}")
     catalog.write(out / "catalog.parquet")
@@ -85,14 +85,6 @@ def run(study: Study, out: Path) -> Made:
     made = [out / "catalog.parquet", out / "failed.json"]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
     return Made(made, done + tail, by_worker, listed=volumes)
-
-
-def _former(out: Path) -> Catalog | None:
-    """The catalog of an earlier run; None where there is none, or one that cannot be used."""
-    try:
-        return Catalog.read(out / "catalog.parquet")
-    except UserError:
-        return None
 
 
 def _located(scan: Scan, origin: Origin) -> Located:

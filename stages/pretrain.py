@@ -47,6 +47,7 @@ PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
 VERSION = 3
+RUN_VERSION = 2  # raised when an earlier run cannot be gone on with
 MAKES = (
     "cohort-*.json",
     "run.json",
@@ -153,7 +154,7 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
 
 def run_folder(study: Study) -> Path:
     """Checkpoints and metrics of this combination of sections and cohort."""
-    key = sha256_json([VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
+    key = sha256_json([RUN_VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
     return study.folder / "pretrain" / "runs" / key[:12]
 
 

@@ -23,6 +23,7 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import Prepared, check_memory, prepare
 from ssl_pipeline.volumes.inventory import Scan
 from ssl_pipeline.volumes.readers import ReadError, Source, read
+from ssl_pipeline.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -89,7 +90,7 @@ def prepare_scan(located: Located, section: Preprocess, write: Write) -> Result:
             section,
             intensity_offset=scan.intensity_offset,
             missing_value=scan.missing_value,
-            drawn={name: read(Source(path)) for name, path in located.masks.items()},
+            drawn={name: _drawn(name, path) for name, path in located.masks.items()},
         )
         write(scan, prepared)
     except ReadError as error:
@@ -103,6 +104,13 @@ def prepare_scan(located: Located, section: Preprocess, write: Write) -> Result:
             raise  # the scans after it would fare no better
         return Result(scan.id, _unexpected(error), _trace(error))
     return Result(scan.id, "")
+
+
+def _drawn(name: str, path: Path) -> Volume:
+    try:
+        return read(Source(path))
+    except ReadError as error:
+        raise UserError(f"Its {name} mask cannot be used: {error.what}") from None
 
 
 def _prepare_on_worker(located: Located, section: Preprocess, write: Write) -> Result:

@@ -212,8 +212,6 @@ def _outlines(drawn: Mapping[str, Volume], own: Volume, valid: NDArray[np.bool_]
         if voxels.shape != own.data.shape:
             raise UserError(f"Its {name} mask has another shape than it: draw it on its grid.")
         found[DRAWN[name]] = (voxels.transpose(2, 1, 0) > 0) & valid
-    if FOREGROUND in found and not found[FOREGROUND].any():
-        raise UserError("Its foreground mask is empty: draw it, or take it from the root's masks.")
     return found
 
 
@@ -236,6 +234,14 @@ def _straight(
     return np.where(masks[VALID], image, np.int16(limits[0])), masks, affine
 
 
+def _check_body(masks: Masks) -> None:
+    if not masks[FOREGROUND].any():
+        raise UserError(
+            "Its foreground mask is empty, or vanishes on the stored grid: draw it larger, or take"
+            " it from the root's masks."
+        )
+
+
 def _on_grid(
     image: NDArray[np.int16],
     masks: Masks,
@@ -245,6 +251,7 @@ def _on_grid(
     limits: tuple[int, int],
 ) -> tuple[NDArray[np.int16], Masks, NDArray[np.float64]]:
     """Crop to the body and resample: image and masks (z, y, x), and the affine of (x, y, z)."""
+    _check_body(masks)
     spacing = spacing_mm(affine)
     target = section.modality_dials(modality).spacing_mm
     margin = [
@@ -261,6 +268,7 @@ def _on_grid(
     orders = axis_orders(_reversed(spacing), section.order, section.thick_ratio)
     image = resample(image, shape, orders, limits)
     masks = {bit: resample_mask(mask, shape) for bit, mask in masks.items()}
+    _check_body(masks)
     if not masks[VALID].all():
         image = np.where(masks[VALID], image, np.int16(limits[0]))
     cropped = np.array(affine, np.float64)

@@ -73,7 +73,7 @@ def page(source: Source) -> str:
         name=source.name,
         answer=verdict.answer(judged),
         tasks=[_task(source, task, judged[task]) for task in source.tasks],
-        learned=_learned(source) if source.encoder else {},
+        learned=_learned(source),
         own=source.encoder is not None,
         went_in=_went_in(source),
         bundle=_bundle(source),
@@ -121,6 +121,8 @@ def _overlays(
 
 
 def _learned(source: Source) -> dict[str, Any]:
+    if source.encoder is None:
+        return {"curves": [], "triptychs": [], "rebuilt": False, "maps": []}
     pretrain = source.folder / "pretrain"
     arrays = learned.read_pictures(pretrain)
     return {

@@ -6,10 +6,9 @@ else. Equal content gives equal bytes, so that a stage that follows sees no chan
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,10 +18,11 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.preprocess.resample import Shape, Triple
 from ssl_pipeline.records import from_table, to_table
+from ssl_pipeline.store.layout import Attributes
 from ssl_pipeline.store.shelf import Shelf
 from ssl_pipeline.volumes.inventory import Scan
 
-CATALOG_VERSION = 3
+CATALOG_VERSION = 2
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(
     [
@@ -33,7 +33,6 @@ SCHEMA = pa.schema(
         ("spacing_mm", pa.list_(pa.float64(), 3)),
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
-        ("key", pa.string()),
         ("pixels", pa.string()),
         ("meta_json", pa.string()),
     ],
@@ -59,7 +58,6 @@ class Entry:
     spacing_mm: Triple  # (x, y, z)
     bytes: int  # of the voxel file
     sha256: str  # of the voxel file
-    key: str  # hash of what the volume was made of
     pixels: str  # hash of the scan's voxels as read, whatever the codec and the code
     meta_json: str
 
@@ -76,16 +74,10 @@ class Catalog:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def build(
-        cls, shelf: Shelf, scans: Iterable[Scan], before: "Catalog | None" = None
-    ) -> "Catalog":
-        """Of those scans whose volume is complete and made with the shelf's dials.
-
-        What `before` has of a volume of the same making is not read again, but its size is.
-        """
-        known = before._index if before else {}
-        found = (_entry(shelf, scan, known.get(scan.id)) for scan in scans)
-        return cls(tuple(entry for entry in found if entry))
+    def build(cls, shelf: Shelf, scans: Iterable[Scan]) -> "Catalog":
+        """Of those scans whose volume is complete and made with the shelf's dials."""
+        found = ((scan, shelf.stored(scan)) for scan in scans)
+        return cls(tuple(_entry(scan, attributes) for scan, attributes in found if attributes))
 
     @classmethod
     def read(cls, path: Path) -> "Catalog":
@@ -123,35 +115,21 @@ class Catalog:
             ) from None
 
 
-def _entry(shelf: Shelf, scan: Scan, before: Entry | None) -> Entry | None:
-    """What a scan's volume is, where it is complete; `before` is what was known of it."""
-    key = shelf.key(scan)
-    if before and before.key == key and shelf.has_size(scan.id, before.bytes):
-        return replace(before, **_of_scan(scan))
-    attributes = shelf.stored(scan.id, key)
-    if attributes is None:
-        return None
+def _entry(scan: Scan, attributes: Attributes) -> Entry:
     return Entry(
-        **_of_scan(scan),
+        id=scan.id,
+        subject=scan.subject,
+        modality=scan.modality,
+        site=scan.site,
+        split=scan.split,
+        weight=scan.weight,
+        root=scan.root,
+        targets=dict(scan.targets),
+        labels=dict(scan.labels),
         shape=attributes.meta.shape,
         spacing_mm=attributes.meta.spacing_mm,
         bytes=attributes.bytes,
         sha256=attributes.sha256,
-        key=key,
+        pixels=scan.pixels,
         meta_json=json.dumps(attributes.meta.to_json(), sort_keys=True),
     )
-
-
-def _of_scan(scan: Scan) -> dict[str, Any]:
-    return {
-        "id": scan.id,
-        "subject": scan.subject,
-        "modality": scan.modality,
-        "site": scan.site,
-        "split": scan.split,
-        "weight": scan.weight,
-        "root": scan.root,
-        "targets": dict(scan.targets),
-        "labels": dict(scan.labels),
-        "pixels": scan.pixels,
-    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ssl_pipeline.atomic import sha256_json, size_of
+from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import VERSION, Prepared
 from ssl_pipeline.store.layout import FORMAT_VERSION, Attributes, Store, files
@@ -57,18 +57,13 @@ class Shelf:
             found[own] = sha256_json([*common, dials])
         return found
 
-    def has_size(self, scan_id: str, size: int) -> bool:
-        """Whether both files of a volume are there, its voxels in full."""
-        document, voxels = self.files(scan_id)
-        return size_of(voxels) == size and size_of(document) > 0
-
-    def stored(self, scan_id: str, key: str) -> Attributes | None:
-        """What a volume says of itself, where it is there, whole, and of this key."""
-        return complete(self.path(scan_id), key)
+    def stored(self, scan: Scan) -> Attributes | None:
+        """What the scan's volume says of itself, where it is whole and of the present dials."""
+        return complete(self.path(scan.id), self.key(scan))
 
     def is_complete(self, scan: Scan) -> bool:
         """Whether the scan's volume is there, whole, and made with the present dials."""
-        return self.stored(scan.id, self.key(scan)) is not None
+        return self.stored(scan) is not None
 
     def put(self, scan: Scan, prepared: Prepared) -> None:
         """Write the scan's volume, replacing an older one."""

@@ -77,6 +77,12 @@ class Root(Section):
     masks: Masks = Field(Masks(), description="labels that say where to look")
 
     @model_validator(mode="after")
+    def _headers_name_subjects(self) -> "Root":
+        if any(rule and rule.header for rule in (self.site, *self.targets.values())):
+            raise ValueError("`header` is for `subject` alone: results say sites and targets")
+        return self
+
+    @model_validator(mode="after")
     def _masks_are_labels(self) -> "Root":
         for kind, name in self.masks.model_dump(exclude_none=True).items():
             if name not in self.labels:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ssl_pipeline.volumes.candidates import Candidate
 
-NAMES_OF_ONE = 3  # that a person may have; an anonymiser writes one constant for many
+NAMES_OF_ONE = 3  # PatientIDs of one visit; an anonymiser writes one constant for many people
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def grouped(
     """
     links = [*copies]
     persons = [each.person for each in candidates]
-    for words in (persons, _visits(candidates, persons), pixels):
+    for words in (persons, _visits(candidates), pixels):
         first: dict[str, int] = {}
         links += [(first.setdefault(word, at), at) for at, word in enumerate(words) if word]
     above = list(range(len(candidates)))
@@ -52,13 +52,13 @@ def grouped(
     ]
 
 
-def _visits(candidates: Sequence[Candidate], persons: Sequence[str]) -> list[str]:
-    """The visit of each scan; none where so many names share it that no scanner wrote it."""
-    names: dict[str, set[str]] = {}
-    for each, person in zip(candidates, persons, strict=True):
-        names.setdefault(each.source.study, set()).add(person)
+def _visits(candidates: Sequence[Candidate]) -> list[str]:
+    """The visit of each scan; none where headers of so many patients share it that it is none."""
+    patients: dict[str, set[str]] = {}
+    for each in candidates:
+        patients.setdefault(each.source.study, set()).add(each.source.patient)
     visits = [each.source.study for each in candidates]
-    return [visit if len(names[visit]) <= NAMES_OF_ONE else "" for visit in visits]
+    return [visit if len(patients[visit]) <= NAMES_OF_ONE else "" for visit in visits]
 
 
 def _top(above: list[int], at: int) -> int:

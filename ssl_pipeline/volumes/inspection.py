@@ -20,7 +20,7 @@ from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.thumbnails import thumbnail
 from ssl_pipeline.volumes.verdicts import Quality, judge, too_large
 
-VERSION = 3  # raised when a look comes to mean something else
+VERSION = 4  # raised when a look comes to mean something else
 
 
 @dataclass(frozen=True, kw_only=True)

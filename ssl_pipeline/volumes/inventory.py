@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline import atomic
-from ssl_pipeline.atomic import sha256_file, sha256_json
+from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import progress
 from ssl_pipeline.records import from_table, to_table
@@ -26,14 +26,15 @@ from ssl_pipeline.volumes import labels, readers
 from ssl_pipeline.volumes.candidates import Candidate, Orphan, find_candidates
 from ssl_pipeline.volumes.copies import near_duplicates
 from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inspection import Look, Seen, look_at, look_of
+from ssl_pipeline.volumes.inspection import Look, Seen, fingerprint, look_at, look_of
 from ssl_pipeline.volumes.keypoints import Keypoints
 from ssl_pipeline.volumes.origins import Code, Origin, Origins
+from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.splits import named_splits
 from ssl_pipeline.volumes.subjects import Whose, whose
 from ssl_pipeline.volumes.verdicts import Quality
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
@@ -176,7 +177,7 @@ def take_inventory(
         data.splits,
         named,
         _copies(seen, data.splits.copies_share),
-        {scan.id: scan.split for scan in before},
+        {scan.id: scan.split for scan in before if scan.subject},
     )
     scans = list(map(described, found.candidates, looks, subjects, repeat(_fitting_labels)))
     places = zip(found.candidates, subjects, strict=True)
@@ -263,7 +264,7 @@ def _fitting_labels(candidate: Candidate) -> Drawn:
     faults = {name: labels.misfit(name, path, grid) for name, path in given.items()}
     fitting = tuple(name for name in given if not faults[name])
     masks = {
-        kind: {"label": name, "sha256": sha256_file(given[name])}
+        kind: {"label": name, "sha256": fingerprint(Source(given[name]))}
         for kind, name in candidate.root.masks.model_dump(exclude_none=True).items()
         if name in fitting
     }

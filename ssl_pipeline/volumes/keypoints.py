@@ -68,11 +68,14 @@ def keypoints(volume: Volume, missing_value: float | None) -> Keypoints:
     x, y, z = (side * mm for side, mm in zip(volume.data.shape, spacing, strict=True))
     mm = _finest(x * y * z)
     grid = _on_grid(volume.data, spacing, mm, lambda slab: slab)
-    known = _on_grid(volume.data, spacing, mm, lambda slab: slab != missing_value)
+    known = None
+    if missing_value is not None:
+        known = _on_grid(volume.data, spacing, mm, lambda slab: slab != missing_value)
     found = []
     for octave in range(OCTAVES):
         if octave:
-            grid, known = (_regridded(each, (mm, mm, mm), 2 * mm) for each in (grid, known))
+            grid = _regridded(grid, mm, 2 * mm)
+            known = None if known is None else _regridded(known, mm, 2 * mm)
             mm *= 2
         if min(grid.shape) > SHORTEST:
             found.append(_of_octave(grid, known, mm))
@@ -121,11 +124,9 @@ def _on_grid(
     return _along(np.concatenate(slabs, axis=2), 2, spacing[2], mm)
 
 
-def _regridded(
-    grid: NDArray[np.float32], spacing: tuple[float, float, float], mm: float
-) -> NDArray[np.float32]:
+def _regridded(grid: NDArray[np.float32], old_mm: float, mm: float) -> NDArray[np.float32]:
     for axis in range(3):
-        grid = _along(grid, axis, spacing[axis], mm)
+        grid = _along(grid, axis, old_mm, mm)
     return grid
 
 
@@ -141,15 +142,19 @@ def _along(data: NDArray[np.float32], axis: int, spacing: float, mm: float) -> N
     return np.ascontiguousarray(np.moveaxis(moved, 0, axis))
 
 
-def _of_octave(grid: NDArray[np.float32], known: NDArray[np.float32], mm: float) -> NDArray[Any]:
+def _of_octave(
+    grid: NDArray[np.float32], known: NDArray[np.float32] | None, mm: float
+) -> NDArray[Any]:
     smooth, smoother = (ndimage.gaussian_filter(grid, blur, mode="nearest") for blur in BLURS)
     contrast = smooth - smoother
     peak = (ndimage.maximum_filter(contrast, 3) == contrast) & (contrast > 0)
     pit = (ndimage.minimum_filter(contrast, 3) == contrast) & (contrast < 0)
-    measured = ndimage.gaussian_filter(known, BLURS[1], mode="nearest") > KNOWN
+    found = peak | pit
+    if known is not None:
+        found &= ndimage.gaussian_filter(known, BLURS[1], mode="nearest") > KNOWN
     rim = 2  # at the edge of what was scanned all looks alike
     inside = (slice(rim, -rim),) * 3
-    at = np.argwhere(((peak | pit) & measured)[inside]) + rim
+    at = np.argwhere(found[inside]) + rim
     strength = np.abs(contrast[tuple(at.T)])
     best = np.argsort(-strength, kind="stable")[:MOST]
     floor = max(WEAKEST * strength.max(initial=0), ROUNDING * float(np.abs(grid).max()))

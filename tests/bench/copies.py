@@ -6,6 +6,7 @@ all changes at once. Copies are planted into the whole folder, so that all scans
 compete with them.
 """
 
+import math
 import os
 import sys
 from collections import Counter
@@ -50,14 +51,14 @@ def rows() -> Iterator[Row]:
         yield Row(
             f"{measure}, recall", f"{sum(hit)} of {len(hit)}", f"missed: {told}", np.mean(hit)
         )
-        wrong = sum(high < len(scans) for _, high in found)
-        right = f"{sum(hit)} of {sum(hit) + wrong}"
-        pairs = len(scans) * (len(scans) - 1) // 2
+        shows = [*range(len(scans)), *(copy.of for copy in planted)]
+        right = sum(shows[low] == shows[high] for low, high in found)
+        pairs = math.comb(len(shows), 2) - sum(math.comb(n, 2) for n in Counter(shows).values())
         yield Row(
             f"{measure}, precision",
-            right,
-            f"{pairs} pairs could be mistaken",
-            sum(hit) / (sum(hit) + wrong),
+            f"{right} of {len(found)} pairs",
+            f"{pairs:,} pairs could be mistaken",
+            right / len(found),
         )
 
 

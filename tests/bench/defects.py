@@ -35,7 +35,9 @@ def rows(scan: Path, folder: Path) -> Iterator[Row]:
         name = Path(origins.all[each.id].path).relative_to(raw).parts[0]
         verdicts.setdefault(name, []).append(each)
     missed = [name for name in DEFECTS if not _told(verdicts.get(name, []))]
-    wrong = [name for name in SOUND if _told(verdicts.get(name, []))]
+    wrong = [
+        name for name in SOUND if [each.verdict for each in verdicts.get(name, [])] != ["accepted"]
+    ]
     caught = len(DEFECTS) - len(missed)
     yield Row(
         "planted defects that were rejected or repaired",
@@ -46,8 +48,8 @@ def rows(scan: Path, folder: Path) -> Iterator[Row]:
 
 
 def _told(scans: list[Scan]) -> bool:
-    """Whether all that is there of a case was not simply accepted."""
-    return all(scan.verdict != "accepted" for scan in scans)
+    """Whether something is there of a case, and none of it was simply accepted."""
+    return bool(scans) and all(scan.verdict != "accepted" for scan in scans)
 
 
 def _nifti(change: Callable[[NDArray[Any]], NDArray[Any]], *, name: str = "scan.nii.gz") -> Plant:

@@ -277,3 +277,12 @@ def test_masks_that_say_nothing_or_do_not_fit_are_refused():
     small = Volume(np.ones((9, 9, 9), np.uint8), scan.affine)
     with pytest.raises(UserError, match="anonymised mask has another shape"):
         prepare(scan, "CT", Preprocess(), drawn={"anonymised": small})
+
+
+def test_a_foreground_that_no_stored_voxel_shows_is_refused():
+    scan = scan_with_blob()
+    one = np.zeros(scan.data.shape, np.uint8)
+    one[31, 31, 31] = 1
+    coarse = Preprocess(ct=Ct(spacing_mm=(6, 6, 6)))
+    with pytest.raises(UserError, match="vanishes on the stored grid"):
+        prepare(scan, "CT", coarse, drawn={"foreground": Volume(one, scan.affine)})

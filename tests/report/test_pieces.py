@@ -87,7 +87,7 @@ def _corner(folder: Path) -> CropReader:
     )
     write(folder / "corner.zarr", Prepared(data, meta), Store(), "key")
     entry = Entry("corner", "s", "CT", "", "train", 1.0, "r", {}, {}, meta.shape, meta.spacing_mm,
-                  1, "", "", "", json.dumps(meta.to_json()))  # fmt: skip
+                  1, "", "", json.dumps(meta.to_json()))  # fmt: skip
     return CropReader(folder, Catalog((entry,)))
 
 

@@ -52,7 +52,7 @@ def test_preprocessing_stops_with_a_sentence_and_goes_on(on_small_disk, study_fi
         ("64m", "preprocess"),
         ("64m", "verify"),
     )
-    assert "The disk is full, or the quota used up: free some" in first
+    assert "The disk is full, or the quota used up (" in first
     assert first.endswith("code 2")
     assert 0 < int(left) < 6
     assert "6 volumes stored" in again and "6 of them new" not in again

@@ -95,6 +95,11 @@ def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
     assert done.returncode == 0, done.stderr
     folder = load(other).folder
     assert json.loads((folder / "probe/side/results.json").read_text())["warning"] == ""
+    for words in (["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]):
+        done = door(words[0], "--config", other, *words[1:])
+        assert done.returncode == 0, done.stderr
+    page = (folder / "report/report.html").read_text()
+    assert "Another study trained this encoder" in page and "/out/pretrain" not in page
     assert not (folder / "pretrain").exists()
 
 

@@ -266,3 +266,10 @@ def test_strata_are_what_scans_are(folder, brain):
     assert all(later[scan.id] == scan.split for scan in inventory.scans)
     with pytest.raises(UserError, match=r"stratify: no scan has `sides`. did you mean side"):
         take(study(folder, {"stratify": ["sides"]}, targets={"side": side}), folder)
+
+
+def test_who_had_no_name_is_dealt_a_split_when_one_is_given(folder):
+    nameless = take(study(folder, {"stratify": ["root"]}, subject=None), folder)
+    assert {scan.split for scan in nameless.scans} == {""}
+    named = take(study(folder, {"stratify": ["root"]}), folder, nameless)
+    assert "" not in {scan.split for scan in named.scans}
