@@ -59,6 +59,7 @@ def _row(scan: Scan, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
         "widest": max(scan.spacing_mm),
         "axes": scan.orientation,
         "split": scan.split,
+        "subject": scan.subject,
         "labels": ", ".join(labels),
         "jpeg": base64.b64encode(thumbnails.get(scan.id, b"")).decode(),
     }
