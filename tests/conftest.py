@@ -60,7 +60,7 @@ data:
         tissue:
           path: {folder}/raw/labels
   splits:
-    copies_share: null  # the people are parts of one head
+    copies_likeness: null  # the people are parts of one head
     lists:
       test: test.txt
     fractions: {{val: 0, test: 0}}

@@ -7,6 +7,7 @@ neighbours (Charikar 2002, doi:10.1145/509907.509965), and scans that are neighb
 are suspects.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,14 +39,19 @@ _WAY = np.array([[-1.0 if flip & bit else 1.0 for bit in (4, 2, 1)] for flip in 
 
 
 class Likeness(NamedTuple):
-    """How far two scans show the same: the larger, the more alike."""
+    """How far two scans show the same: the higher the score, the more alike.
 
+    Few matches may be a large share of few keypoints by chance, and many a small share of many
+    where anatomy is alike: the score is share * sqrt(matches), in which copies are well above both.
+    """
+
+    score: float = 0.0
     share: float = 0.0  # of the keypoints that could be in both
     matches: int = 0
 
 
-def near_duplicates(all_scans: Sequence[Keypoints], share: float) -> list[tuple[int, int]]:
-    """The pairs of scans that share so large a part of their keypoints, by their numbers."""
+def near_duplicates(all_scans: Sequence[Keypoints], least: float) -> list[tuple[int, int]]:
+    """The pairs of scans whose likeness has at least this score, by their numbers."""
     found = []
     with threadpool_limits(1):
         pairs = suspects(all_scans)
@@ -56,7 +62,7 @@ def near_duplicates(all_scans: Sequence[Keypoints], share: float) -> list[tuple[
     ):
         likenesses = pool.map(lambda pair: likeness(*(all_scans[each] for each in pair)), pairs)
         for pair, alike in zip(pairs, likenesses, strict=True):
-            if alike.share >= share:
+            if alike.score >= least:
                 found.append(pair)
             bar.advance()
     return found
@@ -178,7 +184,8 @@ def _laid_over(
         _within(place + shift, step, extents[1]),
         _within(there["place"] - shift, there["step"], extents[0]),
     )
-    return Likeness(min(1.0, matches / max(expected, FEWEST)), matches)
+    share = min(1.0, matches / max(expected, FEWEST))
+    return Likeness(share * math.sqrt(matches), share, matches)
 
 
 def _within(place: NDArray[np.float64], step: NDArray[Any], extent: NDArray[np.float64]) -> int:

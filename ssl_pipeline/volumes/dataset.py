@@ -109,12 +109,12 @@ class Splits(Section):
         description="root, site, modality or targets: among the subjects of each combination of"
         " them the fractions are met to a subject or two",
     )
-    copies_share: float | None = Field(
-        0.2,
+    copies_likeness: float | None = Field(
+        1.4,
         gt=0,
-        le=1,
-        description="scans of two subjects that share so large a part of their keypoints are copies"
-        " of one another, and their subjects one; null looks for no copies",
+        description="scans of two subjects are copies, and their subjects one, from this likeness"
+        " on: the share of common keypoints times the square root of their number; null looks for"
+        " no copies",
     )
     seed: int = Field(0, description="another seed draws other subjects")
 

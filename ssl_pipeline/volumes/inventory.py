@@ -167,7 +167,7 @@ def take_inventory(
     origins.write([*(each.place for each in found.candidates), *unused])
     origins.write([*(each.origin for each in found.candidates), *unused])
     named = named_splits(found.candidates, data.splits, study_dir)
-    dealt = sha256_json(data.splits.model_dump(exclude={"copies_share"}))
+    dealt = sha256_json(data.splits.model_dump(exclude={"copies_likeness"}))
     before = previous.scans if previous and previous.dealt == dealt else ()
     seen = _look_at_all(found.candidates, quality, previous)
     looks = [each.look for each in seen]
@@ -176,7 +176,7 @@ def take_inventory(
         looks,
         data.splits,
         named,
-        _copies(seen, data.splits.copies_share),
+        _copies(seen, data.splits.copies_likeness),
         {scan.id: scan.split for scan in before if scan.subject},
     )
     scans = list(map(described, found.candidates, looks, subjects, repeat(_fitting_labels)))
@@ -218,13 +218,13 @@ def _look_at_all(
     return seen
 
 
-def _copies(seen: Sequence[Seen], share: float | None) -> list[tuple[int, int]]:
+def _copies(seen: Sequence[Seen], least: float | None) -> list[tuple[int, int]]:
     """Near-duplicates among the scans that are fit, by their numbers."""
-    if share is None:
+    if least is None:
         return []
     fit = {at: each.keypoints for at, each in enumerate(seen) if each.keypoints}
     numbers = list(fit)
-    return [(numbers[low], numbers[high]) for low, high in near_duplicates([*fit.values()], share)]
+    return [(numbers[low], numbers[high]) for low, high in near_duplicates([*fit.values()], least)]
 
 
 def described(candidate: Candidate, look: Look, of: Whose, labels_of: LabelsOf) -> Scan:

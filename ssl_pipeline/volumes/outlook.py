@@ -27,6 +27,7 @@ TYPICAL = Look(
 TYPICAL_BYTES = 45e6  # of such a scan as a file, and its labels
 BASE_BYTES = 240e6  # of a process that has imported the readers
 LOOK_BYTES = 7  # a voxel of a scan that is looked at
+SCAN_BYTES = 20_000  # kept of each: thumbnail, keypoints
 LOOK_S, LOOK_S_A_VOXEL = 0.05, 0.04e-6  # of one core, for a scan and for each of its voxels
 
 
@@ -69,7 +70,7 @@ def typical(data: Data, count: int, bytes_each: float) -> tuple[Scan, ...]:
 
 def look_bytes(voxels: list[int]) -> float:
     """Peak resident memory of an inventory of scans of so many voxels each."""
-    return BASE_BYTES + LOOK_BYTES * sum(sorted(voxels)[-WORKERS:])
+    return BASE_BYTES + LOOK_BYTES * sum(sorted(voxels)[-WORKERS:]) + SCAN_BYTES * len(voxels)
 
 
 def look_seconds(voxels: list[int]) -> float:

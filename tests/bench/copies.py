@@ -41,9 +41,9 @@ class Copy(NamedTuple):
 
 def rows() -> Iterator[Row]:
     """Recall and precision at the default threshold; none without the data."""
-    share = Splits().copies_share or 1.0
+    least = Splits().copies_likeness or 1.0
     for name, scans, planted in _cases(1):
-        found = set(near_duplicates([*scans, *(copy.points for copy in planted)], share))
+        found = set(near_duplicates([*scans, *(copy.points for copy in planted)], least))
         hit = [(copy.of, at) in found for at, copy in enumerate(planted, start=len(scans))]
         missed = Counter(copy.kind for copy, there in zip(planted, hit, strict=True) if not there)
         told = ", ".join(f"{kind} {count}" for kind, count in missed.items()) or "none"
@@ -74,7 +74,7 @@ def choose() -> None:
 
 
 def _told(alike: Likeness) -> str:
-    return f"{alike.share:.2f} ({alike.matches})"
+    return f"{alike.score:.2f}"
 
 
 def _cases(first: int) -> Iterator[tuple[str, list[Keypoints], list[Copy]]]:

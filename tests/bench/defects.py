@@ -27,7 +27,7 @@ def rows(scan: Path, folder: Path) -> Iterator[Row]:
     for name, plant in (SOUND | DEFECTS).items():
         plant(raw / name, data + len(name) % 3, affine)
     root = {"path": str(raw), "modality": "CT"}
-    study = Data.model_validate({"roots": [root], "splits": {"copies_share": None}})
+    study = Data.model_validate({"roots": [root], "splits": {"copies_likeness": None}})
     origins = Origins(folder / "private", "bench", folder / "out")
     found = take_inventory(study, Quality(), folder, origins)
     verdicts: dict[str, list[Scan]] = {}

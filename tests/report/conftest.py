@@ -60,7 +60,7 @@ def stored(study: StudyFolder, raw: Path) -> StudyFolder:
                     "labels": {"sides": {"path": str(raw / "labels")}},
                 }
             ],
-            "splits": {"copies_share": None},  # one head, with noise, stands for three
+            "splits": {"copies_likeness": None},  # one head, with noise, stands for three
         }
     )
     origins = Origins(study.folder.parent / "private", "study", Path())

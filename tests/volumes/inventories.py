@@ -23,7 +23,7 @@ def hounsfield(brain, seed):
 RULE = {"pattern": r"_(?P<id>\d+)", "expression": "(id + 1) // 2"}
 
 
-ALL_ONE = {"copies_share": None}  # where noise makes many people of one brain
+ALL_ONE = {"copies_likeness": None}  # where noise makes many people of one brain
 
 
 def study(folder, splits=None, **more):

@@ -14,7 +14,7 @@ from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.volume import Volume
 from tests.volumes.writing import FOUR_AXES
 
-SHARE = Splits().copies_share
+LEAST = Splits().copies_likeness
 
 
 def points_of(data, spacing=(2.0, 2.0, 2.0)):
@@ -47,7 +47,7 @@ CHANGES = {
 def test_a_changed_copy_is_like_its_original(change, head):
     data, spacing = CHANGES[change](head)
     alike = likeness(points_of(head), points_of(data, spacing))
-    assert alike.share > SHARE
+    assert alike.score > LEAST
     assert likeness(points_of(data, spacing), points_of(head)).share == pytest.approx(
         alike.share, abs=0.1
     )
@@ -58,7 +58,7 @@ def test_parts_that_share_nothing_are_not_alike(head, brain):
         points_of(part) for part in (head[:60, :48], head[64:, :48], head[:60, 48:], head[64:, 48:])
     ]
     assert (
-        near_duplicates([*parts, keypoints.keypoints(geometry.canonical(brain), None)], SHARE) == []
+        near_duplicates([*parts, keypoints.keypoints(geometry.canonical(brain), None)], LEAST) == []
     )
 
 
@@ -67,12 +67,12 @@ def test_the_pairs_among_many_are_found(head):
         points_of(part) for part in (head[:60, :48], head[64:, :48], head[:60, 48:], head[64:, 48:])
     ]
     copies = [points_of(head[64:, :48] + 7), points_of(head[4:60, 48:][::-1])]
-    assert near_duplicates([*parts, *copies], SHARE) == [(1, 4), (2, 5)]
+    assert near_duplicates([*parts, *copies], LEAST) == [(1, 4), (2, 5)]
 
 
 def test_a_crowd_of_copies_is_one_group(head):
     one = points_of(head[:60, :48])
-    found = near_duplicates([one] * 80, SHARE)
+    found = near_duplicates([one] * 80, LEAST)
     links = coo_matrix((np.ones(len(found)), np.array(found).T), (80, 80))
     assert connected_components(links, directed=False)[0] == 1
 
@@ -80,7 +80,7 @@ def test_a_crowd_of_copies_is_one_group(head):
 def test_what_has_no_structure_has_no_keypoints_and_is_no_copy():
     flat, ramp = np.full((40, 40, 40), 3.0), np.indices((40, 40, 40))[0]
     points = [points_of(flat), points_of(ramp), points_of(flat[:9, :9, :3]), points_of(flat)]
-    assert near_duplicates(points, SHARE) == []
+    assert near_duplicates(points, LEAST) == []
 
 
 def test_missing_values_are_no_structure(head):
@@ -106,4 +106,4 @@ def test_two_sides_of_different_people_are_not_copies(public_data):
     points = [
         keypoints.keypoints(geometry.canonical(readers.read(Source(path))), None) for path in paths
     ]
-    assert near_duplicates(points, SHARE) == []
+    assert near_duplicates(points, LEAST) == []

@@ -106,7 +106,7 @@ def people(tmp_path):
 
 def of_people(people, **splits):
     rule = {"pattern": r"p_(?P<name>\w+)/"}
-    return study(people.folder, {"copies_share": 0.2, **splits}, subject=rule)
+    return study(people.folder, {"copies_likeness": 1.4, **splits}, subject=rule)
 
 
 def by_person(people, inventory):
@@ -136,7 +136,7 @@ def test_a_changed_copy_under_another_name_is_the_same_subject(people):
 
 def test_equal_voxels_under_another_name_are_the_same_subject(people):
     save_itk(people.folder / "raw" / "p_zoe" / "scan.nrrd", people.parts[1], people.affine)
-    scans = by_person(people, take(of_people(people, copies_share=None), people.folder))
+    scans = by_person(people, take(of_people(people, copies_likeness=None), people.folder))
     assert scans["zoe"].subject == scans["1"].subject
     assert scans["zoe"].reason == f"duplicate of {scans['1'].id}: their voxels are equal"
 
@@ -158,7 +158,7 @@ def test_a_copy_without_a_name_joins_the_subject_that_it_shows(people):
     (people.folder / "t.csv").write_text(
         "path,subject,split\n" + "".join(f"raw/p_{n},{n},test\n" for n in range(4))
     )
-    data = study(people.folder, {"copies_share": 0.2}, subject=None)
+    data = study(people.folder, {"copies_likeness": 1.4}, subject=None)
     scans = by_person(people, take(data.model_copy(update={"table": "t.csv"}), people.folder))
     assert (scans[""].subject, scans[""].split) == (scans["3"].subject, "test")
 
