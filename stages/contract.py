@@ -16,7 +16,6 @@ another, where a node with GPUs would preprocess, and where neither a plan nor `
 
 import fcntl
 import os
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -48,7 +47,6 @@ ON_RANKS = ("pretrain",)  # the stages that several ranks may run
 DONE, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
 LOCK = ".lock"
 OWN = (DONE, MANIFEST, PROVENANCE, LOCK, fence.LEASE)  # files in the folder of every stage
-LOOKED_AT = 1000  # files of a stage, each time that a workflow is read
 UNDER_LEASE = ", a job"
 
 
@@ -185,13 +183,11 @@ def folders(study: Study) -> list[tuple[str, Path]]:
 def withdraw(folder: Path) -> None:
     """Take back what stages declared whose files are gone, so that Snakemake runs them if needed.
 
-    What rules declare is all that it looks at, and of very many files no more than some: a purge
-    takes many. A stage that reads them looks at all. A stage whose files are there declares them
-    again.
+    What rules declare is all that it looks at. A stage whose files are there declares them again.
     """
     for path in (*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")):
         done = _record(path.parent)
-        if done is None or _gone(path.parent, done, most=LOOKED_AT):
+        if done is None or _gone(path.parent, done):
             path.unlink(missing_ok=True)
 
 
@@ -204,7 +200,6 @@ def _see_to_files(module: Stage, study: Study) -> None:
         done = _record(out)
         gone = _gone(out, done) if done else []
         if gone:
-            (out / MANIFEST).unlink(missing_ok=True)  # so that Snakemake knows it too
             raise UserError(
                 f"What the stage {name} made is not whole any more ({count(len(gone), 'file')}, "
                 f"such as {gone[0]}; a scratch that purges old files?): `python -m stages {name} "
@@ -273,17 +268,11 @@ def _record(out: Path) -> dict[str, Any] | None:
     return found
 
 
-def _gone(out: Path, done: dict[str, Any], most: int | None = None) -> list[Path]:
-    """The files of a stage that are not there any more, or not in full; one look at each.
-
-    With `most`, of so many of them, drawn anew each time.
-    """
-    names = list(done["sizes"])
-    if most and len(names) > most:
-        names = random.sample(names, most)
+def _gone(out: Path, done: dict[str, Any]) -> list[Path]:
+    """The files of a stage that are not there any more, or not in full; one look at each."""
     # By the words of the path, for `..` behind a link to another disk leads elsewhere.
     top = os.path.abspath(out)  # noqa: PTH100
-    places = ((name, Path(os.path.normpath(f"{top}/{name}"))) for name in names)
+    places = ((name, Path(os.path.normpath(f"{top}/{name}"))) for name in done["sizes"])
     return [out / name for name, place in places if size_of(place) != done["sizes"][name]]
 
 
