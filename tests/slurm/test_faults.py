@@ -226,9 +226,9 @@ def test_detached(work, undisturbed, outcome):
     assert f"job {work.job} runs on" in finished(first, code=3)
     assert work.is_running()
     assert "RUNNING" in by_hand(work.study, "status")
-    assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
     assert f"Job {work.job} of pretrain is in SLURM's queue" in refused(work.study, "clean --yes")
     assert "attached to job" in finished(work.door())
+    assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
     assert len(work.jobs()) == 1
     assert is_as_if_nothing_had_happened(work, undisturbed)
     by_hand(work.study, "clean --all --yes")
