@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ class Candidate:
             return ""
         return rule.misfit(self.relative)
 
-    @property
+    @cached_property
     def person(self) -> str:
         """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
         if self.stray:
@@ -91,27 +92,19 @@ class Candidate:
     @property
     def targets(self) -> dict[str, str]:
         """What evaluation may predict, by name; only what is known."""
-        values = self.row.values if self.row else None
         rules = {} if self.stray else self.root.targets
-        ruled = {
-            name: rule.value(self.relative, values, self.id, self._header)
-            for name, rule in rules.items()
-        }
+        ruled = {name: self._ruled(rule) for name, rule in rules.items()}
         return {name: text for name, text in ruled.items() if text} | (
             self.row.targets if self.row else {}
         )
 
-    @property
-    def _header(self) -> dict[str, str]:
-        return {"PatientID": self.source.patient}
-
     def _said(self, column: str, rule: Rule | None) -> str:
         told = self.row.get(column) if self.row else ""
-        if told or rule is None:
-            return told
-        return rule.value(
-            self.relative, self.row.values if self.row else None, self.id, self._header
-        )
+        return self._ruled(rule) if rule and not told else told
+
+    def _ruled(self, rule: Rule) -> str:
+        values = self.row.values if self.row else None
+        return rule.value(self.relative, values, self.id, {"PatientID": self.source.patient})
 
 
 class Orphan(NamedTuple):

@@ -53,18 +53,14 @@ class Likeness(NamedTuple):
 def near_duplicates(all_scans: Sequence[Keypoints], least: float) -> list[tuple[int, int]]:
     """The pairs of scans whose likeness has at least this score, by their numbers."""
     found = []
-    with threadpool_limits(1):
+    with threadpool_limits(1), ThreadPoolExecutor(WORKERS) as pool:
         pairs = suspects(all_scans)
-    with (
-        threadpool_limits(1),
-        ThreadPoolExecutor(WORKERS) as pool,
-        progress("Comparing scans that may be copies", len(pairs)) as bar,
-    ):
         likenesses = pool.map(lambda pair: likeness(*(all_scans[each] for each in pair)), pairs)
-        for pair, alike in zip(pairs, likenesses, strict=True):
-            if alike.score >= least:
-                found.append(pair)
-            bar.advance()
+        with progress("Comparing scans that may be copies", len(pairs)) as bar:
+            for pair, alike in zip(pairs, likenesses, strict=True):
+                if alike.score >= least:
+                    found.append(pair)
+                bar.advance()
     return found
 
 

@@ -74,6 +74,8 @@ def _strata(
     names: Sequence[str],
 ) -> list[str]:
     """What the first scan of each group is, as far as the fractions are to be met by it."""
+    if not names:
+        return [""] * len(groups)
     first = [(candidates[group.members[0]], looks[group.members[0]]) for group in groups]
     facts = [
         {
