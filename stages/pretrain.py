@@ -46,8 +46,8 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
 PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
-VERSION = 3
-RUN_VERSION = 2  # raised when an earlier run cannot be gone on with
+VERSION = 4
+RUN_VERSION = 3  # raised when an earlier run cannot be gone on with
 MAKES = (
     "cohort-*.json",
     "run.json",
@@ -202,8 +202,6 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
         objective,
         sampler,
         study.training,
-        study.views.intensity,
-        seed=study.seed,
         world=world,
     )
 

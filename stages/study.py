@@ -21,7 +21,7 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.section import Section
 from ssl_pipeline.section_file import read_mapping, validated
 from ssl_pipeline.store.layout import Store
-from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.config import FREE, Training
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.volumes.dataset import Data, resolve
 from ssl_pipeline.volumes.origins import Origins
@@ -113,9 +113,10 @@ class Study(Section):
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each.
 
-        What people read alone, the title of a task, is not in it.
+        What people read alone, the title of a task, is not in it, nor what changes no result.
         """
-        whole = self.model_dump(mode="json", exclude={"tasks": {"__all__": {"title"}}})
+        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "training": set(FREE)}
+        whole = self.model_dump(mode="json", exclude=idle)
         return sha256_json({key: _value(whole, key.format(**wildcards).split(".")) for key in keys})
 
 

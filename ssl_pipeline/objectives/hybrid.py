@@ -11,7 +11,7 @@ from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
-    from ssl_pipeline.objectives.terms import Objective
+    from ssl_pipeline.objectives.objective import Objective
 
 
 class Hybrid(Section):
@@ -24,7 +24,7 @@ class Hybrid(Section):
 
     def build(self, encoder: "ViTEncoder") -> "Objective":
         """The objective around an encoder."""
-        from ssl_pipeline.objectives.terms import Objective
+        from ssl_pipeline.objectives.objective import Objective
 
         return Objective(
             encoder, reconstruction=self.reconstruction, contrast=self.contrast, ramp=self.ramp

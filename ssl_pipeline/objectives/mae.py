@@ -7,7 +7,7 @@ from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
-    from ssl_pipeline.objectives.terms import Objective
+    from ssl_pipeline.objectives.objective import Objective
 
 
 class Mae(Section):
@@ -18,6 +18,6 @@ class Mae(Section):
 
     def build(self, encoder: "ViTEncoder") -> "Objective":
         """The objective around an encoder."""
-        from ssl_pipeline.objectives.terms import Objective
+        from ssl_pipeline.objectives.objective import Objective
 
         return Objective(encoder, reconstruction=self.reconstruction, contrast=None, ramp=None)

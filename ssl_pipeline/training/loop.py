@@ -2,8 +2,8 @@
 
 A run is a function of its config and seed: batches are drawn by counter, the schedule by step, and
 what cannot be derived (weights, optimizer state) is in the checkpoint. Killed anywhere and run
-again, it ends with the same weights bit for bit on the same CPU. Batches are read ahead by one
-thread: the reader releases the interpreter while it decodes, and nothing has to survive a fork.
+again, it ends with the same weights bit for bit on the same CPU. Batches are read ahead by
+threads: the reader releases the interpreter while it decodes, and nothing has to survive a fork.
 
 Several ranks take a part each of every step's pairs; the first alone writes, and what it has found
 is where all go on.
@@ -25,9 +25,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.models.vit import ViTEncoder
-from ssl_pipeline.objectives.terms import Losses, Objective
+from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.step import Losses, backward
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.average import Average
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import Compute, decide
 from ssl_pipeline.training.distributed import Ranks
@@ -36,10 +38,9 @@ from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
-from ssl_pipeline.views.config import Intensity
-from ssl_pipeline.views.sampler import Batch, Sampler
-
-AHEAD = 2  # batches read while one is computed
+from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.views.cut import Batch, cut
+from ssl_pipeline.views.sampler import Sampler
 
 
 class DivergedError(RuntimeError):
@@ -55,15 +56,13 @@ class Run:
         objective: Objective,
         sampler: Sampler,
         training: Training,
-        intensity: Intensity,
         *,
-        seed: int,
         world: World | None = None,
     ) -> None:
         self.folder, self.sampler, self.training = folder, sampler, training
-        self.intensity, self.seed = intensity, seed
         self.world = world or World()
-        self.ranks, self.part = Ranks(self.world), self.world.part(training.pairs)
+        self.ranks = Ranks(self.world)
+        self.parts = self.world.parts(training.pairs, training.accumulate)
         state = checkpoint.newest(folder / "checkpoints")
         if state is None:
             self._refuse_lost_checkpoint()
@@ -73,6 +72,10 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
         )
+        self.scaler = self.compute.scaler()
+        self.average = Average(objective.encoder, training.average) if training.average else None
+        if training.compile:
+            self.objective.compile()
         self.step = 0
         if state:
             self._load(state)
@@ -85,7 +88,7 @@ class Run:
         another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
-            return self.objective.encoder  # a run that is complete waits for no other rank
+            return self._encoder()  # a run that is complete waits for no other rank
         try:
             with self.ranks.joined(self.compute.device):
                 self._go_on_together()
@@ -94,10 +97,17 @@ class Run:
                     self._steps(log, stop)
         except torch.OutOfMemoryError:
             raise UserError(
-                f"The GPU's memory is too small for {self.training.pairs // self.world.size} pairs "
-                f"of crops of {list(self.sampler.views.crop_voxels)} voxels: lower training.pairs "
-                "or views.crop_voxels, or share the pairs among more ranks."
+                f"The GPU's memory is too small for {self.parts[0].stop - self.parts[0].start} "
+                f"pairs of crops of {list(self.sampler.views.crop_voxels)} voxels: raise "
+                "training.accumulate, which computes a step in as many parts, or share the pairs "
+                "among more ranks."
             ) from None
+        return self._encoder()
+
+    def _encoder(self) -> ViTEncoder:
+        """What the run keeps: the encoder, with averaged weights where it has them."""
+        if self.average:
+            self.average.apply()
         return self.objective.encoder
 
     def _refuse_lost_checkpoint(self) -> None:
@@ -145,8 +155,8 @@ class Run:
 
     def _steps(self, log: Callable[[Row], None], stop: Event) -> None:
         clock, waited, seen = time.perf_counter(), 0.0, 0
-        for batch, wait in self._batches():
-            losses, norm = self._optimise(batch)
+        for parts, wait in self._read():
+            losses, norm = self._optimise(parts)
             self.step, waited, seen = self.step + 1, waited + wait, seen + 1
             if self.step % self.training.log_steps == 0 or self.step == self.training.steps:
                 took = time.perf_counter() - clock
@@ -155,61 +165,89 @@ class Run:
                 clock, waited, seen = time.perf_counter(), 0.0, 0
             last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
             if self.step % self.training.checkpoint_steps == 0 or last or stopping:
+                self._refuse_divergence(losses)
                 self._save()
             if stopping and not last:
                 raise KeyboardInterrupt
 
-    def _batches(self) -> Iterator[tuple[Batch, float]]:
-        """The batches still to come, each with the seconds that the device waited for it."""
+    def _read(self) -> Iterator[tuple[list[Blocks], float]]:
+        """What each step still to come sees, and the seconds that the device waited for it."""
         todo = iter(range(self.step, self.training.steps))
-        with ThreadPoolExecutor(1) as pool:
-            queue: deque[Future[Batch]] = deque()
-            queue.extend(pool.submit(self._draw, step) for step in islice(todo, AHEAD))
+        readers = self.training.readers
+        with ThreadPoolExecutor(readers) as pool:
+            queue: deque[Future[list[Blocks]]] = deque()
+            queue.extend(pool.submit(self._draw, step) for step in islice(todo, readers + 1))
             while queue:
                 start = time.perf_counter()
-                batch = queue.popleft().result()
+                parts = queue.popleft().result()
                 wait = time.perf_counter() - start
                 queue.extend(pool.submit(self._draw, step) for step in islice(todo, 1))
-                yield batch.to(self.compute.device), wait
+                yield parts, wait
 
-    def _draw(self, step: int) -> Batch:
-        return self.sampler.batch(step, self.part)
+    def _draw(self, step: int) -> list[Blocks]:
+        """The micro-batches of a step that are this rank's."""
+        drawn = [self.sampler.batch(step, part) for part in self.parts]
+        return drawn if self.compute.device == "cpu" else [blocks.pinned() for blocks in drawn]
 
-    def _optimise(self, batch: Batch) -> tuple[Losses, Tensor]:
+    def see(self, blocks: Blocks) -> tuple[Batch, Tensor]:
+        """The views of blocks on the run's device, and their images as the encoder sees them."""
+        there = blocks.to(self.compute.device)
+        batch = cut(there, self.sampler.views, self.sampler.patch)
+        return batch, augment(batch, there)
+
+    def _optimise(self, parts: list[Blocks]) -> tuple[Losses, Tensor]:
         """One optimizer step; the losses and the gradient's norm before clipping."""
         rate = learning_rate(self.step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images = augment(batch, self.intensity, self.seed)
-        with self.compute.autocast():
-            losses = self.objective(batch, images, self.step / self.training.steps, self.ranks)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        share = self.step / self.training.steps
+        losses = backward(
+            self.objective,
+            parts,
+            self.see,
+            share,
+            self.ranks,
+            autocast=self.compute.autocast,
+            scale=self.scaler.scale,
+        )
         self.ranks.sum_gradients(self.objective.parameters())
+        self.scaler.unscale_(self.optimizer)
         norm = clip_grad_norm_(self.objective.parameters(), self.training.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.step)
         return losses, norm
 
     def _row(self, losses: Losses, norm: Tensor, rate: float) -> Row:
-        total = losses.total.item()
-        if not torch.isfinite(losses.total):
-            raise DivergedError(
-                f"The loss is {total} at step {self.step}: lower training.learning_rate."
-            )
+        self._refuse_divergence(losses)
+        names = ["loss", *losses.parts]
+        values = self.ranks.sum(torch.stack([losses.total, *losses.parts.values()])).tolist()
         return {
             "step": self.step,
-            "loss": total,
-            **{name: float(part) for name, part in losses.parts.items()},
+            **dict(zip(names, values, strict=True)),
             "gradient_norm": float(norm),
             "learning_rate": learning_rate(self.step - 1, self.training),
             "pairs_per_s": rate,
         }
 
+    def _refuse_divergence(self, losses: Losses) -> None:
+        """DivergedError where the loss is no number: such weights never become a checkpoint."""
+        if self.ranks.any(not torch.isfinite(losses.total).item()):
+            raise DivergedError(
+                f"The loss is no number any more at step {self.step}: lower training.learning_rate."
+            )
+
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "samples": self.step * self.training.pairs,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.weights if self.average else [],
+            "scaler": self.scaler.state_dict(),
+            "training": self.training.model_dump(mode="json"),
             "compute": self.compute.to_json(),
         }
 
@@ -218,6 +256,9 @@ class Run:
         self.compute.apply(self.world)
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load(state["average"])
         self.step = state["step"]
 
     def _save(self) -> None:

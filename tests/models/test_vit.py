@@ -60,10 +60,10 @@ def test_the_decoder_can_learn_a_constant():
     torch.manual_seed(0)
     decoder = Decoder(16, 8, width=32, depth=1)
     places, tokens = torch.randn(2, 6, 3), torch.randn(2, 2, 16)
-    visible = torch.tensor([[0, 3], [1, 5]])
+    visible, wanted = torch.tensor([[0, 3], [1, 5]]), torch.tensor([[1, 4, 5], [0, 2, 3]])
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
     for _ in range(60):
-        loss = (decoder(tokens, visible, places) - 1).square().mean()
+        loss = (decoder(tokens, visible, wanted, places) - 1).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -25,7 +25,7 @@ from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Run
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Intensity, Views
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 from stages.contract import perform
 from tests.conftest import write_study
@@ -64,7 +64,7 @@ def build(folder, output, objective, steps, world):
     sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
     torch.manual_seed(0)
     built = objective.build(random_encoder(ViT(patch_voxels=patch), 0))
-    return Run(folder, built, sampler, training, Intensity(), seed=0, world=world)
+    return Run(folder, built, sampler, training, world=world)
 
 
 def train(folder, output, objective, steps, world):
@@ -243,6 +243,6 @@ def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    run.objective.decoder.register_forward_pre_hook(full)
-    with pytest.raises(UserError, match=r"4 pairs of crops of \[16, 16, 16\] voxels: lower train"):
+    run.objective.rebuilding.decoder.register_forward_pre_hook(full)
+    with pytest.raises(UserError, match=r"4 pairs of crops of \[16, 16, 16\] voxels: raise train"):
         run.train()

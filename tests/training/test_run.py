@@ -18,7 +18,7 @@ from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Intensity, Views
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 
 TRAINING = Training(
@@ -41,7 +41,7 @@ def start(study, catalog, reader):
         )
         torch.manual_seed(0)
         built = (objective or Hybrid()).build(random_encoder(MODEL, 0))
-        return Run(folder, built, sampler, training, Intensity(), seed=0)
+        return Run(folder, built, sampler, training)
 
     return build
 
