@@ -24,6 +24,16 @@ class ViT(Section):
     layer_scale: float | None = Field(
         None, gt=0, description="initial LayerScale; none is faster to learn in short runs"
     )
+    registers: int = Field(
+        0, ge=0, description="learned tokens beside the patches, never in the output"
+    )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of crops that skip a branch of the last block in pretraining; it grows"
+        " with depth, from 0 in the first",
+    )
 
     @property
     def width(self) -> int:
@@ -44,7 +54,8 @@ class ViT(Section):
         """Numbers that are trained."""
         embedding = (math.prod(self.patch_voxels) + 1) * self.width
         scales = 2 * self.width * self.depth if self.layer_scale else 0
-        return embedding + block_parameters(self.width, self.depth) + scales + 2 * self.width
+        blocks = block_parameters(self.width, self.depth) + scales
+        return embedding + blocks + (2 + self.registers) * self.width
 
     def build(self) -> "ViTEncoder":
         """The encoder, its weights drawn from torch's global generator."""

@@ -20,7 +20,7 @@ OBJECTIVES = [
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
 @pytest.mark.parametrize("layer_scale", [None, 0.1])
 def test_parameters_are_counted_exactly(objective, layer_scale):
-    model = ViT(patch_voxels=(4, 8, 8), layer_scale=layer_scale)
+    model = ViT(patch_voxels=(4, 8, 8), layer_scale=layer_scale, registers=3)
     encoder = model.build()
     built = objective.build(encoder)
     assert model.parameters == sum(p.numel() for p in encoder.parameters())
