@@ -27,7 +27,7 @@ from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, m
 from stages.study import Study
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.training.loop import Run
 
 CHOSEN_BY = (  # what decides which volumes there are, and how they look
@@ -172,7 +172,7 @@ def old_checkpoints(study: Study) -> list[Path]:
     return [path for run in _kept_runs(study) for path in superseded(run / "checkpoints")]
 
 
-def random_encoder(study: Study, seed: int) -> "ViTEncoder":
+def random_encoder(study: Study, seed: int) -> "Encoder":
     """The same architecture from random weights: what every judgement is held against."""
     from ssl_pipeline.models.vit import random_encoder as build
 

@@ -15,7 +15,7 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Features:
 class LoadedEncoder:
     """An encoder with the preprocessing that it was trained on."""
 
-    model: "ViTEncoder"
+    model: "Encoder"
     preprocess: Preprocess
     crop_voxels: Triple
     sha256: str
@@ -53,7 +53,7 @@ class LoadedEncoder:
 
 def save_bundle(
     folder: Path,
-    encoder: "ViTEncoder",
+    encoder: "Encoder",
     model: ViT,
     preprocess: Preprocess,
     crop_voxels: Triple,

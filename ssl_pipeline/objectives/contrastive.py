@@ -6,7 +6,7 @@ from ssl_pipeline.objectives.config import Contrast
 from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.objective import Objective
 
 
@@ -16,7 +16,7 @@ class Contrastive(Section):
     name: Literal["contrastive"] = "contrastive"
     contrast: Contrast = Contrast()
 
-    def build(self, encoder: "ViTEncoder") -> "Objective":
+    def build(self, encoder: "Encoder") -> "Objective":
         """The objective around an encoder."""
         from ssl_pipeline.objectives.objective import Objective
 

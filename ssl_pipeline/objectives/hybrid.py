@@ -10,7 +10,7 @@ from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
 from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.objective import Objective
 
 
@@ -22,7 +22,7 @@ class Hybrid(Section):
     contrast: Contrast = Contrast()
     ramp: Ramp = Ramp()
 
-    def build(self, encoder: "ViTEncoder") -> "Objective":
+    def build(self, encoder: "Encoder") -> "Objective":
         """The objective around an encoder."""
         from ssl_pipeline.objectives.objective import Objective
 

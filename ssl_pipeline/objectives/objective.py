@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
 from ssl_pipeline.objectives.terms import Places, Rebuilding, Subjects
 from ssl_pipeline.views.cut import Batch
@@ -29,7 +29,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: Encoder,
         *,
         reconstruction: Reconstruction | None,
         contrast: Contrast | None,
@@ -78,7 +78,7 @@ class Objective(nn.Module):
         return self.rebuilding.rebuilt(batch, tokens)
 
     def _tokens(self, batch: Batch, images: Tensor) -> Float[Tensor, "views kept dim"]:
-        return self.encoder.sparse(images, batch.spacing_mm, batch.visible)
+        return self.encoder.sparse(images, batch.spacing_mm, batch.visible, batch.survive)
 
     def _summed(self) -> list[tuple[str, Rebuilding | Places]]:
         named = {"reconstruction": self.rebuilding, "local": self.places}

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_pipeline.models.decoder import Decoder
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.models.heads import projection
-from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.losses import Matches, masked_huber, matches, place_contrast
 from ssl_pipeline.views.config import Triple
@@ -22,7 +22,7 @@ from ssl_pipeline.views.tokens import centres_mm, gather, patchify, pool, unpatc
 class Rebuilding(nn.Module):
     """Masked reconstruction of the clean crop; weight 1 inside the body, less outside."""
 
-    def __init__(self, section: Reconstruction, encoder: ViTEncoder) -> None:
+    def __init__(self, section: Reconstruction, encoder: Encoder) -> None:
         super().__init__()
         self.section, self.patch = section, encoder.patch
         width = section.decoder_width or encoder.dim // 2
@@ -71,7 +71,7 @@ class Rebuilding(nn.Module):
 class Subjects(nn.Module):
     """One vector a view, by which views of other subjects are told apart."""
 
-    def __init__(self, section: Contrast, encoder: ViTEncoder) -> None:
+    def __init__(self, section: Contrast, encoder: Encoder) -> None:
         super().__init__()
         self.head = projection(encoder.dim, section.dim)
 
@@ -87,7 +87,7 @@ class Subjects(nn.Module):
 class Places(nn.Module):
     """Tokens of one place in two views agree, and differ from far ones of the same scan."""
 
-    def __init__(self, section: Contrast, encoder: ViTEncoder) -> None:
+    def __init__(self, section: Contrast, encoder: Encoder) -> None:
         super().__init__()
         self.section, self.patch = section, encoder.patch
         self.head = projection(encoder.dim, section.dim)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -24,7 +25,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.models.drop_path import survival
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.step import Losses, backward
 from ssl_pipeline.progress import progress
@@ -80,7 +82,7 @@ class Run:
         if state:
             self._load(state)
 
-    def train(self) -> ViTEncoder:
+    def train(self) -> Encoder:
         """Train to the last step and return the encoder.
 
         Raises DivergedError where the loss is not finite; KeyboardInterrupt, with a checkpoint left
@@ -104,7 +106,7 @@ class Run:
             ) from None
         return self._encoder()
 
-    def _encoder(self) -> ViTEncoder:
+    def _encoder(self) -> Encoder:
         """What the run keeps: the encoder, with averaged weights where it has them."""
         if self.average:
             self.average.apply()
@@ -186,8 +188,17 @@ class Run:
 
     def _draw(self, step: int) -> list[Blocks]:
         """The micro-batches of a step that are this rank's."""
-        drawn = [self.sampler.batch(step, part) for part in self.parts]
+        drawn = [self._with_drop_path(self.sampler.batch(step, part)) for part in self.parts]
         return drawn if self.compute.device == "cpu" else [blocks.pinned() for blocks in drawn]
+
+    def _with_drop_path(self, blocks: Blocks) -> Blocks:
+        encoder = self.objective.encoder
+        if not encoder.branches:
+            return blocks
+        drawn = survival(
+            encoder.drop_path, encoder.branches, self.sampler.seed, blocks.number.tolist()
+        )
+        return replace(blocks, survive=torch.from_numpy(drawn))
 
     def see(self, blocks: Blocks) -> tuple[Batch, Tensor]:
         """The views of blocks on the run's device, and their images as the encoder sees them."""

@@ -30,7 +30,7 @@ MODEL = ViT(patch_voxels=(4, 4, 4))
 
 @pytest.fixture
 def start(study, catalog, reader):
-    def build(folder, training=TRAINING, objective=None):
+    def build(folder, training=TRAINING, objective=None, model=MODEL):
         sampler = Sampler(
             catalog.entries,
             reader,
@@ -40,7 +40,7 @@ def start(study, catalog, reader):
             seed=0,
         )
         torch.manual_seed(0)
-        built = (objective or Hybrid()).build(random_encoder(MODEL, 0))
+        built = (objective or Hybrid()).build(random_encoder(model, 0))
         return Run(folder, built, sampler, training)
 
     return build
@@ -89,6 +89,63 @@ def test_every_objective_learns(start, tmp_path, objective):
         assert sum(r[part] for r in rows[-3:]) < sum(r[part] for r in rows[:3]), part
 
 
+@pytest.mark.parametrize("dials", [{"average": 0.9}, {"accumulate": 2}], ids=str)
+def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, dials):
+    training = TRAINING.model_copy(update=dials)
+    whole = weights(start(tmp_path / "whole", training).train())
+    cut_short = start(tmp_path / "cut", training)
+    optimise = cut_short._optimise
+
+    def die(parts):
+        if cut_short.step == 3:
+            raise RuntimeError("the machine dies here")
+        return optimise(parts)
+
+    cut_short._optimise = die
+    with pytest.raises(RuntimeError):
+        cut_short.train()
+    assert torch.equal(weights(start(tmp_path / "cut", training).train()), whole)
+    assert torch.isfinite(whole).all()
+
+
+def test_a_resume_with_other_readers_and_another_cadence_ends_the_same(start, tmp_path):
+    whole = weights(start(tmp_path / "whole").train())
+    first = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 3}))
+    first.training = first.training.model_copy(update={"steps": 6, "checkpoint_steps": 1})
+    save = first._save
+
+    def save_and_die():
+        save()
+        if first.step == 3:
+            raise RuntimeError("the machine dies here")
+
+    first._save = save_and_die
+    with pytest.raises(RuntimeError):
+        first.train()
+    second = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 2}))
+    assert second.step == 3
+    assert torch.equal(weights(second.train()), whole)
+
+
+def test_drop_path_is_drawn_by_sample_and_resumes(start, tmp_path):
+    model = MODEL.model_copy(update={"drop_path": 0.5})
+    whole = weights(start(tmp_path / "whole", model=model).train())
+    assert not torch.equal(whole, weights(start(tmp_path / "none").train()))
+    start(tmp_path / "cut", TRAINING.model_copy(update={"steps": 6}), model=model).train()
+    torch.manual_seed(99)  # nothing is drawn from the global generator
+    again = start(tmp_path / "again", model=model)
+    assert torch.equal(weights(again.train()), whole)
+
+
+def test_averaged_weights_lie_between_those_of_the_steps(start, tmp_path):
+    training = TRAINING.model_copy(update={"average": 0.5, "learning_rate": 1e-2})
+    averaged = weights(start(tmp_path / "averaged", training).train())
+    last = weights(start(tmp_path / "last", training.model_copy(update={"average": 0.0})).train())
+    first = weights(random_encoder(MODEL, 0))
+    assert 0 < (averaged - first).norm() < (last - first).norm()
+    assert torch.equal(weights(start(tmp_path / "averaged", training).train()), averaged)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, tmp_path):
     start(tmp_path).train()
     newest = max((tmp_path / "checkpoints").glob("*.pt"))
@@ -117,10 +174,10 @@ def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
     run = start(tmp_path, TRAINING.model_copy(update={"checkpoint_steps": 100}))
     optimise = run._optimise
 
-    def signalled(batch):
+    def signalled(parts):
         if run.step == 2:
             signal.raise_signal(signal.SIGTERM)
-        return optimise(batch)
+        return optimise(parts)
 
     run._optimise = signalled
     with pytest.raises(KeyboardInterrupt):
