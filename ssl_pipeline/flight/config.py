@@ -52,7 +52,10 @@ class Flight(Section):
         1e-6, ge=0, description="least change of the embeddings between records, as a share"
     )
     most_position: float = Field(
-        0.8, gt=0, description="largest share of the local loss's drop that empty crops explain"
+        0.9,
+        gt=0,
+        description="largest share of the local loss's drop from chance that both empty crops and "
+        "crops with swapped contents reach",
     )
     most_histogram: float = Field(
         0.5, gt=0, le=1, description="largest share of views that histograms alone match"

@@ -117,31 +117,18 @@ class Bound:
         return self.says.format(value=values[-1], limit=limit)
 
 
-def _grey_values_only(history: Sequence[Row], section: Flight) -> str | None:
-    """Views can be matched by grey values, and embeddings tell nothing of the body."""
-    bounds = (
-        Bound(
-            "matched_by_histogram",
-            most="most_histogram",
-            after="late",
-            says="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%})",
-        ),
-        Bound(
-            "region",
-            less="region_chance",
-            least="least_region",
-            after="late",
-            says="embeddings tell the body region only {value:.2f} better than guessing (the alarm "
-            "is below {limit:g})",
-        ),
-    )
-    matched, blind = (bound(history, section) for bound in bounds)
-    if not (matched and blind):
-        return None
-    return (
-        f"{matched}, and {blind}: grey values seem to be all that was learned. Widen "
-        "views.intensity, or raise objective.contrast.local_weight."
-    )
+@dataclass(frozen=True)
+class Both:
+    """Holds where two bounds do; the reason is theirs, and `says` what follows from both."""
+
+    first: Bound
+    second: Bound
+    says: str
+
+    def __call__(self, history: Sequence[Row], section: Flight) -> str | None:
+        """The reason, where both hold."""
+        first, second = self.first(history, section), self.second(history, section)
+        return f"{first}, and {second}: {self.says}" if first and second else None
 
 
 RULES: tuple[tuple[Alarm, Rule], ...] = (
@@ -206,16 +193,45 @@ RULES: tuple[tuple[Alarm, Rule], ...] = (
     ),
     (
         "shortcut",
-        Bound(
-            "position_share",
-            most="most_position",
-            after="late",
-            says="Crops without content explain {value:.0%} of what the loss between places has "
-            "gained (the alarm is above {limit:.0%}): it is solved by position, not by anatomy. "
-            "Widen views.overlap, or lower objective.contrast.local_weight.",
+        Both(
+            Bound(
+                "empty_share",
+                most="most_position",
+                after="late",
+                says="Crops without content reach {value:.0%} of what the loss between places has "
+                "gained",
+            ),
+            Bound(
+                "swapped_share",
+                most="most_position",
+                after="late",
+                says="crops with swapped contents {value:.0%} (the alarm is above {limit:.0%})",
+            ),
+            says="it is solved by position, not by anatomy. Widen views.overlap, or lower "
+            "objective.contrast.local_weight.",
         ),
     ),
-    ("shortcut", _grey_values_only),
+    (
+        "shortcut",
+        Both(
+            Bound(
+                "matched_by_histogram",
+                most="most_histogram",
+                after="late",
+                says="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%})",
+            ),
+            Bound(
+                "region",
+                less="region_chance",
+                least="least_region",
+                after="late",
+                says="embeddings tell the body region only {value:.2f} better than guessing (the "
+                "alarm is below {limit:g})",
+            ),
+            says="grey values seem to be all that was learned. Widen views.intensity, or raise "
+            "objective.contrast.local_weight.",
+        ),
+    ),
     (
         "shortcut",
         Bound(

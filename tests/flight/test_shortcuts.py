@@ -72,7 +72,11 @@ def local_loss(encode):
     def loss(images):
         first, second = images.flatten(1).chunk(2)
         return place_contrast(
-            encode(first), encode(second), four_places(), temperature=0.1, **DIALS
+            encode(first),
+            encode(second),
+            four_places().expand(len(first), 4, 4),
+            temperature=0.1,
+            **DIALS,
         )
 
     return loss
@@ -88,17 +92,26 @@ def by_content(values):
 
 def test_an_encoder_of_positions_alone_is_found_out():
     images = torch.tensor([0.0, 1.5, 3.0, 4.5]).reshape(1, 1, 4, 1, 1).expand(2, 1, 4, 1, 1)
-    chance = place_chance(four_places(), **DIALS)
-    planted = position(local_loss(by_position), images, chance)
-    assert planted.real < 0.01 and planted.share == pytest.approx(1)
-    sound = position(local_loss(by_content), images, chance)
-    assert sound.real < 0.1 and sound.empty == pytest.approx(math.log(4), abs=1e-5)
-    assert sound.share == pytest.approx(0, abs=1e-5)
+    planted = position(local_loss(by_position), images, place_chance(four_places(), **DIALS))
+    assert planted.real < 0.01
+    assert planted.empty_share == pytest.approx(1) and planted.swapped_share == pytest.approx(1)
+
+
+def test_an_encoder_of_content_needs_its_content():
+    two = torch.tensor([[0.0, 1.5, 3.0, 4.5], [3.0, 4.5, 0.0, 1.5]])
+    images = two.repeat(2, 1).reshape(4, 1, 4, 1, 1)
+    sound = position(local_loss(by_content), images, math.log(4))
+    assert sound.real < 0.1
+    assert sound.empty == pytest.approx(math.log(4), abs=1e-5)
+    assert sound.empty_share == pytest.approx(0, abs=1e-5)
+    assert sound.swapped > math.log(4) and sound.swapped_share < 0
 
 
 def test_a_loss_that_has_learned_nothing_leaves_nothing_to_explain():
-    assert math.isnan(Position(real=1.35, empty=1.0, chance=1.386).share)
-    assert Position(real=0.386, empty=0.886, chance=1.386).share == pytest.approx(0.5)
+    idle = Position(real=1.35, empty=1.0, swapped=1.0, chance=1.386)
+    assert math.isnan(idle.empty_share) and math.isnan(idle.swapped_share)
+    half = Position(real=0.386, empty=0.886, swapped=1.136, chance=1.386)
+    assert half.empty_share == pytest.approx(0.5) and half.swapped_share == pytest.approx(0.25)
 
 
 def test_a_scanner_that_only_embeddings_know_is_beyond_the_histogram():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
-from ssl_pipeline.flight.verdict import RULES, Bound, judge
+from ssl_pipeline.flight.verdict import RULES, Both, Bound, judge
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.views.config import Views
@@ -17,8 +17,8 @@ SECTION = Flight()
 HEALTHY = {
     "ramp": 1.0, "loss": 1.2, "gradient_norm": 0.8, "skill": 0.3, "spread": 0.9,
     "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global": 1.0, "global_chance": 4.5,
-    "position_share": 0.3, "matched_by_histogram": 0.1, "region": 0.6, "region_chance": 0.25,
-    "own_subject": 0.8, "waiting": 0.02,
+    "empty_share": 0.99, "swapped_share": 0.6, "matched_by_histogram": 0.1, "region": 0.6,
+    "region_chance": 0.25, "own_subject": 0.8, "waiting": 0.02,
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ FAULTS = [
     ("collapsed", {"uniformity": -0.01}, "uniformity is -0.01"),
     ("collapsed", {"rank_share": 0.017}, "effective rank is 1.7%"),
     ("collapsed", {"global": 4.52}, "-0.02 below chance"),
-    ("shortcut", {"position_share": 0.97}, "explain 97%"),
+    ("shortcut", {"swapped_share": 0.97}, "swapped contents 97%"),
     ("shortcut", {"matched_by_histogram": 0.9, "region": 0.26}, "match 90%"),
     ("shortcut", {"own_subject": 0.2}, "nearer in 20%"),
     ("shortcut", {"skill": -0.2}, "skill -0.20"),
@@ -84,7 +84,8 @@ def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
         {"matched_by_histogram": 0.9},
         {"region": 0.26},
         {"skill": math.nan},
-        {"position_share": math.nan, "own_subject": math.nan},
+        {"empty_share": 0.2, "swapped_share": 0.97},
+        {"swapped_share": math.nan, "own_subject": math.nan},
     ],
     ids=str,
 )
@@ -134,12 +135,15 @@ def test_rows_of_several_kinds_may_be_mixed():
     assert judge([*log, record], SECTION).name == "starved"
 
 
-def test_every_bound_names_a_sign_and_a_dial():
-    bounds = [rule for _, rule in RULES if isinstance(rule, Bound)]
-    assert {bound.sign for bound in bounds} | set(HEALTHY) <= SIGNS.keys()
+def test_every_bound_names_signs_and_a_dial():
+    single = [rule for _, rule in RULES if isinstance(rule, Bound)]
+    paired = [rule for _, rule in RULES if isinstance(rule, Both)]
+    bounds = [*single, *(bound for both in paired for bound in (both.first, both.second))]
+    assert len(bounds) == 12
     for bound in bounds:
-        dials = [dial for dial in (bound.least, bound.most, bound.after) if dial]
-        assert set(dials) <= set(Flight.model_fields) and bool(bound.least) != bool(bound.most)
+        assert {sign for sign in (bound.sign, bound.less) if sign} <= SIGNS.keys()
+        dials = {dial for dial in (bound.least, bound.most, bound.after) if dial}
+        assert dials <= set(Flight.model_fields) and bool(bound.least) != bool(bound.most)
 
 
 def test_what_a_reason_tells_to_try_is_a_dial_of_the_study():
