@@ -53,6 +53,17 @@ def test_a_constant_comes_back_exactly_and_seen_voxels_as_they_are(value, patch,
 
 
 @pytest.mark.parametrize("axis", [2, 3, 4])
+def test_a_row_of_patches_in_closed_form(axis):
+    """Patches 0 and 2 of four hold 0 and 4; by hand, 0 1 3 4 are the middles of all four."""
+    size, patch = [1, 1, 1], [1, 1, 1]
+    size[axis - 2], patch[axis - 2] = 8, 2
+    crops = torch.tensor([0.0, 0, 9, 9, 4, 4, 9, 9]).reshape(1, 1, *size)
+    seen = torch.tensor([[True, False, True, False]])
+    filled = inpaint(crops, seen, torch.ones(1, *size), tuple(patch))
+    assert filled.flatten().tolist() == pytest.approx([0, 0, 0.75, 1.75, 4, 4, 4, 4])
+
+
+@pytest.mark.parametrize("axis", [2, 3, 4])
 def test_a_linear_ramp_is_nearly_found(axis):
     size, patch = (32, 32, 32), (4, 4, 4)
     seen, valid = a_quarter_seen(4, size, patch), torch.ones(4, *size)

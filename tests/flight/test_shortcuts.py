@@ -61,8 +61,8 @@ DIALS = {"positive": 1.5, "negative": 2.0}
 
 def test_chance_between_places_is_the_log_of_the_candidates():
     assert place_chance(four_places(), **DIALS) == pytest.approx(math.log(4))
-    lopsided = torch.tensor([[[0.0, 5, 5], [5, 0, 1], [5, 5, 0]]])
-    there, back = math.log(3) * 2 / 3 + math.log(2) / 3, math.log(3) * 2 / 3 + math.log(2) / 3
+    lopsided = torch.tensor([[[0.0, 5, 5], [1, 0, 5], [1, 5, 0]]])
+    there, back = (math.log(3) + 2 * math.log(2)) / 3, math.log(3)
     assert place_chance(lopsided, **DIALS) == pytest.approx((there + back) / 2)
 
 

@@ -78,6 +78,7 @@ def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
     "signs",
     [
         {"loss": [4.0, 4.0, 1.2]},
+        {"loss": [4.0, 1.2, 4.0]},
         {"gradient_norm": [50.0, 1.0, 50.0]},
         {"spread": [0.05, 0.05]},
         {"waiting": [0.9, 0.9, 0.4]},
