@@ -202,6 +202,7 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
         objective,
         sampler,
         study.training,
+        study.flight,
         world=world,
     )
 

@@ -1,7 +1,7 @@
 """Which loss steers the encoder: the norms of their gradients where they meet.
 
 Losses of different units say nothing of who wins; their gradients at the parameters that all of
-them share do. The last block is enough, and costs a fraction of a whole way back.
+them share do.
 """
 
 import math

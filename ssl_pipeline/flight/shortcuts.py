@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_pipeline.flight.neighbours import Scored, knn_accuracy
-from ssl_pipeline.objectives.losses import place_contrast
 
 BINS, LOW, HIGH = 64, -3.0, 3.0  # of model input, augmented; what lies outside is in the end bins
 LEAST_DROP = 0.1  # nats below chance, under which a loss has learned nothing to be explained
@@ -93,10 +92,10 @@ def position(
 ) -> Position:
     """What `local_loss` gives for the images, for zeros, and with the second views exchanged.
 
-    `images` holds all first views, then all second ones; `chance` is that of `place_chance`. Views
-    overlap more often near the middle, so positions alone lower the loss: on crops of two CTs an
-    encoder that was trained on zeros came from 2.26 to 0.52, one trained on the crops to 0.50, yet
-    kept 0.7 of its drop where contents were swapped.
+    `images` holds all first views, then all second ones; `chance` is the loss where all tokens are
+    alike. Views overlap more often near the middle, so positions alone lower the loss: on crops of
+    two CTs an encoder that was trained on zeros came from 2.26 to 0.52, one trained on the crops to
+    0.50, yet kept 0.7 of its drop where contents were swapped.
     """
     first, second = images.chunk(2)
     swapped = torch.cat([first, second.roll(1, 0)])
@@ -104,21 +103,6 @@ def position(
         local_loss(shown).item() for shown in (images, torch.zeros_like(images), swapped)
     )
     return Position(real, empty, misled, chance)
-
-
-def place_chance(
-    distance: Float[Tensor, "pairs kept kept"], *, positive: float, negative: float
-) -> float:
-    """The loss between places (`place_contrast`, both ways) where all tokens are alike, in nats.
-
-    The mean over anchors of log(1 + negatives).
-    """
-    alike = torch.zeros(*distance.shape[:2], 1, device=distance.device)
-    both = [
-        place_contrast(alike, alike, way, positive=positive, negative=negative, temperature=1.0)
-        for way in (distance, distance.transpose(1, 2))
-    ]
-    return torch.stack(both).mean().item()
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ SIGNS: dict[str, str] = {
     "loss": "weighted sum of the losses",
     "reconstruction": "loss of rebuilding hidden patches (Huber, units of model input)",
     "global": "loss between subjects, in nats",
-    "global_chance": "loss between subjects where all vectors are alike, in nats",
+    "global_bank": "loss between subjects on the bank, in nats",
+    "global_chance": "loss between subjects on the bank where all vectors are alike, in nats",
     "local": "loss between places of a scan, in nats",
     "gradient_norm": "norm of the gradient before clipping",
-    "gradient_ratio": "gradient norm of contrast over that of reconstruction, at the last block",
+    "gradient_ratio": "gradient norm of contrast over that of reconstruction, on the encoder",
     # Rebuilding.
     "skill": "share of in-painting's error that rebuilding saves in the body: 1 perfect, 0 none",
     # How embeddings fill their space; the first four of projected vectors, with contrast alone.

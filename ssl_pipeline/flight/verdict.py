@@ -183,7 +183,7 @@ RULES: tuple[tuple[Alarm, Rule], ...] = (
         "collapsed",
         Bound(
             "global_chance",
-            less="global",
+            less="global_bank",
             least="chance_margin",
             after="after",
             says="The loss between subjects is {value:.2f} below chance (the alarm is below "

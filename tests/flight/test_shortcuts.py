@@ -9,12 +9,11 @@ from ssl_pipeline.flight.shortcuts import (
     BINS,
     Position,
     histograms,
-    place_chance,
     position,
     retrieval,
     scanner,
 )
-from ssl_pipeline.objectives.losses import place_contrast
+from ssl_pipeline.objectives.losses import matches, place_contrast
 
 
 def gaussian(*shape, seed=0):
@@ -59,25 +58,13 @@ def four_places():
 DIALS = {"positive": 1.5, "negative": 2.0}
 
 
-def test_chance_between_places_is_the_log_of_the_candidates():
-    assert place_chance(four_places(), **DIALS) == pytest.approx(math.log(4))
-    lopsided = torch.tensor([[[0.0, 5, 5], [1, 0, 5], [1, 5, 0]]])
-    there, back = (math.log(3) + 2 * math.log(2)) / 3, math.log(3)
-    assert place_chance(lopsided, **DIALS) == pytest.approx((there + back) / 2)
-
-
 def local_loss(encode):
     """The loss between four places, each a voxel of a crop, under an encoder of (value, place)."""
 
     def loss(images):
         first, second = images.flatten(1).chunk(2)
-        return place_contrast(
-            encode(first),
-            encode(second),
-            four_places().expand(len(first), 4, 4),
-            temperature=0.1,
-            **DIALS,
-        )
+        found = matches(four_places().expand(len(first), 4, 4), **DIALS)
+        return place_contrast(encode(first), encode(second), found, 0.1) / found.usable.sum()
 
     return loss
 
@@ -92,7 +79,7 @@ def by_content(values):
 
 def test_an_encoder_of_positions_alone_is_found_out():
     images = torch.tensor([0.0, 1.5, 3.0, 4.5]).reshape(1, 1, 4, 1, 1).expand(2, 1, 4, 1, 1)
-    planted = position(local_loss(by_position), images, place_chance(four_places(), **DIALS))
+    planted = position(local_loss(by_position), images, math.log(4))
     assert planted.real < 0.01
     assert planted.empty_share == pytest.approx(1) and planted.swapped_share == pytest.approx(1)
 

@@ -16,7 +16,7 @@ from ssl_pipeline.views.config import Views
 SECTION = Flight()
 HEALTHY = {
     "ramp": 1.0, "loss": 1.2, "gradient_norm": 0.8, "skill": 0.3, "spread": 0.9,
-    "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global": 1.0, "global_chance": 4.5,
+    "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global_bank": 1.0, "global_chance": 4.5,
     "empty_share": 0.99, "swapped_share": 0.6, "matched_by_histogram": 0.1, "region": 0.6,
     "region_chance": 0.25, "own_subject": 0.8, "waiting": 0.02,
 }  # fmt: skip
@@ -57,7 +57,7 @@ FAULTS = [
     ("collapsed", {"spread": 0.05}, "its spread is 0.05"),
     ("collapsed", {"uniformity": -0.01}, "uniformity is -0.01"),
     ("collapsed", {"rank_share": 0.017}, "effective rank is 1.7%"),
-    ("collapsed", {"global": 4.52}, "-0.02 below chance"),
+    ("collapsed", {"global_bank": 4.52}, "-0.02 below chance"),
     ("shortcut", {"swapped_share": 0.97}, "swapped contents 97%"),
     ("shortcut", {"matched_by_histogram": 0.9, "region": 0.26}, "match 90%"),
     ("shortcut", {"own_subject": 0.2}, "nearer in 20%"),
@@ -95,7 +95,7 @@ def test_an_accident_or_half_a_fault_is_none(signs):
 
 
 def test_a_young_run_is_neither_collapsed_nor_on_a_shortcut():
-    faults = {"spread": 0.05, "uniformity": -0.01, "global": 4.5, "skill": -1.0, "drift": 0.0}
+    faults = {"spread": 0.05, "uniformity": -0.01, "global_bank": 4.5, "skill": -1.0, "drift": 0.0}
     verdict = judge(history(upto=0.2, **faults), SECTION)
     assert verdict.name == "healthy"
     assert "Collapse is judged after 25%" in verdict.reason
