@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
