@@ -174,7 +174,7 @@ def old_checkpoints(study: Study) -> list[Path]:
 
 def random_encoder(study: Study, seed: int) -> "Encoder":
     """The same architecture from random weights: what every judgement is held against."""
-    from ssl_pipeline.models.vit import random_encoder as build
+    from ssl_pipeline.models.encoder import random_encoder as build
 
     return build(study.model, seed)
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from ssl_pipeline.atomic import replacing, sha256_file, write_json
 from ssl_pipeline.export.card import CARD, FORMAT_VERSION, WEIGHTS, read_card
-from ssl_pipeline.models import ViT
+from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.views.config import Triple
 
@@ -54,7 +55,7 @@ class LoadedEncoder:
 def save_bundle(
     folder: Path,
     encoder: "Encoder",
-    model: ViT,
+    model: ModelConfig,
     preprocess: Preprocess,
     crop_voxels: Triple,
     trained: dict[str, Any],
@@ -83,7 +84,8 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
     """
     folder = Path(path)
     card = read_card(folder)
-    model = ViT.model_validate(card["model"]).build()
+    section: ModelConfig = TypeAdapter(ModelConfig).validate_python(card["model"])
+    model = section.build()
     model.load_state_dict(load_file(folder / WEIGHTS))
     z, y, x = card["crop_voxels"]
     return LoadedEncoder(

@@ -13,7 +13,7 @@ from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from tests.conftest import real_volume, write_scans
 

@@ -11,7 +11,7 @@ import torch
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader

@@ -16,7 +16,7 @@ import torch
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Ramp
 from ssl_pipeline.store.catalog import Catalog

@@ -9,7 +9,7 @@ import torch
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
