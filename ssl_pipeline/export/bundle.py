@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from ssl_pipeline.atomic import replacing, sha256_file, write_json, write_text
+from ssl_pipeline.atomic import replacing, sha256_file, write_bytes, write_json, write_text
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.card import CARD, PROOF, README, WEIGHTS, Card, check_files, read_card
 from ssl_pipeline.export.model_card import model_card
@@ -86,9 +86,10 @@ def save_bundle(
         weights = {
             name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
         }
-        save_file(weights, temporary / WEIGHTS)
+        write_bytes(temporary / WEIGHTS, save(weights))
         written = _build(model, temporary / WEIGHTS)
-        save_file(prove(written, example or synthetic(crop_voxels)), temporary / PROOF)
+        proof = prove(written, example or synthetic(crop_voxels))
+        write_bytes(temporary / PROOF, save(proof))
         card = Card(
             model=model,
             preprocess=preprocess,

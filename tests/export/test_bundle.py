@@ -15,26 +15,12 @@ from safetensors.torch import load_file, save_file
 from ssl_pipeline import load_encoder
 from ssl_pipeline.atomic import sha256_file
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
 from ssl_pipeline.export.proof import Example
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.vit import random_encoder
-from ssl_pipeline.preprocess.config import Preprocess
 from tests.conftest import real_volume, write_scans
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle") / "encoder"
-    save(folder)
-    return folder
-
-
-def save(folder, example=None):
-    model, preprocess = ViT(), Preprocess(foreground="all")
-    encoder = random_encoder(model, 7)
-    save_bundle(folder, encoder, model, preprocess, (16, 16, 16), {"steps": 0}, example)
+from tests.export.conftest import save
 
 
 def test_loaded_weights_are_the_saved_ones(bundle):
