@@ -95,6 +95,7 @@ def run(study: Study, out: Path) -> Made:
     encoder = training.train()
     if not world.first:
         return Made([], "trained with the first rank, which writes the encoder")
+    verdict = training.verdict()
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -104,6 +105,7 @@ def run(study: Study, out: Path) -> Made:
         "modalities": sorted({e.modality for e in entries}),
         "ranks": world.size,
         **training.compute.to_json(),
+        "verdict": verdict.name,
     }
     save_bundle(
         out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
@@ -116,20 +118,23 @@ def run(study: Study, out: Path) -> Made:
     # Not its README, in which its owner writes a licence.
     bundle = [out / "encoder" / name for name in (WEIGHTS, PROOF, CARD)]
     summary = (
-        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
+        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}; "
+        f"{verdict.name}: {verdict.reason}"
     )
-    return Made([*bundle, whom, pictures, out / "run.json"], summary, {"trained": trained})
+    # The reason holds rates, which no two runs share: what is hashed names the verdict alone.
+    told = {"trained": {**trained, "reason": verdict.reason}}
+    return Made([*bundle, whom, pictures, out / "run.json"], summary, told)
 
 
 def need(study: Study, known: Known, on: Place) -> Need:
     """Weights, optimizer and what the way back keeps; seconds by the rate of a former run."""
     training, each = study.training, cost(study.objective, study.model, study.views)
     kept = min(training.checkpoints_kept, math.ceil(training.steps / training.checkpoint_steps))
-    disk = kept * size.checkpoint_bytes(each) + size.log_bytes(training)
+    disk = kept * size.checkpoint_bytes(each, training) + size.log_bytes(training, study.flight)
     model, crop = study.model, study.views.crop_voxels
     disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
-    share = training.pairs / on.processes
-    layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs a process"
+    share = training.pairs / on.processes / training.accumulate
+    layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs at once"
     return Need(
         disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
         files=counted(RECORDS + 10 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),

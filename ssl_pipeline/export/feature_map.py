@@ -7,7 +7,7 @@ crop, so the spacing is fixed here when the module is made. Nothing here needs M
 Axes are (z, y, x), as in stored volumes; MONAI's loaders give (x, y, z), so transpose first.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from ssl_pipeline.views.tokens import grid_of
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.vit import ViTEncoder
 
 UNETR_BLOCKS = 12  # whose outputs MONAI's UNETR chooses its skips from
 UNETR_PATCH = (16, 16, 16)
@@ -82,9 +83,10 @@ class UnetrTokens(nn.Module):
     ) -> tuple[Float[Tensor, "batch tokens dim"], list[Float[Tensor, "batch tokens dim"]]]:
         """The last tokens, normed, and those after each of twelve blocks."""
         given: list[Tensor] = []
+        blocks = cast("ViTEncoder", self.map.encoder).blocks
         hooks = [
             block.register_forward_hook(lambda _block, _seen, out: given.append(out))
-            for block in self.map.encoder.blocks
+            for block in blocks
         ]
         try:
             tokens = self.map.tokens(images)

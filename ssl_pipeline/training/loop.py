@@ -121,6 +121,10 @@ class Run:
             self.average.apply()
         return self.objective.encoder
 
+    def verdict(self) -> Verdict:
+        """What the flight recorder says of all that was logged so far."""
+        return judge(read(self.folder / "metrics.jsonl"), self.flight)
+
     def _refuse_lost_checkpoint(self) -> None:
         """UserError where the log tells of steps that only a run with a checkpoint goes on to."""
         logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=0)
