@@ -24,7 +24,7 @@ from stages.pretrain import random_encoder
 from stages.study import Study
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
 
 
 MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predictions/*/*.nii.gz")
@@ -135,11 +135,11 @@ class _Encoders:
     def __init__(self, study: Study, bundle: Path) -> None:
         self.study, self.bundle = study, bundle
 
-    def __call__(self, init: Literal["pretrained", "random"], seed: int) -> "ViTEncoder":
+    def __call__(self, init: Literal["pretrained", "random"], seed: int) -> "Encoder":
         return random_encoder(self.study, seed) if init == "random" else deepcopy(self._loaded)
 
     @cached_property
-    def _loaded(self) -> "ViTEncoder":
+    def _loaded(self) -> "Encoder":
         """Read, and proven, once."""
         from ssl_pipeline.export.bundle import load_encoder
 

@@ -28,7 +28,7 @@ from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, m
 from stages.study import Study
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.training.loop import Run
 
 CHOSEN_BY = (  # what decides which volumes there are, and how they look
@@ -47,8 +47,8 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
 PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
-VERSION = 4
-RUN_VERSION = 2  # raised when an earlier run cannot be gone on with
+VERSION = 5
+RUN_VERSION = 3  # raised when an earlier run cannot be gone on with
 MAKES = (
     "cohort-*.json",
     "run.json",
@@ -178,9 +178,9 @@ def old_checkpoints(study: Study) -> list[Path]:
     return [path for run in _kept_runs(study) for path in superseded(run / "checkpoints")]
 
 
-def random_encoder(study: Study, seed: int) -> "ViTEncoder":
+def random_encoder(study: Study, seed: int) -> "Encoder":
     """The same architecture from random weights: what every judgement is held against."""
-    from ssl_pipeline.models.vit import random_encoder as build
+    from ssl_pipeline.models.encoder import random_encoder as build
 
     return build(study.model, seed)
 
@@ -208,8 +208,7 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
         objective,
         sampler,
         study.training,
-        study.views.intensity,
-        seed=study.seed,
+        study.flight,
         world=world,
     )
 

@@ -15,13 +15,14 @@ from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.section import Section
 from ssl_pipeline.section_file import read_mapping, validated
 from ssl_pipeline.store.layout import Store
-from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.config import FREE, Training
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.volumes.dataset import Data, resolve
 from ssl_pipeline.volumes.origins import Origins
@@ -57,6 +58,9 @@ class Study(Section):
     model: ModelConfig = Field(ViT(), description="the encoder")
     objective: ObjectiveConfig = Field(Hybrid(), description="what pretraining optimises")
     training: Training = Field(Training(), description="the training loop")
+    flight: Flight = Field(
+        Flight(), description="the flight recorder, which changes nothing of what is trained"
+    )
     tasks: dict[Name, TaskConfig] = Field({}, description="what the encoder is judged by")
     evaluate: Evaluate = Field(Evaluate(), description="what all judgements share")
     probe: Probe = Field(Probe(), description="frozen features")
@@ -113,9 +117,10 @@ class Study(Section):
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each.
 
-        What people read alone, the title of a task, is not in it.
+        What people read alone, the title of a task, is not in it, nor what changes no result.
         """
-        whole = self.model_dump(mode="json", exclude={"tasks": {"__all__": {"title"}}})
+        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "training": set(FREE)}
+        whole = self.model_dump(mode="json", exclude=idle)
         return sha256_json({key: _value(whole, key.format(**wildcards).split(".")) for key in keys})
 
 

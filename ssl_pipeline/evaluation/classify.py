@@ -13,7 +13,7 @@ from ssl_pipeline.evaluation.crops import Crops, cut
 from ssl_pipeline.evaluation.features import pooled, tensors
 from ssl_pipeline.evaluation.optimise import optimise
 from ssl_pipeline.evaluation.regions import Region
-from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.config import Triple
@@ -23,7 +23,7 @@ from ssl_pipeline.views.randomness import generator
 class Classifier(nn.Module):
     """An encoder with a head of classes."""
 
-    def __init__(self, encoder: ViTEncoder, n_classes: int) -> None:
+    def __init__(self, encoder: Encoder, n_classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, n_classes))

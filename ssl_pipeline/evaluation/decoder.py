@@ -14,7 +14,7 @@ with instance norm and all classes alike.
 from jaxtyping import Float
 from torch import Tensor, cat, nn
 
-from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.views.config import Triple
 
 WIDTH = 8  # channels at full resolution
@@ -39,7 +39,7 @@ def _smooth(before: int, after: int) -> nn.Sequential:
 class Segmenter(nn.Module):
     """An encoder with a decoder of voxel classes, background first."""
 
-    def __init__(self, encoder: ViTEncoder, n_classes: int, *, raw_voxels: bool) -> None:
+    def __init__(self, encoder: Encoder, n_classes: int, *, raw_voxels: bool) -> None:
         super().__init__()
         self.encoder = encoder
         stages = factors(encoder.patch)

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_pipeline.evaluation.crops import Crops
-from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.views.tokens import patch_share, pool
 
 
 def pooled(
-    encoder: ViTEncoder,
+    encoder: Encoder,
     images: Float[Tensor, "batch z y x"],
     valid: Float[Tensor, "batch z y x"],
     spacing_mm: Float[Tensor, "batch 3"],
@@ -31,7 +31,7 @@ def tensors(crops: Crops, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return images, valid, spacing
 
 
-def features(encoder: ViTEncoder, crops: Iterable[Crops], device: str) -> NDArray[np.float32]:
+def features(encoder: Encoder, crops: Iterable[Crops], device: str) -> NDArray[np.float32]:
     """Features (n, dim) of crops that come in batches; the encoder is put in eval mode."""
     encoder = encoder.to(device).eval()
     with torch.inference_mode():

@@ -26,12 +26,12 @@ from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
 
 
 # Hands out a fresh copy of an encoder that the caller may train: the pretrained one, or the same
 # architecture with random weights that the seed alone decides.
-EncoderOf = Callable[[Literal["pretrained", "random"], int], "ViTEncoder"]
+EncoderOf = Callable[[Literal["pretrained", "random"], int], "Encoder"]
 
 
 @dataclass(frozen=True)

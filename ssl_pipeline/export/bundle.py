@@ -21,7 +21,7 @@ from ssl_pipeline.provenance import versions
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
+    from ssl_pipeline.models.encoder import Encoder
 
 COMPUTING = ("torch", "timm")  # packages that decide what tokens are
 
@@ -43,7 +43,7 @@ class Features:
 class LoadedEncoder:
     """An encoder with the preprocessing that it was trained on."""
 
-    model: "ViTEncoder"
+    model: "Encoder"
     preprocess: Preprocess
     crop_voxels: Triple
     sha256: str
@@ -70,7 +70,7 @@ class LoadedEncoder:
 
 def save_bundle(
     folder: Path,
-    encoder: "ViTEncoder",
+    encoder: "Encoder",
     model: ModelConfig,
     preprocess: Preprocess,
     crop_voxels: Triple,
@@ -123,7 +123,7 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
     return LoadedEncoder(model, card.preprocess, card.crop_voxels, card.sha256[WEIGHTS])
 
 
-def _build(model: ModelConfig, weights: Path) -> "ViTEncoder":
+def _build(model: ModelConfig, weights: Path) -> "Encoder":
     """The encoder of a file of weights, on the CPU; no random number of anybody else is used up."""
     with torch.random.fork_rng(devices=[]):
         encoder = model.build()

@@ -1,4 +1,7 @@
-"""The light decoder of masked reconstruction: visible tokens and mask tokens to voxels."""
+"""The light decoder of masked reconstruction: visible tokens and mask tokens to voxels.
+
+It need not decode all that is hidden: a random part of it teaches as much for less.
+"""
 
 import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
 
@@ -8,10 +11,11 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_pipeline.models.positions import positions
+from ssl_pipeline.views.tokens import gather
 
 
 class Decoder(nn.Module):
-    """Rebuilds all patches of a crop from the tokens that the encoder saw."""
+    """Rebuilds patches of a crop from the tokens that the encoder saw."""
 
     def __init__(self, dim: int, voxels: int, *, width: int, depth: int) -> None:
         super().__init__()
@@ -27,15 +31,18 @@ class Decoder(nn.Module):
         self,
         tokens: Float[Tensor, "batch kept dim"],
         visible: Int[Tensor, "batch kept"],
+        wanted: Int[Tensor, "batch wanted"],
         places_mm: Float[Tensor, "batch tokens 3"],
-    ) -> Float[Tensor, "batch tokens voxels"]:
-        """Voxels of every patch, seen or not, in model input."""
-        batch, count, _ = places_mm.shape
+    ) -> Float[Tensor, "batch wanted voxels"]:
+        """Voxels, in model input, of the patches `wanted`, from the tokens of those `visible`.
+
+        `places_mm` are the middles of all patches.
+        """
+        there = positions(gather(places_mm, torch.cat([visible, wanted], 1)), self.width)
         seen = self.embed(tokens)
-        full = self.mask_token.to(seen.dtype).expand(batch, count, self.width)
-        full = full.scatter(1, visible[..., None].expand(-1, -1, self.width), seen)
-        full = full + positions(places_mm, self.width).to(seen.dtype)
+        hidden = self.mask_token.to(seen.dtype).expand(*wanted.shape, self.width)
+        full = torch.cat([seen, hidden], dim=1) + there.to(seen.dtype)
         for block in self.blocks:
             full = block(full)
-        voxels: Tensor = self.to_voxels(self.norm(full))
+        voxels: Tensor = self.to_voxels(self.norm(full[:, visible.shape[1] :]))
         return voxels

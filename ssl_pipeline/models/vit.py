@@ -2,8 +2,12 @@
 
 Pretraining sees a quarter of the tokens: `sparse` gathers them before the embedding, so nothing is
 computed for the others (3.4 times faster a step than masking inside a dense encoder). Evaluation
-uses the dense way, which is `forward`.
+uses the dense way, which is `forward`. Registers, where asked for, are learned tokens without a
+place that give attention somewhere to keep what is global (Darcet et al. 2024, arXiv:2309.16588);
+they never leave the encoder.
 """
+
+from typing import Any
 
 import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
 
@@ -12,18 +16,21 @@ from jaxtyping import Float, Int
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ssl_pipeline.models.drop_path import PER_BLOCK
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.models.positions import positions
 from ssl_pipeline.models.vit_config import SIZES, ViT
 from ssl_pipeline.views.tokens import centres_mm, gather, patchify
 
 
-class ViTEncoder(nn.Module):
-    """Crops to tokens. Attributes: `dim`, width of a token; `patch`, its voxels (z, y, x)."""
+class ViTEncoder(Encoder):
+    """Patches through timm's pre-norm blocks, with positions in mm; see `Encoder`."""
 
     def __init__(self, config: ViT) -> None:
         super().__init__()
         self.dim, depth, heads = SIZES[config.preset]
-        self.patch = config.patch_voxels
+        self.patch, self.drop_path = config.patch_voxels, config.drop_path
+        self.branches = PER_BLOCK * depth if config.drop_path else 0
         voxels = self.patch[0] * self.patch[1] * self.patch[2]
         self.embed = nn.Linear(voxels, self.dim)
         self.blocks = nn.ModuleList(
@@ -32,31 +39,86 @@ class ViTEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(self.dim)
         self.apply(_initialise)
+        # Flat, for weights of more than one axis decay, and tokens shall not.
+        flat = torch.randn(config.registers * self.dim) * 0.02
+        self.registers = nn.Parameter(flat) if config.registers else None
 
     def forward(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        """All tokens of crops of model input, sides multiples of the patch's (dense)."""
-        size = (crops.shape[2], crops.shape[3], crops.shape[4])
-        return self._run(patchify(crops, self.patch), centres_mm(size, self.patch, spacing_mm))
+        """All tokens (dense)."""
+        return self._run(*self._patches(crops, spacing_mm))
 
     def sparse(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
         visible: Int[Tensor, "batch kept"],
+        survive: Float[Tensor, "batch branches"] | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
         """The tokens `visible`, computed from them alone (He et al. 2022, arXiv:2111.06377)."""
-        size = (crops.shape[2], crops.shape[3], crops.shape[4])
-        places = gather(centres_mm(size, self.patch, spacing_mm), visible)
-        return self._run(gather(patchify(crops, self.patch), visible), places)
+        patches, places_mm = self._patches(crops, spacing_mm)
+        return self._run(gather(patches, visible), gather(places_mm, visible), survive)
 
-    def _run(self, patches: Tensor, places_mm: Tensor) -> Tensor:
-        tokens = self.embed(patches) + positions(places_mm, self.dim).to(patches.dtype)
-        for block in self.blocks:
+    def attention(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """How much each token (row) attends to each other in the last block; rows sum to 1.
+
+        For pictures, in a dense pass. Registers are left out: a row is how the token's attention to
+        patches is shared among them.
+        """
+        tokens = self._embedded(*self._patches(crops, spacing_mm))
+        *before, last = self.blocks
+        for block in before:
             tokens = block(tokens)
-        normed: Tensor = self.norm(tokens)
+        return _shares(last, tokens, self._extra)
+
+    @property
+    def _extra(self) -> int:
+        """Registers, which go before the patches."""
+        return 0 if self.registers is None else len(self.registers) // self.dim
+
+    def _patches(self, crops: Tensor, spacing_mm: Tensor) -> tuple[Tensor, Tensor]:
+        """Voxels of all patches, and their places in mm."""
+        size = (crops.shape[2], crops.shape[3], crops.shape[4])
+        return patchify(crops, self.patch), centres_mm(size, self.patch, spacing_mm)
+
+    def _embedded(self, patches: Tensor, places_mm: Tensor) -> Tensor:
+        tokens: Tensor = self.embed(patches) + positions(places_mm, self.dim).to(patches.dtype)
+        if self.registers is None:
+            return tokens
+        registers = self.registers.to(tokens.dtype).reshape(1, -1, self.dim)
+        return torch.cat([registers.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+
+    def _run(self, patches: Tensor, places_mm: Tensor, survive: Tensor | None = None) -> Tensor:
+        tokens = self._embedded(patches, places_mm)
+        for index, block in enumerate(self.blocks):
+            if survive is None:
+                tokens = block(tokens)
+            else:
+                factors = survive[:, PER_BLOCK * index : PER_BLOCK * (index + 1)]
+                tokens = _scaled(block, tokens, factors.to(tokens.dtype))
+        normed: Tensor = self.norm(tokens[:, self._extra :])
         return normed
+
+
+def _scaled(block: Any, tokens: Tensor, factors: Float[Tensor, "batch 2"]) -> Tensor:
+    """A block of timm, its two branches multiplied by a factor for each crop."""
+    attended, fed = factors[..., None, None].unbind(dim=1)
+    tokens = tokens + attended * block.ls1(block.attn(block.norm1(tokens)))
+    scaled: Tensor = tokens + fed * block.ls2(block.mlp(block.norm2(tokens)))
+    return scaled
+
+
+def _shares(block: Any, tokens: Tensor, first: int) -> Tensor:
+    """Attention of a block of timm among its tokens from `first` on, by heads."""
+    heads = block.attn.qkv(block.norm1(tokens)[:, first:]).unflatten(
+        -1, (3, block.attn.num_heads, -1)
+    )
+    query, key, _ = heads.permute(2, 0, 3, 1, 4)
+    shares: Tensor = (query @ key.transpose(-2, -1) * block.attn.scale).softmax(dim=-1)
+    return shares
 
 
 def _initialise(module: nn.Module) -> None:
@@ -65,10 +127,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def random_encoder(config: ViT, seed: int) -> ViTEncoder:
-    """An encoder whose weights are a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return config.build()

@@ -18,6 +18,9 @@ class Reconstruction(Section):
         None, gt=0, description="width of the decoder; half the encoder's by default"
     )
     decoder_depth: int = Field(2, ge=1, description="blocks of the decoder")
+    decode: float = Field(
+        1.0, gt=0, le=1, description="share of the hidden tokens that is rebuilt, drawn each step"
+    )
 
 
 class Contrast(Section):

@@ -10,8 +10,8 @@ from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
 from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
-    from ssl_pipeline.objectives.terms import Objective
+    from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.objectives.objective import Objective
 
 
 class Hybrid(Section):
@@ -22,9 +22,9 @@ class Hybrid(Section):
     contrast: Contrast = Contrast()
     ramp: Ramp = Ramp()
 
-    def build(self, encoder: "ViTEncoder") -> "Objective":
+    def build(self, encoder: "Encoder") -> "Objective":
         """The objective around an encoder."""
-        from ssl_pipeline.objectives.terms import Objective
+        from ssl_pipeline.objectives.objective import Objective
 
         return Objective(
             encoder, reconstruction=self.reconstruction, contrast=self.contrast, ramp=self.ramp

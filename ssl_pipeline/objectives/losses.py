@@ -3,27 +3,16 @@
 lightly has decoupled contrastive losses too, but none that leaves out negatives of the same
 subject; the test holds ours against lightly's where all subjects differ.
 
-A mean is a sum divided by a count. Where ranks share a batch, `summed` adds both over the ranks
-before they are divided, so that the mean is that of the whole batch.
+What is a mean over voxels or tokens is given as a sum: a batch may lie on several ranks and in
+several micro-batches, and only the count of the whole batch makes a mean of their sums.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import huber_loss, normalize
-
-Summed = Callable[[Tensor], Tensor]
-
-
-def _alone(values: Tensor) -> Tensor:
-    return values
-
-
-def _mean(total: Tensor, count: Tensor, summed: Summed) -> Tensor:
-    total, count = summed(torch.stack([total, count.to(total.dtype)])).unbind()
-    return total / count.clamp(min=1)
 
 
 def masked_huber(
@@ -31,15 +20,13 @@ def masked_huber(
     target: Float[Tensor, "batch patches voxels"],
     weight: Float[Tensor, "batch patches voxels"],
     delta: float = 1.0,
-    summed: Summed = _alone,
 ) -> Float[Tensor, ""]:
-    """Weighted mean Huber loss; weight is 0 where a voxel was seen, padded or anonymised.
+    """Weighted sum of Huber losses; weight is 0 where a voxel is padded or anonymised.
 
     Intensities in units of the model's input. Source: He et al. 2022 (arXiv:2111.06377), sec. 3,
     with Huber for the squared error and raw targets for normalised ones.
     """
-    loss = huber_loss(pred, target, reduction="none", delta=delta)
-    return _mean((loss * weight).sum(), weight.sum(), summed)
+    return (huber_loss(pred, target, reduction="none", delta=delta) * weight).sum()
 
 
 def subject_contrast(
@@ -64,32 +51,44 @@ def subject_contrast(
     return each.sum() / usable.sum().clamp(min=1)
 
 
+@dataclass(frozen=True)
+class Matches:
+    """Which tokens of another view are an anchor's: its positive, and its negatives."""
+
+    positive: Int[Tensor, "pairs kept"]
+    negative: Bool[Tensor, "pairs kept kept"]
+    usable: Bool[Tensor, "pairs kept"]  # whether an anchor has a positive and a negative
+
+
+def matches(
+    distance: Float[Tensor, "pairs kept kept"], *, positive: float, negative: float
+) -> Matches:
+    """The nearest token within `positive` patches, and all that are farther than `negative`.
+
+    `distance` is Chebyshev's, in patches, from the anchors (rows) to the other view's tokens.
+    """
+    nearest, match = distance.min(dim=2)
+    far = distance > negative
+    return Matches(match, far, (nearest <= positive) & far.any(dim=2))
+
+
 def place_contrast(
     anchor: Float[Tensor, "pairs kept dim"],
     other: Float[Tensor, "pairs kept dim"],
-    distance: Float[Tensor, "pairs kept kept"],
-    *,
-    positive: float,
-    negative: float,
+    found: Matches,
     temperature: float,
-    summed: Summed = _alone,
 ) -> Float[Tensor, ""]:
-    """InfoNCE between the tokens of two views of one scan.
+    """Sum of InfoNCE between the tokens of two views of one scan over the usable anchors.
 
-    The positive of an anchor is the nearest token of the other view within `positive` patches
-    (Chebyshev, `distance` in patches); its negatives are those farther than `negative`. Anchors
-    without a positive or without a negative count nothing. Negatives of the same scan need no large
-    batch and share scanner and contrast, so intensity is no shortcut (after Pai et al. 2025, CT-FM,
-    whose negatives are crops of one scan).
+    L = -log e^{<a, a+>/t} / (e^{<a, a+>/t} + sum_n e^{<a, n>/t}). Negatives of the same scan need
+    no large batch and share scanner and contrast, so intensity is no shortcut (after Pai et al.
+    2025, CT-FM, whose negatives are crops of one scan).
     """
     similar = torch.einsum(
         "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
     )
     similar = similar / temperature
-    nearest, match = distance.min(dim=2)
-    far = distance > negative
-    usable: Bool[Tensor, "pairs kept"] = (nearest <= positive) & far.any(dim=2)
-    hit = similar.gather(2, match[..., None])
-    against = torch.cat([hit, similar.masked_fill(~far, -torch.inf)], dim=2).logsumexp(dim=2)
-    each = torch.where(usable, against - hit[..., 0], 0)
-    return _mean(each.sum(), usable.sum(), summed)
+    hit = similar.gather(2, found.positive[..., None])
+    apart = similar.masked_fill(~found.negative, -torch.inf)
+    against = torch.cat([hit, apart], dim=2).logsumexp(dim=2)
+    return torch.where(found.usable, against - hit[..., 0], 0).sum()

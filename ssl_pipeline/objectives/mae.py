@@ -6,8 +6,8 @@ from ssl_pipeline.objectives.config import Reconstruction
 from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.vit import ViTEncoder
-    from ssl_pipeline.objectives.terms import Objective
+    from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.objectives.objective import Objective
 
 
 class Mae(Section):
@@ -16,8 +16,8 @@ class Mae(Section):
     name: Literal["mae"] = "mae"
     reconstruction: Reconstruction = Reconstruction()
 
-    def build(self, encoder: "ViTEncoder") -> "Objective":
+    def build(self, encoder: "Encoder") -> "Objective":
         """The objective around an encoder."""
-        from ssl_pipeline.objectives.terms import Objective
+        from ssl_pipeline.objectives.objective import Objective
 
         return Objective(encoder, reconstruction=self.reconstruction, contrast=None, ramp=None)

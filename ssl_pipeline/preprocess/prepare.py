@@ -80,6 +80,13 @@ class VolumeMeta:
     foreground_share: float  # of the stored voxels
     valid_share: float
 
+    @property
+    def units(self) -> tuple[float, float, float, float]:
+        """How stored values become model input: clip(stored * factor + shift, low, high)."""
+        factor, shift = self.scale / self.width, (self.offset - self.centre) / self.width
+        low, high = ((v - self.centre) / self.width for v in (self.low, self.high))
+        return factor, shift, low, high
+
     def to_json(self) -> dict[str, Any]:
         """The same as JSON can say it; every digit is kept."""
         return asdict(self)
@@ -167,10 +174,9 @@ def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float3
 
     Voxels that are not valid, also outside of the volume, have the value that `meta.low` has.
     """
-    factor, shift = meta.scale / meta.width, (meta.offset - meta.centre) / meta.width
-    low, high = (np.float32((v - meta.centre) / meta.width) for v in (meta.low, meta.high))
-    out: NDArray[np.float32] = block[0] * np.float32(factor)
-    out += np.float32(shift)
+    factor, shift, low, high = (np.float32(unit) for unit in meta.units)
+    out: NDArray[np.float32] = block[0] * factor
+    out += shift
     np.clip(out, low, high, out=out)
     out[(block[1] & VALID) == 0] = low
     return out

@@ -35,7 +35,7 @@ def training_pictures(run: Run, path: Path) -> Path:
 
 def _triptychs(run: Run) -> dict[str, NDArray[np.float32]]:
     """Middle slices of crops of a batch that training did not see."""
-    batch = run.sampler.batch(run.training.steps).to(run.compute.device)
+    batch, _ = run.see(run.sampler.batch(run.training.steps))
     patch, images = run.objective.encoder.patch, batch.clean
     z, y, x = images.shape[2:]
     hidden = torch.ones(len(images), patchify(images, patch).shape[1], device=images.device)
@@ -46,8 +46,7 @@ def _triptychs(run: Run) -> dict[str, NDArray[np.float32]]:
     pictures = {
         "input": images,
         "masked": masked,
-        # Seen patches are not in the loss, so what the decoder says of them means nothing.
-        **({} if rebuilt is None else {"rebuilt": torch.where(masked.isnan(), rebuilt, images)}),
+        **({} if rebuilt is None else {"rebuilt": rebuilt}),
     }
     return {
         name: value[:TRIPTYCHS, 0, z // 2].float().cpu().numpy() for name, value in pictures.items()

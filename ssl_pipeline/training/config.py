@@ -12,22 +12,45 @@ class Training(Section):
 
     steps: int = Field(1000, ge=1, description="optimizer steps of the whole run")
     pairs: int = Field(48, ge=1, description="places a step, each seen in two views")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts that a rank's pairs are computed in, one after the other, where memory "
+        "is too small for all; the same step but for rounding, a third slower with contrast",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of AdamW")
     final_rate: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps to reach the largest rate")
     weight_decay: float = Field(0.05, ge=0, description="none on biases, norms and tokens")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's averaging factors")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto times both once, keeps the faster one for the whole run"
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="the encoder that is kept is a moving average of its weights with this factor; "
+        "0 keeps the last ones",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="auto times fp32 and bf16 (on GPUs without it fp16, with a scaled loss) once, "
+        "and keeps the faster one for the whole run",
+    )
+    compile: bool = Field(
+        False, description="compile the model first: a minute or more, for long runs"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU if there is"
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 takes all cores")
+    readers: int = Field(1, ge=1, description="threads that read crops ahead; no result changes")
     checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
     checkpoints_kept: int = Field(2, ge=1, description="how many of the newest are kept")
     log_steps: int = Field(20, ge=1, description="steps between lines of the metrics log")
     cohort: int = Field(
         1, ge=1, description="raise by 1 to train anew on all volumes that have come since"
     )
+
+
+# Dials that a run may be gone on with under other values: it ends the same, but for rounding.
+FREE = frozenset({"accumulate", "readers", "checkpoint_steps", "checkpoints_kept", "log_steps"})

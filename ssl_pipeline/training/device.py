@@ -41,9 +41,12 @@ class Compute:
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
-        return torch.autocast(
-            self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16"
-        )
+        reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return torch.autocast(self.device, reduced, enabled=reduced is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps small gradients of fp16 above zero; does nothing in other precisions."""
+        return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
 
     def to_json(self) -> dict[str, str | bool | int]:
         """As checkpoint and provenance hold it."""
@@ -60,10 +63,11 @@ def decide(section: Training, world: World) -> Compute:
         )
     device = "cuda" if cuda and section.device != "cpu" else "cpu"
     threads = section.threads or _threads(world)
-    precision = section.precision
+    precision: str = section.precision
     if precision == "auto":
         torch.set_num_threads(threads)
-        precision = "bf16" if _gain_of_bf16(device) >= PAYS else "fp32"
+        reduced = "bf16" if device == "cpu" or torch.cuda.is_bf16_supported(False) else "fp16"
+        precision = reduced if _gain_of(reduced, device) >= PAYS else "fp32"
     # On CPU the fused attention kernel is slow in bf16: plain matrix products are twice as fast.
     fused = device != "cpu" or precision == "fp32"
     return Compute(device, precision, fused, threads)
@@ -75,15 +79,15 @@ def _threads(world: World) -> int:
     return told or max(1, len(os.sched_getaffinity(0)) // world.local_size)
 
 
-def _gain_of_bf16(device: str) -> float:
-    """How many times faster a matrix product is in bf16 than in fp32 on this machine."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
+def _gain_of(reduced: str, device: str) -> float:
+    """How many times faster a matrix product is in bf16 or fp16 than in fp32 on this machine."""
+    seconds = []
+    for dtype in (torch.float32, {"bf16": torch.bfloat16, "fp16": torch.float16}[reduced]):
         matrix = torch.ones(512, 512, dtype=dtype, device=device)
         best = float("inf")
         for _ in range(5):
             start = time.perf_counter()
             _ = (matrix @ matrix)[0, 0].item()
             best = min(best, time.perf_counter() - start)
-        seconds[dtype] = best
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+        seconds.append(best)
+    return seconds[0] / seconds[1]

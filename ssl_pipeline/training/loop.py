@@ -2,18 +2,20 @@
 
 A run is a function of its config and seed: batches are drawn by counter, the schedule by step, and
 what cannot be derived (weights, optimizer state) is in the checkpoint. Killed anywhere and run
-again, it ends with the same weights bit for bit on the same CPU. Batches are read ahead by one
-thread: the reader releases the interpreter while it decodes, and nothing has to survive a fork.
+again, it ends with the same weights bit for bit on the same CPU. Batches are read ahead by
+threads: the reader releases the interpreter while it decodes, and nothing has to survive a fork.
 
 Several ranks take a part each of every step's pairs; the first alone writes, and what it has found
 is where all go on.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -24,26 +26,34 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.models.vit import ViTEncoder
-from ssl_pipeline.objectives.terms import Losses, Objective
+from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.flight.verdict import Verdict, judge
+from ssl_pipeline.models.drop_path import survival
+from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.step import Losses, backward
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.average import Average
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import Compute, decide
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Metrics, Row, read
 from ssl_pipeline.training.notice import notice
+from ssl_pipeline.training.recorder import Recorder
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
-from ssl_pipeline.views.config import Intensity
-from ssl_pipeline.views.sampler import Batch, Sampler
+from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.views.cut import Batch, cut
+from ssl_pipeline.views.sampler import Sampler
 
-AHEAD = 2  # batches read while one is computed
+HEALTHY = Verdict("healthy", "")
+Log = Callable[[Row], Verdict]
 
 
-class DivergedError(RuntimeError):
-    """The loss is no number any more."""
+class StoppedError(UserError):
+    """The run's verdict is one that the study ends runs on."""
 
 
 class Run:
@@ -55,15 +65,15 @@ class Run:
         objective: Objective,
         sampler: Sampler,
         training: Training,
-        intensity: Intensity,
+        flight: Flight,
         *,
-        seed: int,
         world: World | None = None,
     ) -> None:
-        self.folder, self.sampler, self.training = folder, sampler, training
-        self.intensity, self.seed = intensity, seed
+        self.folder, self.sampler = folder, sampler
+        self.training, self.flight = training, flight
         self.world = world or World()
-        self.ranks, self.part = Ranks(self.world), self.world.part(training.pairs)
+        self.ranks = Ranks(self.world)
+        self.parts = self.world.parts(training.pairs, training.accumulate)
         state = checkpoint.newest(folder / "checkpoints")
         if state is None:
             self._refuse_lost_checkpoint()
@@ -73,31 +83,42 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
         )
+        self.scaler = self.compute.scaler()
+        self.average = Average(objective.encoder, training.average) if training.average else None
+        if training.compile:
+            self.objective.compile()
         self.step = 0
         if state:
             self._load(state)
 
-    def train(self) -> ViTEncoder:
+    def train(self) -> Encoder:
         """Train to the last step and return the encoder.
 
-        Raises DivergedError where the loss is not finite; KeyboardInterrupt, with a checkpoint left
-        behind, after the step in which a signal asked any rank to stop; LostRankError where
-        another rank is gone; UserError where the GPU's memory is too small.
+        Raises StoppedError where the verdict on it is one to stop on; KeyboardInterrupt, with a
+        checkpoint left behind, after the step in which a signal asked any rank to stop;
+        LostRankError where another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
-            return self.objective.encoder  # a run that is complete waits for no other rank
+            return self._encoder()  # a run that is complete waits for no other rank
         try:
             with self.ranks.joined(self.compute.device):
                 self._go_on_together()
                 self.objective.train()
                 with notice() as stop, self._log() as log:
-                    self._steps(log, stop)
+                    self._steps(log, stop, self._recorder())
         except torch.OutOfMemoryError:
             raise UserError(
-                f"The GPU's memory is too small for {self.training.pairs // self.world.size} pairs "
-                f"of crops of {list(self.sampler.views.crop_voxels)} voxels: lower training.pairs "
-                "or views.crop_voxels, or share the pairs among more ranks."
+                f"The GPU's memory is too small for {self.parts[0].stop - self.parts[0].start} "
+                f"pairs of crops of {list(self.sampler.views.crop_voxels)} voxels: raise "
+                "training.accumulate, which computes a step in as many parts, or share the pairs "
+                "among more ranks."
             ) from None
+        return self._encoder()
+
+    def _encoder(self) -> Encoder:
+        """What the run keeps: the encoder, with averaged weights where it has them."""
+        if self.average:
+            self.average.apply()
         return self.objective.encoder
 
     def _refuse_lost_checkpoint(self) -> None:
@@ -124,92 +145,153 @@ class Run:
             self._load(checkpoint.unpack(content))
 
     @contextmanager
-    def _log(self) -> Iterator[Callable[[Row], None]]:
-        """What takes the rows of numbers; only the first rank keeps and shows them."""
+    def _log(self) -> Iterator[Log]:
+        """What takes the rows of numbers and judges them; only the first rank keeps any."""
         if not self.world.first:
-            yield lambda row: None
+            yield lambda row: HEALTHY
             return
         metrics = Metrics(self.folder, self.step)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
 
-                def log(row: Row) -> None:
+                def log(row: Row) -> Verdict:
                     metrics.write(row)
+                    verdict = judge(metrics.rows, self.flight)
                     shown = f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s"
-                    bar.advance(shown, to=self.step)
+                    bar.advance(f"{shown}  {verdict.name}", to=self.step)
+                    return verdict
 
                 yield log
         finally:
             metrics.close()
 
-    def _steps(self, log: Callable[[Row], None], stop: Event) -> None:
+    def _recorder(self) -> Recorder | None:
+        """What takes the signs of the run; on the first rank alone."""
+        if not self.world.first:
+            return None
+        most = self.parts[0].stop - self.parts[0].start
+        sampler, compute = self.sampler, self.compute
+        return Recorder(self.flight, self.objective, sampler, self.see, compute, most)
+
+    def _steps(self, log: Log, stop: Event, recorder: Recorder | None) -> None:
         clock, waited, seen = time.perf_counter(), 0.0, 0
-        for batch, wait in self._batches():
-            losses, norm = self._optimise(batch)
+        for parts, wait in self._read():
+            losses, norm = self._optimise(parts)
             self.step, waited, seen = self.step + 1, waited + wait, seen + 1
-            if self.step % self.training.log_steps == 0 or self.step == self.training.steps:
-                took = time.perf_counter() - clock
-                row = self._row(losses, norm, rate=seen * self.training.pairs / took)
-                log({**row, "waiting": waited / took})
-                clock, waited, seen = time.perf_counter(), 0.0, 0
             last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
-            if self.step % self.training.checkpoint_steps == 0 or last or stopping:
+            saved = last or stopping or self.step % self.training.checkpoint_steps == 0
+            recorded = last or self.step % self.flight.every_steps == 0
+            if saved or recorded or self.step % self.training.log_steps == 0:
+                took = time.perf_counter() - clock
+                rate = seen * self.training.pairs / took
+                row = {**self._row(losses, norm), "pairs_per_s": rate, "waiting": waited / took}
+                if recorded and recorder:
+                    row |= recorder.record(self.step / self.training.steps, rate / self.world.size)
+                self._judge(log(row), math.isfinite(row["loss"]))
+                clock, waited, seen = time.perf_counter(), 0.0, 0
+            if saved:
                 self._save()
             if stopping and not last:
                 raise KeyboardInterrupt
 
-    def _batches(self) -> Iterator[tuple[Batch, float]]:
-        """The batches still to come, each with the seconds that the device waited for it."""
+    def _judge(self, verdict: Verdict, finite: bool) -> None:
+        """Stop all ranks where the first one's verdict is one to stop on, or nothing can follow.
+
+        A checkpoint is left behind, unless its weights are no numbers.
+        """
+        if finite and not self.ranks.any(verdict.name in self.flight.stop_on):
+            return
+        if finite:
+            self._save()
+        raise StoppedError(
+            f"pretrain stopped at step {self.step} as {verdict.name}: {verdict.reason} "
+            "(flight.stop_on in the study says which verdicts end a run.)"
+            if self.world.first
+            else f"pretrain stopped at step {self.step}; the first rank says why."
+        )
+
+    def _read(self) -> Iterator[tuple[list[Blocks], float]]:
+        """What each step still to come sees, and the seconds that the device waited for it."""
         todo = iter(range(self.step, self.training.steps))
-        with ThreadPoolExecutor(1) as pool:
-            queue: deque[Future[Batch]] = deque()
-            queue.extend(pool.submit(self._draw, step) for step in islice(todo, AHEAD))
+        readers = self.training.readers
+        with ThreadPoolExecutor(readers) as pool:
+            queue: deque[Future[list[Blocks]]] = deque()
+            queue.extend(pool.submit(self._draw, step) for step in islice(todo, readers + 1))
             while queue:
                 start = time.perf_counter()
-                batch = queue.popleft().result()
+                parts = queue.popleft().result()
                 wait = time.perf_counter() - start
                 queue.extend(pool.submit(self._draw, step) for step in islice(todo, 1))
-                yield batch.to(self.compute.device), wait
+                yield parts, wait
 
-    def _draw(self, step: int) -> Batch:
-        return self.sampler.batch(step, self.part)
+    def _draw(self, step: int) -> list[Blocks]:
+        """The micro-batches of a step that are this rank's."""
+        drawn = [self._with_drop_path(self.sampler.batch(step, part)) for part in self.parts]
+        return drawn if self.compute.device == "cpu" else [blocks.pinned() for blocks in drawn]
 
-    def _optimise(self, batch: Batch) -> tuple[Losses, Tensor]:
+    def _with_drop_path(self, blocks: Blocks) -> Blocks:
+        encoder = self.objective.encoder
+        if not encoder.branches:
+            return blocks
+        drawn = survival(
+            encoder.drop_path, encoder.branches, self.sampler.seed, blocks.number.tolist()
+        )
+        return replace(blocks, survive=torch.from_numpy(drawn))
+
+    def see(self, blocks: Blocks) -> tuple[Batch, Tensor]:
+        """The views of blocks on the run's device, and their images as the encoder sees them."""
+        there = blocks.to(self.compute.device)
+        batch = cut(there, self.sampler.views, self.sampler.patch)
+        return batch, augment(batch, there)
+
+    def _optimise(self, parts: list[Blocks]) -> tuple[Losses, Tensor]:
         """One optimizer step; the losses and the gradient's norm before clipping."""
         rate = learning_rate(self.step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images = augment(batch, self.intensity, self.seed)
-        with self.compute.autocast():
-            losses = self.objective(batch, images, self.step / self.training.steps, self.ranks)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        share = self.step / self.training.steps
+        losses = backward(
+            self.objective,
+            parts,
+            self.see,
+            share,
+            self.ranks,
+            autocast=self.compute.autocast,
+            scale=self.scaler.scale,
+        )
         self.ranks.sum_gradients(self.objective.parameters())
+        self.scaler.unscale_(self.optimizer)
         norm = clip_grad_norm_(self.objective.parameters(), self.training.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update(self.step)
         return losses, norm
 
-    def _row(self, losses: Losses, norm: Tensor, rate: float) -> Row:
-        total = losses.total.item()
-        if not torch.isfinite(losses.total):
-            raise DivergedError(
-                f"The loss is {total} at step {self.step}: lower training.learning_rate."
-            )
+    def _row(self, losses: Losses, norm: Tensor) -> Row:
+        names = ["loss", *losses.parts]
+        values = self.ranks.sum(torch.stack([losses.total, *losses.parts.values()])).tolist()
+        share = self.step / self.training.steps
         return {
             "step": self.step,
-            "loss": total,
-            **{name: float(part) for name, part in losses.parts.items()},
+            "share": share,
+            "ramp": self.objective.factor(share),
+            **dict(zip(names, values, strict=True)),
             "gradient_norm": float(norm),
             "learning_rate": learning_rate(self.step - 1, self.training),
-            "pairs_per_s": rate,
         }
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "samples": self.step * self.training.pairs,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.weights if self.average else [],
+            "scaler": self.scaler.state_dict(),
+            "training": self.training.model_dump(mode="json"),
             "compute": self.compute.to_json(),
         }
 
@@ -218,6 +300,9 @@ class Run:
         self.compute.apply(self.world)
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load(state["average"])
         self.step = state["step"]
 
     def _save(self) -> None:

@@ -47,12 +47,19 @@ class World:
         """Whether this rank is the one that writes."""
         return self.rank == 0
 
-    def part(self, pairs: int) -> slice:
-        """Which of a step's pairs are this rank's. Raises UserError where they do not divide."""
-        if pairs % self.size:
+    def parts(self, pairs: int, accumulate: int) -> list[slice]:
+        """Which of a step's pairs are this rank's, in `accumulate` parts that follow each other.
+
+        Raises UserError where they do not divide.
+        """
+        step = self.size * accumulate
+        if pairs % step:
+            parts = f" in {accumulate} parts each" if accumulate > 1 else ""
             raise UserError(
-                f"training.pairs is {pairs}, which {self.size} ranks cannot share alike: "
-                f"set it to a multiple of {self.size}, or start another number of ranks."
+                f"training.pairs is {pairs}, which {self.size} rank{'s' * (self.size > 1)} cannot "
+                f"share alike{parts}: set it to a multiple of {step}, or change the number of "
+                "ranks or training.accumulate."
             )
-        each = pairs // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        each = pairs // step
+        first = self.rank * accumulate
+        return [slice(n * each, (n + 1) * each) for n in range(first, first + accumulate)]

@@ -1,7 +1,7 @@
 """Grey-value augmentation, on the device that trains, each view apart.
 
-Parameters are drawn on the host by counter (a few numbers a sample); the work is batched. Padding
-and voxels that were not stored keep their value, so that augmentation never tells where they are.
+Amounts are drawn on the host by counter (`draws`); the work is batched. Padding and voxels that
+were not stored keep their value, so that augmentation never tells where they are.
 """
 
 import numpy as np
@@ -9,38 +9,37 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import conv1d
+from torch.nn.functional import conv1d, interpolate
 
-from ssl_pipeline.views.config import Intensity
-from ssl_pipeline.views.randomness import generator, key
-from ssl_pipeline.views.sampler import Batch
+from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.views.cut import Batch
+from ssl_pipeline.views.draws import CHANGES
 
-LOW, HIGH = -2.0, 2.0  # the range of model input between which gamma bends grey values
+LOW, HIGH = -2.0, 2.0  # the range of model input that counts as from black to white
 
 
-def augment(batch: Batch, section: Intensity, seed: int) -> Float[Tensor, "views 1 z y x"]:
-    """The batch's crops with changed contrast, brightness, gamma, noise and blur."""
-    drawn = np.stack([_draw(section, seed, int(n), v) for v in (0, 1) for n in batch.number])
-    amount = torch.from_numpy(drawn).to(batch.clean)[:, :, None, None, None, None]
-    contrast, brightness, gamma, noise, blur = amount.unbind(dim=1)
+def augment(batch: Batch, blocks: Blocks) -> Float[Tensor, "views 1 z y x"]:
+    """The batch's crops with the changes that were drawn for them."""
+    host = dict(zip(CHANGES, blocks.changed.T, strict=True))
+    amount = blocks.changes[:, :, None, None, None, None].unbind(dim=1)
+    by = dict(zip(CHANGES, amount, strict=True))
     images = batch.clean
-    if section.blur_share:
-        images = _blurred(images, blur.flatten())
-    images = _bent(images, gamma) * contrast + brightness
-    if section.noise_share:
-        images = images + noise * _noise(batch, noise.flatten(), seed)
+    if host["bias"].any():
+        images = _shaded(images, blocks.field, by["bias"])
+    images = _blurred(images, host["blur"])
+    images = _bent(images, by["gamma"])
+    if host["low"].any() or host["high"].any():
+        images = _windowed(images, by["low"], by["high"])
+    images = images * by["contrast"] + by["brightness"]
+    images = _noisy(images, host["noise"], blocks.noise_key)
     return torch.where(batch.valid[:, None] > 0, images, batch.clean)
 
 
-def _draw(section: Intensity, seed: int, number: int, view: int) -> NDArray[np.float32]:
-    """Contrast factor, brightness shift, gamma's exponent, noise sigma, blur sigma of one view."""
-    rng = generator(seed, number, f"intensity {view}")
-    symmetric = rng.uniform(-1, 1, 3) * (section.contrast, section.brightness, section.gamma)
-    noisy, blurred = rng.random(2) < (section.noise_share, section.blur_share)
-    noise, blur = rng.random(2) * (section.noise * noisy, section.blur_voxels * blurred)
-    return np.array(
-        [1 + symmetric[0], symmetric[1], 2 ** symmetric[2], noise, blur], dtype=np.float32
-    )
+def _shaded(images: Tensor, field: Tensor, bias: Tensor) -> Tensor:
+    """Grey values above black times a smooth field of gains."""
+    z, y, x = images.shape[2:]
+    smooth = interpolate(field[:, None], (z, y, x), mode="trilinear", align_corners=True)
+    return (images - LOW) * torch.exp2(smooth * bias) + LOW
 
 
 def _bent(images: Tensor, gamma: Tensor) -> Tensor:
@@ -49,27 +48,35 @@ def _bent(images: Tensor, gamma: Tensor) -> Tensor:
     return images + (share**gamma - share) * (HIGH - LOW)
 
 
-def _noise(batch: Batch, sigma: Tensor, seed: int) -> Tensor:
-    """Standard normal noise, drawn only for the views whose sigma is above zero."""
-    noise = torch.zeros_like(batch.clean, device="cpu")
-    for index in torch.nonzero(sigma.cpu()).flatten().tolist():
-        view, pair = divmod(index, len(batch.number))
-        source = torch.Generator()
-        number = int(batch.number[pair])
-        source.manual_seed(key(seed, number, f"noise {view}") % 2**63)
-        noise[index].normal_(generator=source)
-    return noise.to(batch.clean.device)
+def _windowed(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The range less a share at its ends, spread over the whole; beyond it black and white."""
+    share = (images - LOW) / (HIGH - LOW)
+    cut = ((share - low) / (1 - low - high)).clamp(0, 1) * (HIGH - LOW) + LOW
+    return torch.where((low > 0) | (high > 0), cut, images)
 
 
-def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
+def _noisy(images: Tensor, sigma: NDArray[np.float32], keys: NDArray[np.int64]) -> Tensor:
+    """Normal noise on the views whose sigma is above zero, of a generator each."""
+    chosen = np.flatnonzero(sigma)
+    if not len(chosen):
+        return images
+    noise, source = torch.zeros_like(images), torch.Generator(images.device)
+    for view in chosen.tolist():
+        source.manual_seed(int(keys[view]))
+        noise[view].normal_(0, float(sigma[view]), generator=source)
+    return images + noise
+
+
+def _blurred(images: Tensor, sigmas: NDArray[np.float32]) -> Tensor:
     """Separable Gaussian blur of the views whose sigma is above zero, edges replicated."""
-    chosen = torch.nonzero(sigma).flatten()
+    chosen = np.flatnonzero(sigmas)
     if not len(chosen):
         return images
     radius = 3
-    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (taps / sigma[chosen, None]) ** 2)
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True))[:, None]
+    taps = np.arange(-radius, radius + 1, dtype=np.float32)
+    weights = np.exp(-0.5 * (taps / sigmas[chosen, None]) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    kernel = torch.from_numpy(weights[:, None]).to(images)
     part = images[chosen, 0]
     for _ in range(3):  # blur the last axis, then bring the next one there
         n, a, b, c = part.shape

@@ -1,5 +1,6 @@
 """The dials of crops, masks and augmentation (section `views` of a study)."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -25,6 +26,28 @@ class Intensity(Section):
     noise_share: float = Field(0.5, ge=0, le=1, description="share of views that get noise")
     blur_voxels: float = Field(1.0, ge=0, description="largest sigma of a Gaussian blur, in voxels")
     blur_share: float = Field(0.2, ge=0, le=1, description="share of views that get blurred")
+    window: float = Field(
+        0.3, ge=0, lt=0.5, description="largest part of the range that is cut off at either end"
+    )
+    window_share: float = Field(
+        0.0, ge=0, le=1, description="share of views whose range is cut and spread again"
+    )
+    bias: float = Field(
+        0.5, ge=0, description="largest log2 gain of a smooth field, as coils cause it in MR"
+    )
+    bias_share: float = Field(0.0, ge=0, le=1, description="share of views that get such a field")
+
+
+class Affine(Section):
+    """Turns and zooms of a place, both views alike, so that they still see the same millimetres."""
+
+    share: float = Field(0.0, ge=0, le=1, description="share of places that are turned and zoomed")
+    rotation_deg: float = Field(
+        15.0, ge=0, le=180, description="largest rotation about each axis, in degrees"
+    )
+    zoom: float = Field(
+        0.2, ge=0, lt=1, description="largest log2 of the change of size, all axes alike"
+    )
 
 
 class Views(Section):
@@ -44,7 +67,20 @@ class Views(Section):
     flip: tuple[Literal["x", "y", "z"], ...] = Field(
         (), description="axes that may be mirrored, both views alike; none where sides matter"
     )
+    affine: Affine = Affine()
+    reuse: int = Field(
+        1,
+        ge=1,
+        description="steps in a row that draw their views from one read of their places; more "
+        "spares the reader, and shows a step no new subjects",
+    )
     intensity: Intensity = Intensity()
+
+    @property
+    def block_voxels(self) -> Triple:
+        """What is read of a place (z, y, x): room for two crops, however they overlap."""
+        z, y, x = (c + math.floor((1 - self.overlap[0]) * c) for c in self.crop_voxels)
+        return z, y, x
 
     @model_validator(mode="after")
     def _ordered(self) -> "Views":

@@ -1,57 +1,39 @@
-"""Which crops a training step sees: subjects, places, pairs of views and visible tokens.
+"""Which places a training step sees: subjects, volumes, blocks, and what is drawn for their views.
 
 A step's samples come from different subjects where there are enough, drawn by weight without
-replacement, because contrast between subjects is what the global loss learns from. Each sample is
-two overlapping crops read at once. Everything is a function of (seed, sample number): see
-`randomness`.
+replacement, because contrast between subjects is what the global loss learns from. Of each sample a
+block is read that has room for two overlapping crops; they are cut from it by `cut`, on the device
+that trains. Everything is a function of (seed, sample number): see `randomness`.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input, shown
+from ssl_pipeline.preprocess.prepare import shown
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.blocks import Blocks, Pair, stacked
 from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.views.draws import Sample, pair
 from ssl_pipeline.views.randomness import generator
-from ssl_pipeline.views.tokens import choose_visible, grid_of
+from ssl_pipeline.views.tokens import grid_of
 
 ATTEMPTS = 10  # places tried for one that is valid enough; the best of them is taken
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Two views of each of B places; tensors hold all first views, then all second ones."""
+class _Place:
+    """What was read: voxels (2, z, y, x) of a block, and where it begins in its volume."""
 
-    clean: Float[Tensor, "views 1 z y x"]  # model input before augmentation
-    valid: Float[Tensor, "views z y x"]  # 1 where a voxel was measured and not anonymised
-    foreground: Float[Tensor, "views z y x"]  # 1 inside the body
-    visible: Int[Tensor, "views kept"]  # tokens that the encoder sees
-    spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
-    start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that its pair shares
-    subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
-    number: Int[Tensor, " pairs"]  # global sample numbers
-
-    def to(self, device: str) -> "Batch":
-        """The same batch on another device."""
-        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class _View:
-    clean: NDArray[np.float32]
-    valid: NDArray[np.float32]
-    foreground: NDArray[np.float32]
-    visible: NDArray[np.int64]
-    start_mm: NDArray[np.float32]
+    entry: int
+    voxels: NDArray[np.int16]
+    start: NDArray[np.int64]
 
 
 class Sampler:
@@ -85,7 +67,9 @@ class Sampler:
         for index, entry in enumerate(entries):
             self._of_subject[self._code[entry.subject or entry.id]].append(index)
         self._weight = self._subject_weights()
-        self.kept = int(views.keep * np.prod(grid_of(views.crop_voxels, patch)))
+        self._tokens = int(np.prod(grid_of(views.crop_voxels, patch)))
+        self._places: OrderedDict[int, _Place] = OrderedDict()
+        self._lock = Lock()
 
     def _subject_weights(self) -> NDArray[np.float64]:
         """Each root has its weight as a whole, shared by its subjects alike."""
@@ -103,124 +87,86 @@ class Sampler:
         return normed
 
     def subjects(self, step: int) -> NDArray[np.int64]:
-        """The subjects of a step's samples, (pairs,); all different where there are enough."""
+        """The subjects of a step's samples, (pairs,); all different where there are enough.
+
+        Steps that share what they read share their subjects.
+        """
+        return self._drawn(generator(self.seed, step // self.views.reuse, "subjects"), self.pairs)
+
+    def _drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """So many subjects by weight, each drawn again only when all others have been."""
         drawn: list[NDArray[np.int64]] = []
-        rounds = generator(self.seed, step, "subjects")
-        missing = self.pairs
-        while missing:
+        while count:
             # Exponential race: the order of a weighted draw without replacement.
             with np.errstate(divide="ignore"):
-                arrival = rounds.exponential(size=len(self._weight)) / self._weight
-            order = np.argsort(arrival, kind="stable")[:missing]
+                arrival = rng.exponential(size=len(self._weight)) / self._weight
+            order = np.argsort(arrival, kind="stable")[:count]
             drawn.append(order[np.isfinite(arrival[order])])
-            missing -= len(drawn[-1])
+            count -= len(drawn[-1])
         return np.concatenate(drawn)
 
-    def batch(self, step: int, part: slice = slice(None)) -> Batch:
-        """The samples of a step, or the part of them that one rank draws, as tensors on the CPU."""
-        subjects = self.subjects(step)[part]
-        numbers = (step * self.pairs + np.arange(self.pairs))[part]
-        pairs, spacing = [], []
-        for number, subject in zip(numbers, subjects, strict=True):
-            rng = generator(self.seed, int(number), "volume")
-            entry = self.entries[int(rng.choice(self._of_subject[int(subject)]))]
-            pairs.append(self._pair(entry, int(number)))
-            spacing.append(entry.meta.spacing_mm[::-1])
-        views = [first for first, _ in pairs] + [second for _, second in pairs]
-
-        def stack(name: str) -> Tensor:
-            return torch.from_numpy(np.stack([getattr(view, name) for view in views]))
-
-        return Batch(
-            clean=stack("clean")[:, None],
-            valid=stack("valid"),
-            foreground=stack("foreground"),
-            visible=stack("visible"),
-            spacing_mm=torch.tensor(spacing + spacing, dtype=torch.float32),
-            start_mm=stack("start_mm"),
-            subject=torch.from_numpy(subjects.copy()),
-            number=torch.from_numpy(numbers),
+    def batch(self, step: int, part: slice = slice(None)) -> Blocks:
+        """The samples of a step, or the part of them that one rank draws, on the CPU."""
+        place_of = step // self.views.reuse * self.pairs
+        drawn = list(enumerate(self.subjects(step)))[part]
+        return stacked(
+            [
+                self._pair(self._place(place_of + slot, int(who)), step * self.pairs + slot, who)
+                for slot, who in drawn
+            ]
         )
 
-    def _pair(self, entry: Entry, number: int) -> tuple[_View, _View]:
-        """Two views of a place with enough stored voxels: the first found, or the best tried."""
+    def bank(self, places: int, most: int) -> list[Blocks]:
+        """Places that no step draws, two of each subject, in parts of at most `most`.
+
+        They are the same in every step, to measure on; their sample numbers are below zero.
+        """
+        half = -(-places // 2)
+        subjects = np.tile(self._drawn(generator(self.seed, 0, "bank"), half), 2)[:places]
+        pairs = [
+            self._pair(self._read(-1 - slot, int(who)), -1 - slot, who)
+            for slot, who in enumerate(subjects)
+        ]
+        return [stacked(pairs[first : first + most]) for first in range(0, places, most)]
+
+    def _pair(self, place: _Place, number: int, subject: int | np.int64) -> Pair:
+        sample = Sample(self.seed, number, int(subject), place.entry)
+        meta = self.entries[place.entry].meta
+        return pair(sample, self.views, meta, place.voxels, place.start, self._tokens)
+
+    def _place(self, number: int, subject: int) -> _Place:
+        """Read, or still there from a step before; those of the last steps are kept."""
+        if self.views.reuse == 1:
+            return self._read(number, subject)
+        with self._lock:
+            known = self._places.get(number)
+        found = known or self._read(number, subject)
+        with self._lock:
+            self._places[number] = found
+            while len(self._places) > 2 * self.pairs:
+                self._places.popitem(last=False)
+        return found
+
+    def _read(self, number: int, subject: int) -> _Place:
+        """A block with enough stored voxels: the first found, or the best of those tried."""
         rng = generator(self.seed, number, "place")
-        best: tuple[float, NDArray[np.int16], list[NDArray[np.int64]]] | None = None
+        index = int(rng.choice(self._of_subject[subject]))
+        entry, size = self.entries[index], np.array(self.views.block_voxels)
+        room = np.array(entry.shape) - size
+        best: tuple[float, _Place] | None = None
         for _ in range(ATTEMPTS):
-            starts = self._starts(entry, rng)
-            low = np.minimum(*starts)
-            size = np.maximum(*starts) + np.array(self.views.crop_voxels) - low
-            block = self.reader.block(entry.id, _triple(low), _triple(size))
-            share = float(shown(block[1]).mean())
+            # A side shorter than the block: it reaches over both ends alike, within a voxel.
+            start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
+            voxels = self.reader.block(entry.id, _triple(start), self.views.block_voxels)
+            share = float(shown(voxels[1]).sum() / np.minimum(size, entry.shape).prod())
             if best is None or share > best[0]:
-                best = share, block, [start - low for start in starts]
+                best = share, _Place(index, voxels, start)
             if share >= self.views.min_valid:
                 break
         assert best is not None
-        _, block, inside = best
-        block = self._flipped(block, inside, number)
-        first, second = (
-            self._view(entry, block, start, number, view) for view, start in enumerate(inside)
-        )
-        return first, second
-
-    def _starts(self, entry: Entry, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        """First voxels (z, y, x) of two crops that overlap as much as the study asks."""
-        crop = np.array(self.views.crop_voxels)
-        room = np.array(entry.shape) - crop
-        # A side shorter than the crop: the crop reaches over both ends alike, within a voxel.
-        first = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
-        # The shared share is the product over the axes of 1 - offset / crop: split it at random.
-        share = rng.uniform(*self.views.overlap)
-        part = 1 - share ** rng.dirichlet(np.ones(3))
-        offset = np.rint(rng.choice((-1, 1), 3) * part * crop).astype(np.int64)
-        second = np.where(room > 0, np.clip(first + offset, 0, np.maximum(room, 0)), first + offset)
-        return [first, second]
-
-    def _flipped(
-        self, block: NDArray[np.int16], starts: list[NDArray[np.int64]], number: int
-    ) -> NDArray[np.int16]:
-        """Mirror the block along the axes that the study allows, each with even odds."""
-        rng = generator(self.seed, number, "flip")
-        for axis, name in enumerate("zyx"):
-            if name in self.views.flip and rng.random() < 0.5:
-                block = np.flip(block, axis + 1)
-                for start in starts:
-                    start[axis] = block.shape[axis + 1] - self.views.crop_voxels[axis] - start[axis]
-        return block
-
-    def _view(
-        self,
-        entry: Entry,
-        block: NDArray[np.int16],
-        start: NDArray[np.int64],
-        number: int,
-        view: int,
-    ) -> _View:
-        window = tuple(slice(s, s + c) for s, c in zip(start, self.views.crop_voxels, strict=True))
-        crop = block[(slice(None), *window)]
-        valid = shown(crop[1]).astype(np.float32)
-        foreground = (crop[1] & FOREGROUND > 0).astype(np.float32)
-        visible = choose_visible(
-            _shares(valid, self.patch),
-            _shares(foreground, self.patch),
-            count=self.kept,
-            background=self.views.background,
-            rng=generator(self.seed, number, f"mask {view}"),
-        )
-        spacing = np.array(entry.meta.spacing_mm[::-1])
-        clean = model_input(crop, entry.meta)
-        return _View(clean, valid, foreground, visible, (start * spacing).astype(np.float32))
+        return best[1]
 
 
 def _triple(values: NDArray[np.int64]) -> Triple:
     z, y, x = (int(v) for v in values)
     return z, y, x
-
-
-def _shares(mask: NDArray[np.float32], patch: Triple) -> NDArray[np.float32]:
-    """Share of each patch's voxels that are set, (tokens,)."""
-    z, y, x = mask.shape
-    (gz, gy, gx), (pz, py, px) = grid_of((z, y, x), patch), patch
-    shares: NDArray[np.float32] = mask.reshape(gz, pz, gy, py, gx, px).mean(axis=(1, 3, 5)).ravel()
-    return shares

@@ -4,10 +4,8 @@ Patches are ordered row-major over (z, y, x). A patch's place is the middle of i
 millimetres, so volumes of different spacing share one language of position.
 """
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_pipeline.views.config import Triple
@@ -72,27 +70,32 @@ def gather(
 
 
 def choose_visible(
-    valid: NDArray[np.float32],
-    foreground: NDArray[np.float32],
+    valid: Float[Tensor, "views tokens"],
+    body: Float[Tensor, "views tokens"],
+    order: Float[Tensor, "views tokens"],
     *,
     count: int,
     background: float,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Which `count` tokens of one crop the encoder sees, sorted.
+) -> tuple[Int[Tensor, "views count"], Int[Tensor, "views rest"]]:
+    """Which `count` tokens of each crop the encoder sees, sorted, and the others in random order.
 
-    `valid` and `foreground` hold each token's share of such voxels, shape (tokens,). Tokens that
+    `valid` and `body` hold each token's share of such voxels, `order` random numbers. Tokens that
     are at least half valid come first, and of them at most the share `background` of `count` from
     outside the body, unless the body has too few: the number is fixed, so that shapes are.
     """
-    order = rng.permutation(len(valid))
-    body = order[(valid[order] >= 0.5) & (foreground[order] >= 0.5)]
-    outside = order[(valid[order] >= 0.5) & (foreground[order] < 0.5)]
-    empty = order[valid[order] < 0.5]
+    by = order.argsort(dim=1)
+    usable, inside = valid.gather(1, by) >= 0.5, body.gather(1, by) >= 0.5
+    inside, outside = usable & inside, usable & ~inside
+    there, here = outside.sum(1, keepdim=True), inside.sum(1, keepdim=True)
     # As many from outside as a plain draw would give, but no more than the cap.
-    share = len(outside) / max(len(body) + len(outside), 1)
-    wanted = min(int(background * count), round(share * count), len(outside))
-    chosen = np.concatenate(
-        [body[: count - wanted], outside[:wanted], outside[wanted:], body[count - wanted :], empty]
-    )
-    return np.sort(chosen[:count])
+    share = there.double() / (there + here).clamp(min=1)
+    wanted = (share * count).round().clamp(max=int(background * count)).long()
+    turn = torch.full_like(by, 4)  # who is taken first: 0, who last: 4
+    turn[outside] = 2
+    turn[inside] = 3
+    turn[outside & (outside.cumsum(1) <= wanted)] = 1
+    turn[inside & (inside.cumsum(1) <= count - wanted)] = 0
+    ranked = by.gather(1, turn.argsort(dim=1, stable=True))
+    seen, rest = ranked.split([count, ranked.shape[1] - count], dim=1)
+    # Random again: `rest` has those outside the body after those inside it.
+    return seen.sort(dim=1).values, rest.gather(1, order.gather(1, rest).argsort(dim=1))

@@ -4,7 +4,7 @@ import pytest
 
 from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 
 

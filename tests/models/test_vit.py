@@ -1,13 +1,15 @@
-"""The encoder: sparse equals dense where it can, positions are relative and in millimetres."""
+"""The transformer's own: registers, drop path, attention, positions; see `test_contract`."""
 
+import numpy as np
 import pytest
 import torch
 
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.decoder import Decoder
+from ssl_pipeline.models.drop_path import survival
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.positions import positions
-from ssl_pipeline.models.vit import random_encoder
-from ssl_pipeline.views.tokens import centres_mm
+from ssl_pipeline.views.tokens import centres_mm, patchify
 
 
 @pytest.fixture(scope="module")
@@ -15,33 +17,92 @@ def encoder():
     return random_encoder(ViT(), 0).eval()
 
 
-def test_all_tokens_seen_is_the_dense_pass(encoder):
+def test_registers_add_to_a_pass_and_never_leave_it():
     crops, spacing = torch.randn(2, 1, 16, 16, 24), torch.ones(2, 3)
-    everything = torch.arange(12).expand(2, 12)
+    seen = torch.tensor([[0, 3, 5], [1, 2, 11]])
+    encoder = random_encoder(ViT(registers=4), 0).eval()
     with torch.no_grad():
-        dense, sparse = encoder(crops, spacing), encoder.sparse(crops, spacing, everything)
-    assert dense.shape == (2, 12, 128)
-    assert torch.allclose(dense, sparse, atol=1e-5)
+        assert encoder(crops, spacing).shape == (2, 12, 128)
+        assert encoder.sparse(crops, spacing, seen).shape == (2, 3, 128)
+        before = encoder(crops, spacing)
+        encoder.registers.add_(1)
+        assert not torch.allclose(before, encoder(crops, spacing))
 
 
-def test_hidden_voxels_do_not_reach_the_seen_tokens(encoder):
-    crops, spacing = torch.randn(1, 1, 16, 16, 16), torch.ones(1, 3)
-    changed = crops.clone()
-    changed[..., 8:, :, :] += 10  # patches 4 to 7
-    seen = torch.tensor([[0, 2, 3]])
+def test_no_register_is_the_plain_transformer(encoder):
+    assert not any("registers" in name for name in encoder.state_dict())
+
+
+@pytest.mark.parametrize("layer_scale", [None, 0.1])
+def test_a_factor_of_one_is_timms_block_and_of_zero_skips_it(layer_scale):
+    config = ViT(drop_path=0.2, registers=2, layer_scale=layer_scale)
+    encoder = random_encoder(config, 0).eval()
+    crops, spacing = torch.randn(3, 1, 16, 16, 16), torch.ones(3, 3)
+    seen = torch.arange(8).expand(3, 8)
+    factors = torch.ones(3, encoder.branches)
+    factors[1] = 0
     with torch.no_grad():
-        assert torch.equal(
-            encoder.sparse(crops, spacing, seen), encoder.sparse(changed, spacing, seen)
-        )
+        plain = encoder.sparse(crops, spacing, seen)
+        scaled = encoder.sparse(crops, spacing, seen, factors)
+        places = positions(centres_mm((16, 16, 16), (8, 8, 8), spacing), 128)
+        skipped = encoder.norm(encoder.embed(patchify(crops, (8, 8, 8))) + places)
+    assert encoder.branches == 12
+    assert torch.allclose(scaled[[0, 2]], plain[[0, 2]], atol=1e-6)
+    assert torch.allclose(scaled[1], skipped[1], atol=1e-6)
 
 
-def test_random_weights_are_a_function_of_the_seed():
-    torch.manual_seed(5)
-    before = torch.random.get_rng_state()
-    first, again, other = (random_encoder(ViT(), seed) for seed in (1, 1, 2))
-    assert torch.equal(first.embed.weight, again.embed.weight)
-    assert not torch.equal(first.embed.weight, other.embed.weight)
-    assert torch.equal(before, torch.random.get_rng_state())
+def test_a_model_has_no_branches_to_skip_unless_asked(encoder):
+    assert encoder.branches == 0
+
+
+def test_survival_is_a_function_of_sample_and_view_alone():
+    whole = survival(0.5, 12, 3, [7, 8, 9])
+    assert whole.shape == (6, 12) and whole.dtype == np.float32
+    alone = survival(0.5, 12, 3, [8])
+    assert np.array_equal(alone, whole[[1, 4]])
+    assert not np.array_equal(whole[:3], whole[3:])
+    torch.manual_seed(11)
+    assert np.array_equal(whole, survival(0.5, 12, 3, [7, 8, 9]))
+    assert not np.array_equal(whole, survival(0.5, 12, 4, [7, 8, 9]))
+
+
+def test_survival_keeps_the_mean_and_grows_with_depth():
+    factors = survival(0.4, 8, 0, range(3000))  # rates of the four blocks: 0, .13, .27, .4
+    assert (factors[:, :2] == 1).all()
+    skipped = (factors == 0).mean(axis=0)
+    assert np.allclose(skipped, np.linspace(0, 0.4, 4).repeat(2), atol=0.02)
+    assert np.allclose(factors.mean(axis=0), 1, atol=0.03)
+    assert np.allclose(np.unique(factors[:, -1]), [0, 1 / 0.6])
+    assert survival(0.0, 0, 0, [1, 2]).shape == (4, 0)
+
+
+def values_and_mixed(encoder, crops, spacing):
+    """What the last block's attention mixes (batch, heads, tokens, width), and what it made."""
+    found = {}
+    attention = encoder.blocks[-1].attn
+    hooks = [
+        attention.qkv.register_forward_hook(lambda *a: found.update(qkv=a[2])),
+        attention.proj.register_forward_pre_hook(lambda *a: found.update(mixed=a[1][0])),
+    ]
+    with torch.no_grad():
+        encoder(crops, spacing)
+    for hook in hooks:
+        hook.remove()
+    heads = found["qkv"].unflatten(-1, (3, attention.num_heads, -1))
+    return heads[:, :, 2].transpose(1, 2), found["mixed"]
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_attention_is_what_the_last_block_uses(registers):
+    encoder = random_encoder(ViT(registers=registers), 0).eval()
+    crops, spacing = torch.randn(2, 1, 16, 24, 16), torch.ones(2, 3)
+    with torch.no_grad():
+        shares = encoder.attention(crops, spacing)
+    assert shares.shape == (2, 4, 12, 12)
+    assert torch.allclose(shares.sum(dim=-1), torch.ones(2, 4, 12), atol=1e-6)
+    if not registers:  # with registers, rows are shared among patches alone
+        values, mixed = values_and_mixed(encoder, crops, spacing)
+        assert torch.allclose((shares @ values).transpose(1, 2).flatten(2), mixed, atol=1e-5)
 
 
 def test_positions_depend_on_millimetres_alone():
@@ -60,10 +121,10 @@ def test_the_decoder_can_learn_a_constant():
     torch.manual_seed(0)
     decoder = Decoder(16, 8, width=32, depth=1)
     places, tokens = torch.randn(2, 6, 3), torch.randn(2, 2, 16)
-    visible = torch.tensor([[0, 3], [1, 5]])
+    visible, wanted = torch.tensor([[0, 3], [1, 5]]), torch.tensor([[1, 4, 5], [0, 2, 3]])
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)
     for _ in range(60):
-        loss = (decoder(tokens, visible, places) - 1).square().mean()
+        loss = (decoder(tokens, visible, wanted, places) - 1).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,9 +6,15 @@ import ssl_pipeline.torchvision_cure  # noqa: F401
 
 import pytest
 import torch
-from lightly.loss import DCLLoss
+from lightly.loss import DCLLoss, NTXentLoss
+from torch.nn.functional import normalize
 
-from ssl_pipeline.objectives.losses import masked_huber, place_contrast, subject_contrast
+from ssl_pipeline.objectives.losses import (
+    masked_huber,
+    matches,
+    place_contrast,
+    subject_contrast,
+)
 
 
 def test_all_subjects_different_is_lightlys_decoupled_loss():
@@ -51,19 +57,54 @@ def test_loss_between_subjects_has_right_gradients():
 
 def test_perfect_places_cost_little_and_random_ones_cost_chance():
     distance = torch.tensor([[[0.0, 5, 5, 5], [5, 0, 5, 5], [5, 5, 0, 5], [5, 5, 5, 0]]])
-    dials = {"positive": 1.5, "negative": 2.0, "temperature": 0.1}
+    found = matches(distance, positive=1.5, negative=2.0)
+    assert found.usable.all()
     perfect = torch.eye(4)[None]
-    assert place_contrast(perfect, perfect, distance, **dials).item() < 0.001
+    assert place_contrast(perfect, perfect, found, 0.1).item() / 4 < 0.001
     constant = torch.ones(1, 4, 4)
-    chance = place_contrast(constant, constant, distance, **dials)
+    chance = place_contrast(constant, constant, found, 0.1) / 4
     assert chance.item() == pytest.approx(math.log(4), abs=1e-5)
 
 
+def test_where_all_others_are_negatives_the_loss_of_places_is_lightlys():
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 1, 6, 16)
+    found = matches(5.0 * (1 - torch.eye(6))[None], positive=1.5, negative=2.0)
+    ours = place_contrast(first, second, found, 0.2) / 6
+    queue = NTXentLoss(temperature=0.2, memory_bank_size=(6, 16))
+    # lightly's negatives are those of its memory: filled with the others of each anchor in turn.
+    theirs = []
+    for index in range(6):
+        others = [other for other in range(6) if other != index]
+        queue.memory_bank.bank = normalize(second[0, others], dim=1)
+        queue.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
+        with torch.no_grad():
+            theirs.append(queue(first[0, index : index + 1], second[0, index : index + 1]))
+    assert ours.item() == pytest.approx(torch.stack(theirs).mean().item(), abs=1e-4)
+
+
+def test_loss_between_places_has_right_gradients():
+    torch.manual_seed(0)
+    distance = torch.rand(2, 5, 5, dtype=torch.float64) * 4
+    found = matches(distance, positive=1.5, negative=2.0)
+    assert found.usable.any() and not found.usable.all()
+    anchor = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    other = torch.randn(2, 5, 4, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(place_contrast(anchor, other, found, 0.5), anchor)
+    step, eps = torch.randn_like(anchor), 1e-3
+    with torch.no_grad():
+        up = place_contrast(anchor + eps * step, other, found, 0.5)
+        down = place_contrast(anchor - eps * step, other, found, 0.5)
+    assert ((up - down) / (2 * eps)).item() == pytest.approx(
+        (gradient * step).sum().item(), abs=2e-3
+    )
+
+
 def test_places_without_a_partner_count_nothing():
-    distance = torch.full((1, 3, 3), 5.0)
+    found = matches(torch.full((1, 3, 3), 5.0), positive=1.5, negative=2.0)
     tokens = torch.randn(1, 3, 8, requires_grad=True)
-    loss = place_contrast(tokens, tokens, distance, positive=1.5, negative=2.0, temperature=0.1)
-    assert loss.item() == 0
+    loss = place_contrast(tokens, tokens, found, 0.1)
+    assert loss.item() == 0 and not found.usable.any()
     loss.backward()
     assert torch.isfinite(tokens.grad).all()
 
@@ -72,5 +113,5 @@ def test_reconstruction_ignores_weightless_voxels_and_survives_none():
     pred = torch.zeros(1, 2, 4)
     target = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [100.0, 100, 100, 100]]])
     weight = torch.tensor([[[1.0] * 4, [0.0] * 4]])
-    assert masked_huber(pred, target, weight).item() == pytest.approx(0.125)
+    assert masked_huber(pred, target, weight).item() / 4 == pytest.approx(0.125)
     assert masked_huber(pred, target, torch.zeros_like(weight)).item() == 0

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Ramp
 from ssl_pipeline.store.catalog import Catalog
@@ -25,13 +26,14 @@ from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Run
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Intensity, Views
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 from stages.contract import perform
 from tests.conftest import write_study
 
 OBJECTIVES = (Mae(), Contrastive(), Hybrid(ramp=Ramp(start=0, end=0)))
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
+FLIGHT = Flight(every_steps=1, bank=4)
 STEPS = 60
 WEIGHTS = "out/pretrain/encoder/encoder.safetensors"
 
@@ -64,7 +66,7 @@ def build(folder, output, objective, steps, world):
     sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
     torch.manual_seed(0)
     built = objective.build(random_encoder(ViT(patch_voxels=patch), 0))
-    return Run(folder, built, sampler, training, Intensity(), seed=0, world=world)
+    return Run(folder, built, sampler, training, FLIGHT, world=world)
 
 
 def train(folder, output, objective, steps, world):
@@ -243,6 +245,6 @@ def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    run.objective.decoder.register_forward_pre_hook(full)
-    with pytest.raises(UserError, match=r"4 pairs of crops of \[16, 16, 16\] voxels: lower train"):
+    run.objective.rebuilding.decoder.register_forward_pre_hook(full)
+    with pytest.raises(UserError, match=r"4 pairs of crops of \[16, 16, 16\] voxels: raise train"):
         run.train()

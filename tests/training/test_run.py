@@ -7,30 +7,32 @@ import threading
 import pytest
 import torch
 
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import decide
-from ssl_pipeline.training.loop import DivergedError, Run
+from ssl_pipeline.training.loop import Run, StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Intensity, Views
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 
 TRAINING = Training(
     steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=2, log_steps=1
 )
 
+FLIGHT = Flight(every_steps=3, bank=6)
 MODEL = ViT(patch_voxels=(4, 4, 4))
 
 
 @pytest.fixture
 def start(study, catalog, reader):
-    def build(folder, training=TRAINING, objective=None):
+    def build(folder, training=TRAINING, objective=None, model=MODEL):
         sampler = Sampler(
             catalog.entries,
             reader,
@@ -40,8 +42,8 @@ def start(study, catalog, reader):
             seed=0,
         )
         torch.manual_seed(0)
-        built = (objective or Hybrid()).build(random_encoder(MODEL, 0))
-        return Run(folder, built, sampler, training, Intensity(), seed=0)
+        built = (objective or Hybrid()).build(random_encoder(model, 0))
+        return Run(folder, built, sampler, training, FLIGHT)
 
     return build
 
@@ -89,6 +91,63 @@ def test_every_objective_learns(start, tmp_path, objective):
         assert sum(r[part] for r in rows[-3:]) < sum(r[part] for r in rows[:3]), part
 
 
+@pytest.mark.parametrize("dials", [{"average": 0.9}, {"accumulate": 2}], ids=str)
+def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, dials):
+    training = TRAINING.model_copy(update=dials)
+    whole = weights(start(tmp_path / "whole", training).train())
+    cut_short = start(tmp_path / "cut", training)
+    optimise = cut_short._optimise
+
+    def die(parts):
+        if cut_short.step == 3:
+            raise RuntimeError("the machine dies here")
+        return optimise(parts)
+
+    cut_short._optimise = die
+    with pytest.raises(RuntimeError):
+        cut_short.train()
+    assert torch.equal(weights(start(tmp_path / "cut", training).train()), whole)
+    assert torch.isfinite(whole).all()
+
+
+def test_a_resume_with_other_readers_and_another_cadence_ends_the_same(start, tmp_path):
+    whole = weights(start(tmp_path / "whole").train())
+    first = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 3}))
+    first.training = first.training.model_copy(update={"steps": 6, "checkpoint_steps": 1})
+    save = first._save
+
+    def save_and_die():
+        save()
+        if first.step == 3:
+            raise RuntimeError("the machine dies here")
+
+    first._save = save_and_die
+    with pytest.raises(RuntimeError):
+        first.train()
+    second = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 2}))
+    assert second.step == 3
+    assert torch.equal(weights(second.train()), whole)
+
+
+def test_drop_path_is_drawn_by_sample_and_resumes(start, tmp_path):
+    model = MODEL.model_copy(update={"drop_path": 0.5})
+    whole = weights(start(tmp_path / "whole", model=model).train())
+    assert not torch.equal(whole, weights(start(tmp_path / "none").train()))
+    start(tmp_path / "cut", TRAINING.model_copy(update={"steps": 6}), model=model).train()
+    torch.manual_seed(99)  # nothing is drawn from the global generator
+    again = start(tmp_path / "again", model=model)
+    assert torch.equal(weights(again.train()), whole)
+
+
+def test_averaged_weights_lie_between_those_of_the_steps(start, tmp_path):
+    training = TRAINING.model_copy(update={"average": 0.5, "learning_rate": 1e-2})
+    averaged = weights(start(tmp_path / "averaged", training).train())
+    last = weights(start(tmp_path / "last", training.model_copy(update={"average": 0.0})).train())
+    first = weights(random_encoder(MODEL, 0))
+    assert 0 < (averaged - first).norm() < (last - first).norm()
+    assert torch.equal(weights(start(tmp_path / "averaged", training).train()), averaged)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, tmp_path):
     start(tmp_path).train()
     newest = max((tmp_path / "checkpoints").glob("*.pt"))
@@ -117,10 +176,10 @@ def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
     run = start(tmp_path, TRAINING.model_copy(update={"checkpoint_steps": 100}))
     optimise = run._optimise
 
-    def signalled(batch):
+    def signalled(parts):
         if run.step == 2:
             signal.raise_signal(signal.SIGTERM)
-        return optimise(batch)
+        return optimise(parts)
 
     run._optimise = signalled
     with pytest.raises(KeyboardInterrupt):
@@ -143,12 +202,22 @@ def test_a_notice_outside_the_main_thread_is_never_given():
     assert seen == [False]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(start, tmp_path):
-    run = start(tmp_path)
-    with torch.no_grad():
-        run.objective.encoder.embed.weight.fill_(torch.nan)
-    with pytest.raises(DivergedError, match="learning_rate"):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(start, tmp_path):
+    run = start(tmp_path, TRAINING.model_copy(update={"log_steps": 100}))
+    optimise = run._optimise
+
+    def poisoned(parts):
+        if run.step == 3:
+            with torch.no_grad():
+                run.objective.encoder.embed.weight.fill_(torch.nan)
+        return optimise(parts)
+
+    run._optimise = poisoned
+    with pytest.raises(
+        StoppedError, match="step 4 as diverging: The loss is nan: lower training.l"
+    ):
         run.train()
+    assert start(tmp_path).step == 2
 
 
 def test_the_schedule_rises_and_falls():

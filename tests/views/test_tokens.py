@@ -53,15 +53,24 @@ def test_shares_and_pooling():
     cap=st.sampled_from([0.0, 0.2, 1.0]),
 )
 def test_seen_tokens_are_valid_distinct_and_mostly_inside(seed, valid, inside, cap):
-    shares = np.zeros(64, np.float32)
-    shares[:valid] = 1
-    body = np.zeros(64, np.float32)
-    body[: min(inside, valid)] = 1
-    chosen = choose_visible(shares, body, count=16, background=cap, rng=generator(seed, 0, "mask"))
-    assert len(set(chosen.tolist())) == 16
-    assert shares[chosen].min() == 1
-    outside = int((body[chosen] == 0).sum())
+    shares = torch.zeros(1, 64)
+    shares[:, :valid] = 1
+    body = torch.zeros(1, 64)
+    body[:, : min(inside, valid)] = 1
+    order = torch.from_numpy(generator(seed, 0, "mask").random((1, 64), np.float32))
+    chosen, rest = choose_visible(shares, body, order, count=16, background=cap)
+    assert sorted(torch.cat([chosen, rest], 1)[0].tolist()) == list(range(64))
+    assert chosen[0].tolist() == sorted(chosen[0].tolist())
+    assert shares[0][chosen[0]].min() == 1
+    outside = int((body[0][chosen[0]] == 0).sum())
     assert outside <= max(int(cap * 16), 16 - min(inside, valid))
+
+
+def test_who_is_seen_does_not_depend_on_who_is_seen_beside_it():
+    shares, body, order = torch.rand(3, 8, 64, generator=torch.Generator().manual_seed(0))
+    whole = choose_visible(shares, body, order, count=16, background=0.2)
+    alone = choose_visible(shares[3:4], body[3:4], order[3:4], count=16, background=0.2)
+    assert all(torch.equal(a[3:4], b) for a, b in zip(whole, alone, strict=True))
 
 
 def test_randomness_is_a_function_of_its_key_alone():

@@ -1,0 +1,53 @@
+"""What every backbone is to the rest of the library: crops in, tokens out, sparse or dense.
+
+Objectives, judgements and export know this class alone, so that a new backbone needs no change of
+theirs. It is a class and no protocol because all of them also train, move and store the module.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.views.config import Triple
+
+
+class Encoder(nn.Module, ABC):
+    """Crops of model input to tokens, ordered row-major over the patches (see `views.tokens`).
+
+    Attributes: `dim`, width of a token; `patch`, its voxels (z, y, x); `branches`, how many
+    residual branches drop path may skip (0: none), and `drop_path`, how often the last of them.
+    """
+
+    dim: int
+    patch: Triple
+    branches: int = 0
+    drop_path: float = 0.0
+
+    @abstractmethod
+    def forward(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """All tokens of crops whose sides are multiples of the patch's; spacing is (z, y, x)."""
+
+    @abstractmethod
+    def sparse(
+        self,
+        crops: Float[Tensor, "batch 1 z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+        visible: Int[Tensor, "batch kept"],
+        survive: Float[Tensor, "batch branches"] | None = None,
+    ) -> Float[Tensor, "batch kept dim"]:
+        """The tokens `visible`, which no voxel of another patch has reached.
+
+        `survive` (see `drop_path`) multiplies each residual branch of each crop; None leaves all.
+        """
+
+
+def random_encoder(config: ModelConfig, seed: int) -> Encoder:
+    """An encoder whose weights are a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return config.build()

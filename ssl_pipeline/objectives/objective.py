@@ -1,0 +1,91 @@
+"""An objective: an encoder, the terms that it is trained by, and their weights.
+
+One sparse pass of the encoder over both views serves every term. A term that an objective lacks has
+no head and costs nothing.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
+from ssl_pipeline.objectives.terms import Places, Rebuilding, Subjects
+from ssl_pipeline.views.cut import Batch
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a pass says of its part of a batch; names are those of the terms."""
+
+    sums: dict[str, Float[Tensor, ""]]
+    vectors: Float[Tensor, "views vector"] | None  # of the term between subjects
+
+
+class Objective(nn.Module):
+    """Reconstruction and contrast on one encoder; either may be None."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        reconstruction: Reconstruction | None,
+        contrast: Contrast | None,
+        ramp: Ramp | None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.ramp = encoder, ramp
+        self.reconstruction, self.contrast = reconstruction, contrast
+        self.rebuilding = Rebuilding(reconstruction, encoder) if reconstruction else None
+        self.subjects = Subjects(contrast, encoder) if contrast else None
+        self.places = Places(contrast, encoder) if contrast else None
+
+    def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
+        """Sums of the terms over this part of a batch, and its vectors."""
+        tokens = self.tokens(batch, images)
+        sums = {name: term(batch, tokens) for name, term in self._summed()}
+        return Said(sums, self.subjects(batch, tokens) if self.subjects else None)
+
+    def vectors(
+        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
+    ) -> Float[Tensor, "views vector"] | None:
+        """The vectors alone; None, and no work, where no term needs them."""
+        return self.subjects(batch, self.tokens(batch, images)) if self.subjects else None
+
+    def counts(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """What the sums are sums over; needs no pass of the encoder."""
+        return {name: term.count(batch) for name, term in self._summed()}
+
+    def weights(self, share: float) -> dict[str, float]:
+        """Weights of the terms after this share of a run."""
+        weights = {}
+        if self.reconstruction:
+            weights["reconstruction"] = self.reconstruction.weight
+        if self.contrast:
+            weights["local"] = self.factor(share) * self.contrast.local_weight
+            weights["global"] = self.factor(share) * self.contrast.global_weight
+        return weights
+
+    def factor(self, share: float) -> float:
+        """How much of its weight contrast has after this share of a run."""
+        return self.ramp.at(share) if self.ramp else 1.0
+
+    @torch.no_grad()
+    def rebuilt(self, batch: Batch, images: Tensor) -> Float[Tensor, "views 1 z y x"] | None:
+        """Crops with their hidden patches as the decoder says them; None without a decoder."""
+        if self.rebuilding is None:
+            return None
+        tokens = self.tokens(batch, images)
+        return self.rebuilding.rebuilt(batch, tokens)
+
+    def tokens(
+        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
+    ) -> Float[Tensor, "views kept dim"]:
+        """The encoder's tokens of what it sees of images."""
+        return self.encoder.sparse(images, batch.spacing_mm, batch.visible, batch.survive)
+
+    def _summed(self) -> list[tuple[str, Rebuilding | Places]]:
+        named = {"reconstruction": self.rebuilding, "local": self.places}
+        return [(name, term) for name, term in named.items() if term is not None]

@@ -1,0 +1,139 @@
+"""The gradient of a whole batch, however it is spread over ranks and micro-batches.
+
+Terms that are means over voxels or tokens are sums divided by the counts of the WHOLE batch, so the
+gradients of its parts only have to be added. The term between subjects contrasts all vectors of the
+batch: they are computed first, their own gradient is taken from the loss of all of them, and is
+then led back through the encoder part by part (gradient caching, Gao et al. 2021,
+arXiv:2101.06983). With one part its only pass serves both; with several, the first pass keeps no
+activations, which costs a third of a step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ssl_pipeline.objectives.losses import subject_contrast
+from ssl_pipeline.objectives.objective import Objective, Said
+from ssl_pipeline.views.cut import Batch
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one rank adds to the losses of a step, detached: their sum is that of the batch."""
+
+    total: Tensor
+    parts: dict[str, Tensor]  # by term, without their weights
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """What a step asks of the ranks that share a batch."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the ranks."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The rows of all ranks, in their order; this rank's own carry gradient."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What the parts of a batch must know of all of it."""
+
+    counts: dict[str, Tensor]
+    between: Tensor | None  # this rank's share of the loss between subjects
+    pulls: Sequence[Tensor | None]  # gradient of that loss, part by part, with regard to vectors
+
+
+def backward(
+    objective: Objective,
+    parts: Sequence[Part],
+    see: Callable[[Part], tuple[Batch, Tensor]],
+    share: float,
+    ranks: Ranks,
+    *,
+    autocast: Callable[[], torch.autocast],
+    scale: Callable[[Tensor], Tensor],
+) -> Losses:
+    """Add this rank's share of the gradient to the parameters, after `share` of the run.
+
+    `parts` are this rank's micro-batches, `see` gives the views and augmented images of one, and
+    `scale` multiplies what is differentiated.
+    """
+    passes = _passes(objective, parts, see, autocast)
+    if len(parts) == 1:
+        batch, said = next(passes)
+        whole = _whole(objective, [(batch, said.vectors)], ranks)
+        passes = iter([(batch, said)])
+    else:
+        whole = _whole(objective, list(_glances(objective, parts, see, autocast)), ranks)
+    weights = objective.weights(share)
+    sums: dict[str, Tensor] = {}
+    for (_, said), pull in zip(passes, whole.pulls, strict=True):
+        means = {name: value / whole.counts[name] for name, value in said.sums.items()}
+        loss = sum((weights[name] * mean for name, mean in means.items()), torch.tensor(0.0))
+        if said.vectors is not None and pull is not None:
+            loss = loss + weights["global"] * (said.vectors.float() * pull).sum()
+        scale(loss).backward()
+        for name, mean in means.items():
+            sums[name] = sums.get(name, 0) + mean.detach()
+    if whole.between is not None:
+        sums["global"] = whole.between
+    return Losses(torch.stack([weights[name] * sums[name] for name in sums]).sum(), sums)
+
+
+def _passes(
+    objective: Objective,
+    parts: Sequence[Part],
+    see: Callable[[Part], tuple[Batch, Tensor]],
+    autocast: Callable[[], torch.autocast],
+) -> Iterator[tuple[Batch, Said]]:
+    for part in parts:
+        batch, images = see(part)
+        with autocast():
+            said = objective(batch, images)
+        yield batch, said
+
+
+@torch.no_grad()
+def _glances(
+    objective: Objective,
+    parts: Sequence[Part],
+    see: Callable[[Part], tuple[Batch, Tensor]],
+    autocast: Callable[[], torch.autocast],
+) -> Iterator[tuple[Batch, Tensor | None]]:
+    """Views and vectors of every part; no activations are kept."""
+    for part in parts:
+        batch, images = see(part)
+        with autocast():
+            vectors = objective.vectors(batch, images)
+        yield batch, vectors
+
+
+def _whole(
+    objective: Objective, seen: Sequence[tuple[Batch, Tensor | None]], ranks: Ranks
+) -> _Whole:
+    each = [objective.counts(batch) for batch, _ in seen]
+    names = list(each[0])
+    counts = {}
+    if names:
+        own = torch.stack([torch.stack([of[name] for name in names]) for of in each]).sum(0)
+        counts = dict(zip(names, ranks.sum(own).clamp(min=1), strict=True))
+    vectors = [vector.detach().float().requires_grad_() for _, vector in seen if vector is not None]
+    if not vectors:
+        return _Whole(counts, None, [None] * len(seen))
+    assert objective.contrast is not None
+    first, second = (
+        torch.cat(halves) for halves in zip(*(v.chunk(2) for v in vectors), strict=True)
+    )
+    subject = ranks.gather(torch.cat([batch.subject for batch, _ in seen]))
+    loss = subject_contrast(
+        ranks.gather(first), ranks.gather(second), subject, objective.contrast.temperature
+    )
+    pulls = torch.autograd.grad(loss, vectors)
+    return _Whole(counts, loss.detach() * len(first) / len(subject), pulls)

@@ -1,0 +1,101 @@
+"""What is read and drawn of a step's samples, on its way to the device that trains.
+
+Voxels go there as they are stored: int16, half the bytes of floats and one block for two crops.
+What decides how work is batched (which views are blurred, which places are turned) stays on the
+host as well, so that nothing has to be asked of the device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int16
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample, two views of a place; names and units as in `Blocks`."""
+
+    voxels: NDArray[np.int16]
+    units: NDArray[np.float32]
+    spacing_mm: NDArray[np.float32]
+    zoom: float
+    matrix: NDArray[np.float32]
+    turned: bool
+    start: NDArray[np.int64]
+    order: NDArray[np.float32]
+    changes: NDArray[np.float32]
+    field: NDArray[np.float32]
+    noise_key: NDArray[np.int64]
+    middle: NDArray[np.float32]
+    subject: int
+    number: int
+    entry: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """B samples; of axes `views` all first views come before all second ones."""
+
+    voxels: Int16[Tensor, "pairs 2 z y x"]  # of a block: intensity and mask bits, as stored
+    units: Float[Tensor, "pairs 4"]  # model input = clip(stored * factor + shift, low, high)
+    spacing_mm: Float[Tensor, "pairs 3"]  # (z, y, x) of the stored voxels
+    zoom: Float[Tensor, " pairs"]  # how many stored voxels a voxel of a view spans
+    matrix: Float[Tensor, "pairs 3 3"]  # from mm of a view to mm of the block, about its middle
+    turned: NDArray[np.bool_]  # (pairs,) whether `matrix` is more than the identity
+    start: NDArray[np.int64]  # (views, 3) first voxel of a crop in its block
+    order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are seen
+    changes: Float[Tensor, "views changes"]  # of grey values, see `draws.CHANGES`
+    changed: NDArray[np.float32]  # the same on the host
+    field: Float[Tensor, "views 3 3 3"]  # a coarse random field
+    noise_key: NDArray[np.int64]  # (views,) seeds of the noise
+    middle: NDArray[np.float32]  # (views, 3) of a crop, as a share of its volume
+    subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
+    number: NDArray[np.int64]  # (pairs,) global sample numbers
+    entry: NDArray[np.int64]  # (pairs,) places of the volumes in the sampler's list
+    survive: Float[Tensor, "views branches"] | None = None  # drop-path, where the encoder has it
+
+    def to(self, device: str) -> "Blocks":
+        """The same on another device, without waiting for it."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Blocks":
+        """The same in memory that a GPU copies from while the host goes on."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> "Blocks":
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: move(value) for name, value in tensors.items()}
+        return replace(self, **moved)
+
+
+def stacked(pairs: Sequence[Pair]) -> Blocks:
+    """The samples as one."""
+
+    def each(name: str) -> NDArray[Any]:
+        return np.stack([getattr(pair, name) for pair in pairs])
+
+    def views(name: str) -> NDArray[Any]:
+        return np.concatenate(list(each(name).swapaxes(0, 1)))
+
+    changed = views("changes")
+    return Blocks(
+        **{name: torch.from_numpy(each(name)) for name in ("voxels", "units", "spacing_mm")},
+        zoom=torch.tensor([pair.zoom for pair in pairs], dtype=torch.float32),
+        matrix=torch.from_numpy(each("matrix")),
+        turned=np.array([pair.turned for pair in pairs]),
+        start=views("start"),
+        order=torch.from_numpy(views("order")),
+        changes=torch.from_numpy(changed),
+        changed=changed,
+        field=torch.from_numpy(views("field")),
+        noise_key=views("noise_key"),
+        middle=views("middle"),
+        subject=torch.tensor([pair.subject for pair in pairs]),
+        number=np.array([pair.number for pair in pairs]),
+        entry=np.array([pair.entry for pair in pairs]),
+    )

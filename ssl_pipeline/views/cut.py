@@ -1,0 +1,120 @@
+"""Crops cut from blocks, and which of their tokens are seen: batched, on the device of the blocks.
+
+Both views of a place are turned and zoomed alike, about the middle of their block, so two tokens
+that lie at one place of that frame see the same millimetres. Places that are not turned are cut
+without interpolation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from ssl_pipeline.preprocess.prepare import ANONYMISED, FOREGROUND, VALID
+from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.views.tokens import choose_visible, grid_of, patch_share
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Two views of each of B places; tensors hold all first views, then all second ones."""
+
+    clean: Float[Tensor, "views 1 z y x"]  # model input before augmentation
+    valid: Float[Tensor, "views z y x"]  # 1 where a voxel was measured and not anonymised
+    body: Float[Tensor, "views tokens"]  # share of a token's voxels inside the body
+    measured: Float[Tensor, "views tokens"]  # share of a token's voxels that are valid
+    visible: Int[Tensor, "views kept"]  # tokens that the encoder sees
+    hidden: Int[Tensor, "views rest"]  # the others, in random order
+    spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
+    start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that its pair shares
+    subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
+    survive: Float[Tensor, "views branches"] | None  # drop-path, where the encoder has it
+
+
+def cut(blocks: Blocks, views: Views, patch: Triple) -> Batch:
+    """The two views of every block."""
+    size = views.crop_voxels
+    images, bits = _crops(blocks, size)
+    valid = ((bits & (VALID | ANONYMISED)) == VALID).float()
+    measured = patch_share(valid, patch)
+    body = patch_share((bits & FOREGROUND > 0).float(), patch)
+    visible, hidden = choose_visible(
+        measured,
+        body,
+        blocks.order,
+        count=int(views.keep * np.prod(grid_of(size, patch))),
+        background=views.background,
+    )
+    spacing = blocks.spacing_mm * blocks.zoom[:, None]
+    start = torch.from_numpy(blocks.start).to(spacing.device, torch.float32, non_blocking=True)
+    return Batch(
+        clean=images[:, None],
+        valid=valid,
+        body=body,
+        measured=measured,
+        visible=visible,
+        hidden=hidden,
+        spacing_mm=spacing.repeat(2, 1),
+        start_mm=start * spacing.repeat(2, 1),
+        subject=blocks.subject,
+        survive=blocks.survive,
+    )
+
+
+def _crops(blocks: Blocks, size: Triple) -> tuple[Tensor, Tensor]:
+    """Model input and mask bits of all views, each (views, z, y, x)."""
+    pairs = len(blocks.turned)
+    voxels = torch.stack(
+        [
+            blocks.voxels[view % pairs, :, z : z + size[0], y : y + size[1], x : x + size[2]]
+            for view, (z, y, x) in enumerate(blocks.start.tolist())
+        ]
+    )
+    images, bits = _input(voxels, blocks.units.repeat(2, 1)), voxels[:, 1]
+    which = np.flatnonzero(blocks.turned)
+    if len(which):
+        both = np.concatenate([which, which + pairs])
+        images[both], bits = images[both], bits.clone()
+        images[both], bits[both] = _turned(blocks, which, both, size)
+    return images, bits
+
+
+def _input(voxels: Tensor, units: Float[Tensor, "n 4"]) -> Float[Tensor, "n z y x"]:
+    """Model input of stored voxels (n, 2, z, y, x); what is not valid has the lowest value."""
+    factor, shift, low, high = units[:, :, None, None, None].unbind(dim=1)
+    images = voxels[:, 0] * factor + shift
+    images = torch.minimum(torch.maximum(images, low), high)
+    return torch.where(voxels[:, 1] & VALID > 0, images, low)
+
+
+def _turned(
+    blocks: Blocks,
+    pairs: "np.typing.NDArray[np.int64]",
+    views: "np.typing.NDArray[np.int64]",
+    size: Triple,
+) -> tuple[Tensor, Tensor]:
+    """Those views through their matrices: linear in grey values, nearest in mask bits."""
+    device = blocks.voxels.device
+    block = torch.tensor(blocks.voxels.shape[2:], device=device)
+    middle = (block - 1) / 2
+    inside = torch.stack(
+        torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing="ij"), dim=-1
+    )
+    start = torch.from_numpy(blocks.start[views]).to(device)
+    spacing, matrix = blocks.spacing_mm[pairs].repeat(2, 1), blocks.matrix[pairs].repeat(2, 1, 1)
+    # Of a view's voxel: mm from the middle of its block, turned, and back to voxels of the block.
+    mm = (start[:, None, None, None] + inside - middle) * spacing[:, None, None, None]
+    there = torch.einsum("vij,vzyxj->vzyxi", matrix, mm) / spacing[:, None, None, None]
+    grid = (2 * there / (block - 1)).flip(-1)  # -1..1 between the middles of the outer voxels
+    voxels = blocks.voxels[pairs]
+    grey = _input(voxels, blocks.units[pairs])[:, None].repeat(2, 1, 1, 1, 1)
+    bits = voxels[:, 1:].float().repeat(2, 1, 1, 1, 1)
+    images = grid_sample(grey, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    kinds = grid_sample(bits, grid, mode="nearest", padding_mode="zeros", align_corners=True)
+    kinds = kinds[:, 0].round().to(blocks.voxels.dtype)
+    low = blocks.units[pairs, 2].repeat(2)[:, None, None, None]
+    return torch.where(kinds & VALID > 0, images[:, 0], low), kinds

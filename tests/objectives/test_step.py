@@ -1,0 +1,133 @@
+"""A step in several parts is the step in one: the same losses, the same gradient."""
+
+import pytest
+import torch
+
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
+from ssl_pipeline.objectives.step import backward
+from ssl_pipeline.training.distributed import Ranks
+from ssl_pipeline.training.world import World
+from ssl_pipeline.views.augment import augment
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.cut import cut
+from ssl_pipeline.views.sampler import Sampler
+
+PATCH = (4, 4, 4)
+VIEWS = Views(crop_voxels=(16, 16, 16))
+OBJECTIVES = [
+    Mae(),
+    Mae(reconstruction=Reconstruction(decode=0.3)),
+    Contrastive(),
+    Hybrid(ramp=Ramp(start=0, end=0)),
+]
+
+
+@pytest.fixture
+def sampler(catalog, reader):
+    return Sampler(catalog.entries, reader, VIEWS, PATCH, pairs=8, seed=0)
+
+
+def see(blocks):
+    batch = cut(blocks, VIEWS, PATCH)
+    return batch, augment(batch, blocks)
+
+
+def step(section, sampler, parts, *, share=1.0, scale=1.0):
+    torch.manual_seed(0)
+    objective = section.build(random_encoder(ViT(patch_voxels=PATCH), 0))
+    losses = backward(
+        objective,
+        [sampler.batch(0, part) for part in World().parts(8, parts)],
+        see,
+        share,
+        Ranks(World()),
+        autocast=lambda: torch.autocast("cpu", enabled=False),
+        scale=lambda loss: loss * scale,
+    )
+    gradient = {n: p.grad for n, p in objective.named_parameters() if p.grad is not None}
+    return losses, torch.cat([g.flatten() for g in gradient.values()])
+
+
+@pytest.mark.parametrize("section", OBJECTIVES, ids=lambda section: section.name)
+def test_parts_of_a_batch_are_the_batch(section, sampler):
+    whole, gradient = step(section, sampler, 1)
+    for parts in (2, 4):
+        losses, same = step(section, sampler, parts)
+        assert losses.total.item() == pytest.approx(whole.total.item(), rel=1e-5)
+        for name, value in whole.parts.items():
+            assert losses.parts[name].item() == pytest.approx(value.item(), rel=1e-5), name
+        assert (same - gradient).abs().max() < 1e-5 * gradient.abs().max()
+
+
+def test_the_gradient_is_that_of_the_loss(sampler):
+    """The slope along a random direction, by differences of the total loss."""
+    section = Hybrid(ramp=Ramp(start=0, end=0))
+    _, gradient = step(section, sampler, 2)
+    torch.manual_seed(0)
+    objective = section.build(random_encoder(ViT(patch_voxels=PATCH), 0))
+    named = dict(objective.named_parameters())
+    torch.manual_seed(1)
+    direction = {n: torch.randn_like(p) * p.abs().mean() for n, p in named.items()}
+    slope = (gradient * torch.cat([d.flatten() for d in direction.values()])).sum().item()
+
+    def total(distance):
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter += distance * direction[name]
+        parts = [sampler.batch(0)]
+        losses = backward(
+            objective,
+            parts,
+            see,
+            1.0,
+            Ranks(World()),
+            autocast=lambda: torch.autocast("cpu", enabled=False),
+            scale=lambda loss: loss,
+        )
+        with torch.no_grad():
+            for name, parameter in named.items():
+                parameter -= distance * direction[name]
+        return losses.total.item()
+
+    eps = 1e-3
+    assert (total(eps) - total(-eps)) / (2 * eps) == pytest.approx(slope, rel=0.02)
+
+
+def test_what_is_differentiated_can_be_scaled(sampler):
+    section = Hybrid(ramp=Ramp(start=0, end=0))
+    (losses, gradient), (scaled, larger) = (step(section, sampler, 2, scale=s) for s in (1, 8))
+    assert scaled.total.item() == losses.total.item()
+    assert torch.allclose(larger, 8 * gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_before_the_ramp_contrast_pulls_nowhere(sampler):
+    section = Hybrid(ramp=Ramp(start=0.5, end=0.6))
+    losses, gradient = step(section, sampler, 1, share=0.1)
+    _, alone = step(Mae(), sampler, 1)
+    assert losses.total == losses.parts["reconstruction"]
+    assert set(losses.parts) == {"reconstruction", "global", "local"}
+    encoder = alone.numel()  # encoder and decoder come first, then the heads of contrast
+    assert torch.equal(gradient[:encoder], alone) and not gradient[encoder:].any()
+
+
+def test_decoding_less_rebuilds_less(sampler):
+    batch, images = see(sampler.batch(0))
+    few = Mae(reconstruction=Reconstruction(decode=0.25)).build(
+        random_encoder(ViT(patch_voxels=PATCH), 0)
+    )
+    assert few.rebuilding._chosen(batch).shape[1] == 12  # of 48 hidden tokens
+    rebuilt = few.rebuilt(batch, images)  # pictures show them all
+    seen = torch.ones(16, 64).scatter(1, batch.hidden, 0.0).bool()
+    from ssl_pipeline.views.tokens import patchify
+
+    same = (patchify(rebuilt, PATCH) == patchify(batch.clean, PATCH)).all(-1)
+    assert torch.equal(same, seen)
+
+
+def test_a_head_of_contrast_that_weighs_nothing_is_not_pulled(sampler):
+    section = Contrastive(contrast=Contrast(global_weight=0))
+    losses, _ = step(section, sampler, 1)
+    assert losses.total.item() == pytest.approx(losses.parts["local"].item())
