@@ -47,7 +47,7 @@ CHOSEN_BY = (  # what decides which volumes there are, and how they look
 PICTURES_BYTES = 120_000
 READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
 AFTER = ("preprocess",)
-VERSION = 4
+VERSION = 5
 RUN_VERSION = 3  # raised when an earlier run cannot be gone on with
 MAKES = (
     "cohort-*.json",
