@@ -37,7 +37,7 @@ from ssl_pipeline.training.device import Compute, decide
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Metrics, Row, read
 from ssl_pipeline.training.notice import notice
-from ssl_pipeline.training.schedule import learning_rate, parameter_groups
+from ssl_pipeline.training.schedule import learning_rate, parameter_groups, share_of_run
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
 from ssl_pipeline.views.blocks import Blocks
@@ -60,7 +60,9 @@ class Run:
         training: Training,
         *,
         world: World | None = None,
+        start: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
+        """Without a checkpoint in the folder the run begins from the state that `start` gives."""
         self.folder, self.sampler, self.training = folder, sampler, training
         self.world = world or World()
         self.ranks = Ranks(self.world)
@@ -68,6 +70,7 @@ class Run:
         state = checkpoint.newest(folder / "checkpoints")
         if state is None:
             self._refuse_lost_checkpoint()
+            state = start() if start else None
         self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
         self.compute.apply(self.world)
         self.objective = objective.to(self.compute.device)
@@ -114,12 +117,13 @@ class Run:
 
     def _refuse_lost_checkpoint(self) -> None:
         """UserError where the log tells of steps that only a run with a checkpoint goes on to."""
-        logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=0)
-        if logged > self.training.checkpoint_steps:
+        first = self.training.first_step
+        logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=first)
+        if logged > first + self.training.checkpoint_steps:
             raise UserError(
                 f"{self.folder} has logged {logged} steps and holds no whole checkpoint (a scratch "
                 "that purges old files?): bring its folder checkpoints back, or remove the folder "
-                "to start anew from step 0."
+                f"to start anew from step {first}."
             )
 
     def _go_on_together(self) -> None:
@@ -212,7 +216,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        share = self.step / self.training.steps
+        share = share_of_run(self.step, self.training)
         losses = backward(
             self.objective,
             parts,
