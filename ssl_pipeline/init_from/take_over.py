@@ -23,6 +23,7 @@ EMBEDDING, BIAS, QKV_BIAS = "embed.weight", "embed.bias", "attn.qkv.bias"
 OPTIONAL = re.compile(r"embed\..+|registers|norm\..+|blocks\.\d+\.(attn\.qkv\.bias|ls[12]\.gamma)")
 SCALE = re.compile(r"(?P<block>blocks\.\d+)\.ls(?P<branch>[12])\.gamma")
 SCALED = {"1": "attn.proj", "2": "mlp.fc2"}  # the layer before each scale
+PARTS = ("weight", "bias")
 FOREIGN = (  # what no such file says
     "as many heads as `model` has are taken for granted",
     "whom they were trained on is not known",
@@ -87,9 +88,10 @@ def _folded(
     for name, gamma in found.items():
         scale = SCALE.fullmatch(name)
         if scale and name not in own:
-            layer = f"{scale['block']}.{SCALED[scale['branch']]}"
-            tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"] * gamma[:, None]
-            tensors[f"{layer}.bias"] = tensors[f"{layer}.bias"] * gamma
+            weight, bias = (f"{scale['block']}.{SCALED[scale['branch']]}.{p}" for p in PARTS)
+            if weight in tensors and bias in tensors:
+                tensors[weight] = tensors[weight] * gamma[:, None]
+                tensors[bias] = tensors[bias] * gamma
             del tensors[name]
             folded.add(name)
     return tensors, folded
