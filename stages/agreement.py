@@ -24,9 +24,11 @@ def check(study: "Study") -> None:
             f"name is {study.name}, whose folder keeps paths of origin: choose another"
         )
     _divides(study, "views.crop_voxels", study.views.crop_voxels)
+    _shows_enough(study, "views.crop_voxels", study.views.crop_voxels, study.views.keep)
     for name, task in study.tasks.items():
         if task.crop_voxels:
             _divides(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
+            _shows_enough(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
         roots = _roots(study, name, task)
         if study.data.table is None:  # which may name subjects and targets
             _has_subjects(name, roots)
@@ -39,6 +41,16 @@ def _divides(study: "Study", key: str, crop: Triple) -> None:
         raise ValueError(
             f"{key} is {list(crop)}, no multiple of model.patch_voxels, {list(patch)}: choose "
             "sides that the patch divides"
+        )
+
+
+def _shows_enough(study: "Study", key: str, crop: Triple, share: float) -> None:
+    """`share` of a crop's tokens are seen."""
+    seen, least = int(share * study.model.tokens(crop)), study.model.least_tokens
+    if seen < least:
+        raise ValueError(
+            f"{key} is {list(crop)}, of whose tokens the encoder sees {seen} and needs {least}: "
+            "choose larger crops, or a smaller model.patch_voxels"
         )
 
 

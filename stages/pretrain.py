@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
 from ssl_pipeline.objectives.size import Cost, cost
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -41,6 +42,8 @@ MAKES = (
     "pictures.npz",
     "encoder/encoder.json",
     "encoder/encoder.safetensors",
+    "encoder/proof.safetensors",
+    "encoder/README.md",
     "encoder/trained_on.parquet",
     "runs/*/metrics.jsonl",
     "runs/*/checkpoints/step-*",
@@ -105,11 +108,12 @@ def run(study: Study, out: Path) -> Made:
     seen = study.init_from.seen() if study.init_from else None
     whom = trained_on.write(out / "encoder", ever_frozen(study), catalog.entries, salt, seen)
     write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
-    files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json", whom]
+    # Not its README, in which its owner writes a licence.
+    bundle = [out / "encoder" / name for name in (WEIGHTS, PROOF, CARD)]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
     )
-    return Made([*files, pictures, out / "run.json"], summary, {"trained": trained})
+    return Made([*bundle, whom, pictures, out / "run.json"], summary, {"trained": trained})
 
 
 def need(study: Study, known: Known, on: Place) -> Need:
@@ -118,11 +122,13 @@ def need(study: Study, known: Known, on: Place) -> Need:
     steps = training.steps - training.first_step
     kept = min(training.checkpoints_kept, math.ceil(steps / training.checkpoint_steps))
     disk = kept * size.checkpoint_bytes(each) + size.log_bytes(training)
+    model, crop = study.model, study.views.crop_voxels
+    disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
     share = training.pairs / on.processes
     layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs a process"
     return Need(
-        disk=counted(disk + 4 * study.model.parameters + PICTURES_BYTES, f"{kept} checkpoints"),
-        files=counted(RECORDS + 8 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
+        disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
+        files=counted(RECORDS + 10 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
         memory=assumed(size.host_bytes(each, share, on.gpus > 0), layers),
         seconds=_seconds(study, each, on.gpus > 0),
         gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,
@@ -150,7 +156,7 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
 
 def random_encoder(study: Study, seed: int) -> "Encoder":
     """The same architecture from random weights: what every judgement is held against."""
-    from ssl_pipeline.models.vit import random_encoder as build
+    from ssl_pipeline.models.encoder import random_encoder as build
 
     return build(study.model, seed)
 
@@ -191,6 +197,7 @@ def _run(
         objective,
         sampler,
         study.training,
+        study.flight,
         world=world,
         start=partial(_end_of_base, study) if study.training.extends else None,
     )

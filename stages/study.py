@@ -15,6 +15,7 @@ from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.init_from import InitFrom
 from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
@@ -61,6 +62,9 @@ class Study(Section):
     )
     objective: ObjectiveConfig = Field(Hybrid(), description="what pretraining optimises")
     training: Training = Field(Training(), description="the training loop")
+    flight: Flight = Field(
+        Flight(), description="the flight recorder, which changes nothing of what is trained"
+    )
     tasks: dict[Name, TaskConfig] = Field({}, description="what the encoder is judged by")
     evaluate: Evaluate = Field(Evaluate(), description="what all judgements share")
     probe: Probe = Field(Probe(), description="frozen features")

@@ -13,7 +13,7 @@ from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.models import ModelConfig
-from ssl_pipeline.objectives.size import BLOCK_NUMBERS, STEP
+from ssl_pipeline.objectives.size import PASSES
 from ssl_pipeline.views.config import Triple
 
 BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
@@ -22,7 +22,6 @@ SCAN_BYTES = 300  # a segmented scan in a cell's file
 CELL_BYTES = 350  # what else is there of a cell, in its file and in the tables
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
 RECORD_FILES, RECORD_BYTES = 6, 5_000  # the record, manifest, provenance, results, costs, lock
-FORWARD = 2  # operations a parameter and token of a look
 VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
 VOXEL_FLOPS = 12_000  # of a segmentation head, forward; it has 4,000, of a kind that is slow
 HEAD_S = 0.2  # fitting a simple classifier
@@ -58,7 +57,7 @@ def probing(
     cells = len(INITS) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
     cells *= len(probe.methods)
     looks = (1 + evaluate.seeds) * _regions(task, of.train_scans + of.test_scans)
-    flops = float(FORWARD * looks * _tokens_flops(model, crop))
+    flops = float(looks * model.forward_flops(model.tokens(crop), crop))
     memory = 16.0 * probe.batch * math.prod(crop)
     return _cost(task, cells, of, flops, memory, cells * HEAD_S)
 
@@ -76,14 +75,14 @@ def finetuning(
     shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
     cells = len(INITS) * seeds * len(shares)
     networks = (len(INITS) - 1) * seeds * len(shares)  # the baseline has none
-    each = float(_tokens_flops(model, crop))
-    numbers = model.tokens(crop) * BLOCK_NUMBERS * model.width * model.depth
+    each = model.forward_flops(model.tokens(crop), crop)
+    numbers = model.kept_numbers(model.tokens(crop), crop)
     looks = float(_regions(task, of.test_scans))
     if not isinstance(task, RegionTask):
-        each += VOXEL_FLOPS / FORWARD * math.prod(crop)
+        each += VOXEL_FLOPS * math.prod(crop)
         numbers += VOXEL_NUMBERS * math.prod(crop)
         looks = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
-    flops = networks * each * (STEP * finetune.steps * finetune.batch + FORWARD * looks)
+    flops = networks * each * (PASSES * finetune.steps * finetune.batch + looks)
     memory = 4.0 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
     written = {"none": 0, "all": cells, "first seed": cells // seeds}[finetune.predictions]
     return _cost(task, cells, of, flops, memory, cells * HEAD_S, written)
@@ -118,8 +117,3 @@ def _regions(task: TaskConfig, scans: int) -> int:
     """Crops of so many scans, each of which shows every class."""
     each = len(task.classes) * task.crops_per_class if isinstance(task, CropClassification) else 1
     return scans * each
-
-
-def _tokens_flops(model: ModelConfig, crop: Triple) -> int:
-    """Parameters times tokens of a whole crop."""
-    return model.parameters * model.tokens(crop)

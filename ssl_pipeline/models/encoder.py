@@ -6,9 +6,11 @@ theirs. It is a class and no protocol because all of them also train, move and s
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.views.config import Triple
 
 
@@ -42,3 +44,10 @@ class Encoder(nn.Module, ABC):
 
         `survive` (see `drop_path`) multiplies each residual branch of each crop; None leaves all.
         """
+
+
+def random_encoder(config: ModelConfig, seed: int) -> Encoder:
+    """An encoder whose weights are a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return config.build()

@@ -5,22 +5,21 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.models.backbone import Backbone
+from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
 
 SIZES = {"tiny": (128, 6, 4), "S": (384, 12, 6), "B": (768, 12, 12)}  # width, depth, heads
+BLOCK_NUMBERS = 16  # a block keeps so many numbers for each of a token's, for the way back
 
 
-class ViT(Section):
+class ViT(Backbone):
     """A 3D vision transformer made of timm's blocks."""
 
     name: Literal["vit"] = "vit"
     preset: Literal["tiny", "S", "B"] = Field("tiny", description="width, depth and heads")
-    patch_voxels: tuple[int, int, int] = Field(
-        (8, 8, 8), description="size of a token (z, y, x), in voxels"
-    )
     layer_scale: float | None = Field(
         None, gt=0, description="initial LayerScale; none is faster to learn in short runs"
     )
@@ -45,10 +44,6 @@ class ViT(Section):
         """Blocks."""
         return SIZES[self.preset][1]
 
-    def tokens(self, crop_voxels: tuple[int, int, int]) -> int:
-        """Tokens of a whole crop."""
-        return math.prod(s // p for s, p in zip(crop_voxels, self.patch_voxels, strict=True))
-
     @property
     def parameters(self) -> int:
         """Numbers that are trained."""
@@ -56,6 +51,15 @@ class ViT(Section):
         scales = 2 * self.width * self.depth if self.layer_scale else 0
         blocks = block_parameters(self.width, self.depth) + scales
         return embedding + blocks + (2 + self.registers) * self.width
+
+    def forward_flops(self, seen: int, crop_voxels: Triple) -> int:
+        """Two operations a parameter and token, and attention's two products of matrices."""
+        length = seen + self.registers
+        return 2 * length * self.parameters + 4 * length**2 * self.width * self.depth
+
+    def kept_numbers(self, seen: int, crop_voxels: Triple) -> int:
+        """Those of the blocks; fused attention keeps no matrix of pairs."""
+        return (seen + self.registers) * BLOCK_NUMBERS * self.width * self.depth
 
     def build(self) -> "ViTEncoder":
         """The encoder, its weights drawn from torch's global generator."""

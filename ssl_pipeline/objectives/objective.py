@@ -44,7 +44,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
         """Sums of the terms over this part of a batch, and its vectors."""
-        tokens = self._tokens(batch, images)
+        tokens = self.tokens(batch, images)
         sums = {name: term(batch, tokens) for name, term in self._summed()}
         return Said(sums, self.subjects(batch, tokens) if self.subjects else None)
 
@@ -52,7 +52,7 @@ class Objective(nn.Module):
         self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
     ) -> Float[Tensor, "views vector"] | None:
         """The vectors alone; None, and no work, where no term needs them."""
-        return self.subjects(batch, self._tokens(batch, images)) if self.subjects else None
+        return self.subjects(batch, self.tokens(batch, images)) if self.subjects else None
 
     def counts(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """What the sums are sums over; needs no pass of the encoder."""
@@ -64,20 +64,26 @@ class Objective(nn.Module):
         if self.reconstruction:
             weights["reconstruction"] = self.reconstruction.weight
         if self.contrast:
-            factor = self.ramp.at(share) if self.ramp else 1.0
-            weights["local"] = factor * self.contrast.local_weight
-            weights["global"] = factor * self.contrast.global_weight
+            weights["local"] = self.factor(share) * self.contrast.local_weight
+            weights["global"] = self.factor(share) * self.contrast.global_weight
         return weights
+
+    def factor(self, share: float) -> float:
+        """How much of its weight contrast has after this share of a run."""
+        return self.ramp.at(share) if self.ramp else 1.0
 
     @torch.no_grad()
     def rebuilt(self, batch: Batch, images: Tensor) -> Float[Tensor, "views 1 z y x"] | None:
         """Crops with their hidden patches as the decoder says them; None without a decoder."""
         if self.rebuilding is None:
             return None
-        tokens = self._tokens(batch, images)
+        tokens = self.tokens(batch, images)
         return self.rebuilding.rebuilt(batch, tokens)
 
-    def _tokens(self, batch: Batch, images: Tensor) -> Float[Tensor, "views kept dim"]:
+    def tokens(
+        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
+    ) -> Float[Tensor, "views kept dim"]:
+        """The encoder's tokens of what it sees of images."""
         return self.encoder.sparse(images, batch.spacing_mm, batch.visible, batch.survive)
 
     def _summed(self) -> list[tuple[str, Rebuilding | Places]]:

@@ -79,8 +79,7 @@ class Subjects(nn.Module):
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> Float[Tensor, "views vector"]:
         """Projections of the mean over the seen tokens inside the body."""
-        inside = batch.body.gather(1, batch.visible) >= 0.5
-        projected: Tensor = self.head(pool(tokens, inside.to(tokens.dtype)))
+        projected: Tensor = self.head(pooled(batch, tokens))
         return projected
 
 
@@ -99,7 +98,13 @@ class Places(nn.Module):
 
     def forward(self, batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, ""]:
         """Sum of the losses of those anchors."""
-        first, second = self.head(tokens).chunk(2)
+        return self.between(batch, self.head(tokens))
+
+    def between(
+        self, batch: Batch, vectors: Float[Tensor, "views kept vector"]
+    ) -> Float[Tensor, ""]:
+        """The same, of projected tokens."""
+        first, second = vectors.chunk(2)
         there, back = self._matches(batch)
         temperature = self.section.temperature
         return place_contrast(first, second, there, temperature) + place_contrast(
@@ -118,6 +123,12 @@ class Places(nn.Module):
             "negative": self.section.negative_patches,
         }
         return matches(distance, **dials), matches(distance.transpose(1, 2), **dials)
+
+
+def pooled(batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, "views dim"]:
+    """The mean over the seen tokens inside the body."""
+    inside = batch.body.gather(1, batch.visible) >= 0.5
+    return pool(tokens, inside.to(tokens.dtype))
 
 
 def _size(batch: Batch) -> Triple:

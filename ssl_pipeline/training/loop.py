@@ -9,6 +9,7 @@ Several ranks take a part each of every step's pairs; the first alone writes, an
 is where all go on.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,10 +26,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.flight.verdict import Verdict, judge
 from ssl_pipeline.models.drop_path import survival
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.objective import Objective
-from ssl_pipeline.objectives.step import Losses, backward
+from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.average import Average
@@ -37,6 +40,7 @@ from ssl_pipeline.training.device import Compute, decide
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Metrics, Row, read
 from ssl_pipeline.training.notice import notice
+from ssl_pipeline.training.recorder import Recorder
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups, share_of_run
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
@@ -44,9 +48,12 @@ from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.cut import Batch, cut
 from ssl_pipeline.views.sampler import Sampler
 
+HEALTHY = Verdict("healthy", "")
+Log = Callable[[Row], Verdict]
 
-class DivergedError(RuntimeError):
-    """The loss is no number any more."""
+
+class StoppedError(UserError):
+    """The run's verdict is one that the study ends runs on."""
 
 
 class Run:
@@ -58,12 +65,14 @@ class Run:
         objective: Objective,
         sampler: Sampler,
         training: Training,
+        flight: Flight,
         *,
         world: World | None = None,
         start: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         """Without a checkpoint in the folder the run begins from the state that `start` gives."""
-        self.folder, self.sampler, self.training = folder, sampler, training
+        self.folder, self.sampler = folder, sampler
+        self.training, self.flight = training, flight
         self.world = world or World()
         self.ranks = Ranks(self.world)
         self.parts = self.world.parts(training.pairs, training.accumulate)
@@ -88,9 +97,9 @@ class Run:
     def train(self) -> Encoder:
         """Train to the last step and return the encoder.
 
-        Raises DivergedError where the loss is not finite; KeyboardInterrupt, with a checkpoint left
-        behind, after the step in which a signal asked any rank to stop; LostRankError where
-        another rank is gone; UserError where the GPU's memory is too small.
+        Raises StoppedError where the verdict on it is one to stop on; KeyboardInterrupt, with a
+        checkpoint left behind, after the step in which a signal asked any rank to stop;
+        LostRankError where another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
             return self._encoder()  # a run that is complete waits for no other rank
@@ -99,7 +108,7 @@ class Run:
                 self._go_on_together()
                 self.objective.train()
                 with notice() as stop, self._log() as log:
-                    self._steps(log, stop)
+                    self._steps(log, stop, self._recorder())
         except torch.OutOfMemoryError:
             raise UserError(
                 f"The GPU's memory is too small for {self.parts[0].stop - self.parts[0].start} "
@@ -140,41 +149,72 @@ class Run:
             self._load(checkpoint.unpack(content))
 
     @contextmanager
-    def _log(self) -> Iterator[Callable[[Row], None]]:
-        """What takes the rows of numbers; only the first rank keeps and shows them."""
+    def _log(self) -> Iterator[Log]:
+        """What takes the rows of numbers and judges them; only the first rank keeps any."""
         if not self.world.first:
-            yield lambda row: None
+            yield lambda row: HEALTHY
             return
         metrics = Metrics(self.folder, self.step)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
 
-                def log(row: Row) -> None:
+                def log(row: Row) -> Verdict:
                     metrics.write(row)
+                    verdict = judge(metrics.rows, self.flight)
                     shown = f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s"
-                    bar.advance(shown, to=self.step)
+                    bar.advance(f"{shown}  {verdict.name}", to=self.step)
+                    return verdict
 
                 yield log
         finally:
             metrics.close()
 
-    def _steps(self, log: Callable[[Row], None], stop: Event) -> None:
-        clock, waited, seen = time.perf_counter(), 0.0, 0
+    def _recorder(self) -> Recorder | None:
+        """What takes the signs of the run; on the first rank alone."""
+        if not self.world.first:
+            return None
+        most = self.parts[0].stop - self.parts[0].start
+        sampler, compute = self.sampler, self.compute
+        return Recorder(self.flight, self.objective, sampler, self.see, compute, most)
+
+    def _steps(self, log: Log, stop: Event, recorder: Recorder | None) -> None:
+        clock, waited, done = time.perf_counter(), 0.0, []
         for parts, wait in self._read():
-            losses, norm = self._optimise(parts)
-            self.step, waited, seen = self.step + 1, waited + wait, seen + 1
-            if self.step % self.training.log_steps == 0 or self.step == self.training.steps:
-                took = time.perf_counter() - clock
-                row = self._row(losses, norm, rate=seen * self.training.pairs / took)
-                log({**row, "waiting": waited / took})
-                clock, waited, seen = time.perf_counter(), 0.0, 0
+            done.append(self._optimise(parts))
+            self.step, waited = self.step + 1, waited + wait
             last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
-            if self.step % self.training.checkpoint_steps == 0 or last or stopping:
-                self._refuse_divergence(losses)
+            saved = last or stopping or self.step % self.training.checkpoint_steps == 0
+            recorded = last or self.step % self.flight.every_steps == 0
+            if saved or recorded or self.step % self.training.log_steps == 0:
+                row, took = self._row(done), time.perf_counter() - clock
+                rate = len(done) * self.training.pairs / took
+                row |= {"pairs_per_s": rate, "waiting": waited / took}
+                if recorded and recorder:
+                    share = share_of_run(self.step, self.training)
+                    row |= recorder.record(share, rate / self.world.size)
+                self._judge(log(row), math.isfinite(row["loss"]))
+                clock, waited, done = time.perf_counter(), 0.0, []
+            if saved:
                 self._save()
             if stopping and not last:
                 raise KeyboardInterrupt
+
+    def _judge(self, verdict: Verdict, finite: bool) -> None:
+        """Stop all ranks where the first one's verdict is one to stop on, or nothing can follow.
+
+        A checkpoint is left behind, unless its weights are no numbers.
+        """
+        if finite and not self.ranks.any(verdict.name in self.flight.stop_on):
+            return
+        if finite:
+            self._save()
+        raise StoppedError(
+            f"pretrain stopped at step {self.step} as {verdict.name}: {verdict.reason} "
+            "(flight.stop_on in the study says which verdicts end a run.)"
+            if self.world.first
+            else f"pretrain stopped at step {self.step}; the first rank says why."
+        )
 
     def _read(self) -> Iterator[tuple[list[Blocks], float]]:
         """What each step still to come sees, and the seconds that the device waited for it."""
@@ -210,8 +250,8 @@ class Run:
         batch = cut(there, self.sampler.views, self.sampler.patch)
         return batch, augment(batch, there)
 
-    def _optimise(self, parts: list[Blocks]) -> tuple[Losses, Tensor]:
-        """One optimizer step; the losses and the gradient's norm before clipping."""
+    def _optimise(self, parts: list[Blocks]) -> dict[str, Tensor]:
+        """One optimizer step; its losses, as this rank adds to them, and the gradient's norm."""
         rate = learning_rate(self.step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -233,26 +273,21 @@ class Run:
         self.scaler.update()
         if self.average:
             self.average.update(self.step)
-        return losses, norm
+        return {"loss": losses.total, **losses.parts, "gradient_norm": norm}
 
-    def _row(self, losses: Losses, norm: Tensor, rate: float) -> Row:
-        self._refuse_divergence(losses)
-        names = ["loss", *losses.parts]
-        values = self.ranks.sum(torch.stack([losses.total, *losses.parts.values()])).tolist()
+    def _row(self, done: list[dict[str, Tensor]]) -> Row:
+        """Means over the steps since the last row; the one place that waits for the device."""
+        means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
+        norm = means.pop("gradient_norm").item()  # the same on all ranks
+        values = self.ranks.sum(torch.stack(list(means.values()))).tolist()
         return {
             "step": self.step,
-            **dict(zip(names, values, strict=True)),
-            "gradient_norm": float(norm),
+            "share": self.step / self.training.steps,
+            "ramp": self.objective.factor(share_of_run(self.step, self.training)),
+            **dict(zip(means, values, strict=True)),
+            "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),
-            "pairs_per_s": rate,
         }
-
-    def _refuse_divergence(self, losses: Losses) -> None:
-        """DivergedError where the loss is no number: such weights never become a checkpoint."""
-        if self.ranks.any(not torch.isfinite(losses.total).item()):
-            raise DivergedError(
-                f"The loss is no number any more at step {self.step}: lower training.learning_rate."
-            )
 
     def _state(self) -> dict[str, Any]:
         return {

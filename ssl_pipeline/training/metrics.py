@@ -15,18 +15,18 @@ Row = dict[str, float | int]  # a step and its numbers
 
 
 class Metrics:
-    """Appends to `metrics.jsonl` and to `tensorboard/` in a run's folder."""
+    """Appends to `metrics.jsonl` and to `tensorboard/` in a run's folder; `rows` are all so far."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Continue after `step`: what was logged beyond it is dropped."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "metrics.jsonl"
-        rows = [row for row in read(self.path) if row["step"] <= step]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.rows = [row for row in read(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self.events = SummaryWriter(str(folder / "tensorboard"))
-        for row in rows:
+        for row in self.rows:
             self._to_events(row)
 
     def write(self, row: Row) -> None:
@@ -34,6 +34,7 @@ class Metrics:
         fence.check()
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
         self._to_events(row)
 
     def _to_events(self, row: Row) -> None:

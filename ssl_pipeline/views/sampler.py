@@ -18,7 +18,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import shown
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.views.blocks import Blocks, stacked
+from ssl_pipeline.views.blocks import Blocks, Pair, stacked
 from ssl_pipeline.views.config import Triple, Views
 from ssl_pipeline.views.draws import Sample, pair
 from ssl_pipeline.views.randomness import generator
@@ -91,28 +91,48 @@ class Sampler:
 
         Steps that share what they read share their subjects.
         """
+        return self._drawn(generator(self.seed, step // self.views.reuse, "subjects"), self.pairs)
+
+    def _drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """So many subjects by weight, each drawn again only when all others have been."""
         drawn: list[NDArray[np.int64]] = []
-        rounds = generator(self.seed, step // self.views.reuse, "subjects")
-        missing = self.pairs
-        while missing:
+        while count:
             # Exponential race: the order of a weighted draw without replacement.
             with np.errstate(divide="ignore"):
-                arrival = rounds.exponential(size=len(self._weight)) / self._weight
-            order = np.argsort(arrival, kind="stable")[:missing]
+                arrival = rng.exponential(size=len(self._weight)) / self._weight
+            order = np.argsort(arrival, kind="stable")[:count]
             drawn.append(order[np.isfinite(arrival[order])])
-            missing -= len(drawn[-1])
+            count -= len(drawn[-1])
         return np.concatenate(drawn)
 
     def batch(self, step: int, part: slice = slice(None)) -> Blocks:
         """The samples of a step, or the part of them that one rank draws, on the CPU."""
-        round_of = step // self.views.reuse
-        pairs = []
-        for slot, subject in list(enumerate(self.subjects(step)))[part]:
-            place = self._place(round_of * self.pairs + slot, int(subject))
-            sample = Sample(self.seed, step * self.pairs + slot, int(subject), place.entry)
-            meta = self.entries[place.entry].meta
-            pairs.append(pair(sample, self.views, meta, place.voxels, place.start, self._tokens))
-        return stacked(pairs)
+        place_of = step // self.views.reuse * self.pairs
+        drawn = list(enumerate(self.subjects(step)))[part]
+        return stacked(
+            [
+                self._pair(self._place(place_of + slot, int(who)), step * self.pairs + slot, who)
+                for slot, who in drawn
+            ]
+        )
+
+    def bank(self, places: int, most: int) -> list[Blocks]:
+        """Places that no step draws, two of each subject, in parts of at most `most`.
+
+        They are the same in every step, to measure on; their sample numbers are below zero.
+        """
+        half = -(-places // 2)
+        subjects = np.tile(self._drawn(generator(self.seed, 0, "bank"), half), 2)[:places]
+        pairs = [
+            self._pair(self._read(-1 - slot, int(who)), -1 - slot, who)
+            for slot, who in enumerate(subjects)
+        ]
+        return [stacked(pairs[first : first + most]) for first in range(0, places, most)]
+
+    def _pair(self, place: _Place, number: int, subject: int | np.int64) -> Pair:
+        sample = Sample(self.seed, number, int(subject), place.entry)
+        meta = self.entries[place.entry].meta
+        return pair(sample, self.views, meta, place.voxels, place.start, self._tokens)
 
     def _place(self, number: int, subject: int) -> _Place:
         """Read, or still there from a step before; those of the last steps are kept."""

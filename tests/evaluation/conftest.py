@@ -19,7 +19,7 @@ import torch
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import ViTEncoder, random_encoder
+from ssl_pipeline.models.encoder import Encoder, random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import prepare
 from ssl_pipeline.store.catalog import Catalog
@@ -66,7 +66,7 @@ def label_link(folder: Path, scan: str, name: str) -> Path:
     return folder / "labels" / f"{scan}-{name}.nii.gz"
 
 
-def encoder_of(init: str, seed: int) -> ViTEncoder:
+def encoder_of(init: str, seed: int) -> Encoder:
     """Both kinds are random; the pretrained one is the same whichever the seed."""
     return random_encoder(ViT(preset="tiny"), 1000 if init == "pretrained" else seed)
 

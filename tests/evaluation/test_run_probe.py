@@ -80,7 +80,7 @@ from ssl_pipeline.evaluation.config import Evaluate, Probe
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 
 def encoder_of(init, seed):
     if (init, seed) == ("random", 1):

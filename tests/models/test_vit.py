@@ -1,4 +1,4 @@
-"""The encoder: sparse equals dense where it can, positions are relative and in millimetres."""
+"""The transformer's own: registers, drop path, attention, positions; see `test_contract`."""
 
 import numpy as np
 import pytest
@@ -7,43 +7,14 @@ import torch
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.decoder import Decoder
 from ssl_pipeline.models.drop_path import survival
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.positions import positions
-from ssl_pipeline.models.vit import random_encoder
 from ssl_pipeline.views.tokens import centres_mm, patchify
 
 
 @pytest.fixture(scope="module")
 def encoder():
     return random_encoder(ViT(), 0).eval()
-
-
-def test_all_tokens_seen_is_the_dense_pass(encoder):
-    crops, spacing = torch.randn(2, 1, 16, 16, 24), torch.ones(2, 3)
-    everything = torch.arange(12).expand(2, 12)
-    with torch.no_grad():
-        dense, sparse = encoder(crops, spacing), encoder.sparse(crops, spacing, everything)
-    assert dense.shape == (2, 12, 128)
-    assert torch.allclose(dense, sparse, atol=1e-5)
-
-
-def test_hidden_voxels_do_not_reach_the_seen_tokens(encoder):
-    crops, spacing = torch.randn(1, 1, 16, 16, 16), torch.ones(1, 3)
-    changed = crops.clone()
-    changed[..., 8:, :, :] += 10  # patches 4 to 7
-    seen = torch.tensor([[0, 2, 3]])
-    with torch.no_grad():
-        assert torch.equal(
-            encoder.sparse(crops, spacing, seen), encoder.sparse(changed, spacing, seen)
-        )
-
-
-def test_random_weights_are_a_function_of_the_seed():
-    torch.manual_seed(5)
-    before = torch.random.get_rng_state()
-    first, again, other = (random_encoder(ViT(), seed) for seed in (1, 1, 2))
-    assert torch.equal(first.embed.weight, again.embed.weight)
-    assert not torch.equal(first.embed.weight, other.embed.weight)
-    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_registers_add_to_a_pass_and_never_leave_it():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssl_pipeline.models import ViT
+from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.size import cost
@@ -18,9 +18,16 @@ OBJECTIVES = [
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
-@pytest.mark.parametrize("layer_scale", [None, 0.1])
-def test_parameters_are_counted_exactly(objective, layer_scale):
-    model = ViT(patch_voxels=(4, 8, 8), layer_scale=layer_scale, registers=3)
+@pytest.mark.parametrize(
+    "model",
+    [
+        ViT(patch_voxels=(4, 8, 8)),
+        ViT(layer_scale=0.1, registers=3),
+        ResEnc(patch_voxels=(4, 8, 8)),
+    ],
+    ids=str,
+)
+def test_parameters_are_counted_exactly(objective, model):
     encoder = model.build()
     built = objective.build(encoder)
     assert model.parameters == sum(p.numel() for p in encoder.parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
 from ssl_pipeline.objectives.step import backward

@@ -14,7 +14,7 @@ from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.page import Source

@@ -9,8 +9,9 @@ import multiprocessing
 import pytest
 import torch
 
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
@@ -21,6 +22,7 @@ from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 
 PATCH = (4, 4, 4)
+FLIGHT = Flight(bank=4, stop_on=())
 
 
 def train(folder, output, precision):
@@ -34,9 +36,8 @@ def train(folder, output, precision):
         views = Views(crop_voxels=(16, 16, 16))
         sampler = Sampler(catalog.entries, reader, views, PATCH, pairs=4, seed=0)
         torch.manual_seed(0)
-        run = Run(
-            folder, Hybrid().build(random_encoder(ViT(patch_voxels=PATCH), 0)), sampler, training
-        )
+        built = Hybrid().build(random_encoder(ViT(patch_voxels=PATCH), 0))
+        run = Run(folder, built, sampler, training, FLIGHT)
         if run.step == 0:
             optimise = run._optimise
 

@@ -7,13 +7,14 @@ import threading
 import pytest
 import torch
 
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import decide
-from ssl_pipeline.training.loop import DivergedError, Run
+from ssl_pipeline.training.loop import Run, StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
@@ -25,6 +26,7 @@ TRAINING = Training(
     steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=2, log_steps=1
 )
 
+FLIGHT = Flight(every_steps=3, bank=6, stop_on=())
 MODEL = ViT(patch_voxels=(4, 4, 4))
 
 
@@ -41,7 +43,7 @@ def start(study, catalog, reader):
         )
         torch.manual_seed(0)
         built = (objective or Hybrid()).build(random_encoder(model, 0))
-        return Run(folder, built, sampler, training)
+        return Run(folder, built, sampler, training, FLIGHT)
 
     return build
 
@@ -200,12 +202,20 @@ def test_a_notice_outside_the_main_thread_is_never_given():
     assert seen == [False]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(start, tmp_path):
-    run = start(tmp_path)
-    with torch.no_grad():
-        run.objective.encoder.embed.weight.fill_(torch.nan)
-    with pytest.raises(DivergedError, match="learning_rate"):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(start, tmp_path):
+    run = start(tmp_path, TRAINING.model_copy(update={"log_steps": 100}))
+    optimise = run._optimise
+
+    def poisoned(parts):
+        if run.step == 3:
+            with torch.no_grad():
+                run.objective.encoder.embed.weight.fill_(torch.nan)
+        return optimise(parts)
+
+    run._optimise = poisoned
+    with pytest.raises(StoppedError, match="step 4 as diverging: The loss is nan"):
         run.train()
+    assert start(tmp_path).step == 2
 
 
 def test_the_schedule_rises_and_falls():

@@ -1,0 +1,77 @@
+"""Dials of the flight recorder (section `flight` of a study); imports no torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ssl_pipeline.section import Section
+
+Alarm = Literal["collapsed", "shortcut", "starved", "diverging"]
+
+
+class Flight(Section):
+    """How often a run is looked at, on how many places, and what counts as an alarm.
+
+    An alarm needs `patience` records in a row. What a sign means is told in `flight.signs`.
+    """
+
+    every_steps: int = Field(100, ge=1, description="steps between records")
+    bank: int = Field(64, ge=2, description="places of the fixed bank that records are taken on")
+    stop_on: tuple[Alarm, ...] = Field(
+        ("diverging",), description="verdicts that end the run early"
+    )
+    patience: int = Field(3, ge=1, description="records in a row that make an alarm")
+    after: float = Field(
+        0.25, ge=0, le=1, description="share of the run before which no collapse is judged"
+    )
+    late: float = Field(
+        0.5, ge=0, le=1, description="share of the run before which no shortcut is judged"
+    )
+    loss_rise: float = Field(
+        0.5,
+        gt=0,
+        description="largest rise of the loss above its best, as a share of what it had gained "
+        "(or of its best, where that is more)",
+    )
+    gradient_rise: float = Field(
+        10.0, gt=1, description="largest gradient norm, in multiples of its median so far"
+    )
+    least_spread: float = Field(
+        0.2, ge=0, le=1, description="least spread a dimension of projected vectors; 1 is healthy"
+    )
+    most_uniformity: float = Field(
+        -0.2, le=0, description="largest uniformity of projected vectors; 0 is collapse"
+    )
+    least_rank: float = Field(
+        0.05, ge=0, le=1, description="least effective rank, as a share of its ceiling"
+    )
+    chance_margin: float = Field(
+        0.1, ge=0, description="least gap of the loss between subjects to chance, in nats"
+    )
+    least_drift: float = Field(
+        1e-6, ge=0, description="least change of the embeddings between records, as a share"
+    )
+    most_position: float = Field(
+        0.9,
+        gt=0,
+        description="largest share of the local loss's drop from chance that both empty crops and "
+        "crops with swapped contents reach",
+    )
+    most_histogram: float = Field(
+        0.5, gt=0, le=1, description="largest share of views that histograms alone match"
+    )
+    least_region: float = Field(
+        0.05, ge=0, le=1, description="least accuracy on the body region above chance"
+    )
+    least_own_subject: float = Field(
+        0.45,
+        ge=0,
+        le=0.5,
+        description="least share of places of one subject nearer than others; 0.5 is chance",
+    )
+    least_skill: float = Field(
+        0.0, lt=1, description="least skill of rebuilding; 0 is as good as in-painting"
+    )
+    most_waiting: float = Field(
+        0.5, gt=0, le=1, description="largest share of time that the device waits for data"
+    )

@@ -1,0 +1,92 @@
+"""How much of the device a run uses: operations of a step, counted, against what it could do.
+
+The share (model FLOPs utilisation, MFU; Chowdhery et al. 2022, arXiv:2204.02311, app. B) needs a
+peak. Makers state one for GPUs; for a CPU, a slice of a GPU or a card that the table lacks, a large
+matrix product is timed instead, and the record says which it was.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+# Words of a GPU's name, then dense operations a second in bf16 (fp16 where a card has no bf16) with
+# fp32 sums, and in fp32 without TF32, as NVIDIA's data sheets state them. The first match counts.
+# Cards for desktops have too many variants under one name to be listed.
+PEAKS: tuple[tuple[str, float, float], ...] = (
+    ("B200", 2250e12, 75e12),
+    ("H200 NVL", 835e12, 60e12),
+    ("GH200", 989e12, 67e12),
+    ("H200", 989e12, 67e12),
+    ("H100 PCIe", 756e12, 51e12),
+    ("H100 NVL", 835e12, 60e12),
+    ("H100", 989e12, 67e12),
+    ("A100", 312e12, 19.5e12),
+    ("A40", 149.7e12, 37.4e12),
+    ("A30", 165e12, 10.3e12),
+    ("L40S", 362e12, 91.6e12),
+    ("L40", 181e12, 90.5e12),
+    ("L4", 121e12, 30.3e12),
+    ("RTX 6000 Ada", 364.2e12, 91.1e12),
+    ("RTX A6000", 154.8e12, 38.7e12),
+    ("V100", 125e12, 15.7e12),
+    ("T4", 65e12, 8.1e12),
+)
+PROBE_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
+PROBES = 5
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Operations a second that a device can do, and how that is known."""
+
+    flops_per_s: float
+    source: str
+
+
+def step_flops(step: Callable[[], object]) -> int:
+    """Operations of what `step` does, forward and backward; a product and a sum are two.
+
+    Counted from the shapes of matrix products and convolutions, while `step` runs once. Attention
+    is computed by plain products meanwhile: torch counts none for its fused kernel on a CPU.
+    """
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        step()
+    return int(counter.get_total_flops())
+
+
+def mfu(flops: int, steps_per_s: float, peak: Peak) -> float:
+    """Share of the peak that the model's operations take: flops a step x rate / peak."""
+    return flops * steps_per_s / peak.flops_per_s
+
+
+def peak_of(device: str, precision: str) -> Peak:
+    """The peak of a device ("cpu", "cuda", "cuda:1") in a precision ("fp32", "bf16")."""
+    kind = torch.device(device).type
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else "this processor"
+    return stated_peak(name, precision) or _timed_peak(device, precision, name)
+
+
+def stated_peak(name: str, precision: str) -> Peak | None:
+    """What NVIDIA states for a GPU of this name; None for others and for slices of one (MIG)."""
+    for part, bf16, fp32 in PEAKS:
+        if re.search(rf"\b{part}\b", name) and "MIG" not in name:
+            rate = bf16 if precision == "bf16" else fp32
+            return Peak(rate, f"data sheet of {part}, {precision}")
+    return None
+
+
+def _timed_peak(device: str, precision: str, name: str) -> Peak:
+    side = PROBE_SIDE[torch.device(device).type]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(PROBES):
+        start = time.perf_counter()
+        _ = (matrix @ matrix)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return Peak(2 * side**3 / best, f"matrix product timed on {name}, {precision}")

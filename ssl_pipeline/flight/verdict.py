@@ -1,0 +1,302 @@
+"""What the signs of a run say, in one word and one sentence with its numbers and what to try.
+
+Rules stand in a table, gravest first, and the first that holds is the verdict. Each is a sign that
+has been beyond a dial in all of the last few records, because one record may be an accident; a
+sign that a run lacks, or that is nan, keeps silent. Loss and gradient are judged from the start,
+collapse and shortcuts only once the run is settled: untrained embeddings look collapsed.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Literal
+
+from ssl_pipeline.flight.config import Alarm, Flight
+
+Row = Mapping[str, float | int]  # the signs of one moment, by the names of `signs.SIGNS`
+Name = Literal["healthy"] | Alarm
+Rule = Callable[[Sequence[Row], Flight], str | None]  # the reason, where it holds
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run fares, and why, in plain words."""
+
+    name: Name
+    reason: str
+
+
+def judge(history: Sequence[Row], section: Flight) -> Verdict:
+    """The verdict on a run whose records, oldest first, are `history`; gaps in them are allowed."""
+    for name, rule in RULES:
+        reason = rule(history, section)
+        if reason:
+            return Verdict(name, reason)
+    return Verdict("healthy", _no_alarm(history, section))
+
+
+def settled(history: Sequence[Row], after: float) -> list[Row]:
+    """The records after this share of the run in which contrast has its whole weight."""
+    return [
+        row for row in history if row.get("share", 1.0) >= after and row.get("ramp", 1.0) >= 1.0
+    ]
+
+
+def series(history: Sequence[Row], sign: str, less: str = "") -> list[float]:
+    """The finite values of a sign, less those of another where one is named, oldest first."""
+    values = (
+        row.get(sign, math.nan) - (row.get(less, math.nan) if less else 0.0) for row in history
+    )
+    return [value for value in values if math.isfinite(value)]
+
+
+def _not_finite(history: Sequence[Row], section: Flight) -> str | None:
+    for sign, words in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
+        value = next((row[sign] for row in reversed(history) if sign in row), 0.0)
+        if not math.isfinite(value):
+            return (
+                f"The {words} is {value}: lower training.learning_rate, or set "
+                "training.precision to fp32."
+            )
+    return None
+
+
+def windows(history: Sequence[Row], sign: str, section: Flight) -> list[float]:
+    """Means of a sign over every `every_steps` steps since contrast had its whole weight.
+
+    Rows between records make them: the loss of a single step is mostly the luck of its batch.
+    """
+    found: dict[int, list[float]] = {}
+    for row in settled(history, 0.0):
+        if math.isfinite(row.get(sign, math.nan)):
+            found.setdefault(int(row["step"] - 1) // section.every_steps, []).append(row[sign])
+    return [fmean(values) for values in found.values()]
+
+
+def _loss_climbs(history: Sequence[Row], section: Flight) -> str | None:
+    """The last windows against the best one before them."""
+    losses = windows(history, "loss", section)
+    before, last = losses[: -section.patience], losses[-section.patience :]
+    if not before:
+        return None
+    best, now = min(before), min(last)
+    limit = best + section.loss_rise * max(losses[0] - best, abs(best))
+    if now <= limit:
+        return None
+    return (
+        f"The loss has climbed to at least {now:.3g} from its best, {best:.3g} (the alarm is above "
+        f"{limit:.3g}): lower training.learning_rate, or make training.warmup longer."
+    )
+
+
+def _gradient_explodes(history: Sequence[Row], section: Flight) -> str | None:
+    """The last windows against the median of those before."""
+    norms = windows(history, "gradient_norm", section)
+    before, last = norms[: -section.patience], norms[-section.patience :]
+    if len(before) < section.patience or min(last) <= section.gradient_rise * median(before):
+        return None
+    return (
+        f"The gradient's norm has been at least {min(last):.3g} for {len(last)} records, after a "
+        f"median of {median(before):.3g} (the alarm is {section.gradient_rise:g} times that): "
+        "lower training.learning_rate."
+    )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Holds where a sign is below the dial `least`, or above the dial `most`.
+
+    `less` is a sign that is taken off it, `after` the dial of the share of the run from which on it
+    is judged; `says` has places for the `value` and its `limit`.
+    """
+
+    sign: str
+    says: str
+    less: str = ""
+    least: str = ""
+    most: str = ""
+    after: str = ""
+
+    def __call__(self, history: Sequence[Row], section: Flight) -> str | None:
+        """The reason, where all of the last records are beyond."""
+        rows = settled(history, getattr(section, self.after)) if self.after else history
+        values = series(rows, self.sign, self.less)[-section.patience :]
+        limit: float = getattr(section, self.least or self.most)
+        beyond = [value < limit if self.least else value > limit for value in values]
+        if len(values) < section.patience or not all(beyond):
+            return None
+        return self.says.format(value=values[-1], limit=limit)
+
+
+@dataclass(frozen=True)
+class Both:
+    """Holds where two bounds do; the reason is theirs, and `says` what follows from both."""
+
+    first: Bound
+    second: Bound
+    says: str
+
+    def __call__(self, history: Sequence[Row], section: Flight) -> str | None:
+        """The reason, where both hold."""
+        first, second = self.first(history, section), self.second(history, section)
+        return f"{first}, and {second}: {self.says}" if first and second else None
+
+
+RULES: tuple[tuple[Alarm, Rule], ...] = (
+    ("diverging", _not_finite),
+    ("diverging", _loss_climbs),
+    ("diverging", _gradient_explodes),
+    (
+        "collapsed",
+        Bound(
+            "drift",
+            least="least_drift",
+            after="after",
+            says="The embeddings have not changed between records (by {value:.1g} of their length; "
+            "the alarm is below {limit:g}): the encoder is frozen or learns nothing. Look at "
+            "training.learning_rate and at which parameters the optimizer holds.",
+        ),
+    ),
+    (
+        "collapsed",
+        Bound(
+            "spread",
+            least="least_spread",
+            after="after",
+            says="Places of all subjects have nearly one embedding: its spread is {value:.2f} "
+            "(about 1 is healthy, the alarm is below {limit:g}). Raise training.pairs or "
+            "objective.contrast.global_weight, or lower training.learning_rate.",
+        ),
+    ),
+    (
+        "collapsed",
+        Bound(
+            "uniformity",
+            most="most_uniformity",
+            after="after",
+            says="Embeddings crowd into one place of their sphere: their uniformity is {value:.2f} "
+            "(about -4 is even, 0 is one point, the alarm is above {limit:g}). Raise "
+            "training.pairs, or lower objective.contrast.temperature.",
+        ),
+    ),
+    (
+        "collapsed",
+        Bound(
+            "rank_share",
+            least="least_rank",
+            after="after",
+            says="Embeddings use few directions: their effective rank is {value:.1%} of what so "
+            "many places could have (the alarm is below {limit:.0%}). Raise the weight of "
+            "reconstruction, or lower training.learning_rate.",
+        ),
+    ),
+    (
+        "collapsed",
+        Bound(
+            "global_chance",
+            less="global_bank",
+            least="chance_margin",
+            after="after",
+            says="The loss between subjects is {value:.2f} below chance (the alarm is below "
+            "{limit:g}): no two subjects are told apart. Raise training.learning_rate or "
+            "training.pairs, or lower objective.contrast.temperature.",
+        ),
+    ),
+    (
+        "shortcut",
+        Both(
+            Bound(
+                "empty_share",
+                most="most_position",
+                after="late",
+                says="Crops without content reach {value:.0%} of what the loss between places has "
+                "gained",
+            ),
+            Bound(
+                "swapped_share",
+                most="most_position",
+                after="late",
+                says="crops with swapped contents {value:.0%} (the alarm is above {limit:.0%})",
+            ),
+            says="it is solved by position, not by anatomy. Widen views.overlap, or lower "
+            "objective.contrast.local_weight.",
+        ),
+    ),
+    (
+        "shortcut",
+        Both(
+            Bound(
+                "matched_by_histogram",
+                most="most_histogram",
+                after="late",
+                says="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%})",
+            ),
+            Bound(
+                "region",
+                less="region_chance",
+                least="least_region",
+                after="late",
+                says="embeddings tell the body region only {value:.2f} better than guessing (the "
+                "alarm is below {limit:g})",
+            ),
+            says="grey values seem to be all that was learned. Widen views.intensity, or raise "
+            "objective.contrast.local_weight.",
+        ),
+    ),
+    (
+        "shortcut",
+        Bound(
+            "own_subject",
+            least="least_own_subject",
+            after="late",
+            says="Places of one subject lie farther apart than those of different subjects (nearer "
+            "in {value:.0%} of comparisons, chance 50%, the alarm is below {limit:.0%}): they seem "
+            "to serve as negatives of each other. See whether data.roots[].subject joins all "
+            "scans of a person.",
+        ),
+    ),
+    (
+        "shortcut",
+        Bound(
+            "skill",
+            least="least_skill",
+            after="late",
+            says="Rebuilding the body is no better than smooth in-painting (skill {value:.2f}, the "
+            "alarm is below {limit:g}): padding and air dominate, or the run is too short. "
+            "Lower objective.reconstruction.background or views.background, or train longer.",
+        ),
+    ),
+    (
+        "starved",
+        Bound(
+            "waiting",
+            most="most_waiting",
+            says="The device waits for data {value:.0%} of the time (the alarm is above "
+            "{limit:.0%}): keep the store on a faster disk, give the reader more cores, or use "
+            "smaller crops.",
+        ),
+    ),
+)
+
+
+def _no_alarm(history: Sequence[Row], section: Flight) -> str:
+    """What a healthy run's last numbers are, and what has not been judged yet."""
+    shown = [
+        f"{words} {values[-1]:.2f}"
+        for sign, words in (
+            ("skill", "skill against in-painting"),
+            ("spread", "spread"),
+            ("rank_share", "effective rank over its ceiling"),
+            ("region", "body region by neighbours"),
+            ("waiting", "share of time waiting"),
+        )
+        if (values := series(history, sign))
+    ]
+    told = f"No alarm: {', '.join(shown)}." if shown else "No alarm."
+    if settled(history, section.late):
+        return told
+    return (
+        f"{told} Collapse is judged after {section.after:.0%} of the run and shortcuts after "
+        f"{section.late:.0%}, once contrast has its whole weight."
+    )

@@ -1,0 +1,47 @@
+"""What every backbone's section tells without torch: sizes, parameters, operations, memory."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from ssl_pipeline.section import Section
+from ssl_pipeline.views.config import Triple
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.encoder import Encoder
+
+
+class Backbone(Section, ABC):
+    """The section of an encoder; estimates and judgements ask it for what they need to know."""
+
+    least_tokens: ClassVar[int] = 1  # of a crop, below which a pass means nothing
+
+    patch_voxels: Triple = Field((8, 8, 8), description="size of a token (z, y, x), in voxels")
+
+    def tokens(self, crop_voxels: Triple) -> int:
+        """Tokens of a whole crop."""
+        return math.prod(s // p for s, p in zip(crop_voxels, self.patch_voxels, strict=True))
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Numbers of a token."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+
+    @abstractmethod
+    def forward_flops(self, seen: int, crop_voxels: Triple) -> int:
+        """Operations of a forward pass that sees so many tokens of a crop."""
+
+    @abstractmethod
+    def kept_numbers(self, seen: int, crop_voxels: Triple) -> int:
+        """Numbers that such a pass keeps for the way back."""
+
+    @abstractmethod
+    def build(self) -> "Encoder":
+        """The encoder, its weights drawn from torch's global generator."""

@@ -1,0 +1,275 @@
+"""The flight recorder: the signs of a run, taken now and then on a bank of places that stays.
+
+It touches nothing that training uses: no weight, no gradient, no random number. A run ends bit for
+bit the same with it, without it, or looked at more often. What needs activations is taken on the
+first part of the bank, as large as a micro-batch; embeddings on all of it. Of several ranks the
+first alone records.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.flight.effort import Peak, mfu, peak_of, step_flops
+from ssl_pipeline.flight.gradients import gradient_ratio
+from ssl_pipeline.flight.inpainting import inpaint, seen_tokens, skill, spread_over_voxels
+from ssl_pipeline.flight.neighbours import knn_accuracy, knn_r2, own_subject, quantile_bins
+from ssl_pipeline.flight.shortcuts import histograms, position, retrieval, scanner
+from ssl_pipeline.flight.spread import (
+    alignment,
+    close_negatives,
+    dimension_spread,
+    drift,
+    effective_rank,
+    rank_ceiling,
+    subject_chance,
+    uniformity,
+)
+from ssl_pipeline.objectives.losses import subject_contrast
+from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.step import backward
+from ssl_pipeline.objectives.terms import pooled
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.training.device import Compute
+from ssl_pipeline.training.distributed import Ranks
+from ssl_pipeline.training.metrics import Row
+from ssl_pipeline.training.world import World
+from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.views.cut import Batch
+from ssl_pipeline.views.sampler import Sampler
+
+REGIONS = 4  # parts of equal size that a root's scans are cut into along z
+See = Callable[[Blocks], tuple[Batch, Tensor]]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A part of the bank as the encoder sees it now."""
+
+    batch: Batch
+    images: Tensor
+    tokens: Tensor
+    pooled: Tensor  # (views, dim)
+    vectors: Tensor | None  # (views, vector), of the term between subjects
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of the bank's places without any label, (places,) each."""
+
+    subject: Tensor
+    region: Tensor
+    middle: Tensor  # (places, 3) of the first view, as a share of its volume
+    sequence: Tensor
+    site: Tensor
+
+
+class Recorder:
+    """Takes the signs of one run (`flight.signs.SIGNS`)."""
+
+    def __init__(
+        self,
+        section: Flight,
+        objective: Objective,
+        sampler: Sampler,
+        see: See,
+        compute: Compute,
+        most: int,
+    ) -> None:
+        """`most` is how many places the device's memory has room for at once."""
+        self.objective, self.see, self.compute = objective, see, compute
+        self.parts = sampler.bank(section.bank, most)
+        self.known = _known(self.parts, sampler.entries, compute.device)
+        self.before: Tensor | None = None
+        self.flops, self.peak = 0, Peak(math.nan, "")
+
+    def record(self, share: float, pairs_per_s: float) -> Row:
+        """The signs after this share of the run, at so many pairs a second of this rank."""
+        seen = list(self._look())
+        first = torch.cat([part.pooled.chunk(2)[0] for part in seen])
+        second = torch.cat([part.pooled.chunk(2)[1] for part in seen])
+        row = {
+            **self._embedded(first, second),
+            **self._told(first),
+            **self._grey(seen, first),
+            **self._rebuilt(seen[0]),
+            **self._contrasted(seen),
+            **self._weighed(seen[0], share),
+            "mfu": self._mfu(share, pairs_per_s),
+        }
+        return {name: value for name, value in row.items() if math.isfinite(value)}
+
+    @torch.no_grad()
+    def _look(self) -> Iterator[_Seen]:
+        for blocks in self.parts:
+            batch, images = self.see(blocks)
+            with self.compute.autocast():
+                tokens = self.objective.tokens(batch, images)
+                subjects = self.objective.subjects
+                vectors = subjects(batch, tokens).float() if subjects else None
+            yield _Seen(batch, images, tokens, pooled(batch, tokens).float(), vectors)
+
+    def _embedded(self, first: Tensor, second: Tensor) -> dict[str, float]:
+        """How the encoder's own embeddings fill their space, and whether they move."""
+        before, self.before = self.before, first
+        rank, found = effective_rank(first), retrieval(first, second)
+        return {
+            "rank": rank,
+            "rank_share": rank / rank_ceiling(*first.shape),
+            "drift": math.nan if before is None else drift(first, before),
+            "matched": found.score,
+            "matched_chance": found.chance,
+        }
+
+    def _told(self, vectors: Tensor) -> dict[str, float]:
+        """What neighbours tell of a place."""
+        known = self.known
+        region = knn_accuracy(vectors, known.region, known.subject)
+        sequence = knn_accuracy(vectors, known.sequence, known.subject)
+        return {
+            "region": region.score,
+            "region_chance": region.chance,
+            "position_r2": knn_r2(vectors, known.middle, known.subject),
+            "sequence": sequence.score,
+            "sequence_chance": sequence.chance,
+            "own_subject": own_subject(vectors, known.subject).score,
+        }
+
+    def _grey(self, seen: Sequence[_Seen], vectors: Tensor) -> dict[str, float]:
+        """What histograms of grey values alone tell."""
+        counted = [histograms(part.images, part.batch.valid).chunk(2) for part in seen]
+        first, second = (torch.cat(half) for half in zip(*counted, strict=True))
+        site = scanner(vectors, first, self.known.site, self.known.subject)
+        return {
+            "matched_by_histogram": retrieval(first, second).score,
+            "scanner": site.embedding,
+            "scanner_by_histogram": site.histogram,
+            "scanner_chance": site.chance,
+        }
+
+    @torch.no_grad()
+    def _rebuilt(self, seen: _Seen) -> dict[str, float]:
+        """Rebuilding against in-painting, in hidden, valid voxels of the body."""
+        rebuilding, batch = self.objective.rebuilding, seen.batch
+        if rebuilding is None:
+            return {}
+        z, y, x = batch.clean.shape[2:]
+        patch, tokens = rebuilding.patch, batch.body.shape[1]
+        with self.compute.autocast():
+            rebuilt = rebuilding.rebuilt(batch, seen.tokens)
+        known = seen_tokens(batch.visible, tokens)
+        judged = spread_over_voxels(~known & (batch.body >= 0.5), (z, y, x), patch)
+        filled = inpaint(batch.clean, known, batch.valid, patch)
+        return {"skill": skill(rebuilt, filled, batch.clean, judged * batch.valid[:, None])}
+
+    @torch.no_grad()
+    def _contrasted(self, seen: Sequence[_Seen]) -> dict[str, float]:
+        """How projected vectors fill their space, and whether places are told by content."""
+        places = self.objective.places
+        vectors = [part.vectors for part in seen if part.vectors is not None]
+        if places is None or not vectors:
+            return {}
+        first, second = (
+            torch.cat(half) for half in zip(*(v.chunk(2) for v in vectors), strict=True)
+        )
+        batch, images = seen[0].batch, seen[0].images
+        count = places.count(batch).clamp(min=1)
+
+        def loss(shown: Tensor) -> Tensor:
+            with self.compute.autocast():
+                total: Tensor = places(batch, self.objective.tokens(batch, shown))
+            return total / count
+
+        alike = torch.zeros_like(seen[0].tokens[..., :1], dtype=torch.float32)
+        local = position(loss, images, (places.between(batch, alike) / count).item())
+        return {
+            "alignment": alignment(first, second),
+            "uniformity": uniformity(first),
+            "spread": dimension_spread(first),
+            "close_negatives": close_negatives(first, self.known.subject),
+            "global_bank": subject_contrast(
+                first, second, self.known.subject, places.section.temperature
+            ).item(),
+            "global_chance": subject_chance(self.known.subject),
+            "local_real": local.real,
+            "local_empty": local.empty,
+            "local_swapped": local.swapped,
+            "local_chance": local.chance,
+            "empty_share": local.empty_share,
+            "swapped_share": local.swapped_share,
+        }
+
+    def _weighed(self, seen: _Seen, share: float) -> dict[str, float]:
+        """The pull of contrast against that of reconstruction, on the encoder."""
+        objective, batch = self.objective, seen.batch
+        if objective.rebuilding is None or objective.contrast is None:
+            return {}
+        weights, counts = objective.weights(share), objective.counts(batch)
+        with self.compute.autocast():
+            said = objective(batch, seen.images)
+        losses = {name: value / counts[name].clamp(min=1) for name, value in said.sums.items()}
+        assert said.vectors is not None
+        first, second = said.vectors.chunk(2)
+        losses["global"] = subject_contrast(
+            first, second, batch.subject, objective.contrast.temperature
+        )
+        contrast = weights["global"] * losses["global"] + weights["local"] * losses["local"]
+        rebuilding = weights["reconstruction"] * losses["reconstruction"]
+        ratio = gradient_ratio(contrast, rebuilding, objective.encoder.parameters())
+        return {"gradient_ratio": ratio}
+
+    def _mfu(self, share: float, pairs_per_s: float) -> float:
+        """Share of the device's peak that the model's operations take; counted once a process."""
+        if not self.flops:
+            self.peak = peak_of(self.compute.device, self.compute.precision)
+            with torch.compiler.set_stance("force_eager"), _gradients_kept(self.objective):
+                self.flops = step_flops(lambda: self._step(share))
+        return mfu(self.flops, pairs_per_s / len(self.parts[0].number), self.peak)
+
+    def _step(self, share: float) -> None:
+        """A step's passes, forward and back, on the first part of the bank."""
+        backward(
+            self.objective,
+            self.parts[:1],
+            self.see,
+            share,
+            Ranks(World()),
+            autocast=self.compute.autocast,
+            scale=lambda loss: loss,
+        )
+
+
+@contextmanager
+def _gradients_kept(objective: Objective) -> Iterator[None]:
+    """What is added to the gradients inside is taken off again."""
+    kept = [(p, p.grad) for p in objective.parameters()]
+    objective.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+
+
+def _known(parts: Sequence[Blocks], entries: Sequence[Entry], device: str) -> _Known:
+    of = [entries[int(index)] for part in parts for index in part.entry]
+    middle = torch.cat([torch.from_numpy(part.middle[: len(part.number)]) for part in parts])
+    root = _numbered([entry.root for entry in of])
+    return _Known(
+        subject=torch.cat([part.subject for part in parts]).to(device),
+        region=quantile_bins(middle[:, 0], root, REGIONS).to(device),
+        middle=middle.to(device),
+        sequence=_numbered([entry.modality for entry in of]).to(device),
+        site=_numbered([entry.site or entry.root for entry in of]).to(device),
+    )
+
+
+def _numbered(names: Sequence[str]) -> Tensor:
+    """Names as numbers from 0, in the order in which they come."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])

@@ -1,0 +1,176 @@
+"""Verdicts on histories whose fault is known, and silence on healthy and on young ones."""
+
+import math
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.flight.signs import SIGNS
+from ssl_pipeline.flight.verdict import RULES, Both, Bound, judge
+from ssl_pipeline.objectives import Hybrid
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.views.config import Views
+
+SECTION = Flight()
+HEALTHY = {
+    "ramp": 1.0, "loss": 1.2, "gradient_norm": 0.8, "skill": 0.3, "spread": 0.9,
+    "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global_bank": 1.0, "global_chance": 4.5,
+    "empty_share": 0.99, "swapped_share": 0.6, "matched_by_histogram": 0.1, "region": 0.6,
+    "region_chance": 0.25, "own_subject": 0.8, "waiting": 0.02,
+}  # fmt: skip
+
+
+def history(records=10, upto=1.0, **signs):
+    """Records up to this share of a run; a list gives a sign's values at the end."""
+    rows = []
+    for number in range(records):
+        row = {**HEALTHY, "step": 100 * (number + 1), "share": upto * (number + 1) / records}
+        for sign, value in signs.items():
+            if not isinstance(value, list):
+                row[sign] = value
+            elif number >= records - len(value):
+                row[sign] = value[number - records + len(value)]
+        rows.append(row)
+    return rows
+
+
+def test_a_healthy_run_says_so_with_its_numbers():
+    verdict = judge(history(), SECTION)
+    assert verdict.name == "healthy"
+    assert "skill against in-painting 0.30" in verdict.reason
+    assert "judged after" not in verdict.reason
+
+
+def test_nothing_recorded_is_no_alarm():
+    assert judge([], SECTION).name == "healthy"
+    assert judge([{"step": 1}], SECTION).name == "healthy"
+
+
+FAULTS = [
+    ("diverging", {"loss": [math.nan]}, "The loss is nan"),
+    ("diverging", {"gradient_norm": [math.inf]}, "gradient's norm is inf"),
+    ("diverging", {"loss": [4.0, 4.0, 4.0]}, "climbed to at least 4 from its best, 1.2"),
+    ("diverging", {"gradient_norm": [50.0, 60.0, 90.0]}, "at least 50"),
+    ("collapsed", {"drift": 0.0}, "have not changed"),
+    ("collapsed", {"spread": 0.05}, "its spread is 0.05"),
+    ("collapsed", {"uniformity": -0.01}, "uniformity is -0.01"),
+    ("collapsed", {"rank_share": 0.017}, "effective rank is 1.7%"),
+    ("collapsed", {"global_bank": 4.52}, "-0.02 below chance"),
+    ("shortcut", {"swapped_share": 0.97}, "swapped contents 97%"),
+    ("shortcut", {"matched_by_histogram": 0.9, "region": 0.26}, "match 90%"),
+    ("shortcut", {"own_subject": 0.2}, "nearer in 20%"),
+    ("shortcut", {"skill": -0.2}, "skill -0.20"),
+    ("starved", {"waiting": 0.7}, "70% of the time"),
+]
+
+
+@pytest.mark.parametrize(("name", "signs", "words"), FAULTS, ids=[words for *_, words in FAULTS])
+def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
+    verdict = judge(history(**signs), SECTION)
+    assert verdict.name == name
+    assert words in verdict.reason
+    assert verdict.reason.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        {"loss": [4.0, 4.0, 1.2]},
+        {"loss": [4.0, 1.2, 4.0]},
+        {"gradient_norm": [50.0, 1.0, 50.0]},
+        {"spread": [0.05, 0.05]},
+        {"waiting": [0.9, 0.9, 0.4]},
+        {"matched_by_histogram": 0.9},
+        {"region": 0.26},
+        {"skill": math.nan},
+        {"empty_share": 0.2, "swapped_share": 0.97},
+        {"swapped_share": math.nan, "own_subject": math.nan},
+    ],
+    ids=str,
+)
+def test_an_accident_or_half_a_fault_is_none(signs):
+    assert judge(history(**signs), SECTION).name == "healthy"
+
+
+def test_a_young_run_is_neither_collapsed_nor_on_a_shortcut():
+    faults = {"spread": 0.05, "uniformity": -0.01, "global_bank": 4.5, "skill": -1.0, "drift": 0.0}
+    verdict = judge(history(upto=0.2, **faults), SECTION)
+    assert verdict.name == "healthy"
+    assert "Collapse is judged after 25%" in verdict.reason
+    assert judge(history(ramp=0.4, **faults), SECTION).name == "healthy"
+    assert judge(history(upto=0.2, waiting=0.9), SECTION).name == "starved"
+
+
+def test_contrast_that_comes_in_is_no_divergence():
+    """The sum of losses and its gradient rise with the ramp, whatever the model does."""
+    ramped = history(10, ramp=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3])
+    for row in ramped[:4]:
+        row["gradient_norm"] = 0.01
+    assert judge(ramped, SECTION).name == "healthy"
+
+
+def test_a_loss_that_has_lost_half_of_its_gain_diverges():
+    falling = [0.4, 0.4, 0.4, 0.1, 0.1, 0.1]
+    assert judge(history(9, loss=[*falling, 0.24, 0.24, 0.24]), SECTION).name == "healthy"
+    assert judge(history(9, loss=[*falling, 0.26, 0.26, 0.26]), SECTION).name == "diverging"
+
+
+def test_a_batch_of_bad_luck_is_no_divergence():
+    """Rows between records are averaged: single steps of small batches jump."""
+    rows = history(8, loss=0.2)
+    lucky = [{**rows[-1], "step": 700 + n, "loss": 1.0 if n % 10 == 0 else 0.2} for n in range(100)]
+    assert judge([*rows, *lucky], SECTION).name == "healthy"
+
+
+def test_the_gravest_fault_is_told():
+    faults = {"waiting": 0.9, "skill": -1.0, "spread": 0.0}
+    assert judge(history(**faults), SECTION).name == "collapsed"
+    assert judge(history(**faults, loss=[math.nan]), SECTION).name == "diverging"
+    assert judge(history(waiting=0.9, skill=-1.0), SECTION).name == "shortcut"
+
+
+def test_dials_move_the_verdict():
+    strict = Flight(least_spread=0.95, patience=1)
+    assert judge(history(), strict).name == "collapsed"
+    assert judge(history(spread=[0.96]), strict).name == "healthy"
+
+
+def test_rows_of_several_kinds_may_be_mixed():
+    log = [{"step": n, "share": 1.0, "ramp": 1.0, "loss": 1.0, "waiting": 0.9} for n in range(9)]
+    record = {"step": 9, "share": 1.0, "ramp": 1.0, "spread": 0.9}
+    assert judge([*log, record], SECTION).name == "starved"
+
+
+def test_every_bound_names_signs_and_a_dial():
+    single = [rule for _, rule in RULES if isinstance(rule, Bound)]
+    paired = [rule for _, rule in RULES if isinstance(rule, Both)]
+    bounds = [*single, *(bound for both in paired for bound in (both.first, both.second))]
+    assert len(bounds) == 12
+    for bound in bounds:
+        assert {sign for sign in (bound.sign, bound.less) if sign} <= SIGNS.keys()
+        dials = {dial for dial in (bound.least, bound.most, bound.after) if dial}
+        assert dials <= set(Flight.model_fields) and bool(bound.least) != bool(bound.most)
+
+
+def test_what_a_reason_tells_to_try_is_a_dial_of_the_study():
+    sections = {"training": Training(), "views": Views(), "objective": Hybrid()}
+    told = {
+        dial
+        for name, signs, _ in FAULTS
+        for dial in re.findall(r"(\w+\.[\w.]*\w)", judge(history(**signs), SECTION).reason)
+        if dial.split(".")[0] in sections
+    }
+    assert len(told) > 8
+    for dial in told:
+        section, *names = dial.split(".")
+        value = sections[section]
+        for name in names:
+            value = getattr(value, name)
+
+
+def test_an_unknown_verdict_cannot_stop_a_run():
+    assert Flight(stop_on=("collapsed", "starved")).stop_on == ("collapsed", "starved")
+    with pytest.raises(ValidationError):
+        Flight(stop_on=("healthy",))

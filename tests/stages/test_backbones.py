@@ -1,0 +1,50 @@
+"""A study of another backbone goes the same way, from raw scans to the report."""
+
+import pytest
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.bundle import load_encoder
+from ssl_pipeline.models.resenc import ResEncEncoder
+from stages.contract import perform
+from stages.study import load
+from tests.conftest import write_study
+
+OTHER = "model: {name: resenc, patch_voxels: [4, 8, 8]}"
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    path = write_study(tmp_path)
+    path.write_text(path.read_text().replace("model: {patch_voxels: [8, 8, 8]}", OTHER))
+    return path
+
+
+def test_a_convolutional_study_goes_from_raw_scans_to_the_report(study_file):
+    study = load(study_file)
+    for name, wildcards in (
+        ("inventory", {}), ("preprocess", {}), ("pretrain", {}), ("probe", {"task": "side"}),
+        ("finetune", {"task": "side"}), ("finetune", {"task": "tissue"}), ("report", {}),
+    ):  # fmt: skip
+        perform(name, study, wildcards)
+    encoder = load_encoder(study.encoder)
+    assert isinstance(encoder.model, ResEncEncoder) and encoder.model.patch == (4, 8, 8)
+    assert encoder.embed(study_file.parent / "raw/images/person4.nii.gz", "MR").vector.shape == (
+        128,
+    )
+    assert (study.folder / "report/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("dials", "told"),
+    [
+        ("patch_voxels: [6, 8, 8]", "model.patch_voxels: .* give powers of two"),
+        ("patch_voxels: [8, 8, 32]", r"views.crop_voxels is \[16, 16, 16\], no multiple of"),
+        ("patch_voxels: [16, 8, 8]", "the encoder sees 1 and needs 2: choose larger crops"),
+        ("patch_voxels: [2, 8]", "model.patch_voxels is "),
+        ("presets: L", "model.presets is not known: did you mean preset"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_sentence(study_file, dials, told):
+    study_file.write_text(study_file.read_text().replace("patch_voxels: [4, 8, 8]", dials))
+    with pytest.raises(UserError, match=told):
+        load(study_file)
