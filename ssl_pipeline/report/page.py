@@ -43,6 +43,7 @@ class Source:
     tasks: Mapping[str, TaskConfig]
     config: Mapping[str, Any]  # the study, with every default, less what says where scans lie
     label_file: LabelFile
+    flight: Flight  # what counts as an alarm
     encoder: Path | None  # the bundle that was judged; None where another study trained it
 
     @cached_property
@@ -128,7 +129,7 @@ def _learned(source: Source) -> dict[str, Any]:
     pretrain = source.folder / "pretrain"
     arrays = learned.read_pictures(pretrain)
     return {
-        "fared": fared(pretrain, Flight.model_validate(source.config["flight"])),
+        "fared": fared(pretrain, source.flight),
         "curves": learned.training_curves(pretrain),
         "triptychs": learned.triptychs(arrays),
         "rebuilt": "rebuilt" in arrays,

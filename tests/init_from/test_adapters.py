@@ -18,8 +18,7 @@ from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.init_from import Bundle, InitFrom, Monai, Timm
 from ssl_pipeline.init_from.start import Start
 from ssl_pipeline.init_from.take_over import take_over
-from ssl_pipeline.models import ViT
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.preprocess.config import Preprocess
 
 TINY = {"embed_dim": 128, "depth": 6, "num_heads": 4}
@@ -240,26 +239,17 @@ def test_a_bundle_says_whom_it_has_seen(tmp_path, catalog):
     assert "is not known" not in started(adapter, fresh())
 
 
-class Conv(Encoder):
-    """A backbone of another kind."""
-
-    dim, patch = 4, (8, 8, 8)
-
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv3d(1, 4, 8, 8)
-
-    def forward(self, crops, spacing_mm):
-        return self.conv(crops).flatten(2).transpose(1, 2)
-
-    def sparse(self, crops, spacing_mm, visible, survive=None):
-        raise NotImplementedError
-
-
-def test_a_transformer_does_not_fit_a_convolutional_network(tmp_path):
-    adapter = one_of("timm", tmp_path)
+def test_convolutional_encoders_start_from_their_kind_alone(tmp_path):
+    model = ResEnc()
+    first, encoder = shaken(model.build()), model.build().eval()
+    bundle = Bundle(path=bundle_of(tmp_path / "encoder", first, model))
     with pytest.raises(UserError, match="`model` has no blocks of a vision transformer"):
-        started(adapter, Conv())
+        started(one_of("timm", tmp_path), encoder)
+    with pytest.raises(UserError, match="weights are of no blocks of a vision transformer"):
+        started(bundle, fresh())
+    said = started(bundle, encoder)
+    assert all(torch.equal(t, first.state_dict()[n]) for n, t in encoder.state_dict().items())
+    assert "patch embedding" not in said and "left out" not in said and "anew" not in said
 
 
 BAD = {

@@ -99,6 +99,7 @@ def test_an_extension_ends_bit_for_bit_whether_killed_or_not(place):
     assert [row["step"] for row in rows] == list(range(7, 13))
     said = read_json(cut.folder / "pretrain/run.json")
     assert "to step 12 on cohort 1 from the end of the run of 6 steps" in said["extends"]
+    assert all(row["ramp"] == 1.0 for row in rows)
     rates = [row["learning_rate"] for row in rows]
     assert rates == [learning_rate(step, cut.training) for step in range(6, 12)]
     again = extended(cut.folder.parent / "tiny.yaml", EXTENDED.replace("12", "14"))
