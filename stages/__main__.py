@@ -18,6 +18,7 @@ import yaml
 import cluster
 import stages
 from ssl_pipeline.errors import UserError, nearest, no_room
+from ssl_pipeline.export.formats import FORMATS
 from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
 from stages import estimate, place, status, where
@@ -91,6 +92,10 @@ def _run(arguments: argparse.Namespace, known: list[tuple[Path, Study]]) -> int:
         from stages.embed import embed_folder
 
         embed_folder(arguments.encoder, arguments.folder, arguments.out, arguments.modality)
+    elif command == "export":
+        from stages.export import export
+
+        export(arguments.encoder, arguments.to, arguments.out)
     elif command == "status":
         show_whole(status.table(load(arguments.config)))
     elif command == "estimate":
@@ -140,13 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     where.add_argument("code", nargs="?", default="", help="of a scan or subject, for a terminal")
     where.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
-    embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
-    embed.add_argument(
-        "encoder", type=Path, help="encoder bundle, such as build/demo/pretrain/encoder"
-    )
-    embed.add_argument("folder", type=Path, help="folder of scans, of any depth")
-    embed.add_argument("--out", type=Path, default=Path("features.parquet"), help="file to write")
-    embed.add_argument("--modality", choices=("CT", "MR"), help="where the files do not say it")
+    _add_using(commands)
     return parser
 
 
@@ -169,6 +168,22 @@ def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
         )
+
+
+def _add_using(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands that use an encoder, wherever it comes from."""
+    embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
+    formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
+    export = commands.add_parser("export", help="write an encoder as one file for other software")
+    for command in (embed, export):
+        command.add_argument(
+            "encoder", type=Path, help="encoder bundle, such as build/demo/pretrain/encoder"
+        )
+    embed.add_argument("folder", type=Path, help="folder of scans, of any depth")
+    embed.add_argument("--out", type=Path, default=Path("features.parquet"), help="file to write")
+    embed.add_argument("--modality", choices=("CT", "MR"), help="where the files do not say it")
+    export.add_argument("--to", choices=FORMATS, required=True, help=formats)
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
 
 
 def _check_house() -> None:

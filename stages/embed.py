@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from ssl_pipeline import load_encoder
 from ssl_pipeline.atomic import replacing
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.embed import embed_source
+from ssl_pipeline.export.embed import embed_prepared, prepare_source
 from ssl_pipeline.progress import progress, say
 from ssl_pipeline.volumes.readers import find
 
@@ -28,8 +28,8 @@ def embed_folder(encoder: Path, folder: Path, out: Path, modality: str | None) -
         for source in sources:
             row = {"path": str(source.path.relative_to(folder)), "series": source.series}
             try:
-                features = embed_source(loaded, source, modality).vector.tolist()
-                rows.append({**row, "error": "", "features": features})
+                features = embed_prepared(loaded, prepare_source(loaded, source, modality))
+                rows.append({**row, "error": "", "features": features.vector.tolist()})
             except UserError as error:
                 rows.append({**row, "error": str(error), "features": []})
             bar.advance(source.path.name)

@@ -1,10 +1,10 @@
 """What probing and fine-tuning share: the encoder, the task's scans, and who may not be scored."""
 
 import math
+from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import ValidationError
 
 from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.errors import UserError
@@ -15,7 +15,6 @@ from ssl_pipeline.evaluation.size import Cost, Judged
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.export.card import CARD, WEIGHTS, read_card
 from ssl_pipeline.report.numerals import count
-from ssl_pipeline.section import Section
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.size import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages import leakage, preprocess
@@ -137,8 +136,11 @@ class _Encoders:
         self.study, self.bundle = study, bundle
 
     def __call__(self, init: Literal["pretrained", "random"], seed: int) -> "Encoder":
-        if init == "random":
-            return random_encoder(self.study, seed)
+        return random_encoder(self.study, seed) if init == "random" else deepcopy(self._loaded)
+
+    @cached_property
+    def _loaded(self) -> "Encoder":
+        """Read, and proven, once."""
         from ssl_pipeline.export.bundle import load_encoder
 
         return load_encoder(self.bundle).model
@@ -151,20 +153,15 @@ def _catalog(study: Study) -> Catalog:
 def _refuse_other_contract(study: Study) -> None:
     """An encoder must see volumes as it was trained on, and random weights be of its kind."""
     card = read_card(study.encoder)
-    for key, own in (("model", study.model), ("preprocess", study.preprocess)):
-        if _section(own, card[key]) != own:
+    for key, trained_with, own in (
+        ("model", card.model, study.model),
+        ("preprocess", card.preprocess, study.preprocess),
+    ):
+        if trained_with != own:
             raise UserError(
                 f"evaluate.encoder was trained with another `{key}` than this study's: write here "
                 f"what {study.encoder / CARD} says."
             )
-
-
-def _section(like: Section, said: Any) -> Section | None:
-    """A section as a card says it; None where this version knows no such section."""
-    try:
-        return type(like).model_validate(said)
-    except ValidationError:
-        return None
 
 
 def _device(study: Study) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
 from ssl_pipeline.objectives.size import Cost, cost
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -54,6 +55,8 @@ MAKES = (
     "pictures.npz",
     "encoder/encoder.json",
     "encoder/encoder.safetensors",
+    "encoder/proof.safetensors",
+    "encoder/README.md",
     "encoder/trained_on.parquet",
     "runs/*/metrics.jsonl",
     "runs/*/checkpoints/step-*",
@@ -110,11 +113,12 @@ def run(study: Study, out: Path) -> Made:
     salt = salt_of(study.folder / "inventory" / "scans.parquet")  # the salt itself is not needed
     whom = trained_on.write(out / "encoder", frozen, entries, salt)
     write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
-    files = [out / "encoder" / "encoder.safetensors", out / "encoder" / "encoder.json", whom]
+    # Not its README, in which its owner writes a licence.
+    bundle = [out / "encoder" / name for name in (WEIGHTS, PROOF, CARD)]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
     )
-    return Made([*files, pictures, out / "run.json"], summary, {"trained": trained})
+    return Made([*bundle, whom, pictures, out / "run.json"], summary, {"trained": trained})
 
 
 def need(study: Study, known: Known, on: Place) -> Need:
@@ -122,11 +126,13 @@ def need(study: Study, known: Known, on: Place) -> Need:
     training, each = study.training, cost(study.objective, study.model, study.views)
     kept = min(training.checkpoints_kept, math.ceil(training.steps / training.checkpoint_steps))
     disk = kept * size.checkpoint_bytes(each) + size.log_bytes(training)
+    model, crop = study.model, study.views.crop_voxels
+    disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
     share = training.pairs / on.processes
     layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs a process"
     return Need(
-        disk=counted(disk + 4 * study.model.parameters + PICTURES_BYTES, f"{kept} checkpoints"),
-        files=counted(RECORDS + 8 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
+        disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
+        files=counted(RECORDS + 10 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
         memory=assumed(size.host_bytes(each, share, on.gpus > 0), layers),
         seconds=_seconds(study, each, on.gpus > 0),
         gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,

@@ -5,18 +5,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from ssl_pipeline.atomic import replacing, sha256_file, write_json
-from ssl_pipeline.export.card import CARD, FORMAT_VERSION, WEIGHTS, read_card
+from ssl_pipeline.atomic import replacing, sha256_file, write_bytes, write_json, write_text
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.card import CARD, PROOF, README, WEIGHTS, Card, check_files, read_card
+from ssl_pipeline.export.model_card import model_card
+from ssl_pipeline.export.proof import TOLERANCE, Example, difference, prove, synthetic
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import Prepared
+from ssl_pipeline.provenance import versions
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
+
+COMPUTING = ("torch", "timm")  # packages that decide what tokens are
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,18 @@ class LoadedEncoder:
         `modality` ("CT" or "MR") is needed where the file does not say it. Raises UserError for a
         scan that cannot be read or used.
         """
-        from ssl_pipeline.export.embed import embed
+        from ssl_pipeline.export.embed import embed_prepared
 
-        return embed(self, Path(scan), modality)
+        return embed_prepared(self, self.prepare(scan, modality))
+
+    def prepare(self, scan: str | Path, modality: str | None = None) -> Prepared:
+        """A scan as pretraining's volumes were prepared; `model_input` gives what the model sees.
+
+        Arguments and errors are those of `embed`.
+        """
+        from ssl_pipeline.export.embed import prepare_file
+
+        return prepare_file(self, Path(scan), modality)
 
 
 def save_bundle(
@@ -59,38 +75,57 @@ def save_bundle(
     preprocess: Preprocess,
     crop_voxels: Triple,
     trained: dict[str, Any],
+    example: Example | None = None,
 ) -> None:
-    """Write the bundle whole; `trained` says what the encoder was trained on, for its card."""
-    card = {
-        "format": FORMAT_VERSION,
-        "model": model.model_dump(mode="json"),
-        "preprocess": preprocess.model_dump(mode="json"),
-        "crop_voxels": list(crop_voxels),
-        "trained": trained,
-    }
+    """Write the bundle whole; `trained` says what the encoder was trained on, for its card.
+
+    `example` is the input of the proof, which travels with the weights: noise unless it is given.
+    """
     with replacing(folder) as temporary:
         temporary.mkdir()
         weights = {
             name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
         }
-        save_file(weights, temporary / WEIGHTS)
-        write_json(temporary / CARD, card)
+        write_bytes(temporary / WEIGHTS, save(weights))
+        written = _build(model, temporary / WEIGHTS)
+        proof = prove(written, example or synthetic(crop_voxels))
+        write_bytes(temporary / PROOF, save(proof))
+        card = Card(
+            model=model,
+            preprocess=preprocess,
+            crop_voxels=crop_voxels,
+            trained=trained,
+            versions={name: versions()[name] for name in COMPUTING},
+            sha256={name: sha256_file(temporary / name) for name in (WEIGHTS, PROOF)},
+        )
+        write_json(temporary / CARD, card.model_dump(mode="json"))
+        write_text(temporary / README, model_card(card))
 
 
 def load_encoder(path: str | Path) -> LoadedEncoder:
-    """Load an encoder bundle, ready to embed scans.
+    """Load an encoder bundle, ready to embed scans, and let it prove itself.
 
-    Raises UserError where the folder is no bundle or was written by another format version.
+    Raises UserError where the folder is no bundle, lacks a file, was written by another format
+    version, is damaged, or where the encoder gives other tokens than when it was saved.
     """
     folder = Path(path)
     card = read_card(folder)
-    section: ModelConfig = TypeAdapter(ModelConfig).validate_python(card["model"])
-    model = section.build()
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    z, y, x = card["crop_voxels"]
-    return LoadedEncoder(
-        model.eval(),
-        Preprocess.model_validate(card["preprocess"]),
-        (z, y, x),
-        sha256_file(folder / WEIGHTS),
-    )
+    check_files(folder, card)
+    model = _build(card.model, folder / WEIGHTS)
+    differs = difference(model, load_file(folder / PROOF))
+    if not differs <= TOLERANCE:
+        then = " and ".join(f"{name} {card.versions[name]}" for name in COMPUTING)
+        raise UserError(
+            f"The encoder in {folder} gives other tokens for its stored input than when it was "
+            f"saved (by up to {differs:.2g}, where rounding makes {TOLERANCE:g} at most): the code "
+            f"that computes them has changed, so use the ssl-pipeline that saved it, with {then}."
+        )
+    return LoadedEncoder(model, card.preprocess, card.crop_voxels, card.sha256[WEIGHTS])
+
+
+def _build(model: ModelConfig, weights: Path) -> "Encoder":
+    """The encoder of a file of weights, on the CPU; no random number of anybody else is used up."""
+    with torch.random.fork_rng(devices=[]):
+        encoder = model.build()
+    encoder.load_state_dict(load_file(weights))
+    return encoder.eval()

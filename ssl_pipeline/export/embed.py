@@ -19,16 +19,16 @@ from ssl_pipeline.volumes.verdicts import Quality, unevenness
 BATCH = 32  # crops that go through the encoder at once
 
 
-def embed(encoder: LoadedEncoder, scan: Path, modality: str | None) -> Features:
-    """Features of one file, or of the folder of one series."""
+def prepare_file(encoder: LoadedEncoder, scan: Path, modality: str | None) -> Prepared:
+    """Read and prepare one file, or the folder of one series."""
     sources = find(scan)
     if len(sources) != 1:
         raise UserError(f"{scan} holds {len(sources)} scans: give one file, or one series' folder.")
-    return embed_source(encoder, sources[0], modality)
+    return prepare_source(encoder, sources[0], modality)
 
 
-def embed_source(encoder: LoadedEncoder, source: Source, modality: str | None) -> Features:
-    """Read and prepare a scan, then embed it; `modality` beats what the file says."""
+def prepare_source(encoder: LoadedEncoder, source: Source, modality: str | None) -> Prepared:
+    """Read a scan and prepare it; `modality` beats what the file says."""
     volume = read(source)
     uneven = unevenness(volume.slices, Quality())
     if uneven:
@@ -36,7 +36,7 @@ def embed_source(encoder: LoadedEncoder, source: Source, modality: str | None) -
     known = modality or volume.modality
     if known is None:
         raise UserError(f"{source.path.name} does not say its modality: give it, as CT or MR.")
-    return embed_prepared(encoder, prepare(volume, known, encoder.preprocess))
+    return prepare(volume, known, encoder.preprocess)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ collapse and shortcuts only once the run is settled: untrained embeddings look c
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Literal
 
 from ssl_pipeline.flight.config import Alarm, Flight
@@ -62,14 +62,26 @@ def _not_finite(history: Sequence[Row], section: Flight) -> str | None:
     return None
 
 
+def windows(history: Sequence[Row], sign: str, section: Flight) -> list[float]:
+    """Means of a sign over every `every_steps` steps since contrast had its whole weight.
+
+    Rows between records make them: the loss of a single step is mostly the luck of its batch.
+    """
+    found: dict[int, list[float]] = {}
+    for row in settled(history, 0.0):
+        if math.isfinite(row.get(sign, math.nan)):
+            found.setdefault(int(row["step"] - 1) // section.every_steps, []).append(row[sign])
+    return [fmean(values) for values in found.values()]
+
+
 def _loss_climbs(history: Sequence[Row], section: Flight) -> str | None:
-    """The last losses against the lowest median of as many since the ramp was whole."""
-    losses, width = series(settled(history, 0.0), "loss"), section.patience
-    medians = [median(losses[i : i + width]) for i in range(len(losses) - width + 1)]
-    if not medians:
+    """The last windows against the best one before them."""
+    losses = windows(history, "loss", section)
+    before, last = losses[: -section.patience], losses[-section.patience :]
+    if not before:
         return None
-    best, now = min(medians), min(losses[-width:])
-    limit = best + section.loss_rise * max(medians[0] - best, abs(best))
+    best, now = min(before), min(last)
+    limit = best + section.loss_rise * max(losses[0] - best, abs(best))
     if now <= limit:
         return None
     return (
@@ -79,8 +91,8 @@ def _loss_climbs(history: Sequence[Row], section: Flight) -> str | None:
 
 
 def _gradient_explodes(history: Sequence[Row], section: Flight) -> str | None:
-    """The last norms against the median of those before, since the ramp was whole."""
-    norms = series(settled(history, 0.0), "gradient_norm")
+    """The last windows against the median of those before."""
+    norms = windows(history, "gradient_norm", section)
     before, last = norms[: -section.patience], norms[-section.patience :]
     if len(before) < section.patience or min(last) <= section.gradient_rise * median(before):
         return None

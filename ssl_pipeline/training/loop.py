@@ -31,7 +31,7 @@ from ssl_pipeline.flight.verdict import Verdict, judge
 from ssl_pipeline.models.drop_path import survival
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.objective import Objective
-from ssl_pipeline.objectives.step import Losses, backward
+from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.average import Average
@@ -175,21 +175,21 @@ class Run:
         return Recorder(self.flight, self.objective, sampler, self.see, compute, most)
 
     def _steps(self, log: Log, stop: Event, recorder: Recorder | None) -> None:
-        clock, waited, seen = time.perf_counter(), 0.0, 0
+        clock, waited, done = time.perf_counter(), 0.0, []
         for parts, wait in self._read():
-            losses, norm = self._optimise(parts)
-            self.step, waited, seen = self.step + 1, waited + wait, seen + 1
+            done.append(self._optimise(parts))
+            self.step, waited = self.step + 1, waited + wait
             last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
             saved = last or stopping or self.step % self.training.checkpoint_steps == 0
             recorded = last or self.step % self.flight.every_steps == 0
             if saved or recorded or self.step % self.training.log_steps == 0:
-                took = time.perf_counter() - clock
-                rate = seen * self.training.pairs / took
-                row = {**self._row(losses, norm), "pairs_per_s": rate, "waiting": waited / took}
+                row, took = self._row(done), time.perf_counter() - clock
+                rate = len(done) * self.training.pairs / took
+                row |= {"pairs_per_s": rate, "waiting": waited / took}
                 if recorded and recorder:
                     row |= recorder.record(self.step / self.training.steps, rate / self.world.size)
                 self._judge(log(row), math.isfinite(row["loss"]))
-                clock, waited, seen = time.perf_counter(), 0.0, 0
+                clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
                 self._save()
             if stopping and not last:
@@ -245,8 +245,8 @@ class Run:
         batch = cut(there, self.sampler.views, self.sampler.patch)
         return batch, augment(batch, there)
 
-    def _optimise(self, parts: list[Blocks]) -> tuple[Losses, Tensor]:
-        """One optimizer step; the losses and the gradient's norm before clipping."""
+    def _optimise(self, parts: list[Blocks]) -> dict[str, Tensor]:
+        """One optimizer step; its losses, as this rank adds to them, and the gradient's norm."""
         rate = learning_rate(self.step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -268,18 +268,20 @@ class Run:
         self.scaler.update()
         if self.average:
             self.average.update(self.step)
-        return losses, norm
+        return {"loss": losses.total, **losses.parts, "gradient_norm": norm}
 
-    def _row(self, losses: Losses, norm: Tensor) -> Row:
-        names = ["loss", *losses.parts]
-        values = self.ranks.sum(torch.stack([losses.total, *losses.parts.values()])).tolist()
+    def _row(self, done: list[dict[str, Tensor]]) -> Row:
+        """Means over the steps since the last row; the one place that waits for the device."""
+        means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
+        norm = means.pop("gradient_norm").item()  # the same on all ranks
+        values = self.ranks.sum(torch.stack(list(means.values()))).tolist()
         share = self.step / self.training.steps
         return {
             "step": self.step,
             "share": share,
             "ramp": self.objective.factor(share),
-            **dict(zip(names, values, strict=True)),
-            "gradient_norm": float(norm),
+            **dict(zip(means, values, strict=True)),
+            "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),
         }
 

@@ -192,6 +192,10 @@ class Recorder:
             "uniformity": uniformity(first),
             "spread": dimension_spread(first),
             "close_negatives": close_negatives(first, self.known.subject),
+            "global_bank": subject_contrast(
+                first, second, self.known.subject, places.section.temperature
+            ).item(),
+            "global_chance": subject_chance(self.known.subject),
             "local_real": local.real,
             "local_empty": local.empty,
             "local_swapped": local.swapped,
@@ -217,11 +221,7 @@ class Recorder:
         contrast = weights["global"] * losses["global"] + weights["local"] * losses["local"]
         rebuilding = weights["reconstruction"] * losses["reconstruction"]
         ratio = gradient_ratio(contrast, rebuilding, objective.encoder.parameters())
-        return {
-            "gradient_ratio": ratio,
-            "global_bank": losses["global"].item(),
-            "global_chance": subject_chance(batch.subject),
-        }
+        return {"gradient_ratio": ratio}
 
     def _mfu(self, share: float, pairs_per_s: float) -> float:
         """Share of the device's peak that the model's operations take; counted once a process."""

@@ -1,5 +1,7 @@
 """From an encoder to features of a scan that it never saw, and back from the bundle."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -8,29 +10,104 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ssl_pipeline import load_encoder
+from ssl_pipeline.atomic import sha256_file
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.bundle import save_bundle
+from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
+from ssl_pipeline.export.proof import Example
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.preprocess.config import Preprocess
 from tests.conftest import real_volume, write_scans
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle") / "encoder"
-    model = ViT()
-    preprocess = Preprocess(foreground="all")
-    save_bundle(folder, random_encoder(model, 7), model, preprocess, (16, 16, 16), {"steps": 0})
-    return folder
+from tests.export.conftest import save
 
 
 def test_loaded_weights_are_the_saved_ones(bundle):
     loaded, made = load_encoder(bundle), random_encoder(ViT(), 7)
     for name, value in made.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], value)
+
+
+def damaged(bundle, tmp_path, name, change):
+    """What loading says of a bundle one of whose files was changed, or removed."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    changed = change((folder / name).read_bytes())
+    (folder / name).unlink()
+    if changed is not None:
+        (folder / name).write_bytes(changed)
+    with pytest.raises(UserError) as said:
+        load_encoder(folder)
+    assert str(folder) in str(said.value) and "\n" not in str(said.value)
+    return str(said.value)
+
+
+def flip_a_bit(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, PROOF])
+def test_a_bit_that_changed_or_a_file_that_is_gone_is_told(bundle, tmp_path, name):
+    said = damaged(bundle, tmp_path, name, flip_a_bit)
+    assert f"{name} is damaged, for its SHA-256 is not" in said
+    assert f"lacks {name}" in damaged(bundle, tmp_path, name, lambda _: None)
+
+
+def test_a_card_that_cannot_be_read_is_told(bundle, tmp_path):
+    for change in (lambda whole: whole[:-9], lambda _: b"[]", lambda _: b"\xff"):
+        assert f"{CARD} is damaged" in damaged(bundle, tmp_path, CARD, change)
+    odd = damaged(bundle, tmp_path, CARD, lambda whole: whole.replace(b'"tiny"', b'"huge"'))
+    assert "model.preset" in odd
+
+
+def test_bundles_of_other_formats_say_what_to_do(bundle, tmp_path):
+    for number, cure in ((1, "run `python -m stages pretrain"), (3, "use a newer ssl-pipeline")):
+        other = f'"format": {number}'.encode()
+        said = damaged(bundle, tmp_path, CARD, lambda c, o=other: c.replace(b'"format": 2', o))
+        assert f"has format {number}, this version reads 2: {cure}" in said
+
+
+def test_code_that_has_come_to_mean_something_else_is_noticed(bundle, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(bundle, folder)
+    proof = load_file(folder / PROOF)
+    # Another spacing for the same tokens: as if positions had another unit.
+    save_file({**proof, "spacing_mm": proof["spacing_mm"] * 1.01}, folder / PROOF)
+    card = json.loads((folder / CARD).read_text())
+    card["sha256"][PROOF] = sha256_file(folder / PROOF)
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(UserError, match="gives other tokens for its stored input") as said:
+        load_encoder(folder)
+    assert str(folder) in str(said.value) and "with torch 2." in str(said.value)
+
+
+def test_another_number_of_threads_proves_the_same_encoder(bundle):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            load_encoder(bundle)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_neither_saving_nor_loading_uses_up_random_numbers(bundle, tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    save(tmp_path / "encoder")
+    load_encoder(tmp_path / "encoder")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_given_crop_becomes_the_proof(tmp_path):
+    example = Example(torch.ones(1, 1, 8, 16, 24), torch.tensor([[2.0, 1.0, 1.0]]))
+    save(tmp_path / "encoder", example)
+    proof = load_file(tmp_path / "encoder" / PROOF)
+    assert torch.equal(proof["crops"], example.crops) and proof["tokens"].shape == (1, 6, 128)
+    load_encoder(tmp_path / "encoder")
 
 
 def test_features_of_a_new_scan(bundle, tmp_path):

@@ -26,7 +26,7 @@ def history(records=10, upto=1.0, **signs):
     """Records up to this share of a run; a list gives a sign's values at the end."""
     rows = []
     for number in range(records):
-        row = {**HEALTHY, "step": number, "share": upto * (number + 1) / records}
+        row = {**HEALTHY, "step": 100 * (number + 1), "share": upto * (number + 1) / records}
         for sign, value in signs.items():
             if not isinstance(value, list):
                 row[sign] = value
@@ -115,6 +115,13 @@ def test_a_loss_that_has_lost_half_of_its_gain_diverges():
     falling = [0.4, 0.4, 0.4, 0.1, 0.1, 0.1]
     assert judge(history(9, loss=[*falling, 0.24, 0.24, 0.24]), SECTION).name == "healthy"
     assert judge(history(9, loss=[*falling, 0.26, 0.26, 0.26]), SECTION).name == "diverging"
+
+
+def test_a_batch_of_bad_luck_is_no_divergence():
+    """Rows between records are averaged: single steps of small batches jump."""
+    rows = history(8, loss=0.2)
+    lucky = [{**rows[-1], "step": 700 + n, "loss": 1.0 if n % 10 == 0 else 0.2} for n in range(100)]
+    assert judge([*rows, *lucky], SECTION).name == "healthy"
 
 
 def test_the_gravest_fault_is_told():

@@ -22,7 +22,7 @@ from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 
 PATCH = (4, 4, 4)
-FLIGHT = Flight(bank=4)
+FLIGHT = Flight(bank=4, stop_on=())
 
 
 def train(folder, output, precision):

@@ -8,7 +8,7 @@ import torch
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.vit import random_encoder
+from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Ramp
 from ssl_pipeline.training.config import Training
@@ -78,11 +78,11 @@ def test_a_run_ends_early_on_the_verdicts_that_the_study_names(start, tmp_path):
         update={"steps": 40, "learning_rate": 1e-30, "final_rate": 0.0, "log_steps": 1}
     )
     flight = Flight(every_steps=2, bank=4, after=0, stop_on=("collapsed",))
-    run = start(tmp_path, flight, training=training)
+    run = start(tmp_path, flight, Mae(), training)
     with pytest.raises(StoppedError, match="as collapsed: The embeddings have not changed"):
         run.train()
     assert 6 <= run.step < 40
-    assert start(tmp_path, flight, training=training).step == run.step  # nothing is lost
-    heedless = start(tmp_path, flight.model_copy(update={"stop_on": ()}), training=training)
+    assert start(tmp_path, flight, Mae(), training).step == run.step  # nothing is lost
+    heedless = start(tmp_path, flight.model_copy(update={"stop_on": ()}), Mae(), training)
     heedless.train()
     assert heedless.step == 40

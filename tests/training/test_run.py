@@ -26,7 +26,7 @@ TRAINING = Training(
     steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=2, log_steps=1
 )
 
-FLIGHT = Flight(every_steps=3, bank=6)
+FLIGHT = Flight(every_steps=3, bank=6, stop_on=())
 MODEL = ViT(patch_voxels=(4, 4, 4))
 
 
@@ -213,9 +213,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
         return optimise(parts)
 
     run._optimise = poisoned
-    with pytest.raises(
-        StoppedError, match="step 4 as diverging: The loss is nan: lower training.l"
-    ):
+    with pytest.raises(StoppedError, match="step 4 as diverging: The loss is nan"):
         run.train()
     assert start(tmp_path).step == 2
 

@@ -1,0 +1,34 @@
+"""The encoder in formats that need nothing of this project: one module each, and one line here.
+
+A module has `SUFFIX`, how its files' names end, and `write`, which writes a loaded encoder and says
+in a few words what it wrote. It is imported when it is used, for some need packages that are large
+or optional; an encoder that a format does not fit is a UserError.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+
+if TYPE_CHECKING:
+    from ssl_pipeline.export.bundle import LoadedEncoder
+
+FORMATS = {  # what it is, for --help
+    "state_dict": "the weights for torch.load, under the encoder's own names",
+    "timm": "the weights under the names of timm's VisionTransformer",
+    "onnx": "crops and spacing to tokens, computed without torch",
+}
+
+
+@runtime_checkable
+class Format(Protocol):
+    """What the module of a format has."""
+
+    SUFFIX: str
+
+    def write(self, loaded: "LoadedEncoder", path: Path) -> str:
+        """Write the encoder to `path`; returns what was written, in a few words."""
+
+
+def format_of(name: str) -> Format:
+    """The module of a format."""
+    return cast(Format, import_module(f"{__name__}.{name}"))

@@ -1,0 +1,40 @@
+"""The weights under the names of timm's VisionTransformer, as safetensors.
+
+The blocks are timm's own, so they load as they are: `Block(dim, heads, qkv_bias=True,
+init_values=layer_scale)`, one for each number behind `blocks.`. A whole `VisionTransformer` loads
+them with a patch embedding for volumes (a convolution as large as its step), `class_token=False`,
+`global_pool=""`, and a last norm whose epsilon is 1e-5. The key `pos_embed` is missing, for
+positions depend on crop and spacing: add it, (1, tokens, dim), before loading, as
+`models.positions.positions(views.tokens.centres_mm(crop, patch, spacing_mm), dim)` gives it. The
+bundle's README has this as code that needs timm alone.
+"""
+
+from pathlib import Path
+
+from safetensors.torch import save
+
+from ssl_pipeline.atomic import write_bytes
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.bundle import LoadedEncoder
+
+SUFFIX = ".safetensors"
+SHARED = ("blocks.", "norm.")  # what timm's transformer calls as we do
+
+
+def write(loaded: LoadedEncoder, path: Path) -> str:
+    """Write a vision transformer's weights.
+
+    Raises UserError where timm's transformer has no place for some of them.
+    """
+    weights = dict(loaded.model.state_dict())
+    foreign = [name for name in weights if not name.startswith(("embed.", *SHARED))]
+    if foreign:
+        raise UserError(
+            f"timm's VisionTransformer has no place for {foreign[0]} of this encoder: export it as "
+            "state_dict or onnx."
+        )
+    patches = weights.pop("embed.weight")  # (dim, voxels)
+    weights["patch_embed.proj.weight"] = patches.reshape(-1, 1, *loaded.model.patch).contiguous()
+    weights["patch_embed.proj.bias"] = weights.pop("embed.bias")
+    write_bytes(path, save(weights))
+    return f"{len(weights)} tensors for timm's VisionTransformer, without positions"

@@ -1,0 +1,21 @@
+"""A bundle of a random encoder, as pretraining leaves them."""
+
+import pytest
+
+from ssl_pipeline.export.bundle import save_bundle
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.preprocess.config import Preprocess
+
+
+def save(folder, example=None, *, model=None, crop=(16, 16, 16)):
+    """Write a bundle of random weights; returns its folder."""
+    model, preprocess = model or ViT(), Preprocess(foreground="all")
+    encoder = random_encoder(model, 7)
+    save_bundle(folder, encoder, model, preprocess, crop, {"steps": 0}, example)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("bundle") / "encoder")

@@ -1,0 +1,139 @@
+"""The encoder in other software: the same features, and a sentence where it does not fit."""
+
+import os
+import re
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from ssl_pipeline import load_encoder
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.formats import FORMATS, format_of
+from ssl_pipeline.export.proof import synthetic
+from ssl_pipeline.models import ViT
+from stages.contract import ROOT
+from stages.export import export
+from tests.conftest import real_volume
+from tests.export.conftest import save
+
+CROP = (16, 24, 32)
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory):
+    """A bundle whose sides all differ, with LayerScale."""
+    model = ViT(patch_voxels=(4, 8, 16), layer_scale=0.1)
+    return save(tmp_path_factory.mktemp("scaled") / "encoder", model=model, crop=CROP)
+
+
+def exported(bundle, name, folder):
+    path = folder / f"encoder{format_of(name).SUFFIX}"
+    export(bundle, name, path)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_one_file_that_says_what_it_is(bundle, tmp_path, name, capsys):
+    path = exported(bundle, name, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert str(path) in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"let it end in {format_of(name).SUFFIX}"):
+        export(bundle, name, tmp_path / "encoder.other")
+
+
+def test_weights_load_where_this_project_is_not_installed(bundle, tmp_path):
+    path = exported(bundle, "state_dict", tmp_path)
+    code = f"import torch; print(len(torch.load({str(path)!r}, weights_only=True)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    loaded, weights = load_encoder(bundle), torch.load(path, weights_only=True)
+    assert int(done.stdout) == len(weights)
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(weights[name], value)
+
+
+def test_onnx_gives_the_tokens_of_torch_for_any_batch(scaled, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path, encoder = exported(scaled, "onnx", tmp_path), load_encoder(scaled)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        crops, spacing_mm = torch.randn(batch, 1, *CROP), torch.rand(batch, 3) + 0.5
+        given = {"crops": crops.numpy(), "spacing_mm": spacing_mm.numpy()}
+        (said,) = session.run(["tokens"], given)
+        with torch.inference_mode():
+            expected = encoder.model(crops, spacing_mm).numpy()
+        assert said.shape == expected.shape and np.allclose(said, expected, atol=1e-4)
+
+
+def test_without_the_optional_packages_onnx_is_one_sentence(bundle, tmp_path):
+    code = (
+        "import sys; sys.modules['onnxscript'] = None\n"
+        "from stages.__main__ import main\n"
+        f"sys.exit(main(['export', {str(bundle)!r}, '--to', 'onnx', '--out', 'e.onnx']))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "export: ONNX needs onnxscript: pip install 'ssl-pipeline[export]'.\n"
+
+
+def snippets(bundle):
+    """The model card's code, in its order."""
+    return re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_model_cards_timm_gives_equal_features(scaled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(scaled, "timm", tmp_path / "encoder.timm.safetensors")
+    names = {}
+    exec(snippets(scaled)[2], names)  # the bundle's README, as a reader would run it
+    crops, spacing_mm = synthetic(CROP).crops, torch.tensor([[3.0, 1.0, 1.0]])
+    with torch.inference_mode():
+        said = names["vit"].forward_features(crops)
+        expected = load_encoder(scaled).model(crops, spacing_mm)
+    assert torch.allclose(said, expected, atol=1e-5)
+
+
+def test_the_model_cards_other_code_runs(bundle, tmp_path):
+    pytest.importorskip("monai")
+    (tmp_path / "encoder").symlink_to(bundle)
+    nib.save(real_volume(), tmp_path / "scan.nii.gz")
+    for code, shown in zip(snippets(bundle)[:2], ("(128,)", "torch.Size([1, 128, "), strict=True):
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert done.returncode == 0 and shown in done.stdout, done.stderr
+
+
+def test_timm_refuses_what_it_has_no_place_for(bundle, tmp_path):
+    loaded = load_encoder(bundle)
+    loaded.model.register_parameter("registers", torch.nn.Parameter(torch.zeros(1, 4, 128)))
+    with pytest.raises(UserError, match="no place for registers of this encoder"):
+        format_of("timm").write(loaded, tmp_path / "encoder.safetensors")
+
+
+def test_the_model_card_tells_the_contract_and_no_path(bundle):
+    said = (bundle / "README.md").read_text()
+    for words in (
+        "clipped to -1000 to 1000, less 0, divided by 500",
+        "percentiles 0.5 and 99.5",
+        "16 x 16 x 16 voxels (z, y, x), 8 tokens",
+        "| steps | 0 |",
+        "no medical device",
+        "the owner of the data writes here",
+    ):
+        assert words in said
+    assert str(bundle.parent) not in said
+
+
+def test_the_door_knows_the_command(bundle, tmp_path):
+    words = ["export", bundle, "--to", "state_dict", "--out", tmp_path / "e.pt"]
+    command = [sys.executable, "-m", "stages", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "76 tensors for torch.load" in done.stdout, done.stderr
