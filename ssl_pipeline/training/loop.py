@@ -78,7 +78,7 @@ class Run:
         if state is None:
             self._refuse_lost_checkpoint()
         self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
-        self.compute.apply(self.world)
+        self.compute.apply(self.world, objective)
         self.objective = objective.to(self.compute.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
@@ -299,7 +299,7 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.compute = Compute(**state["compute"])
-        self.compute.apply(self.world)
+        self.compute.apply(self.world, self.objective)
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
