@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import nn
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.training.config import Training
@@ -27,13 +28,14 @@ class Compute:
     fused_attention: bool
     threads: int
 
-    def apply(self, world: World) -> None:
-        """Set torch's threads, timm's attention kernel and the GPU of this process."""
-        import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
+    def apply(self, world: World, model: nn.Module) -> None:
+        """Set torch's threads, the attention kernel of a model and the GPU of this process.
 
-        from timm.layers.config import set_fused_attn
-
-        set_fused_attn(self.fused_attention)
+        timm's blocks ask for the kernel when they are made, so those that are there are told.
+        """
+        for own in map(vars, model.modules()):
+            if "fused_attn" in own:
+                own["fused_attn"] = self.fused_attention
         torch.set_num_threads(self.threads)
         if self.device != "cpu":
             # A scheduler may show each rank its own GPU alone, which is then number 0.

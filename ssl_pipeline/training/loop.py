@@ -81,7 +81,7 @@ class Run:
             self._refuse_lost_checkpoint()
             state = start() if start else None
         self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
-        self.compute.apply(self.world)
+        self.compute.apply(self.world, objective)
         self.objective = objective.to(self.compute.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
@@ -307,7 +307,7 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.compute = Compute(**state["compute"])
-        self.compute.apply(self.world)
+        self.compute.apply(self.world, self.objective)
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

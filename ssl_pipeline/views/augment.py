@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import conv1d, interpolate
+from torch.nn.functional import interpolate
 
 from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.cut import Batch
 from ssl_pipeline.views.draws import CHANGES
 
 LOW, HIGH = -2.0, 2.0  # the range of model input that counts as from black to white
+ALMOST_NOTHING = 1e-30
 
 
 def augment(batch: Batch, blocks: Blocks) -> Float[Tensor, "views 1 z y x"]:
@@ -30,9 +31,9 @@ def augment(batch: Batch, blocks: Blocks) -> Float[Tensor, "views 1 z y x"]:
     images = _bent(images, by["gamma"])
     if host["low"].any() or host["high"].any():
         images = _windowed(images, by["low"], by["high"])
-    images = images * by["contrast"] + by["brightness"]
-    images = _noisy(images, host["noise"], blocks.noise_key)
-    return torch.where(batch.valid[:, None] > 0, images, batch.clean)
+    images = torch.addcmul(by["brightness"], images, by["contrast"])
+    _add_noise(images, host["noise"], blocks.noise_key)
+    return torch.lerp(batch.clean, images, batch.valid[:, None])  # exact at 0 and at 1
 
 
 def _shaded(images: Tensor, field: Tensor, bias: Tensor) -> Tensor:
@@ -43,9 +44,13 @@ def _shaded(images: Tensor, field: Tensor, bias: Tensor) -> Tensor:
 
 
 def _bent(images: Tensor, gamma: Tensor) -> Tensor:
-    """A gamma curve between LOW and HIGH; what lies outside is left as it is."""
-    share = ((images - LOW) / (HIGH - LOW)).clamp(0, 1)
-    return images + (share**gamma - share) * (HIGH - LOW)
+    """A gamma curve between LOW and HIGH; what lies outside is left as it is.
+
+    The power is taken by logarithms, which a CPU does in half the time, but not those of zero.
+    """
+    share = images.sub(LOW).mul_(1 / (HIGH - LOW)).clamp_(ALMOST_NOTHING, 1)
+    curve = share.log2().mul_(gamma).exp2_()
+    return images.add(curve.sub_(share), alpha=HIGH - LOW)
 
 
 def _windowed(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -55,20 +60,19 @@ def _windowed(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.where((low > 0) | (high > 0), cut, images)
 
 
-def _noisy(images: Tensor, sigma: NDArray[np.float32], keys: NDArray[np.int64]) -> Tensor:
-    """Normal noise on the views whose sigma is above zero, of a generator each."""
-    chosen = np.flatnonzero(sigma)
-    if not len(chosen):
-        return images
-    noise, source = torch.zeros_like(images), torch.Generator(images.device)
-    for view in chosen.tolist():
+def _add_noise(images: Tensor, sigma: NDArray[np.float32], keys: NDArray[np.int64]) -> None:
+    """Normal noise on the views whose sigma is above zero, of a generator each, in place."""
+    noise, source = torch.empty_like(images[0]), torch.Generator(images.device)
+    for view in np.flatnonzero(sigma).tolist():
         source.manual_seed(int(keys[view]))
-        noise[view].normal_(0, float(sigma[view]), generator=source)
-    return images + noise
+        images[view] += noise.normal_(0, float(sigma[view]), generator=source)
 
 
 def _blurred(images: Tensor, sigmas: NDArray[np.float32]) -> Tensor:
-    """Separable Gaussian blur of the views whose sigma is above zero, edges replicated."""
+    """Separable Gaussian blur of the views whose sigma is above zero, edges replicated.
+
+    Shifted sums: half the time of `conv1d` with a group a view on a CPU.
+    """
     chosen = np.flatnonzero(sigmas)
     if not len(chosen):
         return images
@@ -76,14 +80,15 @@ def _blurred(images: Tensor, sigmas: NDArray[np.float32]) -> Tensor:
     taps = np.arange(-radius, radius + 1, dtype=np.float32)
     weights = np.exp(-0.5 * (taps / sigmas[chosen, None]) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)
-    kernel = torch.from_numpy(weights[:, None]).to(images)
+    taps_of = torch.from_numpy(weights).to(images)[..., None, None, None].unbind(dim=1)
     part = images[chosen, 0]
-    for _ in range(3):  # blur the last axis, then bring the next one there
-        n, a, b, c = part.shape
-        rows = torch.nn.functional.pad(part.reshape(n, a * b, c), (radius, radius), "replicate")
-        rows = rows.permute(1, 0, 2)
-        part = conv1d(rows, kernel, groups=n).permute(1, 0, 2).reshape(n, a, b, c)
-        part = part.permute(0, 3, 1, 2)
+    for axis in (3, 2, 1):
+        length = part.shape[axis]
+        near = torch.arange(-radius, length + radius, device=part.device).clamp(0, length - 1)
+        wide = part.index_select(axis, near)
+        part = wide.narrow(axis, 0, length) * taps_of[0]
+        for tap, weight in enumerate(taps_of[1:], start=1):
+            part.addcmul_(wide.narrow(axis, tap, length), weight)
     result = images.clone()
     result[chosen, 0] = part
     return result

@@ -237,5 +237,12 @@ def test_what_was_decided_is_kept_on_resume(start, tmp_path):
     assert other.compute == run.compute
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_blocks_have_the_attention_that_was_decided(start, tmp_path, precision):
+    run = start(tmp_path, TRAINING.model_copy(update={"precision": precision}))
+    blocks = [*run.objective.encoder.blocks, *run.objective.rebuilding.decoder.blocks]
+    assert {block.attn.fused_attn for block in blocks} == {precision == "fp32"}
+
+
 def test_auto_takes_a_precision_that_this_machine_measured():
     assert decide(Training(device="cpu"), World()).precision in ("fp32", "bf16")
