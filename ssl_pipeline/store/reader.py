@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.resample import Shape
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.shard import Shard, single_threaded
+from ssl_pipeline.store.shard import BOTH, Shard, single_threaded
 
 OPEN_MAPS = 256
 
@@ -29,12 +29,15 @@ class CropReader:
         self.folder, self.catalog = folder, catalog
         self._fresh()
 
-    def block(self, scan_id: str, start_zyx: Shape, size_zyx: Shape) -> NDArray[np.int16]:
+    def block(
+        self, scan_id: str, start_zyx: Shape, size_zyx: Shape, channels: slice = BOTH
+    ) -> NDArray[np.int16]:
         """Intensity and mask bits (2, z, y, x) of a box; both 0 where it reaches out of the volume.
 
-        `start_zyx` may be negative. Raises UserError for an unknown or a damaged volume.
+        `start_zyx` may be negative; `channels` (INTENSITY, BITS) reads one of them. Raises
+        UserError for an unknown or a damaged volume.
         """
-        return self._open(scan_id).read(start_zyx, size_zyx)
+        return self._open(scan_id).read(start_zyx, size_zyx, channels)
 
     def volume(self, scan_id: str) -> NDArray[np.int16]:
         """A whole volume (2, z, y, x)."""

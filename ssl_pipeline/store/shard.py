@@ -22,6 +22,7 @@ from ssl_pipeline.preprocess.resample import Shape
 from ssl_pipeline.store.layout import ABSENT, INNER_CHUNK, VOXELS, read_document
 
 CHANNELS = 2
+INTENSITY, BITS, BOTH = slice(0, 1), slice(1, 2), slice(0, 2)
 SIDE = INNER_CHUNK[1]
 CHUNK_BYTES = 2 * SIDE**3
 CRC_BYTES = 4
@@ -53,26 +54,27 @@ class Shard:
         self._places = [] if raw else self._index()
         self._constants: dict[bytes, int] = {}  # of packed chunks that have one value
 
-    def read(self, start: Shape, size: Shape) -> NDArray[np.int16]:
-        """Box (2, z, y, x) from voxel `start`; zeros where it reaches out of the volume."""
+    def read(self, start: Shape, size: Shape, channels: slice = BOTH) -> NDArray[np.int16]:
+        """Box (channels, z, y, x) from voxel `start`; zeros where it reaches out of the volume."""
         low = [max(0, s) for s in start]
         high = [min(n, s + e) for n, s, e in zip(self.shape, start, size, strict=True)]
         inside = tuple(b - a for a, b in zip(low, high, strict=True)) == tuple(size)
-        out = (np.empty if inside else np.zeros)((CHANNELS, *size), np.int16)
+        out = (np.empty if inside else np.zeros)((len(range(CHANNELS)[channels]), *size), np.int16)
         if any(a >= b for a, b in zip(low, high, strict=True)):
             return out
         if self._raw is not None:
             target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
             source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-            out[(slice(None), *target)] = self._raw[(slice(None), *source)]
+            out[(slice(None), *target)] = self._raw[(channels, *source)]
             return out
         try:
-            self._decode(out, [_parts(*ends) for ends in zip(low, high, start, strict=True)])
+            parts = [_parts(*ends) for ends in zip(low, high, start, strict=True)]
+            self._decode(out, parts, range(CHANNELS)[channels])
         except (RuntimeError, ValueError, struct.error) as error:
             raise self._damaged() from error
         return out
 
-    def _decode(self, out: NDArray[np.int16], parts: list[list[Part]]) -> None:
+    def _decode(self, out: NDArray[np.int16], parts: list[list[Part]], channels: range) -> None:
         chunk = np.empty((SIDE, SIDE, SIDE), np.int16)
         places, view = self._places, memoryview(self._map)
         _, rows, columns = self._grid
@@ -80,10 +82,10 @@ class Shard:
         for (iz, from_z, to_z), (iy, from_y, to_y) in product(*parts[:2]):
             line = (iz * rows + iy) * columns
             for ix, from_x, to_x in parts[2]:
-                for channel in range(CHANNELS):
+                for row, channel in enumerate(channels):
                     begin, end = places[channel * per_channel + line + ix]
                     value = 0 if begin == end else self._constant(view[begin:end], chunk)
-                    out[channel, to_z, to_y, to_x] = (
+                    out[row, to_z, to_y, to_x] = (
                         chunk[from_z, from_y, from_x] if value is None else value
                     )
 

@@ -18,6 +18,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import shown
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.shard import BITS, INTENSITY
 from ssl_pipeline.views.blocks import Blocks, Pair, stacked
 from ssl_pipeline.views.config import Triple, Views
 from ssl_pipeline.views.draws import Sample, pair
@@ -148,23 +149,28 @@ class Sampler:
         return found
 
     def _read(self, number: int, subject: int) -> _Place:
-        """A block with enough stored voxels: the first found, or the best of those tried."""
+        """A block with enough stored voxels: the first found, or the best of those tried.
+
+        Mask bits alone say how many it has; only what is taken has its intensities read.
+        """
         rng = generator(self.seed, number, "place")
         index = int(rng.choice(self._of_subject[subject]))
         entry, size = self.entries[index], np.array(self.views.block_voxels)
         room = np.array(entry.shape) - size
-        best: tuple[float, _Place] | None = None
+        best: tuple[float, NDArray[np.int16], NDArray[np.int64]] | None = None
         for _ in range(ATTEMPTS):
             # A side shorter than the block: it reaches over both ends alike, within a voxel.
             start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
-            voxels = self.reader.block(entry.id, _triple(start), self.views.block_voxels)
-            share = float(shown(voxels[1]).sum() / np.minimum(size, entry.shape).prod())
+            bits = self.reader.block(entry.id, _triple(start), self.views.block_voxels, BITS)
+            share = float(shown(bits).sum() / np.minimum(size, entry.shape).prod())
             if best is None or share > best[0]:
-                best = share, _Place(index, voxels, start)
+                best = share, bits, start
             if share >= self.views.min_valid:
                 break
         assert best is not None
-        return best[1]
+        _, bits, start = best
+        grey = self.reader.block(entry.id, _triple(start), self.views.block_voxels, INTENSITY)
+        return _Place(index, np.concatenate([grey, bits]), start)
 
 
 def _triple(values: NDArray[np.int64]) -> Triple:

@@ -16,6 +16,7 @@ from ssl_pipeline.store import reader as reader_module
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.layout import Store
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.shard import BITS, INTENSITY
 from ssl_pipeline.store.shelf import Shelf
 
 CODECS = ("lz4", "zstd", "none")
@@ -69,6 +70,8 @@ def test_equal_to_zarr_python(readers, codec, where, size):
     block = reader.block("a", start, size)
     assert block.dtype == np.int16
     assert np.array_equal(block, by_zarr(array, start, size))
+    for one in (INTENSITY, BITS):
+        assert np.array_equal(reader.block("a", start, size, one), block[one])
 
 
 @pytest.mark.parametrize("codec", CODECS)
