@@ -46,6 +46,7 @@ MAKES = (
     "encoder/README.md",
     "encoder/trained_on.parquet",
     "runs/*/metrics.jsonl",
+    "runs/*/moments/step-*.npz",
     "runs/*/checkpoints/step-*",
     "runs/*/tensorboard/events.*",
 )

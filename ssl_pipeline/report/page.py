@@ -125,14 +125,13 @@ def _overlays(
 
 def _learned(source: Source) -> dict[str, Any]:
     if source.encoder is None:
-        return {"fared": None, "curves": [], "triptychs": [], "rebuilt": False, "maps": []}
+        return {"fared": None, "curves": [], "strips": [], "maps": []}
     pretrain = source.folder / "pretrain"
     arrays = learned.read_pictures(pretrain)
     return {
         "fared": fared(pretrain, source.flight),
         "curves": learned.training_curves(pretrain),
-        "triptychs": learned.triptychs(arrays),
-        "rebuilt": "rebuilt" in arrays,
+        "strips": learned.strips(pretrain),
         "maps": learned.feature_maps(arrays, source.catalog),
     }
 

@@ -33,7 +33,7 @@ from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.progress import progress
-from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training import checkpoint, moments
 from ssl_pipeline.training.average import Average
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import Compute, decide
@@ -197,6 +197,8 @@ class Run:
                 if recorded and recorder:
                     share = share_of_run(self.step, self.training)
                     row |= recorder.record(share, rate / self.world.size)
+                    if moments.due(self.step, self.flight.every_steps, self.training.steps):
+                        moments.save(self.folder, self.step, recorder.moment())
                 self._judge(log(row), math.isfinite(row["loss"]))
                 clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
