@@ -49,7 +49,7 @@ from ssl_pipeline.views.cut import Batch, cut
 from ssl_pipeline.views.sampler import Sampler
 
 HEALTHY = Verdict("healthy", "")
-Log = Callable[[Row], Verdict]
+Log = Callable[[Row, bool], Verdict]  # keeps a row; whether the verdict is due
 
 
 class StoppedError(UserError):
@@ -156,16 +156,18 @@ class Run:
     def _log(self) -> Iterator[Log]:
         """What takes the rows of numbers and judges them; only the first rank keeps any."""
         if not self.world.first:
-            yield lambda row: HEALTHY
+            yield lambda row, due: HEALTHY
             return
         metrics = Metrics(self.folder, self.step)
+        verdict = judge(metrics.rows, self.flight)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
 
-                def log(row: Row) -> Verdict:
+                def log(row: Row, due: bool) -> Verdict:
+                    nonlocal verdict
                     metrics.write(row)
-                    verdict = judge(metrics.rows, self.flight)
+                    verdict = judge(metrics.rows, self.flight) if due else verdict
                     shown = f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s"
                     bar.advance(f"{shown}  {verdict.name}", to=self.step)
                     return verdict
@@ -199,7 +201,8 @@ class Run:
                     row |= recorder.record(share, rate / self.world.size)
                     if moments.due(self.step, self.flight.every_steps, self.training.steps):
                         moments.save(self.folder, self.step, recorder.moment())
-                self._judge(log(row), math.isfinite(row["loss"]))
+                finite = math.isfinite(row["loss"])
+                self._judge(log(row, recorded or not finite), finite)
                 clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
                 self._save()
@@ -313,8 +316,8 @@ class Run:
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.load(state["average"])
+        if self.average:  # which a run that is extended need not have had
+            self.average.load(state["average"] or list(self.objective.encoder.parameters()))
         self.step = state["step"]
 
     def _save(self) -> None:
