@@ -23,7 +23,7 @@ from ssl_pipeline import atomic
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import console, say
 from ssl_pipeline.report.numerals import count, size
-from stages import judgement, preprocess, pretrain
+from stages import judgement, preprocess, runs
 from stages.contract import DONE, OWN, STAGES, alone, folders, stage
 from stages.study import Study
 
@@ -96,8 +96,8 @@ def _groups(study: Study, everything: bool) -> Iterator[Group]:
     stale: dict[str, Iterable[Path]] = {
         "parts of interrupted writes": _unfinished(study),
         "stored volumes of scans that are gone": preprocess.orphans(study),
-        "pretraining with other dials or cohorts": pretrain.other_runs(study),
-        "checkpoints before the newest": pretrain.old_checkpoints(study),
+        "pretraining with other dials or cohorts": runs.other_runs(study),
+        "checkpoints before the newest": runs.old_checkpoints(study),
         "evaluation of other encoders": judgement.stale_cells(study),
         "earlier jobs": [job for folder in job_folders for job in launch.earlier(folder)],
     }

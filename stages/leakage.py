@@ -2,6 +2,7 @@
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import trained_on
+from ssl_pipeline.export.trained_on import TrainedOn
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
@@ -12,21 +13,30 @@ def warning(study: Study, catalog: Catalog) -> str:
     """What results must say of subjects that the encoder has seen; empty where there are none.
 
     Raises UserError for such subjects, and where nobody can tell, unless `evaluate.allow_seen`.
+    Weights of other software, which an encoder may have started from, never say whom they have
+    seen: that is told first, and refused by nobody, for no other file would tell it.
     """
-    fault, way_out = _fault(study, catalog)
+    found = trained_on.read(study.encoder)
+    fault, way_out = _fault(study, catalog, found)
     if fault and not study.evaluate.allow_seen:
         raise UserError(
             f"{fault}: {way_out}, or set evaluate.allow_seen to score them all the same, which the"
             " results will say."
         )
-    return f"{fault}, and evaluate.allow_seen lets them be scored." if fault else ""
+    told = [f"{fault}, and evaluate.allow_seen lets them be scored."] if fault else []
+    if found and found.foreign:
+        told.append(
+            "The encoder started from weights of other software, which do not say whom they were "
+            f"trained on, so some of the split {study.evaluate.split} may be among them."
+        )
+    return " ".join(told)
 
 
-def _fault(study: Study, catalog: Catalog) -> tuple[str, str]:
+def _fault(study: Study, catalog: Catalog, found: TrainedOn | None) -> tuple[str, str]:
     """What is wrong, and what can be done about it."""
     inventory = Inventory.read(study.folder / "inventory" / "scans.parquet")
     study.origins.check(inventory.salt)
-    found, split = trained_on.read(study.encoder), study.evaluate.split
+    split = study.evaluate.split
     unknown = f"so some of the split {split} may be among them"
     if found is None:
         fault = f"The encoder does not say whom it was trained on, {unknown}"
@@ -35,9 +45,20 @@ def _fault(study: Study, catalog: Catalog) -> tuple[str, str]:
     seen = sorted(scored & found.seen(inventory.scans, inventory.salt))
     if seen:
         fault = f"The encoder has seen {count(len(seen), 'subject')} of the split {split}"
-        own = "raise training.cohort to pretrain anew"
-        return f"{fault}, such as {seen[0]}", own if study.pretrains else "judge another encoder"
-    if found.salt != inventory.salt:
-        fault = f"The encoder's subjects were coded with another salt, {unknown}"
+        return f"{fault}, such as {seen[0]}", _another(study)
+    if found.untold:
+        fault = f"The encoder started from one that does not say whom it was trained on, {unknown}"
+        return fault, _another(study)
+    if {found.salt} | found.other_salts != {inventory.salt}:
+        fault = f"Subjects that the encoder has seen were coded with another salt, {unknown}"
         return fault, "share the `private` folder of the study that trained it"
     return "", ""
+
+
+def _another(study: Study) -> str:
+    """How to come by an encoder that has not seen them."""
+    if not study.pretrains:
+        return "judge another encoder"
+    if study.init_from or study.training.extends:
+        return "pretrain anew without what it started from (init_from, training.extends)"
+    return "raise training.cohort to pretrain anew"

@@ -1,16 +1,16 @@
 """Pretrain the encoder on the training subjects' volumes.
 
-The list of volumes is frozen when a run starts: scans that come later wait until the study raises
-`training.cohort`, for a week of GPU time is never restarted by a copied file. Every combination of
-sections has a run folder of its own, so going back to an earlier one finds its weights again.
+It starts from random weights, from those that `init_from` names, or where a finished run ended
+(`training.extends`). Which run a study means, and on which volumes, is told by `runs`.
 
 It is the one stage that several ranks may run; the first of them writes all there is to read.
 """
 
 import math
 import statistics
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
@@ -25,30 +25,17 @@ from ssl_pipeline.volumes.inventory import salt_of
 from stages import preprocess
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, measured
+from stages.runs import SECTIONS, base_of, ever_frozen, frozen_list, no_base, run_folder
 from stages.study import Study
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.training.loop import Run
 
-CHOSEN_BY = (  # what decides which volumes there are, and how they look
-    "preprocess",
-    "store",
-    "data.splits.fractions",
-    "data.splits.lists",
-    "data.splits.stratify",
-    "data.splits.seed",
-    "data.roots.*.weight",
-    "data.roots.*.modality",
-    "data.roots.*.intensity_offset",
-    "data.roots.*.missing_value",
-    "data.roots.*.masks",
-)
 PICTURES_BYTES = 120_000
-READS = ("seed", *CHOSEN_BY, "views", "model", "objective", "training")
+READS = SECTIONS
 AFTER = ("preprocess",)
-VERSION = 4
-RUN_VERSION = 3  # raised when an earlier run cannot be gone on with
+VERSION = 5
 MAKES = (
     "cohort-*.json",
     "run.json",
@@ -59,21 +46,28 @@ MAKES = (
     "encoder/README.md",
     "encoder/trained_on.parquet",
     "runs/*/metrics.jsonl",
+    "runs/*/moments/step-*.npz",
     "runs/*/checkpoints/step-*",
     "runs/*/tensorboard/events.*",
 )
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The frozen list of volumes, made here when a run has none yet; tells who waits for the next.
+    """The frozen list of volumes, made here when a run has none yet, and what the run starts from.
 
-    That is told here and not in `run`, for a run that is done is not run again when a scan is new.
+    Who waits for the next list is told here and not in `run`, for a run that is done is not run
+    again when a scan is new.
     """
     manifest_hash(study, "preprocess")
-    frozen = _frozen(study)
+    found = {}
+    if study.training.extends:
+        found["extends"] = run_folder(base_of(study)).name
+    if study.init_from:
+        found["init_from"] = study.init_from.digest
+    frozen = frozen_list(study)
     if World.from_environment().first:
         _say_what_waits(frozen, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
-    return {"cohort": sha256_json(list(frozen.items()))}
+    return {**found, "cohort": sha256_json(list(frozen.items()))}
 
 
 def run(study: Study, out: Path) -> Made:
@@ -83,7 +77,7 @@ def run(study: Study, out: Path) -> Made:
     from ssl_pipeline.report.pictures import training_pictures
 
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    frozen, stored = _frozen(study), {entry.id: entry for entry in catalog.entries}
+    frozen, stored = frozen_list(study), {entry.id: entry for entry in catalog.entries}
     entries = [stored[name] for name in frozen if name in stored]
     if not entries:
         raise UserError(
@@ -91,10 +85,11 @@ def run(study: Study, out: Path) -> Made:
             "more: raise training.cohort to train on those that are."
         )
     world = World.from_environment()
-    training = _run(study, catalog, entries, world)
+    training, started = _run(study, catalog, entries, world)
     encoder = training.train()
     if not world.first:
         return Made([], "trained with the first rank, which writes the encoder")
+    verdict = training.verdict()
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -104,6 +99,8 @@ def run(study: Study, out: Path) -> Made:
         "modalities": sorted({e.modality for e in entries}),
         "ranks": world.size,
         **training.compute.to_json(),
+        "verdict": verdict.name,
+        **started,
     }
     save_bundle(
         out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
@@ -111,25 +108,30 @@ def run(study: Study, out: Path) -> Made:
     pictures = training_pictures(training, out / "pictures.npz")
     folder = str(run_folder(study).relative_to(out))
     salt = salt_of(study.folder / "inventory" / "scans.parquet")  # the salt itself is not needed
-    whom = trained_on.write(out / "encoder", frozen, entries, salt)
+    seen = study.init_from.seen() if study.init_from else None
+    whom = trained_on.write(out / "encoder", ever_frozen(study), catalog.entries, salt, seen)
     write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
     # Not its README, in which its owner writes a licence.
     bundle = [out / "encoder" / name for name in (WEIGHTS, PROOF, CARD)]
     summary = (
-        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}"
+        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}; "
+        f"{verdict.name}: {verdict.reason}"
     )
-    return Made([*bundle, whom, pictures, out / "run.json"], summary, {"trained": trained})
+    # The reason holds rates, which no two runs share: what is hashed names the verdict alone.
+    told = {"trained": {**trained, "reason": verdict.reason}}
+    return Made([*bundle, whom, pictures, out / "run.json"], summary, told)
 
 
 def need(study: Study, known: Known, on: Place) -> Need:
     """Weights, optimizer and what the way back keeps; seconds by the rate of a former run."""
     training, each = study.training, cost(study.objective, study.model, study.views)
-    kept = min(training.checkpoints_kept, math.ceil(training.steps / training.checkpoint_steps))
-    disk = kept * size.checkpoint_bytes(each) + size.log_bytes(training)
+    steps = training.steps - training.first_step
+    kept = min(training.checkpoints_kept, math.ceil(steps / training.checkpoint_steps))
+    disk = kept * size.checkpoint_bytes(each, training) + size.log_bytes(training, study.flight)
     model, crop = study.model, study.views.crop_voxels
     disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
-    share = training.pairs / on.processes
-    layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs a process"
+    share = training.pairs / on.processes / training.accumulate
+    layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs at once"
     return Need(
         disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
         files=counted(RECORDS + 10 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
@@ -141,7 +143,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
 
 def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
     """By the median rate of the newest run of this model and crop, else by operations."""
-    pairs = study.training.steps * study.training.pairs
+    pairs = (study.training.steps - study.training.first_step) * study.training.pairs
     out = study.folder / "pretrain"
     if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
         done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
@@ -158,26 +160,6 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
     return assumed(pairs / rate, f"{rate:.3g} pairs/s on {where}")
 
 
-def run_folder(study: Study) -> Path:
-    """Checkpoints and metrics of this combination of sections and cohort."""
-    key = sha256_json([RUN_VERSION, study.sections_hash(READS, {}), list(_frozen(study).items())])
-    return study.folder / "pretrain" / "runs" / key[:12]
-
-
-def other_runs(study: Study) -> list[Path]:
-    """Runs of other sections or cohorts than the present ones and those of the encoder."""
-    runs = sorted((study.folder / "pretrain" / "runs").glob("*"))
-    kept = _kept_runs(study)
-    return [run for run in runs if run not in kept] if kept else []
-
-
-def old_checkpoints(study: Study) -> list[Path]:
-    """Checkpoints before the newest one of the runs that are kept."""
-    from ssl_pipeline.training.checkpoint import superseded
-
-    return [path for run in _kept_runs(study) for path in superseded(run / "checkpoints")]
-
-
 def random_encoder(study: Study, seed: int) -> "Encoder":
     """The same architecture from random weights: what every judgement is held against."""
     from ssl_pipeline.models.encoder import random_encoder as build
@@ -185,13 +167,26 @@ def random_encoder(study: Study, seed: int) -> "Encoder":
     return build(study.model, seed)
 
 
-def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> "Run":
+def _run(
+    study: Study, catalog: Catalog, entries: list[Entry], world: World
+) -> tuple["Run", dict[str, str]]:
+    """The run, and what it starts from, in sentences for its record."""
     import torch
 
     from ssl_pipeline.training.loop import Run
     from ssl_pipeline.views.sampler import Sampler
 
-    encoder = random_encoder(study, study.seed)
+    encoder, started = random_encoder(study, study.seed), {}
+    if study.init_from:
+        from ssl_pipeline.init_from.take_over import take_over
+
+        found, source = study.init_from.read(), study.init_from.source
+        started["init_from"] = take_over(encoder, found, source)
+    if study.training.extends:
+        started["extends"] = _extension(study)
+    if world.first:
+        for sentence in started.values():
+            say(sentence)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(study.seed)
         objective = study.objective.build(encoder)
@@ -203,44 +198,39 @@ def _run(study: Study, catalog: Catalog, entries: list[Entry], world: World) -> 
         pairs=study.training.pairs,
         seed=study.seed,
     )
-    return Run(
+    run = Run(
         run_folder(study),
         objective,
         sampler,
         study.training,
         study.flight,
         world=world,
+        start=partial(_end_of_base, study) if study.training.extends else None,
     )
+    return run, started
 
 
-def _kept_runs(study: Study) -> list[Path]:
-    """The present run and that of the encoder; none where the frozen list of the former is gone."""
-    if not _cohort_path(study).exists():
-        return []
-    kept, made = [run_folder(study)], study.folder / "pretrain" / "run.json"
-    return [*kept, made.parent / read_json(made)["folder"]] if made.exists() else kept
+def _end_of_base(study: Study) -> dict[str, Any]:
+    """The state that the run to be extended ended in. Raises UserError where it did not end."""
+    from ssl_pipeline.training.checkpoint import newest
+
+    state = newest(run_folder(base_of(study)) / "checkpoints")
+    if state is None:
+        raise no_base(study, "has left no checkpoint here")
+    if state["step"] < study.training.first_step:
+        raise no_base(study, f"has come to step {state['step']} only")
+    return state
 
 
-def _cohort_path(study: Study) -> Path:
-    prepared = study.sections_hash(CHOSEN_BY, {})[:8]
-    return study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
-
-
-def _frozen(study: Study) -> dict[str, str]:
-    """The frozen list, id to checksum, in the order in which samples are drawn from it.
-
-    It is written when the cohort is first asked for, and decides the order from then on.
-    """
-    path = _cohort_path(study)
-    if not path.exists():
-        catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-        chosen = [[e.id, e.sha256] for e in catalog.entries if e.split in ("train", "")]
-        if not chosen:
-            raise UserError(
-                "No volume belongs to the split train: see data.splits, or the split column."
-            )
-        write_json(path, chosen)
-    return dict(read_json(path))
+def _extension(study: Study) -> str:
+    """What a run goes on from, in words."""
+    base = study.training.extends
+    assert base
+    return (
+        f"extends: goes on to step {study.training.steps} on cohort {study.training.cohort} from "
+        f"the end of the run of {base.steps} steps on cohort {base.cohort} "
+        f"({run_folder(base_of(study)).name})."
+    )
 
 
 def _say_what_waits(frozen: dict[str, str], catalog: Catalog) -> None:
@@ -253,4 +243,5 @@ def _say_what_waits(frozen: dict[str, str], catalog: Catalog) -> None:
     }
     for what, count in counts.items():
         if count:
-            say(f"pretrain: {count} {what}; raise training.cohort to train anew on all.")
+            way_out = "raise training.cohort to train anew on all, or to go on by training.extends"
+            say(f"pretrain: {count} {what}; {way_out}.")

@@ -16,6 +16,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.init_from import InitFrom
 from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
@@ -56,6 +57,9 @@ class Study(Section):
     dask: Dask = Field(Dask(), description="workers of preprocessing")
     views: Views = Field(Views(), description="crops, masks, augmentation")
     model: ModelConfig = Field(ViT(), description="the encoder")
+    init_from: InitFrom | None = Field(
+        None, description="weights that pretraining starts from; random ones by default"
+    )
     objective: ObjectiveConfig = Field(Hybrid(), description="what pretraining optimises")
     training: Training = Field(Training(), description="the training loop")
     flight: Flight = Field(
@@ -111,17 +115,23 @@ class Study(Section):
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
-        hidden["evaluate"] = {"encoder"}
+        hidden |= {"evaluate": {"encoder"}, "init_from": {"path"}}
         return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each.
 
-        What people read alone, the title of a task, is not in it, nor what changes no result.
+        What people read alone, the title of a task, is not in it, nor what changes no result, nor
+        what a run starts from where it starts from nothing: it was not always there to be said.
         """
-        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "training": set(FREE)}
+        absent = set() if self.training.extends else {"extends"}
+        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "training": absent | FREE}
+        idle["init_from"] = {"path"}
         whole = self.model_dump(mode="json", exclude=idle)
-        return sha256_json({key: _value(whole, key.format(**wildcards).split(".")) for key in keys})
+        read = {key: _value(whole, key.format(**wildcards).split(".")) for key in keys}
+        if read.get("init_from", whole) is None:
+            del read["init_from"]
+        return sha256_json(read)
 
 
 def _value(node: Any, parts: list[str]) -> Any:

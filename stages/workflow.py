@@ -77,6 +77,11 @@ class Workflow:
         known = [str(self.study.encoder / name) for name in (WEIGHTS, CARD)]
         return [*known, str(whom)] if whom.exists() else known
 
+    def start(self) -> list[str]:
+        """The weights that pretraining starts from, if the study names some."""
+        start = self.study.init_from
+        return [str(file) for file in start.files if file.exists()] if start else []
+
     def study_file(self, name: str) -> Callable[[Mapping[str, str]], str]:
         """The study's file as an input, whose date counts only where a stage is out of date.
 

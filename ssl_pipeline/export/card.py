@@ -90,5 +90,5 @@ def _check_format(folder: Path, said: dict[str, Any]) -> None:
 def _gist(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg'].lower()}"
+        return f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
     return "it is no JSON"

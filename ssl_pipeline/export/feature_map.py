@@ -7,17 +7,14 @@ crop, so the spacing is fixed here when the module is made. Nothing here needs M
 Axes are (z, y, x), as in stored volumes; MONAI's loaders give (x, y, z), so transpose first.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.views.tokens import grid_of
-
-if TYPE_CHECKING:
-    from ssl_pipeline.models.encoder import Encoder
 
 UNETR_BLOCKS = 12  # whose outputs MONAI's UNETR chooses its skips from
 UNETR_PATCH = (16, 16, 16)
@@ -28,7 +25,7 @@ class FeatureMap(nn.Module):
 
     spacing_mm: Tensor
 
-    def __init__(self, encoder: "Encoder", spacing_mm: tuple[float, float, float]) -> None:
+    def __init__(self, encoder: Encoder, spacing_mm: tuple[float, float, float]) -> None:
         super().__init__()
         self.encoder = encoder
         told = torch.tensor([spacing_mm], dtype=torch.float32)
@@ -62,14 +59,14 @@ class UnetrTokens(nn.Module):
 
     `net = UNETR(1, classes, crop, hidden_size=encoder.dim, num_heads=...)`, then
     `net.vit = UnetrTokens(encoder, spacing_mm)`. Of an encoder with fewer blocks some are
-    given twice, so that the skips stay evenly deep. Raises UserError where the encoder has no
-    blocks, or patches of another size than UNETR's (16, 16, 16) voxels. Source: Hatamizadeh et al.
-    2022 (arXiv:2103.10504), sec. 3.1.
+    given twice, so that the skips stay evenly deep. Raises UserError where the encoder is no vision
+    transformer, or has patches of another size than UNETR's (16, 16, 16) voxels.
+    Source: Hatamizadeh et al. 2022 (arXiv:2103.10504), sec. 3.1.
     """
 
-    def __init__(self, encoder: "Encoder", spacing_mm: tuple[float, float, float]) -> None:
+    def __init__(self, encoder: Encoder, spacing_mm: tuple[float, float, float]) -> None:
         super().__init__()
-        if not hasattr(encoder, "blocks") or encoder.patch != UNETR_PATCH:
+        if not isinstance(encoder, ViTEncoder) or encoder.patch != UNETR_PATCH:
             raise UserError(
                 f"UNETR needs a vision transformer with patches of {UNETR_PATCH} voxels, and this "
                 f"encoder is a {type(encoder).__name__} with {encoder.patch}: pretrain one with "
@@ -84,7 +81,7 @@ class UnetrTokens(nn.Module):
         given: list[Tensor] = []
         hooks = [
             block.register_forward_hook(lambda _block, _seen, out: given.append(out))
-            for block in self.map.encoder.blocks
+            for block in self.map.encoder.get_submodule("blocks").children()
         ]
         try:
             tokens = self.map.tokens(images)

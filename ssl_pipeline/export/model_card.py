@@ -15,7 +15,17 @@ from ssl_pipeline.models.vit_config import SIZES
 from ssl_pipeline.preprocess.config import Spacing
 from ssl_pipeline.section import Section
 
-TOLD = ("study", "objective", "steps", "volumes", "subjects", "modalities", "precision")
+TOLD = (
+    "study",
+    "init_from",
+    "extends",
+    "objective",
+    "steps",
+    "volumes",
+    "subjects",
+    "modalities",
+    "precision",
+)
 PARTS = {
     "auto": "cropped to the body, or the head, which is found by its values",
     "all": "the whole scan",

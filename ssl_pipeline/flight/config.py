@@ -70,7 +70,7 @@ class Flight(Section):
         description="least share of places of one subject nearer than others; 0.5 is chance",
     )
     least_skill: float = Field(
-        0.0, lt=1, description="least skill of rebuilding; 0 is as good as in-painting"
+        -0.25, lt=1, description="least skill of rebuilding; 0 is as good as in-painting"
     )
     most_waiting: float = Field(
         0.5, gt=0, le=1, description="largest share of time that the device waits for data"

@@ -45,6 +45,12 @@ class Encoder(nn.Module, ABC):
         `survive` (see `drop_path`) multiplies each residual branch of each crop; None leaves all.
         """
 
+    def attention(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch heads tokens tokens"] | None:
+        """How much each token attends to each other in the last block; None without attention."""
+        return None
+
 
 def random_encoder(config: ModelConfig, seed: int) -> Encoder:
     """An encoder whose weights are a function of the seed alone."""

@@ -89,7 +89,7 @@ class ViTEncoder(Encoder):
         if self.registers is None:
             return tokens
         registers = self.registers.to(tokens.dtype).reshape(1, -1, self.dim)
-        return torch.cat([registers.expand(len(tokens), -1, -1), tokens], dim=1)
+        return torch.cat([registers.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
     def _run(self, patches: Tensor, places_mm: Tensor, survive: Tensor | None = None) -> Tensor:
         tokens = self._embedded(patches, places_mm)

@@ -42,8 +42,9 @@ def cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) -> Cost:
         voxels = math.prod(model.patch_voxels)
         decoder = (model.width + 2) * width + block_parameters(width, depth) + 2 * width
         decoder += (width + 1) * voxels
-        parameters, flops = parameters + decoder, flops + FORWARD * tokens * decoder
-        kept += tokens * BLOCK_NUMBERS * width * depth
+        decoded = seen + round(reconstruction.decode * (tokens - seen))
+        parameters, flops = parameters + decoder, flops + FORWARD * decoded * decoder
+        kept += decoded * BLOCK_NUMBERS * width * depth
     contrast = getattr(objective, "contrast", None)
     if contrast is not None:
         hidden = 4 * model.width

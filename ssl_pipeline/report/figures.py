@@ -29,7 +29,9 @@ LOGGED = {
     "pairs_per_s": "pairs per second",
     "gradient_norm": "gradient norm",
 }
-UNSHOWN = ("step", "waiting")
+LOSSES = ("reconstruction", "global", "local")
+LINES = ("-", "--", ":", "-.")  # beside the colour, so that lines differ in print too
+TINTS = ("#0072B2", "#D55E00", "#009E73", "#777777")
 MOST_POINTS = 400  # of a curve; more cannot be told apart at this width
 
 
@@ -74,9 +76,37 @@ def curves(rows: Sequence[Logged]) -> list[Picture]:
     """One panel for the loss, each of its parts, learning rate and speed, against the step."""
     if not rows:
         return []
-    parts = [name for name in rows[-1] if name not in LOGGED and name not in UNSHOWN]
-    order = ["loss", *parts, "learning_rate", "pairs_per_s", "gradient_norm"]
+    order = ["loss", *LOSSES, "learning_rate", "pairs_per_s", "gradient_norm"]
     return [_curve(rows, name) for name in order if name in rows[-1]]
+
+
+def panel(rows: Sequence[Logged], title: str, lines: Mapping[str, str]) -> Picture:
+    """Some numbers of the log against the step, with a legend where there are several."""
+    figure, axes = _figure(3.3, 2.1)
+    told = []
+    for index, (name, word) in enumerate(lines.items()):
+        points = [(row["step"], row[name]) for row in _thinned(rows, name)]
+        axes.plot(
+            *zip(*points, strict=True),
+            color=TINTS[index],
+            linestyle=LINES[index],
+            linewidth=1.5,
+            marker="o" if len(points) < 8 else "",
+            markersize=3,
+            label=word,
+        )
+        told.append(f"{word} {points[-1][1]:.3g}".strip())
+    if len(lines) > 1:
+        axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    axes.set_xlabel("step")
+    axes.margins(x=0.03, y=0.12)
+    return Picture(_svg(figure), f"{title}, at the end: {', '.join(told)}.", title)
+
+
+def _thinned(rows: Sequence[Logged], name: str) -> list[Logged]:
+    """The rows that have a number, at most as many as can be told apart, and the last one."""
+    having = [row for row in rows if name in row]
+    return [*having[: -1 : -(-len(having) // MOST_POINTS)], having[-1]]
 
 
 def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float]) -> Picture:
@@ -153,9 +183,7 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def _curve(rows: Sequence[Logged], name: str) -> Picture:
-    stride = -(-len(rows) // MOST_POINTS)
-    kept = [*rows[:-1:stride], rows[-1]]
-    points = [(row["step"], row[name]) for row in kept if name in row]
+    points = [(row["step"], row[name]) for row in _thinned(rows, name)]
     figure, axes = _figure(3.3, 2.1)
     marker = "o" if len(points) < 8 else ""
     axes.plot(

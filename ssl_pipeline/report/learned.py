@@ -1,6 +1,6 @@
 """What pretraining did: its curves, what it rebuilds, and what its tokens tell apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,11 @@ from ssl_pipeline.atomic import read_json
 from ssl_pipeline.report.figures import Picture, curves
 from ssl_pipeline.report.images import grey, picture, row, shown, sized, upright, window
 from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training import moments
 from ssl_pipeline.training.metrics import read as read_metrics
 
-MOST_CROPS = 6
-CROP, MAP = 150, 260  # pixels of the longest side
+CROP, MAP = 90, 260  # pixels of the longest side
+MOST_ATTENTION = 3.0  # times the mean, which is shown as white
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
@@ -34,22 +35,36 @@ def read_pictures(pretrain: Path) -> Arrays:
         return {name: stored[name] for name in stored.files}
 
 
-def triptychs(arrays: Arrays) -> list[Picture]:
-    """Crops as they are, as the encoder sees them, and as the decoder rebuilds them."""
-    kinds = [kind for kind in ("input", "masked", "rebuilt") if kind in arrays]
-    if "input" not in kinds:
-        return []
-    found = []
-    for index, crop in enumerate(arrays["input"][:MOST_CROPS]):
-        low, high = window(crop)
-        scale = CROP / max(crop.shape)
-        images = [
-            sized(grey(upright(arrays[kind][index]), low, high), (1.0, 1.0), scale, smooth=False)
-            for kind in kinds
-        ]
-        alt = f"Crop {index + 1}: {', '.join(kinds)}"
-        found.append(picture(row(images), alt, photo=False))
-    return found
+def strips(pretrain: Path) -> list[Picture]:
+    """Of each crop what was hidden and rebuilt, and where the encoder looked, moment by moment."""
+    record = pretrain / "run.json"
+    found = moments.read(pretrain / read_json(record)["folder"]) if record.exists() else []
+    shown: list[Picture] = []
+    for index in range(len(found[-1][1]["input"]) if found else 0):
+        shown.append(_strip(found, index, ("input", "masked"), "rebuilt"))
+        if "attention" in found[-1][1]:
+            shown.append(_strip(found, index, ("input",), "attention"))
+    return shown
+
+
+def _strip(
+    found: Sequence[tuple[int, Arrays]], index: int, first: tuple[str, ...], then: str
+) -> Picture:
+    """Planes of one crop: those of `first`, and that of `then` for every moment that has it."""
+    last = found[-1][1]
+    limits = window(last["input"][index])
+    planes = [(last[kind][index], limits, kind) for kind in first]
+    of = (0.0, MOST_ATTENTION) if then == "attention" else limits
+    planes += [
+        (has[then][index], of, f"{then} at step {step}") for step, has in found if then in has
+    ]
+    scale = CROP / max(planes[0][0].shape)
+    images = [
+        sized(grey(upright(plane), low, high), (1.0, 1.0), scale, smooth=False)
+        for plane, (low, high), _ in planes
+    ]
+    alt = f"Crop {index + 1}: {', '.join(what for *_, what in planes)}."
+    return picture(row(images), alt, photo=False)
 
 
 def feature_maps(arrays: Arrays, catalog: Catalog | None) -> list[Picture]:

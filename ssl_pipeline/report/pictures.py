@@ -1,9 +1,7 @@
-"""Pictures that the end of pretraining leaves for the report: what was hidden and what was rebuilt.
+"""Pictures that the end of pretraining leaves for the report: what tokens tell apart.
 
-Arrays of `pictures.npz`: `input`, `masked` (NaN where hidden) and, where there is a decoder,
-`rebuilt` (its hidden patches by the decoder), each (n, y, x) in model input; `slice` (k, y, x) with
-`pca` (k, y, x, 3), the tokens' first three principal components as colours, NaN outside the body,
-and the volumes' `ids` (k,).
+Arrays of `pictures.npz`: `slice` (k, y, x) in model input with `pca` (k, y, x, 3), the tokens'
+first three principal components as colours, nan outside the body, and the volumes' `ids` (k,).
 """
 
 from pathlib import Path
@@ -17,9 +15,9 @@ from ssl_pipeline.atomic import replacing
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.training.loop import Run
-from ssl_pipeline.views.tokens import patch_share, patchify, unpatchify
+from ssl_pipeline.views.tokens import patch_share
 
-TRIPTYCHS, SLICES = 6, 3
+SLICES = 3
 LARGEST_SLAB = 160  # voxels along y and x that go through the encoder for a feature map
 
 
@@ -27,30 +25,10 @@ LARGEST_SLAB = 160  # voxels along y and x that go through the encoder for a fea
 def training_pictures(run: Run, path: Path) -> Path:
     """Write the pictures of a finished run; returns their path."""
     run.objective.eval()
-    arrays = {**_triptychs(run), **_feature_maps(run)}
+    arrays = _feature_maps(run)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return path
-
-
-def _triptychs(run: Run) -> dict[str, NDArray[np.float32]]:
-    """Middle slices of crops of a batch that training did not see."""
-    batch, _ = run.see(run.sampler.batch(run.training.steps))
-    patch, images = run.objective.encoder.patch, batch.clean
-    z, y, x = images.shape[2:]
-    hidden = torch.ones(len(images), patchify(images, patch).shape[1], device=images.device)
-    hidden = hidden.scatter(1, batch.visible, 0.0)
-    voxels = hidden[..., None].expand(-1, -1, patch[0] * patch[1] * patch[2])
-    masked = images.masked_fill(unpatchify(voxels, (z, y, x), patch) > 0, torch.nan)
-    rebuilt = run.objective.rebuilt(batch, images)
-    pictures = {
-        "input": images,
-        "masked": masked,
-        **({} if rebuilt is None else {"rebuilt": rebuilt}),
-    }
-    return {
-        name: value[:TRIPTYCHS, 0, z // 2].float().cpu().numpy() for name, value in pictures.items()
-    }
 
 
 def _feature_maps(run: Run) -> dict[str, NDArray[np.float32] | NDArray[np.str_]]:

@@ -2,9 +2,17 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssl_pipeline.section import Section
+
+
+class Extends(Section):
+    """The finished run of this study that is gone on from."""
+
+    steps: int = Field(ge=1, description="steps of that run")
+    cohort: int = Field(1, ge=1, description="its cohort")
+    extends: "Extends | None" = Field(None, description="the run that it went on from itself")
 
 
 class Training(Section):
@@ -48,8 +56,29 @@ class Training(Section):
     checkpoints_kept: int = Field(2, ge=1, description="how many of the newest are kept")
     log_steps: int = Field(20, ge=1, description="steps between lines of the metrics log")
     cohort: int = Field(
-        1, ge=1, description="raise by 1 to train anew on all volumes that have come since"
+        1,
+        ge=1,
+        description="raise by 1 to train on all volumes that have come since, anew or by `extends`",
     )
+    extends: Extends | None = Field(
+        None,
+        description="go on from the end of a finished run of this study, which had so many steps, "
+        "to `steps`, with a new warm-up; with a raised cohort, on more volumes",
+    )
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> "Training":
+        if self.extends and self.steps <= self.extends.steps:
+            raise ValueError(
+                f"steps is {self.steps}, not above extends.steps, {self.extends.steps}: steps "
+                "counts those of the run that is gone on from too"
+            )
+        return self
+
+    @property
+    def first_step(self) -> int:
+        """Steps that lie behind when it begins: 0, or those of the run that it extends."""
+        return self.extends.steps if self.extends else 0
 
 
 # Dials that a run may be gone on with under other values: it ends the same, but for rounding.

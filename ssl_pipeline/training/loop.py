@@ -33,7 +33,7 @@ from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.progress import progress
-from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training import checkpoint, moments
 from ssl_pipeline.training.average import Average
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import Compute, decide
@@ -41,7 +41,7 @@ from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Metrics, Row, read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.recorder import Recorder
-from ssl_pipeline.training.schedule import learning_rate, parameter_groups
+from ssl_pipeline.training.schedule import learning_rate, parameter_groups, share_of_run
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.augment import augment
 from ssl_pipeline.views.blocks import Blocks
@@ -68,7 +68,9 @@ class Run:
         flight: Flight,
         *,
         world: World | None = None,
+        start: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
+        """Without a checkpoint in the folder the run begins from the state that `start` gives."""
         self.folder, self.sampler = folder, sampler
         self.training, self.flight = training, flight
         self.world = world or World()
@@ -77,6 +79,7 @@ class Run:
         state = checkpoint.newest(folder / "checkpoints")
         if state is None:
             self._refuse_lost_checkpoint()
+            state = start() if start else None
         self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
         self.compute.apply(self.world, objective)
         self.objective = objective.to(self.compute.device)
@@ -121,14 +124,19 @@ class Run:
             self.average.apply()
         return self.objective.encoder
 
+    def verdict(self) -> Verdict:
+        """What the flight recorder says of all that was logged so far."""
+        return judge(read(self.folder / "metrics.jsonl"), self.flight)
+
     def _refuse_lost_checkpoint(self) -> None:
         """UserError where the log tells of steps that only a run with a checkpoint goes on to."""
-        logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=0)
-        if logged > self.training.checkpoint_steps:
+        first = self.training.first_step
+        logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=first)
+        if logged > first + self.training.checkpoint_steps:
             raise UserError(
                 f"{self.folder} has logged {logged} steps and holds no whole checkpoint (a scratch "
                 "that purges old files?): bring its folder checkpoints back, or remove the folder "
-                "to start anew from step 0."
+                f"to start anew from step {first}."
             )
 
     def _go_on_together(self) -> None:
@@ -187,7 +195,10 @@ class Run:
                 rate = len(done) * self.training.pairs / took
                 row |= {"pairs_per_s": rate, "waiting": waited / took}
                 if recorded and recorder:
-                    row |= recorder.record(self.step / self.training.steps, rate / self.world.size)
+                    share = share_of_run(self.step, self.training)
+                    row |= recorder.record(share, rate / self.world.size)
+                    if moments.due(self.step, self.flight.every_steps, self.training.steps):
+                        moments.save(self.folder, self.step, recorder.moment())
                 self._judge(log(row), math.isfinite(row["loss"]))
                 clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
@@ -251,7 +262,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        share = self.step / self.training.steps
+        share = share_of_run(self.step, self.training)
         losses = backward(
             self.objective,
             parts,
@@ -275,11 +286,10 @@ class Run:
         means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
         norm = means.pop("gradient_norm").item()  # the same on all ranks
         values = self.ranks.sum(torch.stack(list(means.values()))).tolist()
-        share = self.step / self.training.steps
         return {
             "step": self.step,
-            "share": share,
-            "ramp": self.objective.factor(share),
+            "share": self.step / self.training.steps,
+            "ramp": self.objective.factor(share_of_run(self.step, self.training)),
             **dict(zip(means, values, strict=True)),
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),

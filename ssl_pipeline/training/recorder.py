@@ -38,6 +38,7 @@ from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.training.device import Compute
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Row
+from ssl_pipeline.training.moments import Arrays, picture
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.cut import Batch
@@ -103,6 +104,11 @@ class Recorder:
             "mfu": self._mfu(share, pairs_per_s),
         }
         return {name: value for name, value in row.items() if math.isfinite(value)}
+
+    def moment(self) -> Arrays:
+        """Pictures of the first places of the bank."""
+        batch, _ = self.see(self.parts[0])
+        return picture(self.objective, batch, self.compute.autocast)
 
     @torch.no_grad()
     def _look(self) -> Iterator[_Seen]:

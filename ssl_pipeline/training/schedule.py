@@ -1,4 +1,4 @@
-"""The learning rate of a step, and which parameters decay."""
+"""The learning rate of a step, how far the run is, and which parameters decay."""
 
 import math
 
@@ -8,13 +8,22 @@ from ssl_pipeline.training.config import Training
 
 
 def learning_rate(step: int, section: Training) -> float:
-    """Linear warm-up, then half a cosine down to `final_rate`; a function of the step alone."""
-    warmup = max(1, round(section.warmup * section.steps))
+    """Linear warm-up, then half a cosine down to `final_rate`; a function of the step alone.
+
+    A run that extends another does both again, over the steps that it adds.
+    """
+    step, steps = step - section.first_step, section.steps - section.first_step
+    warmup = max(1, round(section.warmup * steps))
     if step < warmup:
         return section.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(1, section.steps - warmup)
+    share = (step - warmup) / max(1, steps - warmup)
     span = section.learning_rate - section.final_rate
     return section.final_rate + span * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def share_of_run(step: int, section: Training) -> float:
+    """How far a run is, for what comes in slowly; 1 where it extends one that has had that."""
+    return 1.0 if section.extends else step / section.steps
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:

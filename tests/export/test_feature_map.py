@@ -10,7 +10,7 @@ from torch import nn
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.feature_map import FeatureMap, UnetrTokens
-from ssl_pipeline.models import ViT
+from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
 
 SPACING_MM = (3.0, 1.0, 0.8)
@@ -21,7 +21,9 @@ def encoder(bundle):
     return load_encoder(bundle).model
 
 
-def test_each_token_lies_where_its_patch_does(encoder):
+@pytest.mark.parametrize("model", [ViT(), ResEnc()], ids=lambda model: model.name)
+def test_each_token_lies_where_its_patch_does(model):
+    encoder = random_encoder(model, 7)
     images = torch.randn(2, 1, 16, 24, 32)
     features = FeatureMap(encoder, SPACING_MM)(images)
     tokens = encoder(images, torch.tensor([SPACING_MM]).repeat(2, 1))
@@ -84,7 +86,7 @@ def test_monais_sliding_windows_may_overlap_by_whole_patches(encoder):
 @pytest.mark.parametrize(("preset", "width", "heads"), [("tiny", 128, 4), ("S", 384, 6)])
 def test_monais_unetr_runs_with_the_encoder_inside(preset, width, heads):
     nets = pytest.importorskip("monai.networks.nets")
-    encoder = random_encoder(ViT(preset=preset, patch_voxels=(16, 16, 16)), 7)
+    encoder = random_encoder(ViT(preset=preset, patch_voxels=(16, 16, 16), registers=2), 7)
     net = nets.UNETR(1, 2, (32, 32, 32), 4, hidden_size=width, mlp_dim=4 * width, num_heads=heads)
     net.vit = UnetrTokens(encoder, SPACING_MM)
     images = torch.randn(1, 1, 32, 32, 32)

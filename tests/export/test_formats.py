@@ -14,7 +14,7 @@ from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.formats import FORMATS, format_of
 from ssl_pipeline.export.proof import synthetic
-from ssl_pipeline.models import ViT
+from ssl_pipeline.models import ResEnc, ViT
 from stages.contract import ROOT
 from stages.export import export
 from tests.conftest import real_volume
@@ -25,9 +25,15 @@ CROP = (16, 24, 32)
 
 @pytest.fixture(scope="module")
 def scaled(tmp_path_factory):
-    """A bundle whose sides all differ, with LayerScale."""
-    model = ViT(patch_voxels=(4, 8, 16), layer_scale=0.1)
+    """A bundle whose sides all differ, with LayerScale and registers."""
+    model = ViT(patch_voxels=(4, 8, 16), layer_scale=0.1, registers=3)
     return save(tmp_path_factory.mktemp("scaled") / "encoder", model=model, crop=CROP)
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory):
+    model = ResEnc(patch_voxels=(4, 8, 16))
+    return save(tmp_path_factory.mktemp("convolutional") / "encoder", model=model, crop=CROP)
 
 
 def exported(bundle, name, folder):
@@ -58,9 +64,11 @@ def test_weights_load_where_this_project_is_not_installed(bundle, tmp_path):
         assert torch.equal(weights[name], value)
 
 
-def test_onnx_gives_the_tokens_of_torch_for_any_batch(scaled, tmp_path):
+@pytest.mark.parametrize("name", ["scaled", "convolutional"])
+def test_onnx_gives_the_tokens_of_torch_for_any_batch(name, tmp_path, request):
     onnxruntime = pytest.importorskip("onnxruntime")
-    path, encoder = exported(scaled, "onnx", tmp_path), load_encoder(scaled)
+    folder = request.getfixturevalue(name)
+    path, encoder = exported(folder, "onnx", tmp_path), load_encoder(folder)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         crops, spacing_mm = torch.randn(batch, 1, *CROP), torch.rand(batch, 3) + 0.5
@@ -95,8 +103,9 @@ def test_the_model_cards_timm_gives_equal_features(scaled, tmp_path, monkeypatch
     exec(snippets(scaled)[2], names)  # the bundle's README, as a reader would run it
     crops, spacing_mm = synthetic(CROP).crops, torch.tensor([[3.0, 1.0, 1.0]])
     with torch.inference_mode():
-        said = names["vit"].forward_features(crops)
+        said = names["vit"].forward_features(crops)[:, 3:]
         expected = load_encoder(scaled).model(crops, spacing_mm)
+    assert names["tokens"].shape == expected.shape
     assert torch.allclose(said, expected, atol=1e-5)
 
 
@@ -111,11 +120,11 @@ def test_the_model_cards_other_code_runs(bundle, tmp_path):
         assert done.returncode == 0 and shown in done.stdout, done.stderr
 
 
-def test_timm_refuses_what_it_has_no_place_for(bundle, tmp_path):
-    loaded = load_encoder(bundle)
-    loaded.model.register_parameter("registers", torch.nn.Parameter(torch.zeros(1, 4, 128)))
-    with pytest.raises(UserError, match="no place for registers of this encoder"):
-        format_of("timm").write(loaded, tmp_path / "encoder.safetensors")
+def test_timm_refuses_what_it_has_no_place_for(convolutional, tmp_path):
+    with pytest.raises(UserError, match=r"no place for stem.* of this encoder: export it as"):
+        export(convolutional, "timm", tmp_path / "encoder.safetensors")
+    assert not list(tmp_path.iterdir())
+    assert len(snippets(convolutional)) == 2, "its model card does not speak of timm"
 
 
 def test_the_model_card_tells_the_contract_and_no_path(bundle):

@@ -61,7 +61,7 @@ FAULTS = [
     ("shortcut", {"swapped_share": 0.97}, "swapped contents 97%"),
     ("shortcut", {"matched_by_histogram": 0.9, "region": 0.26}, "match 90%"),
     ("shortcut", {"own_subject": 0.2}, "nearer in 20%"),
-    ("shortcut", {"skill": -0.2}, "skill -0.20"),
+    ("shortcut", {"skill": -0.4}, "skill -0.40"),
     ("starved", {"waiting": 0.7}, "70% of the time"),
 ]
 

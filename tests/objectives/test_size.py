@@ -7,6 +7,7 @@ from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.size import cost
 from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.size import checkpoint_bytes
 from ssl_pipeline.views.config import Views
 
@@ -43,5 +44,5 @@ def test_a_checkpoint_has_the_bytes_that_were_told():
     sum(p.sum() for p in built.parameters()).backward()
     optimizer.step()
     state = {"objective": built.state_dict(), "optimizer": optimizer.state_dict()}
-    told = checkpoint_bytes(cost(Hybrid(), model, Views()))
+    told = checkpoint_bytes(cost(Hybrid(), model, Views()), Training())
     assert len(checkpoint.pack(state)) == pytest.approx(told, rel=0.05)

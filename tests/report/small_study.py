@@ -13,12 +13,14 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.bundle import save_bundle
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.page import Source
 from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training import moments
 from ssl_pipeline.volumes.origins import Origins
 
 ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
@@ -43,7 +45,7 @@ class StudyFolder:
         config = {"name": "small", "seed": 7}
         encoder = self.folder / "pretrain" / "encoder"
         return Source(
-            self.folder, "small", self.title, self.tasks, config, self.label_file, encoder
+            self.folder, "small", self.title, self.tasks, config, self.label_file, Flight(), encoder
         )
 
     def label_file(self, scan: str, name: str) -> Path:
@@ -133,14 +135,14 @@ def pretrained(study: StudyFolder) -> None:
     crops = rng.normal(size=(2, 16, 16)).astype(np.float32)
     masked = crops.copy()
     masked[:, :8] = np.nan
+    moment = {"input": crops, "masked": masked, "rebuilt": crops, "attention": crops**2}
+    for step in (50, 90):
+        moments.save(pretrain / "runs" / "abc", step, moment)
     scan = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries[0].id
     pca = rng.random((1, 16, 24, 3)).astype(np.float32)
     pca[:, :8, :8] = np.nan
     np.savez(
         pretrain / "pictures.npz",
-        input=crops,
-        masked=masked,
-        rebuilt=crops,
         slice=rng.normal(size=(1, 16, 24)).astype(np.float32),
         pca=pca,
         ids=np.array([scan]),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.report.page import page, write_page
+from ssl_pipeline.training import moments
 from tests.report.small_study import ANATOMY, CROPS, StudyFolder, gaps, results
 
 HOSTILE = '<script>alert("1 & 2")</script>'
@@ -76,12 +77,21 @@ def test_a_missing_part_is_left_out(whole: StudyFolder, part: str) -> None:
     assert "Provenance" in _words(page(whole.source))
 
 
-def test_pictures_without_a_decoder_or_map(whole: StudyFolder) -> None:
+def test_moments_of_a_run_are_strips(whole: StudyFolder) -> None:
+    html = page(whole.source)
+    assert html.count('alt="Crop 1: input, masked, rebuilt at step 50, rebuilt at step 90."') == 1
+    assert html.count('alt="Crop 2: input, attention at step 50, attention at step 90."') == 1
+
+
+def test_pictures_without_a_decoder_attention_or_map(whole: StudyFolder) -> None:
     crops = np.zeros((1, 8, 8), np.float32)
-    np.savez(whole.folder / "pretrain" / "pictures.npz", input=crops, masked=crops)
-    words = _words(page(whole.source))
-    assert "what is rebuilt" not in words
-    assert "What tokens tell apart" not in words
+    run = whole.folder / "pretrain" / "runs" / "abc"
+    shutil.rmtree(run / "moments")
+    moments.save(run, 90, {"input": crops, "masked": crops})
+    (whole.folder / "pretrain" / "pictures.npz").unlink()
+    html = page(whole.source)
+    assert 'alt="Crop 1: input, masked."' in html and "Crop 1: input, attention" not in html
+    assert "What tokens tell apart" not in _words(html)
 
 
 def test_whatever_a_study_is_called_is_shown_and_not_run(whole: StudyFolder) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.config import Ramp
+from ssl_pipeline.training import moments
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Run, StoppedError
 from ssl_pipeline.training.metrics import read
@@ -70,6 +72,28 @@ def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
     assert len(set(subjects)) == 4 and subjects[:4] == subjects[4:]
     assert torch.equal(torch.cat([part.voxels for part in first]), again[0].voxels)
     assert not torch.equal(again[0].voxels[:4], again[0].voxels[4:])
+
+
+@pytest.mark.parametrize("objective", [Contrastive(), HYBRID], ids=lambda o: o.name)
+def test_a_run_leaves_pictures_of_its_quarters(start, tmp_path, objective):
+    training = TRAINING.model_copy(update={"steps": 8, "checkpoint_steps": 8})
+    start(tmp_path, Flight(every_steps=1, bank=6), objective, training).train()
+    found = moments.read(tmp_path)
+    assert [step for step, _ in found] == [2, 4, 6, 8]
+    last = found[-1][1]
+    assert last["input"].shape == last["attention"].shape == (4, 16, 16)
+    assert np.array_equal(last["input"], found[0][1]["input"])  # the same crops every time
+    assert last["attention"].mean() > 0 and np.isnan(last["masked"]).mean() > 0.5
+    assert ("rebuilt" in last) == (objective.name == "hybrid")
+    if "rebuilt" in last:
+        seen = ~np.isnan(last["masked"])
+        assert np.array_equal(last["rebuilt"][seen], last["input"][seen])
+        assert not np.array_equal(last["rebuilt"], found[0][1]["rebuilt"])
+
+
+def test_a_record_that_is_rare_still_shows_the_end():
+    assert [step for step in (100, 200, 250) if moments.due(step, 100, 250)] == [100, 200, 250]
+    assert [step for step in range(1, 101) if moments.due(step, 1, 100)] == [25, 50, 75, 100]
 
 
 def test_a_run_ends_early_on_the_verdicts_that_the_study_names(start, tmp_path):

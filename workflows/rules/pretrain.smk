@@ -4,6 +4,7 @@
 rule pretrain:
     input:
         flow.made("preprocess"),
+        flow.start(),
         study=flow.study_file("pretrain"),
     output:
         **flow.outputs("pretrain"),

@@ -3,8 +3,9 @@
 The blocks are timm's own, so they load as they are: `Block(dim, heads, qkv_bias=True,
 init_values=layer_scale)`, one for each number behind `blocks.`. A whole `VisionTransformer` loads
 them with a patch embedding for volumes (a convolution as large as its step), `class_token=False`,
-`global_pool=""`, and a last norm whose epsilon is 1e-5. The key `pos_embed` is missing, for
-positions depend on crop and spacing: add it, (1, tokens, dim), before loading, as
+`global_pool=""`, as many `reg_tokens` as the encoder has registers (`no_embed_class=True`; these
+come first in what it gives), and a last norm whose epsilon is 1e-5. The key `pos_embed` is missing,
+for positions depend on crop and spacing: add it, (1, tokens, dim), before loading, as
 `models.positions.positions(views.tokens.centres_mm(crop, patch, spacing_mm), dim)` gives it. The
 bundle's README has this as code that needs timm alone.
 """
@@ -18,7 +19,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import LoadedEncoder
 
 SUFFIX = ".safetensors"
-SHARED = ("blocks.", "norm.")  # what timm's transformer calls as we do
+KNOWN = ("embed.", "registers", "blocks.", "norm.")
 
 
 def write(loaded: LoadedEncoder, path: Path) -> str:
@@ -27,7 +28,7 @@ def write(loaded: LoadedEncoder, path: Path) -> str:
     Raises UserError where timm's transformer has no place for some of them.
     """
     weights = dict(loaded.model.state_dict())
-    foreign = [name for name in weights if not name.startswith(("embed.", *SHARED))]
+    foreign = [name for name in weights if not name.startswith(KNOWN)]
     if foreign:
         raise UserError(
             f"timm's VisionTransformer has no place for {foreign[0]} of this encoder: export it as "
@@ -36,5 +37,7 @@ def write(loaded: LoadedEncoder, path: Path) -> str:
     patches = weights.pop("embed.weight")  # (dim, voxels)
     weights["patch_embed.proj.weight"] = patches.reshape(-1, 1, *loaded.model.patch).contiguous()
     weights["patch_embed.proj.bias"] = weights.pop("embed.bias")
+    if "registers" in weights:
+        weights["reg_token"] = weights.pop("registers").reshape(1, -1, loaded.model.dim)
     write_bytes(path, save(weights))
     return f"{len(weights)} tensors for timm's VisionTransformer, without positions"

@@ -1,0 +1,66 @@
+"""Start from MONAI's 3D vision transformers, alone or as the encoder of a larger network.
+
+`ViT`, `ViTAutoEnc` and `MaskedAutoEncoderViT` name their parts alike. MONAI's axes are those of a
+NIfTI, (x, y, z), and ours (z, y, x): the patch embedding is turned, or it would see scans lying.
+Several channels are summed, as if each showed the scan.
+"""
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from ssl_pipeline.init_from.start import Start
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssl_pipeline.init_from.take_over import Found
+
+KERNEL = re.compile(r"patch_embedding\.patch_embeddings\.(1\.)?weight")
+UNUSED = re.compile(r"blocks\.\d+\.(norm_)?cross_attn\..+")  # made in every block, never called
+RULES = (
+    (re.compile(r"patch_embedding\.patch_embeddings\.(?:1\.)?bias"), "embed.bias"),
+    (re.compile(r"(blocks\.\d+\.)attn\.out_proj\.(.+)"), r"\1attn.proj.\2"),
+    (re.compile(r"(blocks\.\d+\.)mlp\.linear([12])\.(.+)"), r"\1mlp.fc\2.\3"),
+    (re.compile(r"blocks\.\d+\.(weight|bias)"), r"norm.\1"),  # the end of a masked autoencoder's
+    (re.compile(r"(blocks\..+|norm\.weight|norm\.bias)"), r"\1"),
+)
+
+
+class Monai(Start):
+    """A state dict of MONAI's ViT, ViTAutoEnc or MaskedAutoEncoderViT."""
+
+    name: Literal["monai"] = "monai"
+
+    def read(self) -> "Found":
+        """Its tensors under our names."""
+        from ssl_pipeline.init_from.take_over import FOREIGN, Found
+        from ssl_pipeline.init_from.weights_file import network
+
+        tensors, left = network(self.weights, KERNEL)
+        found, kernel = {}, None
+        for name, tensor in tensors.items():
+            ours = _ours(name)
+            if KERNEL.fullmatch(name):
+                kernel = _kernel(tensor)
+            elif ours:
+                found[ours] = tensor
+            else:
+                left.append(name)
+        return Found(found, kernel, left=tuple(left), notes=FOREIGN)
+
+
+def _ours(name: str) -> str | None:
+    if UNUSED.fullmatch(name):
+        return None
+    rules = ((rule.fullmatch(name), new) for rule, new in RULES)
+    return next((match.expand(new) for match, new in rules if match), None)
+
+
+def _kernel(weight: "Tensor") -> "Tensor | None":
+    """(width, z, y, x) of a convolution, or of a linear layer over a cube's voxels; else None."""
+    if weight.ndim == 2:
+        side = round(weight.shape[1] ** (1 / 3))
+        if side**3 != weight.shape[1]:
+            return None
+        weight = weight.unflatten(1, (1, side, side, side))
+    return weight.sum(1).permute(0, 3, 2, 1) if weight.ndim == 5 else None

@@ -1,0 +1,171 @@
+"""A run that starts from weights: what it takes, what it says of them, and whom they have seen."""
+
+import json
+import shutil
+
+import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+
+from ssl_pipeline.atomic import read_json
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export import trained_on
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training.world import World
+from stages import pretrain
+from stages.clean import clean
+from stages.contract import manifest_hash, perform
+from stages.leakage import warning
+from stages.runs import frozen_list, run_folder
+from stages.study import load
+from tests.conftest import write_study
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """The encoder of another study of the same scans, which held out others."""
+    file = write_study(tmp_path_factory.mktemp("first"))
+    (file.parent / "test.txt").write_text("0\n1\n")
+    for name in ("inventory", "preprocess", "pretrain"):
+        perform(name, load(file), {})
+    return load(file).encoder
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    file = write_study(tmp_path_factory.mktemp("second"))
+    for name in ("inventory", "preprocess"):
+        perform(name, load(file), {})
+    return file
+
+
+@pytest.fixture
+def starting(stored, tmp_path):
+    """Copies of the stored study that start from weights."""
+
+    def build(name, path, more=""):
+        folder = tmp_path / "study"
+        shutil.copytree(stored.parent, folder, dirs_exist_ok=True)
+        text = stored.read_text().replace(str(stored.parent), str(folder))
+        file = folder / "tiny.yaml"
+        file.write_text(f"{text}init_from: {{name: {name}, path: {path}}}\n{more}")
+        return load(file)
+
+    return build
+
+
+def timm_weights(path, seed=0):
+    torch.manual_seed(seed)
+    network = VisionTransformer(embed_dim=128, depth=6, num_heads=4)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def catalog_of(study):
+    return Catalog.read(study.folder / "preprocess/catalog.parquet")
+
+
+def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, starting, capsys):
+    study = starting("bundle", bundle)
+    catalog = catalog_of(study)
+    entries = [entry for entry in catalog.entries if entry.id in frozen_list(study)]
+    begun = pretrain._run(study, catalog, entries, World())[0].objective.encoder.state_dict()
+    given = load_file(bundle / "encoder.safetensors")
+    assert begun.keys() == given.keys()
+    assert all(torch.equal(begun[name], given[name]) for name in given)
+    capsys.readouterr()
+    perform("pretrain", study, {})
+    sentence = read_json(study.folder / "pretrain/run.json")["init_from"]
+    total = len(given)
+    assert sentence.startswith(f"init_from: {total} of {total} tensors taken over from weights in ")
+    assert sentence in capsys.readouterr().out
+    card = (study.encoder / "encoder.json").read_text()
+    assert sentence in card and str(bundle) not in card
+    assert str(bundle) not in json.dumps(study.public)
+    perform("pretrain", study, {})
+    assert "pretrain: nothing to do" in capsys.readouterr().out
+
+
+def test_weights_decide_a_run_and_their_place_does_not(starting, tmp_path, capsys):
+    one = timm_weights(tmp_path / "one.pt")
+    study = starting("timm", one)
+    perform("pretrain", study, {})
+    folder, made = run_folder(study), manifest_hash(study, "pretrain")
+    one.rename(tmp_path / "elsewhere.pt")
+    with pytest.raises(UserError, match="where no weights are"):
+        perform("pretrain", study, {})
+    clean(study, everything=False, agreed=True)
+    assert (folder / "checkpoints").exists()  # nobody can tell whose it is, so it stays
+    moved = starting("timm", tmp_path / "elsewhere.pt")
+    capsys.readouterr()
+    perform("pretrain", moved, {})
+    assert "pretrain: nothing to do" in capsys.readouterr().out
+    timm_weights(tmp_path / "elsewhere.pt", seed=1)
+    assert run_folder(moved) != folder
+    perform("pretrain", moved, {})
+    assert manifest_hash(moved, "pretrain") != made
+
+
+def test_whoever_the_start_has_seen_the_new_encoder_has_seen(bundle, starting):
+    study = starting("bundle", bundle)
+    before = trained_on.read(bundle)
+    perform("pretrain", study, {})
+    now, own = trained_on.read(study.encoder), set(frozen_list(study))
+    assert now.pixels > before.pixels and own <= now.scans
+    assert now.salt != before.salt and now.other_salts == {before.salt}
+    # Person 4 and 5 are held out here, and were seen there.
+    with pytest.raises(UserError, match="has seen 2 subjects of the split test") as told:
+        warning(study, catalog_of(study))
+    assert "pretrain anew without what it started from" in str(told.value)
+
+
+def test_codes_of_one_salt_are_inherited_and_those_of_another_are_told(tmp_path, catalog):
+    entry = catalog.entries[0]
+    start = trained_on.TrainedOn(
+        frozenset({"s"}), frozenset({"n"}), frozenset({"p"}), "salt", frozenset({"older"})
+    )
+    trained_on.write(tmp_path, [entry.id], [entry], "salt", start)
+    same = trained_on.read(tmp_path)
+    assert same.subjects == {"s", entry.subject} and same.scans == {"n", entry.id}
+    assert same.pixels == {"p", entry.pixels} and same.other_salts == {"older"}
+    trained_on.write(tmp_path, [entry.id], [entry], "another", start)
+    other = trained_on.read(tmp_path)
+    assert other.subjects == {entry.subject} and other.pixels == {"p", entry.pixels}
+    assert other.other_salts == {"salt", "older"}
+    assert not other.untold and not other.foreign
+
+
+def test_a_start_that_does_not_say_whom_it_has_seen_is_refused_like_such_an_encoder(
+    bundle, starting, tmp_path
+):
+    silent = shutil.copytree(bundle, tmp_path / "silent")
+    (silent / trained_on.NAME).unlink()
+    study = starting("bundle", silent)
+    perform("pretrain", study, {})
+    said = read_json(study.folder / "pretrain/run.json")["init_from"]
+    assert "whom they were trained on is not known" in said
+    with pytest.raises(UserError, match="started from one that does not say whom it was trained"):
+        warning(study, catalog_of(study))
+
+
+def test_foreign_weights_are_judged_and_results_say_first_that_nobody_knows(starting, tmp_path):
+    study = starting("timm", timm_weights(tmp_path / "w.pt"))
+    perform("pretrain", study, {})
+    perform("probe", study, {"task": "side"})
+    results = read_json(study.folder / "probe/side/results.json")
+    assert "started from weights of other software, which do not say" in results["warning"]
+    assert "allow_seen" not in results["warning"]
+    # Another run that starts from this one inherits the doubt.
+    trained_on.write(tmp_path, [], [], "salt", trained_on.read(study.encoder))
+    assert trained_on.read(tmp_path).foreign
+
+
+def test_a_start_of_another_size_ends_before_training(starting, bundle):
+    study = starting("bundle", bundle)
+    wider = study.model_copy(update={"model": study.model.model_copy(update={"preset": "S"})})
+    with pytest.raises(UserError, match="6 blocks of width 128"):
+        perform("pretrain", wider, {})
+    assert not list((wider.folder / "pretrain").glob("runs/*/checkpoints/*"))
