@@ -7,7 +7,7 @@ works that take turns do not.
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,12 +34,30 @@ class Row:
         return "met" if self.ratio >= self.goal else "missed"
 
 
-def seconds(
+@dataclass(frozen=True)
+class Times:
+    """Seconds of works that took turns, by round."""
+
+    all: Mapping[str, Sequence[float]]
+
+    def median(self, name: str) -> float:
+        """Of a work."""
+        return statistics.median(self.all[name])
+
+    def ratio(self, ours: str, peer: str) -> float:
+        """How many times faster ours is: the median of the rounds' ratios."""
+        return statistics.median(
+            theirs / mine for mine, theirs in zip(self.all[ours], self.all[peer], strict=True)
+        )
+
+
+def times(
     works: Mapping[str, Callable[[], object]],
     rounds: int,
     before: Callable[[], object] = lambda: None,
-) -> dict[str, float]:
-    """Median seconds of each work, after one round that is not counted.
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
+    """Seconds of each work in each round, after one round that is not counted.
 
     They take turns in an order that is drawn for each round, for what follows a work that fills the
     caches is slower. `before` is called ahead of each, and not timed.
@@ -49,11 +67,21 @@ def seconds(
     for number in range(rounds + 1):
         for name in order.sample(list(works), len(works)):
             before()
-            began = time.perf_counter()
+            began = clock()
             works[name]()
             if number:
-                taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in taken.items()}
+                taken[name].append(clock() - began)
+    return Times(taken)
+
+
+def seconds(
+    works: Mapping[str, Callable[[], object]],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Median seconds of each work, in turns as `times` has them."""
+    taken = times(works, rounds, before)
+    return {name: taken.median(name) for name in works}
 
 
 def faster(measure: str, ours: float, peer: float, name: str, goal: float | None = None) -> Row:

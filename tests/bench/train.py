@@ -1,0 +1,165 @@
+"""`make bench-train`: steps against those of peers and dense ones, and from store to step.
+
+Works take turns in an order that is drawn for each round; a ratio is the median of the rounds'
+ratios. On a CPU the steps have one thread, and their seconds are those of its core: threads that
+wait for each other measure the neighbours of a shared machine. The runs from store to step have all
+cores and the clock on the wall. With a GPU, the comparison is made there at ViT-B, with MFU and
+starvation. `build/bench/train.json` gets the rows.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssl_pipeline.training.device import Compute
+    from stages.study import Study
+    from tests.bench.steps import Setting, Step
+    from tests.bench.table import Row, Times
+
+OUT = Path("build/bench")
+ROUNDS = 11
+SAME = 0.01  # largest relative difference of parameters
+GOALS = {"MONAI": 1.3, "MONAI, fp32": 3.3, "hybrid": 0.87, "mfu": 0.45}
+
+
+def main() -> None:
+    # Before torch is imported; see `stages.__main__`.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from tests.bench import reading, steps, stored
+    from tests.bench.table import show
+
+    study = stored.prepared(OUT)
+    gpu = torch.cuda.is_available()
+    setting = steps.VIT_B if gpu else steps.SMALL
+    rows = [*_rows(study, setting)]
+    readers = (2, len(os.sched_getaffinity(0))) if gpu else (1, 2)
+    rows += reading.rows(study, steps.VIT_B if gpu else steps.TINY, readers, OUT / "work")
+    show(rows, OUT / "train.json")
+
+
+def _rows(study: "Study", setting: "Setting") -> Iterator["Row"]:
+    """Steps against steps."""
+    import torch
+
+    from ssl_pipeline.training.config import Training
+    from ssl_pipeline.training.device import decide
+    from ssl_pipeline.training.world import World
+    from tests.bench import memory, steps, stored
+    from tests.bench.table import Row, times
+
+    compute = decide(Training(threads=1), World())
+    torch.manual_seed(0)
+    works = _works(study, setting, compute)
+    sizes = {"": setting, " tiny": steps.TINY}
+    for name, size in sizes.items():
+        blocks = stored.sampler(study, size.views, size.pairs).batch(0)
+        for kind in (steps.Mae, steps.Hybrid):
+            made = steps.objective(size, kind)
+            works[f"{kind.__name__}{name}"] = steps.whole(made, compute, blocks, size.views)
+    clock = time.process_time if compute.device == "cpu" else time.perf_counter
+    taken = times(works, ROUNDS, clock=clock)
+    yield from _against(setting, compute, taken)
+    for name, size in sizes.items():
+        yield Row(
+            f"{size.name}, MAE step / hybrid step, from blocks on",
+            f"hybrid {taken.median(f'Hybrid{name}') * 1e3:.0f} ms",
+            f"MAE: {taken.median(f'Mae{name}') * 1e3:.0f} ms",
+            taken.ratio(f"Hybrid{name}", f"Mae{name}"),
+            GOALS["hybrid"],
+        )
+    yield _effort(setting, compute, works["ours"], taken.median("ours"))
+    mine, theirs = (memory.peak_mib(name, setting.name, OUT) for name in ("ours", "MONAI"))
+    yield Row(
+        f"{setting.name}, peak memory of a step, fp32",
+        f"{mine:.0f} MiB",
+        f"MONAI: {theirs:.0f} MiB",
+        theirs / mine,
+    )
+
+
+def _works(study: "Study", setting: "Setting", compute: "Compute") -> dict[str, "Step"]:
+    """Steps of equal size, in the precision that is faster here and in fp32."""
+    from tests.bench import steps, stored
+
+    blocks = stored.sampler(study, setting.views, setting.pairs).batch(0)
+    full, works = steps.in_fp32(compute), {}
+    nets = {
+        "MONAI": lambda: steps.Monai(setting, cured=True),
+        "lightly": lambda: steps.Lightly(setting),
+    }
+    for precision, each in {"": compute, ", fp32": full}.items():
+        if precision and each == compute:
+            break
+        ready = steps.cut_already(blocks, setting, each)
+        made = steps.objective(setting)
+        works[f"ours{precision}"] = steps.ours(made, each, ready)
+        if not precision:
+            third = steps.objective(setting, decode=1 / 3)
+            works["ours, 1/3 decoded"] = steps.ours(third, each, ready)
+            works["dense"] = steps.ours(steps.dense(setting), each, ready)
+        for name, build in nets.items():
+            net, mine = build(), steps.parameters(made)
+            assert abs(steps.parameters(net) - mine) <= SAME * mine, name
+            works[f"{name}{precision}"] = steps.peer(net, each, ready)
+    return works
+
+
+def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator["Row"]:
+    """Crops a second of ours against those of others."""
+    from tests.bench.table import Row
+
+    reduced = "MONAI, fp32" in taken.all
+    pairs: list[tuple[str, str, float | None]] = [
+        ("ours", "lightly", None),
+        ("ours", "dense", None),
+        ("ours, 1/3 decoded", "MONAI", None),
+    ]
+    if reduced:
+        pairs = [
+            ("ours, fp32", "MONAI, fp32", GOALS["MONAI"]),
+            ("ours, fp32", "lightly, fp32", None),
+            ("ours", "MONAI, fp32", GOALS["MONAI, fp32"]),
+            ("ours", "MONAI", None),
+            ("ours, 1/3 decoded", "MONAI, fp32", None),
+            *pairs,
+        ]
+    else:
+        pairs = [("ours", "MONAI", GOALS["MONAI"]), *pairs]
+    for mine, other, goal in pairs:
+        precision = "fp32" if mine.endswith("fp32") else compute.precision
+        kind = ", 1/3 of hidden tokens decoded" if "1/3" in mine else ""
+        rate, theirs = (2 * setting.pairs / taken.median(name) for name in (mine, other))
+        yield Row(
+            f"{setting.name}, crops of {setting.side}^3 a second, {precision}{kind}",
+            f"{rate:.3g}",
+            f"{other}: {theirs:.3g}",
+            taken.ratio(mine, other),
+            goal,
+        )
+    if not reduced:
+        yield Row(f"{setting.name}, bf16", "not used", "measured: does not pay on this processor")
+
+
+def _effort(setting: "Setting", compute: "Compute", step: "Step", seconds: float) -> "Row":
+    """Share of what the device could do."""
+    from ssl_pipeline.flight.effort import mfu, peak_of, step_flops
+    from tests.bench.table import Row
+
+    peak = peak_of(compute.device, compute.precision)
+    share = mfu(step_flops(step), 1 / seconds, peak)
+    return Row(
+        f"{setting.name}, MFU of a step, {compute.precision}",
+        f"{share:.1%}",
+        f"{peak.flops_per_s / 1e12:.3g} TFLOP/s, {peak.source}",
+        share,
+        GOALS["mfu"] if compute.device != "cpu" else None,
+    )
+
+
+if __name__ == "__main__":
+    main()
