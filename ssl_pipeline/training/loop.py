@@ -316,8 +316,8 @@ class Run:
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.average:  # which a run that is extended need not have had
-            self.average.load(state["average"] or list(self.objective.encoder.parameters()))
+        if self.average:
+            self.average.load(state["average"])
         self.step = state["step"]
 
     def _save(self) -> None:

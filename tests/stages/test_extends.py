@@ -80,19 +80,6 @@ def dies_after(run, step):
         run.train()
 
 
-def test_an_extension_may_begin_to_average_weights(place):
-    plain = extended(place("plain"))
-    base = weights(plain)
-    averaged = extended(place("averaged"), EXTENDED.replace("extends", "average: 0.5, extends"))
-    for study in (plain, averaged):
-        perform("pretrain", study, {})
-    moved = [
-        sum((weights(study)[name] - base[name]).square().sum() for name in base)
-        for study in (averaged, plain)
-    ]
-    assert 0 < moved[0] < moved[1]
-
-
 def test_an_extension_ends_bit_for_bit_whether_killed_or_not(place):
     whole, cut = extended(place("whole")), extended(place("cut"))
     base = weights(whole)
