@@ -33,7 +33,7 @@ test: setup ## All tests but the marked slow groups
 test-fuzz: setup ## Look at 1,000 mutated files of each format
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
 
-test-kill: setup ## Kill real runs and compare the weights
+test-kill: setup ## Kill real runs and compare the weights; train long and watch the memory
 	python -m pytest -m kill
 
 test-slurm: setup ## Break a real SLURM on this machine and compare the weights

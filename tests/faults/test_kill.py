@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,20 +29,22 @@ def command(study):
     return ["snakemake", "--profile", "local", "--config", f"study={study}", *until]
 
 
-def run_whole(study):
-    done = subprocess.run(command(study), cwd=ROOT, capture_output=True, text=True)
+def run_whole(study, *until):
+    whole = [*command(study)[:-2], *until] if until else command(study)
+    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def run_and_kill(study, ready):
-    """Start the workflow, wait until `ready()`, kill every process of it at once."""
+def run_and_kill(study, ready, started=None, after=0.0):
+    """Start the workflow, wait until `ready()` and a moment, kill every process of it at once."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(study), cwd=ROOT, start_new_session=True, **quiet)
+    process = subprocess.Popen(started or command(study), cwd=ROOT, start_new_session=True, **quiet)
     try:
         deadline = time.monotonic() + 120
         while not ready() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        time.sleep(after)
     finally:
         killed = process.poll() is None
         if killed:
@@ -72,13 +75,27 @@ def test_killed_in_preprocessing(undisturbed, tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_killed_again_and_again_in_pretraining(undisturbed, tmp_path):
+def test_killed_in_pretraining(undisturbed, tmp_path):
     study = study_in(tmp_path)
-    chance = random.Random(0)
-    kills = 0
-    for wanted in sorted(chance.sample(range(2, STEPS // 2), 5)):
-        kills += run_and_kill(study, lambda wanted=wanted: steps_logged(tmp_path) >= wanted)
-    assert kills == 5
+    for wanted in (3, 12):
+        assert run_and_kill(study, lambda wanted=wanted: steps_logged(tmp_path) >= wanted)
     run_whole(study)
     assert (tmp_path / WEIGHTS).read_bytes() == undisturbed
     assert steps_logged(tmp_path) == STEPS // 2  # a line every second step, none twice
+
+
+@pytest.mark.timeout(900)
+def test_twenty_kills_and_other_numbers_of_readers_end_bit_for_bit(undisturbed, tmp_path):
+    """At random moments of a step, of reading or of writing; the next run reads in more threads."""
+    study = study_in(tmp_path)
+    run_whole(study, "--until", "preprocess")
+    text, chance = study.read_text(), random.Random(0)
+    stage = [sys.executable, "-m", "stages", "pretrain", "--config", str(study)]
+    for kill, wanted in enumerate(sorted(chance.sample(range(1, STEPS // 2), 20))):
+        study.write_text(text.replace("threads: 1", f"threads: 1\n  readers: {1 + kill % 3}"))
+        ready = lambda wanted=wanted: steps_logged(tmp_path) >= wanted  # noqa: E731
+        assert run_and_kill(study, ready, stage, after=chance.uniform(0, 0.2))
+    study.write_text(text)
+    run_whole(study)
+    assert (tmp_path / WEIGHTS).read_bytes() == undisturbed
+    assert steps_logged(tmp_path) == STEPS // 2

@@ -1,0 +1,47 @@
+"""A step's memory does not grow: a leak of a megabyte a step would end a run of weeks."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import write_study
+from tests.faults.test_kill import ROOT
+
+pytestmark = pytest.mark.kill
+STEPS, EARLY = 1000, 200
+WATCH = """
+import resource, sys
+from ssl_pipeline.training.loop import Run
+from stages.contract import perform
+from stages.study import load
+
+optimise, peaks = Run._optimise, {}
+
+def watched(run, parts):
+    peaks[run.step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return optimise(run, parts)
+
+Run._optimise = watched
+study = load(__import__("pathlib").Path(sys.argv[1]))
+for stage in ("inventory", "preprocess", "pretrain"):
+    perform(stage, study, {})
+print("peaks", peaks[EARLY], peaks[STEPS - 1])
+"""
+
+
+@pytest.mark.timeout(1200)
+def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
+    study = write_study(tmp_path)
+    text = study.read_text().replace("steps: 6\n", f"steps: {STEPS}\n", 1)
+    text = text.replace("checkpoint_steps: 2", "checkpoint_steps: 50\n  readers: 2")
+    study.write_text(text + "flight: {every_steps: 100, bank: 8, stop_on: []}\n")
+    code = WATCH.replace("EARLY", str(EARLY)).replace("STEPS", str(STEPS))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(study)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    early, late = (int(word) for word in done.stdout.split("peaks ")[1].split()[:2])
+    page = resource.getpagesize() / 1024
+    assert page < early <= late < early * 1.02  # KiB; a megabyte a step would add 800 MiB
