@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale check format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -51,6 +51,10 @@ bench-data: setup ## Preprocessing and crops against peers, as ratios (installs 
 
 bench-scale: setup ## Starts and restarts with 100 to 100,000 volumes
 	python -m tests.bench.scale
+
+bench-train: setup ## Training steps against peers, and from store to step (installs them)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
+	python -m tests.bench.train
 
 check: setup ## Style, types, arrows, spelling, workflow
 	ruff check .
