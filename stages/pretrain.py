@@ -18,7 +18,7 @@ from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
 from ssl_pipeline.objectives.size import Cost, cost
 from ssl_pipeline.progress import say
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.training import size
+from ssl_pipeline.training import moments, size
 from ssl_pipeline.training.metrics import read as read_metrics
 from ssl_pipeline.training.world import World
 from ssl_pipeline.volumes.inventory import salt_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.training.loop import Run
 
-PICTURES_BYTES = 120_000
+PICTURES_BYTES = 200_000
 READS = SECTIONS
 AFTER = ("preprocess",)
 VERSION = 5
@@ -128,13 +128,14 @@ def need(study: Study, known: Known, on: Place) -> Need:
     steps = training.steps - training.first_step
     kept = min(training.checkpoints_kept, math.ceil(steps / training.checkpoint_steps))
     disk = kept * size.checkpoint_bytes(each, training) + size.log_bytes(training, study.flight)
+    pictures = min(moments.PARTS, math.ceil(steps / study.flight.every_steps))
     model, crop = study.model, study.views.crop_voxels
     disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
     share = training.pairs / on.processes / training.accumulate
     layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs at once"
     return Need(
         disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
-        files=counted(RECORDS + 10 + 2 * kept, f"{kept} checkpoints, encoder, metrics"),
+        files=counted(RECORDS + 10 + 2 * kept + pictures, f"{kept} checkpoints, encoder, metrics"),
         memory=assumed(size.host_bytes(each, share, on.gpus > 0), layers),
         seconds=_seconds(study, each, on.gpus > 0),
         gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,

@@ -38,7 +38,8 @@ from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.training.device import Compute
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Row
-from ssl_pipeline.training.moments import Arrays, picture
+from ssl_pipeline.training.moments import Arrays
+from ssl_pipeline.training.pictures import picture
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.cut import Batch
