@@ -132,11 +132,12 @@ def need(study: Study, known: Known, on: Place) -> Need:
     model, crop = study.model, study.views.crop_voxels
     disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
     share = training.pairs / on.processes / training.accumulate
+    blocks = size.read_bytes(training.pairs / on.processes, study.views, training, study.flight)
     layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs at once"
     return Need(
         disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
         files=counted(RECORDS + 10 + 2 * kept + pictures, f"{kept} checkpoints, encoder, metrics"),
-        memory=assumed(size.host_bytes(each, share, on.gpus > 0), layers),
+        memory=assumed(size.host_bytes(each, share, on.gpus > 0) + blocks, layers),
         seconds=_seconds(study, each, on.gpus > 0),
         gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,
     )

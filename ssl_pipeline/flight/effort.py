@@ -8,6 +8,7 @@ matrix product is timed instead, and the record says which it was.
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -48,13 +49,14 @@ class Peak:
     source: str
 
 
-def step_flops(step: Callable[[], object]) -> int:
+def step_flops(step: Callable[[], object], device: str = "cpu") -> int:
     """Operations of what `step` does, forward and backward; a product and a sum are two.
 
-    Counted from the shapes of matrix products and convolutions, while `step` runs once. Attention
-    is computed by plain products meanwhile: torch counts none for its fused kernel on a CPU.
+    Counted from the shapes of matrix products and convolutions, while `step` runs once. On a CPU
+    attention is computed by plain products meanwhile, for torch counts none for its fused kernel.
     """
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    plain = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    with FlopCounterMode(display=False) as counter, plain:
         step()
     return int(counter.get_total_flops())
 
@@ -65,7 +67,7 @@ def mfu(flops: int, steps_per_s: float, peak: Peak) -> float:
 
 
 def peak_of(device: str, precision: str) -> Peak:
-    """The peak of a device ("cpu", "cuda", "cuda:1") in a precision ("fp32", "bf16")."""
+    """The peak of a device ("cpu", "cuda", "cuda:1") in a precision ("fp32", "bf16", "fp16")."""
     kind = torch.device(device).type
     name = torch.cuda.get_device_name(device) if kind == "cuda" else "this processor"
     return stated_peak(name, precision) or _timed_peak(device, precision, name)
@@ -75,14 +77,15 @@ def stated_peak(name: str, precision: str) -> Peak | None:
     """What NVIDIA states for a GPU of this name; None for others and for slices of one (MIG)."""
     for part, bf16, fp32 in PEAKS:
         if re.search(rf"\b{part}\b", name) and "MIG" not in name:
-            rate = bf16 if precision == "bf16" else fp32
+            rate = fp32 if precision == "fp32" else bf16
             return Peak(rate, f"data sheet of {part}, {precision}")
     return None
 
 
 def _timed_peak(device: str, precision: str, name: str) -> Peak:
     side = PROBE_SIDE[torch.device(device).type]
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = dtypes[precision]
     matrix = torch.ones(side, side, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(PROBES):

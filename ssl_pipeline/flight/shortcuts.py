@@ -98,10 +98,10 @@ def position(
     0.50, yet kept 0.7 of its drop where contents were swapped.
     """
     first, second = images.chunk(2)
-    swapped = torch.cat([first, second.roll(1, 0)])
-    real, empty, misled = (
-        local_loss(shown).item() for shown in (images, torch.zeros_like(images), swapped)
-    )
+    real, empty = (local_loss(shown).item() for shown in (images, torch.zeros_like(images)))
+    if len(second) < 2:
+        return Position(real, empty, math.nan, chance)  # there is nothing to swap with
+    misled = local_loss(torch.cat([first, second.roll(1, 0)])).item()
     return Position(real, empty, misled, chance)
 
 

@@ -63,12 +63,13 @@ def _not_finite(history: Sequence[Row], section: Flight) -> str | None:
 
 
 def windows(history: Sequence[Row], sign: str, section: Flight) -> list[float]:
-    """Means of a sign over every `every_steps` steps since contrast had its whole weight.
+    """Means of a sign over every whole `every_steps` steps since contrast had its whole weight.
 
     Rows between records make them: the loss of a single step is mostly the luck of its batch.
     """
     found: dict[int, list[float]] = {}
-    for row in settled(history, 0.0):
+    whole = history[-1]["step"] // section.every_steps * section.every_steps if history else 0
+    for row in settled([row for row in history if row["step"] <= whole], 0.0):
         if math.isfinite(row.get(sign, math.nan)):
             found.setdefault(int(row["step"] - 1) // section.every_steps, []).append(row[sign])
     return [fmean(values) for values in found.values()]

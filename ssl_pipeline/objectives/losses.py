@@ -84,9 +84,10 @@ def place_contrast(
     no large batch and share scanner and contrast, so intensity is no shortcut (after Pai et al.
     2025, CT-FM, whose negatives are crops of one scan).
     """
-    similar = torch.einsum(
-        "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
-    )
+    with torch.autocast(anchor.device.type, enabled=False):  # which would round the cosines
+        similar = torch.einsum(
+            "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
+        )
     similar = similar / temperature
     hit = similar.gather(2, found.positive[..., None])
     apart = similar.masked_fill(~found.negative, -torch.inf)

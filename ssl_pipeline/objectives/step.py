@@ -42,6 +42,15 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """What a part of a batch adds to what must be known of all of it."""
+
+    counts: dict[str, Tensor]
+    subject: Tensor
+    vectors: Tensor | None
+
+
+@dataclass(frozen=True)
 class _Whole:
     """What the parts of a batch must know of all of it."""
 
@@ -68,7 +77,8 @@ def backward(
     passes = _passes(objective, parts, see, autocast)
     if len(parts) == 1:
         batch, said = next(passes)
-        whole = _whole(objective, [(batch, said.vectors)], ranks)
+        seen = _Seen(objective.counts(batch), batch.subject, said.vectors)
+        whole = _whole(objective, [seen], ranks)
         passes = iter([(batch, said)])
     else:
         whole = _whole(objective, list(_glances(objective, parts, see, autocast)), ranks)
@@ -106,32 +116,30 @@ def _glances(
     parts: Sequence[Part],
     see: Callable[[Part], tuple[Batch, Tensor]],
     autocast: Callable[[], torch.autocast],
-) -> Iterator[tuple[Batch, Tensor | None]]:
-    """Views and vectors of every part; no activations are kept."""
+) -> Iterator[_Seen]:
+    """What every part adds; neither its views nor activations are kept."""
     for part in parts:
         batch, images = see(part)
         with autocast():
             vectors = objective.vectors(batch, images)
-        yield batch, vectors
+        yield _Seen(objective.counts(batch), batch.subject, vectors)
 
 
-def _whole(
-    objective: Objective, seen: Sequence[tuple[Batch, Tensor | None]], ranks: Ranks
-) -> _Whole:
-    each = [objective.counts(batch) for batch, _ in seen]
-    names = list(each[0])
+def _whole(objective: Objective, seen: Sequence[_Seen], ranks: Ranks) -> _Whole:
+    names = list(seen[0].counts)
     counts = {}
     if names:
-        own = torch.stack([torch.stack([of[name] for name in names]) for of in each]).sum(0)
+        each = [torch.stack([part.counts[name] for name in names]) for part in seen]
+        own = torch.stack(each).sum(0)
         counts = dict(zip(names, ranks.sum(own).clamp(min=1), strict=True))
-    vectors = [vector.detach().float().requires_grad_() for _, vector in seen if vector is not None]
+    vectors = [p.vectors.detach().float().requires_grad_() for p in seen if p.vectors is not None]
     if not vectors:
         return _Whole(counts, None, [None] * len(seen))
     assert objective.contrast is not None
     first, second = (
         torch.cat(halves) for halves in zip(*(v.chunk(2) for v in vectors), strict=True)
     )
-    subject = ranks.gather(torch.cat([batch.subject for batch, _ in seen]))
+    subject = ranks.gather(torch.cat([part.subject for part in seen]))
     loss = subject_contrast(
         ranks.gather(first), ranks.gather(second), subject, objective.contrast.temperature
     )

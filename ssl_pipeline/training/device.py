@@ -38,6 +38,11 @@ class Compute:
                 own["fused_attn"] = self.fused_attention
         torch.set_num_threads(self.threads)
         if self.device != "cpu":
+            if not torch.cuda.is_available():
+                raise UserError(
+                    "This run began on a GPU, and torch sees none here: go on where there is one, "
+                    "or set training.device to cpu to begin anew."
+                )
             # A scheduler may show each rank its own GPU alone, which is then number 0.
             torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
 
@@ -83,9 +88,10 @@ def _threads(world: World) -> int:
 
 def _gain_of(reduced: str, device: str) -> float:
     """How many times faster a matrix product is in bf16 or fp16 than in fp32 on this machine."""
+    side = 512 if device == "cpu" else 4096  # a GPU is not busy with less
     seconds = []
     for dtype in (torch.float32, {"bf16": torch.bfloat16, "fp16": torch.float16}[reduced]):
-        matrix = torch.ones(512, 512, dtype=dtype, device=device)
+        matrix = torch.ones(side, side, dtype=dtype, device=device)
         best = float("inf")
         for _ in range(5):
             start = time.perf_counter()

@@ -159,7 +159,8 @@ class Run:
             yield lambda row, due: HEALTHY
             return
         metrics = Metrics(self.folder, self.step)
-        verdict = judge(metrics.rows, self.flight)
+        recorded = max((n + 1 for n, row in enumerate(metrics.rows) if "rank" in row), default=0)
+        verdict = judge(metrics.rows[:recorded], self.flight)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
@@ -201,8 +202,10 @@ class Run:
                     row |= recorder.record(share, rate / self.world.size)
                     if moments.due(self.step, self.flight.every_steps, self.training.steps):
                         moments.save(self.folder, self.step, recorder.moment())
-                finite = math.isfinite(row["loss"])
-                self._judge(log(row, recorded or not finite), finite)
+                finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
+                verdict = log(row, recorded or not finite)
+                if not (finite and last):
+                    self._judge(verdict, finite)
                 clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
                 self._save()
@@ -210,7 +213,7 @@ class Run:
                 raise KeyboardInterrupt
 
     def _judge(self, verdict: Verdict, finite: bool) -> None:
-        """Stop all ranks where the first one's verdict is one to stop on, or nothing can follow.
+        """Stop all ranks where the first one's verdict is one to end early on, or nothing follows.
 
         A checkpoint is left behind, unless its weights are no numbers.
         """
@@ -288,6 +291,9 @@ class Run:
         """Means over the steps since the last row; the one place that waits for the device."""
         means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
         norm = means.pop("gradient_norm").item()  # the same on all ranks
+        if self.scaler.is_enabled():  # which skips a step whose gradient overflows, and goes on
+            norms = torch.stack([step["gradient_norm"] for step in done])
+            norm = norms[norms.isfinite()].mean().item()
         values = self.ranks.sum(torch.stack(list(means.values()))).tolist()
         return {
             "step": self.step,
@@ -313,6 +319,7 @@ class Run:
     def _load(self, state: dict[str, Any]) -> None:
         self.compute = Compute(**state["compute"])
         self.compute.apply(self.world, self.objective)
+        self.scaler = self.compute.scaler()
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -39,7 +39,7 @@ from ssl_pipeline.training.device import Compute
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.metrics import Row
 from ssl_pipeline.training.moments import Arrays
-from ssl_pipeline.training.pictures import picture
+from ssl_pipeline.training.pictures import CROPS, picture
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.cut import Batch
@@ -56,8 +56,15 @@ class _Seen:
     batch: Batch
     images: Tensor
     tokens: Tensor
-    pooled: Tensor  # (views, dim)
-    vectors: Tensor | None  # (views, vector), of the term between subjects
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What is kept of every part of the bank, (views, ...) each."""
+
+    pooled: Tensor
+    grey: Tensor  # histograms of grey values
+    vectors: Tensor | None  # of the term between subjects
 
 
 @dataclass(frozen=True)
@@ -86,40 +93,42 @@ class Recorder:
         """`most` is how many places the device's memory has room for at once."""
         self.objective, self.see, self.compute = objective, see, compute
         self.parts = sampler.bank(section.bank, most)
+        self.shown = sampler.bank(CROPS, CROPS)[0]
         self.known = _known(self.parts, sampler.entries, compute.device)
         self.before: Tensor | None = None
         self.flops, self.peak = 0, Peak(math.nan, "")
 
     def record(self, share: float, pairs_per_s: float) -> Row:
         """The signs after this share of the run, at so many pairs a second of this rank."""
-        seen = list(self._look())
-        first = torch.cat([part.pooled.chunk(2)[0] for part in seen])
-        second = torch.cat([part.pooled.chunk(2)[1] for part in seen])
-        row = {
-            **self._embedded(first, second),
-            **self._told(first),
-            **self._grey(seen, first),
-            **self._rebuilt(seen[0]),
-            **self._contrasted(seen),
-            **self._weighed(seen[0], share),
-            "mfu": self._mfu(share, pairs_per_s),
-        }
+        with torch.compiler.set_stance("force_eager"):  # other shapes, and two ways back
+            seen, said = self._look(self.parts[0])
+            every = [said, *(self._look(blocks)[1] for blocks in self.parts[1:])]
+            first, second = _halves([part.pooled for part in every])
+            row = {
+                **self._embedded(first, second),
+                **self._told(first),
+                **self._grey(every, first),
+                **self._rebuilt(seen),
+                **self._contrasted(seen, every),
+                **self._weighed(seen, share),
+                "mfu": self._mfu(share, pairs_per_s),
+            }
         return {name: value for name, value in row.items() if math.isfinite(value)}
 
     def moment(self) -> Arrays:
-        """Pictures of the first places of the bank."""
-        batch, _ = self.see(self.parts[0])
+        """Pictures of a few places, the same all through the run."""
+        batch, _ = self.see(self.shown)
         return picture(self.objective, batch, self.compute.autocast)
 
     @torch.no_grad()
-    def _look(self) -> Iterator[_Seen]:
-        for blocks in self.parts:
-            batch, images = self.see(blocks)
-            with self.compute.autocast():
-                tokens = self.objective.tokens(batch, images)
-                subjects = self.objective.subjects
-                vectors = subjects(batch, tokens).float() if subjects else None
-            yield _Seen(batch, images, tokens, pooled(batch, tokens).float(), vectors)
+    def _look(self, blocks: Blocks) -> tuple[_Seen, _Said]:
+        batch, images = self.see(blocks)
+        with self.compute.autocast():
+            tokens = self.objective.tokens(batch, images)
+            subjects = self.objective.subjects
+            vectors = subjects(batch, tokens).float() if subjects else None
+        said = _Said(pooled(batch, tokens).float(), histograms(images, batch.valid), vectors)
+        return _Seen(batch, images, tokens), said
 
     def _embedded(self, first: Tensor, second: Tensor) -> dict[str, float]:
         """How the encoder's own embeddings fill their space, and whether they move."""
@@ -147,10 +156,9 @@ class Recorder:
             "own_subject": own_subject(vectors, known.subject).score,
         }
 
-    def _grey(self, seen: Sequence[_Seen], vectors: Tensor) -> dict[str, float]:
+    def _grey(self, every: Sequence[_Said], vectors: Tensor) -> dict[str, float]:
         """What histograms of grey values alone tell."""
-        counted = [histograms(part.images, part.batch.valid).chunk(2) for part in seen]
-        first, second = (torch.cat(half) for half in zip(*counted, strict=True))
+        first, second = _halves([part.grey for part in every])
         site = scanner(vectors, first, self.known.site, self.known.subject)
         return {
             "matched_by_histogram": retrieval(first, second).score,
@@ -175,16 +183,14 @@ class Recorder:
         return {"skill": skill(rebuilt, filled, batch.clean, judged * batch.valid[:, None])}
 
     @torch.no_grad()
-    def _contrasted(self, seen: Sequence[_Seen]) -> dict[str, float]:
+    def _contrasted(self, seen: _Seen, every: Sequence[_Said]) -> dict[str, float]:
         """How projected vectors fill their space, and whether places are told by content."""
         places = self.objective.places
-        vectors = [part.vectors for part in seen if part.vectors is not None]
+        vectors = [part.vectors for part in every if part.vectors is not None]
         if places is None or not vectors:
             return {}
-        first, second = (
-            torch.cat(half) for half in zip(*(v.chunk(2) for v in vectors), strict=True)
-        )
-        batch, images = seen[0].batch, seen[0].images
+        first, second = _halves(vectors)
+        batch, images = seen.batch, seen.images
         count = places.count(batch).clamp(min=1)
 
         def loss(shown: Tensor) -> Tensor:
@@ -192,7 +198,7 @@ class Recorder:
                 total: Tensor = places(batch, self.objective.tokens(batch, shown))
             return total / count
 
-        alike = torch.zeros_like(seen[0].tokens[..., :1], dtype=torch.float32)
+        alike = torch.zeros_like(seen.tokens[..., :1], dtype=torch.float32)
         local = position(loss, images, (places.between(batch, alike) / count).item())
         return {
             "alignment": alignment(first, second),
@@ -234,8 +240,8 @@ class Recorder:
         """Share of the device's peak that the model's operations take; counted once a process."""
         if not self.flops:
             self.peak = peak_of(self.compute.device, self.compute.precision)
-            with torch.compiler.set_stance("force_eager"), _gradients_kept(self.objective):
-                self.flops = step_flops(lambda: self._step(share))
+            with _gradients_kept(self.objective):
+                self.flops = step_flops(lambda: self._step(share), self.compute.device)
         return mfu(self.flops, pairs_per_s / len(self.parts[0].number), self.peak)
 
     def _step(self, share: float) -> None:
@@ -249,6 +255,12 @@ class Recorder:
             autocast=self.compute.autocast,
             scale=lambda loss: loss,
         )
+
+
+def _halves(views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """All first views, and all second ones, of parts that hold both."""
+    first, second = zip(*(part.chunk(2) for part in views), strict=True)
+    return torch.cat(first), torch.cat(second)
 
 
 @contextmanager

@@ -1,8 +1,12 @@
 """What a pretraining run takes: disk, memory of a rank, time of a core or a GPU."""
 
+import math
+
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.objectives.size import Cost
+from ssl_pipeline.store.size import RAW_BYTES
 from ssl_pipeline.training.config import Training
+from ssl_pipeline.views.config import Views
 
 CHECKPOINT_BYTES = 12  # a parameter: itself and AdamW's two averages
 STATE_BYTES = 16  # a parameter in memory: those and its gradient
@@ -33,6 +37,12 @@ def host_bytes(cost: Cost, pairs: float, gpu: bool) -> float:
     """Peak resident memory of a rank that computes `pairs` of a step's pairs."""
     fixed = BASE_BYTES + (STATE_BYTES + PACKED_BYTES) * cost.parameters
     return fixed + (CUDA_HOST_BYTES if gpu else pairs * cost.pair_bytes)
+
+
+def read_bytes(pairs: float, views: Views, training: Training, flight: Flight) -> float:
+    """What a rank that computes `pairs` of a step's pairs holds of blocks that were read."""
+    ahead = (training.readers + 1) * pairs + 2 * training.pairs * (views.reuse > 1)
+    return RAW_BYTES * math.prod(views.block_voxels) * (ahead + flight.bank)
 
 
 def gpu_bytes(cost: Cost, pairs: float, training: Training) -> float:

@@ -62,7 +62,10 @@ class Views(Section):
         0.2, ge=0, le=1, description="largest share of the seen tokens outside the body"
     )
     min_valid: float = Field(
-        0.5, ge=0, le=1, description="least share of a crop's tokens that must hold stored voxels"
+        0.5,
+        ge=0,
+        le=1,
+        description="least share of what is read of a place that must be stored voxels",
     )
     flip: tuple[Literal["x", "y", "z"], ...] = Field(
         (), description="axes that may be mirrored, both views alike; none where sides matter"

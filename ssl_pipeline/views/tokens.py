@@ -62,11 +62,11 @@ def centres_mm(
 ) -> Float[Tensor, "batch tokens 3"]:
     """Middles of the patches (z, y, x), in mm from the middle of the crop."""
     axes = [
-        (torch.arange(n, dtype=torch.float32) + 0.5) * p - n * p / 2
+        (torch.arange(n, dtype=torch.float32, device=spacing_mm.device) + 0.5) * p - n * p / 2
         for n, p in zip(grid_of(size, patch), patch, strict=True)
     ]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, 3)
-    return grid.to(spacing_mm.device) * spacing_mm[:, None, :]
+    return grid * spacing_mm[:, None, :]
 
 
 def gather(

@@ -78,7 +78,7 @@ def by_content(values):
 
 
 def test_an_encoder_of_positions_alone_is_found_out():
-    images = torch.tensor([0.0, 1.5, 3.0, 4.5]).reshape(1, 1, 4, 1, 1).expand(2, 1, 4, 1, 1)
+    images = torch.tensor([0.0, 1.5, 3.0, 4.5]).reshape(1, 1, 4, 1, 1).expand(4, 1, 4, 1, 1)
     planted = position(local_loss(by_position), images, math.log(4))
     assert planted.real < 0.01
     assert planted.empty_share == pytest.approx(1) and planted.swapped_share == pytest.approx(1)

@@ -43,6 +43,21 @@ def weights(encoder):
     return torch.cat([p.detach().flatten() for p in encoder.parameters()])
 
 
+def test_a_record_leaves_nothing_behind(start, tmp_path):
+    run = start(tmp_path, Flight(bank=6))
+    run._optimise([run.sampler.batch(0)])
+    recorder, objective = run._recorder(), run.objective.train()
+    before = [(p, p.clone(), p.grad) for p in objective.parameters()]
+    modes = [(m, m.training, getattr(m, "fused_attn", None)) for m in objective.modules()]
+    drawn = torch.random.get_rng_state()
+    recorder.record(0.5, 10.0)
+    recorder.moment()
+    assert all(torch.equal(p, value) and p.grad is grad for p, value, grad in before)
+    assert any(grad is not None for *_, grad in before)
+    assert [(m, m.training, getattr(m, "fused_attn", None)) for m, *_ in modes] == modes
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
 def test_recording_changes_no_weight(start, tmp_path):
     rarely = weights(start(tmp_path / "rarely", Flight(every_steps=100, bank=4)).train())
     often = weights(start(tmp_path / "often", Flight(every_steps=1, bank=12)).train())
