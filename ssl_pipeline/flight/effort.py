@@ -39,6 +39,7 @@ PEAKS: tuple[tuple[str, float, float], ...] = (
 )
 PROBE_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
 PROBES = 5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,18 @@ def stated_peak(name: str, precision: str) -> Peak | None:
     return None
 
 
-def _timed_peak(device: str, precision: str, name: str) -> Peak:
-    side = PROBE_SIDE[torch.device(device).type]
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = dtypes[precision]
-    matrix = torch.ones(side, side, dtype=dtype, device=device)
+def product_seconds(side: int, precision: str, device: str) -> float:
+    """The best time of a product of two square matrices of `side`."""
+    matrix = torch.ones(side, side, dtype=DTYPES[precision], device=device)
     best = float("inf")
     for _ in range(PROBES):
         start = time.perf_counter()
         _ = (matrix @ matrix)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _timed_peak(device: str, precision: str, name: str) -> Peak:
+    side = PROBE_SIDE[torch.device(device).type]
+    best = product_seconds(side, precision, device)
     return Peak(2 * side**3 / best, f"matrix product timed on {name}, {precision}")

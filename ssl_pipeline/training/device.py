@@ -6,13 +6,13 @@ faster with it, another eight times slower.
 """
 
 import os
-import time
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.flight.effort import product_seconds
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.world import World
 
@@ -89,13 +89,5 @@ def _threads(world: World) -> int:
 def _gain_of(reduced: str, device: str) -> float:
     """How many times faster a matrix product is in bf16 or fp16 than in fp32 on this machine."""
     side = 512 if device == "cpu" else 4096  # a GPU is not busy with less
-    seconds = []
-    for dtype in (torch.float32, {"bf16": torch.bfloat16, "fp16": torch.float16}[reduced]):
-        matrix = torch.ones(side, side, dtype=dtype, device=device)
-        best = float("inf")
-        for _ in range(5):
-            start = time.perf_counter()
-            _ = (matrix @ matrix)[0, 0].item()
-            best = min(best, time.perf_counter() - start)
-        seconds.append(best)
-    return seconds[0] / seconds[1]
+    full, short = (product_seconds(side, precision, device) for precision in ("fp32", reduced))
+    return full / short
