@@ -7,7 +7,7 @@ no head and costs nothing.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssl_pipeline.models.encoder import Encoder
@@ -20,8 +20,10 @@ from ssl_pipeline.views.cut import Batch
 class Said:
     """What a pass says of its part of a batch; names are those of the terms."""
 
-    sums: dict[str, Float[Tensor, ""]]
+    sums: dict[str, Float[Tensor, ""]]  # none of a glance
+    counts: dict[str, Float[Tensor, ""]]  # what the sums are sums over
     vectors: Float[Tensor, "views vector"] | None  # of the term between subjects
+    subject: Int[Tensor, " pairs"]
 
 
 class Objective(nn.Module):
@@ -43,20 +45,22 @@ class Objective(nn.Module):
         self.places = Places(contrast, encoder) if contrast else None
 
     def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
-        """Sums of the terms over this part of a batch, and its vectors."""
+        """Sums and counts of the terms over this part of a batch, and its vectors."""
         tokens = self.tokens(batch, images)
-        sums = {name: term(batch, tokens) for name, term in self._summed()}
-        return Said(sums, self.subjects(batch, tokens) if self.subjects else None)
+        found = {name: term(batch, tokens) for name, term in self._summed()}
+        return Said(
+            {name: total for name, (total, _) in found.items()},
+            {name: count for name, (_, count) in found.items()},
+            self.subjects(batch, tokens) if self.subjects else None,
+            batch.subject,
+        )
 
-    def vectors(
-        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
-    ) -> Float[Tensor, "views vector"] | None:
-        """The vectors alone; None, and no work, where no term needs them."""
-        return self.subjects(batch, self.tokens(batch, images)) if self.subjects else None
-
-    def counts(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """What the sums are sums over; needs no pass of the encoder."""
-        return {name: term.count(batch) for name, term in self._summed()}
+    @torch.no_grad()
+    def glance(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
+        """Counts and vectors alone; no pass of the encoder where no term needs vectors."""
+        counts = {name: term.count(batch) for name, term in self._summed()}
+        vectors = self.subjects(batch, self.tokens(batch, images)) if self.subjects else None
+        return Said({}, counts, vectors, batch.subject)
 
     def weights(self, share: float) -> dict[str, float]:
         """Weights of the terms after this share of a run."""

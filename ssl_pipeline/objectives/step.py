@@ -42,15 +42,6 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a part of a batch adds to what must be known of all of it."""
-
-    counts: dict[str, Tensor]
-    subject: Tensor
-    vectors: Tensor | None
-
-
-@dataclass(frozen=True)
 class _Whole:
     """What the parts of a batch must know of all of it."""
 
@@ -76,15 +67,13 @@ def backward(
     """
     passes = _passes(objective, parts, see, autocast)
     if len(parts) == 1:
-        batch, said = next(passes)
-        seen = _Seen(objective.counts(batch), batch.subject, said.vectors)
-        whole = _whole(objective, [seen], ranks)
-        passes = iter([(batch, said)])
+        only = next(passes)
+        whole, passes = _whole(objective, [only], ranks), iter([only])
     else:
-        whole = _whole(objective, list(_glances(objective, parts, see, autocast)), ranks)
+        whole = _whole(objective, list(_passes(objective.glance, parts, see, autocast)), ranks)
     weights = objective.weights(share)
     sums: dict[str, Tensor] = {}
-    for (_, said), pull in zip(passes, whole.pulls, strict=True):
+    for said, pull in zip(passes, whole.pulls, strict=True):
         means = {name: value / whole.counts[name] for name, value in said.sums.items()}
         loss = sum((weights[name] * mean for name, mean in means.items()), torch.tensor(0.0))
         if said.vectors is not None and pull is not None:
@@ -98,34 +87,20 @@ def backward(
 
 
 def _passes(
-    objective: Objective,
+    look: Callable[[Batch, Tensor], Said],
     parts: Sequence[Part],
     see: Callable[[Part], tuple[Batch, Tensor]],
     autocast: Callable[[], torch.autocast],
-) -> Iterator[tuple[Batch, Said]]:
+) -> Iterator[Said]:
+    """What `look` says of every part, one after the other."""
     for part in parts:
         batch, images = see(part)
         with autocast():
-            said = objective(batch, images)
-        yield batch, said
+            said = look(batch, images)
+        yield said
 
 
-@torch.no_grad()
-def _glances(
-    objective: Objective,
-    parts: Sequence[Part],
-    see: Callable[[Part], tuple[Batch, Tensor]],
-    autocast: Callable[[], torch.autocast],
-) -> Iterator[_Seen]:
-    """What every part adds; neither its views nor activations are kept."""
-    for part in parts:
-        batch, images = see(part)
-        with autocast():
-            vectors = objective.vectors(batch, images)
-        yield _Seen(objective.counts(batch), batch.subject, vectors)
-
-
-def _whole(objective: Objective, seen: Sequence[_Seen], ranks: Ranks) -> _Whole:
+def _whole(objective: Objective, seen: Sequence[Said], ranks: Ranks) -> _Whole:
     names = list(seen[0].counts)
     counts = {}
     if names:

@@ -35,15 +35,18 @@ class Rebuilding(nn.Module):
         seen = batch.measured.gather(1, chosen) * self._weight(batch, chosen)
         return seen.sum() * self.voxels
 
-    def forward(self, batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, ""]:
-        """Sum of the losses of the voxels to rebuild."""
+    def forward(
+        self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sum of the losses of the voxels to rebuild, and their weight."""
         chosen = self._chosen(batch)
         valid = gather(patchify(batch.valid[:, None], self.patch), chosen)
-        return masked_huber(
+        total = masked_huber(
             self._decode(batch, tokens, chosen).float(),
             gather(patchify(batch.clean, self.patch), chosen),
             valid * self._weight(batch, chosen)[..., None],
         )
+        return total, self.count(batch)
 
     def rebuilt(
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
@@ -93,23 +96,24 @@ class Places(nn.Module):
 
     def count(self, batch: Batch) -> Float[Tensor, ""]:
         """Anchors that have a partner and a negative, in both directions."""
-        there, back = self._matches(batch)
-        return (there.usable.sum() + back.usable.sum()).float()
+        return _usable(*self._matches(batch))
 
-    def forward(self, batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, ""]:
-        """Sum of the losses of those anchors."""
+    def forward(
+        self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sum of the losses of those anchors, and how many they are."""
         return self.between(batch, self.head(tokens))
 
     def between(
         self, batch: Batch, vectors: Float[Tensor, "views kept vector"]
-    ) -> Float[Tensor, ""]:
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The same, of projected tokens."""
         first, second = vectors.chunk(2)
         there, back = self._matches(batch)
         temperature = self.section.temperature
-        return place_contrast(first, second, there, temperature) + place_contrast(
-            second, first, back, temperature
-        )
+        total = place_contrast(first, second, there, temperature)
+        total = total + place_contrast(second, first, back, temperature)
+        return total, _usable(there, back)
 
     def _matches(self, batch: Batch) -> tuple[Matches, Matches]:
         """Of the seen tokens of first views to those of second ones, and back."""
@@ -123,6 +127,10 @@ class Places(nn.Module):
             "negative": self.section.negative_patches,
         }
         return matches(distance, **dials), matches(distance.transpose(1, 2), **dials)
+
+
+def _usable(there: Matches, back: Matches) -> Float[Tensor, ""]:
+    return (there.usable.sum() + back.usable.sum()).float()
 
 
 def pooled(batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, "views dim"]:

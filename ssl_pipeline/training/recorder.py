@@ -191,15 +191,13 @@ class Recorder:
             return {}
         first, second = _halves(vectors)
         batch, images = seen.batch, seen.images
-        count = places.count(batch).clamp(min=1)
 
         def loss(shown: Tensor) -> Tensor:
             with self.compute.autocast():
-                total: Tensor = places(batch, self.objective.tokens(batch, shown))
-            return total / count
+                return _mean(*places(batch, self.objective.tokens(batch, shown)))
 
         alike = torch.zeros_like(seen.tokens[..., :1], dtype=torch.float32)
-        local = position(loss, images, (places.between(batch, alike) / count).item())
+        local = position(loss, images, _mean(*places.between(batch, alike)).item())
         return {
             "alignment": alignment(first, second),
             "uniformity": uniformity(first),
@@ -222,10 +220,10 @@ class Recorder:
         objective, batch = self.objective, seen.batch
         if objective.rebuilding is None or objective.contrast is None:
             return {}
-        weights, counts = objective.weights(share), objective.counts(batch)
+        weights = objective.weights(share)
         with self.compute.autocast():
             said = objective(batch, seen.images)
-        losses = {name: value / counts[name].clamp(min=1) for name, value in said.sums.items()}
+        losses = {name: _mean(value, said.counts[name]) for name, value in said.sums.items()}
         assert said.vectors is not None
         first, second = said.vectors.chunk(2)
         losses["global"] = subject_contrast(
@@ -255,6 +253,10 @@ class Recorder:
             autocast=self.compute.autocast,
             scale=lambda loss: loss,
         )
+
+
+def _mean(total: Tensor, count: Tensor) -> Tensor:
+    return total / count.clamp(min=1)
 
 
 def _halves(views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int16, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -104,8 +105,8 @@ def _input(
 
 def _turned(
     blocks: Blocks,
-    pairs: "np.typing.NDArray[np.int64]",
-    views: "np.typing.NDArray[np.int64]",
+    pairs: NDArray[np.int64],
+    views: NDArray[np.int64],
     size: Triple,
 ) -> tuple[Tensor, Tensor]:
     """Those views through their matrices: linear in grey values, nearest in mask bits."""
