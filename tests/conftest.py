@@ -102,6 +102,20 @@ def write_study(folder: Path) -> Path:
     return study
 
 
+def die_at(run, step):
+    """Train a run until this step, in which the machine dies."""
+    optimise = run._optimise
+
+    def die(parts):
+        if run.step == step:
+            raise RuntimeError("the machine dies here")
+        return optimise(parts)
+
+    run._optimise = die
+    with pytest.raises(RuntimeError, match="dies here"):
+        run.train()
+
+
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
     return write_study(tmp_path)

@@ -21,7 +21,7 @@ from stages.clean import clean
 from stages.contract import perform
 from stages.runs import frozen_list, run_folder
 from stages.study import load
-from tests.conftest import write_scans, write_study
+from tests.conftest import die_at, write_scans, write_study
 
 DIALS = "{steps: 12, log_steps: 1, pairs: 4, precision: fp32, device: cpu, threads: 1, "
 EXTENDED = DIALS + "checkpoint_steps: 2, extends: {steps: 6}}"
@@ -67,19 +67,6 @@ def run_of(study):
     return pretrain._run(study, catalog, entries, World())[0]
 
 
-def dies_after(run, step):
-    save = run._save
-
-    def save_and_die():
-        save()
-        if run.step == step:
-            raise RuntimeError("the machine dies here")
-
-    run._save = save_and_die
-    with pytest.raises(RuntimeError, match="dies here"):
-        run.train()
-
-
 def test_an_extension_ends_bit_for_bit_whether_killed_or_not(place):
     whole, cut = extended(place("whole")), extended(place("cut"))
     base = weights(whole)
@@ -88,7 +75,7 @@ def test_an_extension_ends_bit_for_bit_whether_killed_or_not(place):
     assert run.step == 6
     begun = run.objective.encoder.state_dict()
     assert all(torch.equal(begun[name], base[name]) for name in base)
-    dies_after(run, 8)
+    die_at(run, 8)
     assert run_of(cut).step == 8
     perform("pretrain", cut, {})
     assert weights(whole).keys() == base.keys()
@@ -164,7 +151,7 @@ def test_a_run_that_is_not_there_is_told_with_what_makes_it(place, base, why):
 def test_a_run_that_is_not_finished_is_told(place):
     file = place("unfinished")
     longer = extended(file, DIALS.replace("12", "8") + "checkpoint_steps: 2}")
-    dies_after(run_of(longer), 4)
+    die_at(run_of(longer), 4)
     study = extended(file, EXTENDED.replace("{steps: 6}", "{steps: 8}"))
     with pytest.raises(UserError, match=r"the run of 8 steps .* has come to step 4 only"):
         perform("pretrain", study, {})

@@ -21,6 +21,7 @@ from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
+from tests.conftest import die_at
 
 TRAINING = Training(
     steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=2, log_steps=1
@@ -52,33 +53,9 @@ def weights(encoder):
     return torch.cat([p.detach().flatten() for p in encoder.parameters()])
 
 
-def die_at(run, step):
-    """Train until this step, in which the machine dies."""
-    optimise = run._optimise
-
-    def die(parts):
-        if run.step == step:
-            raise RuntimeError("the machine dies here")
-        return optimise(parts)
-
-    run._optimise = die
-    with pytest.raises(RuntimeError, match="dies here"):
-        run.train()
-
-
 def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
     whole = weights(start(tmp_path / "whole").train())
-    first = start(tmp_path / "cut")
-    stop = first._save
-
-    def save_and_die():
-        stop()
-        if first.step == 2:
-            raise RuntimeError("the machine dies here")
-
-    first._save = save_and_die
-    with pytest.raises(RuntimeError):
-        first.train()
+    die_at(start(tmp_path / "cut"), 2)
     second = start(tmp_path / "cut")
     assert second.step == 2
     assert torch.equal(weights(second.train()), whole)
@@ -118,16 +95,7 @@ def test_a_resume_with_other_readers_and_another_cadence_ends_the_same(start, tm
     whole = weights(start(tmp_path / "whole").train())
     first = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 3}))
     first.training = first.training.model_copy(update={"steps": 6, "checkpoint_steps": 1})
-    save = first._save
-
-    def save_and_die():
-        save()
-        if first.step == 3:
-            raise RuntimeError("the machine dies here")
-
-    first._save = save_and_die
-    with pytest.raises(RuntimeError):
-        first.train()
+    die_at(first, 3)
     second = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 2}))
     assert second.step == 3
     assert torch.equal(weights(second.train()), whole)
