@@ -2,7 +2,7 @@
 
 The share (model FLOPs utilisation, MFU; Chowdhery et al. 2022, arXiv:2204.02311, app. B) needs a
 peak. Makers state one for GPUs; for a CPU, a slice of a GPU or a card that the table lacks, a large
-matrix product is timed instead, and the record says which it was.
+matrix product is timed instead; `Peak.source` says which it was.
 """
 
 import re

@@ -288,7 +288,7 @@ class Run:
         return {"loss": losses.total, **losses.parts, "gradient_norm": norm}
 
     def _row(self, done: list[dict[str, Tensor]]) -> Row:
-        """Means over the steps since the last row; the one place that waits for the device."""
+        """Means over the steps since the last row; where the host waits for the device."""
         means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
         norm = means.pop("gradient_norm").item()  # the same on all ranks
         if self.scaler.is_enabled():  # which skips a step whose gradient overflows, and goes on

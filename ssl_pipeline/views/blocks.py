@@ -2,7 +2,7 @@
 
 Voxels go there as they are stored: int16, half the bytes of floats and one block for two crops.
 What decides how work is batched (which views are blurred, which places are turned) stays on the
-host as well, so that nothing has to be asked of the device.
+host as well, so that the device is not asked for it.
 """
 
 from collections.abc import Callable, Sequence
