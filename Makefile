@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train check format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-verdict check format schema clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -55,6 +55,9 @@ bench-scale: setup ## Starts and restarts with 100 to 100,000 volumes
 bench-train: setup ## Training steps against peers, and from store to step (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
 	python -m tests.bench.train
+
+bench-verdict: setup ## Spoilt and sound pretraining runs: what the flight recorder says of them
+	python -m tests.bench.calibration
 
 check: setup ## Style, types, arrows, spelling, workflow
 	ruff check .

@@ -25,7 +25,10 @@ class Flight(Section):
         0.25, ge=0, le=1, description="share of the run before which no collapse is judged"
     )
     late: float = Field(
-        0.5, ge=0, le=1, description="share of the run before which no shortcut is judged"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the run before which no skill of rebuilding is judged",
     )
     loss_rise: float = Field(
         0.5,
@@ -52,22 +55,24 @@ class Flight(Section):
         1e-6, ge=0, description="least change of the embeddings between records, as a share"
     )
     most_position: float = Field(
-        0.9,
+        0.2,
         gt=0,
-        description="largest share of the local loss's drop from chance that both empty crops and "
-        "crops with swapped contents reach",
+        description="largest share of the local loss that is solved by where crops lie alone",
     )
     most_histogram: float = Field(
         0.5, gt=0, le=1, description="largest share of views that histograms alone match"
     )
-    least_region: float = Field(
-        0.05, ge=0, le=1, description="least accuracy on the body region above chance"
-    )
-    least_own_subject: float = Field(
-        0.45,
+    most_own_negatives: float = Field(
+        0.01,
         ge=0,
-        le=0.5,
-        description="least share of places of one subject nearer than others; 0.5 is chance",
+        description="largest loss between subjects, in nats, where all places are of one subject; "
+        "0 is sound",
+    )
+    most_outside: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="largest share of rebuilding's gradient that lies outside the body",
     )
     least_skill: float = Field(
         -0.25, lt=1, description="least skill of rebuilding; 0 is as good as in-painting"

@@ -1,14 +1,14 @@
-"""Which loss steers the encoder: the norms of their gradients where they meet.
+"""What steers the encoder: which loss, and which voxels, told by gradients.
 
-Losses of different units say nothing of who wins; their gradients at the parameters that all of
-them share do.
+Losses of different units say nothing of who wins; the norms of their gradients at the parameters
+that all of them share do. Nor does a loss say which voxels it is of; its gradient at them does.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -32,6 +32,15 @@ def gradient_ratio(
     """
     above, below = gradient_norms((contrast, reconstruction), parameters)
     return above / below if below > 0 and math.isfinite(above + below) else math.nan
+
+
+def share_outside(gradient: Float[Tensor, "*axes"], inside: Bool[Tensor, "*axes"]) -> float:
+    """Share of a gradient's absolute values that lies where `inside` is false.
+
+    nan where the gradient is zero everywhere or not finite.
+    """
+    size = gradient.float().abs()
+    return ((size * ~inside).sum() / size.sum()).item()
 
 
 def _norm(loss: Tensor, parameters: list[Tensor]) -> float:

@@ -7,7 +7,7 @@ encoder. High numbers are a warning and no proof: a body region has a histogram 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_pipeline.flight.neighbours import Scored, knn_accuracy
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.cut import Batch
 
 BINS, LOW, HIGH = 64, -3.0, 3.0  # of model input, augmented; what lies outside is in the end bins
 LEAST_DROP = 0.1  # nats below chance, under which a loss has learned nothing to be explained
@@ -103,6 +105,19 @@ def position(
         return Position(real, empty, math.nan, chance)  # there is nothing to swap with
     misled = local_loss(torch.cat([first, second.roll(1, 0)])).item()
     return Position(real, empty, misled, chance)
+
+
+def moved_apart(batch: Batch, patches: float, patch: Triple) -> Batch:
+    """The batch as if every second view lay so many patches beside its first one, along x.
+
+    Crops without content are then told apart by nothing but what an encoder is told of their place.
+    To one that knows places in the crop alone, the token at the same place of the other crop seems
+    right; where it lies far enough to be a negative, the loss is above chance.
+    """
+    first, _ = batch.start_mm.chunk(2)
+    step = torch.zeros_like(first)
+    step[:, 2] = patches * patch[2] * batch.spacing_mm[: len(first), 2]
+    return replace(batch, start_mm=torch.cat([first, first + step]))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ SIGNS: dict[str, str] = {
     "gradient_ratio": "gradient norm of contrast over that of reconstruction, on the encoder",
     # Rebuilding.
     "skill": "share of in-painting's error that rebuilding saves in the body: 1 perfect, 0 none",
+    "rebuilt_outside": "share of the gradient of rebuilding that lies outside the body",
     # How embeddings fill their space; the first four of projected vectors, with contrast alone.
     "alignment": "squared distance of two views of a place: 0 agree, 2 unrelated",
     "uniformity": "how evenly vectors fill the sphere: about -4 evenly, 0 collapsed",
@@ -37,6 +38,7 @@ SIGNS: dict[str, str] = {
     # Shortcuts.
     "matched": "share of second views found by embeddings",
     "matched_by_histogram": "share of second views found by histograms of grey values alone",
+    "own_negatives": "loss between subjects, in nats, where all places are of one: 0 is sound",
     "matched_chance": "share of second views found by guessing",
     "local_real": "loss between places on the bank, in nats",
     "local_empty": "loss between places on crops without content, in nats",
@@ -44,6 +46,8 @@ SIGNS: dict[str, str] = {
     "local_chance": "loss between places where all tokens are alike, in nats",
     "empty_share": "share of the local loss's drop from chance that empty crops reach as well",
     "swapped_share": "share of that drop that is left where contents are swapped: 1 none is used",
+    "placed": "share of chance that the local loss of empty crops, moved apart, loses: 1 solved by "
+    "knowing where crops lie, 0 or less by what is seen",
     "scanner": "balanced accuracy on the site, by neighbours",
     "scanner_by_histogram": "balanced accuracy on the site, by histograms of grey values alone",
     "scanner_chance": "balanced accuracy on the site, by guessing",

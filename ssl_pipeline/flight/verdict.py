@@ -2,8 +2,9 @@
 
 Rules stand in a table, gravest first, and the first that holds is the verdict. Each is a sign that
 has been beyond a dial in all of the last few records, because one record may be an accident; a
-sign that a run lacks, or that is nan, keeps silent. Loss and gradient are judged from the start,
-collapse and shortcuts only once the run is settled: untrained embeddings look collapsed.
+sign that a run lacks, or that is nan, keeps silent. Loss, gradient and shortcuts are judged from
+the start, collapse and what rebuilding is worth only once the run is settled: untrained embeddings
+look collapsed.
 """
 
 import math
@@ -130,20 +131,6 @@ class Bound:
         return self.says.format(value=values[-1], limit=limit)
 
 
-@dataclass(frozen=True)
-class Both:
-    """Holds where two bounds do; the reason is theirs, and `says` what follows from both."""
-
-    first: Bound
-    second: Bound
-    says: str
-
-    def __call__(self, history: Sequence[Row], section: Flight) -> str | None:
-        """The reason, where both hold."""
-        first, second = self.first(history, section), self.second(history, section)
-        return f"{first}, and {second}: {self.says}" if first and second else None
-
-
 RULES: tuple[tuple[Alarm, Rule], ...] = (
     ("diverging", _not_finite),
     ("diverging", _loss_climbs),
@@ -206,55 +193,42 @@ RULES: tuple[tuple[Alarm, Rule], ...] = (
     ),
     (
         "shortcut",
-        Both(
-            Bound(
-                "empty_share",
-                most="most_position",
-                after="late",
-                says="Crops without content reach {value:.0%} of what the loss between places has "
-                "gained",
-            ),
-            Bound(
-                "swapped_share",
-                most="most_position",
-                after="late",
-                says="crops with swapped contents {value:.0%} (the alarm is above {limit:.0%})",
-            ),
-            says="it is solved by position, not by anatomy. Widen views.overlap, or lower "
-            "objective.contrast.local_weight.",
-        ),
-    ),
-    (
-        "shortcut",
-        Both(
-            Bound(
-                "matched_by_histogram",
-                most="most_histogram",
-                after="late",
-                says="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%})",
-            ),
-            Bound(
-                "region",
-                less="region_chance",
-                least="least_region",
-                after="late",
-                says="embeddings tell the body region only {value:.2f} better than guessing (the "
-                "alarm is below {limit:g})",
-            ),
-            says="grey values seem to be all that was learned. Widen views.intensity, or raise "
-            "objective.contrast.local_weight.",
+        Bound(
+            "placed",
+            most="most_position",
+            says="The encoder is told where crops lie: without any content it solves {value:.0%} "
+            "of the loss between places (the alarm is above {limit:.0%}), by position and not by "
+            "anatomy. See that positions are those in the crop alone.",
         ),
     ),
     (
         "shortcut",
         Bound(
-            "own_subject",
-            least="least_own_subject",
-            after="late",
-            says="Places of one subject lie farther apart than those of different subjects (nearer "
-            "in {value:.0%} of comparisons, chance 50%, the alarm is below {limit:.0%}): they seem "
-            "to serve as negatives of each other. See whether data.roots[].subject joins all "
-            "scans of a person.",
+            "matched_by_histogram",
+            most="most_histogram",
+            says="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%}): "
+            "contrast needs no anatomy. Widen views.intensity, and see that both views of a place "
+            "are changed apart.",
+        ),
+    ),
+    (
+        "shortcut",
+        Bound(
+            "own_negatives",
+            most="most_own_negatives",
+            says="Places of one subject are negatives of each other: where all places are one's, "
+            "the loss between subjects is {value:.2f} nats (0 is sound, the alarm is above "
+            "{limit:g}). See that the objective compares subjects alone.",
+        ),
+    ),
+    (
+        "shortcut",
+        Bound(
+            "rebuilt_outside",
+            most="most_outside",
+            says="Of the gradient of rebuilding {value:.0%} lies outside the body (the alarm is "
+            "above {limit:.0%}): padding and air are what is learned. Lower "
+            "objective.reconstruction.background, and see that padding does not count.",
         ),
     ),
     (
@@ -298,6 +272,6 @@ def _no_alarm(history: Sequence[Row], section: Flight) -> str:
     if settled(history, section.late):
         return told
     return (
-        f"{told} Collapse is judged after {section.after:.0%} of the run and shortcuts after "
+        f"{told} Collapse is judged after {section.after:.0%} of the run and rebuilding after "
         f"{section.late:.0%}, once contrast has its whole weight."
     )

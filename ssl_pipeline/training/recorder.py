@@ -9,17 +9,18 @@ first alone records.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.effort import Peak, mfu, peak_of, step_flops
-from ssl_pipeline.flight.gradients import gradient_ratio
+from ssl_pipeline.flight.gradients import gradient_ratio, share_outside
 from ssl_pipeline.flight.inpainting import inpaint, seen_tokens, skill, spread_over_voxels
 from ssl_pipeline.flight.neighbours import knn_accuracy, knn_r2, own_subject, quantile_bins
-from ssl_pipeline.flight.shortcuts import histograms, position, retrieval, scanner
+from ssl_pipeline.flight.shortcuts import histograms, moved_apart, position, retrieval, scanner
 from ssl_pipeline.flight.spread import (
     alignment,
     close_negatives,
@@ -32,7 +33,7 @@ from ssl_pipeline.flight.spread import (
 )
 from ssl_pipeline.objectives.losses import subject_contrast
 from ssl_pipeline.objectives.objective import Objective
-from ssl_pipeline.objectives.step import backward
+from ssl_pipeline.objectives.step import Losses, backward
 from ssl_pipeline.objectives.terms import pooled
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.training.device import Compute
@@ -44,6 +45,7 @@ from ssl_pipeline.training.world import World
 from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.cut import Batch
 from ssl_pipeline.views.sampler import Sampler
+from ssl_pipeline.views.tokens import gather, patchify
 
 REGIONS = 4  # parts of equal size that a root's scans are cut into along z
 See = Callable[[Blocks], tuple[Batch, Tensor]]
@@ -97,6 +99,7 @@ class Recorder:
         self.known = _known(self.parts, sampler.entries, compute.device)
         self.before: Tensor | None = None
         self.flops, self.peak = 0, Peak(math.nan, "")
+        self.own_negatives = math.nan
 
     def record(self, share: float, pairs_per_s: float) -> Row:
         """The signs after this share of the run, at so many pairs a second of this rank."""
@@ -109,8 +112,10 @@ class Recorder:
                 **self._told(first),
                 **self._grey(every, first),
                 **self._rebuilt(seen),
+                **self._pulled(seen),
                 **self._contrasted(seen, every),
                 **self._weighed(seen, share),
+                **self._of_one_subject(share),
                 "mfu": self._mfu(share, pairs_per_s),
             }
         return {name: value for name, value in row.items() if math.isfinite(value)}
@@ -157,11 +162,12 @@ class Recorder:
         }
 
     def _grey(self, every: Sequence[_Said], vectors: Tensor) -> dict[str, float]:
-        """What histograms of grey values alone tell."""
+        """What histograms of grey values alone tell; whether they match views, where that helps."""
         first, second = _halves([part.grey for part in every])
         site = scanner(vectors, first, self.known.site, self.known.subject)
+        matched = retrieval(first, second).score if self.objective.contrast else math.nan
         return {
-            "matched_by_histogram": retrieval(first, second).score,
+            "matched_by_histogram": matched,
             "scanner": site.embedding,
             "scanner_by_histogram": site.histogram,
             "scanner_chance": site.chance,
@@ -182,6 +188,24 @@ class Recorder:
         filled = inpaint(batch.clean, known, batch.valid, patch)
         return {"skill": skill(rebuilt, filled, batch.clean, judged * batch.valid[:, None])}
 
+    def _pulled(self, seen: _Seen) -> dict[str, float]:
+        """Where the gradient of rebuilding lies, at the voxels that the decoder says."""
+        rebuilding, batch = self.objective.rebuilding, seen.batch
+        if rebuilding is None:
+            return {}
+        decoded: list[tuple[Tensor, Tensor]] = []  # which tokens, and their voxels
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], voxels: Tensor) -> None:
+            decoded.append((inputs[2], voxels))
+
+        with rebuilding.decoder.register_forward_hook(keep), self.compute.autocast():
+            total, _ = rebuilding(batch, seen.tokens)
+        ((wanted, voxels),) = decoded
+        (gradient,) = torch.autograd.grad(total, voxels)
+        valid = gather(patchify(batch.valid[:, None], rebuilding.patch), wanted) > 0
+        body = batch.body.gather(1, wanted) >= 0.5
+        return {"rebuilt_outside": share_outside(gradient, valid & body[..., None])}
+
     @torch.no_grad()
     def _contrasted(self, seen: _Seen, every: Sequence[_Said]) -> dict[str, float]:
         """How projected vectors fill their space, and whether places are told by content."""
@@ -192,12 +216,15 @@ class Recorder:
         first, second = _halves(vectors)
         batch, images = seen.batch, seen.images
 
-        def loss(shown: Tensor) -> Tensor:
+        def loss(shown: Tensor, where: Batch = batch) -> Tensor:
             with self.compute.autocast():
-                return _mean(*places(batch, self.objective.tokens(batch, shown)))
+                return _mean(*places(where, self.objective.tokens(where, shown)))
 
         alike = torch.zeros_like(seen.tokens[..., :1], dtype=torch.float32)
         local = position(loss, images, _mean(*places.between(batch, alike)).item())
+        # A little farther than tokens are that count as negatives: seen in training too.
+        apart = moved_apart(batch, places.section.negative_patches + 0.25, places.patch)
+        placed = loss(torch.zeros_like(images), apart) / _mean(*places.between(apart, alike))
         return {
             "alignment": alignment(first, second),
             "uniformity": uniformity(first),
@@ -211,6 +238,7 @@ class Recorder:
             "local_empty": local.empty,
             "local_swapped": local.swapped,
             "local_chance": local.chance,
+            "placed": 1 - placed.item(),
             "empty_share": local.empty_share,
             "swapped_share": local.swapped_share,
         }
@@ -238,21 +266,35 @@ class Recorder:
         """Share of the device's peak that the model's operations take; counted once a process."""
         if not self.flops:
             self.peak = peak_of(self.compute.device, self.compute.precision)
-            with _gradients_kept(self.objective):
-                self.flops = step_flops(lambda: self._step(share), self.compute.device)
+            step = partial(self._step, self.parts[0], share)
+            self.flops = step_flops(step, self.compute.device)
         return mfu(self.flops, pairs_per_s / len(self.parts[0].number), self.peak)
 
-    def _step(self, share: float) -> None:
-        """A step's passes, forward and back, on the first part of the bank."""
-        backward(
-            self.objective,
-            self.parts[:1],
-            self.see,
-            share,
-            Ranks(World()),
-            autocast=self.compute.autocast,
-            scale=lambda loss: loss,
-        )
+    def _of_one_subject(self, share: float) -> dict[str, float]:
+        """The step's own loss between subjects where all places are one's; asked once a process.
+
+        No place of a subject is a negative of another, so nothing is left to lose.
+        """
+        if self.objective.contrast is None:
+            return {}
+        if math.isnan(self.own_negatives):
+            blocks = self.parts[0]
+            alike = replace(blocks, subject=torch.zeros_like(blocks.subject))
+            self.own_negatives = self._step(alike, share).parts["global"].item()
+        return {"own_negatives": self.own_negatives}
+
+    def _step(self, blocks: Blocks, share: float) -> Losses:
+        """What a step's passes, forward and back, say of some places; no gradient is left."""
+        with _gradients_kept(self.objective):
+            return backward(
+                self.objective,
+                [blocks],
+                self.see,
+                share,
+                Ranks(World()),
+                autocast=self.compute.autocast,
+                scale=lambda loss: loss,
+            )
 
 
 def _mean(total: Tensor, count: Tensor) -> Tensor:

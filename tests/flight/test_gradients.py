@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_pipeline.flight.gradients import gradient_norms, gradient_ratio
+from ssl_pipeline.flight.gradients import gradient_norms, gradient_ratio, share_outside
 
 
 @given(weight=st.floats(0.01, 100))
@@ -37,3 +37,13 @@ def test_a_part_without_gradient_has_no_ratio():
     assert math.isnan(gradient_ratio(loss * math.inf, loss, [shared]))
     assert gradient_ratio(0 * loss, loss, [shared]) == 0
     assert gradient_ratio(torch.tensor(1.0), loss, [shared]) == 0
+
+
+def test_a_gradient_lies_where_the_loss_looks():
+    voxels = torch.zeros(2, 4, requires_grad=True)
+    weight = torch.tensor([[3.0, 3, 0, 0], [-1, 1, 0, 0]])
+    (gradient,) = torch.autograd.grad((voxels * weight).sum(), voxels)
+    body = torch.tensor([[True, True, False, False], [False, False, True, True]])
+    assert share_outside(gradient, body) == pytest.approx(0.25)
+    assert share_outside(gradient, weight != 0) == 0
+    assert math.isnan(share_outside(torch.zeros(2, 4), body))

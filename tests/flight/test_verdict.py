@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
-from ssl_pipeline.flight.verdict import RULES, Both, Bound, judge
+from ssl_pipeline.flight.verdict import RULES, Bound, judge
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.views.config import Views
@@ -17,8 +17,8 @@ SECTION = Flight()
 HEALTHY = {
     "ramp": 1.0, "loss": 1.2, "gradient_norm": 0.8, "skill": 0.3, "spread": 0.9,
     "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global_bank": 1.0, "global_chance": 4.5,
-    "empty_share": 0.99, "swapped_share": 0.6, "matched_by_histogram": 0.1, "region": 0.6,
-    "region_chance": 0.25, "own_subject": 0.8, "waiting": 0.02,
+    "placed": -0.4, "matched_by_histogram": 0.1, "own_negatives": 0.0,
+    "rebuilt_outside": 0.15, "waiting": 0.02,
 }  # fmt: skip
 
 
@@ -58,9 +58,10 @@ FAULTS = [
     ("collapsed", {"uniformity": -0.01}, "uniformity is -0.01"),
     ("collapsed", {"rank_share": 0.017}, "effective rank is 1.7%"),
     ("collapsed", {"global_bank": 4.52}, "-0.02 below chance"),
-    ("shortcut", {"swapped_share": 0.97}, "swapped contents 97%"),
-    ("shortcut", {"matched_by_histogram": 0.9, "region": 0.26}, "match 90%"),
-    ("shortcut", {"own_subject": 0.2}, "nearer in 20%"),
+    ("shortcut", {"placed": 0.97}, "it solves 97%"),
+    ("shortcut", {"matched_by_histogram": 0.9}, "match 90%"),
+    ("shortcut", {"own_negatives": 3.4}, "the loss between subjects is 3.40 nats"),
+    ("shortcut", {"rebuilt_outside": 0.6}, "60% lies outside the body"),
     ("shortcut", {"skill": -0.4}, "skill -0.40"),
     ("starved", {"waiting": 0.7}, "70% of the time"),
 ]
@@ -82,11 +83,9 @@ def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
         {"gradient_norm": [50.0, 1.0, 50.0]},
         {"spread": [0.05, 0.05]},
         {"waiting": [0.9, 0.9, 0.4]},
-        {"matched_by_histogram": 0.9},
-        {"region": 0.26},
+        {"matched_by_histogram": [0.1, 0.9, 0.9]},
         {"skill": math.nan},
-        {"empty_share": 0.2, "swapped_share": 0.97},
-        {"swapped_share": math.nan, "own_subject": math.nan},
+        {"placed": math.nan, "own_negatives": math.nan},
     ],
     ids=str,
 )
@@ -144,10 +143,8 @@ def test_rows_of_several_kinds_may_be_mixed():
 
 
 def test_every_bound_names_signs_and_a_dial():
-    single = [rule for _, rule in RULES if isinstance(rule, Bound)]
-    paired = [rule for _, rule in RULES if isinstance(rule, Both)]
-    bounds = [*single, *(bound for both in paired for bound in (both.first, both.second))]
-    assert len(bounds) == 12
+    bounds = [rule for _, rule in RULES if isinstance(rule, Bound)]
+    assert len(bounds) == 11
     for bound in bounds:
         assert {sign for sign in (bound.sign, bound.less) if sign} <= SIGNS.keys()
         dials = {dial for dial in (bound.least, bound.most, bound.after) if dial}

@@ -1,6 +1,7 @@
 """The flight recorder on a real run: it changes nothing, says what it means, and can end a run."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,17 @@ from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
-from ssl_pipeline.objectives.config import Ramp
+from ssl_pipeline.models.positions import positions
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, step
+from ssl_pipeline.objectives.config import Ramp, Reconstruction
+from ssl_pipeline.objectives.losses import subject_contrast
 from ssl_pipeline.training import moments
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Run, StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
+from ssl_pipeline.views.tokens import centres_mm, gather
 
 TRAINING = Training(
     steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=3, log_steps=3
@@ -25,6 +29,7 @@ TRAINING = Training(
 HYBRID = Hybrid(ramp=Ramp(start=0, end=0))
 LOOP = {"step", "share", "ramp", "loss", "gradient_norm", "learning_rate", "pairs_per_s", "waiting"}
 OF_CONTRAST = {"alignment", "uniformity", "spread", "local_real", "local_swapped", "local_chance"}
+OF_CONTRAST |= {"matched_by_histogram", "own_negatives", "placed"}
 
 
 @pytest.fixture
@@ -58,6 +63,54 @@ def test_a_record_leaves_nothing_behind(start, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
+def test_a_sound_objective_holds_no_place_against_its_own_subject(start, tmp_path):
+    recorder = start(tmp_path, Flight(bank=6))._recorder()
+    assert recorder.record(0.5, 10.0)["own_negatives"] == 0
+
+
+def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatch):
+    def everybody(first, second, subject, temperature):
+        return subject_contrast(first, second, torch.arange(len(subject)), temperature)
+
+    monkeypatch.setattr(step, "subject_contrast", everybody)
+    recorder = start(tmp_path, Flight(bank=6))._recorder()
+    assert recorder.record(0.5, 10.0)["own_negatives"] > 0.5
+
+
+@pytest.mark.parametrize(("share", "found_out"), [(0.0, False), (1.0, True)], ids=["crop", "scan"])
+def test_an_encoder_that_is_told_where_crops_lie_is_found_out(start, tmp_path, share, found_out):
+    """Tokens are nothing but their places, in their crop or in the frame of their pair."""
+    recorder = start(tmp_path, Flight(bank=6))._recorder()
+    objective = recorder.objective
+    objective.places.head = torch.nn.Identity()
+
+    def tokens(batch, images):
+        places = centres_mm(tuple(images.shape[2:]), objective.encoder.patch, batch.spacing_mm)
+        places = places + share * batch.start_mm[:, None]
+        return positions(gather(places, batch.visible), objective.encoder.dim).requires_grad_()
+
+    objective.tokens = tokens
+    placed = recorder.record(0.5, 10.0)["placed"]
+    assert placed > 0.2 if found_out else placed < 0, placed
+
+
+@pytest.mark.parametrize(("background", "low", "high"), [(0.0, 0.0, 0.0), (1.0, 0.3, 0.7)])
+def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
+    start, tmp_path, background, low, high
+):
+    section = Hybrid(reconstruction=Reconstruction(background=background))
+    recorder = start(tmp_path, Flight(bank=6), section)._recorder()
+    see = recorder.see
+
+    def every_second_token_is_body(blocks):
+        batch, images = see(blocks)
+        body = (torch.arange(batch.body.shape[1]) % 2).float().expand_as(batch.body)
+        return replace(batch, body=body), images
+
+    recorder.see = every_second_token_is_body
+    assert low <= recorder.record(0.5, 10.0)["rebuilt_outside"] <= high
+
+
 def test_recording_changes_no_weight(start, tmp_path):
     rarely = weights(start(tmp_path / "rarely", Flight(every_steps=100, bank=4)).train())
     often = weights(start(tmp_path / "often", Flight(every_steps=1, bank=12)).train())
@@ -72,9 +125,9 @@ def test_a_record_has_the_signs_that_make_sense_for_its_objective(start, tmp_pat
     last = rows[-1]
     assert last.keys() - {"learning_rate"} <= SIGNS.keys()
     assert all(math.isfinite(value) for value in last.values())
-    always = {"rank", "rank_share", "drift", "matched", "matched_by_histogram", "region", "mfu"}
+    always = {"rank", "rank_share", "drift", "matched", "region", "mfu"}
     assert always <= last.keys() and last.keys() >= LOOP
-    assert ("skill" in last) == (objective.name != "contrastive")
+    assert (last.keys() >= {"skill", "rebuilt_outside"}) == (objective.name != "contrastive")
     assert (last.keys() >= OF_CONTRAST) == (objective.name != "mae")
     assert ("gradient_ratio" in last) == (objective.name == "hybrid")
     assert 0 < last["mfu"] < 2 and 0 < last["rank_share"] <= 1.2 and last["share"] == 1

@@ -1,0 +1,232 @@
+"""`make bench-verdict`: does the flight recorder notice spoilt runs, and leave sound ones alone?
+
+Short real runs, each spoilt in one way (`sabotage`) or sound, on real CTs and MRs. Thresholds are
+set on the seeds `CHOSEN_ON` and told of on `TOLD_ON` alone. Finished runs are kept, with all their
+records, in `build/bench/verdict/runs.jsonl`: judging them with other dials needs no new run.
+`build/bench/verdict.json` gets the rows.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.flight.verdict import judge
+from ssl_pipeline.training.config import Training
+
+if TYPE_CHECKING:
+    from ssl_pipeline.views.sampler import Sampler
+    from stages.study import Study
+    from tests.bench.table import Row
+
+OUT = Path("build/bench/verdict")
+RUNS = OUT / "runs.jsonl"
+CHOSEN_ON, TOLD_ON = (0, 1, 2), (3, 4, 5, 6, 7)
+PAIRS, STEPS, RECORDED, BANK = 12, 72, 6, 32
+FEW = 4  # subjects of each root where a step must hold several places of one
+# Runs go on after an alarm. Starvation is a matter of the machine, and no fault here makes any.
+FLIGHT = Flight(every_steps=RECORDED, bank=BANK, stop_on=(), most_waiting=1)
+PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to run, spoilt or sound."""
+
+    name: str
+    expected: str = "healthy"
+    spoilt: str = "nothing"  # a function of `sabotage`
+    data: str = "mixed"
+    objective: str = "hybrid"
+    rate: float = 1.0  # times the default learning rate
+    began: int = 0  # step in which the fault begins
+
+
+SPOILT = (
+    Kind("no negatives", "collapsed", "no_negatives"),
+    # The loss rises to chance with all embeddings alike, which is a collapse before it is a climb.
+    Kind("learning rate x30", "collapsed", rate=30),
+    Kind("shared intensity augmentation", "shortcut", "shared_intensity"),
+    Kind("padding in the loss", "shortcut", "padding_in_the_loss"),
+    Kind("same-subject negatives", "shortcut", "same_subject_negatives", data="few"),
+    Kind("frozen encoder", "collapsed", "frozen_encoder"),
+    Kind("absolute positions", "shortcut", "absolute_positions"),
+    Kind("NaN batch", "diverging", "nan_batch", began=STEPS // 2),
+)
+SOUND = (
+    Kind("hybrid, CT and MR"),
+    Kind("hybrid, CT", data="CT"),
+    Kind("hybrid, CT and MR, half the learning rate", rate=0.5),
+    Kind("hybrid, CT and MR, 8 subjects", data="few"),
+    Kind("mae, CT and MR", objective="mae"),
+    Kind("contrastive, CT", objective="contrastive", data="CT"),
+)
+KINDS = (*SPOILT, *SOUND)
+
+
+def main() -> None:
+    # Before torch is imported; see `stages.__main__`.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    asked = argparse.ArgumentParser(description="Spoilt and sound runs, and what is said of them.")
+    asked.add_argument("--seeds", type=int, nargs="*", default=[*CHOSEN_ON, *TOLD_ON])
+    seeds = asked.parse_args().seeds
+    study = prepared()
+    done = {(run["kind"], run["seed"]) for run in finished()}
+    todo = [(kind, seed) for seed in seeds for kind in KINDS if (kind.name, seed) not in done]
+    # Spawned, for threads of torch do not survive a fork.
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run, study, kind, seed) for kind, seed in todo]
+        for number, future in enumerate(as_completed(futures), start=1):
+            with open(RUNS, "a") as file:
+                file.write(json.dumps(future.result()) + "\n")
+            print(f"{number}/{len(todo)} runs", file=sys.stderr)
+    from tests.bench.table import show
+
+    show([*rows(finished())], Path("build/bench/verdict.json"))
+
+
+def prepared() -> "Study":
+    """CTs of heads and MRs about the hippocampus in one store; quick where it is there."""
+    from ssl_pipeline.volumes.dataset import Splits
+    from stages.contract import perform
+    from stages.study import load
+
+    if "SSL_PIPELINE_DATA" not in os.environ:
+        raise UserError("Set SSL_PIPELINE_DATA to the folder with openkbp and hippocampus.")
+    ct, mr = (load(Path(f"workflows/studies/{name}.yaml")) for name in ("openkbp", "hippocampus"))
+    roots = (
+        ct.data.roots[0].model_copy(update={"include": "pt_1*.nii.gz"}),
+        mr.data.roots[0].model_copy(update={"include": "hippocampus_[01]*.nii.gz"}),
+    )
+    splits = Splits.model_validate({"fractions": {"val": 0, "test": 0}, "copies_likeness": None})
+    data = ct.data.model_copy(update={"roots": roots, "splits": splits})
+    study = ct.model_copy(update={"data": data, "tasks": {}, "output": str(OUT / "store")})
+    for stage in ("inventory", "preprocess"):
+        perform(stage, study, {})
+    return study
+
+
+def finished() -> list[dict[str, Any]]:
+    """All runs so far: kind, seed, and what they logged."""
+    lines = RUNS.read_text().splitlines() if RUNS.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def run(study: "Study", kind: Kind, seed: int) -> dict[str, Any]:
+    """One run from random weights to its end, or to where it has no numbers any more."""
+    import torch
+
+    from ssl_pipeline.models import ViT
+    from ssl_pipeline.models.encoder import random_encoder
+    from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+    from ssl_pipeline.training.loop import Run, StoppedError
+    from ssl_pipeline.training.metrics import read
+    from tests.bench import sabotage
+
+    sections = {"hybrid": Hybrid(), "mae": Mae(), "contrastive": Contrastive()}
+    torch.manual_seed(seed)
+    objective = sections[kind.objective].build(random_encoder(ViT(), seed))
+    sampler = _sampler(study, kind.data, seed)
+    training = Training(
+        steps=STEPS,
+        pairs=PAIRS,
+        learning_rate=kind.rate * Training().learning_rate,
+        precision="fp32",
+        device="cpu",
+        threads=1,
+        log_steps=RECORDED,
+        checkpoint_steps=STEPS,
+    )
+    folder = OUT / "work" / f"{kind.name} {seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    spoilt = getattr(sabotage, kind.spoilt)(objective, sampler, kind.began)
+    # Where the loss is no number the loop ends, whatever `stop_on` says.
+    with spoilt, suppress(StoppedError):
+        Run(folder, objective, sampler, training, FLIGHT).train()
+    history = read(folder / "metrics.jsonl")
+    shutil.rmtree(folder)
+    return {"kind": kind.name, "seed": seed, "history": history}
+
+
+def _sampler(study: "Study", data: str, seed: int) -> "Sampler":
+    """Of both roots, of one modality, or of few subjects."""
+    from ssl_pipeline.store.catalog import Catalog
+    from ssl_pipeline.store.reader import CropReader
+    from ssl_pipeline.views.sampler import Sampler
+
+    stored = study.folder / "preprocess"
+    catalog = Catalog.read(stored / "catalog.parquet")
+    entries = [e for e in catalog.entries if data in ("mixed", "few", e.modality)]
+    if data == "few":
+        of = {m: dict.fromkeys(e.subject for e in entries if e.modality == m) for m in ("CT", "MR")}
+        kept = {subject for names in of.values() for subject in list(names)[:FEW]}
+        entries = [e for e in entries if e.subject in kept]
+    reader = CropReader(stored / "volumes", catalog)
+    return Sampler(entries, reader, study.views, (8, 8, 8), pairs=PAIRS, seed=seed)
+
+
+def rows(runs: Sequence[dict[str, Any]]) -> Iterator["Row"]:
+    """What became of the seeds that chose nothing: spoilt runs noticed, sound ones left alone."""
+    from tests.bench.table import Row
+
+    told = [run for run in runs if run["seed"] in TOLD_ON]
+    heard = {
+        kind: [first_alarm(run["history"], kind.began) for run in told if run["kind"] == kind.name]
+        for kind in KINDS
+    }
+    for kind in (kind for kind in SPOILT if heard[kind]):
+        alarms, count = [alarm for alarm in heard[kind] if alarm], len(heard[kind])
+        noticed = f"{len(alarms)} of {count}, {_counted(alarms)}"
+        delay = statistics.median(alarm.delay for alarm in alarms) if alarms else math.nan
+        told_of = f"{kind.expected} expected; after {delay:g} steps"
+        yield Row(f"spoilt: {kind.name}", noticed, told_of, len(alarms) / count, 1)
+    for kind in (kind for kind in SOUND if heard[kind]):
+        alarms, count = [alarm for alarm in heard[kind] if alarm], len(heard[kind])
+        quiet = f"{count - len(alarms)} of {count} without an alarm"
+        yield Row(f"sound: {kind.name}", quiet, _counted(alarms), 1 - len(alarms) / count)
+    sound = [alarm for kind in SOUND for alarm in heard[kind]]
+    if sound:
+        false = sum(alarm is not None for alarm in sound)
+        quiet = f"{len(sound) - false} of {len(sound)} without an alarm"
+        yield Row("sound: all", quiet, "", 1 - false / len(sound), 1 - 1 / len(sound))
+
+
+def _counted(alarms: Sequence["Heard"]) -> str:
+    names = Counter(alarm.name for alarm in alarms)
+    return ", ".join(f"{name} {count}" for name, count in names.items())
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The first alarm of a run."""
+
+    name: str
+    delay: int  # steps since the fault began
+    reason: str
+
+
+def first_alarm(history: Sequence[dict[str, Any]], began: int) -> Heard | None:
+    """The verdict that a person who watches the run hears first, if not before the fault began."""
+    for last in range(1, len(history) + 1):
+        verdict = judge(history[:last], FLIGHT)
+        if verdict.name != "healthy":
+            delay = history[last - 1]["step"] - began
+            return Heard(verdict.name, delay, verdict.reason) if delay > 0 else None
+    return None
+
+
+if __name__ == "__main__":
+    main()
