@@ -12,7 +12,9 @@ Alarm = Literal["collapsed", "shortcut", "starved", "diverging"]
 class Flight(Section):
     """How often a run is looked at, on how many places, and what counts as an alarm.
 
-    An alarm needs `patience` records in a row. What a sign means is told in `flight.signs`.
+    An alarm needs `patience` records in a row. What a sign means is told in `flight.signs`. Where
+    spoilt runs of `make bench-verdict` move a sign, its limit lies between what they and sound ones
+    reached on seeds 0 to 2.
     """
 
     every_steps: int = Field(100, ge=1, description="steps between records")
@@ -40,10 +42,10 @@ class Flight(Section):
         10.0, gt=1, description="largest gradient norm, in multiples of its median so far"
     )
     least_spread: float = Field(
-        0.2, ge=0, le=1, description="least spread a dimension of projected vectors; 1 is healthy"
+        0.3, ge=0, le=1, description="least spread a dimension of projected vectors; 1 is healthy"
     )
     most_uniformity: float = Field(
-        -0.2, le=0, description="largest uniformity of projected vectors; 0 is collapse"
+        -0.3, le=0, description="largest uniformity of projected vectors; 0 is collapse"
     )
     least_rank: float = Field(
         0.05, ge=0, le=1, description="least effective rank, as a share of its ceiling"
@@ -69,7 +71,7 @@ class Flight(Section):
         "0 is sound",
     )
     most_outside: float = Field(
-        0.4,
+        0.3,
         gt=0,
         le=1,
         description="largest share of rebuilding's gradient that lies outside the body",
