@@ -18,7 +18,7 @@ from cluster.config import Cluster, Resources
 from ssl_pipeline.progress import console, show_whole
 from stages.contract import former, stage
 from stages.need import Known, Need, Place, known, measured
-from stages.status import stages_of
+from stages.parts import parts
 from stages.study import Study
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
@@ -70,8 +70,8 @@ def show(study: Study, cluster: Cluster | None) -> None:
     """Print the table of all stages, and below it how each figure is known."""
     seen = known(study, headers=True)
     found = {
-        full_name: (name, estimate(name, study, wildcards, seen, cluster))
-        for full_name, (name, wildcards) in stages_of(study).items()
+        name: (part.stage, estimate(part.stage, part.study, part.wildcards, seen, cluster))
+        for name, part in parts(study).items()
     }
     figures = Table(*COLUMNS, title=f"{study.name} in {study.folder}", box=None, pad_edge=False)
     for column in figures.columns[1:]:

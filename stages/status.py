@@ -8,7 +8,6 @@ says what would run again, and why.
 import re
 import time
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 from rich.table import Table
@@ -20,7 +19,8 @@ from cluster.slurm import Standing
 from ssl_pipeline import fence
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError, nearest
-from stages.contract import DONE, STAGES
+from stages.contract import DONE
+from stages.parts import parts
 from stages.study import Study
 
 COLUMNS = ("stage", "state", "job", "node", "elapsed", "step", "rate", "left", "requeues", "log")
@@ -30,10 +30,7 @@ TAIL_BYTES = 16_384
 
 def table(study: Study) -> Table:
     """One row a stage, and one a task for the stages that judge; logs as below the folder."""
-    stages = {
-        name: study.stage_folder(stage, wildcards)
-        for name, (stage, wildcards) in stages_of(study).items()
-    }
+    stages = {name: part.out for name, part in parts(study).items()}
     records = {name: record(study.folder / "jobs" / name) for name in stages}
     known = slurm.standings([found["job"] for found in records.values() if found])
     rows = []
@@ -58,7 +55,7 @@ def _shown(title: str, rows: list[list[str]]) -> Table:
 
 def show_log(study: Study, name: str, follow: bool) -> None:
     """Print the log of a stage, and with `follow` what is added until Ctrl-C."""
-    stages = stages_of(study)
+    stages = parts(study)
     if name not in stages:
         raise UserError(f"There is no stage {name}: {nearest(name, stages)}")
     path = _newest_log(study, name)
@@ -86,23 +83,6 @@ def _newest_log(study: Study, name: str) -> Path:
     if found and log_path(folder, found["job"]).exists():
         return log_path(folder, found["job"])
     return study.folder / "logs" / f"{name}.log"
-
-
-def stages_of(study: Study) -> dict[str, tuple[str, dict[str, str]]]:
-    """All stages of a study with their wildcards, one for each value of these, by full name."""
-    found = {}
-    for name, keys in STAGES.items():
-        for values in product(*(study.tasks for _ in keys)):
-            wildcards = dict(zip(keys, values, strict=True))
-            judged = [study.tasks[task].JUDGED_BY for task in values]
-            if judged and name not in judged[0]:
-                continue
-            found["-".join([name, *values])] = name, wildcards
-    if not study.sample.packages:
-        del found["sample"]
-    if not study.pretrains:
-        del found["pretrain"]
-    return found
 
 
 def _row(study: Study, name: str, out: Path, job: str, standing: Standing | None) -> list[str]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_pipeline.atomic import sha256_json, sweep
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import FORMAT, PIXELS, Cell, save, saved
+from ssl_pipeline.evaluation.cells import FORMAT, INITS, PIXELS, Cell, Init, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
-from ssl_pipeline.evaluation.metrics import Scored
+from ssl_pipeline.evaluation.metrics import scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import detail, progress
@@ -48,6 +48,7 @@ class Setting:
     out: Path  # folder of this task's results
     device: str = "cpu"
     seed: int = 0
+    inits: tuple[Init, ...] = INITS  # what is compared
     warning: str = ""  # what must be read before any figure
 
 
@@ -103,7 +104,6 @@ def walk(
     plan: Plan,
     cells: Iterable[tuple[Cell, Section]],
     compute: Callable[[Cell], dict[str, Any]],
-    score: Callable[[Mapping[str, Any]], Scored],
     what: str,
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def walk(
     """
     out, todo = plan.setting.out, list(cells)
     sweep(out / "cells")
-    scored, costs = {}, []
+    found, costs = {}, []
     with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = plan.key(cell, section)
@@ -121,7 +121,7 @@ def walk(
             if content is None:
                 content = compute(cell)
                 save(cell, key, plan.encoder(cell), content, out)
-            scored[cell] = score(content)
+            found[cell] = scored(plan.cohort.test, content["predictions"])
             costs.append(asdict(cell) | content["costs"])
             bar.advance(cell.name)
             detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
@@ -129,7 +129,7 @@ def walk(
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
     results = summarise(
         plan.task,
-        scored,
+        found,
         plan.setting.evaluate,
         train=plan.cohort.train,
         test=plan.cohort.test,
