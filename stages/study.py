@@ -160,7 +160,7 @@ class Study(Section):
 
 
 def _value(node: Any, parts: list[str]) -> Any:
-    """What lies at a path of keys, `*` meaning every member of a list; None in an absent section."""
+    """What lies at a path of keys, `*` meaning each member of a list; None in an absent section."""
     if not parts or node is None:
         return node
     if parts[0] == "*":
