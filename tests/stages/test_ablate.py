@@ -101,7 +101,10 @@ def test_everything_is_done_and_told_of(done, capsys):
         if part.stage != "report":
             perform(part.stage, part.study, part.wildcards)
     assert capsys.readouterr().out.count("nothing to do") == len(names) - 1
-    assert list(table(done).columns[0].cells) == names
+    shown = {column.header: list(column.cells) for column in table(done).columns}
+    assert shown["stage"] == names
+    trained = [name.startswith("pretrain") for name in names]
+    assert [verdict == "healthy" for verdict in shown["verdict"]] == trained
     verify(done, remove=False)
 
 
