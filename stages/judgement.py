@@ -56,7 +56,7 @@ def _stamp(label: Path) -> str:
     return sha256_file(label) if label.is_file() else "a folder"
 
 
-def setting(study: Study, out: Path, task: str) -> Setting:
+def setting(study: Study, stage: str, out: Path, task: str) -> Setting:
     """All that an evaluation works on. UserError where a scored subject was pretrained on."""
     catalog = _catalog(study)
     alone = "pretrained" not in study.inits  # random weights have seen nobody
@@ -74,6 +74,7 @@ def setting(study: Study, out: Path, task: str) -> Setting:
         encoder_hash=sha256_json(model) if alone else sha256_file(weights),
         crop_voxels=study.views.crop_voxels,
         out=out,
+        labels=study.folder / stage / task / "labels",  # which all trials share
         device=_device(study),
         seed=study.seed,
         inits=study.inits,
@@ -94,6 +95,8 @@ def judged(known: Known, study: Study, task: str) -> Judged:
     train = [scan for scan in usable if scan.split == "train"]
     test = [scan for scan in usable if scan.split == study.evaluate.split]
     return Judged(
+        inits=study.inits,
+        keeps_labels=not study.trial,
         train_subjects=max(1, len({scan.subject for scan in train})),
         train_scans=len(train),
         test_scans=len(test),

@@ -46,6 +46,7 @@ class Setting:
     encoder_hash: str  # of the pretrained encoder's weights
     crop_voxels: Triple  # (z, y, x), of tasks that give none
     out: Path  # folder of this task's results
+    labels: Path  # folder of label maps on the stored grid, made where they are not there
     device: str = "cpu"
     seed: int = 0
     inits: tuple[Init, ...] = INITS  # what is compared
@@ -60,7 +61,7 @@ class Plan:
         self.size = task.crop(setting.crop_voxels)
         self.cohort: Cohort = cohort(task, setting.catalog, setting.evaluate.split)
         self.entries: Mapping[str, Entry] = {entry.id: entry for entry in self.cohort.entries}
-        self.labels = LabelMaps(setting.out / "labels", setting.label_file)
+        self.labels = LabelMaps(setting.labels, setting.label_file)
 
     @cached_property
     def truth(self) -> str:
