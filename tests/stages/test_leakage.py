@@ -9,7 +9,7 @@ import pytest
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
-from stages.status import stages_of
+from stages.parts import parts
 from stages.study import load
 from tests.stages.conftest import door
 
@@ -89,7 +89,7 @@ def test_another_study_knows_whom_the_encoder_has_seen(other):
 
 def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
     (other.parent / "other.txt").write_text("4\n5\n")
-    assert "pretrain" not in stages_of(load(other))
+    assert "pretrain" not in parts(load(other))
     stored(other)
     done = probed(other)
     assert done.returncode == 0, done.stderr
