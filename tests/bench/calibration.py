@@ -22,7 +22,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.verdict import judge
 from ssl_pipeline.training.config import Training
@@ -35,10 +34,8 @@ if TYPE_CHECKING:
 OUT = Path("build/bench/verdict")
 RUNS = OUT / "runs.jsonl"
 CHOSEN_ON, TOLD_ON = (0, 1, 2), (3, 4, 5, 6, 7)
-PAIRS, STEPS, RECORDED, BANK = 12, 72, 6, 32
+PAIRS, STEPS, LONG, RECORDS = 12, 72, 288, 12
 FEW = 4  # subjects of each root where a step must hold several places of one
-# Runs go on after an alarm. Starvation is a matter of the machine, and no fault here makes any.
-FLIGHT = Flight(every_steps=RECORDED, bank=BANK, stop_on=(), most_waiting=1)
 PROCESSES = 2
 
 
@@ -52,7 +49,13 @@ class Kind:
     data: str = "mixed"
     objective: str = "hybrid"
     rate: float = 1.0  # times the default learning rate
+    steps: int = STEPS
     began: int = 0  # step in which the fault begins
+
+    @property
+    def flight(self) -> Flight:
+        """Runs go on after an alarm; starvation, which no fault here makes, is not asked about."""
+        return Flight(every_steps=self.steps // RECORDS, bank=32, stop_on=(), most_waiting=1)
 
 
 SPOILT = (
@@ -73,6 +76,9 @@ SOUND = (
     Kind("hybrid, CT and MR, 8 subjects", data="few"),
     Kind("mae, CT and MR", objective="mae"),
     Kind("contrastive, CT", objective="contrastive", data="CT"),
+    Kind(f"hybrid, CT and MR, {LONG} steps", steps=LONG),
+    Kind(f"contrastive, CT, {LONG} steps", objective="contrastive", data="CT", steps=LONG),
+    Kind(f"mae, CT and MR, {LONG} steps", objective="mae", steps=LONG),
 )
 KINDS = (*SPOILT, *SOUND)
 
@@ -105,7 +111,7 @@ def prepared() -> "Study":
     from stages.study import load
 
     if "SSL_PIPELINE_DATA" not in os.environ:
-        raise UserError("Set SSL_PIPELINE_DATA to the folder with openkbp and hippocampus.")
+        sys.exit("Set SSL_PIPELINE_DATA to the folder that holds openkbp and hippocampus.")
     ct, mr = (load(Path(f"workflows/studies/{name}.yaml")) for name in ("openkbp", "hippocampus"))
     roots = (
         ct.data.roots[0].model_copy(update={"include": "pt_1*.nii.gz"}),
@@ -141,21 +147,21 @@ def run(study: "Study", kind: Kind, seed: int) -> dict[str, Any]:
     objective = sections[kind.objective].build(random_encoder(ViT(), seed))
     sampler = _sampler(study, kind.data, seed)
     training = Training(
-        steps=STEPS,
+        steps=kind.steps,
         pairs=PAIRS,
         learning_rate=kind.rate * Training().learning_rate,
         precision="fp32",
         device="cpu",
         threads=1,
-        log_steps=RECORDED,
-        checkpoint_steps=STEPS,
+        log_steps=kind.steps // RECORDS,
+        checkpoint_steps=kind.steps,
     )
     folder = OUT / "work" / f"{kind.name} {seed}"
     shutil.rmtree(folder, ignore_errors=True)
     spoilt = getattr(sabotage, kind.spoilt)(objective, sampler, kind.began)
     # Where the loss is no number the loop ends, whatever `stop_on` says.
     with spoilt, suppress(StoppedError):
-        Run(folder, objective, sampler, training, FLIGHT).train()
+        Run(folder, objective, sampler, training, kind.flight).train()
     history = read(folder / "metrics.jsonl")
     shutil.rmtree(folder)
     return {"kind": kind.name, "seed": seed, "history": history}
@@ -184,7 +190,7 @@ def rows(runs: Sequence[dict[str, Any]]) -> Iterator["Row"]:
 
     told = [run for run in runs if run["seed"] in TOLD_ON]
     heard = {
-        kind: [first_alarm(run["history"], kind.began) for run in told if run["kind"] == kind.name]
+        kind: [first_alarm(run["history"], kind) for run in told if run["kind"] == kind.name]
         for kind in KINDS
     }
     for kind in (kind for kind in SPOILT if heard[kind]):
@@ -215,16 +221,15 @@ class Heard:
 
     name: str
     delay: int  # steps since the fault began
-    reason: str
 
 
-def first_alarm(history: Sequence[dict[str, Any]], began: int) -> Heard | None:
+def first_alarm(history: Sequence[dict[str, Any]], kind: Kind) -> Heard | None:
     """The verdict that a person who watches the run hears first, if not before the fault began."""
     for last in range(1, len(history) + 1):
-        verdict = judge(history[:last], FLIGHT)
+        verdict = judge(history[:last], kind.flight)
         if verdict.name != "healthy":
-            delay = history[last - 1]["step"] - began
-            return Heard(verdict.name, delay, verdict.reason) if delay > 0 else None
+            delay = history[last - 1]["step"] - kind.began
+            return Heard(verdict.name, delay) if delay > 0 else None
     return None
 
 
