@@ -15,23 +15,15 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.models import ViT
-from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
-from ssl_pipeline.objectives.config import Ramp
-from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.objectives import Contrastive, Mae
 from ssl_pipeline.training import checkpoint
-from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.loop import Run
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.sampler import Sampler
 from stages.contract import perform
 from tests.conftest import write_study
+from tests.training.small import HYBRID, small_run
 
-OBJECTIVES = (Mae(), Contrastive(), Hybrid(ramp=Ramp(start=0, end=0)))
+OBJECTIVES = (Mae(), Contrastive(), HYBRID)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
 FLIGHT = Flight(every_steps=1, bank=4, stop_on=())
 STEPS = 60
@@ -55,23 +47,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def build(folder, output, objective, steps, world):
-    catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
-    training = Training(
-        steps=steps, pairs=4, precision="fp32", device="cpu", threads=1, log_steps=1
-    )
-    patch = (4, 4, 4)
-    views = Views(crop_voxels=(16, 16, 16))
-    reader = CropReader(output / "preprocess" / "volumes", catalog)
-    sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
-    torch.manual_seed(0)
-    built = objective.build(random_encoder(ViT(patch_voxels=patch), 0))
-    return Run(folder, built, sampler, training, FLIGHT, world=world)
-
-
 def train(folder, output, objective, steps, world):
     """Leave the last gradient and the last weights behind."""
-    run = build(folder / f"{objective.name}-{steps}", output, objective, steps, world)
+    there = folder / f"{objective.name}-{steps}"
+    run = small_run(there, output, objective, flight=FLIGHT, world=world, steps=steps)
     run.train()
     if world.first:
         weights = {n: p.detach() for n, p in run.objective.named_parameters()}
@@ -201,8 +180,7 @@ def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
 
 def test_a_complete_run_waits_for_no_other_rank(ends, study):
     for rank in (0, 1):
-        world = World(rank=rank, size=2)
-        run = build(ends[1] / "mae-6", study.folder, Mae(), 6, world)
+        run = small_run(ends[1] / "mae-6", study.folder, Mae(), world=World(rank=rank, size=2))
         run.train()
         assert run.step == 6
 
@@ -224,7 +202,7 @@ def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
 
 def test_pairs_that_do_not_divide_are_one_sentence(study, tmp_path):
     with pytest.raises(UserError, match=r"training\.pairs is 4, which 3 ranks cannot share"):
-        build(tmp_path, study.folder, Mae(), 1, World(rank=2, size=3))
+        small_run(tmp_path, study.folder, Mae(), world=World(rank=2, size=3))
 
 
 def test_other_stages_refuse_ranks(study, monkeypatch):
@@ -241,7 +219,7 @@ def test_a_missing_variable_is_one_sentence(monkeypatch):
 
 
 def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
-    run = build(tmp_path, study.folder, Mae(), 1, World())
+    run = small_run(tmp_path, study.folder, Mae())
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
