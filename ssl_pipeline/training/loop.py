@@ -196,7 +196,7 @@ class Run:
             if saved or recorded or self.step % self.training.log_steps == 0:
                 row, took = self._row(done), time.perf_counter() - clock
                 rate = len(done) * self.training.pairs / took
-                row |= {"pairs_per_s": rate, "waiting": waited / took}
+                row |= {"pairs_per_s": rate, "waiting": self.ranks.largest(waited / took)}
                 if recorded and recorder:
                     share = share_of_run(self.step, self.training)
                     row |= recorder.record(share, rate / self.world.size)

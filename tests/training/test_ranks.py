@@ -17,6 +17,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.objectives import Contrastive, Mae
 from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.world import World
 from stages.contract import perform
@@ -58,17 +59,33 @@ def train(folder, output, objective, steps, world):
         torch.save((weights, gradient), run.folder / "end.pt")
 
 
+def starve(folder, output, world):
+    """Train until it is stopped, where the second rank's data come late; leaves what is said."""
+    flight = Flight(every_steps=2, bank=4, patience=1, stop_on=("starved",))
+    dials = {"steps": STEPS, "checkpoint_steps": STEPS, "flight": flight, "world": world}
+    run = small_run(folder / "starved", output, Mae(), **dials)
+    if not world.first:
+        batch = run.sampler.batch
+        run.sampler.batch = lambda *which: (time.sleep(1), batch(*which))[1]
+    with pytest.raises(StoppedError) as stopped:
+        run.train()
+    (folder / f"starved-{world.rank}").write_text(str(stopped.value))
+
+
 def train_as_rank(folder, output, rank, ports):
-    for (objective, steps), port in zip(RUNS, ports, strict=True):
+    for (objective, steps), port in zip(RUNS, ports, strict=False):
         os.environ.update(variables(rank, 2, port))
         train(folder, output, objective, steps, World.from_environment())
+    os.environ.update(variables(rank, 2, ports[-1]))
+    starve(folder, output, World.from_environment())
 
 
 @pytest.fixture(scope="module")
 def ends(study, tmp_path_factory):
     """Folders of the same runs on one rank and on two; each run meets at a port of its own."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    ports, context = [free_port() for _ in RUNS], multiprocessing.get_context("spawn")
+    ports = [free_port() for _ in range(len(RUNS) + 1)]
+    context = multiprocessing.get_context("spawn")
     ranks = [
         context.Process(target=train_as_rank, args=(two, study.folder, rank, ports))
         for rank in range(2)
@@ -102,6 +119,15 @@ def test_two_ranks_train_as_one(ends, objective):
     # Adam makes a whole step of a gradient that is rounding alone, as that of a key's bias is.
     one, two = (torch.load(folder / f"{objective.name}-6" / "end.pt")[0] for folder in ends)
     assert (flat(one) - flat(two)).norm() < 1e-4 * flat(one).norm()
+
+
+def test_a_verdict_stops_all_ranks_and_the_first_says_why(ends):
+    """The one that stops them is about the second rank, whose data come late."""
+    first, second = ((ends[1] / f"starved-{rank}").read_text() for rank in (0, 1))
+    assert "as starved: The device waits for data" in first
+    assert second == "pretrain stopped at step 2; the first rank says why."
+    assert [row["waiting"] > 0.5 for row in read(ends[1] / "starved" / "metrics.jsonl")] == [1, 1]
+    assert checkpoint.newest(ends[1] / "starved" / "checkpoints")["step"] == 2
 
 
 @pytest.fixture(scope="module")
