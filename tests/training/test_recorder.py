@@ -13,9 +13,11 @@ from ssl_pipeline.objectives import Contrastive, Mae
 from ssl_pipeline.training import moments
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
+from tests.conftest import die_at
 from tests.training.small import HYBRID, weights
 
 LOOP = {"step", "share", "ramp", "loss", "gradient_norm", "learning_rate", "pairs_per_s", "waiting"}
+RATES = {"pairs_per_s", "waiting", "mfu"}
 OF_CONTRAST = {"alignment", "uniformity", "spread", "local_real", "local_swapped", "local_chance"}
 
 
@@ -43,6 +45,26 @@ def test_recording_changes_no_weight(start, tmp_path):
     rarely = weights(start(tmp_path / "rarely", flight=Flight(every_steps=100, bank=4)).train())
     often = weights(start(tmp_path / "often", flight=Flight(every_steps=1, bank=12)).train())
     assert torch.equal(rarely, often)
+
+
+def test_a_resumed_run_has_the_signs_of_an_undisturbed_one(start, tmp_path):
+    flight = Flight(every_steps=2, bank=6)  # its records lie between checkpoints
+    start(tmp_path / "whole", flight=flight).train()
+    die_at(start(tmp_path / "cut", flight=flight), 5)
+    again = start(tmp_path / "cut", flight=flight)
+    assert again.step == 3
+    again.train()
+    whole, cut = (read(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut"))
+    assert "drift" in whole[2] and [row["step"] for row in cut] == [2, 3, 4, 6]
+    for mine, theirs in zip(whole, cut, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(mine[name] == theirs[name] for name in mine.keys() - RATES)
+
+
+def test_a_bank_of_another_size_begins_drift_anew(start, tmp_path):
+    start(tmp_path, flight=Flight(every_steps=3, bank=6)).train()
+    start(tmp_path, flight=Flight(every_steps=3, bank=8), steps=12).train()
+    assert ["drift" in row for row in read(tmp_path / "metrics.jsonl")] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("objective", [Mae(), Contrastive(), HYBRID], ids=lambda o: o.name)
