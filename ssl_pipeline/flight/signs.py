@@ -50,5 +50,5 @@ SIGNS: dict[str, str] = {
     # Effort.
     "pairs_per_s": "places trained on a second",
     "waiting": "share of the time that a rank waited for data, the largest of all (starvation)",
-    "mfu": "share of the device's peak that the model's operations take",
+    "mfu": "share of the device's peak (stated, else timed) that the model's operations take",
 }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.flight.effort import Peak, mfu, peak_of, step_flops
+from ssl_pipeline.flight.effort import mfu, peak_of, step_flops
 from ssl_pipeline.flight.gradients import gradient_ratio
 from ssl_pipeline.flight.inpainting import inpaint, seen_tokens, skill, spread_over_voxels
 from ssl_pipeline.flight.neighbours import knn_accuracy, knn_r2, own_subject, quantile_bins
@@ -102,7 +102,7 @@ class Recorder:
         self.shown = sampler.bank(CROPS, CROPS)[0]
         self.known = _known(self.parts, sampler.entries, compute.device)
         self.before = before
-        self.flops, self.peak = 0, Peak(math.nan, "")
+        self.flops, self.peak = 0, math.nan
 
     def record(self, share: float, pairs_per_s: float) -> Row:
         """The signs after this share of the run, at so many pairs a second of this rank."""
