@@ -1,6 +1,7 @@
 """Training on real crops: it learns, it resumes bit for bit, its log never shows a step twice."""
 
 import json
+import resource
 import signal
 import threading
 
@@ -176,6 +177,18 @@ def test_all_blocks_have_the_attention_that_was_decided(start, tmp_path, precisi
     run = start(tmp_path, precision=precision)
     blocks = [*run.objective.encoder.blocks, *run.objective.rebuilding.decoder.blocks]
     assert {block.attn.fused_attn for block in blocks} == {precision == "fp32"}
+
+
+def test_what_a_step_frees_is_there_for_the_next_one(start, tmp_path):
+    """Every page that was given back to the kernel would be a fault when it is written again."""
+    run = start(tmp_path)
+    run.compute.apply(World(), run.objective)
+    faults = []
+    for _ in range(3):
+        torch.ones(64 << 20, dtype=torch.uint8)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    pages = (64 << 20) / resource.getpagesize()
+    assert faults[2] - faults[1] < 0.01 * pages
 
 
 def test_auto_takes_a_precision_that_this_machine_measured():
