@@ -1,7 +1,7 @@
 """Numbers of two bytes: a run in them ends near that in four, and keeps its scale on resume.
 
-Each in a process of its own: after a product in fp16, fp32 ones of the same process round otherwise
-on some processors.
+In a process of their own, and fp16 last: after a product in fp16, fp32 ones of the same process
+round otherwise on some processors.
 """
 
 import multiprocessing
@@ -15,23 +15,23 @@ from tests.conftest import die_at
 from tests.training.small import built, small_run, weights
 
 
-def train(folder, output, precision):
+def train(folders, output):
     """Half a run, and the other half as a resume; leaves the weights behind."""
-    die_at(small_run(folder, output, Hybrid(), precision=precision), 3)
-    resumed = small_run(folder, output, Hybrid(), precision=precision)
-    resumed.train()
-    torch.save(weights(resumed.objective), folder / "w")
+    for precision, folder in folders.items():
+        die_at(small_run(folder, output, Hybrid(), precision=precision), 3)
+        resumed = small_run(folder, output, Hybrid(), precision=precision)
+        resumed.train()
+        torch.save(weights(resumed.objective), folder / "w")
 
 
 @pytest.fixture(scope="module")
 def ends(study, tmp_path_factory):
-    context, folders = multiprocessing.get_context("spawn"), {}
-    for precision in ("fp32", "bf16", "fp16"):
-        folders[precision] = tmp_path_factory.mktemp(precision)
-        process = context.Process(target=train, args=(folders[precision], study.folder, precision))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
+    folders = {each: tmp_path_factory.mktemp(each) for each in ("fp32", "bf16", "fp16")}
+    told = (folders, study.folder)
+    process = multiprocessing.get_context("spawn").Process(target=train, args=told)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     return folders
 
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 
+from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.training import checkpoint
@@ -34,7 +35,8 @@ def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
 
 @pytest.mark.parametrize("objective", [Mae(), Contrastive(), Hybrid()], ids=lambda o: o.name)
 def test_every_objective_learns(start, tmp_path, objective):
-    start(tmp_path, objective, steps=60, learning_rate=2e-3, log_steps=5).train()
+    dials = {"learning_rate": 2e-3, "log_steps": 5, "checkpoint_steps": 60}
+    start(tmp_path, objective, flight=Flight(bank=4), steps=60, **dials).train()
     rows = read(tmp_path / "metrics.jsonl")
     parts = {name for name in ("reconstruction", "global", "local") if name in rows[0]}
     assert (
