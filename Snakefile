@@ -13,6 +13,7 @@ flow = Workflow(config, workflow)
 include: "workflows/rules/data.smk"
 include: "workflows/rules/pretrain.smk"
 include: "workflows/rules/evaluate.smk"
+include: "workflows/rules/ablate.smk"
 include: "workflows/rules/report.smk"
 
 

@@ -23,7 +23,8 @@ from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
 from stages import estimate, place, status, where
 from stages.contract import STAGES
-from stages.study import Study, load
+from stages.study import BY_TRIAL, Study, load
+from stages.trials import trial_of
 
 WHERE = "local, a profile with a cluster.yaml such as slurm, or the path of such a file"
 
@@ -79,8 +80,8 @@ def _run(arguments: argparse.Namespace, known: list[tuple[Path, Study]]) -> int:
     command = arguments.command
     if command in STAGES:
         study = load(arguments.config)
-        wildcards = _wildcards(command, arguments.wildcards, study)
-        log = study.folder / "logs" / f"{'-'.join([command, *wildcards.values()])}.log"
+        study, wildcards = _which(command, arguments.wildcards, study)
+        log = study.folder / "logs" / f"{study.called(command, wildcards)}.log"
         known.append((log, study))
         with log_to(log):
             return place.run(command, study, wildcards, arguments.on, arguments.config)
@@ -134,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
             help=WHERE,
         )
         shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
+        shown += " [trial=VALUE]" if name in BY_TRIAL else ""
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
     _add_looking(commands)
     config = commands.add_parser("config", help="check a study, show it whole, or print its schema")
@@ -194,8 +196,18 @@ def _check_house() -> None:
         raise UserError(f"`stages` and `cluster` come from different places, {found}: reinstall.")
 
 
+def _which(name: str, given: list[str], study: Study) -> tuple[Study, dict[str, str]]:
+    """The study, or a trial of it, and a stage's wildcards, from words such as `task=organ`."""
+    trial = [word for word in given if word.startswith("trial=")]
+    if trial and name in BY_TRIAL:
+        study = trial_of(study, trial[-1].removeprefix("trial="))
+        given = [word for word in given if word not in trial]
+        if name == "pretrain" and not study.pretrains:
+            raise UserError(f"{study.trial} trains nothing: it judges random weights.")
+    return study, _wildcards(name, given, study)
+
+
 def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:
-    """The wildcards of a stage, from words such as `task=organ`."""
     pairs = dict(word.split("=", 1) for word in given if "=" in word)
     wrong = [word for word in given if "=" not in word] + sorted(set(pairs) - set(STAGES[name]))
     if wrong:
@@ -210,7 +222,9 @@ def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:
 
 
 def _takes(name: str) -> str:
-    return ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
+    words = [f"{w}=NAME" for w in STAGES[name]]
+    words += ["trial=NAME where it is one of an ablation"] if name in BY_TRIAL else []
+    return ", ".join(words) or "it takes no further words"
 
 
 def _config(arguments: argparse.Namespace) -> None:

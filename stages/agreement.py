@@ -23,6 +23,11 @@ def check(study: "Study") -> None:
         raise ValueError(
             f"name is {study.name}, whose folder keeps paths of origin: choose another"
         )
+    if study.ablate and (study.training.extends or study.evaluate.encoder):
+        raise ValueError(
+            "ablate trains encoders of its own, whole: leave training.extends and evaluate.encoder "
+            "out of this study, or ablate"
+        )
     _divides(study, "views.crop_voxels", study.views.crop_voxels)
     _shows_enough(study, "views.crop_voxels", study.views.crop_voxels, study.views.keep)
     for name, task in study.tasks.items():

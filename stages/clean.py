@@ -10,7 +10,7 @@ a job in the queue is left alone.
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from ssl_pipeline.progress import console, say
 from ssl_pipeline.report.numerals import count, size
 from stages import judgement, preprocess, runs
 from stages.contract import DONE, OWN, STAGES, alone, folders, stage
-from stages.study import Study
+from stages.study import TRIALS, Study
+from stages.trials import trials
 
 JOBS, LOGS = "jobs", "logs"
 UNFINISHED = re.compile(rf"{re.escape(atomic.PREFIX)}.+-\w+")
@@ -72,9 +73,7 @@ def clean(study: Study, *, everything: bool, agreed: bool) -> None:
 def at_rest(study: Study) -> Iterator[None]:
     """Hold the locks of all stages. Raises UserError where one runs, here or as a job."""
     for folder in sorted((study.folder / JOBS).glob("*/")):
-        name, _, task = folder.name.partition("-")
-        out = study.folder.joinpath(name, *([task] if task else []))
-        for job in launch.in_queue(folder.name, out):
+        for job in launch.in_queue(folder.name, _out_of(study, folder.name)):
             raise UserError(
                 f"Job {job} of {folder.name} is in SLURM's queue: wait for it, or `scancel {job}`."
             )
@@ -84,21 +83,31 @@ def at_rest(study: Study) -> Iterator[None]:
         yield
 
 
+def _out_of(study: Study, name: str) -> Path:
+    """Where the job of this name writes, also of a task or trial that the study has no more."""
+    part, _, trial = name.partition("@")
+    stage_name, _, task = part.partition("-")
+    top = study.folder.joinpath(*((TRIALS, trial) if trial else ()))
+    return top.joinpath(stage_name, *([task] if task else []))
+
+
 def _groups(study: Study, everything: bool) -> Iterator[Group]:
     if everything:
         made = _made(study)
-        tops = {name: study.folder / name for name in (*STAGES, LOGS, JOBS)}
+        tops = {name: study.folder / name for name in (*STAGES, TRIALS, LOGS, JOBS)}
         tops["paths of origin"] = study.origins.folder
         for name, top in tops.items():
             yield Group(f"all of {name}", sorted(p for p in made if p.is_relative_to(top)))
         return
+    both = (study, *trials(study))
     job_folders = (study.folder / JOBS).glob("*/")
     stale: dict[str, Iterable[Path]] = {
         "parts of interrupted writes": _unfinished(study),
         "stored volumes of scans that are gone": preprocess.orphans(study),
-        "pretraining with other dials or cohorts": runs.other_runs(study),
-        "checkpoints before the newest": runs.old_checkpoints(study),
-        "evaluation of other encoders": judgement.stale_cells(study),
+        "trials that the ablation has no more": _former_trials(study),
+        "pretraining with other dials or cohorts": _each(runs.other_runs, both),
+        "checkpoints before the newest": _each(runs.old_checkpoints, both),
+        "evaluation of other encoders": _each(judgement.stale_cells, both),
         "earlier jobs": [job for folder in job_folders for job in launch.earlier(folder)],
     }
     made = _made(study)
@@ -106,6 +115,16 @@ def _groups(study: Study, everything: bool) -> Iterator[Group]:
         files = _below(paths) & made
         made -= files
         yield Group(reason, sorted(files))
+
+
+def _each(stale: Callable[[Study], list[Path]], studies: Iterable[Study]) -> list[Path]:
+    return [path for study in studies for path in stale(study)]
+
+
+def _former_trials(study: Study) -> list[Path]:
+    """Folders of trials; all of them, where the study has no ablation any more."""
+    now = {trial.trial for trial in trials(study)}
+    return [path for path in (study.folder / TRIALS).glob("*") if path.name not in now]
 
 
 def _made(study: Study) -> set[Path]:
@@ -124,7 +143,7 @@ def _made(study: Study) -> set[Path]:
 
 def _unfinished(study: Study) -> list[Path]:
     """What killed processes left under temporary names."""
-    tops = (study.folder / name for name in (*STAGES, JOBS))
+    tops = (study.folder / name for name in (*STAGES, TRIALS, JOBS))
     found = (path for top in tops for path in top.rglob(f"{atomic.PREFIX}*"))
     return [path for path in found if UNFINISHED.fullmatch(path.name)]
 

@@ -31,16 +31,18 @@ from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.training.world import World
 from stages.need import Known, Need, Place
-from stages.study import Study
+from stages.study import BY_TRIAL, TRIALS, Study
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
     "sample": (),
     "inventory": (),
     "preprocess": (),
+    "budget": (),
     "pretrain": (),
     "probe": ("task",),
     "finetune": ("task",),
+    "ablate": (),
     "report": (),
 }
 ON_RANKS = ("pretrain",)  # the stages that several ranks may run
@@ -87,13 +89,19 @@ def stage(name: str) -> Stage:
     return cast(Stage, import_module(f"stages.{name}"))
 
 
+def command(study: Study, name: str) -> str:
+    """What runs a stage by hand."""
+    which = f" trial={study.trial}" if study.trial and name in BY_TRIAL else ""
+    return f"python -m stages {name} --config STUDY{which}"
+
+
 def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
     """Hash of what an earlier stage made. Raises UserError where it has not run."""
     path = study.stage_folder(name, wildcards) / DONE
     if not path.exists():
         raise UserError(
-            f"{path} is not there: run the stage {name} first, with "
-            f"`python -m stages {name} --config STUDY`, or let Snakemake do it."
+            f"{path} is not there: run the stage {name} first, with `{command(study, name)}`, "
+            "or let Snakemake do it."
         )
     return sha256_json(read_json(path)["manifest"])
 
@@ -142,7 +150,7 @@ def former(name: str, study: Study, wildcards: dict[str, str]) -> dict[str, Any]
         return None
     before = done["provenance"]["inputs"]
     for earlier in before.keys() & STAGES.keys():
-        there = (study.folder / earlier / DONE).exists()
+        there = (study.stage_folder(earlier, {}) / DONE).exists()
         if not there or manifest_hash(study, earlier) != before[earlier]:
             return None
     return done
@@ -172,12 +180,16 @@ def outdated(study: Study, name: str, wildcards: dict[str, str]) -> bool:
 
 
 def folders(study: Study) -> list[tuple[str, Path]]:
-    """The folders of stages that are there, also of tasks that the study has no more."""
-    found = []
+    """The folders of stages that are there, also of tasks and trials that it has no more."""
+    return list(_folders(study.folder))
+
+
+def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
     for name, wildcards in STAGES.items():
         pattern = "/".join([name, *("*" for _ in wildcards)])
-        found += [(name, out) for out in sorted(study.folder.glob(pattern)) if out.is_dir()]
-    return found
+        patterns = (pattern, f"{TRIALS}/*/{pattern}") if name in BY_TRIAL else (pattern,)
+        found = (out for each in patterns for out in sorted(folder.glob(each)))
+        yield from ((name, out) for out in found if out.is_dir())
 
 
 def withdraw(folder: Path) -> None:
@@ -185,10 +197,10 @@ def withdraw(folder: Path) -> None:
 
     What rules declare is all that it looks at. A stage whose files are there declares them again.
     """
-    for path in (*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}")):
-        done = _record(path.parent)
-        if done is None or _gone(path.parent, done):
-            path.unlink(missing_ok=True)
+    for _, out in _folders(folder):
+        done = _record(out)
+        if done is None or _gone(out, done):
+            (out / MANIFEST).unlink(missing_ok=True)
 
 
 def _see_to_files(module: Stage, study: Study) -> None:
@@ -202,8 +214,8 @@ def _see_to_files(module: Stage, study: Study) -> None:
         if gone:
             raise UserError(
                 f"What the stage {name} made is not whole any more ({count(len(gone), 'file')}, "
-                f"such as {gone[0]}; a scratch that purges old files?): `python -m stages {name} "
-                "--config STUDY` makes it again, and so does Snakemake."
+                f"such as {gone[0]}; a scratch that purges old files?): "
+                f"`{command(study, name)}` makes it again, and so does Snakemake."
             )
 
 

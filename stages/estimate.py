@@ -6,7 +6,8 @@ the same sections, its record has the better ones. Snakemake's `resources` are t
 
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +19,7 @@ from cluster.config import Cluster, Resources
 from ssl_pipeline.progress import console, show_whole
 from stages.contract import former, stage
 from stages.need import Known, Need, Place, known, measured
-from stages.status import stages_of
+from stages.parts import Part, parts
 from stages.study import Study
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
@@ -69,27 +70,35 @@ def estimate(
 def show(study: Study, cluster: Cluster | None) -> None:
     """Print the table of all stages, and below it how each figure is known."""
     seen = known(study, headers=True)
-    found = {
-        full_name: (name, estimate(name, study, wildcards, seen, cluster))
-        for full_name, (name, wildcards) in stages_of(study).items()
-    }
+    found = [
+        (part, estimate(part.stage, part.study, part.wildcards, seen, cluster))
+        for part in parts(study).values()
+    ]
     figures = Table(*COLUMNS, title=f"{study.name} in {study.folder}", box=None, pad_edge=False)
     for column in figures.columns[1:]:
         column.justify = "right"
-    for full_name, (_, each) in found.items():
-        figures.add_row(full_name, *_row(each))
-    needs = [each.need for _, each in found.values()]
+    alike = Counter(_title(part) for part, _ in found)
+    for title, each in {_title(part): each for part, each in found}.items():
+        number = alike[title]
+        figures.add_row(title if number == 1 else f"{number} x {title}", *_row(each))
+    needs = [each.need for _, each in found]
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))
-    figures.add_row("all", decimal(round(disk)), f"{files:.0f}")
+    hours = ", ".join(_hours([each for _, each in found]))
+    figures.add_row("all", decimal(round(disk)), f"{files:.0f}", "", "", hours)
     reasons = Table("stage", "figure", "how it is known", box=None, pad_edge=False)
     reasons.add_row("", "scans", seen.how)
-    told = dict.fromkeys((name, tuple(_reasons(each.need))) for name, each in found.values())
+    told = dict.fromkeys((part.stage, tuple(_reasons(each.need))) for part, each in found)
     for name, lines in told:  # tasks that are known alike are told of once
         for number, (label, how) in enumerate(lines):
             reasons.add_row("" if number else name, label, how)
     for table in (figures, reasons):
         show_whole(table)
         console.print()
+
+
+def _title(part: Part) -> str:
+    """Its name, but for the seed of a trial: the trials of one arm take the same."""
+    return part.name.rpartition("-")[0] if part.study.trial else part.name
 
 
 def _place(name: str, study: Study, asked: Resources | None, scans: int) -> Place:
@@ -118,13 +127,21 @@ def _row(found: Estimate) -> Iterator[str]:
     each = decimal(round(need.memory.value))
     yield each if place.processes == 1 else f"{place.processes} x {each}"
     yield decimal(round(need.gpu_memory.value)) if need.gpu_memory else ""
-    yield f"{need.seconds.value / 3600:.2g} {'GPU' if place.gpus else 'CPU'}-h"
+    yield from _hours([found])
     yield f"{math.ceil(found.wall_s / 60)} min"
     if asked is None:
         yield ""
         return
     requeues = asked.requeues_for(found.wall_s)
     yield str(requeues) if requeues <= asked.requeues else f"{requeues}, {asked.requeues} allowed"
+
+
+def _hours(found: Sequence[Estimate]) -> Iterator[str]:
+    """Those of cores, then those of GPUs, where there are any."""
+    for unit in ("CPU", "GPU"):
+        own = [e.need.seconds.value for e in found if bool(e.place.gpus) == (unit == "GPU")]
+        if own:
+            yield f"{sum(own) / 3600:.2g} {unit}-h"
 
 
 def _reasons(need: Need) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,8 @@ def _encoder(study: Study) -> dict[str, str]:
     """What pretraining made, or the encoder that the study names, with whom it has seen."""
     if study.pretrains:
         return {"pretrain": manifest_hash(study, "pretrain")}
+    if "pretrained" not in study.inits:
+        return {}
     given = (WEIGHTS, CARD, trained_on.NAME)
     paths = [study.encoder / name for name in given]
     return {"encoder": sha256_json([path.exists() and sha256_file(path) for path in paths])}
@@ -54,25 +56,28 @@ def _stamp(label: Path) -> str:
     return sha256_file(label) if label.is_file() else "a folder"
 
 
-def setting(study: Study, out: Path, task: str) -> Setting:
+def setting(study: Study, stage: str, out: Path, task: str) -> Setting:
     """All that an evaluation works on. UserError where a scored subject was pretrained on."""
     catalog = _catalog(study)
-    encoder = study.encoder
-    if not study.pretrains:
+    alone = "pretrained" not in study.inits  # random weights have seen nobody
+    if not (alone or study.pretrains):
         _refuse_other_contract(study)
-    warning = leakage.warning(study, catalog)
+    warning = "" if alone else leakage.warning(study, catalog)
+    model, weights = study.model.model_dump(mode="json"), study.encoder / WEIGHTS
     entries = cohort(study.tasks[task], catalog, study.evaluate.split).entries
     return Setting(
         catalog=catalog,
         reader=preprocess.reader(study, catalog, entries),
         label_file=study.origins.label,
         evaluate=study.evaluate,
-        encoder_of=_Encoders(study, encoder),
-        encoder_hash=sha256_file(encoder / WEIGHTS),
+        encoder_of=_Encoders(study, study.encoder),
+        encoder_hash=sha256_json(model) if alone else sha256_file(weights),
         crop_voxels=study.views.crop_voxels,
         out=out,
+        labels=study.folder / stage / task / "labels",  # which all trials share
         device=_device(study),
         seed=study.seed,
+        inits=study.inits,
         warning=warning,
     )
 
@@ -90,6 +95,8 @@ def judged(known: Known, study: Study, task: str) -> Judged:
     train = [scan for scan in usable if scan.split == "train"]
     test = [scan for scan in usable if scan.split == study.evaluate.split]
     return Judged(
+        inits=study.inits,
+        keeps_labels=not study.trial,
         train_subjects=max(1, len({scan.subject for scan in train})),
         train_scans=len(train),
         test_scans=len(test),
@@ -125,7 +132,8 @@ def stale_cells(study: Study) -> list[Path]:
     if not weights.exists():
         return []
     encoder = sha256_file(weights)
-    tasks = (out for name in ("probe", "finetune") for out in study.folder.glob(f"{name}/*"))
+    judged = (study.stage_folder(name, {}) for name in ("probe", "finetune"))
+    tasks = (out for folder in judged for out in folder.glob("*"))
     return [path for out in tasks for path in of_other_encoders(out, encoder)]
 
 

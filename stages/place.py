@@ -50,8 +50,9 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
         return 0
     from cluster.launch import Task, launch
 
-    full_name = "-".join([name, *wildcards.values()])
-    words = [name, "--config", str(config), *(f"{k}={v}" for k, v in wildcards.items())]
+    full_name = study.called(name, wildcards)
+    which = wildcards | ({"trial": study.trial} if study.trial else {})
+    words = [name, "--config", str(config), *(f"{k}={v}" for k, v in which.items())]
     code = launch(
         Task(
             name=full_name,

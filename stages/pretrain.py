@@ -30,7 +30,9 @@ from stages.study import Study
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.objectives.objective import Objective
     from ssl_pipeline.training.loop import Run
+    from ssl_pipeline.views.sampler import Sampler
 
 PICTURES_BYTES = 200_000
 READS = SECTIONS
@@ -77,13 +79,7 @@ def run(study: Study, out: Path) -> Made:
     from ssl_pipeline.report.pictures import training_pictures
 
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    frozen, stored = frozen_list(study), {entry.id: entry for entry in catalog.entries}
-    entries = [stored[name] for name in frozen if name in stored]
-    if not entries:
-        raise UserError(
-            f"None of the {len(frozen)} volumes that this cohort was frozen with is stored any "
-            "more: raise training.cohort to train on those that are."
-        )
+    entries = trained_on_now(study, catalog)
     world = World.from_environment()
     training, started = _run(study, catalog, entries, world)
     encoder = training.train()
@@ -122,6 +118,18 @@ def run(study: Study, out: Path) -> Made:
     return Made([*bundle, whom, pictures, out / "run.json"], summary, told)
 
 
+def trained_on_now(study: Study, catalog: Catalog) -> list[Entry]:
+    """The volumes of the frozen list that are stored. Raises UserError where none is."""
+    frozen, stored = frozen_list(study), {entry.id: entry for entry in catalog.entries}
+    entries = [stored[name] for name in frozen if name in stored]
+    if not entries:
+        raise UserError(
+            f"None of the {len(frozen)} volumes that this cohort was frozen with is stored any "
+            "more: raise training.cohort to train on those that are."
+        )
+    return entries
+
+
 def need(study: Study, known: Known, on: Place) -> Need:
     """Weights, optimizer and what the way back keeps; seconds by the rate of a former run."""
     training, each = study.training, cost(study.objective, study.model, study.views)
@@ -146,7 +154,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
 def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
     """By the median rate of the newest run of this model and crop, else by operations."""
     pairs = (study.training.steps - study.training.first_step) * study.training.pairs
-    out = study.folder / "pretrain"
+    out = study.stage_folder("pretrain", {})
     if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
         done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
         same = card["model"] == study.model.model_dump(mode="json")
@@ -173,10 +181,7 @@ def _run(
     study: Study, catalog: Catalog, entries: list[Entry], world: World
 ) -> tuple["Run", dict[str, str]]:
     """The run, and what it starts from, in sentences for its record."""
-    import torch
-
     from ssl_pipeline.training.loop import Run
-    from ssl_pipeline.views.sampler import Sampler
 
     encoder, started = random_encoder(study, study.seed), {}
     if study.init_from:
@@ -189,27 +194,39 @@ def _run(
     if world.first:
         for sentence in started.values():
             say(sentence)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(study.seed)
-        objective = study.objective.build(encoder)
-    sampler = Sampler(
-        entries,
-        preprocess.reader(study, catalog, entries),
-        study.views,
-        encoder.patch,
-        pairs=study.training.pairs,
-        seed=study.seed,
-    )
     run = Run(
         run_folder(study),
-        objective,
-        sampler,
+        objective_around(encoder, study),
+        sampler(study, catalog, entries, study.training.pairs),
         study.training,
         study.flight,
         world=world,
         start=partial(_end_of_base, study) if study.training.extends else None,
     )
     return run, started
+
+
+def objective_around(encoder: "Encoder", study: Study) -> "Objective":
+    """What the study optimises, its heads drawn from the study's seed."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.seed)
+        return study.objective.build(encoder)
+
+
+def sampler(study: Study, catalog: Catalog, entries: list[Entry], pairs: int) -> "Sampler":
+    """What draws `pairs` places a step from these volumes."""
+    from ssl_pipeline.views.sampler import Sampler
+
+    return Sampler(
+        entries,
+        preprocess.reader(study, catalog, entries),
+        study.views,
+        study.model.patch_voxels,
+        pairs=pairs,
+        seed=study.seed,
+    )
 
 
 def _end_of_base(study: Study) -> dict[str, Any]:

@@ -30,5 +30,5 @@ def need(study: Study, known: Known, on: Place, task: str) -> Need:
 
 def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
-    setting = judgement.setting(study, out, task)
+    setting = judgement.setting(study, "probe", out, task)
     return judgement.made(out, run_probe(study.tasks[task], study.probe, setting))

@@ -41,12 +41,12 @@ def run_folder(study: Study) -> Path:
         told.append(study.init_from.sha256)
     if study.training.extends:
         told.append(run_folder(base_of(study)).name)
-    return study.folder / "pretrain" / "runs" / sha256_json(told)[:12]
+    return study.stage_folder("pretrain", {}) / "runs" / sha256_json(told)[:12]
 
 
 def other_runs(study: Study) -> list[Path]:
     """Runs of other sections or cohorts than the present ones and those of the encoder."""
-    runs = sorted((study.folder / "pretrain" / "runs").glob("*"))
+    runs = sorted((study.stage_folder("pretrain", {}) / "runs").glob("*"))
     kept = _kept_runs(study)
     return [run for run in runs if run not in kept] if kept else []
 
@@ -91,7 +91,10 @@ def ever_frozen(study: Study) -> dict[str, str]:
 
 
 def cohort_path(study: Study) -> Path:
-    """Where the frozen list of the study's cohort is kept, by what decides which volumes count."""
+    """Where the frozen list of the study's cohort is kept, by what decides which volumes count.
+
+    Trials of an ablation share it, so that all are trained on the same volumes.
+    """
     prepared = study.sections_hash(CHOSEN_BY, {})[:8]
     return study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
 
@@ -118,7 +121,7 @@ def _kept_runs(study: Study) -> list[Path]:
 
     None where it cannot be told which they are: a frozen list, or what it starts from, is gone.
     """
-    made = study.folder / "pretrain" / "run.json"
+    made = study.stage_folder("pretrain", {}) / "run.json"
     if not cohort_path(study).exists():
         return []
     try:

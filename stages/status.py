@@ -8,7 +8,7 @@ says what would run again, and why.
 import re
 import time
 from collections.abc import Iterator
-from itertools import product
+from contextlib import suppress
 from pathlib import Path
 
 from rich.table import Table
@@ -20,27 +20,31 @@ from cluster.slurm import Standing
 from ssl_pipeline import fence
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError, nearest
-from stages.contract import DONE, STAGES
+from ssl_pipeline.flight.verdict import judge
+from ssl_pipeline.training.metrics import read as read_metrics
+from stages.contract import DONE
+from stages.parts import Part, parts
+from stages.runs import cohort_path, run_folder
 from stages.study import Study
 
-COLUMNS = ("stage", "state", "job", "node", "elapsed", "step", "rate", "left", "requeues", "log")
+COLUMNS = (
+    *("stage", "state", "job", "node", "elapsed", "step"),
+    *("rate", "left", "requeues", "verdict", "log"),
+)
 PROGRESS = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
 TAIL_BYTES = 16_384
 
 
 def table(study: Study) -> Table:
     """One row a stage, and one a task for the stages that judge; logs as below the folder."""
-    stages = {
-        name: study.stage_folder(stage, wildcards)
-        for name, (stage, wildcards) in stages_of(study).items()
-    }
+    stages = parts(study)
     records = {name: record(study.folder / "jobs" / name) for name in stages}
     known = slurm.standings([found["job"] for found in records.values() if found])
     rows = []
-    for name, out in stages.items():
+    for name, part in stages.items():
         found = records[name]
         job = found["job"] if found else ""
-        rows.append(_row(study, name, out, job, known.get(job)))
+        rows.append(_row(study, part, job, known.get(job)))
     return _shown(f"{study.name} in {study.folder}", rows)
 
 
@@ -58,7 +62,7 @@ def _shown(title: str, rows: list[list[str]]) -> Table:
 
 def show_log(study: Study, name: str, follow: bool) -> None:
     """Print the log of a stage, and with `follow` what is added until Ctrl-C."""
-    stages = stages_of(study)
+    stages = parts(study)
     if name not in stages:
         raise UserError(f"There is no stage {name}: {nearest(name, stages)}")
     path = _newest_log(study, name)
@@ -88,24 +92,8 @@ def _newest_log(study: Study, name: str) -> Path:
     return study.folder / "logs" / f"{name}.log"
 
 
-def stages_of(study: Study) -> dict[str, tuple[str, dict[str, str]]]:
-    """All stages of a study with their wildcards, one for each value of these, by full name."""
-    found = {}
-    for name, keys in STAGES.items():
-        for values in product(*(study.tasks for _ in keys)):
-            wildcards = dict(zip(keys, values, strict=True))
-            judged = [study.tasks[task].JUDGED_BY for task in values]
-            if judged and name not in judged[0]:
-                continue
-            found["-".join([name, *values])] = name, wildcards
-    if not study.sample.packages:
-        del found["sample"]
-    if not study.pretrains:
-        del found["pretrain"]
-    return found
-
-
-def _row(study: Study, name: str, out: Path, job: str, standing: Standing | None) -> list[str]:
+def _row(study: Study, part: Part, job: str, standing: Standing | None) -> list[str]:
+    name, out = part.name, part.out
     live = standing is not None and standing.live
     state = ""
     if standing and (live or not (out / DONE).exists()):
@@ -124,8 +112,21 @@ def _row(study: Study, name: str, out: Path, job: str, standing: Standing | None
         rate,
         left,
         _requeues(out, job),
+        _verdict(part) if part.stage == "pretrain" else "",
         str(log.relative_to(study.folder)) if log.exists() else "",
     ]
+
+
+def _verdict(part: Part) -> str:
+    """What the flight recorder said of a run, or says of it so far; empty before it has looked."""
+    study = part.study
+    if part.done:
+        return str(read_json(part.out / "run.json")["verdict"])
+    with suppress(UserError):  # what the run starts from is not there yet
+        if cohort_path(study).exists():
+            rows = read_metrics(run_folder(study) / "metrics.jsonl")
+            return judge(rows, study.flight).name if any("rank" in row for row in rows) else ""
+    return ""
 
 
 def _progress(log: Path, live: bool) -> tuple[str, str, str]:

@@ -13,7 +13,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from cluster.workers import Dask
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.cells import INITS, PIXELS, Init
+from ssl_pipeline.evaluation.config import RANDOM, Ablate, Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.init_from import InitFrom
@@ -32,6 +33,8 @@ from ssl_pipeline.volumes.verdicts import Quality
 from stages import agreement
 
 FORMAT_VERSION = 1
+BY_TRIAL = ("pretrain", "probe", "finetune")  # the stages that each trial of an ablation runs
+TRIALS = "trials"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -69,8 +72,12 @@ class Study(Section):
     evaluate: Evaluate = Field(Evaluate(), description="what all judgements share")
     probe: Probe = Field(Probe(), description="frozen features")
     finetune: Finetune = Field(Finetune(), description="fine-tuned encoders")
+    ablate: Ablate | None = Field(
+        None, description="objectives to compare, `{}` for mae, contrastive and hybrid"
+    )
 
     _source_folder: Path = PrivateAttr(Path())
+    _trial: str = PrivateAttr("")
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
@@ -94,19 +101,37 @@ class Study(Section):
         return Origins(resolve(self.private) if self.private else beside, self.name, self.folder)
 
     @property
+    def trial(self) -> str:
+        """Which trial of an ablation it is, such as `hybrid-0`; empty for the study itself."""
+        return self._trial
+
+    @property
+    def inits(self) -> tuple[Init, ...]:
+        """What its judgements compare; of an ablation, each trial its own part."""
+        if not self._trial:
+            return INITS
+        return ("random", PIXELS) if self._trial.startswith(f"{RANDOM}-") else ("pretrained",)
+
+    @property
     def pretrains(self) -> bool:
         """Whether it trains the encoder that it judges."""
-        return not self.evaluate.encoder
+        return "pretrained" in self.inits and not self.evaluate.encoder
 
     @property
     def encoder(self) -> Path:
         """The bundle that is judged: what `pretrain` writes, or the one that `evaluate` names."""
-        own = self.folder / "pretrain" / "encoder"
-        return own if self.pretrains else resolve(self.evaluate.encoder)
+        named = self.evaluate.encoder
+        return resolve(named) if named else self.stage_folder("pretrain", {}) / "encoder"
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
-        """Where a stage writes; one folder a value of its wildcards."""
-        return self.folder.joinpath(stage, *wildcards.values())
+        """Where a stage writes; one folder a value of its wildcards, and a trial."""
+        apart = (TRIALS, self._trial) if self._trial and stage in BY_TRIAL else ()
+        return self.folder.joinpath(*apart, stage, *wildcards.values())
+
+    def called(self, stage: str, wildcards: dict[str, str]) -> str:
+        """What a stage's log and jobs are called: `probe-organ`, `probe-organ@hybrid-0`."""
+        name = "-".join([stage, *wildcards.values()])
+        return f"{name}@{self._trial}" if self._trial else name
 
     @property
     def public(self) -> dict[str, Any]:
@@ -135,8 +160,8 @@ class Study(Section):
 
 
 def _value(node: Any, parts: list[str]) -> Any:
-    """What lies at a path of keys, `*` meaning every member of a list."""
-    if not parts:
+    """What lies at a path of keys, `*` meaning each member of a list; None in an absent section."""
+    if not parts or node is None:
         return node
     if parts[0] == "*":
         return [_value(member, parts[1:]) for member in node]

@@ -7,6 +7,7 @@ reruns the rule, and a new title reruns nothing.
 
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage, withd
 from stages.estimate import Estimate, estimate
 from stages.inventory import listing
 from stages.need import Known, known
+from stages.parts import of_trial
 from stages.place import HERE, cluster_at
-from stages.study import load
+from stages.study import TRIALS, Study, load
+from stages.trials import planned, trial_of, trials
 
 DEMO = "workflows/studies/demo.yaml"
 
@@ -58,7 +61,15 @@ class Workflow:
         if self.cluster:
             drop_outer_variables()  # what Snakemake starts is no part of an outer job either
         self.folder = self.study.folder
+        self.keys: tuple[str, ...] = ()  # wildcards before those of a stage
         withdraw(self.folder)
+
+    @property
+    def trial(self) -> "Workflow":
+        """The same for the rules of trials, whose first wildcard says which trial it is."""
+        other = copy(self)
+        other.keys = ("trial",)
+        return other
 
     def outputs(self, name: str) -> dict[str, str]:
         """The two files that the rule of a stage declares."""
@@ -68,6 +79,17 @@ class Workflow:
     def made(self, name: str, **wildcards: str) -> str:
         """The manifest of a stage: the input of the rules after it."""
         return str(self.study.stage_folder(name, wildcards) / MANIFEST)
+
+    def trained(self, wildcards: Mapping[str, str]) -> list[str]:
+        """What judgements of a trial wait for: its pretraining, if it has any."""
+        trial = trial_of(self.study, wildcards["trial"])
+        out = trial.stage_folder("pretrain", {})
+        return [str(out / MANIFEST)] if trial.pretrains else []
+
+    def ablation(self) -> list[str]:
+        """The manifests of all that an ablation's trials make; none where there is no ablation."""
+        made = (part.out for trial in trials(self.study) for part in of_trial(trial))
+        return [str(out / MANIFEST) for out in made]
 
     def encoder(self) -> list[str]:
         """What judgements wait for: the manifest of pretraining, or the encoder that they name."""
@@ -90,9 +112,9 @@ class Workflow:
         """
 
         def of(wildcards: Mapping[str, str]) -> str:
-            chosen = {key: wildcards[key] for key in STAGES[name]}
             path = os.path.normpath(self.path)
-            return path if outdated(self.study, name, chosen) else ancient(path)
+            study = self._study(wildcards)
+            return path if outdated(study, name, _chosen(name, wildcards)) else ancient(path)
 
         return of
 
@@ -102,14 +124,17 @@ class Workflow:
         return [self.made(name, task=task) for task, config in tasks for name in config.JUDGED_BY]
 
     def reads(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
-        """Hash of the sections that a stage reads, as a parameter; by wildcards if it has some."""
+        """Hash of the sections that a stage reads, as a parameter; by wildcards if it has some.
+
+        The steps of a trial, which nobody knows before the stage `budget` has run, are no part.
+        """
         keys = stage(name).READS
-        if not STAGES[name]:
+        if not (self.keys or STAGES[name]):
             return self.study.sections_hash(keys, {})
 
         def of(wildcards: Mapping[str, str]) -> str:
-            chosen = {key: wildcards[key] for key in STAGES[name]}
-            return self.study.sections_hash(keys, chosen)
+            study = planned(self.study, wildcards["trial"]) if self.keys else self.study
+            return study.sections_hash(keys, _chosen(name, wildcards))
 
         return of
 
@@ -124,11 +149,13 @@ class Workflow:
     def log(self, name: str) -> str:
         """Where the door writes what a stage says."""
         marks = "".join(f"-{{{key}}}" for key in STAGES[name])
+        marks += "".join(f"@{{{key}}}" for key in self.keys)
         return str(self.folder / "logs" / f"{name}{marks}.log")
 
     def command(self, name: str) -> str:
         """The command that runs a stage, the same as by hand; the same text for every study."""
-        words = "".join(f" {key}={{wildcards.{key}}}" for key in STAGES[name])
+        keys = (*self.keys, *STAGES[name])
+        words = "".join(f" {key}={{wildcards.{key}}}" for key in keys)
         on = " --on {resources.where}" if name in Stages.model_fields else ""
         return f"python -m stages {name} --config {{input.study}}{on}{words}"
 
@@ -136,16 +163,18 @@ class Workflow:
         """What a stage will take, as resources: asked when a job is planned, not for the parse."""
 
         def of(key: str) -> Callable[[Mapping[str, str]], int]:
-            return lambda wildcards: self._estimate(
-                name, {each: wildcards[each] for each in STAGES[name]}
-            ).resources[key]
+            return lambda wildcards: self._estimate(name, wildcards).resources[key]
 
         asked = self.cluster.resources(name) if self.cluster else None
         gpus = {"gpu": asked.gpus * asked.nodes} if asked and asked.gpus else {}
         return {key: of(key) for key in ("disk_mb", "mem_mb", "runtime")} | gpus
 
-    def _estimate(self, name: str, wildcards: dict[str, str]) -> Estimate:
-        return estimate(name, self.study, wildcards, self._known, self.cluster)
+    def _estimate(self, name: str, wildcards: Mapping[str, str]) -> Estimate:
+        study, chosen = self._study(wildcards), _chosen(name, wildcards)
+        return estimate(name, study, chosen, self._known, self.cluster)
+
+    def _study(self, wildcards: Mapping[str, str]) -> Study:
+        return trial_of(self.study, wildcards["trial"]) if self.keys else self.study
 
     @cached_property
     def _known(self) -> Known:
@@ -157,4 +186,10 @@ class Workflow:
 
     def _pattern(self, name: str) -> Path:
         marks = [f"{{{key}}}" for key in STAGES[name]]
-        return self.folder.joinpath(name, *marks)
+        apart = [TRIALS, *(f"{{{key}}}" for key in self.keys)] if self.keys else []
+        return self.folder.joinpath(*apart, name, *marks)
+
+
+def _chosen(name: str, wildcards: Mapping[str, str]) -> dict[str, str]:
+    """The wildcards that a stage knows."""
+    return {key: wildcards[key] for key in STAGES[name]}

@@ -1,7 +1,7 @@
 """What probing and fine-tuning of classes share: a task's regions, and its predictions."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.cohort import check_classes
 from ssl_pipeline.evaluation.crops import Crops, batches
-from ssl_pipeline.evaluation.metrics import Scored, classification
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probes.pixels_pca import baseline
 from ssl_pipeline.evaluation.regions import Region
@@ -88,13 +87,3 @@ class ClassCells:
                 **{name: round(value, 3) for name, value in costs.items()},
             },
         }
-
-    def score(self, content: Mapping[str, Any]) -> Scored:
-        """Tables of a cell's file."""
-        rows = content["predictions"]
-        return classification(
-            self.plan.cohort.test,
-            [row["subject"] for row in rows],
-            np.array([row["target"] for row in rows]),
-            np.array([row["probability"] for row in rows]),
-        )

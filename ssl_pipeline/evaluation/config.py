@@ -1,4 +1,4 @@
-"""The dials of evaluation that every task shares (sections `evaluate`, `probe` and `finetune`).
+"""The dials of evaluation that all tasks share (`evaluate`, `probe`, `finetune` and `ablate`).
 
 A comparison is only fair when its arms differ in one thing, so the dials are set once and hold for
 the pretrained encoder, for the same architecture from random weights, and for the baseline of
@@ -12,10 +12,13 @@ from pydantic import Field, NonNegativeInt, model_validator
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, ObjectiveConfig
 from ssl_pipeline.section import Section
 
+RANDOM = "random"
 Budgets = tuple[NonNegativeInt, ...]
 Seeds = Annotated[int, Field(ge=3)]
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Evaluate(Section):
@@ -94,3 +97,25 @@ class Finetune(Section):
     subjects: Budgets | None = Field(
         None, min_length=1, description="labelled subjects, if not those of evaluate"
     )
+
+
+class Ablate(Section):
+    """Objectives compared at equal cost: the operations of this study's `training.steps`."""
+
+    arms: dict[ArmName, ObjectiveConfig] = Field(
+        {"mae": Mae(), "contrastive": Contrastive(), "hybrid": Hybrid()},
+        min_length=1,
+        description="an objective each, by a name; random weights are always compared too",
+    )
+    seeds: int = Field(3, ge=2, description="encoders that each arm trains")
+
+    @model_validator(mode="after")
+    def _random_is_taken(self) -> "Ablate":
+        if RANDOM in self.arms:
+            raise ValueError(f"arms.{RANDOM} means random weights: choose another name")
+        return self
+
+    @property
+    def trials(self) -> list[str]:
+        """Every arm with every seed, such as `hybrid-0`; random weights last."""
+        return [f"{arm}-{seed}" for arm in (*self.arms, RANDOM) for seed in range(self.seeds)]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ssl_pipeline.evaluation.cells import INITS, PIXELS, Cell
+from ssl_pipeline.evaluation.cells import PIXELS, Cell
 from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.plan import Plan, Setting, walk
@@ -34,12 +34,12 @@ def run_finetune(task: TaskConfig, finetune: Finetune, setting: Setting) -> dict
     from ssl_pipeline.evaluation.voxel_cells import NOTE, VoxelCells
 
     voxels = VoxelCells(plan, task, finetune)
-    return walk(plan, _cells(plan, finetune), voxels.compute, voxels.score, "Fine-tuning", (NOTE,))
+    return walk(plan, _cells(plan, finetune), voxels.compute, "Fine-tuning", (NOTE,))
 
 
 def _cells(plan: Plan, finetune: Finetune) -> Iterator[tuple[Cell, Section]]:
     evaluate = plan.setting.evaluate
-    for init in INITS:
+    for init in plan.setting.inits:
         for seed in range(finetune.seeds or evaluate.seeds):
             for budget in plan.budgets(finetune.subjects or evaluate.subjects):
                 yield Cell(METHOD, init, budget, seed), finetune
@@ -76,9 +76,7 @@ def _classes(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]
         return cells.content(probability, began, trained(model))
 
     note = f"{PIXELS_NOTE} In this table it is read by logistic regression."
-    return walk(
-        plan, _cells(plan, finetune), compute, cells.score, "Fine-tuning", (note, *cells.notes)
-    )
+    return walk(plan, _cells(plan, finetune), compute, "Fine-tuning", (note, *cells.notes))
 
 
 def _baseline(cells: ClassCells, cell: Cell, n_classes: int, began: float) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Label files on the grid of the stored volumes.
 
-A label is brought to its image's grid by nearest neighbour once and kept as a plain array beside
-the results, which later runs map into memory: a training step then reads a crop of it without
-touching the label file again. A kept map is known by the label file's bytes, the stored grid, and
-this format.
+A label is brought to its image's grid by nearest neighbour once and kept as a plain array, which
+later runs, and the trials of an ablation, map into memory: a training step then reads a crop of it
+without touching the label file again. A kept map is known by the label file's bytes, the stored
+grid, and this format.
 """
 
 from collections.abc import Callable

@@ -6,8 +6,9 @@ accuracy, Dice summed over the scans where it is defined for mean Dice. Resampli
 a product of weights and tables, and one bootstrap serves both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,18 @@ class Scored:
     total: NDArray[np.float64]  # (subjects, classes)
     count: NDArray[np.float64]  # (subjects, classes)
     extras: dict[str, float] = field(default_factory=dict)  # further figures over all subjects
+
+
+def scored(subjects: Sequence[str], predictions: Sequence[Mapping[str, Any]]) -> Scored:
+    """Tables of the predictions in a cell's file: of classes, or of scans with their Dice."""
+    of = [row["subject"] for row in predictions]
+    if "dice" in predictions[0]:
+        scores = np.array([row["dice"] for row in predictions], np.float64)  # null becomes nan
+        return segmentation(subjects, of, scores)
+    targets = np.array([row["target"] for row in predictions])
+    return classification(
+        subjects, of, targets, np.array([row["probability"] for row in predictions])
+    )
 
 
 def classification(

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_pipeline.atomic import sha256_json, sweep
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import FORMAT, PIXELS, Cell, save, saved
+from ssl_pipeline.evaluation.cells import FORMAT, INITS, PIXELS, Cell, Init, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
-from ssl_pipeline.evaluation.metrics import Scored
+from ssl_pipeline.evaluation.metrics import scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import detail, progress
@@ -46,8 +46,10 @@ class Setting:
     encoder_hash: str  # of the pretrained encoder's weights
     crop_voxels: Triple  # (z, y, x), of tasks that give none
     out: Path  # folder of this task's results
+    labels: Path  # folder of label maps on the stored grid, made where they are not there
     device: str = "cpu"
     seed: int = 0
+    inits: tuple[Init, ...] = INITS  # what is compared
     warning: str = ""  # what must be read before any figure
 
 
@@ -59,7 +61,7 @@ class Plan:
         self.size = task.crop(setting.crop_voxels)
         self.cohort: Cohort = cohort(task, setting.catalog, setting.evaluate.split)
         self.entries: Mapping[str, Entry] = {entry.id: entry for entry in self.cohort.entries}
-        self.labels = LabelMaps(setting.out / "labels", setting.label_file)
+        self.labels = LabelMaps(setting.labels, setting.label_file)
 
     @cached_property
     def truth(self) -> str:
@@ -103,7 +105,6 @@ def walk(
     plan: Plan,
     cells: Iterable[tuple[Cell, Section]],
     compute: Callable[[Cell], dict[str, Any]],
-    score: Callable[[Mapping[str, Any]], Scored],
     what: str,
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def walk(
     """
     out, todo = plan.setting.out, list(cells)
     sweep(out / "cells")
-    scored, costs = {}, []
+    found, costs = {}, []
     with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = plan.key(cell, section)
@@ -121,7 +122,7 @@ def walk(
             if content is None:
                 content = compute(cell)
                 save(cell, key, plan.encoder(cell), content, out)
-            scored[cell] = score(content)
+            found[cell] = scored(plan.cohort.test, content["predictions"])
             costs.append(asdict(cell) | content["costs"])
             bar.advance(cell.name)
             detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
@@ -129,7 +130,7 @@ def walk(
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
     results = summarise(
         plan.task,
-        scored,
+        found,
         plan.setting.evaluate,
         train=plan.cohort.train,
         test=plan.cohort.test,

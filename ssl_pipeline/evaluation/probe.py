@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import INITS, PIXELS, Cell, Init
+from ssl_pipeline.evaluation.cells import PIXELS, Cell, Init
 from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.plan import EncoderOf, Plan, Setting, walk
@@ -52,13 +52,13 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
 
     everything = [
         (Cell(method.name, init, budget, seed), method)
-        for init in INITS
+        for init in setting.inits
         for seed in range(setting.evaluate.seeds)
         for method in probe.methods
         for budget in cells.plan.budgets(setting.evaluate.subjects)
     ]
     notes = (PIXELS_NOTE, *cells.notes)
-    return walk(cells.plan, everything, compute, cells.score, "Probing", notes)
+    return walk(cells.plan, everything, compute, "Probing", notes)
 
 
 class _Bank:

@@ -7,7 +7,7 @@ opened, and torch is not imported.
 import math
 from dataclasses import dataclass
 
-from ssl_pipeline.evaluation.cells import INITS
+from ssl_pipeline.evaluation.cells import PIXELS, Init
 from ssl_pipeline.evaluation.cohort import budgets
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
@@ -29,8 +29,10 @@ HEAD_S = 0.2  # fitting a simple classifier
 
 @dataclass(frozen=True)
 class Judged:
-    """A task's scans, by their numbers alone."""
+    """What is judged, and the task's scans by their numbers alone."""
 
+    inits: tuple[Init, ...]
+    keeps_labels: bool  # on the stored grid; trials of an ablation share those of the study
     train_subjects: int
     train_scans: int
     test_scans: int
@@ -54,9 +56,10 @@ def probing(
     task: TaskConfig, probe: Probe, evaluate: Evaluate, model: ModelConfig, crop: Triple, of: Judged
 ) -> Cost:
     """Probe a task with every method, start, seed and budget."""
-    cells = len(INITS) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
+    cells = len(of.inits) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
     cells *= len(probe.methods)
-    looks = (1 + evaluate.seeds) * _regions(task, of.train_scans + of.test_scans)
+    encoders = ("pretrained" in of.inits) + evaluate.seeds * ("random" in of.inits)
+    looks = encoders * _regions(task, of.train_scans + of.test_scans)
     flops = float(looks * model.forward_flops(model.tokens(crop), crop))
     memory = 16.0 * probe.batch * math.prod(crop)
     return _cost(task, cells, of, flops, memory, cells * HEAD_S)
@@ -73,8 +76,8 @@ def finetuning(
     """Fine-tune on a task from every start, seed and budget."""
     seeds = finetune.seeds or evaluate.seeds
     shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
-    cells = len(INITS) * seeds * len(shares)
-    networks = (len(INITS) - 1) * seeds * len(shares)  # the baseline has none
+    cells = len(of.inits) * seeds * len(shares)
+    networks = len(set(of.inits) - {PIXELS}) * seeds * len(shares)  # the baseline has none
     each = model.forward_flops(model.tokens(crop), crop)
     numbers = model.kept_numbers(model.tokens(crop), crop)
     looks = float(_regions(task, of.test_scans))
@@ -104,7 +107,7 @@ def _cost(
     else:
         files += written * of.test_scans
         size += cells * SCAN_BYTES * of.test_scans + written * MAP_BYTES * of.raw_test_voxels
-    if hasattr(task, "label"):
+    if hasattr(task, "label") and of.keeps_labels:
         files, size = files + len(of.voxels), size + sum(of.voxels)  # labels on the stored grid
     return Cost(files, size, BASE_BYTES + memory, flops, seconds)
 

@@ -56,10 +56,19 @@ def resampled(total: Table, count: Table, draws: Draws) -> NDArray[np.float64]:
 
     Two seeds at least.
     """
-    each = metric(
+    return over_seeds(by_draw(total, count, draws), draws)
+
+
+def by_draw(total: Table, count: Table, draws: Draws) -> NDArray[np.float64]:
+    """The metric of each seed for each draw of subjects (seeds, draws), from tables as above."""
+    return metric(
         np.tensordot(total, draws.subjects, (1, 1)).transpose(0, 2, 1),
         np.tensordot(count, draws.subjects, (1, 1)).transpose(0, 2, 1),
     )
+
+
+def over_seeds(each: NDArray[np.float64], draws: Draws) -> NDArray[np.float64]:
+    """The mean over the seeds of each draw (draws,), from what each seed has there."""
     middle, seeds = each.mean(axis=0), len(each)
     drawn = np.take_along_axis(each.T, draws.seeds, axis=1).mean(axis=1)
     value: NDArray[np.float64] = middle + np.sqrt(seeds / (seeds - 1)) * (drawn - middle)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import write_json
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
@@ -120,15 +121,15 @@ def _row(arm: _Arm, names: Sequence[str], draws: Draws | None, confidence: float
         for i in range(len(names))
     ]
     return {
-        "mean": _number(each.mean()),
+        "mean": number(each.mean()),
         # Deviations of seeds are scaled up, which could carry a bound beyond the end of the scale.
-        **_bounds(
+        **bounds(
             None if draws is None else resampled(arm.total, arm.count, draws).clip(0, 1), confidence
         ),
-        "sd_seeds": _number(each.std(ddof=1)),
-        "per_seed": [_number(value) for value in each],
-        "per_class": {name: _number(value) for name, value in zip(names, classes, strict=True)},
-        **{name: _number(value) for name, value in arm.extras.items()},
+        "sd_seeds": number(each.std(ddof=1)),
+        "per_seed": [number(value) for value in each],
+        "per_class": {name: number(value) for name, value in zip(names, classes, strict=True)},
+        **{name: number(value) for name, value in arm.extras.items()},
     }
 
 
@@ -139,7 +140,9 @@ def _differences(
     found = []
     for (method, init, subjects), arm in arms.items():
         for against in AGAINST if init == "pretrained" else ():
-            other = arms[method, against, subjects]
+            other = arms.get((method, against, subjects))
+            if other is None:  # an arm of an ablation, of which random weights are another
+                continue
             apart = per_seed(arm.total, arm.count) - per_seed(other.total, other.count)
             values = (
                 None
@@ -151,16 +154,17 @@ def _differences(
             )
             found.append(
                 {"method": method, "subjects": subjects, "against": against}
-                | {"mean": _number(apart.mean()), **_bounds(values, confidence)}
+                | {"mean": number(apart.mean()), **bounds(values, confidence)}
             )
     return found
 
 
-def _bounds(values: Any, confidence: float) -> dict[str, float | None]:
+def bounds(values: NDArray[np.float64] | None, confidence: float) -> dict[str, float | None]:
+    """The ends of an interval as results hold them; nothing where there is none."""
     low, high = (math.nan, math.nan) if values is None else interval(values, confidence)
-    return {"low": _number(low), "high": _number(high)}
+    return {"low": number(low), "high": number(high)}
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
     """As JSON can say it: six digits, and nothing where a figure is not defined."""
     return None if math.isnan(value) else round(float(value), 6)

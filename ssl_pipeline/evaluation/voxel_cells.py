@@ -6,7 +6,6 @@ are in the scan's own grid, with the values that the label files use.
 
 import gzip
 import time
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +20,7 @@ from ssl_pipeline.evaluation.cells import PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.decoder import Segmenter
 from ssl_pipeline.evaluation.labels import OUTSIDE
-from ssl_pipeline.evaluation.metrics import Scored, dice, segmentation
+from ssl_pipeline.evaluation.metrics import dice
 from ssl_pipeline.evaluation.optimise import seeded, trained
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.segment import Drawn
@@ -80,12 +79,6 @@ class VoxelCells:
         costs = {"trained_parameters": parameters, "seconds": round(time.monotonic() - began, 3)}
         files = [row["file"] for row in rows if row["file"]]
         return {"predictions": rows, "files": files, "costs": costs}
-
-    def score(self, content: Mapping[str, Any]) -> Scored:
-        """Tables of a cell's file."""
-        rows = content["predictions"]
-        scores = np.array([row["dice"] for row in rows], np.float64)  # null becomes nan
-        return segmentation(self.plan.cohort.test, [row["subject"] for row in rows], scores)
 
     def _indices(self, entry: Entry) -> NDArray[np.uint8]:
         return self.task.indices(self.plan.labels.of(entry, self.task.label))

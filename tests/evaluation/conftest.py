@@ -57,6 +57,7 @@ class Made:
             "encoder_hash": "of a test",
             "crop_voxels": (16, 16, 16),
             "out": out,
+            "labels": out / "labels",
         }
         return Setting(**(given | changes))
 

@@ -91,7 +91,7 @@ task, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 label_file = lambda scan, name: folder / "labels" / f"{scan}-{name}.nii.gz"
 evaluate = Evaluate(subjects=(2, 0), bootstrap=200)
 setting = Setting(reader.catalog, reader, label_file, evaluate, encoder_of, "of a test",
-                  (16, 16, 16), Path(sys.argv[2]))
+                  (16, 16, 16), Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
 run_probe(task, Probe(), setting)
 """
 

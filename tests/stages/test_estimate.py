@@ -8,7 +8,7 @@ import pytest
 
 from stages.estimate import estimate
 from stages.need import known
-from stages.status import stages_of
+from stages.parts import parts
 from stages.study import load
 from tests.stages.conftest import door
 
@@ -31,14 +31,14 @@ def test_bytes_files_and_memory_are_those_that_it_then_takes(whole, unrun):
     seen = known(before, headers=True)
     assert seen.how == "counted: 6, by their headers"
     expected = used = 0.0
-    for full_name, (name, wildcards) in stages_of(after).items():
-        need = estimate(name, before, wildcards, seen, None).need
-        out = after.stage_folder(name, wildcards)
+    for full_name, part in parts(after).items():
+        need = estimate(part.stage, before, part.wildcards, seen, None).need
+        out = part.out
         files = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
         record = json.loads((out / "provenance.json").read_text())
         assert need.files.value == len(files), full_name
         assert need.memory.value / 2**30 / record["peak_memory_gib"] == CLOSE, full_name
-        if name in ("preprocess", "pretrain"):  # what nearly all bytes are in
+        if part.stage in ("preprocess", "pretrain"):  # what nearly all bytes are in
             assert need.disk.value / sum(files) == CLOSE, full_name
         expected, used = expected + need.disk.value, used + sum(files)
     assert expected / used == CLOSE

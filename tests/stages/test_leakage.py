@@ -11,7 +11,7 @@ from ssl_pipeline.export import trained_on
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import perform
-from stages.status import stages_of
+from stages.parts import parts
 from stages.study import load
 from tests.stages.conftest import copy_of
 
@@ -96,7 +96,7 @@ def test_another_study_knows_whom_the_encoder_has_seen(other):
 
 def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
     (other.parent / "other.txt").write_text("4\n5\n")
-    assert "pretrain" not in stages_of(load(other))
+    assert "pretrain" not in parts(load(other))
     run(other, *STORED, "probe side", "finetune side", "finetune tissue", "report")
     folder = load(other).folder
     assert json.loads((folder / "probe/side/results.json").read_text())["warning"] == ""

@@ -63,6 +63,16 @@ def test_a_dry_run_of_a_new_study_plans_everything(tmp_path):
     assert planned(write_study(tmp_path)) == EVERYTHING
 
 
+def test_an_ablation_is_a_target_of_its_own(tmp_path):
+    study = write_study(tmp_path)
+    assert "no objectives" in snakemake(study, "--", "ablate", code=1)
+    study.write_text(study.read_text() + "ablate: {seeds: 2}\n")
+    data = {"inventory", "preprocess", "budget"}
+    trials = {"pretrain_trial", "probe_trial", "finetune_trial"}
+    assert planned(study, "--", "ablate") == {*data, *trials, "ablate"}
+    assert planned(study) == EVERYTHING
+
+
 def test_a_finished_study_has_nothing_to_do(finished):
     assert planned(finished) == set()
     assert "Nothing to be done" in snakemake(finished)
