@@ -222,9 +222,8 @@ def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:
 
 
 def _takes(name: str) -> str:
-    words = [f"{w}=NAME" for w in STAGES[name]]
-    words += ["trial=NAME where it is one of an ablation"] if name in BY_TRIAL else []
-    return ", ".join(words) or "it takes no further words"
+    words = ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
+    return f"{words}; trial=NAME too where it is one of an ablation" if name in BY_TRIAL else words
 
 
 def _config(arguments: argparse.Namespace) -> None:

@@ -238,7 +238,7 @@ def _end_of_base(study: Study) -> dict[str, Any]:
         raise no_base(study, "has left no checkpoint here")
     if state["step"] < study.training.first_step:
         raise no_base(study, f"has come to step {state['step']} only")
-    return state
+    return {**state, "embedded": None}  # of a bank without the scans that came
 
 
 def _extension(study: Study) -> str:

@@ -52,7 +52,6 @@ def run(study: Study, out: Path) -> Made:
         tasks=study.tasks,
         config=study.public,
         label_file=study.origins.label,
-        flight=study.flight,
         encoder=study.encoder if study.pretrains else None,
     )
     write_page(source, path)

@@ -80,5 +80,5 @@ class Flight(Section):
         -0.25, lt=1, description="least skill of rebuilding; 0 is as good as in-painting"
     )
     most_waiting: float = Field(
-        0.5, gt=0, le=1, description="largest share of time that the device waits for data"
+        0.5, gt=0, le=1, description="largest share of time that a device waits for data"
     )

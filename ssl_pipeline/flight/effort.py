@@ -2,14 +2,13 @@
 
 The share (model FLOPs utilisation, MFU; Chowdhery et al. 2022, arXiv:2204.02311, app. B) needs a
 peak. Makers state one for GPUs; for a CPU, a slice of a GPU or a card that the table lacks, a large
-matrix product is timed instead; `Peak.source` says which it was.
+matrix product is timed instead.
 """
 
 import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -38,16 +37,8 @@ PEAKS: tuple[tuple[str, float, float], ...] = (
     ("T4", 65e12, 8.1e12),
 )
 PROBE_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
-PROBES = 5
+PROBES, LONG_S = 5, 0.5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Operations a second that a device can do, and how that is known."""
-
-    flops_per_s: float
-    source: str
 
 
 def step_flops(step: Callable[[], object], device: str = "cpu") -> int:
@@ -62,39 +53,38 @@ def step_flops(step: Callable[[], object], device: str = "cpu") -> int:
     return int(counter.get_total_flops())
 
 
-def mfu(flops: int, steps_per_s: float, peak: Peak) -> float:
+def mfu(flops: int, steps_per_s: float, peak: float) -> float:
     """Share of the peak that the model's operations take: flops a step x rate / peak."""
-    return flops * steps_per_s / peak.flops_per_s
+    return flops * steps_per_s / peak
 
 
-def peak_of(device: str, precision: str) -> Peak:
-    """The peak of a device ("cpu", "cuda", "cuda:1") in a precision ("fp32", "bf16", "fp16")."""
+def peak_of(device: str, precision: str) -> float:
+    """Operations a second that a device can do, stated by its maker or else timed.
+
+    The device is "cpu", "cuda" or "cuda:1", the precision "fp32", "bf16" or "fp16".
+    """
     kind = torch.device(device).type
-    name = torch.cuda.get_device_name(device) if kind == "cuda" else "this processor"
-    return stated_peak(name, precision) or _timed_peak(device, precision, name)
+    stated = stated_peak(torch.cuda.get_device_name(device), precision) if kind == "cuda" else None
+    side = PROBE_SIDE[kind]
+    return stated or 2 * side**3 / product_seconds(side, precision, device)
 
 
-def stated_peak(name: str, precision: str) -> Peak | None:
+def stated_peak(name: str, precision: str) -> float | None:
     """What NVIDIA states for a GPU of this name; None for others and for slices of one (MIG)."""
     for part, bf16, fp32 in PEAKS:
         if re.search(rf"\b{part}\b", name) and "MIG" not in name:
-            rate = fp32 if precision == "fp32" else bf16
-            return Peak(rate, f"data sheet of {part}, {precision}")
+            return fp32 if precision == "fp32" else bf16
     return None
 
 
 def product_seconds(side: int, precision: str, device: str) -> float:
-    """The best time of a product of two square matrices of `side`."""
+    """The best time of a product of two square matrices of `side`, or the first that is long."""
     matrix = torch.ones(side, side, dtype=DTYPES[precision], device=device)
     best = float("inf")
     for _ in range(PROBES):
         start = time.perf_counter()
         _ = (matrix @ matrix)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
+        if best > LONG_S:  # what warms up is little of it
+            break
     return best
-
-
-def _timed_peak(device: str, precision: str, name: str) -> Peak:
-    side = PROBE_SIDE[torch.device(device).type]
-    best = product_seconds(side, precision, device)
-    return Peak(2 * side**3 / best, f"matrix product timed on {name}, {precision}")

@@ -128,11 +128,6 @@ class Scanner:
     histogram: float
     chance: float
 
-    @property
-    def beyond(self) -> float:
-        """What embeddings tell of the site beyond what grey values tell anyway."""
-        return self.embedding - self.histogram
-
 
 def scanner(
     vectors: Float[Tensor, "places dim"],

@@ -53,6 +53,6 @@ SIGNS: dict[str, str] = {
     "scanner_chance": "balanced accuracy on the site, by guessing",
     # Effort.
     "pairs_per_s": "places trained on a second",
-    "waiting": "share of the time that the device waited for data (starvation)",
-    "mfu": "share of the device's peak that the model's operations take",
+    "waiting": "share of the time that a rank waited for data, the largest of all (starvation)",
+    "mfu": "share of the device's peak (stated, else timed) that the model's operations take",
 }

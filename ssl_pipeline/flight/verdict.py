@@ -64,21 +64,22 @@ def _not_finite(history: Sequence[Row], section: Flight) -> str | None:
 
 
 def windows(history: Sequence[Row], sign: str, section: Flight) -> list[float]:
-    """Means of a sign over every whole `every_steps` steps since contrast had its whole weight.
+    """Means of a sign over every whole `every_steps` steps of `history`.
 
-    Rows between records make them: the loss of a single step is mostly the luck of its batch.
+    Rows between records make them: the loss of a single step is mostly the luck of its batch, and
+    a row may tell of a hundred steps or, before a checkpoint, of one.
     """
     found: dict[int, list[float]] = {}
     whole = history[-1]["step"] // section.every_steps * section.every_steps if history else 0
-    for row in settled([row for row in history if row["step"] <= whole], 0.0):
-        if math.isfinite(row.get(sign, math.nan)):
+    for row in history:
+        if row["step"] <= whole and math.isfinite(row.get(sign, math.nan)):
             found.setdefault(int(row["step"] - 1) // section.every_steps, []).append(row[sign])
     return [fmean(values) for values in found.values()]
 
 
 def _loss_climbs(history: Sequence[Row], section: Flight) -> str | None:
-    """The last windows against the best one before them."""
-    losses = windows(history, "loss", section)
+    """The last windows against the best one before them, once contrast has its whole weight."""
+    losses = windows(settled(history, 0.0), "loss", section)
     before, last = losses[: -section.patience], losses[-section.patience :]
     if not before:
         return None
@@ -93,8 +94,8 @@ def _loss_climbs(history: Sequence[Row], section: Flight) -> str | None:
 
 
 def _gradient_explodes(history: Sequence[Row], section: Flight) -> str | None:
-    """The last windows against the median of those before."""
-    norms = windows(history, "gradient_norm", section)
+    """The last windows against the median of those before, once contrast has its whole weight."""
+    norms = windows(settled(history, 0.0), "gradient_norm", section)
     before, last = norms[: -section.patience], norms[-section.patience :]
     if len(before) < section.patience or min(last) <= section.gradient_rise * median(before):
         return None
@@ -102,6 +103,18 @@ def _gradient_explodes(history: Sequence[Row], section: Flight) -> str | None:
         f"The gradient's norm has been at least {min(last):.3g} for {len(last)} records, after a "
         f"median of {median(before):.3g} (the alarm is {section.gradient_rise:g} times that): "
         "lower training.learning_rate."
+    )
+
+
+def _waits_for_data(history: Sequence[Row], section: Flight) -> str | None:
+    """The last windows, on the rank that waits most."""
+    shares = windows(history, "waiting", section)[-section.patience :]
+    if len(shares) < section.patience or min(shares) <= section.most_waiting:
+        return None
+    return (
+        f"The device waits for data {shares[-1]:.0%} of the time (the alarm is above "
+        f"{section.most_waiting:.0%}): keep the store on a faster disk, give the reader more cores,"
+        " or use smaller crops."
     )
 
 
@@ -242,16 +255,7 @@ RULES: tuple[tuple[Alarm, Rule], ...] = (
             "Lower objective.reconstruction.background or views.background, or train longer.",
         ),
     ),
-    (
-        "starved",
-        Bound(
-            "waiting",
-            most="most_waiting",
-            says="The device waits for data {value:.0%} of the time (the alarm is above "
-            "{limit:.0%}): keep the store on a faster disk, give the reader more cores, or use "
-            "smaller crops.",
-        ),
-    ),
+    ("starved", _waits_for_data),
 )
 
 

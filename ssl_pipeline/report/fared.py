@@ -1,13 +1,15 @@
-"""How the run fared: the verdict of its flight recorder, and its signs as curves and in words."""
+"""How the run fared: the verdict that it recorded, and its signs as curves and in words.
+
+The verdict is the run's own, of the dials that it had: those of the study may have changed since.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
-from ssl_pipeline.flight.verdict import Row, Verdict, judge, series
+from ssl_pipeline.flight.verdict import Row, series
 from ssl_pipeline.report.figures import Picture, panel
 from ssl_pipeline.report.tables import Table
 from ssl_pipeline.training.metrics import read
@@ -44,22 +46,24 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
 class Fared:
     """What the page says of a run."""
 
-    verdict: Verdict
+    verdict: str
+    reason: str
     panels: Sequence[Picture]
     signs: Table
 
 
-def fared(pretrain: Path, section: Flight) -> Fared | None:
-    """Of the run that `run.json` names; None where there is none."""
-    record = pretrain / "run.json"
-    if not record.exists():
+def fared(pretrain: Path) -> Fared | None:
+    """Of the run that `run.json` names; None where there is none, or it left no record."""
+    record, provenance = pretrain / "run.json", pretrain / "provenance.json"
+    if not (record.exists() and provenance.exists()):
         return None
+    trained = read_json(provenance)["trained"]
     rows = read(pretrain / read_json(record)["folder"] / "metrics.jsonl")
     shown = [
         (title, {s: w for s, w in lines.items() if series(rows, s)}) for title, lines in PANELS
     ]
     panels = [panel(rows, title, lines) for title, lines in shown if lines]
-    return Fared(judge(rows, section), panels, _signs(rows))
+    return Fared(trained["verdict"], trained["reason"], panels, _signs(rows))
 
 
 def _signs(rows: Sequence[Row]) -> Table:

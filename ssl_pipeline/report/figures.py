@@ -77,7 +77,8 @@ def curves(rows: Sequence[Logged]) -> list[Picture]:
     if not rows:
         return []
     order = ["loss", *LOSSES, "learning_rate", "pairs_per_s", "gradient_norm"]
-    return [_curve(rows, name) for name in order if name in rows[-1]]
+    titles = {name: LOGGED.get(name, f"loss: {name}") for name in order if name in rows[-1]}
+    return [panel(rows, title, {name: ""}) for name, title in titles.items()]
 
 
 def panel(rows: Sequence[Logged], title: str, lines: Mapping[str, str]) -> Picture:
@@ -95,12 +96,15 @@ def panel(rows: Sequence[Logged], title: str, lines: Mapping[str, str]) -> Pictu
             markersize=3,
             label=word,
         )
-        told.append(f"{word} {points[-1][1]:.3g}".strip())
+        ends = [f"{value:.3g} at step {step:g}" for step, value in (points[0], points[-1])]
+        told.append(f"{word} {', '.join(ends)}".strip())
     if len(lines) > 1:
         axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     axes.set_xlabel("step")
     axes.margins(x=0.03, y=0.12)
-    return Picture(_svg(figure), f"{title}, at the end: {', '.join(told)}.", title)
+    if "pairs_per_s" in lines:
+        axes.set_ylim(bottom=0)
+    return Picture(_svg(figure), f"{title}: {'; '.join(told)}.", title)
 
 
 def _thinned(rows: Sequence[Logged], name: str) -> list[Logged]:
@@ -180,27 +184,6 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     if not shown:
         return 0.0, 1.0
     return max(min(shown) - 0.06, -0.02), min(max(shown) + 0.06, 1.03)
-
-
-def _curve(rows: Sequence[Logged], name: str) -> Picture:
-    points = [(row["step"], row[name]) for row in _thinned(rows, name)]
-    figure, axes = _figure(3.3, 2.1)
-    marker = "o" if len(points) < 8 else ""
-    axes.plot(
-        *zip(*points, strict=True),
-        color=COLOURS["pretrained"],
-        linewidth=1.5,
-        marker=marker,
-        markersize=4,
-    )
-    axes.set_xlabel("step")
-    axes.margins(x=0.03, y=0.12)
-    if name == "pairs_per_s":
-        axes.set_ylim(bottom=0)
-    title = LOGGED.get(name, f"loss: {name}")
-    first, last = points[0], points[-1]
-    alt = f"{title}: {first[1]:.3g} at step {first[0]:g}, {last[1]:.3g} at step {last[0]:g}."
-    return Picture(_svg(figure), alt, title)
 
 
 def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:

@@ -20,7 +20,6 @@ from ssl_pipeline.evaluation.labels import LabelFile
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.card import CARD
-from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
 from ssl_pipeline.report.fared import fared
 from ssl_pipeline.report.judgements import Judgement, read_judgements
@@ -43,7 +42,6 @@ class Source:
     tasks: Mapping[str, TaskConfig]
     config: Mapping[str, Any]  # the study, with every default, less what says where scans lie
     label_file: LabelFile
-    flight: Flight  # what counts as an alarm
     encoder: Path | None  # the bundle that was judged; None where another study trained it
 
     @cached_property
@@ -129,7 +127,7 @@ def _learned(source: Source) -> dict[str, Any]:
     pretrain = source.folder / "pretrain"
     arrays = learned.read_pictures(pretrain)
     return {
-        "fared": fared(pretrain, source.flight),
+        "fared": fared(pretrain),
         "curves": learned.training_curves(pretrain),
         "strips": learned.strips(pretrain),
         "maps": learned.feature_maps(arrays, source.catalog),

@@ -5,6 +5,7 @@ run rounds as the first part did. bf16 is measured and never assumed: one proces
 faster with it, another eight times slower.
 """
 
+import ctypes
 import os
 from dataclasses import asdict, dataclass
 
@@ -17,6 +18,8 @@ from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.world import World
 
 PAYS = 1.3  # bf16 must be this much faster than fp32 to be worth its rounding
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 1 << 30  # what is larger is asked of the kernel each time
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Compute:
     threads: int
 
     def apply(self, world: World, model: nn.Module) -> None:
-        """Set torch's threads, the attention kernel of a model and the GPU of this process.
+        """Set torch's threads, the attention kernel of a model, and how memory or the GPU is used.
 
         timm's blocks ask for the kernel when they are made, so those that are there are told.
         """
@@ -45,6 +48,8 @@ class Compute:
                 )
             # A scheduler may show each rank its own GPU alone, which is then number 0.
             torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+        else:
+            _keep_freed_memory()
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -58,6 +63,18 @@ class Compute:
     def to_json(self) -> dict[str, str | bool | int]:
         """As checkpoint and provenance hold it."""
         return asdict(self)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one.
+
+    It gives large blocks back, and the kernel then hands out the same pages anew, zeroed one by
+    one: of a step of the tiny preset 7% in fp32, 14% in bf16. Where malloc is another's, nothing
+    is done.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 def decide(section: Training, world: World) -> Compute:

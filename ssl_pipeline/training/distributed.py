@@ -90,14 +90,18 @@ class Ranks:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def any(self, mine: bool) -> bool:
-        """Whether it is so on any rank; the same answer on all."""
+    def largest(self, mine: float) -> float:
+        """The largest of the ranks' numbers, the same on all."""
         if self.world.size == 1:
             return mine
-        count = torch.tensor(float(mine))
+        number = torch.tensor(mine, dtype=torch.float64)
         with self._together():
-            dist.all_reduce(count)
-        return count.item() > 0
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+        return number.item()
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so on any rank; the same answer on all."""
+        return self.largest(float(mine)) > 0
 
     def from_first(self, content: bytes) -> bytes:
         """What the first rank holds."""

@@ -91,6 +91,7 @@ class Run:
         if training.compile:
             self.objective.compile()
         self.step = 0
+        self.embedded: Tensor | None = None  # the recorder's bank at its last record
         if state:
             self._load(state)
 
@@ -183,7 +184,9 @@ class Run:
             return None
         most = self.parts[0].stop - self.parts[0].start
         sampler, compute = self.sampler, self.compute
-        return Recorder(self.flight, self.objective, sampler, self.see, compute, most)
+        return Recorder(
+            self.flight, self.objective, sampler, self.see, compute, most, self.embedded
+        )
 
     def _steps(self, log: Log, stop: Event, recorder: Recorder | None) -> None:
         clock, waited, done = time.perf_counter(), 0.0, []
@@ -196,10 +199,11 @@ class Run:
             if saved or recorded or self.step % self.training.log_steps == 0:
                 row, took = self._row(done), time.perf_counter() - clock
                 rate = len(done) * self.training.pairs / took
-                row |= {"pairs_per_s": rate, "waiting": waited / took}
+                row |= {"pairs_per_s": rate, "waiting": self.ranks.largest(waited / took)}
                 if recorded and recorder:
                     share = share_of_run(self.step, self.training)
                     row |= recorder.record(share, rate / self.world.size)
+                    self.embedded = recorder.before
                     if moments.due(self.step, self.flight.every_steps, self.training.steps):
                         moments.save(self.folder, self.step, recorder.moment())
                 finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
@@ -312,6 +316,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.weights if self.average else [],
             "scaler": self.scaler.state_dict(),
+            "embedded": self.embedded,
             "training": self.training.model_dump(mode="json"),
             "compute": self.compute.to_json(),
         }
@@ -325,6 +330,7 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load(state["average"])
+        self.embedded = state.get("embedded")  # which earlier checkpoints have not
         self.step = state["step"]
 
     def _save(self) -> None:

@@ -2,8 +2,9 @@
 
 It touches nothing that training uses: no weight, no gradient, no random number. A run ends bit for
 bit the same with it, without it, or looked at more often. What needs activations is taken on the
-first part of the bank, as large as a micro-batch; embeddings on all of it. Of several ranks the
-first alone records.
+first part of the bank, as large as a micro-batch; embeddings on all of it. Those of the last record
+are kept with the run's checkpoints, so that a resumed run has the signs of an undisturbed one. Of
+several ranks the first alone records.
 """
 
 import math
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.flight.effort import Peak, mfu, peak_of, step_flops
+from ssl_pipeline.flight.effort import mfu, peak_of, step_flops
 from ssl_pipeline.flight.gradients import gradient_ratio, share_outside
 from ssl_pipeline.flight.inpainting import inpaint, seen_tokens, skill, spread_over_voxels
 from ssl_pipeline.flight.neighbours import knn_accuracy, knn_r2, own_subject, quantile_bins
@@ -91,14 +92,19 @@ class Recorder:
         see: See,
         compute: Compute,
         most: int,
+        before: Tensor | None,
     ) -> None:
-        """`most` is how many places the device's memory has room for at once."""
+        """`most` is how many places the device's memory has room for at once.
+
+        `before` (places, dim) is what the bank's embeddings were at the last record, where there
+        was one; the next record takes their place.
+        """
         self.objective, self.see, self.compute = objective, see, compute
         self.parts = sampler.bank(section.bank, most)
         self.shown = sampler.bank(CROPS, CROPS)[0]
         self.known = _known(self.parts, sampler.entries, compute.device)
-        self.before: Tensor | None = None
-        self.flops, self.peak = 0, Peak(math.nan, "")
+        self.before = before
+        self.flops, self.peak = 0, math.nan
         self.own_negatives = math.nan
 
     def record(self, share: float, pairs_per_s: float) -> Row:
@@ -138,11 +144,13 @@ class Recorder:
     def _embedded(self, first: Tensor, second: Tensor) -> dict[str, float]:
         """How the encoder's own embeddings fill their space, and whether they move."""
         before, self.before = self.before, first
+        if before is None or before.shape != first.shape:  # flight.bank may have changed
+            before = torch.full_like(first, math.nan)
         rank, found = effective_rank(first), retrieval(first, second)
         return {
             "rank": rank,
             "rank_share": rank / rank_ceiling(*first.shape),
-            "drift": math.nan if before is None else drift(first, before),
+            "drift": drift(first, before.to(first)),
             "matched": found.score,
             "matched_chance": found.chance,
         }

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.views.blocks import BLUR_RADIUS, CHANGES, Blocks
 from ssl_pipeline.views.cut import Batch
-from ssl_pipeline.views.draws import CHANGES
 
 LOW, HIGH = -2.0, 2.0  # the range of model input that counts as from black to white
 ALMOST_NOTHING = 1e-30
@@ -21,18 +20,20 @@ ALMOST_NOTHING = 1e-30
 
 def augment(batch: Batch, blocks: Blocks) -> Float[Tensor, "views 1 z y x"]:
     """The batch's crops with the changes that were drawn for them."""
-    host = dict(zip(CHANGES, blocks.changed.T, strict=True))
+    host = dict(zip(CHANGES, blocks.host_changes.T, strict=True))
     amount = blocks.changes[:, :, None, None, None, None].unbind(dim=1)
     by = dict(zip(CHANGES, amount, strict=True))
     images = batch.clean
     if host["bias"].any():
         images = _shaded(images, blocks.field, by["bias"])
-    images = _blurred(images, host["blur"])
+    if host["blur"].any():
+        images = _blurred(images, blocks.blurred, blocks.taps)
     images = _bent(images, by["gamma"])
     if host["low"].any() or host["high"].any():
         images = _windowed(images, by["low"], by["high"])
     images = torch.addcmul(by["brightness"], images, by["contrast"])
-    _add_noise(images, host["noise"], blocks.noise_key)
+    if host["noise"].any():
+        _add_noise(images, host["noise"], blocks.noise_key)
     return torch.lerp(batch.clean, images, batch.valid[:, None])  # exact at 0 and at 1
 
 
@@ -68,26 +69,19 @@ def _add_noise(images: Tensor, sigma: NDArray[np.float32], keys: NDArray[np.int6
         images[view] += noise.normal_(0, float(sigma[view]), generator=source)
 
 
-def _blurred(images: Tensor, sigmas: NDArray[np.float32]) -> Tensor:
-    """Separable Gaussian blur of the views whose sigma is above zero, edges replicated.
+def _blurred(images: Tensor, chosen: Tensor, taps: Tensor) -> Tensor:
+    """Separable blur of the chosen views by weights (chosen, taps), edges replicated.
 
     Shifted sums: half the time of `conv1d` with a group a view on a CPU.
     """
-    chosen = np.flatnonzero(sigmas)
-    if not len(chosen):
-        return images
-    radius = 3
-    taps = np.arange(-radius, radius + 1, dtype=np.float32)
-    weights = np.exp(-0.5 * (taps / sigmas[chosen, None]) ** 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    taps_of = torch.from_numpy(weights).to(images)[..., None, None, None].unbind(dim=1)
+    first, *others = taps[..., None, None, None].unbind(dim=1)
     part = images[chosen, 0]
     for axis in (3, 2, 1):
         length = part.shape[axis]
-        near = torch.arange(-radius, length + radius, device=part.device).clamp(0, length - 1)
-        wide = part.index_select(axis, near)
-        part = wide.narrow(axis, 0, length) * taps_of[0]
-        for tap, weight in enumerate(taps_of[1:], start=1):
+        near = torch.arange(-BLUR_RADIUS, length + BLUR_RADIUS, device=part.device)
+        wide = part.index_select(axis, near.clamp(0, length - 1))
+        part = wide.narrow(axis, 0, length) * first
+        for tap, weight in enumerate(others, start=1):
             part.addcmul_(wide.narrow(axis, tap, length), weight)
     result = images.clone()
     result[chosen, 0] = part

@@ -1,8 +1,9 @@
 """What is read and drawn of a step's samples, on its way to the device that trains.
 
 Voxels go there as they are stored: int16, half the bytes of floats and one block for two crops.
-What decides how work is batched (which views are blurred, which places are turned) stays on the
-host as well, so that the device is not asked for it.
+What decides how work is batched stays on the host as well, so that the device is not asked for it;
+what the device needs for that work (which places are turned, weights of blurs) goes there with the
+voxels, so that it never waits for a small copy of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,10 @@ import torch
 from jaxtyping import Float, Int, Int16
 from numpy.typing import NDArray
 from torch import Tensor
+
+# Columns of `Blocks.changes`: what is done to the grey values of a view, in this order.
+CHANGES = ("bias", "blur", "gamma", "low", "high", "contrast", "brightness", "noise")
+BLUR_RADIUS = 3  # voxels
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,14 @@ class Blocks:
     spacing_mm: Float[Tensor, "pairs 3"]  # (z, y, x) of the stored voxels
     zoom: Float[Tensor, " pairs"]  # how many stored voxels a voxel of a view spans
     matrix: Float[Tensor, "pairs 3 3"]  # from mm of a view to mm of the block, about its middle
-    turned: NDArray[np.bool_]  # (pairs,) whether `matrix` is more than the identity
-    start: NDArray[np.int64]  # (views, 3) first voxel of a crop in its block
+    turned: Int[Tensor, " turned"]  # the places whose `matrix` is more than the identity
+    start: Int[Tensor, "views 3"]  # first voxel of a crop in its block
+    host_start: NDArray[np.int64]  # the same on the host
     order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are seen
-    changes: Float[Tensor, "views changes"]  # of grey values, see `draws.CHANGES`
-    changed: NDArray[np.float32]  # the same on the host
+    changes: Float[Tensor, "views changes"]  # of grey values, see `CHANGES`
+    host_changes: NDArray[np.float32]  # the same on the host
+    blurred: Int[Tensor, " blurred"]  # the views that are blurred
+    taps: Float[Tensor, "blurred taps"]  # weights of their blurs, voxel by voxel
     field: Float[Tensor, "views 3 3 3"]  # a coarse random field
     noise_key: NDArray[np.int64]  # (views,) seeds of the noise
     middle: NDArray[np.float32]  # (views, 3) of a crop, as a share of its volume
@@ -82,16 +90,21 @@ def stacked(pairs: Sequence[Pair]) -> Blocks:
     def views(name: str) -> NDArray[Any]:
         return np.concatenate(list(each(name).swapaxes(0, 1)))
 
-    changed = views("changes")
+    start, changes = views("start"), views("changes")
+    sigmas = changes[:, CHANGES.index("blur")]
+    blurred = np.flatnonzero(sigmas)
     return Blocks(
         **{name: torch.from_numpy(each(name)) for name in ("voxels", "units", "spacing_mm")},
         zoom=torch.tensor([pair.zoom for pair in pairs], dtype=torch.float32),
         matrix=torch.from_numpy(each("matrix")),
-        turned=np.array([pair.turned for pair in pairs]),
-        start=views("start"),
+        turned=torch.from_numpy(np.flatnonzero([pair.turned for pair in pairs])),
+        start=torch.from_numpy(start),
+        host_start=start,
         order=torch.from_numpy(views("order")),
-        changes=torch.from_numpy(changed),
-        changed=changed,
+        changes=torch.from_numpy(changes),
+        host_changes=changes,
+        blurred=torch.from_numpy(blurred),
+        taps=torch.from_numpy(_gaussians(sigmas[blurred])),
         field=torch.from_numpy(views("field")),
         noise_key=views("noise_key"),
         middle=views("middle"),
@@ -99,3 +112,11 @@ def stacked(pairs: Sequence[Pair]) -> Blocks:
         number=np.array([pair.number for pair in pairs]),
         entry=np.array([pair.entry for pair in pairs]),
     )
+
+
+def _gaussians(sigmas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A Gaussian each (sigma in voxels) out to `BLUR_RADIUS`, with a sum of 1."""
+    taps = np.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=np.float32)
+    weights: NDArray[np.float32] = np.exp(-0.5 * (taps / sigmas[:, None]) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights

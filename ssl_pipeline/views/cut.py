@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int16, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -50,7 +49,6 @@ def cut(blocks: Blocks, views: Views, patch: Triple) -> Batch:
         background=views.background,
     )
     spacing = blocks.spacing_mm * blocks.zoom[:, None]
-    start = torch.from_numpy(blocks.start).to(spacing.device, torch.float32, non_blocking=True)
     return Batch(
         clean=images[:, None],
         valid=valid,
@@ -59,7 +57,7 @@ def cut(blocks: Blocks, views: Views, patch: Triple) -> Batch:
         visible=visible,
         hidden=hidden,
         spacing_mm=spacing.repeat(2, 1),
-        start_mm=start * spacing.repeat(2, 1),
+        start_mm=blocks.start * spacing.repeat(2, 1),
         subject=blocks.subject,
         survive=blocks.survive,
     )
@@ -67,19 +65,18 @@ def cut(blocks: Blocks, views: Views, patch: Triple) -> Batch:
 
 def _crops(blocks: Blocks, size: Triple) -> tuple[Tensor, Tensor]:
     """Model input and mask bits (uint8) of all views, each (views, z, y, x)."""
-    pairs = len(blocks.turned)
+    pairs = len(blocks.voxels)
     voxels = torch.stack(
         [
             blocks.voxels[view % pairs, :, z : z + size[0], y : y + size[1], x : x + size[2]]
-            for view, (z, y, x) in enumerate(blocks.start.tolist())
+            for view, (z, y, x) in enumerate(blocks.host_start.tolist())
         ]
     )
     bits = voxels[:, 1].to(torch.uint8)
     images = _input(voxels[:, 0], bits, blocks.units.repeat(2, 1))
-    which = np.flatnonzero(blocks.turned)
-    if len(which):
-        both = np.concatenate([which, which + pairs])
-        images[both], bits[both] = _turned(blocks, which, both, size)
+    if len(blocks.turned):
+        both = torch.cat([blocks.turned, blocks.turned + pairs])
+        images[both], bits[both] = _turned(blocks, both, size)
     return images, bits
 
 
@@ -103,25 +100,20 @@ def _input(
     return torch.lerp(low, images, _number(_has(bits, VALID)))  # exact at 0 and at 1
 
 
-def _turned(
-    blocks: Blocks,
-    pairs: NDArray[np.int64],
-    views: NDArray[np.int64],
-    size: Triple,
-) -> tuple[Tensor, Tensor]:
+def _turned(blocks: Blocks, views: Int[Tensor, " both"], size: Triple) -> tuple[Tensor, Tensor]:
     """Those views through their matrices: linear in grey values, nearest in mask bits."""
-    device = blocks.voxels.device
-    block = torch.tensor(blocks.voxels.shape[2:], device=device)
-    middle = (block - 1) / 2
-    inside = torch.stack(
-        torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing="ij"), dim=-1
-    )
-    start = torch.from_numpy(blocks.start[views]).to(device)
+    pairs, last = blocks.turned, [n - 1 for n in blocks.voxels.shape[2:]]
+    axes = [
+        torch.arange(n, device=pairs.device) - end / 2 for n, end in zip(size, last, strict=True)
+    ]
+    inside = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     spacing, matrix = blocks.spacing_mm[pairs].repeat(2, 1), blocks.matrix[pairs].repeat(2, 1, 1)
     # Of a view's voxel: mm from the middle of its block, turned, and back to voxels of the block.
-    mm = (start[:, None, None, None] + inside - middle) * spacing[:, None, None, None]
+    mm = (blocks.start[views][:, None, None, None] + inside) * spacing[:, None, None, None]
     there = torch.einsum("vij,vzyxj->vzyxi", matrix, mm) / spacing[:, None, None, None]
-    grid = (2 * there / (block - 1)).flip(-1)  # -1..1 between the middles of the outer voxels
+    # (x, y, z), -1..1 between the middles of the outer voxels
+    z, y, x = (2 * part / end for part, end in zip(there.unbind(-1), last, strict=True))
+    grid = torch.stack([x, y, z], dim=-1)
     stored, bits = blocks.voxels[pairs].unbind(dim=1)
     bits = bits.to(torch.uint8)
     grey = _input(stored, bits, blocks.units[pairs])[:, None].repeat(2, 1, 1, 1, 1)

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ssl_pipeline.preprocess.prepare import VolumeMeta
-from ssl_pipeline.views.blocks import Pair
+from ssl_pipeline.views.blocks import CHANGES, Pair
 from ssl_pipeline.views.config import Affine, Intensity, Views
 from ssl_pipeline.views.randomness import generator, key
 
-# Columns of `Blocks.changes`: what is done to the grey values of a view, in this order.
-CHANGES = ("bias", "blur", "gamma", "low", "high", "contrast", "brightness", "noise")
 VIEWS = 2
 
 

@@ -155,7 +155,7 @@ def _effort(setting: "Setting", compute: "Compute", step: "Step", seconds: float
     return Row(
         f"{setting.name}, MFU of a step, {compute.precision}",
         f"{share:.1%}",
-        f"{peak.flops_per_s / 1e12:.3g} TFLOP/s, {peak.source}",
+        f"of {peak / 1e12:.3g} TFLOP/s",
         share,
         GOALS["mfu"] if compute.device != "cpu" else None,
     )

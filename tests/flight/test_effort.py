@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ssl_pipeline.flight.effort import Peak, mfu, peak_of, stated_peak, step_flops
+from ssl_pipeline.flight.effort import mfu, peak_of, stated_peak, step_flops
 
 
 def test_a_linear_layer_takes_two_operations_a_weight_and_pass():
@@ -24,7 +24,7 @@ def test_attention_is_counted_on_any_device():
 
 
 def test_mfu_is_the_share_of_the_peak():
-    assert mfu(2 * 10**12, 100.0, Peak(1e15, "")) == pytest.approx(0.2)
+    assert mfu(2 * 10**12, 100.0, 1e15) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_mfu_is_the_share_of_the_peak():
     ],
 )
 def test_known_cards_have_the_peak_of_their_data_sheet(name, precision, rate):
-    assert stated_peak(name, precision).flops_per_s == rate
+    assert stated_peak(name, precision) == rate
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,5 @@ def test_cards_with_like_names_and_slices_of_cards_have_none(name):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_cpu_is_timed_and_says_so(precision):
-    peak = peak_of("cpu", precision)
-    assert peak.source == f"matrix product timed on this processor, {precision}"
-    assert 1e6 < peak.flops_per_s < 1e15
+def test_a_cpu_is_timed(precision):
+    assert 1e6 < peak_of("cpu", precision) < 1e15

@@ -137,14 +137,22 @@ def test_dials_move_the_verdict():
 
 
 def test_rows_of_several_kinds_may_be_mixed():
-    log = [{"step": n, "share": 1.0, "ramp": 1.0, "loss": 1.0, "waiting": 0.9} for n in range(9)]
-    record = {"step": 9, "share": 1.0, "ramp": 1.0, "spread": 0.9}
-    assert judge([*log, record], SECTION).name == "starved"
+    log = [{"step": n, "share": 1.0, "ramp": 0.4, "loss": 1.0, "waiting": 0.9} for n in range(9)]
+    record = {"step": 9, "share": 1.0, "ramp": 0.4, "spread": 0.9}
+    assert judge([*log, record], Flight(every_steps=3)).name == "starved"
+
+
+def test_a_short_wait_between_records_starves_nobody():
+    """A row before a checkpoint may tell of one step; windows between records count."""
+    rows = history(9)
+    stalls = [{**rows[-1], "step": 900 + n, "waiting": 0.1 if n < 97 else 0.9} for n in range(100)]
+    assert judge([*rows, *stalls], SECTION).name == "healthy"
+    assert judge([*rows, *stalls], Flight(every_steps=1)).name == "starved"
 
 
 def test_every_bound_names_signs_and_a_dial():
     bounds = [rule for _, rule in RULES if isinstance(rule, Bound)]
-    assert len(bounds) == 11
+    assert len(bounds) == 10
     for bound in bounds:
         assert {sign for sign in (bound.sign, bound.less) if sign} <= SIGNS.keys()
         dials = {dial for dial in (bound.least, bound.most, bound.after) if dial}

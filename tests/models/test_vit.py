@@ -9,7 +9,7 @@ from ssl_pipeline.models.decoder import Decoder
 from ssl_pipeline.models.drop_path import survival
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.positions import positions
-from ssl_pipeline.views.tokens import centres_mm, patchify
+from ssl_pipeline.views.tokens import centres_mm, gather, patchify
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,29 @@ def test_positions_depend_on_millimetres_alone():
 @pytest.mark.parametrize("dim", [96, 100, 128])
 def test_positions_fill_any_width(dim):
     assert positions(torch.zeros(1, 5, 3), dim).shape == (1, 5, dim)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_decoder_says_what_whole_blocks_would(fused):
+    """Its last block computes the wanted tokens alone."""
+    torch.manual_seed(0)
+    decoder = Decoder(16, 8, width=64, depth=2)
+    for block in decoder.blocks:
+        block.attn.fused_attn = fused
+    places, tokens = torch.randn(2, 6, 3), torch.randn(2, 2, 16)
+    visible, wanted = torch.tensor([[0, 3], [1, 5]]), torch.tensor([[1, 4, 5], [0, 2, 3]])
+    full = torch.cat([decoder.embed(tokens), decoder.mask_token.expand(2, 3, 64)], dim=1)
+    full = full + positions(gather(places, torch.cat([visible, wanted], 1)), 64)
+    for block in decoder.blocks:
+        full = block(full)
+    whole = decoder.to_voxels(decoder.norm(full[:, 2:]))
+    said = decoder(tokens, visible, wanted, places)
+    assert torch.allclose(said, whole, atol=1e-6)
+    gradients = [
+        torch.autograd.grad(out.square().sum(), decoder.parameters()) for out in (said, whole)
+    ]
+    for mine, theirs in zip(*gradients, strict=True):
+        assert (mine - theirs).norm() <= 1e-5 * theirs.norm().clamp(min=1e-3)
 
 
 def test_the_decoder_can_learn_a_constant():

@@ -92,7 +92,8 @@ def whole(stored: StudyFolder) -> StudyFolder:
     cost |= {"trained_parameters": 1234, "seconds": 61.0, "feature_seconds": 3.0}
     stored.write("probe/side/costs.json", [cost])
     pretrained(stored)
-    for stage in ("inventory", "preprocess", "pretrain", "probe/side"):
+    for stage in ("inventory", "preprocess", "probe/side"):
         stored.provenance(stage)
+    stored.provenance("pretrain", trained={"verdict": "starved", "reason": "It waited for data."})
     stored.provenance("sample", licences={"scans==1.0": "CC0-1.0"})
     return stored

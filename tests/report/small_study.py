@@ -13,7 +13,6 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.bundle import save_bundle
-from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
@@ -45,7 +44,7 @@ class StudyFolder:
         config = {"name": "small", "seed": 7}
         encoder = self.folder / "pretrain" / "encoder"
         return Source(
-            self.folder, "small", self.title, self.tasks, config, self.label_file, Flight(), encoder
+            self.folder, "small", self.title, self.tasks, config, self.label_file, encoder
         )
 
     def label_file(self, scan: str, name: str) -> Path:

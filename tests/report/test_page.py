@@ -83,6 +83,11 @@ def test_moments_of_a_run_are_strips(whole: StudyFolder) -> None:
     assert html.count('alt="Crop 2: input, attention at step 50, attention at step 90."') == 1
 
 
+def test_the_verdict_is_the_one_that_the_run_recorded(whole: StudyFolder) -> None:
+    """Its log would give no alarm: the dials were others, or are now."""
+    assert "The run is starved . It waited for data." in _words(page(whole.source))
+
+
 def test_pictures_without_a_decoder_attention_or_map(whole: StudyFolder) -> None:
     crops = np.zeros((1, 8, 8), np.float32)
     run = whole.folder / "pretrain" / "runs" / "abc"

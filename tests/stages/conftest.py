@@ -1,5 +1,6 @@
 """The door as a user opens it, and one small study that went through it whole."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -27,9 +28,23 @@ def can_be_offline():
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    """The tiny study, all of it, by hand, without a network if possible; do not change it."""
-    study = write_study(tmp_path_factory.mktemp("whole"))
+def whole(tmp_path_factory, worker_id):
+    """The tiny study, all of it, by hand, without a network if possible; do not change it.
+
+    Whichever worker comes first makes it for all.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "whole"
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "out/report/report.html").exists():
+            make_whole(folder)
+    return folder / "tiny.yaml"
+
+
+def make_whole(folder):
+    folder.mkdir()
+    study = write_study(folder)
     before = OFFLINE if can_be_offline() else ()
     for words in (
         ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
@@ -37,15 +52,17 @@ def whole(tmp_path_factory):
     ):  # fmt: skip
         done = door(words[0], "--config", study, *words[1:], before=before)
         assert done.returncode == 0, done.stdout + done.stderr
-    return study
+
+
+def copy_of(study, folder):
+    """A study with all that is beside it, in another folder that is not there yet."""
+    shutil.copytree(study.parent, folder)
+    for file in folder.glob("*.yaml"):
+        file.write_text(file.read_text().replace(str(study.parent), str(folder)))
+    return folder / study.name
 
 
 @pytest.fixture
 def copied(whole, tmp_path):
     """The whole study in a folder of its own."""
-    for name in ("raw", "out", "private"):
-        shutil.copytree(whole.parent / name, tmp_path / name)
-    shutil.copy(whole.parent / "test.txt", tmp_path)
-    study = tmp_path / "tiny.yaml"
-    study.write_text(whole.read_text().replace(str(whole.parent), str(tmp_path)))
-    return study
+    return copy_of(whole, tmp_path / "copied")

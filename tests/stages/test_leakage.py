@@ -6,21 +6,30 @@ from dataclasses import replace
 
 import pytest
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
+from stages.contract import perform
 from stages.parts import parts
 from stages.study import load
-from tests.stages.conftest import door
+from tests.stages.conftest import copy_of
+
+STORED = ("inventory", "preprocess")
 
 
-def probed(study):
-    return door("probe", "--config", study, "task=side")
+def run(study, *stages):
+    """Run stages of the study in this file, such as "probe side"."""
+    for name, *task in map(str.split, stages):
+        perform(name, load(study), {"task": task[0]} if task else {})
+    return study
 
 
-def sentence(done):
-    assert done.returncode == 2, done.stdout + done.stderr
-    return done.stderr
+def refusal(study):
+    """What is said instead of a probe."""
+    with pytest.raises(UserError) as refused:
+        run(study, "probe side")
+    return str(refused.value)
 
 
 def with_evaluate(study, words):
@@ -34,23 +43,23 @@ def whole_of(study):
     return {study.origins.all[entry.id].person: entry for entry in catalog.entries}
 
 
-@pytest.fixture
-def other(copied):
+@pytest.fixture(scope="module")
+def others(whole, tmp_path_factory):
     """Another study of the same scans: it holds out others, and judges the first one's encoder."""
+    copied = copy_of(whole, tmp_path_factory.mktemp("others") / "copied")
     folder = copied.parent
     text = copied.read_text().replace("name: tiny", "name: other").replace("/out\n", "/elsewhere\n")
     (folder / "other.txt").write_text("0\n4\n")
     study = folder / "other.yaml"
     study.write_text(text.replace("test.txt", "other.txt"))
     with_evaluate(study, f"encoder: {folder}/out/pretrain/encoder")
-    return study
+    return run(study, *STORED)
 
 
-def stored(study):
-    for name in ("inventory", "preprocess"):
-        done = door(name, "--config", study)
-        assert done.returncode == 0, done.stderr
-    return study
+@pytest.fixture
+def other(others, tmp_path):
+    """That study, stored, in a folder of its own."""
+    return copy_of(others, tmp_path / "other")
 
 
 def test_an_encoder_says_whom_it_was_trained_on(copied):
@@ -66,22 +75,20 @@ def test_an_encoder_says_whom_it_was_trained_on(copied):
 
 def test_a_subject_that_was_seen_is_refused_or_told_of(copied):
     (copied.parent / "test.txt").write_text("0\n4\n")  # by hand, without pretraining anew
-    told, study = sentence(probed(stored(copied))), load(copied)
+    told, study = refusal(run(copied, *STORED)), load(copied)
     zero = whole_of(study)["0"].subject
     assert f"The encoder has seen 1 subject of the split test, such as {zero}" in told
     assert "raise training.cohort to pretrain anew, or set evaluate.allow_seen" in told
     with_evaluate(copied, "allow_seen: true")
-    assert probed(copied).returncode == 0
+    run(copied, "probe side", "finetune side", "finetune tissue", "report")
     results = json.loads((study.folder / "probe/side/results.json").read_text())
     assert "and evaluate.allow_seen lets them be scored" in results["warning"]
-    for words in (["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]):
-        assert door(words[0], "--config", copied, *words[1:]).returncode == 0
     page = (study.folder / "report/report.html").read_text()
     assert "Not to be trusted as it stands.</strong> The encoder has seen 1 subject" in page
 
 
 def test_another_study_knows_whom_the_encoder_has_seen(other):
-    told = sentence(probed(stored(other)))
+    told = refusal(other)
     zero = whole_of(load(other))["0"].subject
     assert f"has seen 1 subject of the split test, such as {zero}" in told
     assert "judge another encoder, or set evaluate.allow_seen" in told
@@ -90,14 +97,9 @@ def test_another_study_knows_whom_the_encoder_has_seen(other):
 def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
     (other.parent / "other.txt").write_text("4\n5\n")
     assert "pretrain" not in parts(load(other))
-    stored(other)
-    done = probed(other)
-    assert done.returncode == 0, done.stderr
+    run(other, *STORED, "probe side", "finetune side", "finetune tissue", "report")
     folder = load(other).folder
     assert json.loads((folder / "probe/side/results.json").read_text())["warning"] == ""
-    for words in (["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]):
-        done = door(words[0], "--config", other, *words[1:])
-        assert done.returncode == 0, done.stderr
     page = (folder / "report/report.html").read_text()
     assert "Another study trained this encoder" in page and "/out/pretrain" not in page
     assert not (folder / "pretrain").exists()
@@ -105,24 +107,25 @@ def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
 
 def test_under_another_salt_equal_voxels_tell_and_the_rest_is_unknown(other):
     other.write_text(other.read_text() + f"private: {other.parent}/secret\n")
-    assert "1 subject of the split test" in sentence(probed(stored(other)))
+    shutil.rmtree(other.parent / "elsewhere")
+    assert "1 subject of the split test" in refusal(run(other, *STORED))
     (other.parent / "other.txt").write_text("4\n5\n")
-    told = sentence(probed(stored(other)))
+    told = refusal(run(other, *STORED))
     assert "coded with another salt" in told and "share the `private` folder" in told
 
 
 def test_an_encoder_that_says_nothing_is_refused(other):
     encoder = other.parent / "out/pretrain/encoder"
     (encoder / trained_on.NAME).unlink()
-    assert "does not say whom it was trained on" in sentence(probed(stored(other)))
+    assert "does not say whom it was trained on" in refusal(other)
 
 
 def test_an_encoder_of_another_kind_is_refused(other):
     other.write_text(other.read_text().replace("foreground: all", "foreground: auto"))
-    told = sentence(probed(stored(other)))
+    told = refusal(run(other, *STORED))
     assert "trained with another `preprocess` than this study's" in told
     shutil.rmtree(other.parent / "out/pretrain/encoder")
-    assert "is no encoder bundle" in sentence(probed(other))
+    assert "is no encoder bundle" in refusal(other)
 
 
 def test_a_scan_that_has_since_become_anothers_or_was_rejected_still_counts(study):

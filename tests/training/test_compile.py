@@ -9,36 +9,14 @@ import shutil
 import pytest
 import torch
 
-from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.models import ViT
-from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Hybrid
-from ssl_pipeline.objectives.config import Ramp
-from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.loop import Run
 from ssl_pipeline.training.metrics import read
-from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.sampler import Sampler
-
-PATCH = (4, 4, 4)
+from tests.training.small import small_run, weights
 
 
 def train(folder, output, compiled):
     """Leave the weights behind."""
-    catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
-    training = Training(
-        steps=4, pairs=4, precision="fp32", device="cpu", threads=1, compile=compiled
-    )
-    reader = CropReader(output / "preprocess" / "volumes", catalog)
-    views = Views(crop_voxels=(16, 16, 16))
-    sampler = Sampler(catalog.entries, reader, views, PATCH, pairs=4, seed=0)
-    torch.manual_seed(0)
-    built = Hybrid(ramp=Ramp(start=0, end=0)).build(random_encoder(ViT(patch_voxels=PATCH), 0))
-    flight = Flight(every_steps=2, bank=6, stop_on=())
-    encoder = Run(folder, built, sampler, training, flight).train()
-    torch.save(torch.cat([p.detach().flatten() for p in encoder.parameters()]), folder / "end.pt")
+    encoder = small_run(folder, output, compile=compiled).train()
+    torch.save(weights(encoder), folder / "end.pt")
 
 
 @pytest.mark.kill

@@ -15,23 +15,16 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.models import ViT
-from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
-from ssl_pipeline.objectives.config import Ramp
-from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.objectives import Contrastive, Mae
 from ssl_pipeline.training import checkpoint
-from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.loop import Run
+from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.sampler import Sampler
 from stages.contract import perform
 from tests.conftest import write_study
+from tests.training.small import HYBRID, small_run
 
-OBJECTIVES = (Mae(), Contrastive(), Hybrid(ramp=Ramp(start=0, end=0)))
+OBJECTIVES = (Mae(), Contrastive(), HYBRID)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
 FLIGHT = Flight(every_steps=1, bank=4, stop_on=())
 STEPS = 60
@@ -55,23 +48,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def build(folder, output, objective, steps, world):
-    catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
-    training = Training(
-        steps=steps, pairs=4, precision="fp32", device="cpu", threads=1, log_steps=1
-    )
-    patch = (4, 4, 4)
-    views = Views(crop_voxels=(16, 16, 16))
-    reader = CropReader(output / "preprocess" / "volumes", catalog)
-    sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
-    torch.manual_seed(0)
-    built = objective.build(random_encoder(ViT(patch_voxels=patch), 0))
-    return Run(folder, built, sampler, training, FLIGHT, world=world)
-
-
 def train(folder, output, objective, steps, world):
     """Leave the last gradient and the last weights behind."""
-    run = build(folder / f"{objective.name}-{steps}", output, objective, steps, world)
+    there = folder / f"{objective.name}-{steps}"
+    run = small_run(there, output, objective, flight=FLIGHT, world=world, steps=steps)
     run.train()
     if world.first:
         weights = {n: p.detach() for n, p in run.objective.named_parameters()}
@@ -79,17 +59,33 @@ def train(folder, output, objective, steps, world):
         torch.save((weights, gradient), run.folder / "end.pt")
 
 
+def starve(folder, output, world):
+    """Train until it is stopped, where the second rank's data come late; leaves what is said."""
+    flight = Flight(every_steps=2, bank=4, patience=1, stop_on=("starved",))
+    dials = {"steps": STEPS, "checkpoint_steps": STEPS, "flight": flight, "world": world}
+    run = small_run(folder / "starved", output, Mae(), **dials)
+    if not world.first:
+        batch = run.sampler.batch
+        run.sampler.batch = lambda *which: (time.sleep(1), batch(*which))[1]
+    with pytest.raises(StoppedError) as stopped:
+        run.train()
+    (folder / f"starved-{world.rank}").write_text(str(stopped.value))
+
+
 def train_as_rank(folder, output, rank, ports):
-    for (objective, steps), port in zip(RUNS, ports, strict=True):
+    for (objective, steps), port in zip(RUNS, ports, strict=False):
         os.environ.update(variables(rank, 2, port))
         train(folder, output, objective, steps, World.from_environment())
+    os.environ.update(variables(rank, 2, ports[-1]))
+    starve(folder, output, World.from_environment())
 
 
 @pytest.fixture(scope="module")
 def ends(study, tmp_path_factory):
     """Folders of the same runs on one rank and on two; each run meets at a port of its own."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    ports, context = [free_port() for _ in RUNS], multiprocessing.get_context("spawn")
+    ports = [free_port() for _ in range(len(RUNS) + 1)]
+    context = multiprocessing.get_context("spawn")
     ranks = [
         context.Process(target=train_as_rank, args=(two, study.folder, rank, ports))
         for rank in range(2)
@@ -123,6 +119,15 @@ def test_two_ranks_train_as_one(ends, objective):
     # Adam makes a whole step of a gradient that is rounding alone, as that of a key's bias is.
     one, two = (torch.load(folder / f"{objective.name}-6" / "end.pt")[0] for folder in ends)
     assert (flat(one) - flat(two)).norm() < 1e-4 * flat(one).norm()
+
+
+def test_a_verdict_stops_all_ranks_and_the_first_says_why(ends):
+    """The one that stops them is about the second rank, whose data come late."""
+    first, second = ((ends[1] / f"starved-{rank}").read_text() for rank in (0, 1))
+    assert "as starved: The device waits for data" in first
+    assert second == "pretrain stopped at step 2; the first rank says why."
+    assert [row["waiting"] > 0.5 for row in read(ends[1] / "starved" / "metrics.jsonl")] == [1, 1]
+    assert checkpoint.newest(ends[1] / "starved" / "checkpoints")["step"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +206,7 @@ def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
 
 def test_a_complete_run_waits_for_no_other_rank(ends, study):
     for rank in (0, 1):
-        world = World(rank=rank, size=2)
-        run = build(ends[1] / "mae-6", study.folder, Mae(), 6, world)
+        run = small_run(ends[1] / "mae-6", study.folder, Mae(), world=World(rank=rank, size=2))
         run.train()
         assert run.step == 6
 
@@ -224,7 +228,7 @@ def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
 
 def test_pairs_that_do_not_divide_are_one_sentence(study, tmp_path):
     with pytest.raises(UserError, match=r"training\.pairs is 4, which 3 ranks cannot share"):
-        build(tmp_path, study.folder, Mae(), 1, World(rank=2, size=3))
+        small_run(tmp_path, study.folder, Mae(), world=World(rank=2, size=3))
 
 
 def test_other_stages_refuse_ranks(study, monkeypatch):
@@ -241,7 +245,7 @@ def test_a_missing_variable_is_one_sentence(monkeypatch):
 
 
 def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
-    run = build(tmp_path, study.folder, Mae(), 1, World())
+    run = small_run(tmp_path, study.folder, Mae())
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,47 +10,30 @@ import torch
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
-from ssl_pipeline.models import ViT
-from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.positions import positions
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, step
-from ssl_pipeline.objectives.config import Ramp, Reconstruction
+from ssl_pipeline.objectives.config import Reconstruction
 from ssl_pipeline.objectives.losses import subject_contrast
 from ssl_pipeline.training import moments
-from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.loop import Run, StoppedError
+from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
-from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.sampler import Sampler
 from ssl_pipeline.views.tokens import centres_mm, gather
+from tests.conftest import die_at
+from tests.training.small import HYBRID, weights
 
-TRAINING = Training(
-    steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=3, log_steps=3
-)
-HYBRID = Hybrid(ramp=Ramp(start=0, end=0))
 LOOP = {"step", "share", "ramp", "loss", "gradient_norm", "learning_rate", "pairs_per_s", "waiting"}
+RATES = {"pairs_per_s", "waiting", "mfu"}
 OF_CONTRAST = {"alignment", "uniformity", "spread", "local_real", "local_swapped", "local_chance"}
 OF_CONTRAST |= {"matched_by_histogram", "own_negatives", "placed"}
 
 
 @pytest.fixture
-def start(catalog, reader):
-    def build(folder, flight, objective=HYBRID, training=TRAINING):
-        views = Views(crop_voxels=(16, 16, 16))
-        sampler = Sampler(catalog.entries, reader, views, (4, 4, 4), pairs=4, seed=0)
-        torch.manual_seed(0)
-        built = objective.build(random_encoder(ViT(patch_voxels=(4, 4, 4)), 0))
-        return Run(folder, built, sampler, training, flight)
-
-    return build
-
-
-def weights(encoder):
-    return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+def start(start):
+    return partial(start, checkpoint_steps=3, log_steps=3)
 
 
 def test_a_record_leaves_nothing_behind(start, tmp_path):
-    run = start(tmp_path, Flight(bank=6))
+    run = start(tmp_path, flight=Flight(bank=6))
     run._optimise([run.sampler.batch(0)])
     recorder, objective = run._recorder(), run.objective.train()
     before = [(p, p.clone(), p.grad) for p in objective.parameters()]
@@ -64,7 +48,7 @@ def test_a_record_leaves_nothing_behind(start, tmp_path):
 
 
 def test_a_sound_objective_holds_no_place_against_its_own_subject(start, tmp_path):
-    recorder = start(tmp_path, Flight(bank=6))._recorder()
+    recorder = start(tmp_path, flight=Flight(bank=6))._recorder()
     assert recorder.record(0.5, 10.0)["own_negatives"] == 0
 
 
@@ -73,14 +57,14 @@ def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatc
         return subject_contrast(first, second, torch.arange(len(subject)), temperature)
 
     monkeypatch.setattr(step, "subject_contrast", everybody)
-    recorder = start(tmp_path, Flight(bank=6))._recorder()
+    recorder = start(tmp_path, flight=Flight(bank=6))._recorder()
     assert recorder.record(0.5, 10.0)["own_negatives"] > 0.5
 
 
 @pytest.mark.parametrize(("share", "found_out"), [(0.0, False), (1.0, True)], ids=["crop", "scan"])
 def test_an_encoder_that_is_told_where_crops_lie_is_found_out(start, tmp_path, share, found_out):
     """Tokens are nothing but their places, in their crop or in the frame of their pair."""
-    recorder = start(tmp_path, Flight(bank=6))._recorder()
+    recorder = start(tmp_path, flight=Flight(bank=6))._recorder()
     objective = recorder.objective
     objective.places.head = torch.nn.Identity()
 
@@ -99,7 +83,7 @@ def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
     start, tmp_path, background, low, high
 ):
     section = Hybrid(reconstruction=Reconstruction(background=background))
-    recorder = start(tmp_path, Flight(bank=6), section)._recorder()
+    recorder = start(tmp_path, section, flight=Flight(bank=6))._recorder()
     see = recorder.see
 
     def every_second_token_is_body(blocks):
@@ -112,14 +96,34 @@ def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
 
 
 def test_recording_changes_no_weight(start, tmp_path):
-    rarely = weights(start(tmp_path / "rarely", Flight(every_steps=100, bank=4)).train())
-    often = weights(start(tmp_path / "often", Flight(every_steps=1, bank=12)).train())
+    rarely = weights(start(tmp_path / "rarely", flight=Flight(every_steps=100, bank=4)).train())
+    often = weights(start(tmp_path / "often", flight=Flight(every_steps=1, bank=12)).train())
     assert torch.equal(rarely, often)
+
+
+def test_a_resumed_run_has_the_signs_of_an_undisturbed_one(start, tmp_path):
+    flight = Flight(every_steps=2, bank=6)  # its records lie between checkpoints
+    start(tmp_path / "whole", flight=flight).train()
+    die_at(start(tmp_path / "cut", flight=flight), 5)
+    again = start(tmp_path / "cut", flight=flight)
+    assert again.step == 3
+    again.train()
+    whole, cut = (read(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut"))
+    assert "drift" in whole[2] and [row["step"] for row in cut] == [2, 3, 4, 6]
+    for mine, theirs in zip(whole, cut, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(mine[name] == theirs[name] for name in mine.keys() - RATES)
+
+
+def test_a_bank_of_another_size_begins_drift_anew(start, tmp_path):
+    start(tmp_path, flight=Flight(every_steps=3, bank=6)).train()
+    start(tmp_path, flight=Flight(every_steps=3, bank=8), steps=12).train()
+    assert ["drift" in row for row in read(tmp_path / "metrics.jsonl")] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("objective", [Mae(), Contrastive(), HYBRID], ids=lambda o: o.name)
 def test_a_record_has_the_signs_that_make_sense_for_its_objective(start, tmp_path, objective):
-    start(tmp_path, Flight(every_steps=3, bank=8), objective).train()
+    start(tmp_path, objective, flight=Flight(every_steps=3, bank=8)).train()
     rows = read(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [3, 6]
     last = rows[-1]
@@ -134,7 +138,7 @@ def test_a_record_has_the_signs_that_make_sense_for_its_objective(start, tmp_pat
 
 
 def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
-    run = start(tmp_path, Flight(every_steps=3, bank=8))
+    run = start(tmp_path, flight=Flight(every_steps=3, bank=8))
     first, again = run.sampler.bank(8, 3), run.sampler.bank(8, 8)
     subjects = torch.cat([part.subject for part in first]).tolist()
     assert len(set(subjects)) == 4 and subjects[:4] == subjects[4:]
@@ -144,8 +148,8 @@ def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
 
 @pytest.mark.parametrize("objective", [Contrastive(), HYBRID], ids=lambda o: o.name)
 def test_a_run_leaves_pictures_of_its_quarters(start, tmp_path, objective):
-    training = TRAINING.model_copy(update={"steps": 8, "checkpoint_steps": 8})
-    start(tmp_path, Flight(every_steps=1, bank=6), objective, training).train()
+    flight = Flight(every_steps=1, bank=6)
+    start(tmp_path, objective, flight=flight, steps=8, checkpoint_steps=8).train()
     found = moments.read(tmp_path)
     assert [step for step, _ in found] == [2, 4, 6, 8]
     last = found[-1][1]
@@ -166,15 +170,14 @@ def test_a_record_that_is_rare_still_shows_the_end():
 
 def test_a_run_ends_early_on_the_verdicts_that_the_study_names(start, tmp_path):
     """A frozen encoder: with a learning rate of next to nothing embeddings do not move."""
-    training = TRAINING.model_copy(
-        update={"steps": 40, "learning_rate": 1e-30, "final_rate": 0.0, "log_steps": 1}
-    )
+    dials = {"steps": 40, "learning_rate": 1e-30, "final_rate": 0.0, "log_steps": 1}
     flight = Flight(every_steps=2, bank=4, after=0, stop_on=("collapsed",))
-    run = start(tmp_path, flight, Mae(), training)
+    run = start(tmp_path, Mae(), flight=flight, **dials)
     with pytest.raises(StoppedError, match="as collapsed: The embeddings have not changed"):
         run.train()
     assert 6 <= run.step < 40
-    assert start(tmp_path, flight, Mae(), training).step == run.step  # nothing is lost
-    heedless = start(tmp_path, flight.model_copy(update={"stop_on": ()}), Mae(), training)
-    heedless.train()
-    assert heedless.step == 40
+    assert start(tmp_path, Mae(), flight=flight, **dials).step == run.step  # nothing is lost
+    heedless = flight.model_copy(update={"stop_on": ()})
+    again = start(tmp_path, Mae(), flight=heedless, **dials)
+    again.train()
+    assert again.step == 40

@@ -1,6 +1,7 @@
 """Training on real crops: it learns, it resumes bit for bit, its log never shows a step twice."""
 
 import json
+import resource
 import signal
 import threading
 
@@ -8,49 +9,18 @@ import pytest
 import torch
 
 from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import decide
-from ssl_pipeline.training.loop import Run, StoppedError
+from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.sampler import Sampler
 from tests.conftest import die_at
-
-TRAINING = Training(
-    steps=6, pairs=4, precision="fp32", device="cpu", threads=1, checkpoint_steps=2, log_steps=1
-)
-
-FLIGHT = Flight(every_steps=3, bank=6, stop_on=())
-MODEL = ViT(patch_voxels=(4, 4, 4))
-
-
-@pytest.fixture
-def start(study, catalog, reader):
-    def build(folder, training=TRAINING, objective=None, model=MODEL):
-        sampler = Sampler(
-            catalog.entries,
-            reader,
-            Views(crop_voxels=(16, 16, 16)),
-            (4, 4, 4),
-            pairs=training.pairs,
-            seed=0,
-        )
-        torch.manual_seed(0)
-        built = (objective or Hybrid()).build(random_encoder(model, 0))
-        return Run(folder, built, sampler, training, FLIGHT)
-
-    return build
-
-
-def weights(encoder):
-    return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+from tests.training.small import MODEL, weights
 
 
 def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
@@ -65,8 +35,8 @@ def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
 
 @pytest.mark.parametrize("objective", [Mae(), Contrastive(), Hybrid()], ids=lambda o: o.name)
 def test_every_objective_learns(start, tmp_path, objective):
-    training = TRAINING.model_copy(update={"steps": 60, "learning_rate": 2e-3, "log_steps": 5})
-    start(tmp_path, training, objective).train()
+    dials = {"learning_rate": 2e-3, "log_steps": 5, "checkpoint_steps": 60}
+    start(tmp_path, objective, flight=Flight(bank=4), steps=60, **dials).train()
     rows = read(tmp_path / "metrics.jsonl")
     parts = {name for name in ("reconstruction", "global", "local") if name in rows[0]}
     assert (
@@ -84,19 +54,16 @@ def test_every_objective_learns(start, tmp_path, objective):
 
 @pytest.mark.parametrize("dials", [{"average": 0.9}, {"accumulate": 2}], ids=str)
 def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, dials):
-    training = TRAINING.model_copy(update=dials)
-    whole = weights(start(tmp_path / "whole", training).train())
-    die_at(start(tmp_path / "cut", training), 3)
-    assert torch.equal(weights(start(tmp_path / "cut", training).train()), whole)
+    whole = weights(start(tmp_path / "whole", **dials).train())
+    die_at(start(tmp_path / "cut", **dials), 3)
+    assert torch.equal(weights(start(tmp_path / "cut", **dials).train()), whole)
     assert torch.isfinite(whole).all()
 
 
 def test_a_resume_with_other_readers_and_another_cadence_ends_the_same(start, tmp_path):
     whole = weights(start(tmp_path / "whole").train())
-    first = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 3}))
-    first.training = first.training.model_copy(update={"steps": 6, "checkpoint_steps": 1})
-    die_at(first, 3)
-    second = start(tmp_path / "cut", TRAINING.model_copy(update={"readers": 2}))
+    die_at(start(tmp_path / "cut", readers=3, checkpoint_steps=1), 3)
+    second = start(tmp_path / "cut", readers=2)
     assert second.step == 3
     assert torch.equal(weights(second.train()), whole)
 
@@ -112,12 +79,11 @@ def test_drop_path_is_drawn_by_sample_and_resumes(start, tmp_path):
 
 
 def test_averaged_weights_lie_between_those_of_the_steps(start, tmp_path):
-    training = TRAINING.model_copy(update={"average": 0.5, "learning_rate": 1e-2})
-    averaged = weights(start(tmp_path / "averaged", training).train())
-    last = weights(start(tmp_path / "last", training.model_copy(update={"average": 0.0})).train())
+    averaged = weights(start(tmp_path / "averaged", average=0.5, learning_rate=1e-2).train())
+    last = weights(start(tmp_path / "last", learning_rate=1e-2).train())
     first = weights(random_encoder(MODEL, 0))
     assert 0 < (averaged - first).norm() < (last - first).norm()
-    assert torch.equal(weights(start(tmp_path / "averaged", training).train()), averaged)
+    assert torch.equal(weights(start(tmp_path / "averaged", average=0.5).train()), averaged)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, tmp_path):
@@ -132,8 +98,7 @@ def test_a_log_with_a_torn_last_line_is_cut_back(start, tmp_path):
     start(tmp_path).train()
     log = tmp_path / "metrics.jsonl"
     log.write_text(log.read_text() + json.dumps({"step": 9, "loss": 1}) + '\n{"step": 10, "lo')
-    longer = TRAINING.model_copy(update={"steps": 8})
-    start(tmp_path, longer).train()
+    start(tmp_path, steps=8).train()
     assert [row["step"] for row in read(log)] == list(range(1, 9))
 
 
@@ -145,7 +110,7 @@ def test_a_finished_run_is_not_trained_again(start, tmp_path):
 
 
 def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
-    run = start(tmp_path, TRAINING.model_copy(update={"checkpoint_steps": 100}))
+    run = start(tmp_path, checkpoint_steps=100)
     optimise = run._optimise
 
     def signalled(parts):
@@ -175,7 +140,7 @@ def test_a_notice_outside_the_main_thread_is_never_given():
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(start, tmp_path):
-    run = start(tmp_path, TRAINING.model_copy(update={"log_steps": 100}))
+    run = start(tmp_path, log_steps=100)
     optimise = run._optimise
 
     def poisoned(parts):
@@ -205,15 +170,27 @@ def test_norms_and_biases_do_not_decay():
 def test_what_was_decided_is_kept_on_resume(start, tmp_path):
     run = start(tmp_path)
     run.train()
-    other = start(tmp_path, TRAINING.model_copy(update={"threads": 2}))
+    other = start(tmp_path, threads=2)
     assert other.compute == run.compute
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_all_blocks_have_the_attention_that_was_decided(start, tmp_path, precision):
-    run = start(tmp_path, TRAINING.model_copy(update={"precision": precision}))
+    run = start(tmp_path, precision=precision)
     blocks = [*run.objective.encoder.blocks, *run.objective.rebuilding.decoder.blocks]
     assert {block.attn.fused_attn for block in blocks} == {precision == "fp32"}
+
+
+def test_what_a_step_frees_is_there_for_the_next_one(start, tmp_path):
+    """Every page that was given back to the kernel would be a fault when it is written again."""
+    run = start(tmp_path)
+    run.compute.apply(World(), run.objective)
+    faults = []
+    for _ in range(3):
+        torch.ones(64 << 20, dtype=torch.uint8)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    pages = (64 << 20) / resource.getpagesize()
+    assert faults[2] - faults[1] < 0.01 * pages
 
 
 def test_auto_takes_a_precision_that_this_machine_measured():

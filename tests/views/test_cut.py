@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from ssl_pipeline.views.config import Affine, Views
+from ssl_pipeline.views.augment import augment
+from ssl_pipeline.views.config import Affine, Intensity, Views
 from ssl_pipeline.views.cut import cut
 from ssl_pipeline.views.sampler import Sampler
 from ssl_pipeline.views.tokens import centres_mm, patchify
@@ -101,3 +104,28 @@ def test_what_a_turn_brings_in_from_outside_is_not_valid(catalog, reader):
     low = blocks.units[:, 2].repeat(2)[:, None, None, None].expand_as(batch.valid)
     assert 0 < batch.valid.mean() < 1
     assert torch.equal(batch.clean[:, 0][batch.valid == 0], low[batch.valid == 0])
+
+
+class HostTensors(TorchDispatchMode):
+    """Keeps the shapes of tensors on the host that operations ask for."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        self.seen += [tensor.shape for tensor in tensors if tensor.device.type == "cpu"]
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_device_is_sent_the_blocks_and_nothing_more(catalog, reader):
+    """On the meta device, which has no generator for noise; a copy from the host would be seen."""
+    intensity = Intensity(noise_share=0, blur_share=0.5, window_share=0.5, bias_share=0.5)
+    views = VIEWS.model_copy(update={"affine": Affine(share=0.5), "intensity": intensity})
+    blocks = blocks_of(catalog, reader, views)
+    assert 0 < len(blocks.turned) < 4 and 0 < len(blocks.blurred) < 8
+    there = blocks.to("meta")
+    with HostTensors() as host:
+        images = augment(cut(there, views, PATCH), there)
+    assert images.device.type == "meta" and not host.seen

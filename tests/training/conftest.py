@@ -1,0 +1,11 @@
+"""What the tests of this room share."""
+
+import pytest
+
+from tests.training.small import small_run
+
+
+@pytest.fixture
+def start(study):
+    """Builds a small run in a folder, on the volumes of the tiny study; see `small_run`."""
+    return lambda folder, *told, **dials: small_run(folder, study.folder, *told, **dials)

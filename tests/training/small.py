@@ -1,0 +1,49 @@
+"""Small runs on real crops, as all tests of this room build them, in any process."""
+
+import torch
+
+from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.objectives import Hybrid
+from ssl_pipeline.objectives.config import Ramp
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.loop import Run
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.sampler import Sampler
+
+MODEL = ViT(patch_voxels=(4, 4, 4))
+FLIGHT = Flight(every_steps=3, bank=6, stop_on=())
+HYBRID = Hybrid(ramp=Ramp(start=0, end=0))  # with all of its terms from the first step on
+DIALS = {
+    "steps": 6,
+    "pairs": 4,
+    "precision": "fp32",
+    "device": "cpu",
+    "threads": 1,
+    "checkpoint_steps": 2,
+    "log_steps": 1,
+}
+
+
+def small_run(folder, output, objective=HYBRID, *, model=MODEL, flight=FLIGHT, world=None, **dials):
+    """A run in `folder` on the volumes of the study in `output`; `dials` are those of training."""
+    training = Training(**{**DIALS, **dials})
+    catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
+    reader = CropReader(output / "preprocess" / "volumes", catalog)
+    views, patch = Views(crop_voxels=(16, 16, 16)), model.patch_voxels
+    sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
+    return Run(folder, built(objective, model), sampler, training, flight, world=world)
+
+
+def built(objective=HYBRID, model=MODEL):
+    """The objective as such a run begins with it."""
+    torch.manual_seed(0)
+    return objective.build(random_encoder(model, 0))
+
+
+def weights(module):
+    """All parameters, one after the other."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
