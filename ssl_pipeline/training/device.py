@@ -32,13 +32,8 @@ class Compute:
     threads: int
 
     def apply(self, world: World, model: nn.Module) -> None:
-        """Set torch's threads, the attention kernel of a model, and how memory or the GPU is used.
-
-        timm's blocks ask for the kernel when they are made, so those that are there are told.
-        """
-        for own in map(vars, model.modules()):
-            if "fused_attn" in own:
-                own["fused_attn"] = self.fused_attention
+        """Set torch's threads, a model's attention kernel, and how memory or the GPU is used."""
+        self.tell(model)
         torch.set_num_threads(self.threads)
         if self.device != "cpu":
             if not torch.cuda.is_available():
@@ -50,6 +45,12 @@ class Compute:
             torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
         else:
             _keep_freed_memory()
+
+    def tell(self, model: nn.Module) -> None:
+        """Tell timm's blocks the attention kernel, which they ask for when they are made."""
+        for own in map(vars, model.modules()):
+            if "fused_attn" in own:
+                own["fused_attn"] = self.fused_attention
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""

@@ -110,6 +110,22 @@ def whole(made: Objective, compute: Compute, blocks: Blocks, views: Views) -> St
     return _step(made, compute, [blocks], see)
 
 
+def build(name: str, setting: Setting, compute: Compute, blocks: Blocks) -> Step:
+    """A step by its name in the tables."""
+    if name in ("MAE", "hybrid"):
+        kind = {"MAE": Mae, "hybrid": Hybrid}[name]
+        return whole(objective(setting, kind), compute, blocks, setting.views)
+    ready = cut_already(blocks, setting, compute)
+    if name in PEERS:
+        return peer(PEERS[name](setting), compute, ready)
+    if name == "dense":
+        return ours(dense(setting), compute, ready)
+    made = objective(setting, decode=1 / 3 if "1/3" in name else 1.0)
+    if "compiled" in name:
+        made.compile()
+    return ours(made, compute, ready)
+
+
 def _step(made: Objective, compute: Compute, parts: list, see: Callable) -> Step:
     compute.apply(World(), made)
     made.to(compute.device).train()
@@ -125,8 +141,12 @@ def _step(made: Objective, compute: Compute, parts: list, see: Callable) -> Step
 
 
 def peer(net: nn.Module, compute: Compute, ready: tuple[Batch, Tensor]) -> Step:
-    """A step of a module that gives its loss of images and their clean patches."""
-    compute.apply(World(), net)
+    """A step of a module that gives its loss of images and their clean patches.
+
+    Threads and attention are set as for ours, memory is as its users have it.
+    """
+    torch.set_num_threads(compute.threads)
+    compute.tell(net)
     net.to(compute.device).train()
     optimizer, (batch, images) = _adamw(net), ready
 
@@ -225,6 +245,12 @@ class Lightly(nn.Module):
         decoded = self.decoder(utils.set_at_index(full, keep, seen))
         said = self.to_voxels(utils.get_at_index(decoded, hide))
         return (said.float() - utils.get_at_index(target, hide - 1)).square().mean()
+
+
+PEERS: dict[str, Callable[[Setting], nn.Module]] = {
+    "MONAI": lambda setting: Monai(setting, cured=True),
+    "lightly": Lightly,
+}
 
 
 def cut_already(blocks: Blocks, setting: Setting, compute: Compute) -> tuple[Batch, Tensor]:

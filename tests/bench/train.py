@@ -1,10 +1,10 @@
 """`make bench-train`: steps against those of peers and dense ones, and from store to step.
 
-Works take turns in an order that is drawn for each round; a ratio is the median of the rounds'
-ratios. On a CPU the steps have one thread, and their seconds are those of its core: threads that
-wait for each other measure the neighbours of a shared machine. The runs from store to step have all
-cores and the clock on the wall. With a GPU, the comparison is made there at ViT-B, with MFU and
-starvation. `build/bench/train.json` gets the rows.
+Works take turns in an order that is drawn for each round, each in a process of its own; a ratio is
+the median of the rounds' ratios. On a CPU the steps have one thread, and their seconds are those of
+its core: threads that wait for each other measure the neighbours of a shared machine. The runs from
+store to step have all cores and the clock on the wall. With a GPU, the comparison is made there at
+ViT-B, with MFU and starvation. `build/bench/train.json` gets the rows.
 """
 
 import os
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OUT = Path("build/bench")
 ROUNDS = 11
+COMPARED = ("ours", "ours, compiled", "MONAI", "lightly")
 SAME = 0.01  # largest relative difference of parameters
 GOALS = {"MONAI": 1.3, "MONAI, fp32": 3.3, "hybrid": 0.87, "mfu": 0.45}
 
@@ -44,35 +45,33 @@ def main() -> None:
 
 def _rows(study: "Study", setting: "Setting") -> Iterator["Row"]:
     """Steps against steps."""
-    import torch
-
     from ssl_pipeline.training.config import Training
     from ssl_pipeline.training.device import decide
     from ssl_pipeline.training.world import World
     from tests.bench import memory, steps, stored
+    from tests.bench.apart import Apart
     from tests.bench.table import Row, times
 
     compute = decide(Training(threads=1), World())
-    torch.manual_seed(0)
-    works = _works(study, setting, compute)
-    sizes = {"": setting, " tiny": steps.TINY}
-    for name, size in sizes.items():
-        blocks = stored.sampler(study, size.views, size.pairs).batch(0)
-        for kind in (steps.Mae, steps.Hybrid):
-            made = steps.objective(size, kind)
-            works[f"{kind.__name__}{name}"] = steps.whole(made, compute, blocks, size.views)
     clock = time.process_time if compute.device == "cpu" else time.perf_counter
-    taken = times(works, ROUNDS, clock=clock)
+    sizes = {"": setting, " tiny": steps.TINY}
+    blocks = {s.name: stored.sampler(study, s.views, s.pairs).batch(0) for s in sizes.values()}
+    works = {
+        name: Apart(clock, steps.build, kind, size, each, blocks[size.name])
+        for name, (kind, size, each) in _works(setting, compute).items()
+    }
+    taken = times(works, ROUNDS, clock=None)
     yield from _against(setting, compute, taken)
     for name, size in sizes.items():
         yield Row(
             f"{size.name}, MAE step / hybrid step, from blocks on",
-            f"hybrid {taken.median(f'Hybrid{name}') * 1e3:.0f} ms",
-            f"MAE: {taken.median(f'Mae{name}') * 1e3:.0f} ms",
-            taken.ratio(f"Hybrid{name}", f"Mae{name}"),
+            f"hybrid {taken.median(f'hybrid{name}') * 1e3:.0f} ms",
+            f"MAE: {taken.median(f'MAE{name}') * 1e3:.0f} ms",
+            taken.ratio(f"hybrid{name}", f"MAE{name}"),
             GOALS["hybrid"],
         )
-    yield _effort(setting, compute, works["ours"], taken.median("ours"))
+    step = steps.build("ours", setting, compute, blocks[setting.name])
+    yield _effort(setting, compute, step, taken.median("ours"))
     mine, theirs = (memory.peak_mib(name, setting.name, OUT) for name in ("ours", "MONAI"))
     yield Row(
         f"{setting.name}, peak memory of a step, fp32",
@@ -82,30 +81,18 @@ def _rows(study: "Study", setting: "Setting") -> Iterator["Row"]:
     )
 
 
-def _works(study: "Study", setting: "Setting", compute: "Compute") -> dict[str, "Step"]:
-    """Steps of equal size, in the precision that is faster here and in fp32."""
-    from tests.bench import steps, stored
+def _works(setting: "Setting", compute: "Compute") -> dict[str, tuple[str, "Setting", "Compute"]]:
+    """Steps of equal size, in the precision that is faster here and in fp32: kind, size, device."""
+    from tests.bench import steps
 
-    blocks = stored.sampler(study, setting.views, setting.pairs).batch(0)
-    full, works = steps.in_fp32(compute), {}
-    nets = {
-        "MONAI": lambda: steps.Monai(setting, cured=True),
-        "lightly": lambda: steps.Lightly(setting),
-    }
-    for precision, each in {"": compute, ", fp32": full}.items():
-        if precision and each == compute:
-            break
-        ready = steps.cut_already(blocks, setting, each)
-        made = steps.objective(setting)
-        works[f"ours{precision}"] = steps.ours(made, each, ready)
-        if not precision:
-            third = steps.objective(setting, decode=1 / 3)
-            works["ours, 1/3 decoded"] = steps.ours(third, each, ready)
-            works["dense"] = steps.ours(steps.dense(setting), each, ready)
-        for name, build in nets.items():
-            net, mine = build(), steps.parameters(made)
-            assert abs(steps.parameters(net) - mine) <= SAME * mine, name
-            works[f"{name}{precision}"] = steps.peer(net, each, ready)
+    full, made = steps.in_fp32(compute), steps.parameters(steps.objective(setting))
+    for name, net in steps.PEERS.items():
+        assert abs(steps.parameters(net(setting)) - made) <= SAME * made, name
+    alone = ("ours, 1/3 decoded", "dense", "MAE", "hybrid")
+    works = {name: (name, setting, compute) for name in (*COMPARED, *alone)}
+    works |= {f"{name} tiny": (name, steps.TINY, compute) for name in ("MAE", "hybrid")}
+    if full != compute:
+        works |= {f"{name}, fp32": (name, setting, full) for name in COMPARED}
     return works
 
 
@@ -115,6 +102,7 @@ def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator
 
     reduced = "MONAI, fp32" in taken.all
     pairs: list[tuple[str, str, float | None]] = [
+        ("ours, compiled", "MONAI", None),
         ("ours", "lightly", None),
         ("ours", "dense", None),
         ("ours, 1/3 decoded", "MONAI", None),
@@ -122,8 +110,10 @@ def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator
     if reduced:
         pairs = [
             ("ours, fp32", "MONAI, fp32", GOALS["MONAI"]),
+            ("ours, compiled, fp32", "MONAI, fp32", None),
             ("ours, fp32", "lightly, fp32", None),
             ("ours", "MONAI, fp32", GOALS["MONAI, fp32"]),
+            ("ours, compiled", "MONAI, fp32", None),
             ("ours", "MONAI", None),
             ("ours, 1/3 decoded", "MONAI, fp32", None),
             *pairs,
@@ -133,6 +123,7 @@ def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator
     for mine, other, goal in pairs:
         precision = "fp32" if mine.endswith("fp32") else compute.precision
         kind = ", 1/3 of hidden tokens decoded" if "1/3" in mine else ""
+        kind += ", compiled" if "compiled" in mine else ""
         rate, theirs = (2 * setting.pairs / taken.median(name) for name in (mine, other))
         yield Row(
             f"{setting.name}, crops of {setting.side}^3 a second, {precision}{kind}",

@@ -1,0 +1,34 @@
+"""A work in a process of its own: none profits from how another has set up memory or threads."""
+
+import multiprocessing as mp
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+Clock = Callable[[], float]
+Build = Callable[..., Callable[[], object]]
+
+
+class Apart:
+    """Called, it does the work there once and returns the seconds that it took by `clock`.
+
+    `build` makes the work of `args`, over there; the process ends with this one.
+    """
+
+    def __init__(self, clock: Clock, build: Build, *args: Any) -> None:
+        context = mp.get_context("spawn")  # threads of torch do not survive a fork
+        self.pipe, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs, clock, build, args), daemon=True).start()
+        theirs.close()
+
+    def __call__(self) -> float:
+        self.pipe.send("again")
+        return float(self.pipe.recv())
+
+
+def _serve(pipe: Connection, clock: Clock, build: Build, args: tuple[Any, ...]) -> None:
+    work = build(*args)
+    while pipe.recv():
+        began = clock()
+        work()
+        pipe.send(clock() - began)
