@@ -14,7 +14,7 @@ from ssl_pipeline.report.ablation import markdown
 from ssl_pipeline.report.numerals import count
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
-from stages.parts import Part, of_trial
+from stages.parts import of_trial
 from stages.study import Study
 from stages.trials import BUDGET, refuse_none, trial_of, trials
 
@@ -74,7 +74,7 @@ def _compared(study: Study, stage: str, task: str) -> dict[str, Any]:
     assert study.ablate
     folders = {
         arm: [
-            Part(trial_of(study, f"{arm}-{seed}"), stage, {"task": task}).out
+            trial_of(study, f"{arm}-{seed}").stage_folder(stage, {"task": task})
             for seed in range(study.ablate.seeds)
         ]
         for arm in (*study.ablate.arms, RANDOM)

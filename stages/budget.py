@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor, autocast
 
     from ssl_pipeline.views.blocks import Blocks
-    from ssl_pipeline.views.cut import Batch
 
 PAIRS = 8  # of a part: all terms but that between subjects, a thousandth, grow with their number
 STEPS = 4  # whose mean is taken, for the number of matched places varies
@@ -83,15 +82,11 @@ def _step_flops(study: Study, objective: ObjectiveConfig, drawn: Sequence[list["
     from ssl_pipeline.flight.effort import step_flops
     from ssl_pipeline.objectives.step import backward
     from ssl_pipeline.training.distributed import Ranks
-    from ssl_pipeline.views.augment import augment
-    from ssl_pipeline.views.cut import cut
+    from ssl_pipeline.views.augment import seen
 
     arm = study.model_copy(update={"objective": objective})
     built = pretrain.objective_around(pretrain.random_encoder(study, study.seed), arm)
-
-    def see(blocks: "Blocks") -> tuple["Batch", "Tensor"]:
-        batch = cut(blocks, study.views, study.model.patch_voxels)
-        return batch, augment(batch, blocks)
+    see = partial(seen, views=study.views, patch=study.model.patch_voxels)
 
     def step(parts: list["Blocks"]) -> None:
         backward(built, parts, see, 1.0, Ranks(World()), autocast=_fp32, scale=_as_it_is)

@@ -43,9 +43,9 @@ from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.recorder import Recorder
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups, share_of_run
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.augment import augment
+from ssl_pipeline.views.augment import seen
 from ssl_pipeline.views.blocks import Blocks
-from ssl_pipeline.views.cut import Batch, cut
+from ssl_pipeline.views.cut import Batch
 from ssl_pipeline.views.sampler import Sampler
 
 HEALTHY = Verdict("healthy", "")
@@ -262,9 +262,7 @@ class Run:
 
     def see(self, blocks: Blocks) -> tuple[Batch, Tensor]:
         """The views of blocks on the run's device, and their images as the encoder sees them."""
-        there = blocks.to(self.compute.device)
-        batch = cut(there, self.sampler.views, self.sampler.patch)
-        return batch, augment(batch, there)
+        return seen(blocks.to(self.compute.device), self.sampler.views, self.sampler.patch)
 
     def _optimise(self, parts: list[Blocks]) -> dict[str, Tensor]:
         """One optimizer step; its losses, as this rank adds to them, and the gradient's norm."""

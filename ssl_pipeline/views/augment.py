@@ -12,10 +12,19 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ssl_pipeline.views.blocks import BLUR_RADIUS, CHANGES, Blocks
-from ssl_pipeline.views.cut import Batch
+from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.views.cut import Batch, cut
 
 LOW, HIGH = -2.0, 2.0  # the range of model input that counts as from black to white
 ALMOST_NOTHING = 1e-30
+
+
+def seen(
+    blocks: Blocks, views: Views, patch: Triple
+) -> tuple[Batch, Float[Tensor, "views 1 z y x"]]:
+    """The views of blocks, where these are, and their images as an encoder sees them."""
+    batch = cut(blocks, views, patch)
+    return batch, augment(batch, blocks)
 
 
 def augment(batch: Batch, blocks: Blocks) -> Float[Tensor, "views 1 z y x"]:

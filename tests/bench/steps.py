@@ -29,7 +29,7 @@ from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.training.device import Compute
 from ssl_pipeline.training.distributed import Ranks
 from ssl_pipeline.training.world import World
-from ssl_pipeline.views.augment import augment
+from ssl_pipeline.views.augment import seen
 from ssl_pipeline.views.blocks import Blocks
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.cut import Batch, cut
@@ -103,9 +103,7 @@ def whole(made: Objective, compute: Compute, blocks: Blocks, views: Views) -> St
     """The same from blocks: crops are cut, masked and augmented within the step."""
 
     def see(part: Blocks) -> tuple[Batch, Tensor]:
-        there = part.to(compute.device)
-        batch = cut(there, views, PATCH)
-        return batch, augment(batch, there)
+        return seen(part.to(compute.device), views, PATCH)
 
     return _step(made, compute, [blocks], see)
 
