@@ -9,7 +9,7 @@ from typing import Any
 from ssl_pipeline.atomic import read_json, write_json, write_text
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.ablation import compare
-from ssl_pipeline.evaluation.config import RANDOM
+from ssl_pipeline.evaluation.cells import RANDOM
 from ssl_pipeline.report.ablation import markdown
 from ssl_pipeline.report.numerals import count
 from stages.contract import Made, manifest_hash

@@ -23,13 +23,14 @@ def check(study: "Study") -> None:
         raise ValueError(
             f"name is {study.name}, whose folder keeps paths of origin: choose another"
         )
-    if study.ablate and (study.training.extends or study.evaluate.encoder):
+    if study.ablate and (study.training.extends or study.others):
         raise ValueError(
-            "ablate trains encoders of its own, whole: leave training.extends and evaluate.encoder "
-            "out of this study, or ablate"
+            "ablate trains encoders of its own, whole: leave training.extends and "
+            "evaluate.encoders out of this study, or ablate"
         )
     _divides(study, "views.crop_voxels", study.views.crop_voxels)
     _shows_enough(study, "views.crop_voxels", study.views.crop_voxels, study.views.keep)
+    _methods_fit(study)
     for name, task in study.tasks.items():
         if task.crop_voxels:
             _divides(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
@@ -38,6 +39,23 @@ def check(study: "Study") -> None:
         if study.data.table is None:  # which may name subjects and targets
             _has_subjects(name, roots)
             _has_truth(name, task, roots)
+
+
+def _methods_fit(study: "Study") -> None:
+    """Each way of adapting must know the backbone, and each task have one that serves it."""
+    methods = study.finetune.methods
+    for method in methods:
+        if method.TRANSFORMER and not study.model.transformer:
+            raise ValueError(
+                f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
+                f"and model is {study.model.name}: leave it out"
+            )
+    for name, task in study.tasks.items():
+        if task.kind == "segmentation" and not any(method.VOXELS for method in methods):
+            raise ValueError(
+                f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
+                "that does, such as full"
+            )
 
 
 def _divides(study: "Study", key: str, crop: Triple) -> None:

@@ -2,13 +2,12 @@
 
 import math
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import of_other_encoders
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, of_other_encoders
 from ssl_pipeline.evaluation.cohort import cohort
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.evaluation.size import Cost, Judged
@@ -31,8 +30,8 @@ MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predicti
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
-    """Stored volumes, encoder, and the label files that the task's scans name."""
-    found = {"preprocess": manifest_hash(study, "preprocess"), **_encoder(study)}
+    """Stored volumes, encoders, and the label files that the task's scans name."""
+    found = {"preprocess": manifest_hash(study, "preprocess"), **_encoders(study)}
     label, label_file = getattr(study.tasks[task], "label", ""), study.origins.label
     for entry in _catalog(study).entries:
         if entry.labels.get(label):
@@ -40,15 +39,14 @@ def inputs(study: Study, task: str) -> dict[str, str]:
     return found
 
 
-def _encoder(study: Study) -> dict[str, str]:
-    """What pretraining made, or the encoder that the study names, with whom it has seen."""
-    if study.pretrains:
-        return {"pretrain": manifest_hash(study, "pretrain")}
-    if "pretrained" not in study.inits:
-        return {}
-    given = (WEIGHTS, CARD, trained_on.NAME)
-    paths = [study.encoder / name for name in given]
-    return {"encoder": sha256_json([path.exists() and sha256_file(path) for path in paths])}
+def _encoders(study: Study) -> dict[str, str]:
+    """What pretraining made, and the encoders that the study names, with whom they have seen."""
+    found = {"pretrain": manifest_hash(study, "pretrain")} if study.pretrains else {}
+    for name, bundle in study.others.items():
+        paths = [bundle / file for file in (WEIGHTS, CARD, trained_on.NAME)]
+        hashes = [path.exists() and sha256_file(path) for path in paths]
+        found[f"encoder {name}"] = sha256_json(hashes)
+    return found
 
 
 def _stamp(label: Path) -> str:
@@ -59,27 +57,31 @@ def _stamp(label: Path) -> str:
 def setting(study: Study, stage: str, out: Path, task: str) -> Setting:
     """All that an evaluation works on. UserError where a scored subject was pretrained on."""
     catalog = _catalog(study)
-    alone = "pretrained" not in study.inits  # random weights have seen nobody
-    if not (alone or study.pretrains):
-        _refuse_other_contract(study)
-    warning = "" if alone else leakage.warning(study, catalog)
-    model, weights = study.model.model_dump(mode="json"), study.encoder / WEIGHTS
+    for name, bundle in study.others.items():
+        _refuse_other_contract(study, name, bundle)
     entries = cohort(study.tasks[task], catalog, study.evaluate.split).entries
     return Setting(
         catalog=catalog,
         reader=preprocess.reader(study, catalog, entries),
         label_file=study.origins.label,
         evaluate=study.evaluate,
-        encoder_of=_Encoders(study, study.encoder),
-        encoder_hash=sha256_json(model) if alone else sha256_file(weights),
+        encoder_of=_Encoders(study),
+        starts=starts(study),
         crop_voxels=study.views.crop_voxels,
         out=out,
         labels=study.folder / stage / task / "labels",  # which all trials share
         device=_device(study),
         seed=study.seed,
-        inits=study.inits,
-        warning=warning,
+        warning=leakage.warning(study, catalog),
     )
+
+
+def starts(study: Study) -> dict[str, str]:
+    """What is compared, with the hash that tells its weights; encoders whose bundle is there."""
+    weights = {name: bundle / WEIGHTS for name, bundle in study.encoders.items()}
+    found = {name: sha256_file(path) for name, path in weights.items() if path.exists()}
+    known = {RANDOM: sha256_json(study.model.model_dump(mode="json")), PIXELS: ""}
+    return found | {name: known[name] for name in study.untrained}
 
 
 def judged(known: Known, study: Study, task: str) -> Judged:
@@ -95,7 +97,7 @@ def judged(known: Known, study: Study, task: str) -> Judged:
     train = [scan for scan in usable if scan.split == "train"]
     test = [scan for scan in usable if scan.split == study.evaluate.split]
     return Judged(
-        inits=study.inits,
+        starts=(*study.encoders, *study.untrained),
         keeps_labels=not study.trial,
         train_subjects=max(1, len({scan.subject for scan in train})),
         train_scans=len(train),
@@ -127,48 +129,47 @@ def made(out: Path, results: dict[str, Any]) -> Made:
 
 
 def stale_cells(study: Study) -> list[Path]:
-    """Files of the cells that the present encoder will have computed again."""
-    weights = study.encoder / WEIGHTS
-    if not weights.exists():
+    """Files of the cells that the present encoders will have computed again."""
+    present = starts(study)
+    if not present.keys() >= study.encoders.keys():
         return []
-    encoder = sha256_file(weights)
     judged = (study.stage_folder(name, {}) for name in ("probe", "finetune"))
     tasks = (out for folder in judged for out in folder.glob("*"))
-    return [path for out in tasks for path in of_other_encoders(out, encoder)]
+    return [path for out in tasks for path in of_other_encoders(out, present.values())]
 
 
 class _Encoders:
-    """Fresh copies of the pretrained encoder, or of its architecture with random weights."""
+    """Fresh copies of a trained encoder, or of its architecture with random weights."""
 
-    def __init__(self, study: Study, bundle: Path) -> None:
-        self.study, self.bundle = study, bundle
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.loaded: dict[str, Encoder] = {}  # read, and proven, once
 
-    def __call__(self, init: Literal["pretrained", "random"], seed: int) -> "Encoder":
-        return random_encoder(self.study, seed) if init == "random" else deepcopy(self._loaded)
+    def __call__(self, init: str, seed: int) -> "Encoder":
+        if init == RANDOM:
+            return random_encoder(self.study, seed)
+        if init not in self.loaded:
+            from ssl_pipeline.export.bundle import load_encoder
 
-    @cached_property
-    def _loaded(self) -> "Encoder":
-        """Read, and proven, once."""
-        from ssl_pipeline.export.bundle import load_encoder
-
-        return load_encoder(self.bundle).model
+            self.loaded[init] = load_encoder(self.study.encoders[init]).model
+        return deepcopy(self.loaded[init])
 
 
 def _catalog(study: Study) -> Catalog:
     return Catalog.read(study.folder / "preprocess" / "catalog.parquet")
 
 
-def _refuse_other_contract(study: Study) -> None:
+def _refuse_other_contract(study: Study, name: str, bundle: Path) -> None:
     """An encoder must see volumes as it was trained on, and random weights be of its kind."""
-    card = read_card(study.encoder)
+    card = read_card(bundle)
     for key, trained_with, own in (
         ("model", card.model, study.model),
         ("preprocess", card.preprocess, study.preprocess),
     ):
         if trained_with != own:
             raise UserError(
-                f"evaluate.encoder was trained with another `{key}` than this study's: write here "
-                f"what {study.encoder / CARD} says."
+                f"evaluate.encoders.{name} was trained with another `{key}` than this study's: "
+                f"write here what {bundle / CARD} says."
             )
 
 

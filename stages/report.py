@@ -14,7 +14,7 @@ from stages.study import Study
 
 PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
-READS = ("name", "tasks", "evaluate.encoder")
+READS = ("name", "tasks", "evaluate.encoders")
 AFTER = ("inventory", "preprocess", "pretrain")
 VERSION = 1
 MAKES = ("report.html",)

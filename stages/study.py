@@ -13,8 +13,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from cluster.workers import Dask
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import INITS, PIXELS, Init
-from ssl_pipeline.evaluation.config import RANDOM, Ablate, Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.cells import RANDOM, UNTRAINED
+from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.init_from import InitFrom
@@ -106,22 +106,32 @@ class Study(Section):
         return self._trial
 
     @property
-    def inits(self) -> tuple[Init, ...]:
-        """What its judgements compare; of an ablation, each trial its own part."""
-        if not self._trial:
-            return INITS
-        return ("random", PIXELS) if self._trial.startswith(f"{RANDOM}-") else ("pretrained",)
+    def encoder(self) -> Path:
+        """The bundle that `pretrain` writes."""
+        return self.stage_folder("pretrain", {}) / "encoder"
+
+    @property
+    def encoders(self) -> dict[str, Path]:
+        """The bundles that its judgements compare, by name: its own, and those of others."""
+        if self._trial.startswith(f"{RANDOM}-"):
+            return {}
+        named = self.evaluate.encoders.items()
+        return {name: resolve(path) if path else self.encoder for name, path in named}
+
+    @property
+    def others(self) -> dict[str, Path]:
+        """Those of them that it does not train itself."""
+        return {name: path for name, path in self.encoders.items() if path != self.encoder}
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """What they are compared with; in an ablation, a trial of its own has that."""
+        return () if self._trial and self.encoders else UNTRAINED
 
     @property
     def pretrains(self) -> bool:
-        """Whether it trains the encoder that it judges."""
-        return "pretrained" in self.inits and not self.evaluate.encoder
-
-    @property
-    def encoder(self) -> Path:
-        """The bundle that is judged: what `pretrain` writes, or the one that `evaluate` names."""
-        named = self.evaluate.encoder
-        return resolve(named) if named else self.stage_folder("pretrain", {}) / "encoder"
+        """Whether it trains an encoder that it judges."""
+        return self.encoder in self.encoders.values()
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards, and a trial."""
@@ -140,7 +150,7 @@ class Study(Section):
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
-        hidden |= {"evaluate": {"encoder"}, "init_from": {"path"}}
+        hidden |= {"evaluate": {"encoders"}, "init_from": {"path"}}
         return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:

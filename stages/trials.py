@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError, nearest
-from ssl_pipeline.evaluation.config import RANDOM
+from ssl_pipeline.evaluation.cells import RANDOM
 from stages.study import Study
 
 SEEDS_APART = 1000  # draws of labels count up from a trial's seed, and no two trials share one

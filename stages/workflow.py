@@ -92,12 +92,13 @@ class Workflow:
         return [str(out / MANIFEST) for out in made]
 
     def encoder(self) -> list[str]:
-        """What judgements wait for: the manifest of pretraining, or the encoder that they name."""
-        if self.study.pretrains:
-            return [self.made("pretrain")]
-        whom = self.study.encoder / trained_on.NAME
-        known = [str(self.study.encoder / name) for name in (WEIGHTS, CARD)]
-        return [*known, str(whom)] if whom.exists() else known
+        """What judgements wait for: the manifest of pretraining, and the encoders they name."""
+        own = [self.made("pretrain")] if self.study.pretrains else []
+        for bundle in self.study.others.values():
+            whom = bundle / trained_on.NAME
+            own += [str(bundle / name) for name in (WEIGHTS, CARD)]
+            own += [str(whom)] if whom.exists() else []
+        return own
 
     def start(self) -> list[str]:
         """The weights that pretraining starts from, if the study names some."""

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import PIXELS, Cell
-from ssl_pipeline.evaluation.config import RANDOM
+from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, UNTRAINED, Cell
 from ssl_pipeline.evaluation.metrics import scored
 from ssl_pipeline.evaluation.statistics import (
     FEWEST,
@@ -122,12 +121,15 @@ def _differences(
 ) -> Iterator[dict[str, Any]]:
     """Each arm less each one before it, and less random weights and pixels, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))
-    trained = [arm for arm in arms if arm not in (RANDOM, PIXELS)]
+    trained = [arm for arm in arms if arm not in UNTRAINED]
     pairs = [(later, earlier) for earlier, later in combinations(trained, 2)]
-    pairs += [(arm, other) for arm in trained for other in (RANDOM, PIXELS)]
-    for method, subjects in dict.fromkeys(key[1:] for key in scores):
+    pairs += [(arm, other) for arm in trained for other in UNTRAINED]
+    judged = dict.fromkeys((m, s) for arm, m, s in scores if arm in trained)
+    for method, subjects in judged:
         for arm, against in pairs:
-            own, other = scores[arm, method, subjects], scores[against, method, subjects]
+            own = scores[arm, method, subjects]
+            shared = (against, BASELINE if against == PIXELS else method, subjects)
+            other = scores.get((against, method, subjects)) or scores[shared]
             drawn = None if draws is None else own.drawn(draws) - other.drawn(draws)
             yield {
                 "arm": arm,

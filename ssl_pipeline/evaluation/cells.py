@@ -5,17 +5,19 @@ determines them, so that a run that was killed goes on with the next cell, and o
 dials have changed computes its cells again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ssl_pipeline.atomic import read_json, write_json
 
 FORMAT = 1
-PIXELS: Literal["pixels + PCA"] = "pixels + PCA"
-Init = Literal["pretrained", "random", "pixels + PCA"]
-INITS: tuple[Init, ...] = ("pretrained", "random", PIXELS)
+# What a cell starts from: an encoder by its name, the same architecture with random weights, or the
+# baseline, which has no encoder.
+RANDOM, PIXELS = "random", "pixels + PCA"
+UNTRAINED = (RANDOM, PIXELS)
+BASELINE = "baseline"  # the method of pixels where methods adapt encoders, and none is about pixels
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Cell:
     """Coordinates of a cell."""
 
     method: str
-    init: Init
+    init: str
     subjects: int  # labelled training subjects; 0 is all
     seed: int
 
@@ -53,9 +55,9 @@ def save(cell: Cell, key: str, encoder: str, content: dict[str, Any], out: Path)
     write_json(cell.path(out), {"key": key, "encoder": encoder, **content})
 
 
-def of_other_encoders(out: Path, encoder: str) -> Iterator[Path]:
-    """The files of cells that this encoder will have computed again; pixels need none."""
+def of_other_encoders(out: Path, encoders: Collection[str]) -> Iterator[Path]:
+    """The files of cells that none of these encoders computed; pixels need none."""
     for path in sorted(out.glob("cells/*.json")):
         content = read_json(path)
-        if content.get("encoder", "") not in ("", encoder):
+        if content.get("encoder", "") not in ("", *encoders):
             yield from (path, *(out / name for name in content.get("files", ())))

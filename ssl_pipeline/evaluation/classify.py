@@ -1,4 +1,4 @@
-"""Fine-tuning for classes: encoder, mean over tokens, LayerNorm and a linear layer."""
+"""Fine-tuning for classes: encoder, a vector of its tokens, LayerNorm and a linear layer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,9 +8,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.crops import Crops, cut
-from ssl_pipeline.evaluation.features import pooled, tensors
+from ssl_pipeline.evaluation.features import inside, tensors
 from ssl_pipeline.evaluation.optimise import optimise
 from ssl_pipeline.evaluation.regions import Region
 from ssl_pipeline.models.encoder import Encoder
@@ -21,11 +22,11 @@ from ssl_pipeline.views.randomness import generator
 
 
 class Classifier(nn.Module):
-    """An encoder with a head of classes."""
+    """An encoder with a head of classes; `pool` makes one vector of a crop's tokens."""
 
-    def __init__(self, encoder: Encoder, n_classes: int) -> None:
+    def __init__(self, encoder: Encoder, n_classes: int, pool: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.pool = encoder, pool
         self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, n_classes))
 
     def forward(
@@ -35,7 +36,8 @@ class Classifier(nn.Module):
         spacing_mm: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch classes"]:
         """Logits."""
-        logits: Tensor = self.head(pooled(self.encoder, images, valid, spacing_mm))
+        tokens = self.encoder(images[:, None], spacing_mm)
+        logits: Tensor = self.head(self.pool(tokens, inside(valid, self.encoder.patch)))
         return logits
 
 
@@ -46,11 +48,12 @@ def train(
     regions: Sequence[Region],
     size: Triple,
     section: Finetune,
+    method: AdaptationMethod,
     *,
     seed: int,
     device: str,
 ) -> None:
-    """Train encoder and head on `regions`.
+    """Train the head, and of the encoder what is not frozen, on `regions`.
 
     A step draws classes alike and then regions, for the metric weighs classes alike. A crop is read
     anew at a jittered place and its contrast changed a little; the draws are functions of the seed.
@@ -73,7 +76,7 @@ def train(
         targets = torch.tensor([region.target for region in chosen], device=device)
         return nn.functional.cross_entropy(model(images, valid, spacing), targets)
 
-    optimise(model, loss_of, section)
+    optimise(model, loss_of, section, method)
 
 
 def predict(model: Classifier, crops: Iterable[Crops], device: str) -> NDArray[np.float64]:

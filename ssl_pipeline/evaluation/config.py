@@ -5,20 +5,23 @@ the pretrained encoder, for the same architecture from random weights, and for t
 pixels.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.adaptation.full import Full
+from ssl_pipeline.evaluation.cells import RANDOM
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, ObjectiveConfig
 from ssl_pipeline.section import Section
 
-RANDOM = "random"
 Budgets = tuple[NonNegativeInt, ...]
 Seeds = Annotated[int, Field(ge=3)]
-ArmName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Evaluate(Section):
@@ -33,10 +36,12 @@ class Evaluate(Section):
     subjects: Budgets = Field(
         (2, 5, 20, 0), min_length=1, description="numbers of labelled training subjects; 0 is all"
     )
-    encoder: str = Field(
-        "",
-        description="encoder bundle to judge, such as one that another study trained; this study's"
-        " own where empty. Its model and preprocessing must be those of this study",
+    encoders: dict[Label, str] = Field(
+        {"pretrained": ""},
+        min_length=1,
+        description="encoders to judge, by names of your choice: the bundle of each, such as one "
+        "that another study trained, or an empty text for this study's own. Model and preprocessing"
+        " must be those of this study",
     )
     allow_seen: bool = Field(
         False,
@@ -44,6 +49,11 @@ class Evaluate(Section):
     )
     bootstrap: int = Field(2000, ge=100, description="resamples behind an interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="share that an interval covers")
+
+    @model_validator(mode="after")
+    def _random_is_taken(self) -> "Evaluate":
+        _refuse_random("encoders", self.encoders)
+        return self
 
 
 class Probe(Section):
@@ -56,15 +66,16 @@ class Probe(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Probe":
-        names = [method.name for method in self.methods]
-        if len(set(names)) < len(names):
-            raise ValueError(f"methods is {names}: give each method once")
+        _refuse_twice([method.name for method in self.methods])
         return self
 
 
 class Finetune(Section):
-    """Training of encoder and head together; the same budget for every start."""
+    """Training on a task, head and all; the same budget for every way and every start."""
 
+    methods: tuple[AdaptationMethod, ...] = Field(
+        (Full(),), min_length=1, description="what of the encoder is trained, each in its own rows"
+    )
     steps: int = Field(200, ge=1, description="optimiser steps of a cell")
     batch: int = Field(16, ge=1, description="crops of a step")
     lr: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
@@ -75,9 +86,6 @@ class Finetune(Section):
         0.1, ge=0, lt=1, description="share of the steps in which lr rises from 0"
     )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay, of matrices alone")
-    layer_decay: float | None = Field(
-        None, gt=0, le=1, description="factor of lr from a block to the one below it; none if empty"
-    )
     jitter_voxels: NonNegativeInt = Field(
         4, description="largest shift of a training crop, in voxels"
     )
@@ -98,11 +106,30 @@ class Finetune(Section):
         None, min_length=1, description="labelled subjects, if not those of evaluate"
     )
 
+    @model_validator(mode="after")
+    def _distinct(self) -> "Finetune":
+        _refuse_twice([method.name for method in self.methods])
+        return self
+
+    def of(self, *methods: AdaptationMethod) -> "Finetune":
+        """What determines the cells of one method, or of the baseline, which is none of them."""
+        return self.model_copy(update={"methods": methods, "seeds": None, "subjects": None})
+
+
+def _refuse_random(key: str, names: Collection[str]) -> None:
+    if RANDOM in names:
+        raise ValueError(f"{key}.{RANDOM} means random weights: choose another name")
+
+
+def _refuse_twice(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"methods is {names}: give each method once")
+
 
 class Ablate(Section):
     """Objectives compared at equal cost: the operations of this study's `training.steps`."""
 
-    arms: dict[ArmName, ObjectiveConfig] = Field(
+    arms: dict[Label, ObjectiveConfig] = Field(
         {"mae": Mae(), "contrastive": Contrastive(), "hybrid": Hybrid()},
         min_length=1,
         description="an objective each, by a name; random weights are always compared too",
@@ -111,8 +138,7 @@ class Ablate(Section):
 
     @model_validator(mode="after")
     def _random_is_taken(self) -> "Ablate":
-        if RANDOM in self.arms:
-            raise ValueError(f"arms.{RANDOM} means random weights: choose another name")
+        _refuse_random("arms", self.arms)
         return self
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssl_pipeline.evaluation.crops import Crops
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.tokens import patch_share, pool
 
 
@@ -19,9 +20,13 @@ def pooled(
     valid: Float[Tensor, "batch z y x"],
     spacing_mm: Float[Tensor, "batch 3"],
 ) -> Float[Tensor, "batch dim"]:
-    """Dense pass and mean over the tokens whose voxels are at least half valid."""
-    tokens = encoder(images[:, None], spacing_mm)
-    return pool(tokens, (patch_share(valid, encoder.patch) >= 0.5).to(tokens.dtype))
+    """Dense pass and mean over the tokens that are inside."""
+    return pool(encoder(images[:, None], spacing_mm), inside(valid, encoder.patch))
+
+
+def inside(valid: Float[Tensor, "batch z y x"], patch: Triple) -> Float[Tensor, "batch tokens"]:
+    """1 for tokens whose voxels are at least half valid, else 0."""
+    return (patch_share(valid, patch) >= 0.5).to(valid.dtype)
 
 
 def tensors(crops: Crops, device: str) -> tuple[Tensor, Tensor, Tensor]:

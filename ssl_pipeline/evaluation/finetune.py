@@ -1,15 +1,16 @@
-"""Fine-tuning: encoder and head are trained together, from pretrained and from random weights.
+"""Fine-tuning: a head is trained, and of the encoder what each method adapts.
 
-Both starts get the same head, steps, batches and crops; the baseline of pixels stands beside them.
-For classes it is the one of probing with logistic regression, for voxels a linear model of
-neighbourhoods.
+Every start gets the same heads, steps, batches and crops, and so does every method; the baseline of
+pixels stands beside them. For classes it is the one of probing with logistic regression, for voxels
+a linear model of neighbourhoods.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, Cell
 from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.plan import Plan, Setting, walk
@@ -17,7 +18,6 @@ from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
 from ssl_pipeline.section import Section
 
-METHOD = "fine-tuning"
 __all__ = ["Setting", "run_finetune"]
 
 
@@ -33,54 +33,80 @@ def run_finetune(task: TaskConfig, finetune: Finetune, setting: Setting) -> dict
         return _classes(plan, task, finetune)
     from ssl_pipeline.evaluation.voxel_cells import NOTE, VoxelCells
 
+    methods = [method for method in finetune.methods if method.VOXELS]
+    left = ", ".join(method.TITLE for method in finetune.methods if not method.VOXELS)
+    notes = (NOTE, *((f"Not made for voxels and left out: {left}.",) if left else ()))
     voxels = VoxelCells(plan, task, finetune)
-    return walk(plan, _cells(plan, finetune), voxels.compute, "Fine-tuning", (NOTE,))
+    return walk(plan, _cells(plan, finetune, methods), voxels.compute, "Fine-tuning", notes)
 
 
-def _cells(plan: Plan, finetune: Finetune) -> Iterator[tuple[Cell, Section]]:
+def _cells(
+    plan: Plan, finetune: Finetune, methods: Sequence[AdaptationMethod]
+) -> Iterator[tuple[Cell, Section]]:
     evaluate = plan.setting.evaluate
-    for init in plan.setting.inits:
-        for seed in range(finetune.seeds or evaluate.seeds):
-            for budget in plan.budgets(finetune.subjects or evaluate.subjects):
-                yield Cell(METHOD, init, budget, seed), finetune
+    ways: list[tuple[str, Finetune, bool]] = [
+        *((method.name, finetune.of(method), False) for method in methods),
+        (BASELINE, finetune.of(), True),
+    ]
+    for name, section, on_pixels in ways:
+        for init in plan.setting.starts:
+            for seed in range(finetune.seeds or evaluate.seeds):
+                for budget in plan.budgets(finetune.subjects or evaluate.subjects):
+                    if (init == PIXELS) == on_pixels:
+                        yield Cell(name, init, budget, seed), section
 
 
 def _classes(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]:
     cells = ClassCells(plan, task)
+    methods: dict[str, AdaptationMethod] = {m.name: m for m in finetune.methods}
 
     def compute(cell: Cell) -> dict[str, Any]:
-        began = time.monotonic()
         if cell.init == PIXELS:
-            return _baseline(cells, cell, len(task.names), began)
-        from ssl_pipeline.evaluation import classify
-        from ssl_pipeline.evaluation.optimise import seeded, trained
-
-        chosen = [cells.train[index] for index in cells.chosen(cell)]
-        seed = plan.setting.seed + cell.seed
-        encoder = plan.setting.encoder_of(cell.init, seed)
-        plan.check_patch(encoder.patch)
-        with seeded(seed, plan.setting.device):
-            model = classify.Classifier(encoder, len(task.names))
-            classify.train(
-                model,
-                plan.setting.reader,
-                plan.entries,
-                chosen,
-                plan.size,
-                finetune,
-                seed=seed,
-                device=plan.setting.device,
-            )
-        crops = cells.crops(cells.test, finetune.batch)
-        probability = classify.predict(model, crops, plan.setting.device)
-        return cells.content(probability, began, trained(model))
+            return _baseline(cells, cell, len(task.names))
+        return _adapted(cells, cell, finetune, methods[cell.method])
 
     note = f"{PIXELS_NOTE} In this table it is read by logistic regression."
-    return walk(plan, _cells(plan, finetune), compute, "Fine-tuning", (note, *cells.notes))
+    walked = _cells(plan, finetune, finetune.methods)
+    return walk(plan, walked, compute, "Fine-tuning", (note, *cells.notes))
 
 
-def _baseline(cells: ClassCells, cell: Cell, n_classes: int, began: float) -> dict[str, Any]:
+def _adapted(
+    cells: ClassCells, cell: Cell, finetune: Finetune, method: AdaptationMethod
+) -> dict[str, Any]:
+    """Train on the labelled regions, and predict those that are scored."""
+    from ssl_pipeline.evaluation import classify
+    from ssl_pipeline.evaluation.optimise import seeded, trained
+
+    began = time.monotonic()
+    plan, setting = cells.plan, cells.plan.setting
+    chosen = [cells.train[index] for index in cells.chosen(cell)]
+    seed = setting.seed + cell.seed
+    encoder = setting.encoder_of(cell.init, seed)
+    plan.check_patch(encoder.patch)
+    with seeded(seed, setting.device):
+        model = classify.Classifier(encoder, len(plan.task.names), method.pool(encoder.dim))
+        method.apply(encoder)
+        classify.train(
+            model,
+            setting.reader,
+            plan.entries,
+            chosen,
+            plan.size,
+            finetune,
+            method,
+            seed=seed,
+            device=setting.device,
+        )
+    parameters = trained(model)
+    method.merge(encoder)
+    crops = cells.crops(cells.test, finetune.batch)
+    probability = classify.predict(model, crops, setting.device)
+    return cells.content(probability, began, parameters)
+
+
+def _baseline(cells: ClassCells, cell: Cell, n_classes: int) -> dict[str, Any]:
     """Logistic regression on pixels + PCA."""
+    began = time.monotonic()
     chosen = cells.chosen(cell)
     method = Linear()
     probability = method.predict(

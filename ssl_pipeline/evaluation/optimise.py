@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.adaptation.adaptation import blocks_of
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.models.encoder import Encoder
 
 CLIP = 1.0  # largest norm of the gradient
-_BLOCK = re.compile(r"^encoder\.blocks\.(\d+)\.")
 
 
 @contextmanager
@@ -37,18 +39,24 @@ def trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def optimise(model: nn.Module, loss_of: Callable[[int], Tensor], section: Finetune) -> None:
+def optimise(
+    model: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    section: Finetune,
+    method: AdaptationMethod,
+) -> None:
     """Take `section.steps` steps down `loss_of`, which maps a step's number to its loss.
 
     The model's encoder is its attribute `encoder`; everything else counts as the head.
     """
-    optimiser = torch.optim.AdamW(groups(model, section), lr=section.lr)
+    optimiser = torch.optim.AdamW(groups(model, section, method), lr=section.lr)
+    wanted = [p for group in optimiser.param_groups for p in group["params"]]
     for step in range(section.steps):
         for group in optimiser.param_groups:
             group["lr"] = section.lr * rate(step, section) * group["scale"]
         optimiser.zero_grad(set_to_none=True)
         loss_of(step).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        torch.nn.utils.clip_grad_norm_(wanted, CLIP)
         optimiser.step()
 
 
@@ -60,17 +68,18 @@ def rate(step: int, section: Finetune) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, section.steps - rise)))
 
 
-def groups(model: nn.Module, section: Finetune) -> list[dict[str, Any]]:
+def groups(model: nn.Module, section: Finetune, method: AdaptationMethod) -> list[dict[str, Any]]:
     """Parameter groups with their `scale` of the learning rate; vectors do not decay."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    blocks = [int(found[1]) for name, _ in named if (found := _BLOCK.match(name))]
-    top = max(blocks, default=-1) + 2
+    encoder = model.get_submodule("encoder")
+    assert isinstance(encoder, Encoder)
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
-        decay = section.weight_decay if parameter.ndim > 1 else 0.0
-        scale = (section.layer_decay or 1.0) ** (top - _depth(name, top))
-        if not name.startswith("encoder."):
-            scale = section.head_rate
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        of_head = not name.startswith("encoder.")
+        scale = section.head_rate if of_head else method.scale(_above(name, encoder))
+        decays = parameter.ndim > 1 and (of_head or method.DECAYS)
+        decay = section.weight_decay if decays else 0.0
         gathered.setdefault((scale, decay), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "scale": scale}
@@ -78,8 +87,9 @@ def groups(model: nn.Module, section: Finetune) -> list[dict[str, Any]]:
     ]
 
 
-def _depth(name: str, top: int) -> int:
-    """0 for the embedding, 1 for the first block, `top` for what comes after the blocks."""
-    if found := _BLOCK.match(name):
-        return int(found[1]) + 1
-    return 0 if name.startswith("encoder.") and not name.startswith("encoder.norm") else top
+def _above(name: str, encoder: Encoder) -> int:
+    """How many floors are above a parameter: none above the last norm, all above the embedding."""
+    blocks = len(blocks_of(encoder))
+    if found := re.match(rf"encoder\.{encoder.trunk}\.(\d+)\.", name):
+        return blocks - int(found[1])
+    return 0 if name.startswith("encoder.norm.") else blocks + 1

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import sha256_json, sweep
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import FORMAT, INITS, PIXELS, Cell, Init, save, saved
+from ssl_pipeline.evaluation.cells import FORMAT, Cell, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-# Hands out a fresh copy of an encoder that the caller may train: the pretrained one, or the same
-# architecture with random weights that the seed alone decides.
-EncoderOf = Callable[[Literal["pretrained", "random"], int], "Encoder"]
+# Hands out a fresh copy of an encoder that the caller may train: one of those that are compared, by
+# its name, or the same architecture with random weights that the seed alone decides.
+EncoderOf = Callable[[str, int], "Encoder"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,12 @@ class Setting:
     label_file: LabelFile
     evaluate: Evaluate
     encoder_of: EncoderOf
-    encoder_hash: str  # of the pretrained encoder's weights
+    starts: Mapping[str, str]  # what is compared, with the hash that tells its weights
     crop_voxels: Triple  # (z, y, x), of tasks that give none
     out: Path  # folder of this task's results
     labels: Path  # folder of label maps on the stored grid, made where they are not there
     device: str = "cpu"
     seed: int = 0
-    inits: tuple[Init, ...] = INITS  # what is compared
     warning: str = ""  # what must be read before any figure
 
 
@@ -67,6 +66,7 @@ class Plan:
     def truth(self) -> str:
         """Hash of scans, subjects, splits and labels: what all cells of the task depend on."""
         task = self.task.model_dump(mode="json", exclude={"title"})
+        task["classes"] = list(self.task.classes.items())  # whose order numbers them
         scans = [
             [e.id, e.sha256, e.subject, e.split, self.task.truth(e, self.labels)]
             for e in self.cohort.entries
@@ -86,7 +86,7 @@ class Plan:
 
     def encoder(self, cell: Cell) -> str:
         """Hash of the encoder that a cell's predictions depend on; empty for pixels."""
-        return "" if cell.init == PIXELS else self.setting.encoder_hash
+        return self.setting.starts[cell.init]
 
     def budgets(self, asked: tuple[int, ...]) -> tuple[int, ...]:
         """Numbers of labelled subjects that this task can give."""
@@ -134,6 +134,7 @@ def walk(
         plan.setting.evaluate,
         train=plan.cohort.train,
         test=plan.cohort.test,
+        starts=tuple(plan.setting.starts),
         seed=plan.setting.seed,
         notes=(*notes, *unused),
         warning=plan.setting.warning,

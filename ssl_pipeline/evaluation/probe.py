@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import PIXELS, Cell, Init
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
 from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.plan import EncoderOf, Plan, Setting, walk
@@ -39,7 +39,7 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
     methods: dict[str, ProbeMethod] = {method.name: method for method in probe.methods}
 
     def compute(cell: Cell) -> dict[str, Any]:
-        features, waited = bank.features(cell.init, 0 if cell.init == "pretrained" else cell.seed)
+        features, waited = bank.features(cell.init, cell.seed if cell.init == RANDOM else 0)
         began = time.monotonic()
         chosen = cells.chosen(cell)
         train, test = features[: len(cells.train)][chosen], features[len(cells.train) :]
@@ -52,7 +52,7 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
 
     everything = [
         (Cell(method.name, init, budget, seed), method)
-        for init in setting.inits
+        for init in setting.starts
         for seed in range(setting.evaluate.seeds)
         for method in probe.methods
         for budget in cells.plan.budgets(setting.evaluate.subjects)
@@ -68,7 +68,7 @@ class _Bank:
         self.cells, self.probe, self.encoder_of = cells, probe, encoder_of
         self.features = lru_cache(maxsize=1)(self._features)
 
-    def _features(self, init: Init, seed: int) -> tuple[NDArray[np.float32], float]:
+    def _features(self, init: str, seed: int) -> tuple[NDArray[np.float32], float]:
         """Features (n, dim) and the seconds that they took."""
         began = time.monotonic()
         if init == PIXELS:

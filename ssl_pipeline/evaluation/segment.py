@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.classify import contrast
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.crops import cut
@@ -57,11 +58,15 @@ def train(
     scans: Sequence[Drawn],
     size: Triple,
     section: Finetune,
+    method: AdaptationMethod,
     *,
     seed: int,
     device: str,
 ) -> None:
-    """Train encoder and decoder on crops of `size` voxels; all draws are functions of the seed."""
+    """Train the decoder, and of the encoder what is not frozen, on crops of `size` voxels.
+
+    All draws are functions of the seed.
+    """
     model.to(device).train()
 
     def loss_of(step: int) -> Tensor:
@@ -78,7 +83,7 @@ def train(
         told = torch.tensor([scan.told for scan in chosen], device=device)
         return voxel_loss(model(images, spacing), target, told, OUTSIDE)
 
-    optimise(model, loss_of, section)
+    optimise(model, loss_of, section, method)
 
 
 def predict(

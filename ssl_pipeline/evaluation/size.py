@@ -7,7 +7,7 @@ opened, and torch is not imported.
 import math
 from dataclasses import dataclass
 
-from ssl_pipeline.evaluation.cells import PIXELS, Init
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.cohort import budgets
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
@@ -31,7 +31,7 @@ HEAD_S = 0.2  # fitting a simple classifier
 class Judged:
     """What is judged, and the task's scans by their numbers alone."""
 
-    inits: tuple[Init, ...]
+    starts: tuple[str, ...]
     keeps_labels: bool  # on the stored grid; trials of an ablation share those of the study
     train_subjects: int
     train_scans: int
@@ -56,9 +56,9 @@ def probing(
     task: TaskConfig, probe: Probe, evaluate: Evaluate, model: ModelConfig, crop: Triple, of: Judged
 ) -> Cost:
     """Probe a task with every method, start, seed and budget."""
-    cells = len(of.inits) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
+    cells = len(of.starts) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
     cells *= len(probe.methods)
-    encoders = ("pretrained" in of.inits) + evaluate.seeds * ("random" in of.inits)
+    encoders = sum(evaluate.seeds if s == RANDOM else s != PIXELS for s in of.starts)
     looks = encoders * _regions(task, of.train_scans + of.test_scans)
     flops = float(looks * model.forward_flops(model.tokens(crop), crop))
     memory = 16.0 * probe.batch * math.prod(crop)
@@ -76,8 +76,9 @@ def finetuning(
     """Fine-tune on a task from every start, seed and budget."""
     seeds = finetune.seeds or evaluate.seeds
     shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
-    cells = len(of.inits) * seeds * len(shares)
-    networks = len(set(of.inits) - {PIXELS}) * seeds * len(shares)  # the baseline has none
+    methods = sum(m.VOXELS or isinstance(task, RegionTask) for m in finetune.methods)
+    networks = methods * len(set(of.starts) - {PIXELS}) * seeds * len(shares)
+    cells = networks + (PIXELS in of.starts) * seeds * len(shares)  # the baseline has no network
     each = model.forward_flops(model.tokens(crop), crop)
     numbers = model.kept_numbers(model.tokens(crop), crop)
     looks = float(_regions(task, of.test_scans))

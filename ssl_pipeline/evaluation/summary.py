@@ -5,7 +5,7 @@ are kept apart from it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import write_json
-from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, UNTRAINED, Cell
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.metrics import Scored
 from ssl_pipeline.evaluation.statistics import (
@@ -28,8 +28,6 @@ from ssl_pipeline.evaluation.statistics import (
     resampled,
 )
 from ssl_pipeline.evaluation.tasks import TaskConfig
-
-AGAINST = ("random", PIXELS)
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,13 @@ def summarise(
     *,
     train: Sequence[str],
     test: Sequence[str],
+    starts: Sequence[str],
     seed: int,
     notes: Sequence[str] = (),
     warning: str = "",
 ) -> dict[str, Any]:
-    """The table of a task, as `results.json` holds it."""
-    arms = _arms(scored)
+    """The table of a task, as `results.json` holds it; rows in the order of `starts`."""
+    arms = _arms(scored, starts)
     seeds = len(next(iter(arms.values())).total)
     enough = len(test) >= FEWEST
     draws = draw(len(test), seeds, evaluate.bootstrap, seed) if enough else None
@@ -75,12 +74,13 @@ def summarise(
         "n_test_subjects": len(test),
         "n_seeds": seeds,
         "classes": list(task.names),
+        "starts": list(starts),
         "rows": [
             {"method": method, "init": init, "subjects": subjects}
             | _row(arm, task.names, draws, evaluate.confidence)
             for (method, init, subjects), arm in arms.items()
         ],
-        "differences": _differences(arms, draws, evaluate.confidence),
+        "differences": _differences(arms, starts, draws, evaluate.confidence),
         "note": " ".join([*few, *notes]),
         "warning": warning,
     }
@@ -92,13 +92,12 @@ def write(out: Path, results: dict[str, Any], costs: Sequence[Mapping[str, Any]]
     write_json(out / "results.json", results)
 
 
-def _arms(scored: Mapping[Cell, Scored]) -> dict[tuple[str, str, int], _Arm]:
+def _arms(scored: Mapping[Cell, Scored], starts: Sequence[str]) -> dict[tuple[str, str, int], _Arm]:
     """Cells gathered over seeds, methods together and budgets rising, all (0) last."""
     found: dict[tuple[str, str, int], list[Scored]] = {}
     for cell in sorted(scored, key=lambda c: c.seed):
         found.setdefault((cell.method, cell.init, cell.subjects), []).append(scored[cell])
-    inits = ("pretrained", *AGAINST)
-    ordered = sorted(found, key=lambda k: (k[0], k[2] or math.inf, inits.index(k[1])))
+    ordered = sorted(found, key=lambda k: (k[0], k[2] or math.inf, starts.index(k[1])))
     return {
         name: _Arm(
             np.stack([s.total for s in found[name]]),
@@ -134,15 +133,15 @@ def _row(arm: _Arm, names: Sequence[str], draws: Draws | None, confidence: float
 
 
 def _differences(
-    arms: Mapping[tuple[str, str, int], _Arm], draws: Draws | None, confidence: float
+    arms: Mapping[tuple[str, str, int], _Arm],
+    starts: Sequence[str],
+    draws: Draws | None,
+    confidence: float,
 ) -> list[dict[str, Any]]:
-    """Pretrained less each of the others, paired by subject and seed."""
+    """Each encoder less those before it and less what is untrained, paired by subject and seed."""
     found = []
     for (method, init, subjects), arm in arms.items():
-        for against in AGAINST if init == "pretrained" else ():
-            other = arms.get((method, against, subjects))
-            if other is None:  # an arm of an ablation, of which random weights are another
-                continue
+        for against, other in _others(arms, starts, method, init, subjects):
             apart = per_seed(arm.total, arm.count) - per_seed(other.total, other.count)
             values = (
                 None
@@ -153,10 +152,27 @@ def _differences(
                 )
             )
             found.append(
-                {"method": method, "subjects": subjects, "against": against}
+                {"method": method, "init": init, "subjects": subjects, "against": against}
                 | {"mean": number(apart.mean()), **bounds(values, confidence)}
             )
     return found
+
+
+def _others(
+    arms: Mapping[tuple[str, str, int], _Arm],
+    starts: Sequence[str],
+    method: str,
+    init: str,
+    subjects: int,
+) -> Iterator[tuple[str, _Arm]]:
+    """What an encoder is compared with: the same method, and pixels by whichever reads them."""
+    if init in UNTRAINED:
+        return
+    for other in (*UNTRAINED, *starts[: starts.index(init)]):
+        shared = (BASELINE if other == PIXELS else method, other, subjects)
+        arm = arms.get((method, other, subjects)) or arms.get(shared)
+        if arm is not None:  # a trial of an ablation has none; others have
+            yield other, arm
 
 
 def bounds(values: NDArray[np.float64] | None, confidence: float) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.atomic import write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation import segment, voxel_pca
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.decoder import Segmenter
@@ -42,6 +43,7 @@ class VoxelCells:
 
     def __init__(self, plan: Plan, task: Segmentation, section: Finetune) -> None:
         self.plan, self.task, self.section = plan, task, section
+        self.methods: dict[str, AdaptationMethod] = {m.name: m for m in section.methods}
         self.test = [e for e in plan.cohort.entries if e.split != "train"]
 
     @cached_property
@@ -73,8 +75,7 @@ class VoxelCells:
             parameters = model.weight.size + model.bias.size
             rows = [self._scored(cell, e, model.predict(self._image(e))) for e in self.test]
         else:
-            network = self._network(cell, labelled, seed)
-            parameters = trained(network)
+            network, parameters = self._network(cell, labelled, seed)
             rows = [self._scored(cell, e, self._segmented(network, e)) for e in self.test]
         costs = {"trained_parameters": parameters, "seconds": round(time.monotonic() - began, 3)}
         files = [row["file"] for row in rows if row["file"]]
@@ -105,24 +106,27 @@ class VoxelCells:
         ]
         return voxel_pca.fit(samples, seed)
 
-    def _network(self, cell: Cell, labelled: list[Drawn], seed: int) -> Segmenter:
-        setting = self.plan.setting
-        if cell.init == PIXELS:
-            raise ValueError("the baseline has no network")
+    def _network(self, cell: Cell, labelled: list[Drawn], seed: int) -> tuple[Segmenter, int]:
+        """A trained network, and how many of its parameters were trained."""
+        setting, method = self.plan.setting, self.methods[cell.method]
         encoder = setting.encoder_of(cell.init, seed)
         self.plan.check_patch(encoder.patch)
         with seeded(seed, setting.device):
             network = Segmenter(encoder, len(self.task.names), raw_voxels=self.section.raw_voxels)
+            method.apply(encoder)
             segment.train(
                 network,
                 setting.reader,
                 labelled,
                 self.plan.size,
                 self.section,
+                method,
                 seed=seed,
                 device=setting.device,
             )
-        return network
+        parameters = trained(network)
+        method.merge(encoder)
+        return network, parameters
 
     def _segmented(self, network: Segmenter, entry: Entry) -> NDArray[np.uint8]:
         setting = self.plan.setting

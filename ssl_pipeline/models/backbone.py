@@ -17,6 +17,7 @@ class Backbone(Section, ABC):
     """The section of an encoder; estimates and judgements ask it for what they need to know."""
 
     least_tokens: ClassVar[int] = 1  # of a crop, below which a pass means nothing
+    transformer: ClassVar[bool] = False  # whether its blocks are attention and an MLP
 
     patch_voxels: Triple = Field((8, 8, 8), description="size of a token (z, y, x), in voxels")
 

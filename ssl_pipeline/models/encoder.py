@@ -5,6 +5,7 @@ theirs. It is a class and no protocol because all of them also train, move and s
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +19,11 @@ class Encoder(nn.Module, ABC):
     """Crops of model input to tokens, ordered row-major over the patches (see `views.tokens`).
 
     Attributes: `dim`, width of a token; `patch`, its voxels (z, y, x); `branches`, how many
-    residual branches drop path may skip (0: none), and `drop_path`, how often the last of them.
+    residual branches drop path may skip (0: none), and `drop_path`, how often the last of them;
+    `trunk`, the name of the list of blocks that a crop goes through; `norm`, what comes after them.
     """
+
+    trunk: ClassVar[str] = "blocks"
 
     dim: int
     patch: Triple

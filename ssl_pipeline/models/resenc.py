@@ -13,6 +13,7 @@ statistics from seen voxels alone. It saves no time: a hidden voxel is computed 
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +30,8 @@ SLOPE = 0.01  # of LeakyReLU below zero
 
 class ResEncEncoder(Encoder):
     """Stem, stages of residual blocks and a projection to tokens; see `Encoder`."""
+
+    trunk: ClassVar[str] = "stages"
 
     def __init__(self, config: ResEnc) -> None:
         super().__init__()

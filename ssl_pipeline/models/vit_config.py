@@ -1,7 +1,7 @@
 """Sizes of the 3D vision transformer (section `model` of a study); imports no torch."""
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ BLOCK_NUMBERS = 16  # a block keeps so many numbers for each of a token's, for t
 
 class ViT(Backbone):
     """A 3D vision transformer made of timm's blocks."""
+
+    transformer: ClassVar[bool] = True
 
     name: Literal["vit"] = "vit"
     preset: Literal["tiny", "S", "B"] = Field("tiny", description="width, depth and heads")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.evaluation.cells import BASELINE, PIXELS
 from ssl_pipeline.report.judgements import method_name
 from ssl_pipeline.report.numerals import NOTHING, difference, duration, with_interval, with_spread
 
@@ -65,12 +65,20 @@ def _scores(tables: Sequence[Results]) -> Iterator[str]:
             (
                 method_name(method),
                 _budget(subjects, tables[0]),
-                *(_score(rows.get((arm, method, subjects))) for arm in arms),
+                *(_score(_row(rows, arm, method, subjects)) for arm in arms),
             )
-            for method, subjects in dict.fromkeys(key[1:] for key in rows)
+            for method, subjects in dict.fromkeys(key[1:] for key in rows if key[1] != BASELINE)
         ),
         words=2,
     )
+
+
+def _row(
+    rows: Mapping[tuple[str, str, int], Results], arm: str, method: str, subjects: int
+) -> Results | None:
+    """Methods that adapt encoders share one row of pixels."""
+    shared = (arm, BASELINE if arm == PIXELS else method, subjects)
+    return rows.get((arm, method, subjects)) or rows.get(shared)
 
 
 def _differences(tables: Sequence[Results]) -> Iterator[str]:

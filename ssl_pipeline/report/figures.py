@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ssl_pipeline.evaluation.cells import PIXELS
-from ssl_pipeline.report.judgements import STARTS, Judgement, Row, method_name
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, UNTRAINED
+from ssl_pipeline.report.judgements import Judgement, Row, method_name, start_name
 from ssl_pipeline.report.numerals import score
 
 if TYPE_CHECKING:
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, PALE = "#333333", "#d5d9de"
-COLOURS = {"pretrained": "#0072B2", "random": "#D55E00", PIXELS: "#009E73"}
-MARKERS = {"pretrained": "o", "random": "s", PIXELS: "^"}
-GLYPHS = {"pretrained": "●", "random": "■", PIXELS: "▲"}
+# How each start is drawn: colour, matplotlib's marker, and the marker as a letter.
+UNTRAINED_LOOKS = {RANDOM: ("#D55E00", "s", "■"), PIXELS: ("#009E73", "^", "▲")}
+ENCODER_LOOKS = (
+    ("#0072B2", "o", "●"),
+    ("#CC79A7", "D", "◆"),
+    ("#E69F00", "v", "▼"),
+    ("#56B4E9", "P", "✚"),
+)
 Logged = Mapping[str, float | int]  # a line of the metrics log
 LOGGED = {
     "loss": "loss",
@@ -55,8 +60,17 @@ class Mark:
 
 def legend(judgements: Sequence[Judgement]) -> list[Mark]:
     """Which colour and marker stand for which start."""
-    shown = {row["init"] for each in judgements for row in each.results["rows"]}
-    return [Mark(GLYPHS[i], COLOURS[i], STARTS[i]) for i in STARTS if i in shown]
+    starts = dict.fromkeys(init for each in judgements for init in each.starts)
+    return [Mark(look[2], look[0], start_name(i)) for i, look in looks(tuple(starts)).items()]
+
+
+def looks(starts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """How each start is drawn; encoders beyond the fourth begin again."""
+    encoders = [start for start in starts if start not in UNTRAINED]
+    return {
+        start: UNTRAINED_LOOKS.get(start) or ENCODER_LOOKS[encoders.index(start) % 4]
+        for start in starts
+    }
 
 
 def bars(judgements: Sequence[Judgement]) -> str:
@@ -132,29 +146,32 @@ def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float])
     series = judgement.series(method)
     for index, (init, rows) in enumerate(series.items()):
         shift = 0.13 * (index - (len(series) - 1) / 2)
-        _plot_series(axes, init, rows, [budgets.index(row["subjects"]) + shift for row in rows])
+        places = [budgets.index(row["subjects"]) + shift for row in rows]
+        _plot_series(axes, looks(judgement.starts)[init], rows, places)
     axes.set_xticks(range(len(budgets)), [judgement.budget(number) for number in budgets])
     axes.set_xlim(-0.45, len(budgets) - 0.55)
     axes.set_ylim(*limits)
     axes.set_xlabel("labelled subjects")
     axes.set_ylabel(judgement.results["metric"])
     title = method_name(method)
-    last = {STARTS[init]: score(rows[-1]["mean"]) for init, rows in series.items()}
+    last = {start_name(init): score(rows[-1]["mean"]) for init, rows in series.items()}
     told = ", ".join(f"{name} {value}" for name, value in last.items())
     alt = f"{title}: {judgement.results['metric']} against labelled subjects; with most, {told}."
     return Picture(_svg(figure), alt, title)
 
 
-def _plot_series(axes: "Axes", init: str, rows: Sequence[Row], places: Sequence[float]) -> None:
+def _plot_series(
+    axes: "Axes", look: tuple[str, str, str], rows: Sequence[Row], places: Sequence[float]
+) -> None:
     """Means with their intervals, or with a dot a seed where there is no interval."""
     known = [(x, row) for x, row in zip(places, rows, strict=True) if row["mean"] is not None]
-    colour = COLOURS[init]
+    colour, marker, _ = look
     means = [row["mean"] for _, row in known]
     axes.plot(
         [x for x, _ in known],
         means,
         color=colour,
-        marker=MARKERS[init],
+        marker=marker,
         markersize=5.5,
         linewidth=1.6,
         zorder=3,

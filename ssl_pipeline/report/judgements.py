@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import INITS, PIXELS
+from ssl_pipeline.evaluation import adaptation, probes
+from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, RANDOM
 
 STAGES = ("probe", "finetune")
-STARTS = {"pretrained": "pretrained", "random": "random weights", PIXELS: PIXELS}
-METHODS = {"knn": "kNN", "linear": "linear probe", "fine-tuning": "fine-tuning"}
+TITLES: dict[str, str] = probes.TITLES | adaptation.TITLES
 Row = Mapping[str, Any]
 
 
@@ -26,8 +26,14 @@ class Judgement:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods, in the order of the table."""
-        return tuple(dict.fromkeys(row["method"] for row in self.results["rows"]))
+        """Names of the methods, in the order of the table; what is read of pixels is none."""
+        found = dict.fromkeys(row["method"] for row in self.results["rows"])
+        return tuple(method for method in found if method != BASELINE)
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """What is compared, encoders first."""
+        return tuple(self.results["starts"])
 
     def budgets(self, method: str) -> tuple[int, ...]:
         """Numbers of labelled subjects that a method was given, rising; 0 is all, and last."""
@@ -35,15 +41,20 @@ class Judgement:
         return tuple(dict.fromkeys(row["subjects"] for row in rows))
 
     def row(self, method: str, init: str, subjects: int) -> Row | None:
-        """One row of the table."""
-        wanted = (method, init, subjects)
-        rows = self.results["rows"]
-        return next((r for r in rows if (r["method"], r["init"], r["subjects"]) == wanted), None)
+        """One row of the table; of pixels the one that all methods share, if they do."""
+        shared = (method, BASELINE) if init == PIXELS else (method,)
+        for row in self.results["rows"]:
+            if row["method"] in shared and (row["init"], row["subjects"]) == (init, subjects):
+                return cast(Row, row)
+        return None
 
     def series(self, method: str) -> dict[str, list[Row]]:
         """The rows of a method by their start, budgets rising."""
-        rows = [row for row in self.results["rows"] if row["method"] == method]
-        found = {init: [row for row in rows if row["init"] == init] for init in INITS}
+        budgets = self.budgets(method)
+        found = {
+            init: [row for n in budgets if (row := self.row(method, init, n))]
+            for init in self.starts
+        }
         return {init: own for init, own in found.items() if own}
 
     def budget(self, subjects: int) -> str:
@@ -68,7 +79,12 @@ def read_judgements(folder: Path, tasks: Iterable[str]) -> dict[str, list[Judgem
 
 def method_name(method: str) -> str:
     """What the report calls a method."""
-    return METHODS.get(method, method)
+    return TITLES.get(method, method)
+
+
+def start_name(init: str) -> str:
+    """What the report calls a start."""
+    return "random weights" if init == RANDOM else init
 
 
 def _read(folder: Path, stage: str, task: str) -> list[Judgement]:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import INITS, Cell, Init
+from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, Cell
 from ssl_pipeline.evaluation.labels import LabelFile, drawn_on_grid
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.report.figures import Mark, Picture
 from ssl_pipeline.report.images import Colour, grey, picture, sized, upright, window
-from ssl_pipeline.report.judgements import STARTS, Judgement
+from ssl_pipeline.report.judgements import Judgement, start_name
 from ssl_pipeline.report.numerals import score
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
@@ -45,34 +45,35 @@ def overlays(
     height = int(area.argmax())
     plane = _grey_plane(entry, reader, height)
     found = [_painted(plane, label[height], task, entry, "label")]
-    for init in INITS:
+    for init in judgement.starts:
         row_of_scan = _prediction(judgement, init, scan)
         if row_of_scan:
             predicted = _on_grid(judgement.folder / row_of_scan["file"], entry)
-            title = f"{STARTS[init]}, Dice {score(_mean_dice(row_of_scan))}"
+            title = f"{start_name(init)}, Dice {score(_mean_dice(row_of_scan))}"
             found.append(_painted(plane, predicted[height], task, entry, title))
     marks = [Mark("■", _colour(index), name) for index, name in enumerate(task.names)]
     return found, marks
 
 
-def _cell(judgement: Judgement, init: Init) -> Path:
+def _cell(judgement: Judgement, init: str) -> Path:
     method = judgement.methods[0]
-    return Cell(method, init, judgement.budgets(method)[-1], 0).path(judgement.folder)
+    most = judgement.budgets(method)[-1]
+    return Cell(BASELINE if init == PIXELS else method, init, most, 0).path(judgement.folder)
 
 
-def _predictions(judgement: Judgement, init: Init) -> list[dict[str, Any]]:
+def _predictions(judgement: Judgement, init: str) -> list[dict[str, Any]]:
     """Rows of a cell's file, with most labels and the first seed, whose maps were kept."""
     path = _cell(judgement, init)
     rows = read_json(path)["predictions"] if path.exists() else []
     return [r for r in rows if r.get("file") and (judgement.folder / r["file"]).exists()]
 
 
-def _prediction(judgement: Judgement, init: Init, scan: str) -> dict[str, Any] | None:
+def _prediction(judgement: Judgement, init: str, scan: str) -> dict[str, Any] | None:
     return next((r for r in _predictions(judgement, init) if r["scan"] == scan), None)
 
 
 def _median_scan(judgement: Judgement) -> str:
-    rows = sorted(_predictions(judgement, "pretrained"), key=_mean_dice)
+    rows = sorted(_predictions(judgement, judgement.starts[0]), key=_mean_dice)
     return str(rows[len(rows) // 2]["scan"]) if rows else ""
 
 

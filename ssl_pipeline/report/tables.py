@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from ssl_pipeline.evaluation.cells import INITS, PIXELS
-from ssl_pipeline.report.judgements import STARTS, Judgement, Row, method_name
+from ssl_pipeline.evaluation.cells import UNTRAINED
+from ssl_pipeline.report.judgements import Judgement, Row, method_name, start_name
 from ssl_pipeline.report.numerals import (
     NOTHING,
     difference,
@@ -41,11 +41,12 @@ class Table:
 
 def scores(judgements: Sequence[Judgement]) -> Table:
     """Score of every method, start and number of labelled subjects."""
+    starts = tuple(dict.fromkeys(init for each in judgements for init in each.starts))
     rows = [
         (
             method_name(method),
             each.budget(subjects),
-            *(_score(each.row(method, init, subjects)) for init in INITS),
+            *(_score(each.row(method, init, subjects)) for init in starts),
         )
         for each in judgements
         for method in each.methods
@@ -53,22 +54,25 @@ def scores(judgements: Sequence[Judgement]) -> Table:
     ]
     first = judgements[0].results
     caption = f"{first['metric']}, {_spread(judgements)}"
-    return Table(caption, ("method", "labelled subjects", *STARTS.values()), rows, words=2)
+    head = ("method", "labelled subjects", *map(start_name, starts))
+    return Table(caption, head, rows, words=2)
 
 
 def differences(judgements: Sequence[Judgement]) -> Table:
-    """The pretrained encoder less each of the others, paired by subject and seed."""
+    """Each encoder less what is not trained and less those before it."""
+    starts = dict.fromkeys(init for each in judgements for init in each.starts)
+    encoders = [start for start in starts if start not in UNTRAINED]
+    others = [*(start for start in UNTRAINED if start in starts), *encoders[:-1]]
     rows = []
     for each in judgements:
-        found = {
-            (c.method, c.subjects, c.against): c
-            for c in (Comparison(**row) for row in each.results["differences"])
-        }
-        for method, subjects in dict.fromkeys(key[:2] for key in found):
-            cells = (_difference(found.get((method, subjects, a))) for a in ("random", PIXELS))
-            rows.append((method_name(method), each.budget(subjects), *cells))
-    head = ("method", "labelled subjects", "less random weights", f"less {PIXELS}")
-    return Table("Pretrained less the others, paired by subject and seed", head, rows, words=2)
+        compared = [Comparison(**row) for row in each.results["differences"]]
+        found = {(c.init, c.method, c.subjects, c.against): c for c in compared}
+        for key in dict.fromkeys(key[:3] for key in found):
+            init, method, subjects = key
+            cells = (_difference(found.get((*key, other))) for other in others)
+            rows.append((init, method_name(method), each.budget(subjects), *cells))
+    head = ("encoder", "method", "labelled subjects", *(f"less {start_name(o)}" for o in others))
+    return Table("Encoders less the others, paired by subject and seed", head, rows, words=3)
 
 
 def per_class(judgements: Sequence[Judgement]) -> Table:
@@ -79,7 +83,7 @@ def per_class(judgements: Sequence[Judgement]) -> Table:
     rows = [
         (
             method_name(row["method"]),
-            STARTS[row["init"]],
+            start_name(row["init"]),
             *(score(row["per_class"].get(name)) for name in classes),
             *(score(row.get(name)) for name in extras),
         )
@@ -102,7 +106,7 @@ def costs(judgements: Sequence[Judgement]) -> Table | None:
         if own:
             seconds = mean(cost["seconds"] + cost.get("feature_seconds", 0) for cost in own)
             parameters = f"{own[0]['trained_parameters']:,}"
-            start = STARTS[row["init"]]
+            start = start_name(row["init"])
             rows.append((method_name(row["method"]), start, parameters, duration(seconds)))
     head = ("method", "start", "trained parameters", "time")
     caption = "Cost of one run with the most labelled subjects, features included"
@@ -110,11 +114,14 @@ def costs(judgements: Sequence[Judgement]) -> Table | None:
 
 
 def _largest(judgements: Iterable[Judgement]) -> Iterable[tuple[Judgement, Row]]:
+    """Rows with the most labels; what methods share comes once."""
+    seen: list[Row] = []
     for each in judgements:
         for method in each.methods:
-            for init in INITS:
+            for init in each.starts:
                 row = each.row(method, init, each.budgets(method)[-1])
-                if row:
+                if row and row not in seen:
+                    seen.append(row)
                     yield each, row
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.report.judgements import Judgement, method_name
 from ssl_pipeline.report.numerals import count, difference
 
@@ -18,8 +18,9 @@ Outcome = Literal["better", "worse", "undecided", "no interval"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The pretrained encoder less another start, with one method and one number of labels."""
+    """An encoder less another start, with one method and one number of labels."""
 
+    init: str
     method: str
     subjects: int
     against: str
@@ -43,14 +44,23 @@ def comparisons(judgements: Iterable[Judgement]) -> list[Comparison]:
 
 
 def answer(judged: Mapping[str, Sequence[Judgement]]) -> str:
-    """One sentence: is the pretrained encoder worth it?"""
+    """Is it worth it? One sentence an encoder."""
     judgements = [each for own in judged.values() for each in own]
     found = comparisons(judgements)
     if not found:
         return "No task has been judged, so nothing is known of what the encoder is worth."
     if all(each.outcome == "no interval" for each in found):
         return f"Not decided, for there is {no_interval(judgements)}; {_leaning(found)}."
-    random, pixels = _against(found, "random"), _against(found, PIXELS)
+    encoders = dict.fromkeys(each.init for each in found)
+    told = {init: _worth([each for each in found if each.init == init]) for init in encoders}
+    if len(told) == 1:
+        return next(iter(told.values()))
+    return " ".join(f"{init}: {sentence}" for init, sentence in told.items())
+
+
+def _worth(found: Sequence[Comparison]) -> str:
+    """The answer for one encoder."""
+    random, pixels = _against(found, RANDOM), _against(found, PIXELS)
     parts = [
         _tally(own, other) for own, other in ((random, "random weights"), (pixels, PIXELS)) if own
     ]
@@ -59,17 +69,19 @@ def answer(judged: Mapping[str, Sequence[Judgement]]) -> str:
 
 def task_sentence(judgements: Sequence[Judgement]) -> str:
     """What the answer is for one task."""
-    found = _against(comparisons(judgements), "random")
+    found = _against(comparisons(judgements), RANDOM)
     if not found:
         return "not compared with random weights."
     if all(each.outcome == "no interval" for each in found):
         return f"{no_interval(judgements)}; {_leaning(found)}."
+    several = len({each.init for each in found}) > 1
+    last = {(each.init, each.method): each for each in found}  # budgets rise
     largest = [
-        f"{method_name(method)} {difference(last.mean, last.low, last.high)}"
-        for method in dict.fromkeys(each.method for each in found)
-        for last in [[each for each in found if each.method == method][-1]]
+        f"{f'{init}, ' if several else ''}{method_name(method)} "
+        f"{difference(each.mean, each.low, each.high)}"
+        for (init, method), each in last.items()
     ]
-    return f"{_tally(found, 'random weights')}. With most labels: {', '.join(largest)}."
+    return f"{_tally(found, 'random weights')}. With most labels: {'; '.join(largest)}."
 
 
 def no_interval(judgements: Iterable[Judgement]) -> str:
@@ -112,7 +124,7 @@ def _tally(found: Sequence[Comparison], other: str) -> str:
 
 def _leaning(found: Sequence[Comparison]) -> str:
     """Which way the means point, where nothing more can be said."""
-    random = _against(found, "random")
+    random = _against(found, RANDOM)
     higher = sum(each.mean is not None and each.mean > 0 for each in random)
     whole = count(len(random), "comparison")
     return f"mean scores were higher than those of random weights in {higher} of {whole}"

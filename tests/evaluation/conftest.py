@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.models import ViT
@@ -54,7 +55,7 @@ class Made:
             "label_file": self.label_file,
             "evaluate": Evaluate(subjects=(2, 0), bootstrap=200),
             "encoder_of": encoder_of,
-            "encoder_hash": "of a test",
+            "starts": {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""},
             "crop_voxels": (16, 16, 16),
             "out": out,
             "labels": out / "labels",

@@ -34,7 +34,11 @@ def test_classes_are_learned_beside_random_weights_and_pixels(planted, tmp_path)
     setting = planted.setting(tmp_path, evaluate=ALL)
     results = run_finetune(BLOBS, SHORT, setting)
     assert {r["init"] for r in results["rows"]} == {"pretrained", "random", "pixels + PCA"}
-    assert {r["method"] for r in results["rows"]} == {"fine-tuning"}
+    assert {(r["method"], r["init"]) for r in results["rows"]} == {
+        ("full", "pretrained"),
+        ("full", "random"),
+        ("baseline", "pixels + PCA"),
+    }
     assert all(mean(results, init) > 0.9 for init in ("pretrained", "random", "pixels + PCA"))
     costs = json.loads((tmp_path / "costs.json").read_text())
     trained = {c["init"]: c["trained_parameters"] for c in costs}
@@ -58,7 +62,7 @@ def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_p
     test = [e for e in small.catalog.entries if e.split == "test"]
     assert len(written) == 3 * len(test)  # three starts, the first seed
     for entry in test:
-        path = tmp_path / "predictions" / "fine-tuning-pixels-0-0" / f"{entry.id}.nii.gz"
+        path = tmp_path / "predictions" / "baseline-pixels-0-0" / f"{entry.id}.nii.gz"
         own, found = nib.load(small.label_file(entry.id, "blobs")), nib.load(path)
         assert found.shape == own.shape
         assert np.allclose(found.affine, own.affine)
@@ -92,7 +96,7 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
     erased = lambda scan, name: tmp_path / f"{scan}.nii.gz"  # noqa: E731
     setting = small.setting(tmp_path / "out", evaluate=ALL, label_file=erased)
     run_finetune(task, Finetune(steps=2, batch=2, predictions="none"), setting)
-    cell = json.loads((tmp_path / "out/cells/fine-tuning-pixels-0-0.json").read_text())
+    cell = json.loads((tmp_path / "out/cells/baseline-pixels-0-0.json").read_text())
     for row in cell["predictions"]:
         if int(row["subject"][1:]) % 2:
             assert row["dice"][1] is None if means == "not drawn" else row["dice"][1] == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
 from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
@@ -76,6 +77,7 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
 KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.evaluation.probe import run_probe
@@ -90,8 +92,9 @@ def encoder_of(init, seed):
 task, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 label_file = lambda scan, name: folder / "labels" / f"{scan}-{name}.nii.gz"
 evaluate = Evaluate(subjects=(2, 0), bootstrap=200)
-setting = Setting(reader.catalog, reader, label_file, evaluate, encoder_of, "of a test",
-                  (16, 16, 16), Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
+starts = {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""}
+setting = Setting(reader.catalog, reader, label_file, evaluate, encoder_of, starts, (16, 16, 16),
+                  Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
 run_probe(task, Probe(), setting)
 """
 
@@ -141,7 +144,8 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
     assert asked_by() == 0
     assert asked_by(BLOBS.model_copy(update={"title": "Another name"})) == 0
     assert asked_by(evaluate=Evaluate(subjects=(0,), bootstrap=300)) == 0
-    assert asked_by(encoder_hash="of another") == 4
+    other = {"pretrained": "of another", RANDOM: "of all tests", PIXELS: ""}
+    assert asked_by(starts=other) == 1  # random weights and pixels stay what they are
     assert asked_by(BLOBS.model_copy(update={"classes": {5: "dark", 3: "bright"}})) == 4
 
 

@@ -86,8 +86,8 @@ def whole(stored: StudyFolder) -> StudyFolder:
     probe["rows"] += more["rows"]
     probe["differences"] += more["differences"]
     stored.judge("side", "probe", probe)
-    tuned = gaps((0.1, 0.05, 0.15), method="fine-tuning")
-    stored.judge("voxels", "finetune", results(tuned, method="fine-tuning", task=VOXELS))
+    tuned = gaps((0.1, 0.05, 0.15), method="full")
+    stored.judge("voxels", "finetune", results(tuned, method="full", task=VOXELS))
     cost = {"method": "linear", "init": "pretrained", "subjects": 0, "seed": 0}
     cost |= {"trained_parameters": 1234, "seconds": 61.0, "feature_seconds": 3.0}
     stored.write("probe/side/costs.json", [cost])

@@ -93,7 +93,7 @@ def results(
         for against in INITS[1:]:
             mean, low, high = gaps[method, against]
             differences.append(
-                {"method": method, "subjects": number, "against": against}
+                {"method": method, "init": "pretrained", "subjects": number, "against": against}
                 | {"mean": mean, "low": low, "high": high}
             )
     return {
@@ -106,6 +106,7 @@ def results(
         "n_test_subjects": test,
         "n_seeds": 3,
         "classes": list(task.names),
+        "starts": list(INITS),
         "rows": rows,
         "differences": differences,
         "note": "Said by the summary.",

@@ -115,7 +115,7 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
     catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
     shown_scan = catalog.entries[1]
     for init, dice in (("pretrained", (0.9, 1.0, 1.0)), ("random", (0.2, 0.5, 0.9))):
-        cell = Cell("fine-tuning", init, 0, 0)
+        cell = Cell("full", init, 0, 0)
         rows = []
         for entry, score in zip(catalog.entries, dice, strict=True):
             name = f"predictions/{cell.name}/{entry.id}.nii.gz"

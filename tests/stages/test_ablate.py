@@ -128,7 +128,7 @@ def test_trials_that_are_not_there_are_refused(tmp_path, study):
     [
         ({"ablate": {"arms": {"random": {"name": "mae"}}}}, "means random weights"),
         ({"ablate": {"seeds": 1}}, "greater than or equal to 2"),
-        ({"evaluate": {"encoder": "elsewhere"}}, "encoders of its own"),
+        ({"evaluate": {"encoders": {"other": "elsewhere"}}}, "encoders of its own"),
         ({"training": {"steps": 9, "extends": {"steps": 3}}}, "encoders of its own"),
     ],
 )

@@ -91,7 +91,7 @@ def test_what_is_stale_goes_and_nothing_is_done_again(file, capsys):
     said = capsys.readouterr().out
     gone = before - files(out)
     assert any(name.startswith(f"pretrain/runs/{earlier.name}/") for name in gone)
-    assert any(name.startswith("finetune/tissue/predictions/fine-tuning-random") for name in gone)
+    assert any(name.startswith("finetune/tissue/predictions/full-pretrained") for name in gone)
     assert not any(name.startswith("probe/") or "pixels" in name for name in gone)
     assert not torn.parent.exists() and not earlier.exists()
     assert set(FOREIGN) <= files(out)

@@ -52,7 +52,7 @@ def others(whole, tmp_path_factory):
     (folder / "other.txt").write_text("0\n4\n")
     study = folder / "other.yaml"
     study.write_text(text.replace("test.txt", "other.txt"))
-    with_evaluate(study, f"encoder: {folder}/out/pretrain/encoder")
+    with_evaluate(study, f"encoders: {{theirs: {folder}/out/pretrain/encoder}}")
     return run(study, *STORED)
 
 

@@ -79,6 +79,22 @@ MISTAKES = {
         lambda c: c["tasks"]["side"].update(crop_voxel=[1, 1, 1]),
         "tasks.side.crop_voxel is not known: did you mean crop_voxels?",
     ),
+    "a method that the backbone has no place for": (
+        lambda c: c.update(model={"name": "resenc"}, finetune={"methods": [{"name": "prompts"}]}),
+        "finetune.methods has prompts, which works on the blocks of a transformer, and model is",
+    ),
+    "a segmentation that no method serves": (
+        lambda c: c.update(finetune={"methods": [{"name": "attentive"}]}),
+        "tasks.tissue is a segmentation, which none of finetune.methods serves",
+    ),
+    "a method given twice": (
+        lambda c: c.update(finetune={"methods": [{"name": "lora"}, {"name": "lora", "rank": 2}]}),
+        "methods is ['lora', 'lora']: give each method once",
+    ),
+    "an encoder called as random weights are": (
+        lambda c: c.update(evaluate={"encoders": {"random": ""}}),
+        "encoders.random means random weights: choose another name",
+    ),
     "another version": (lambda c: c.update(format=99), "format is 99, this version reads 1"),
 }
 

@@ -1,6 +1,6 @@
 """Classifiers on frozen features; adding one is one file and one line in this union."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -8,3 +8,5 @@ from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
 
 ProbeMethod = Annotated[Knn | Linear, Field(discriminator="name")]
+_KINDS = get_args(get_args(ProbeMethod)[0])
+TITLES: dict[str, str] = {kind.model_fields["name"].default: kind.TITLE for kind in _KINDS}

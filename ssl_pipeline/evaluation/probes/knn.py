@@ -5,7 +5,7 @@ taken about the mean of the labelled features: pooled tokens share a large commo
 make every pair look alike, and with a handful of labels all of them vote.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from ssl_pipeline.section import Section
 
 class Knn(Section):
     """Vote of the nearest labelled features."""
+
+    TITLE: ClassVar[str] = "kNN"
 
     name: Literal["knn"] = "knn"
     neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")

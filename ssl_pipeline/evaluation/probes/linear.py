@@ -11,7 +11,7 @@ weighted alike, for the metric is balanced accuracy. The solver takes thousands 
 which threads wait for each other longer than they compute: one is fastest.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ FOLDS = 4
 
 class Linear(Section):
     """Linear probe."""
+
+    TITLE: ClassVar[str] = "linear probe"
 
     name: Literal["linear"] = "linear"
     strengths: tuple[PositiveFloat, ...] = Field(

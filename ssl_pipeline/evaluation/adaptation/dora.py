@@ -1,0 +1,17 @@
+"""DoRA: LoRA for the direction of each weight, and its length trained beside it.
+
+Liu et al. 2024, arXiv:2402.09353.
+"""
+
+from typing import ClassVar, Literal
+
+from ssl_pipeline.evaluation.adaptation.lora import LowRank
+
+
+class Dora(LowRank):
+    """Weight-decomposed low-rank adaptation."""
+
+    TITLE: ClassVar[str] = "DoRA"
+    DORA: ClassVar[bool] = True
+
+    name: Literal["dora"] = "dora"

@@ -1,0 +1,34 @@
+"""Full fine-tuning: every weight of the encoder is trained."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from ssl_pipeline.evaluation.adaptation.adaptation import Adaptation
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.encoder import Encoder
+
+
+class Full(Adaptation):
+    """All weights."""
+
+    TITLE: ClassVar[str] = "full fine-tuning"
+    DECAYS: ClassVar[bool] = True
+
+    name: Literal["full"] = "full"
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from a block to the one below it (Clark et al. "
+        "2020, arXiv:2003.10555); 1 trains all alike",
+    )
+
+    def adapt(self, encoder: "Encoder") -> None:
+        """Set everything free."""
+        encoder.requires_grad_(True)
+
+    def scale(self, above: int) -> float:
+        """Less the further a block is from the head."""
+        return self.rate * self.layer_decay**above

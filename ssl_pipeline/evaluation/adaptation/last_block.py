@@ -1,0 +1,22 @@
+"""The last block alone: what is below it stays as it was pretrained."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ssl_pipeline.evaluation.adaptation.adaptation import Adaptation, blocks_of
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.encoder import Encoder
+
+
+class LastBlock(Adaptation):
+    """The last block, and the norm behind it."""
+
+    TITLE: ClassVar[str] = "last block"
+    DECAYS: ClassVar[bool] = True
+
+    name: Literal["last_block"] = "last_block"
+
+    def adapt(self, encoder: "Encoder") -> None:
+        """Set the last block and the last norm free."""
+        blocks_of(encoder)[-1].requires_grad_(True)
+        encoder.get_submodule("norm").requires_grad_(True)

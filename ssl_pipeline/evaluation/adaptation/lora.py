@@ -1,0 +1,81 @@
+"""LoRA: a product of two thin matrices beside each weight (Hu et al. 2022, arXiv:2106.09685).
+
+The work is done by `peft`, an extra: it takes linear layers and 3D convolutions alike.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation.adaptation import Light, blocks_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_pipeline.models.encoder import Encoder
+
+
+class LowRank(Light):
+    """What LoRA and DoRA share."""
+
+    DORA: ClassVar[bool]
+
+    rank: PositiveInt = Field(8, description="width of the thin matrices")
+    alpha: float = Field(16.0, gt=0, description="their product is multiplied by alpha / rank")
+
+    def adapt(self, encoder: "Encoder") -> None:
+        """Put thin matrices beside the layers of the blocks; UserError where peft is missing."""
+        peft = _peft(self.TITLE)
+        layers = [
+            f"{encoder.trunk}.{name}"
+            for name, module in blocks_of(encoder).named_modules()
+            if _takes(module)
+        ]
+        config = peft.LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, target_modules=layers, use_dora=self.DORA
+        )
+        peft.inject_adapter_in_model(config, encoder)
+
+    def merge(self, encoder: "Encoder") -> None:
+        """Add the products to the weights, and put the plain layers back."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapted = [(n, m) for n, m in encoder.named_modules() if isinstance(m, BaseTunerLayer)]
+        for name, layer in adapted:
+            layer.merge()
+            above, _, own = name.rpartition(".")
+            setattr(encoder.get_submodule(above), own, layer.get_base_layer())
+
+
+class Lora(LowRank):
+    """Low-rank adaptation."""
+
+    TITLE: ClassVar[str] = "LoRA"
+    DORA: ClassVar[bool] = False
+
+    name: Literal["lora"] = "lora"
+
+
+def _takes(module: "nn.Module") -> bool:
+    """Linear layers and convolutions, but for those of one voxel.
+
+    When peft 0.21 merges a kernel of 1 x 1 x 1, it takes it for one of two axes and fails.
+    """
+    from torch import nn
+
+    if isinstance(module, nn.Conv3d):
+        return module.kernel_size[:2] != (1, 1)
+    return isinstance(module, nn.Linear)
+
+
+def _peft(title: str) -> Any:
+    import ssl_pipeline.torchvision_cure  # noqa: F401  (before peft, whose transformers ask for it)
+
+    try:
+        import peft
+    except ImportError:
+        raise UserError(
+            f"{title} needs the package peft: `pip install 'ssl-pipeline[peft]'`."
+        ) from None
+    return peft

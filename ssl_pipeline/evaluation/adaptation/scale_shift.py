@@ -1,0 +1,54 @@
+"""SSF: a scale and a shift behind every layer and norm (Lian et al. 2022, arXiv:2210.08823).
+
+Both fold into the weights before them exactly, so an adapted encoder costs nothing more.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ssl_pipeline.evaluation.adaptation.adaptation import Light
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_pipeline.models.encoder import Encoder
+
+
+class ScaleShift(Light):
+    """A scale and a shift for every feature that a layer or norm of the encoder gives."""
+
+    TITLE: ClassVar[str] = "scale and shift"
+    TRANSFORMER: ClassVar[bool] = True
+
+    name: Literal["scale_shift"] = "scale_shift"
+
+    def adapt(self, encoder: "Encoder") -> None:
+        """Hang ones and zeros on each layer and norm."""
+        import torch
+        from torch import nn
+
+        for layer in _layers(encoder):
+            layer.scale = nn.Parameter(torch.ones(len(layer.weight)))
+            layer.shift = nn.Parameter(torch.zeros(len(layer.weight)))
+            layer.folds = layer.register_forward_hook(_scaled)
+
+    def merge(self, encoder: "Encoder") -> None:
+        """Multiply weights and biases, and take the scales and shifts off."""
+        import torch
+
+        with torch.no_grad():
+            for layer in _layers(encoder):
+                layer.weight *= layer.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+                layer.bias *= layer.scale
+                layer.bias += layer.shift
+                layer.folds.remove()
+                del layer.scale, layer.shift, layer.folds
+
+
+def _layers(encoder: "nn.Module") -> list[Any]:
+    from torch import nn
+
+    return [m for m in encoder.modules() if isinstance(m, nn.Linear | nn.LayerNorm)]
+
+
+def _scaled(layer: Any, _given: Any, out: Any) -> Any:
+    return out * layer.scale + layer.shift

@@ -1,0 +1,233 @@
+"""What every way of adapting an encoder does, so that a new one is tested by being listed."""
+
+from copy import deepcopy
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation import (
+    TITLES,
+    AdaptationMethod,
+    Attentive,
+    Full,
+    Lora,
+    Prompts,
+)
+from ssl_pipeline.evaluation.classify import Classifier
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.optimise import groups, optimise, trained
+from ssl_pipeline.evaluation.pooling import Attention, Mean
+from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
+from ssl_pipeline.models import ResEnc, ViT
+from ssl_pipeline.models.encoder import random_encoder
+
+METHODS = get_args(get_args(AdaptationMethod)[0])
+MERGED = {"lora", "dora", "scale_shift"}
+TRANSFORMER, CONVOLUTIONS = ViT(preset="tiny", registers=2), ResEnc(preset="tiny")
+BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
+VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
+
+each = pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
+both = pytest.mark.parametrize("model", [TRANSFORMER, CONVOLUTIONS], ids=["vit", "resenc"])
+
+
+def crops(number=2):
+    torch.manual_seed(3)
+    return torch.randn(number, 1, 16, 16, 16), torch.ones(number, 3)
+
+
+def adapted(method, model, seed=0):
+    encoder = random_encoder(model, 0)
+    torch.manual_seed(seed)
+    method.apply(encoder)
+    return encoder
+
+
+def serves(kind, model):
+    return not (kind.TRANSFORMER and model is CONVOLUTIONS)
+
+
+def shaken(encoder):
+    """Move what is trained away from where it began."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    return encoder
+
+
+@both
+@each
+def test_an_adapted_encoder_begins_as_it_was_pretrained(kind, model):
+    if not serves(kind, model):
+        return
+    plain, encoder = random_encoder(model, 0), adapted(kind(), model)
+    same = torch.allclose(encoder(*crops()), plain(*crops()), atol=1e-5)
+    assert same == (kind is not Prompts)  # which are looked at from the first step on
+
+
+@each
+def test_a_method_for_transformers_says_so(kind):
+    if not serves(kind, CONVOLUTIONS):
+        with pytest.raises(UserError, match=f"{kind.TITLE} works on the blocks of a transformer"):
+            adapted(kind(), CONVOLUTIONS)
+
+
+@both
+@each
+def test_what_is_frozen_stays_and_what_is_trained_moves(kind, model):
+    if not serves(kind, model):
+        return
+    method, encoder = kind(), random_encoder(model, 0)
+    network = Classifier(encoder, 2, method.pool(encoder.dim))
+    method.apply(encoder)
+    free = {name for name, p in network.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    images, spacing = crops(4)
+    targets, losses = torch.tensor([0, 1, 0, 1]), []
+
+    def loss_of(step):
+        logits = network(images[:, 0], torch.ones_like(images[:, 0]), spacing)
+        losses.append(nn.functional.cross_entropy(logits, targets))
+        return losses[-1]
+
+    optimise(network, loss_of, Finetune(steps=12, lr=1e-3, warmup=0), method)
+    moved = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == free
+    assert losses[-1] < losses[0]
+
+
+def test_light_methods_train_few_weights_and_the_full_one_all():
+    own = {kind: trained(adapted(kind(), TRANSFORMER)) for kind in METHODS}
+    whole = sum(p.numel() for p in random_encoder(TRANSFORMER, 0).parameters())
+    assert own.pop(Full) == whole
+    assert own.pop(Attentive) == 0
+    assert all(0 < number < 0.3 * whole for number in own.values()), own
+
+
+@both
+@pytest.mark.parametrize("name", sorted(MERGED))
+def test_a_merged_encoder_is_a_plain_one_that_computes_the_same(name, model):
+    (kind,) = [kind for kind in METHODS if kind().name == name]
+    if not serves(kind, model):
+        return
+    encoder = shaken(adapted(kind(), model))
+    before, plain = encoder(*crops()), random_encoder(model, 0)
+    assert not torch.allclose(before, plain(*crops()), atol=1e-2)
+    kind().merge(encoder)
+    assert torch.allclose(encoder(*crops()), before, atol=1e-5)
+    plain.load_state_dict(encoder.state_dict())
+    assert torch.equal(plain(*crops()), encoder(*crops()))
+
+
+@each
+def test_a_copy_of_an_adapted_encoder_is_its_own(kind):
+    encoder = adapted(kind(), TRANSFORMER)
+    before = encoder(*crops())
+    copied = shaken(deepcopy(encoder))
+    assert torch.equal(encoder(*crops()), before)
+    assert torch.allclose(copied(*crops()), before, atol=1e-3) == (kind is Attentive)
+
+
+@each
+def test_adapting_is_a_function_of_the_generator(kind):
+    first, second, other = (shaken(adapted(kind(), TRANSFORMER, seed)) for seed in (0, 0, 1))
+    assert torch.equal(first(*crops()), second(*crops()))
+    drawn = kind.__name__ in ("Lora", "Dora", "Adapters", "Prompts")
+    assert torch.equal(first(*crops()), other(*crops())) != drawn
+
+
+def test_layers_decay_towards_the_crop():
+    method, encoder = Full(layer_decay=0.5), random_encoder(TRANSFORMER, 0)
+    network = Classifier(encoder, 2, Mean())
+    method.apply(encoder)
+    of = {
+        id(p): group["scale"]
+        for group in groups(network, Finetune(), method)
+        for p in group["params"]
+    }
+    scale = {name: of[id(p)] for name, p in network.named_parameters()}
+    assert scale["head.1.weight"] == Finetune().head_rate
+    assert scale["encoder.norm.weight"] == 1
+    assert scale["encoder.blocks.5.mlp.fc1.weight"] == 0.5
+    assert scale["encoder.blocks.0.mlp.fc1.weight"] == 0.5**6
+    assert scale["encoder.embed.weight"] == scale["encoder.registers"] == 0.5**7
+
+
+def test_weights_of_light_methods_do_not_decay():
+    method, encoder = Lora(), random_encoder(TRANSFORMER, 0)
+    network = Classifier(encoder, 2, Mean())
+    method.apply(encoder)
+    decayed = [group for group in groups(network, Finetune(), method) if group["weight_decay"]]
+    assert [p.shape for group in decayed for p in group["params"]] == [(2, encoder.dim)]
+
+
+def test_attention_begins_as_the_mean_and_looks_at_no_token_of_weight_zero():
+    torch.manual_seed(0)
+    tokens, weight = torch.randn(2, 5, 12), torch.tensor([[1.0, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
+    pool = Attention(12, 3)
+    assert torch.allclose(pool(tokens, weight), Mean()(tokens, weight), atol=1e-6)
+    nn.init.normal_(pool.queries)
+    changed = tokens.clone()
+    changed[0, 3:] += 100
+    assert torch.equal(pool(tokens, weight)[0], pool(changed, weight)[0])
+    with pytest.raises(UserError, match="shares 12 features among 5 queries"):
+        Attention(12, 5)
+
+
+def test_each_query_weighs_its_own_share_of_the_features():
+    pool = Attention(4, 2)
+    tokens = torch.tensor([[[1.0, 0, 5, 5], [0, 1, 7, 7]]])
+    with torch.no_grad():
+        pool.queries[0] = torch.tensor([100.0, -100, 0, 0])  # looks at the first token alone
+    found = pool(tokens, torch.ones(1, 2))
+    assert torch.allclose(found, torch.tensor([[1.0, 0, 6, 6]]), atol=1e-4)
+
+
+def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
+    method, encoder = Attentive(), random_encoder(TRANSFORMER, 0)
+    network = Classifier(encoder, 2, method.pool(encoder.dim))
+    method.apply(encoder)
+    images, spacing = crops()
+
+    def flops(backward):
+        with FlopCounterMode(display=False) as counter:
+            loss = network(images[:, 0], torch.ones_like(images[:, 0]), spacing).sum()
+            if backward:
+                loss.backward()
+        return counter.get_total_flops()
+
+    assert flops(True) < 1.1 * flops(False)
+
+
+def test_every_method_has_its_rows_for_classes(planted, tmp_path):
+    dials = Finetune(methods=tuple(kind() for kind in METHODS), steps=4, batch=4, seeds=3)
+    results = run_finetune(BLOBS, dials, planted.setting(tmp_path))
+    rows = {(r["method"], r["init"], r["subjects"]) for r in results["rows"]}
+    expected = {(m, i, s) for m in TITLES for i in ("pretrained", "random") for s in (2, 0)}
+    assert rows == expected | {("baseline", "pixels + PCA", s) for s in (2, 0)}
+    compared = {(d["method"], d["against"]) for d in results["differences"]}
+    assert compared == {(m, other) for m in TITLES for other in ("random", "pixels + PCA")}
+
+
+def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
+    dials = Finetune(methods=(Lora(), Attentive()), steps=1, batch=2, predictions="none")
+    setting = planted.setting(tmp_path, starts={"pretrained": "of a test"})
+    results = run_finetune(VOXELS, dials, setting)
+    assert {r["method"] for r in results["rows"]} == {"lora"}
+    assert "Not made for voxels and left out: attentive probe." in results["note"]
+
+
+def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
+    setting = planted.setting(tmp_path, starts={"pretrained": "of a test"})
+    run_finetune(BLOBS, Finetune(steps=1, batch=2), setting)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch=2), setting)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert len(list((tmp_path / "cells").iterdir())) == 2 * len(before)
