@@ -57,12 +57,15 @@ class Made:
     """What a stage made: its files, a sentence for the reader, and more for the provenance.
 
     `listed` are files that one of `files` holds the hashes of: of these only the size is kept.
+    Where some of its items `failed`, what waits for the stage goes on, and the stage runs again the
+    next time it is asked for.
     """
 
     files: list[Path]
     summary: str
     provenance: dict[str, Any] = field(default_factory=dict)
     listed: list[Path] = field(default_factory=list)
+    failed: int = 0
 
 
 @runtime_checkable
@@ -129,7 +132,8 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
             record = Provenance(name, found, config_hash, study.seed, ROOT)
             made = module.run(study, out, **wildcards)
             done = _complete(out, key, made, record)
-            say(f"{name}: {made.summary} ({done['provenance']['wall_s']:.0f} s)")
+            took = f"{done['provenance']['wall_s']:.0f} s"
+            say(f"{name}: {made.summary} ({took})", error=made.failed > 0)
         _declare(out, done)
 
 
@@ -193,13 +197,13 @@ def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def withdraw(folder: Path) -> None:
-    """Take back what stages declared whose files are gone, so that Snakemake runs them if needed.
+    """Take back what stages declared that are not whole, so that Snakemake runs them if needed.
 
     What rules declare is all that it looks at. A stage whose files are there declares them again.
     """
     for _, out in _folders(folder):
         done = _record(out)
-        if done is None or _gone(out, done):
+        if done is None or done.get("failed") or _gone(out, done):
             (out / MANIFEST).unlink(missing_ok=True)
 
 
@@ -245,6 +249,8 @@ def _why(out: Path, config_hash: str, inputs: dict[str, str]) -> str:
     """Why a stage is not done: what differs from its record, in words."""
     if not (out / DONE).exists():
         return "it has not been completed here"
+    if read_json(out / DONE).get("failed"):
+        return "some of it failed"
     before = read_json(out / DONE)["provenance"]
     names = sorted(before["inputs"].keys() | inputs.keys())
     changed = [name for name in names if before["inputs"].get(name) != inputs.get(name)]
@@ -262,6 +268,7 @@ def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, 
         "key": key,
         "sizes": {os.path.relpath(path, out): path.stat().st_size for path in all_files},
         "summary": made.summary,
+        "failed": made.failed,
         "manifest": {"stage": record.stage, "files": files},
         "provenance": record.finish(**made.provenance),
     }
@@ -270,9 +277,10 @@ def _complete(out: Path, key: str, made: Made, record: Provenance) -> dict[str, 
 
 
 def _completed(out: Path, key: str) -> dict[str, Any] | None:
-    """The record of a stage that is done for this key, with all its files still there."""
+    """The record of a stage that is done for this key, whole and with all its files there."""
     done = _record(out)
-    return done if done and done["key"] == key and not _gone(out, done) else None
+    whole = done and done["key"] == key and not done.get("failed") and not _gone(out, done)
+    return done if whole else None
 
 
 def _record(out: Path) -> dict[str, Any] | None:

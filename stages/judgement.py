@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from stages.contract import Made, manifest_hash
 from stages.need import Known, Need, assumed
 from stages.pretrain import random_encoder
 from stages.study import Study
+from stages.where import concealed
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -73,6 +75,7 @@ def setting(study: Study, stage: str, out: Path, task: str) -> Setting:
         device=_device(study),
         seed=study.seed,
         warning=leakage.warning(study, catalog),
+        conceal=partial(concealed, study),
     )
 
 
@@ -124,8 +127,17 @@ def need_of(cost: Cost, known: Known, gpu: bool) -> Need:
 
 def made(out: Path, results: dict[str, Any]) -> Made:
     """The table and the sentence of a finished judgement."""
-    scored = f"{count(results['n_test_subjects'], 'subject')} scored"
-    return Made([out / "results.json"], f"{results['task']}: {scored}, {len(results['rows'])} rows")
+    failed = len(results["failed"])
+    summary = (
+        f"{results['task']}: {count(results['n_test_subjects'], 'subject')} scored, "
+        f"{count(len(results['rows']), 'row')}"
+    )
+    if failed:
+        summary += (
+            f"; {count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: run the "
+            "same command again, which computes what failed alone"
+        )
+    return Made([out / "results.json"], summary, failed=failed)
 
 
 def stale_cells(study: Study) -> list[Path]:

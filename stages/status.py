@@ -99,7 +99,8 @@ def _row(study: Study, part: Part, job: str, standing: Standing | None) -> list[
     if standing and (live or not (out / DONE).exists()):
         state = standing.state
     elif (out / DONE).exists():
-        state = "done"
+        failed = read_json(out / DONE).get("failed")
+        state = f"done, {failed} failed" if failed else "done"
     log = _newest_log(study, name)
     step, rate, left = _progress(log, live)
     return [

@@ -79,7 +79,10 @@ def compare(
 
 
 def _gathered(trials: Mapping[str, Sequence[Path]]) -> dict[Key, list[list[Predictions]]]:
-    """Predictions by arm, method and labelled subjects: for each seed, for each draw of labels."""
+    """Predictions by arm, method and labelled subjects: for each seed, for each draw of labels.
+
+    Rows of which a trial has none, for one of its cells failed, are left out.
+    """
     found: dict[Key, list[list[Predictions]]] = {}
     for arm, folders in trials.items():
         for folder in folders:
@@ -89,7 +92,8 @@ def _gathered(trials: Mapping[str, Sequence[Path]]) -> dict[Key, list[list[Predi
                 drawn = [read_json(cell.path(folder))["predictions"] for cell in cells]
                 key = (PIXELS if init == PIXELS else arm, method, subjects)
                 found.setdefault(key, []).append(drawn)
-    return found
+    each = len(next(iter(trials.values())))
+    return {key: seeds for key, seeds in found.items() if len(seeds) == each}
 
 
 def _scores(seeds: Sequence[Sequence[Predictions]], test: Sequence[str]) -> _Scores:
@@ -127,9 +131,11 @@ def _differences(
     judged = dict.fromkeys((m, s) for arm, m, s in scores if arm in trained)
     for method, subjects in judged:
         for arm, against in pairs:
-            own = scores[arm, method, subjects]
+            own = scores.get((arm, method, subjects))
             shared = (against, BASELINE if against == PIXELS else method, subjects)
-            other = scores.get((against, method, subjects)) or scores[shared]
+            other = scores.get((against, method, subjects)) or scores.get(shared)
+            if own is None or other is None:
+                continue
             drawn = None if draws is None else own.drawn(draws) - other.drawn(draws)
             yield {
                 "arm": arm,
@@ -142,7 +148,12 @@ def _differences(
 
 
 def _warning(trials: Mapping[str, Sequence[Path]]) -> str:
-    """What the trials' own results warn of, each once."""
-    folders = (folder for own in trials.values() for folder in own)
-    told = (read_json(folder / "results.json")["warning"] for folder in folders)
+    """What the trials' own results warn of, each once, and which of their cells failed."""
+    folders = [folder for own in trials.values() for folder in own]
+    results = {folder: read_json(folder / "results.json") for folder in folders}
+    told = [own["warning"] for own in results.values()]
+    for arm, own in trials.items():
+        for seed, folder in enumerate(own):
+            failed = len(results[folder].get("failed", ()))
+            told.append(f"Cells of {arm}-{seed} failed: {failed}." if failed else "")
     return " ".join(dict.fromkeys(filter(None, told)))

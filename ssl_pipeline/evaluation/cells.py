@@ -13,6 +13,7 @@ from typing import Any
 from ssl_pipeline.atomic import read_json, write_json
 
 FORMAT = 1
+FAILED = "failed"  # in the file of a cell that has no predictions: why
 # What a cell starts from: an encoder by its name, the same architecture with random weights, or the
 # baseline, which has no encoder.
 RANDOM, PIXELS = "random", "pixels + PCA"
@@ -41,12 +42,15 @@ class Cell:
 
 
 def saved(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
-    """What the cell's file holds, if it is there, has this key, and so have the files it names."""
+    """What the cell's file holds, if it is whole, has this key, and the files it names are there.
+
+    A cell that failed is none.
+    """
     path = cell.path(out)
     if not path.exists():
         return None
     content: dict[str, Any] = read_json(path)
-    whole = all((out / name).exists() for name in content.get("files", ()))
+    whole = FAILED not in content and all((out / f).exists() for f in content.get("files", ()))
     return content if content.get("key") == key and whole else None
 
 

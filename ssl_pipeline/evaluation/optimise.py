@@ -58,6 +58,8 @@ def optimise(
         loss_of(step).backward()
         torch.nn.utils.clip_grad_norm_(wanted, CLIP)
         optimiser.step()
+    if not all(bool(parameter.isfinite().all()) for parameter in wanted):
+        raise FloatingPointError("training diverged, lower finetune.lr or the rate of the method")
 
 
 def rate(step: int, section: Finetune) -> float:

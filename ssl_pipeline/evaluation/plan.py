@@ -4,6 +4,7 @@ What can be wrong with a task is found here, before an encoder is asked for anyt
 The walk skips cells that are there, computes the others one by one, and ends with the table.
 """
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import sha256_json, sweep
-from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import FORMAT, Cell, save, saved
+from ssl_pipeline.errors import UserError, no_room
+from ssl_pipeline.evaluation.cells import FAILED, FORMAT, Cell, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
 from ssl_pipeline.evaluation.metrics import scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
-from ssl_pipeline.progress import detail, progress
+from ssl_pipeline.progress import detail, progress, say
 from ssl_pipeline.section import Section
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.reader import CropReader
@@ -50,6 +51,7 @@ class Setting:
     device: str = "cpu"
     seed: int = 0
     warning: str = ""  # what must be read before any figure
+    conceal: Callable[[str], str] = str  # takes the paths of scans out of what an error says
 
 
 class Plan:
@@ -110,21 +112,25 @@ def walk(
 ) -> dict[str, Any]:
     """Compute the cells that are missing, write the table and the costs, and return the table.
 
-    Each cell comes with the section that, beside the plan, determines it.
+    Each cell comes with the section that, beside the plan, determines it. One that fails is written
+    down as such, and tried again the next time; where all fail, the last error is raised.
     """
     out, todo = plan.setting.out, list(cells)
     sweep(out / "cells")
-    found, costs = {}, []
+    found, failed, costs = {}, {}, []
     with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = plan.key(cell, section)
             content = saved(cell, key, out)
             if content is None:
-                content = compute(cell)
+                content = _tried(plan, cell, compute, last=len(failed) == len(todo) - 1)
                 save(cell, key, plan.encoder(cell), content, out)
+            bar.advance(cell.name)
+            if FAILED in content:
+                failed[cell] = content[FAILED]
+                continue
             found[cell] = scored(plan.cohort.test, content["predictions"])
             costs.append(asdict(cell) | content["costs"])
-            bar.advance(cell.name)
             detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
     left = plan.cohort.unused
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
@@ -136,8 +142,29 @@ def walk(
         test=plan.cohort.test,
         starts=tuple(plan.setting.starts),
         seed=plan.setting.seed,
+        failed=failed,
         notes=(*notes, *unused),
         warning=plan.setting.warning,
     )
     write(out, results, costs)
     return results
+
+
+def _tried(
+    plan: Plan, cell: Cell, compute: Callable[[Cell], dict[str, Any]], *, last: bool
+) -> dict[str, Any]:
+    """What a cell's file shall hold: its predictions, or why there are none.
+
+    What the user can change, and a full disk, are no matter of one cell; nor is an error of the
+    `last` of cells that have all failed.
+    """
+    try:
+        return compute(cell)
+    except Exception as error:
+        if last or isinstance(error, UserError) or no_room(error):
+            raise
+        conceal = plan.setting.conceal
+        detail(conceal(traceback.format_exc()))
+        reason = f"{type(error).__name__}: {' '.join(conceal(str(error)).split())}"
+        say(f"{cell.name} failed: {reason}", error=True)
+        return {FAILED: reason}

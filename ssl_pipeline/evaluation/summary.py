@@ -6,7 +6,7 @@ are kept apart from it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,19 @@ def summarise(
     test: Sequence[str],
     starts: Sequence[str],
     seed: int,
+    failed: Mapping[Cell, str] | None = None,
     notes: Sequence[str] = (),
     warning: str = "",
 ) -> dict[str, Any]:
-    """The table of a task, as `results.json` holds it; rows in the order of `starts`."""
-    arms = _arms(scored, starts)
-    seeds = len(next(iter(arms.values())).total)
+    """The table of a task, as `results.json` holds it; rows in the order of `starts`.
+
+    A row of which a seed has `failed`, with its reason, has no figures.
+    """
+    lost = failed or {}
+    gaps = {(cell.method, cell.init, cell.subjects) for cell in lost}
+    whole = {c: s for c, s in scored.items() if (c.method, c.init, c.subjects) not in gaps}
+    arms = _arms(whole, starts)
+    seeds = 1 + max(cell.seed for cell in (*scored, *lost))
     enough = len(test) >= FEWEST
     draws = draw(len(test), seeds, evaluate.bootstrap, seed) if enough else None
     few = (
@@ -81,9 +88,18 @@ def summarise(
             for (method, init, subjects), arm in arms.items()
         ],
         "differences": _differences(arms, starts, draws, evaluate.confidence),
-        "note": " ".join([*few, *notes]),
+        "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
+        "note": " ".join([*few, *notes, *_why(lost)]),
         "warning": warning,
     }
+
+
+def _why(lost: Mapping[Cell, str]) -> Iterator[str]:
+    """Each reason once, with the first of the cells that it holds for."""
+    for reason in dict.fromkeys(lost.values()):
+        names = [cell.name for cell, why in lost.items() if why == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield f"{names[0]}{more} failed: {reason}."
 
 
 def write(out: Path, results: dict[str, Any], costs: Sequence[Mapping[str, Any]]) -> None:

@@ -96,7 +96,7 @@ def _differences(tables: Sequence[Results]) -> Iterator[str]:
             (
                 method_name(method),
                 _budget(subjects, tables[0]),
-                *(_difference(rows[pair, method, subjects]) for pair in pairs),
+                *(_difference(rows.get((pair, method, subjects))) for pair in pairs),
             )
             for method, subjects in dict.fromkeys(key[1:] for key in rows)
         ),
@@ -129,8 +129,10 @@ def _score(row: Results | None) -> str:
     return with_interval(row["mean"], row["low"], row["high"])
 
 
-def _difference(row: Results) -> str:
+def _difference(row: Results | None) -> str:
     """In bold where the interval does not hold zero."""
+    if row is None:
+        return NOTHING
     text = difference(row["mean"], row["low"], row["high"])
     decided = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
     return f"**{text}**" if decided else text

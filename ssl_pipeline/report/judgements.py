@@ -1,5 +1,6 @@
 """The results of a study's tasks, as the stages of evaluation wrote them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,13 @@ class Judgement:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods, in the order of the table; what is read of pixels is none."""
-        found = dict.fromkeys(row["method"] for row in self.results["rows"])
+        found = dict.fromkeys(row["method"] for row in self._rows)
         return tuple(method for method in found if method != BASELINE)
+
+    @property
+    def _rows(self) -> Sequence[Row]:
+        """Those of the table, and those that have failed."""
+        return [*self.results["rows"], *self.results.get("failed", ())]
 
     @property
     def starts(self) -> tuple[str, ...]:
@@ -37,8 +43,8 @@ class Judgement:
 
     def budgets(self, method: str) -> tuple[int, ...]:
         """Numbers of labelled subjects that a method was given, rising; 0 is all, and last."""
-        rows = (row for row in self.results["rows"] if row["method"] == method)
-        return tuple(dict.fromkeys(row["subjects"] for row in rows))
+        own = {row["subjects"] for row in self._rows if row["method"] == method}
+        return tuple(sorted(own, key=lambda subjects: subjects or math.inf))
 
     def row(self, method: str, init: str, subjects: int) -> Row | None:
         """One row of the table; of pixels the one that all methods share, if they do."""
@@ -47,6 +53,12 @@ class Judgement:
             if row["method"] in shared and (row["init"], row["subjects"]) == (init, subjects):
                 return cast(Row, row)
         return None
+
+    def failed(self, method: str, init: str, subjects: int) -> int:
+        """How many seeds of a row have failed."""
+        wanted = (method, init, subjects)
+        cells = self.results.get("failed", ())
+        return sum((c["method"], c["init"], c["subjects"]) == wanted for c in cells)
 
     def series(self, method: str) -> dict[str, list[Row]]:
         """The rows of a method by their start, budgets rising."""

@@ -8,6 +8,7 @@ from ssl_pipeline.evaluation.cells import UNTRAINED
 from ssl_pipeline.report.judgements import Judgement, Row, method_name, start_name
 from ssl_pipeline.report.numerals import (
     NOTHING,
+    count,
     difference,
     duration,
     score,
@@ -46,7 +47,7 @@ def scores(judgements: Sequence[Judgement]) -> Table:
         (
             method_name(method),
             each.budget(subjects),
-            *(_score(each.row(method, init, subjects)) for init in starts),
+            *(_cell(each, method, init, subjects) for init in starts),
         )
         for each in judgements
         for method in each.methods
@@ -127,11 +128,18 @@ def _largest(judgements: Iterable[Judgement]) -> Iterable[tuple[Judgement, Row]]
 
 def _spread(judgements: Sequence[Judgement]) -> str:
     first = judgements[0].results
-    numbers = sorted({len(row["per_seed"]) for each in judgements for row in each.results["rows"]})
+    numbers = sorted({each.results["n_seeds"] for each in judgements})
     seeds = " to ".join(str(number) for number in sorted({numbers[0], numbers[-1]})) + " seeds"
     if any(each.has_intervals for each in judgements):
         return f"mean over {seeds} with {100 * first['confidence']:g} % interval over test subjects"
     return f"mean ± standard deviation over {seeds}"
+
+
+def _cell(judgement: Judgement, method: str, init: str, subjects: int) -> str | Badge:
+    failed = judgement.failed(method, init, subjects)
+    if failed:
+        return Badge(count(failed, "seed"), "failed", "worse")
+    return _score(judgement.row(method, init, subjects))
 
 
 def _score(row: Row | None) -> str:

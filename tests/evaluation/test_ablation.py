@@ -117,3 +117,17 @@ def test_warnings_of_trials_are_told_once(arms):
         path = folder / "results.json"
         write_json(path, {**read_json(path), "warning": "Seen."})
     assert compare(arms, **DIALS)["warning"] == "Seen."
+
+
+def test_a_row_of_which_a_seed_has_failed_is_left_out_and_told(arms):
+    with_pixels(arms["random"])
+    path = arms["hybrid"][1] / "results.json"
+    failed = [{"method": "knn", "init": "pretrained", "subjects": 5, "seed": 0, "reason": "why"}]
+    write_json(path, {**read_json(path), "rows": [], "failed": failed})
+    table = compare(arms, **DIALS)
+    assert set(rows_of(table)) == {"mae", "random", PIXELS}
+    assert {(d["arm"], d["against"]) for d in table["differences"]} == {
+        ("mae", "random"),
+        ("mae", PIXELS),
+    }
+    assert table["warning"] == "Cells of hybrid-1 failed: 1."

@@ -102,3 +102,58 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
             assert row["dice"][1] is None if means == "not drawn" else row["dice"][1] == 0
         else:
             assert row["dice"][1] > 0.2
+
+
+def broken(planted, tmp_path, **changes):
+    """A setting whose random weights of seed 1 fail."""
+
+    def encoder_of(init, seed):
+        if (init, seed) == ("random", 1):
+            raise RuntimeError("out of memory on /secret/place")
+        return planted.setting(tmp_path).encoder_of(init, seed)
+
+    given = {"evaluate": ALL, "encoder_of": encoder_of, "conceal": conceal} | changes
+    return planted.setting(tmp_path, **given)
+
+
+def conceal(text):
+    return text.replace("/secret/place", "a scan")
+
+
+def test_a_cell_that_fails_is_shown_and_computed_again_alone(planted, tmp_path):
+    results = run_finetune(BLOBS, SHORT, broken(planted, tmp_path))
+    (failed,) = results["failed"]
+    assert failed == {
+        "method": "full",
+        "init": "random",
+        "subjects": 0,
+        "seed": 1,
+        "reason": "RuntimeError: out of memory on a scan",
+    }
+    assert {r["init"] for r in results["rows"]} == {"pretrained", "pixels + PCA"}
+    assert {d["against"] for d in results["differences"]} == {"pixels + PCA"}
+    assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in results["note"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    whole = run_finetune(BLOBS, SHORT, planted.setting(tmp_path, evaluate=ALL))
+    again = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]
+    assert again == ["full-random-0-1.json"]
+    assert whole == run_finetune(BLOBS, SHORT, planted.setting(tmp_path / "b", evaluate=ALL))
+
+
+def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
+    def encoder_of(init, seed):
+        raise ZeroDivisionError("a bug")
+
+    setting = planted.setting(
+        tmp_path, evaluate=ALL, encoder_of=encoder_of, starts={"pretrained": "of a test"}
+    )
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        run_finetune(BLOBS, SHORT, setting)
+
+
+def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
+    wild = Finetune(steps=6, batch=4, lr=1e30, warmup=0)
+    results = run_finetune(BLOBS, wild, planted.setting(tmp_path, evaluate=ALL))
+    assert {r["init"] for r in results["rows"]} == {"pixels + PCA"}
+    assert len(results["failed"]) == 6
+    assert all("training diverged" in cell["reason"] for cell in results["failed"])
