@@ -52,11 +52,12 @@ def train(
     *,
     seed: int,
     device: str,
-) -> None:
+) -> int:
     """Train the head, and of the encoder what is not frozen, on `regions`.
 
     A step draws classes alike and then regions, for the metric weighs classes alike. A crop is read
     anew at a jittered place and its contrast changed a little; the draws are functions of the seed.
+    Returns the bytes that it took.
     """
     of_class = [
         [region for region in regions if region.target == target]
@@ -76,7 +77,7 @@ def train(
         targets = torch.tensor([region.target for region in chosen], device=device)
         return nn.functional.cross_entropy(model(images, valid, spacing), targets)
 
-    optimise(model, loss_of, section, method)
+    return optimise(model, loss_of, section, method)
 
 
 def predict(model: Classifier, crops: Iterable[Crops], device: str) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ def _adapted(
     with seeded(seed, setting.device):
         model = classify.Classifier(encoder, len(plan.task.names), method.pool(encoder.dim))
         method.apply(encoder)
-        classify.train(
+        memory = classify.train(
             model,
             setting.reader,
             plan.entries,
@@ -101,7 +101,7 @@ def _adapted(
     method.merge(encoder)
     crops = cells.crops(cells.test, finetune.batch)
     probability = classify.predict(model, crops, setting.device)
-    return cells.content(probability, began, parameters)
+    return cells.content(probability, began, parameters, memory_bytes=memory)
 
 
 def _baseline(cells: ClassCells, cell: Cell, n_classes: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ own checkpoint.
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -39,27 +39,68 @@ def trained(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+class Memory:
+    """Counts what training takes, from before its first step on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.storages: dict[int, int] = {}  # what the forward pass keeps: bytes, by place
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Note what a forward pass in the block keeps for the way back."""
+        own = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                self.storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield
+
+    @property
+    def bytes(self) -> int:
+        """The most that was needed at once."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.model.parameters()]
+        # A weight that is trained has a gradient and two moments of AdamW beside it.
+        return sum(size * (4 if free else 1) for size, free in sizes) + sum(self.storages.values())
+
+
 def optimise(
     model: nn.Module,
     loss_of: Callable[[int], Tensor],
     section: Finetune,
     method: AdaptationMethod,
-) -> None:
+) -> int:
     """Take `section.steps` steps down `loss_of`, which maps a step's number to its loss.
 
-    The model's encoder is its attribute `encoder`; everything else counts as the head.
+    The model's encoder is its attribute `encoder`; everything else counts as the head. Returns the
+    bytes that it took: the most that a GPU had allocated, and on a CPU, where nobody keeps count,
+    weights, gradients, moments and what a forward pass keeps for the way back. Raises
+    FloatingPointError where the weights are no numbers any more.
     """
     optimiser = torch.optim.AdamW(groups(model, section, method), lr=section.lr)
     wanted = [p for group in optimiser.param_groups for p in group["params"]]
+    memory = Memory(model)
     for step in range(section.steps):
         for group in optimiser.param_groups:
             group["lr"] = section.lr * rate(step, section) * group["scale"]
         optimiser.zero_grad(set_to_none=True)
-        loss_of(step).backward()
+        with memory.kept() if step == 0 else nullcontext():
+            loss = loss_of(step)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(wanted, CLIP)
         optimiser.step()
     if not all(bool(parameter.isfinite().all()) for parameter in wanted):
         raise FloatingPointError("training diverged, lower finetune.lr or the rate of the method")
+    return memory.bytes
 
 
 def rate(step: int, section: Finetune) -> float:

@@ -62,10 +62,10 @@ def train(
     *,
     seed: int,
     device: str,
-) -> None:
+) -> int:
     """Train the decoder, and of the encoder what is not frozen, on crops of `size` voxels.
 
-    All draws are functions of the seed.
+    All draws are functions of the seed. Returns the bytes that it took.
     """
     model.to(device).train()
 
@@ -83,7 +83,7 @@ def train(
         told = torch.tensor([scan.told for scan in chosen], device=device)
         return voxel_loss(model(images, spacing), target, told, OUTSIDE)
 
-    optimise(model, loss_of, section, method)
+    return optimise(model, loss_of, section, method)
 
 
 def predict(

@@ -72,14 +72,14 @@ class VoxelCells:
         ]
         if cell.init == PIXELS:
             model = self._baseline(labelled, seed)
-            parameters = model.weight.size + model.bias.size
+            costs = {"trained_parameters": int(model.weight.size + model.bias.size)}
             rows = [self._scored(cell, e, model.predict(self._image(e))) for e in self.test]
         else:
-            network, parameters = self._network(cell, labelled, seed)
+            network, costs = self._network(cell, labelled, seed)
             rows = [self._scored(cell, e, self._segmented(network, e)) for e in self.test]
-        costs = {"trained_parameters": parameters, "seconds": round(time.monotonic() - began, 3)}
         files = [row["file"] for row in rows if row["file"]]
-        return {"predictions": rows, "files": files, "costs": costs}
+        seconds = round(time.monotonic() - began, 3)
+        return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
 
     def _indices(self, entry: Entry) -> NDArray[np.uint8]:
         return self.task.indices(self.plan.labels.of(entry, self.task.label))
@@ -106,15 +106,17 @@ class VoxelCells:
         ]
         return voxel_pca.fit(samples, seed)
 
-    def _network(self, cell: Cell, labelled: list[Drawn], seed: int) -> tuple[Segmenter, int]:
-        """A trained network, and how many of its parameters were trained."""
+    def _network(
+        self, cell: Cell, labelled: list[Drawn], seed: int
+    ) -> tuple[Segmenter, dict[str, int]]:
+        """A trained network, and what that took."""
         setting, method = self.plan.setting, self.methods[cell.method]
         encoder = setting.encoder_of(cell.init, seed)
         self.plan.check_patch(encoder.patch)
         with seeded(seed, setting.device):
             network = Segmenter(encoder, len(self.task.names), raw_voxels=self.section.raw_voxels)
             method.apply(encoder)
-            segment.train(
+            memory = segment.train(
                 network,
                 setting.reader,
                 labelled,
@@ -124,9 +126,9 @@ class VoxelCells:
                 seed=seed,
                 device=setting.device,
             )
-        parameters = trained(network)
+        costs = {"trained_parameters": trained(network), "memory_bytes": memory}
         method.merge(encoder)
-        return network, parameters
+        return network, costs
 
     def _segmented(self, network: Segmenter, entry: Entry) -> NDArray[np.uint8]:
         setting = self.plan.setting

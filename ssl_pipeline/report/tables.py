@@ -108,8 +108,17 @@ def costs(judgements: Sequence[Judgement]) -> Table | None:
             seconds = mean(cost["seconds"] + cost.get("feature_seconds", 0) for cost in own)
             parameters = f"{own[0]['trained_parameters']:,}"
             start = start_name(row["init"])
-            rows.append((method_name(row["method"]), start, parameters, duration(seconds)))
-    head = ("method", "start", "trained parameters", "time")
+            memory = own[0].get("memory_bytes")
+            rows.append(
+                (
+                    method_name(row["method"]),
+                    start,
+                    parameters,
+                    duration(seconds),
+                    f"{memory / 1e6:,.0f} MB" if memory else NOTHING,
+                )
+            )
+    head = ("method", "start", "trained parameters", "time", "memory of training")
     caption = "Cost of one run with the most labelled subjects, features included"
     return Table(caption, head, rows, words=2) if rows else None
 

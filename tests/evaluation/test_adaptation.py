@@ -231,3 +231,23 @@ def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
     run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch=2), setting)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert len(list((tmp_path / "cells").iterdir())) == 2 * len(before)
+
+
+def memory_of(kind):
+    method, encoder = kind(), random_encoder(TRANSFORMER, 0)
+    network = Classifier(encoder, 2, Mean())
+    method.apply(encoder)
+    images, spacing = crops()
+
+    def loss_of(step):
+        return network(images[:, 0], torch.ones_like(images[:, 0]), spacing).sum()
+
+    return optimise(network, loss_of, Finetune(steps=2), method), network
+
+
+def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
+    (full, network), (frozen, _) = memory_of(Full), memory_of(Attentive)
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    assert 4 * weights < full < 6 * weights  # the crops are small
+    assert weights < frozen < 1.1 * weights
+    assert frozen < memory_of(Lora)[0] < full
