@@ -19,9 +19,9 @@ from stages.study import Study
 from stages.trials import BUDGET, refuse_none, trial_of, trials
 
 RESULTS, TABLE = "results.json", "ablation.md"
-READS = ("name", "seed", "tasks", "ablate", "evaluate.bootstrap", "evaluate.confidence")
+READS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
 AFTER = ("budget",)
-VERSION = 1
+VERSION = 2
 MAKES = (RESULTS, TABLE)
 
 
@@ -45,7 +45,7 @@ def need(study: Study, known: Known, on: Place) -> Need:
         disk=assumed(1e6, "a table of all trials"),
         files=counted(RECORDS + len(MAKES), "two tables"),
         memory=assumed(1e9, "predictions of all trials of a task"),
-        seconds=assumed(60.0, "a minute of bootstrap"),
+        seconds=assumed(60.0, "a minute of statistics"),
     )
 
 
@@ -79,10 +79,7 @@ def _compared(study: Study, stage: str, task: str) -> dict[str, Any]:
         ]
         for arm in (*study.ablate.arms, RANDOM)
     }
-    evaluate = study.evaluate
-    return compare(
-        folders, bootstrap=evaluate.bootstrap, confidence=evaluate.confidence, seed=study.seed
-    )
+    return compare(folders, confidence=study.evaluate.confidence, seed=study.seed)
 
 
 def _arm(study: Study, name: str, budget: dict[str, int]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from stages.study import Study
 
 READS = ("seed", "tasks.{task}", "evaluate", "finetune", "model", "views.crop_voxels")
 AFTER = ("preprocess", "pretrain")
-VERSION = 1
+VERSION = 2
 MAKES = judgement.MAKES
 
 

@@ -77,7 +77,7 @@ training:
   threads: 1
   checkpoint_steps: 2
   log_steps: 2
-evaluate: {{subjects: [0], bootstrap: 100}}
+evaluate: {{subjects: [0], confidence: 0.9}}
 finetune: {{steps: 2, batch: 4}}
 tasks:
   side:

@@ -1,61 +1,27 @@
 """One table of all arms of an ablation, from the predictions of its trials.
 
-Every arm was trained once a seed; random weights and pixels stand beside. For an interval the
-scored subjects and the seeds of training are both drawn anew, the same draws for all arms. Draws of
-labelled subjects share the encoder of their seed, so they are averaged below it first: taken for
-seeds of their own they would make an interval too narrow.
+Every arm was trained once a seed; random weights and pixels stand beside. Intervals are over the
+scored subjects and the seeds of training. Draws of labelled subjects share the encoder of their
+seed, so they are averaged below it first: taken for seeds of their own they would make an interval
+too narrow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, UNTRAINED, Cell
-from ssl_pipeline.evaluation.metrics import scored
-from ssl_pipeline.evaluation.statistics import (
-    FEWEST,
-    Draws,
-    Table,
-    by_draw,
-    draw,
-    metric,
-    over_seeds,
-)
-from ssl_pipeline.evaluation.summary import bounds, number
+from ssl_pipeline.evaluation.estimates import Estimate, number
+from ssl_pipeline.evaluation.metrics import LIMITS, scored
 
 Key = tuple[str, str, int]  # arm, method, labelled subjects
 Predictions = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """What an arm scored with one method and number of labelled subjects."""
-
-    total: Table  # (seeds, draws of labels, subjects, classes)
-    count: Table
-
-    @property
-    def per_seed(self) -> NDArray[np.float64]:
-        """The metric of each seed, over its draws of labels."""
-        each = metric(self.total.sum(axis=2), self.count.sum(axis=2))
-        mean: NDArray[np.float64] = each.mean(axis=1)
-        return mean
-
-    def drawn(self, draws: Draws) -> NDArray[np.float64]:
-        """The mean over seeds for each draw."""
-        pairs = zip(self.total, self.count, strict=True)
-        each = [by_draw(total, count, draws).mean(axis=0) for total, count in pairs]
-        return over_seeds(np.stack(each), draws)
-
-
 def compare(
-    trials: Mapping[str, Sequence[Path]], *, bootstrap: int, confidence: float, seed: int
+    trials: Mapping[str, Sequence[Path]], *, confidence: float, seed: int
 ) -> dict[str, Any]:
     """The table of one task and stage.
 
@@ -65,16 +31,14 @@ def compare(
     first = read_json(next(iter(trials.values()))[0] / "results.json")
     found = _gathered(trials)
     test = sorted({row["subject"] for seeds in found.values() for row in seeds[0][0]})
-    scores = {key: _scores(seeds, test) for key, seeds in found.items()}
-    seeds = len(next(iter(scores.values())).total)
-    draws = draw(len(test), seeds, bootstrap, seed) if len(test) >= FEWEST else None
+    scores = {key: _estimate(seeds, test, first["metric"]) for key, seeds in found.items()}
     told = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "note")
     return {key: first[key] for key in told} | {
-        "n_seeds": seeds,
+        "n_seeds": len(next(iter(trials.values()))),
         "confidence": confidence,
         "warning": _warning(trials),
-        "rows": list(_rows(scores, draws, confidence)),
-        "differences": list(_differences(scores, draws, confidence)),
+        "rows": list(_rows(scores, first["metric"], confidence)),
+        "differences": list(_differences(scores, confidence, seed)),
     }
 
 
@@ -96,32 +60,27 @@ def _gathered(trials: Mapping[str, Sequence[Path]]) -> dict[Key, list[list[Predi
     return {key: seeds for key, seeds in found.items() if len(seeds) == each}
 
 
-def _scores(seeds: Sequence[Sequence[Predictions]], test: Sequence[str]) -> _Scores:
-    each = [[scored(test, predictions) for predictions in drawn] for drawn in seeds]
-    total, count = (
-        np.stack([np.stack([getattr(s, table) for s in drawn]) for drawn in each])
-        for table in ("total", "count")
-    )
-    return _Scores(total, count)
+def _estimate(seeds: Sequence[Sequence[Predictions]], test: Sequence[str], metric: str) -> Estimate:
+    """Of each seed's draws of labels together."""
+    measured = [[scored(test, drawn).measures[metric] for drawn in seed] for seed in seeds]
+    return Estimate.averaged(measured)
 
 
 def _rows(
-    scores: Mapping[Key, _Scores], draws: Draws | None, confidence: float
+    scores: Mapping[Key, Estimate], metric: str, confidence: float
 ) -> Iterator[dict[str, Any]]:
     for (arm, method, subjects), own in scores.items():
-        drawn = None if draws is None else own.drawn(draws).clip(0, 1)
         yield {
             "arm": arm,
             "method": method,
             "subjects": subjects,
-            "mean": number(own.per_seed.mean()),
-            **bounds(drawn, confidence),
+            **own.told(confidence, LIMITS[metric]),
             "per_seed": [number(value) for value in own.per_seed],
         }
 
 
 def _differences(
-    scores: Mapping[Key, _Scores], draws: Draws | None, confidence: float
+    scores: Mapping[Key, Estimate], confidence: float, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Each arm less each one before it, and less random weights and pixels, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))
@@ -134,17 +93,14 @@ def _differences(
             own = scores.get((arm, method, subjects))
             shared = (against, BASELINE if against == PIXELS else method, subjects)
             other = scores.get((against, method, subjects)) or scores.get(shared)
-            if own is None or other is None:
-                continue
-            drawn = None if draws is None else own.drawn(draws) - other.drawn(draws)
-            yield {
-                "arm": arm,
-                "against": against,
-                "method": method,
-                "subjects": subjects,
-                "mean": number((own.per_seed - other.per_seed).mean()),
-                **bounds(drawn, confidence),
-            }
+            if own is not None and other is not None:
+                yield {
+                    "arm": arm,
+                    "against": against,
+                    "method": method,
+                    "subjects": subjects,
+                    **own.less(other, confidence, seed),
+                }
 
 
 def _warning(trials: Mapping[str, Sequence[Path]]) -> str:

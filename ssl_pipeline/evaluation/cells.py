@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_pipeline.atomic import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 FAILED = "failed"  # in the file of a cell that has no predictions: why
 # What a cell starts from: an encoder by its name, the same architecture with random weights, or the
 # baseline, which has no encoder.

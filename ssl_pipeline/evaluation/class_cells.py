@@ -67,7 +67,7 @@ class ClassCells:
         return baseline(images, fitted_on, self.plan.setting.seed)
 
     def content(
-        self, probability: NDArray[np.float64], began: float, parameters: int, **costs: float
+        self, probability: NDArray[np.float64], began: float, parameters: int, **costs: int | float
     ) -> dict[str, Any]:
         """A cell's file: the test regions with their probabilities, and what they cost."""
         return {

@@ -47,7 +47,6 @@ class Evaluate(Section):
         False,
         description="score subjects whom the encoder has seen, or may have: results then say so",
     )
-    bootstrap: int = Field(2000, ge=100, description="resamples behind an interval")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="share that an interval covers")
 
     @model_validator(mode="after")

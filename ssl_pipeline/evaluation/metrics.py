@@ -1,33 +1,55 @@
-"""How good predictions are.
+"""How good predictions are: figures over all subjects, and each subject's part in them.
 
-Scores are kept as two tables over (subjects, classes), a sum and a count, because both metrics are
-a mean over classes of a ratio of sums over subjects: recall (correct over all) for balanced
-accuracy, Dice summed over the scans where it is defined for mean Dice. Resampling subjects is then
-a product of weights and tables, and one bootstrap serves both.
+A subject's part is its jackknife pseudo-value: n times the figure of all subjects less n - 1 times
+that of all but this one. The parts' mean is about the figure, and their spread says how sure it is,
+whatever the metric (see `statistics`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+GROUPS = 10  # of predictions, by confidence
+Table = NDArray[np.float64]  # (subjects, classes)
+LIMITS: dict[str, tuple[float, float] | None] = {  # between which a figure lies
+    "balanced accuracy": (0.0, 1.0),
+    "AUC": (0.0, 1.0),
+    "Brier score": (0.0, 2.0),
+    "calibration error": (0.0, 1.0),
+    "mean Dice": (0.0, 1.0),
+    "surface Dice": (0.0, 1.0),
+    "HD95 in mm": None,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of one cell."""
+
+    value: float
+    parts: NDArray[np.float64]  # (subjects,)
 
 
 @dataclass(frozen=True)
 class Scored:
     """What one cell scored."""
 
-    total: NDArray[np.float64]  # (subjects, classes)
-    count: NDArray[np.float64]  # (subjects, classes)
-    extras: dict[str, float] = field(default_factory=dict)  # further figures over all subjects
+    measures: dict[str, Measured]  # the task's own metric comes first
+    per_class: NDArray[np.float64]  # (classes,) of that metric; nan where no subject shows a class
 
 
 def scored(subjects: Sequence[str], predictions: Sequence[Mapping[str, Any]]) -> Scored:
-    """Tables of the predictions in a cell's file: of classes, or of scans with their Dice."""
+    """Figures of the predictions in a cell's file: of classes, or of scans with their Dice."""
     of = [row["subject"] for row in predictions]
     if "dice" in predictions[0]:
-        scores = np.array([row["dice"] for row in predictions], np.float64)  # null becomes nan
+        keys = {"mean Dice": "dice", "surface Dice": "surface_dice", "HD95 in mm": "hd95_mm"}
+        scores = {  # null becomes nan
+            name: np.array([row[key] for row in predictions], np.float64)
+            for name, key in keys.items()
+        }
         return segmentation(subjects, of, scores)
     targets = np.array([row["target"] for row in predictions])
     return classification(
@@ -41,33 +63,123 @@ def classification(
     targets: NDArray[np.int64],
     probability: NDArray[np.float64],
 ) -> Scored:
-    """Recall tables of predictions (n, classes) whose rows belong to the subjects `of` (n,).
+    """Figures of predictions (n, classes) whose rows belong to the subjects `of` (n,).
 
-    `extras` holds the accuracy and, where a class is both there and not there, the mean over such
-    classes of the area under the one-against-rest ROC curve.
+    Balanced accuracy; the mean over classes of the area under the one-against-rest ROC curve; the
+    Brier score, the squared error summed over classes (Brier 1950), and the expected calibration
+    error of the likeliest class, of both of which less is better. No interval is known of the last.
     """
-    place = {subject: row for row, subject in enumerate(subjects)}
-    rows = np.array([place[subject] for subject in of])
-    count = np.zeros((len(subjects), probability.shape[1]))
-    total = np.zeros_like(count)
+    rows = _places(subjects, of)
     hit = probability.argmax(axis=1) == targets
+    total, count = np.zeros((2, len(subjects), probability.shape[1]))
     np.add.at(count, (rows, targets), 1)
     np.add.at(total, (rows, targets), hit)
-    return Scored(
-        total, count, {"accuracy": float(hit.mean()), "auc": macro_auc(targets, probability)}
-    )
+    error = ((probability - np.eye(probability.shape[1])[targets]) ** 2).sum(axis=1)
+    squared, each = np.zeros((2, len(subjects), 1))
+    np.add.at(squared[:, 0], rows, error)
+    np.add.at(each[:, 0], rows, 1)
+    measures = {
+        "balanced accuracy": ratio(total, count),
+        "AUC": area(len(subjects), rows, targets, probability),
+        "Brier score": ratio(squared, each),
+        "calibration error": Measured(
+            calibration_error(hit, probability.max(axis=1)), np.full(len(subjects), np.nan)
+        ),
+    }
+    return Scored(measures, _per_class(total, count))
 
 
-def macro_auc(targets: NDArray[np.int64], probability: NDArray[np.float64]) -> float:
-    """Mean one-against-rest area under the ROC curve of the classes where it is defined, or nan."""
-    from sklearn.metrics import roc_auc_score
+def segmentation(
+    subjects: Sequence[str], of: Sequence[str], scores: Mapping[str, NDArray[np.float64]]
+) -> Scored:
+    """Figures of `scores` by name, each (scans, classes), of scans that belong to subjects `of`.
 
-    areas = [
-        roc_auc_score(targets == index, probability[:, index])
-        for index in range(probability.shape[1])
-        if 0 < np.count_nonzero(targets == index) < len(targets)
-    ]
-    return float(np.mean(areas)) if areas else float("nan")
+    The first is the task's own. Of HD95 less is better, and scans that lack a class have none.
+    """
+    rows = _places(subjects, of)
+    tables = {}
+    for name, values in scores.items():
+        known = ~np.isnan(values)
+        total, count = np.zeros((2, len(subjects), values.shape[1]))
+        np.add.at(total, rows, np.where(known, values, 0.0))
+        np.add.at(count, rows, known)
+        tables[name] = total, count
+    measures = {name: ratio(*table) for name, table in tables.items()}
+    return Scored(measures, _per_class(*next(iter(tables.values()))))
+
+
+def ratio(total: Table, count: Table) -> Measured:
+    """Mean over classes of total / count, both summed over subjects.
+
+    Classes without a count are left out; nan where no class has one.
+    """
+    subjects = len(total)
+    value = _mean_ratio(total.sum(axis=0), count.sum(axis=0))
+    without = _mean_ratio(total.sum(axis=0) - total, count.sum(axis=0) - count)
+    # Who is the only one to show any class has no figure without.
+    without = np.where(np.isnan(without), value, without)
+    return Measured(float(value), subjects * value - (subjects - 1) * without)
+
+
+def area(
+    subjects: int,
+    rows: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    probability: NDArray[np.float64],
+) -> Measured:
+    """Area under the ROC curve, the mean over classes that are both there and not there, or nan.
+
+    `rows` (n,) says to which of the subjects a prediction belongs. What a prediction adds is the
+    share of the other side that it is ranked right against, DeLong's components (DeLong et al.
+    1988), summed over a subject's predictions as Obuchowski 1997 has it.
+    """
+    values, parts = [], []
+    for index in range(probability.shape[1]):
+        positive = targets == index
+        if 0 < positive.sum() < len(targets):
+            right = _ranked_right(probability[:, index], positive)
+            value = float(right[positive].mean())
+            added = np.zeros(subjects)
+            for side in (positive, ~positive):
+                own = np.bincount(rows[side], minlength=subjects)
+                left = np.where(own < side.sum(), side.sum() - own, own)
+                added += np.bincount(rows[side], right[side] - value, subjects) / left
+            values.append(value)
+            parts.append(value + (subjects - 1) * added)
+    if not values:
+        return Measured(float("nan"), np.full(subjects, np.nan))
+    return Measured(float(np.mean(values)), np.mean(parts, axis=0))
+
+
+def _ranked_right(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """For each prediction, the share of the other side that it is ranked right against."""
+    from scipy.stats import rankdata
+
+    whole = rankdata(score)
+    right = np.zeros(len(score))
+    for side in (positive, ~positive):
+        below = (whole[side] - rankdata(score[side])) / (~side).sum()
+        right[side] = below if side is positive else 1 - below
+    return right
+
+
+def calibration(
+    hit: NDArray[np.bool_], confidence: NDArray[np.float64]
+) -> list[tuple[float, float, int]]:
+    """Predictions by confidence, in groups of about one size: mean confidence, accuracy, number.
+
+    Groups of one size and not of one width: of few predictions most widths would hold none (Nixon
+    et al. 2019, arXiv:1904.01685).
+    """
+    order = np.argsort(confidence, kind="stable")
+    groups = [group for group in np.array_split(order, GROUPS) if len(group)]
+    return [(float(confidence[g].mean()), float(hit[g].mean()), len(g)) for g in groups]
+
+
+def calibration_error(hit: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float:
+    """Mean distance of a group's confidence from its accuracy, over predictions (ECE)."""
+    groups = calibration(hit, confidence)
+    return sum(number * abs(sure - right) for sure, right, number in groups) / len(hit)
 
 
 def dice(
@@ -88,13 +200,21 @@ def dice(
     return found
 
 
-def segmentation(subjects: Sequence[str], of: Sequence[str], scores: NDArray[np.float64]) -> Scored:
-    """Tables of the Dice `scores` (scans, classes) of scans that belong to the subjects `of`."""
+def _places(subjects: Sequence[str], of: Sequence[str]) -> NDArray[np.int64]:
     place = {subject: row for row, subject in enumerate(subjects)}
-    rows = np.array([place[subject] for subject in of])
-    known = ~np.isnan(scores)
-    total = np.zeros((len(subjects), scores.shape[1]))
-    count = np.zeros_like(total)
-    np.add.at(total, rows, np.where(known, scores, 0.0))
-    np.add.at(count, rows, known)
-    return Scored(total, count)
+    return np.array([place[subject] for subject in of])
+
+
+def _mean_ratio(total: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the last axis, of tables (..., classes)."""
+    known = count > 0.5  # counts are whole, less what subtraction leaves
+    shares = np.where(known, total / np.where(known, count, 1), 0)
+    classes = known.sum(axis=-1)
+    mean: NDArray[np.float64] = np.where(
+        classes > 0, shares.sum(axis=-1) / np.maximum(classes, 1), np.nan
+    )
+    return mean
+
+
+def _per_class(total: Table, count: Table) -> NDArray[np.float64]:
+    return _mean_ratio(total.sum(axis=0)[:, None], count.sum(axis=0)[:, None])

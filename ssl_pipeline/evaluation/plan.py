@@ -17,7 +17,7 @@ from ssl_pipeline.evaluation.cells import FAILED, FORMAT, Cell, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
-from ssl_pipeline.evaluation.metrics import scored
+from ssl_pipeline.evaluation.metrics import Scored, scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import detail, progress, say
@@ -117,7 +117,9 @@ def walk(
     """
     out, todo = plan.setting.out, list(cells)
     sweep(out / "cells")
-    found, failed, costs = {}, {}, []
+    found: dict[Cell, Scored] = {}
+    failed: dict[Cell, str] = {}
+    costs = []
     with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = plan.key(cell, section)

@@ -1,82 +1,109 @@
-"""Intervals by a hierarchical bootstrap: test subjects and seeds are both drawn anew.
+"""Intervals and tests over subjects and seeds, which are crossed: every seed scores every subject.
 
-All arms of a comparison share the draws, so a difference is paired by subject and by seed. The
-interval is the percentile interval. With K seeds a plain draw of seeds shows only (K - 1) / K of
-their variance; their deviations are scaled up by sqrt(K / (K - 1)) to make up for it (Rao & Wu
-1988). Below ten test subjects a percentile interval is too narrow to be honest, and none is given.
+A figure is a mean over both, and both are samples: other patients and other seeds would give
+another one. So its variance has a part of subjects and a part of seeds, as of cases and readers in
+the studies of radiology, and is estimated like theirs (Dorfman, Berbaum & Metz 1992; Hillis 2007):
+by an analysis of variance of each subject's part in the figure, its jackknife pseudo-value, in each
+seed.
+
+A bootstrap of subjects and seeds was tried first. In simulated studies of 50 and 100 subjects and
+three seeds its 95 % intervals held the truth in BOTH, too often where seeds differ by accident
+alone and too seldom where they differ in earnest, for three seeds have little to be drawn from; a
+bootstrap of subjects alone held it in SUBJECTS. What is here held it in OURS: a part of
+variance counts with Student's factor of its own degrees of freedom. Hillis's single factor of
+Satterthwaite's degrees of freedom held it in HILLIS. `python -m tests.bench.coverage` has them
+all. Below ten subjects no interval is given.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.views.randomness import generator
-
-FEWEST = 10  # test subjects below which no interval is given
-Table = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The draws that all arms share."""
-
-    subjects: NDArray[np.float64]  # (draws, subjects): how often each subject was drawn
-    seeds: NDArray[np.int64]  # (draws, seeds): which seeds were drawn
+FEWEST = 10  # subjects below which no interval is given
+PERMUTATIONS = 4999  # draws of a test, or all that there are
+Parts = NDArray[np.float64]  # (seeds, subjects): pseudo-values, whose mean is about the figure
 
 
-def draw(subjects: int, seeds: int, number: int, seed: int) -> Draws:
-    """Draw `number` times from so many subjects and seeds, with replacement."""
-    rng = generator(seed, 0, "bootstrap")
-    weights = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=number)
-    return Draws(weights.astype(np.float64), rng.integers(seeds, size=(number, seeds)))
+def interval(
+    value: float, parts: Parts, confidence: float, limits: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Where the figure lies that all subjects and seeds would give.
 
-
-def metric(total: Table, count: Table) -> NDArray[np.float64]:
-    """Mean over classes of total / count, for tables (..., classes).
-
-    Classes without a count are left out; nan where no class has one.
+    A figure that has `limits` is taken to their logistic scale first, so that its interval stays
+    within, and is longer on the side where there is room: of areas under ROC curves of 10 subjects
+    about .8, intervals that were even held the truth in 85 % of simulated studies, these in 95 %.
     """
-    known = count > 0
-    ratio = np.where(known, total / np.where(known, count, 1), 0)
-    classes = known.sum(axis=-1)
-    value: NDArray[np.float64] = np.where(
-        classes > 0, ratio.sum(axis=-1) / np.maximum(classes, 1), np.nan
-    )
-    return value
+    half = _half_width(parts, confidence)
+    if not limits or not limits[0] < value < limits[1] or half == 0:
+        return value - half, value + half
+    low, high = limits
+    below, above = (value - low) / (high - low), (high - value) / (high - low)
+    odds, factor = below / above, math.exp(half / (high - low) / (below * above))
+    least, most = odds / factor, odds * factor
+    return low + (high - low) * least / (1 + least), low + (high - low) / (1 + 1 / most)
 
 
-def per_seed(total: Table, count: Table) -> NDArray[np.float64]:
-    """The metric of each seed (seeds,), from tables (seeds, subjects, classes)."""
-    return metric(total.sum(axis=1), count.sum(axis=1))
+def _half_width(parts: Parts, confidence: float) -> float:
+    from scipy.stats import t
+
+    seeds, subjects = parts.shape
+    of_subjects, of_seeds = variances(parts)
+    share = 0.5 + confidence / 2
+    squared = of_subjects * float(t.ppf(share, subjects - 1)) ** 2
+    if of_seeds:
+        squared += of_seeds * float(t.ppf(share, seeds - 1)) ** 2
+    return math.sqrt(squared)
 
 
-def resampled(total: Table, count: Table, draws: Draws) -> NDArray[np.float64]:
-    """The mean over seeds of the metric for each draw (draws,), from (seeds, subjects, classes).
+def variances(parts: Parts) -> tuple[float, float]:
+    """Of a mean over seeds and subjects: what subjects add to its variance, and what seeds add.
 
-    Two seeds at least.
+    MS(subjects) and MS(seeds) - c MS(both), if that is more than 0, over the number of cells
+    (Hillis 2007, doi:10.1002/sim.2532, with seeds for readers, and c = 1). Here c is what MS(seeds)
+    is of MS(both) in half of all studies whose seeds do not differ: few seeds seem too alike too
+    often. One seed adds nothing.
     """
-    return over_seeds(by_draw(total, count, draws), draws)
+    from scipy.stats import chi2
+
+    seeds, subjects = parts.shape
+    mean, of_subject, of_seed = parts.mean(), parts.mean(axis=0), parts.mean(axis=1)
+    by_subject = seeds * float(((of_subject - mean) ** 2).sum()) / (subjects - 1)
+    if seeds == 1:
+        return by_subject / parts.size, 0.0
+    by_seed = subjects * float(((of_seed - mean) ** 2).sum()) / (seeds - 1)
+    left = parts - of_subject - of_seed[:, None] + mean
+    both = float((left**2).sum()) / ((subjects - 1) * (seeds - 1))
+    usual = float(chi2.median(seeds - 1)) / (seeds - 1)
+    return by_subject / parts.size, max(by_seed - usual * both, 0.0) / parts.size
 
 
-def by_draw(total: Table, count: Table, draws: Draws) -> NDArray[np.float64]:
-    """The metric of each seed for each draw of subjects (seeds, draws), from tables as above."""
-    return metric(
-        np.tensordot(total, draws.subjects, (1, 1)).transpose(0, 2, 1),
-        np.tensordot(count, draws.subjects, (1, 1)).transpose(0, 2, 1),
+def p_value(own: Parts, other: Parts, seed: int) -> float:
+    """Paired permutation test over subjects: how often a difference so large comes by chance.
+
+    Parts are those of two figures (seeds, subjects); seeds are taken as they are, so that this
+    tells of the subjects alone.
+    """
+    from scipy.stats import permutation_test
+
+    found = permutation_test(
+        (own.mean(axis=0), other.mean(axis=0)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        rng=np.random.default_rng(seed),
     )
+    return float(found.pvalue)
 
 
-def over_seeds(each: NDArray[np.float64], draws: Draws) -> NDArray[np.float64]:
-    """The mean over the seeds of each draw (draws,), from what each seed has there."""
-    middle, seeds = each.mean(axis=0), len(each)
-    drawn = np.take_along_axis(each.T, draws.seeds, axis=1).mean(axis=1)
-    value: NDArray[np.float64] = middle + np.sqrt(seeds / (seeds - 1)) * (drawn - middle)
-    return value
-
-
-def interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    """The percentile interval that holds the share `confidence` of `values`; nan is left out."""
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(values, (tail, 1 - tail))
-    return float(low), float(high)
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values after Holm's correction for all of them (Holm 1979): the n-th smallest of m is
+    multiplied by m - n + 1, and is at least as large as those before it.
+    """
+    adjusted, least = [0.0] * len(values), 0.0
+    for place, index in enumerate(np.argsort(values, kind="stable")):
+        least = max(least, min(1.0, (len(values) - place) * values[int(index)]))
+        adjusted[int(index)] = least
+    return adjusted

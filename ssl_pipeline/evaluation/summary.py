@@ -16,27 +16,25 @@ from numpy.typing import NDArray
 from ssl_pipeline.atomic import write_json
 from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, UNTRAINED, Cell
 from ssl_pipeline.evaluation.config import Evaluate
-from ssl_pipeline.evaluation.metrics import Scored
-from ssl_pipeline.evaluation.statistics import (
-    FEWEST,
-    Draws,
-    Table,
-    draw,
-    interval,
-    metric,
-    per_seed,
-    resampled,
-)
+from ssl_pipeline.evaluation.estimates import Estimate, number
+from ssl_pipeline.evaluation.metrics import LIMITS, Scored
+from ssl_pipeline.evaluation.statistics import FEWEST
 from ssl_pipeline.evaluation.tasks import TaskConfig
+
+Name = tuple[str, str, int]  # of a row: method, start, labelled subjects
 
 
 @dataclass(frozen=True)
 class _Arm:
     """One row of the table: a method from one start with one budget, over its seeds."""
 
-    total: Table  # (seeds, subjects, classes)
-    count: Table
-    extras: Mapping[str, float]
+    measures: Mapping[str, Estimate]  # the task's own metric first
+    per_class: NDArray[np.float64]  # (classes,) of that metric
+
+    @property
+    def main(self) -> Estimate:
+        """The task's own metric."""
+        return next(iter(self.measures.values()))
 
 
 def summarise(
@@ -60,16 +58,9 @@ def summarise(
     gaps = {(cell.method, cell.init, cell.subjects) for cell in lost}
     whole = {c: s for c, s in scored.items() if (c.method, c.init, c.subjects) not in gaps}
     arms = _arms(whole, starts)
-    seeds = 1 + max(cell.seed for cell in (*scored, *lost))
-    enough = len(test) >= FEWEST
-    draws = draw(len(test), seeds, evaluate.bootstrap, seed) if enough else None
     few = (
-        []
-        if enough
-        else [
-            f"Too few subjects are scored for an interval, {len(test)}: only the spread over seeds "
-            "is shown."
-        ]
+        f"Too few subjects are scored for an interval, {len(test)}: only the spread over seeds is "
+        "shown."
     )
     return {
         "task": task.title,
@@ -79,17 +70,17 @@ def summarise(
         "confidence": evaluate.confidence,
         "n_train_subjects": len(train),
         "n_test_subjects": len(test),
-        "n_seeds": seeds,
+        "n_seeds": 1 + max(cell.seed for cell in (*scored, *lost)),
         "classes": list(task.names),
         "starts": list(starts),
         "rows": [
             {"method": method, "init": init, "subjects": subjects}
-            | _row(arm, task.names, draws, evaluate.confidence)
+            | _row(arm, task.names, evaluate.confidence)
             for (method, init, subjects), arm in arms.items()
         ],
-        "differences": _differences(arms, starts, draws, evaluate.confidence),
+        "differences": list(_differences(arms, starts, evaluate.confidence, seed)),
         "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
-        "note": " ".join([*few, *notes, *_why(lost)]),
+        "note": " ".join([*((few,) if len(test) < FEWEST else ()), *notes, *_why(lost)]),
         "warning": warning,
     }
 
@@ -108,74 +99,57 @@ def write(out: Path, results: dict[str, Any], costs: Sequence[Mapping[str, Any]]
     write_json(out / "results.json", results)
 
 
-def _arms(scored: Mapping[Cell, Scored], starts: Sequence[str]) -> dict[tuple[str, str, int], _Arm]:
+def _arms(scored: Mapping[Cell, Scored], starts: Sequence[str]) -> dict[Name, _Arm]:
     """Cells gathered over seeds, methods together and budgets rising, all (0) last."""
-    found: dict[tuple[str, str, int], list[Scored]] = {}
+    found: dict[Name, list[Scored]] = {}
     for cell in sorted(scored, key=lambda c: c.seed):
         found.setdefault((cell.method, cell.init, cell.subjects), []).append(scored[cell])
     ordered = sorted(found, key=lambda k: (k[0], k[2] or math.inf, starts.index(k[1])))
     return {
         name: _Arm(
-            np.stack([s.total for s in found[name]]),
-            np.stack([s.count for s in found[name]]),
-            {
-                extra: float(np.mean([s.extras[extra] for s in found[name]]))
-                for extra in found[name][0].extras
-            },
+            {key: Estimate.of([s.measures[key] for s in found[name]]) for key in measures},
+            np.mean([s.per_class for s in found[name]], axis=0),
         )
         for name in ordered
+        for measures in [found[name][0].measures]
     }
 
 
-def _row(arm: _Arm, names: Sequence[str], draws: Draws | None, confidence: float) -> dict[str, Any]:
-    each = per_seed(arm.total, arm.count)
-    classes = [
-        metric(
-            arm.total[:, :, i : i + 1].sum(axis=1), arm.count[:, :, i : i + 1].sum(axis=1)
-        ).mean()
-        for i in range(len(names))
-    ]
+def _row(arm: _Arm, names: Sequence[str], confidence: float) -> dict[str, Any]:
+    main, *further = arm.measures
     return {
-        "mean": number(each.mean()),
-        # Deviations of seeds are scaled up, which could carry a bound beyond the end of the scale.
-        **bounds(
-            None if draws is None else resampled(arm.total, arm.count, draws).clip(0, 1), confidence
-        ),
-        "sd_seeds": number(each.std(ddof=1)),
-        "per_seed": [number(value) for value in each],
-        "per_class": {name: number(value) for name, value in zip(names, classes, strict=True)},
-        **{name: number(value) for name, value in arm.extras.items()},
+        **arm.main.told(confidence, LIMITS[main]),
+        "sd_seeds": number(arm.main.per_seed.std(ddof=1)),
+        "per_seed": [number(value) for value in arm.main.per_seed],
+        "per_class": {
+            name: number(value) for name, value in zip(names, arm.per_class, strict=True)
+        },
+        "further": {key: arm.measures[key].told(confidence, LIMITS[key]) for key in further},
     }
 
 
 def _differences(
-    arms: Mapping[tuple[str, str, int], _Arm],
-    starts: Sequence[str],
-    draws: Draws | None,
-    confidence: float,
-) -> list[dict[str, Any]]:
+    arms: Mapping[Name, _Arm], starts: Sequence[str], confidence: float, seed: int
+) -> Iterator[dict[str, Any]]:
     """Each encoder less those before it and less what is untrained, paired by subject and seed."""
-    found = []
     for (method, init, subjects), arm in arms.items():
         for against, other in _others(arms, starts, method, init, subjects):
-            apart = per_seed(arm.total, arm.count) - per_seed(other.total, other.count)
-            values = (
-                None
-                if draws is None
-                else (
-                    resampled(arm.total, arm.count, draws)
-                    - resampled(other.total, other.count, draws)
-                )
-            )
-            found.append(
-                {"method": method, "init": init, "subjects": subjects, "against": against}
-                | {"mean": number(apart.mean()), **bounds(values, confidence)}
-            )
-    return found
+            own, *further = arm.measures
+            yield {
+                "method": method,
+                "init": init,
+                "subjects": subjects,
+                "against": against,
+                **arm.measures[own].less(other.measures[own], confidence, seed),
+                "further": {
+                    key: arm.measures[key].less(other.measures[key], confidence, seed)
+                    for key in further
+                },
+            }
 
 
 def _others(
-    arms: Mapping[tuple[str, str, int], _Arm],
+    arms: Mapping[Name, _Arm],
     starts: Sequence[str],
     method: str,
     init: str,
@@ -189,14 +163,3 @@ def _others(
         arm = arms.get((method, other, subjects)) or arms.get(shared)
         if arm is not None:  # a trial of an ablation has none; others have
             yield other, arm
-
-
-def bounds(values: NDArray[np.float64] | None, confidence: float) -> dict[str, float | None]:
-    """The ends of an interval as results hold them; nothing where there is none."""
-    low, high = (math.nan, math.nan) if values is None else interval(values, confidence)
-    return {"low": number(low), "high": number(high)}
-
-
-def number(value: float) -> float | None:
-    """As JSON can say it: six digits, and nothing where a figure is not defined."""
-    return None if math.isnan(value) else round(float(value), 6)

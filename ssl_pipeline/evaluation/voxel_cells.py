@@ -1,11 +1,12 @@
-"""Segmentation cells: train, slide over every scored scan, write it back, and take its Dice.
+"""Segmentation cells: train, slide over every scored scan, write it back, and score it.
 
-Dice is taken on the stored grid, where labels were brought by nearest neighbour; the written maps
-are in the scan's own grid, with the values that the label files use.
+Scores are taken on the stored grid, where labels were brought by nearest neighbour, distances in
+mm; the written maps are in the scan's own grid, with the values that the label files use.
 """
 
 import gzip
 import time
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,7 @@ from ssl_pipeline.evaluation.metrics import dice
 from ssl_pipeline.evaluation.optimise import seeded, trained
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.segment import Drawn
+from ssl_pipeline.evaluation.surfaces import surfaces
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, present
 from ssl_pipeline.preprocess.labels import to_source_grid
 from ssl_pipeline.preprocess.prepare import model_input
@@ -137,9 +139,17 @@ class VoxelCells:
         )
 
     def _scored(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
-        """One scan's Dice, and its written prediction where the section asks for it."""
+        """How near one scan's prediction is, and the prediction where the section asks for it."""
         truth = self._indices(entry)
-        scores = dice(predicted, truth, self.task.told(truth), OUTSIDE)
+        told = self.task.told(truth)
+        distances, shares = surfaces(
+            predicted,
+            truth,
+            told,
+            OUTSIDE,
+            spacing_mm=entry.meta.spacing_mm[::-1],
+            tolerance_mm=self.task.tolerance_mm,
+        )
         wanted = self.section.predictions
         written = wanted == "all" or (wanted == "first seed" and cell.seed == 0)
         name = f"predictions/{cell.name}/{entry.id}.nii.gz" if written else ""
@@ -152,6 +162,13 @@ class VoxelCells:
         return {
             "scan": entry.id,
             "subject": entry.subject,
-            "dice": [None if np.isnan(score) else round(score, 6) for score in scores],
+            "dice": _known(dice(predicted, truth, told, OUTSIDE)),
+            "hd95_mm": _known(distances),
+            "surface_dice": _known(shares),
             "file": name,
         }
+
+
+def _known(values: Sequence[float]) -> list[float | None]:
+    """As JSON can say them."""
+    return [None if np.isnan(value) else round(value, 6) for value in values]

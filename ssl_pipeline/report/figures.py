@@ -97,7 +97,7 @@ def curves(rows: Sequence[Logged]) -> list[Picture]:
 
 def panel(rows: Sequence[Logged], title: str, lines: Mapping[str, str]) -> Picture:
     """Some numbers of the log against the step, with a legend where there are several."""
-    figure, axes = _figure(3.3, 2.1)
+    figure, axes = small(3.3, 2.1)
     told = []
     for index, (name, word) in enumerate(lines.items()):
         points = [(row["step"], row[name]) for row in _thinned(rows, name)]
@@ -118,7 +118,7 @@ def panel(rows: Sequence[Logged], title: str, lines: Mapping[str, str]) -> Pictu
     axes.margins(x=0.03, y=0.12)
     if "pairs_per_s" in lines:
         axes.set_ylim(bottom=0)
-    return Picture(_svg(figure), f"{title}: {'; '.join(told)}.", title)
+    return Picture(svg(figure), f"{title}: {'; '.join(told)}.", title)
 
 
 def _thinned(rows: Sequence[Logged], name: str) -> list[Logged]:
@@ -129,7 +129,7 @@ def _thinned(rows: Sequence[Logged], name: str) -> list[Logged]:
 
 def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float]) -> Picture:
     budgets = judgement.budgets(method)
-    figure, axes = _figure(3.9, 2.9)
+    figure, axes = small(3.9, 2.9)
     chance = 1 / len(judgement.results["classes"])
     if judgement.results["metric"] == "balanced accuracy" and limits[0] < chance < limits[1]:
         axes.axhline(chance, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
@@ -157,7 +157,7 @@ def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float])
     last = {start_name(init): score(rows[-1]["mean"]) for init, rows in series.items()}
     told = ", ".join(f"{name} {value}" for name, value in last.items())
     alt = f"{title}: {judgement.results['metric']} against labelled subjects; with most, {told}."
-    return Picture(_svg(figure), alt, title)
+    return Picture(svg(figure), alt, title)
 
 
 def _plot_series(
@@ -203,7 +203,7 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     return max(min(shown) - 0.06, -0.02), min(max(shown) + 0.06, 1.03)
 
 
-def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+def small(width: float, height: float) -> tuple["Figure", "Axes"]:
     """An empty figure (inches) without a frame's noise."""
     from matplotlib.figure import Figure
 
@@ -219,7 +219,8 @@ def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _svg(figure: "Figure") -> str:
+def svg(figure: "Figure") -> str:
+    """A figure as a data URI, the same bytes whenever it is drawn."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()

@@ -9,6 +9,7 @@ from typing import Any, cast
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation import adaptation, probes
 from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, RANDOM
+from ssl_pipeline.evaluation.statistics import holm
 
 STAGES = ("probe", "finetune")
 TITLES: dict[str, str] = probes.TITLES | adaptation.TITLES
@@ -85,8 +86,16 @@ class Judgement:
 
 
 def read_judgements(folder: Path, tasks: Iterable[str]) -> dict[str, list[Judgement]]:
-    """The results below a study's folder, by task; a task that was not judged has none."""
-    return {task: [j for stage in STAGES for j in _read(folder, stage, task)] for task in tasks}
+    """The results below a study's folder, by task; a task that was not judged has none.
+
+    The p-values of differences are corrected for all comparisons of the study (Holm 1979).
+    """
+    found = {task: [j for stage in STAGES for j in _read(folder, stage, task)] for task in tasks}
+    rows = [row for own in found.values() for each in own for row in each.results["differences"]]
+    tested = [row for row in rows if row.get("p") is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p"] = p
+    return found
 
 
 def method_name(method: str) -> str:

@@ -41,6 +41,11 @@ def difference(mean: Number, low: Number, high: Number) -> str:
     return f"{signed(mean)} [{signed(low)}, {signed(high)}]"
 
 
+def probability(value: float) -> str:
+    """A p-value: `= .03`, `< .001`."""
+    return "< .001" if value < 0.001 else f"= {score(value, 2 if value >= 0.1 else 3)}"
+
+
 def count(number: int, noun: str) -> str:
     """A number and its noun: `1 scan`, `1,200 scans`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -25,6 +25,7 @@ from ssl_pipeline.report.fared import fared
 from ssl_pipeline.report.judgements import Judgement, read_judgements
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.report.overlay import overlays
+from ssl_pipeline.report.reliability import reliability
 from ssl_pipeline.report.templates import templates
 from ssl_pipeline.report.thumbnails import thumbnails
 from ssl_pipeline.store.catalog import Catalog
@@ -106,6 +107,7 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
         "panels": figures.score_panels(judgements),
         "scores": tables.scores(judgements),
         "differences": tables.differences(judgements),
+        "reliability": reliability(judgements),
         "per_class": tables.per_class(judgements),
         "costs": tables.costs(judgements),
         "overlays": pictures,

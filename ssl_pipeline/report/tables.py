@@ -11,13 +11,12 @@ from ssl_pipeline.report.numerals import (
     count,
     difference,
     duration,
+    probability,
     score,
     with_interval,
     with_spread,
 )
 from ssl_pipeline.report.verdict import Comparison
-
-EXTRAS = {"accuracy": "accuracy", "auc": "AUC"}
 
 
 @dataclass(frozen=True)
@@ -73,25 +72,28 @@ def differences(judgements: Sequence[Judgement]) -> Table:
             cells = (_difference(found.get((*key, other))) for other in others)
             rows.append((init, method_name(method), each.budget(subjects), *cells))
     head = ("encoder", "method", "labelled subjects", *(f"less {start_name(o)}" for o in others))
-    return Table("Encoders less the others, paired by subject and seed", head, rows, words=3)
+    caption = "Encoders less the others, paired by subject and seed"
+    if any(row["p"] is not None for each in judgements for row in each.results["differences"]):
+        caption += "; p of a permutation of subjects, corrected for all comparisons of the study"
+    return Table(caption, head, rows, words=3)
 
 
 def per_class(judgements: Sequence[Judgement]) -> Table:
     """Score of each class, with the most labelled subjects."""
     classes = tuple(judgements[0].results["classes"])
     found = list(_largest(judgements))
-    extras = [name for name in EXTRAS if any(name in row for _, row in found)]
+    further = tuple(dict.fromkeys(name for _, row in found for name in row["further"]))
     rows = [
         (
             method_name(row["method"]),
             start_name(row["init"]),
             *(score(row["per_class"].get(name)) for name in classes),
-            *(score(row.get(name)) for name in extras),
+            *(score(row["further"][name]["mean"]) for name in further),
         )
         for _, row in found
     ]
     what = "Dice" if judgements[0].results["kind"] == "segmentation" else "recall"
-    head = ("method", "start", *classes, *(EXTRAS[name] for name in extras))
+    head = ("method", "start", *classes, *further)
     return Table(f"{what} of each class, with the most labelled subjects", head, rows, words=2)
 
 
@@ -163,4 +165,7 @@ def _difference(found: Comparison | None) -> str | Badge:
     if found is None:
         return NOTHING
     tone = found.outcome.replace(" ", "-")
-    return Badge(difference(found.mean, found.low, found.high), found.outcome, tone)
+    text = difference(found.mean, found.low, found.high)
+    if found.p is not None:
+        text += f", p {probability(found.p)}"
+    return Badge(text, found.outcome, tone)

@@ -6,8 +6,8 @@ were scored for an interval, the report says that instead of an answer.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.report.judgements import Judgement, method_name
@@ -27,6 +27,8 @@ class Comparison:
     mean: float | None
     low: float | None
     high: float | None
+    p: float | None = None  # of a paired permutation test over subjects
+    further: Mapping[str, Any] = field(default_factory=dict)  # the same of other metrics
 
     @property
     def outcome(self) -> Outcome:

@@ -53,7 +53,7 @@ class Made:
             "catalog": self.catalog,
             "reader": self.reader,
             "label_file": self.label_file,
-            "evaluate": Evaluate(subjects=(2, 0), bootstrap=200),
+            "evaluate": Evaluate(subjects=(2, 0)),
             "encoder_of": encoder_of,
             "starts": {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""},
             "crop_voxels": (16, 16, 16),

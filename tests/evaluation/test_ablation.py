@@ -8,7 +8,7 @@ from ssl_pipeline.evaluation.ablation import compare
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
 
 SUBJECTS = [f"subject-{number:02}" for number in range(12)]
-DIALS = {"bootstrap": 500, "confidence": 0.95, "seed": 0}
+DIALS = {"confidence": 0.95, "seed": 0}
 
 
 def trial(folder, hits, init="pretrained"):
@@ -106,7 +106,7 @@ def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
 
 def test_few_subjects_get_no_interval(arms, monkeypatch):
     with_pixels(arms["random"])
-    monkeypatch.setattr("ssl_pipeline.evaluation.ablation.FEWEST", len(SUBJECTS) + 1)
+    monkeypatch.setattr("ssl_pipeline.evaluation.estimates.FEWEST", len(SUBJECTS) + 1)
     table = compare(arms, **DIALS)
     assert all(row["low"] is None for row in (*table["rows"], *table["differences"]))
 

@@ -1,10 +1,22 @@
-"""Dice and recall of cases that can be counted by hand."""
+"""Figures of cases that can be counted by hand, and subjects' parts in them."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from ssl_pipeline.evaluation.metrics import classification, dice, macro_auc, segmentation
-from ssl_pipeline.evaluation.statistics import metric
+from ssl_pipeline.evaluation.metrics import (
+    area,
+    calibration,
+    calibration_error,
+    classification,
+    dice,
+    ratio,
+    segmentation,
+)
+from ssl_pipeline.evaluation.statistics import variances
+from ssl_pipeline.evaluation.surfaces import surfaces
 
 
 def maps(*values: int) -> np.ndarray:
@@ -33,19 +45,112 @@ def test_balanced_accuracy_weighs_classes_alike():
     targets = np.array([0, 0, 0, 1])
     probability = np.eye(2)[[0, 0, 1, 1]]
     scored = classification(["a", "b"], ["a", "a", "b", "b"], targets, probability)
-    assert metric(scored.total.sum(axis=0), scored.count.sum(axis=0)) == pytest.approx(5 / 6)
-    assert scored.extras["accuracy"] == pytest.approx(0.75)
-    assert scored.total.tolist() == [[2, 0], [0, 1]]
+    assert scored.measures["balanced accuracy"].value == pytest.approx(5 / 6)
+    assert scored.measures["Brier score"].value == pytest.approx(0.5)
+    assert scored.per_class.tolist() == pytest.approx([2 / 3, 1])
+    assert next(iter(scored.measures)) == "balanced accuracy"
 
 
 def test_auc_is_one_for_a_perfect_order_and_nan_for_one_class():
     probability = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    assert macro_auc(np.array([0, 0, 1]), probability) == 1
-    assert np.isnan(macro_auc(np.array([0, 0, 0]), probability))
+    rows = np.arange(3)
+    assert area(3, rows, np.array([0, 0, 1]), probability).value == 1
+    assert np.isnan(area(3, rows, np.array([0, 0, 0]), probability).value)
 
 
-def test_dice_tables_skip_what_is_not_defined():
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 4), st.integers(4, 40), st.booleans())
+def test_figures_are_those_of_scikit_learn(seed, classes, n, ties):
+    rng = np.random.default_rng(seed)
+    targets = np.concatenate([np.arange(classes), rng.integers(classes, size=n)])
+    probability = rng.dirichlet(np.ones(classes), len(targets))
+    if ties:
+        probability = probability.round(1)
+    of = [f"s{subject}" for subject in rng.integers(5, size=len(targets))]
+    subjects = sorted(set(of))
+    measures = classification(subjects, of, targets, probability).measures
+    right = balanced_accuracy_score(targets, probability.argmax(axis=1))
+    assert measures["balanced accuracy"].value == pytest.approx(right)
+    areas = [roc_auc_score(targets == c, probability[:, c]) for c in range(classes)]
+    assert measures["AUC"].value == pytest.approx(np.mean(areas))
+
+
+def delong(score: np.ndarray, positive: np.ndarray) -> float:
+    """Variance of the area under the curve, straight from DeLong et al. 1988, by pairs."""
+    pairs = score[positive][:, None] - score[~positive][None]
+    wins = (pairs > 0) + 0.5 * (pairs == 0)
+    sides = (wins.mean(axis=1), wins.mean(axis=0))
+    return sum(side.var(ddof=1) / len(side) for side in sides)
+
+
+def test_the_error_of_an_area_is_delongs():
+    rng = np.random.default_rng(0)
+    targets = np.arange(80) % 2
+    score = rng.normal(targets, 1).round(1)
+    found = area(80, np.arange(80), targets, np.stack([-score, score], axis=1))
+    variance, _ = variances(found.parts[None])
+    assert variance == pytest.approx(delong(score, targets == 1), rel=0.03)
+
+
+def test_a_part_is_the_jackknifes():
+    total, count = np.array([[1.0, 0], [2, 1], [0, 1]]), np.array([[2.0, 0], [2, 1], [1, 2]])
+    found = ratio(total, count)
+    assert found.value == pytest.approx((3 / 5 + 2 / 3) / 2)
+    without_first = ((2 + 0) / (2 + 1) + 2 / 3) / 2
+    assert found.parts[0] == pytest.approx(3 * found.value - 2 * without_first)
+
+
+def test_who_alone_shows_a_class_has_a_part_all_the_same():
+    found = ratio(np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [2.0, 0.0]]))
+    assert np.isfinite(found.parts).all()
+    alone = ratio(np.array([[1.0], [0.0]]), np.array([[2.0], [0.0]]))
+    assert alone.value == 0.5 and np.isfinite(alone.parts).all()
+    assert np.isnan(ratio(np.zeros((2, 1)), np.zeros((2, 1))).value)
+
+
+def test_dice_skips_what_is_not_defined():
     scores = np.array([[0.5, np.nan], [0.7, np.nan], [0.9, 0.2]])
-    scored = segmentation(["a", "b"], ["a", "a", "b"], scores)
-    assert scored.total.tolist() == [[1.2, 0.0], [0.9, 0.2]]
-    assert scored.count.tolist() == [[2, 0], [1, 1]]
+    scored = segmentation(["a", "b"], ["a", "a", "b"], {"mean Dice": scores, "other": scores[::-1]})
+    assert scored.measures["mean Dice"].value == pytest.approx((0.7 + 0.2) / 2)
+    assert scored.per_class.tolist() == pytest.approx([0.7, 0.2])
+
+
+def test_calibration_is_off_by_what_confidence_promises_too_much():
+    sure = np.full(100, 0.9)
+    hit = np.arange(100) % 2 == 0
+    assert calibration_error(hit, sure) == pytest.approx(0.4)
+    assert calibration_error(np.ones(100, bool), np.ones(100)) == 0
+    few = calibration(np.array([True, False, True]), np.array([0.5, 0.6, 0.9]))
+    assert few == [(0.5, 1, 1), (0.6, 0, 1), (0.9, 1, 1)]
+
+
+def box(at, side=6, shape=(20, 20, 20)):
+    drawn = np.zeros(shape, np.uint8)
+    drawn[tuple(slice(start, start + side) for start in at)] = 1
+    return drawn
+
+
+def near(predicted, truth, told=(True,), spacing=(2.0, 1.0, 1.0), tolerance=2.0):
+    (far,), (share,) = surfaces(
+        predicted, truth, told, 255, spacing_mm=spacing, tolerance_mm=tolerance
+    )
+    return far, share
+
+
+def test_distances_of_surfaces_are_in_millimetres():
+    same, along_x, along_z = box((5, 5, 5)), box((5, 5, 8)), box((8, 5, 5))
+    assert near(same, same) == (0, 1)
+    assert near(along_x, same)[0] == pytest.approx(3)  # 3 voxels of 1 mm
+    assert near(along_z, same)[0] == pytest.approx(6)  # 3 voxels of 2 mm
+    assert near(along_x, same, tolerance=3.0)[1] == 1
+    assert 0.5 < near(along_x, same, tolerance=1.0)[1] < 1
+
+
+def test_surfaces_of_what_is_not_there_are_told_apart():
+    nothing, there = np.zeros((20, 20, 20), np.uint8), box((5, 5, 5))
+    assert np.isnan(near(nothing, nothing)).all()
+    far, share = near(nothing, there)
+    assert np.isnan(far) and share == 0
+    assert np.isnan(near(there, there, told=(False,))).all()
+    unknown = np.where(there == 1, 255, 0).astype(np.uint8)
+    assert np.isnan(near(there, unknown)).all()  # what nobody knows is in no class

@@ -14,7 +14,7 @@ from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
 SHORT = Finetune(head_rate=1, steps=18, batch=8, lr=1e-3)
-ALL = Evaluate(subjects=(0,), bootstrap=200)
+ALL = Evaluate(subjects=(0,))
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def encoder_of(init, seed):
 
 task, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 label_file = lambda scan, name: folder / "labels" / f"{scan}-{name}.nii.gz"
-evaluate = Evaluate(subjects=(2, 0), bootstrap=200)
+evaluate = Evaluate(subjects=(2, 0))
 starts = {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""}
 setting = Setting(reader.catalog, reader, label_file, evaluate, encoder_of, starts, (16, 16, 16),
                   Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_equal(planted, tmp_path):
 
 
 def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_path):
-    evaluate = Evaluate(subjects=(0,), bootstrap=200)
+    evaluate = Evaluate(subjects=(0,))
 
     def asked_by(task=BLOBS, **changes):
         asked = []
@@ -143,7 +143,7 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
     assert asked_by() == 4
     assert asked_by() == 0
     assert asked_by(BLOBS.model_copy(update={"title": "Another name"})) == 0
-    assert asked_by(evaluate=Evaluate(subjects=(0,), bootstrap=300)) == 0
+    assert asked_by(evaluate=Evaluate(subjects=(0,), confidence=0.9)) == 0
     other = {"pretrained": "of another", RANDOM: "of all tests", PIXELS: ""}
     assert asked_by(starts=other) == 1  # random weights and pixels stay what they are
     assert asked_by(BLOBS.model_copy(update={"classes": {5: "dark", 3: "bright"}})) == 4

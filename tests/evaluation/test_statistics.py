@@ -1,53 +1,102 @@
-"""Intervals hold what they promise, and differences are paired."""
+"""Intervals hold what they promise, tests err as often as they say, and differences are paired."""
 
 import numpy as np
 import pytest
 
 from ssl_pipeline.evaluation import statistics
+from ssl_pipeline.evaluation.estimates import Estimate
+from ssl_pipeline.evaluation.statistics import FEWEST, holm, interval, p_value, variances
+from tests.evaluation.simulated import WORLDS, truth
+
+RUNS = 2000
 
 
-def simulated(
-    rng: np.random.Generator, subjects: int, seeds: int, between_seeds: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of a method whose true score is 0.6, with spread over subjects and over seeds."""
-    score = 0.6 + 0.15 * rng.normal(size=(1, subjects, 2))
-    score = score + between_seeds * rng.normal(size=(seeds, 1, 1))
-    score = score + 0.05 * rng.normal(size=(seeds, subjects, 2))
-    return score, np.ones_like(score)
+def held(name, subjects, between_seeds, confidence=0.95):
+    """Shares of simulated studies whose intervals hold the truth: of an arm, and a difference."""
+    world = WORLDS[name]
+    first, second = truth(world, between_seeds, 0.4)
+    hits = np.zeros(2)
+    for run in range(RUNS):
+        one, other = world(np.random.default_rng(run), subjects, 3, between_seeds, 0.4)
+        told = other.told(confidence, (0.0, 1.0))
+        hits[0] += told["low"] <= second <= told["high"]
+        apart = Estimate(other.per_seed - one.per_seed, other.parts - one.parts).told(confidence)
+        hits[1] += apart["low"] <= second - first <= apart["high"]
+    return hits / RUNS
 
 
-@pytest.mark.parametrize(("seeds", "between_seeds"), [(3, 0.01), (8, 0.03)])
-def test_an_interval_holds_the_truth_about_as_often_as_it_says(seeds, between_seeds):
+@pytest.mark.parametrize("between_seeds", [0.0, 0.1])
+@pytest.mark.parametrize("subjects", [20, 50])
+@pytest.mark.parametrize("name", WORLDS)
+def test_an_interval_holds_the_truth_as_often_as_it_says(name, subjects, between_seeds):
+    shares = held(name, subjects, between_seeds)
+    assert np.all(shares >= 0.93) and np.all(shares <= 0.98)
+
+
+def test_a_test_errs_as_often_as_it_says(monkeypatch):
+    monkeypatch.setattr(statistics, "PERMUTATIONS", 499)
+    world, wrong = WORLDS["balanced accuracy"], 0
+    for run in range(RUNS):
+        one, other = world(np.random.default_rng(run), 50, 3, 0, 0)
+        wrong += p_value(one.parts, other.parts, run) < 0.05
+    assert 0.04 <= wrong / RUNS <= 0.06
+
+
+def test_what_differs_by_nothing_but_subjects_has_students_interval():
     rng = np.random.default_rng(0)
-    held = []
-    for repetition in range(300):
-        total, count = simulated(rng, 25, seeds, between_seeds)
-        draws = statistics.draw(25, seeds, 400, repetition)
-        low, high = statistics.interval(statistics.resampled(total, count, draws), 0.9)
-        held.append(low <= 0.6 <= high)
-    assert 0.82 < np.mean(held) < 0.96
+    parts = rng.normal(0.7, 0.1, (1, 20))
+    error = parts.std(ddof=1) / np.sqrt(20)
+    assert variances(parts) == (pytest.approx(error**2), 0)
+    low, high = interval(0.7, parts, 0.9)
+    assert (high - low) / 2 == pytest.approx(1.729133 * error)  # of 19 degrees of freedom
+
+
+def test_seeds_that_differ_in_earnest_widen_an_interval():
+    rng = np.random.default_rng(0)
+    parts = np.repeat(rng.normal(0.7, 0.1, (1, 40)), 3, axis=0)
+    alike, apart = parts, parts + np.array([[-0.1], [0.0], [0.1]])
+    narrow, wide = (interval(0.7, each, 0.95) for each in (alike, apart))
+    assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
+    assert variances(apart)[1] == pytest.approx(0.1**2 / 3)
+
+
+def test_a_figure_without_spread_has_no_error():
+    assert interval(0.5, np.full((3, 12), 0.5), 0.95) == (0.5, 0.5)
 
 
 def test_a_difference_is_paired_by_subject_and_seed():
     rng = np.random.default_rng(1)
-    total, count = simulated(rng, 12, 3, 0.05)
-    draws = statistics.draw(12, 3, 500, 0)
-    better = statistics.resampled(total + 0.1, count, draws)
-    difference = better - statistics.resampled(total, count, draws)
-    assert np.allclose(difference, 0.1)
+    parts = rng.normal(0.6, 0.2, (3, 12)) + rng.normal(0, 0.1, (3, 1))
+    one, other = (Estimate(p.mean(axis=1), p) for p in (parts, parts + 0.1))
+    found = other.less(one, 0.95, 0)
+    assert (found["mean"], found["low"], found["high"]) == (0.1, 0.1, 0.1)
+    assert found["p"] == pytest.approx(
+        2 / 2**12, abs=1e-6
+    )  # every subject is better: two of all signs
 
 
-def test_the_metric_is_the_mean_over_classes_of_ratios_of_sums():
-    total = np.array([[3.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    count = np.array([[4.0, 1.0, 0.0], [4.0, 1.0, 0.0]])
-    assert statistics.metric(total.sum(axis=0), count.sum(axis=0)) == pytest.approx(0.5)
-    assert np.isnan(statistics.metric(np.zeros(3), np.zeros(3)))
+def test_few_subjects_have_no_interval_and_no_p():
+    few = np.random.default_rng(0).normal(0.5, 0.1, (3, FEWEST - 1))
+    one = Estimate(few.mean(axis=1), few)
+    assert one.told(0.95)["low"] is None
+    assert one.less(one, 0.95, 0)["p"] is None
 
 
-def test_a_draw_that_misses_a_class_leaves_it_out():
-    total = np.zeros((2, 10, 2))
-    count = np.zeros((2, 10, 2))
-    total[:, :, 0], count[:, :, 0] = 1, 1
-    count[:, 0, 1] = 1  # one subject shows the second class, and is wrong
-    values = statistics.resampled(total, count, statistics.draw(10, 2, 300, 0))
-    assert set(np.round(values, 6)) == {0.5, 1.0}
+def test_an_interval_stays_within_the_limits_of_its_metric():
+    parts = np.random.default_rng(0).normal(0.97, 0.5, (3, 12))
+    low, high = interval(0.97, parts, 0.95, (0.0, 1.0))
+    assert 0 < low < 0.97 < high < 1
+    assert 0.97 - low > high - 0.97
+    assert interval(1.94, 2 * parts, 0.95, (0.0, 2.0)) == pytest.approx((2 * low, 2 * high))
+    assert interval(0.5, parts, 0.95, (-1e6, 1e6)) == pytest.approx(interval(0.5, parts, 0.95))
+
+
+def test_a_figure_at_its_limit_or_without_spread_has_an_interval_all_the_same():
+    assert interval(1.0, np.ones((3, 12)), 0.95, (0.0, 1.0)) == (1, 1)
+    assert interval(0.5, np.full((3, 12), 0.5), 0.95, (0.0, 1.0)) == (0.5, 0.5)
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_turns_the_order():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

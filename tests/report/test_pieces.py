@@ -17,13 +17,14 @@ from ssl_pipeline.report.figures import Picture
 from ssl_pipeline.report.images import HIDDEN, shown
 from ssl_pipeline.report.judgements import read_judgements
 from ssl_pipeline.report.overlay import overlays
+from ssl_pipeline.report.reliability import reliability
 from ssl_pipeline.report.thumbnails import thumbnails
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.layout import Store
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.writer import write
 from ssl_pipeline.volumes.inventory import Inventory
-from tests.report.small_study import VOXELS, StudyFolder
+from tests.report.small_study import CROPS, VOXELS, StudyFolder, gaps, results
 
 INIT_TITLES = ("label", "pretrained, Dice 1.00", "random weights, Dice .50")
 
@@ -148,3 +149,18 @@ def test_every_scan_is_counted_once(whole: StudyFolder) -> None:
     assert (accepted, rejected) == (3, 1)
     splits = [sum(int(str(row[at])) for row in table.rows) for at in (5, 6, 7, 8)]
     assert sum(splits) == 3
+
+
+def test_reliability_is_drawn_from_the_cells_of_all_seeds(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    study.judge("side", "probe", results(gaps((0.1, 0.05, 0.15))))
+    folder = study.folder / "probe" / "side"
+    (judgement,) = read_judgements(study.folder, ["side"])["side"]
+    assert reliability([judgement]) == []  # without cells there is nothing to draw
+    for init in judgement.starts:
+        for seed in range(3):
+            row = {"subject": "s", "target": seed % 2, "probability": [0.2, 0.8]}
+            save(Cell("linear", init, 0, seed), "key", "", {"predictions": [row] * 10}, folder)
+    (picture,) = reliability([judgement])
+    assert picture.title == "linear probe"
+    assert picture.alt.startswith("linear probe: calibration error pretrained .12, random weights")

@@ -127,7 +127,7 @@ def test_a_touched_file_reruns_nothing(study):
     [
         ("steps: 6", "steps: 8", {"pretrain", "probe", "finetune", "report"}),
         ("finetune: {steps: 2", "finetune: {steps: 3", {"finetune", "report"}),
-        ("bootstrap: 100", "bootstrap: 200", {"probe", "finetune", "report"}),
+        ("confidence: 0.9}", "confidence: 0.8}", {"probe", "finetune", "report"}),
         ("foreground: all", "margin_voxels: 3", EVERYTHING - {"inventory"}),
     ],
 )
@@ -141,12 +141,12 @@ def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it
         by_hand(study_file, *words.split())
     rest = {"finetune", "report"}
     assert planned(study_file) == rest
-    edit(study_file, "bootstrap: 100", "bootstrap: 200")
+    edit(study_file, "confidence: 0.9}", "confidence: 0.8}")
     assert planned(study_file) == rest | {"probe"}
     edit(study_file, "steps: 6", "steps: 8")
     assert planned(study_file) == rest | {"probe", "pretrain"}
     edit(study_file, "steps: 8", "steps: 6")
-    edit(study_file, "bootstrap: 200", "bootstrap: 100")
+    edit(study_file, "confidence: 0.8}", "confidence: 0.9}")
     assert planned(study_file) == rest
 
 

@@ -25,6 +25,10 @@ class Segmentation(Task):
         "or nobody looked, so that the scan says nothing about that class (not drawn)",
     )
 
+    tolerance_mm: float = Field(
+        2.0, gt=0, description="distance between surfaces, in mm, that counts as none"
+    )
+
     @model_validator(mode="after")
     def _values(self) -> "Segmentation":
         if 0 in self.classes or OUTSIDE in self.classes:
