@@ -23,6 +23,8 @@ OURS = {  # sbatch parameters that have a field here, or that the launcher sets 
     "no-kill": "",
 }  # fmt: skip
 
+ARRAYS = ("probe", "finetune")  # the stages whose work is cells, each its own
+
 
 class Resources(Section):
     """What one stage asks of SLURM."""
@@ -42,6 +44,11 @@ class Resources(Section):
     tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
     cpus: int = Field(1, ge=1, description="CPUs of one task")
     gpus: int = Field(0, ge=0, description="GPUs of one node")
+    array: int = Field(
+        1,
+        ge=1,
+        description="jobs that share the cells of a judgement, as one array; probe and finetune",
+    )
     mem_gb: float = Field(8.0, gt=0, description="memory of one node in GB")
     setup: tuple[str, ...] = Field(
         (), description="lines of shell that run on the node first, such as `module load cuda`"
@@ -122,12 +129,17 @@ class Cluster(Section):
     def _each_stage_can_run(self) -> "Cluster":
         for name in Stages.model_fields:
             asked = self.resources(name)
-            if asked is None or name == "pretrain":
+            if asked is None or (name == "pretrain" and asked.array == 1):
                 continue
             if asked.tasks_per_node > 1:
                 raise ValueError(
                     f"{name} asks for {asked.tasks_per_node} tasks_per_node: only pretrain runs "
                     "as several tasks, give it 1 and more cpus"
+                )
+            if asked.array > 1 and name not in ARRAYS:
+                raise ValueError(
+                    f"{name} asks for an array of {asked.array}: only {' and '.join(ARRAYS)} have "
+                    "cells to share"
                 )
             if asked.nodes > 1 and name != "preprocess":
                 raise ValueError(

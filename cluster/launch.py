@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from cluster import slurm
 from cluster.config import Resources
@@ -39,7 +39,14 @@ from ssl_pipeline.progress import say
 
 RECORD = "job.json"
 LINK = ".submission_file_*.sh"  # submitit leaves one to the script of each job
-MAKES = (RECORD, ".lock", LINK, "[0-9]*/[0-9]*_*")  # files of a stage's folder of jobs
+SHARE = "share-{}"  # where an element of an array has its lease
+MAKES = (  # files of a stage's folder of jobs
+    RECORD,
+    ".lock",
+    LINK,
+    "[0-9]*/[0-9]*_*",
+    f"{SHARE.format('*')}/{fence.LEASE}",
+)
 AWAY_S = 1800  # how long a controller may be away before a launcher gives up; jobs run on
 CHECKPOINT_S = 120  # how long a cancelled job may take to write its checkpoint
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -48,7 +55,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Task:
-    """A stage to run as a job."""
+    """A stage to run as a job.
+
+    Where its work has `shares`, an array does these first, and the job, which waits for the end of
+    all of them, does what they have left, and puts it together.
+    """
 
     name: str  # for people, such as probe-organ
     folder: Path  # record, lock, scripts and logs; beside the output, not in it
@@ -56,6 +67,7 @@ class Task:
     key: str  # hash of its inputs and sections
     work: Callable[[], int]  # the stage, picklable; returns the door's exit code
     resources: Resources
+    shares: tuple[Callable[[], int], ...] = ()  # of the work, for an array that goes before it
     on_ranks: bool = False  # whether all tasks of the job run it, or the first one alone
     detach: bool = False  # whether the job runs on after Ctrl-C
 
@@ -63,6 +75,11 @@ class Task:
     def job_name(self) -> str:
         """The same for the same output, and for no other."""
         return _job_name(self.name, self.out)
+
+    @property
+    def array_name(self) -> str:
+        """The same for the array that goes before it."""
+        return f"{self.job_name}-shares"
 
     @property
     def alone(self) -> bool:
@@ -99,9 +116,16 @@ def in_queue(name: str, out: Path) -> list[str]:
 
 
 def earlier(folder: Path) -> list[Path]:
-    """What a stage's jobs left, but for the newest: their folders, and the links into these."""
-    jobs = [path for path in folder.glob("[0-9]*") if path.name.isdigit()]
-    gone = sorted(jobs, key=lambda path: int(path.name))[:-1]
+    """What a stage's jobs left, but for the newest: their folders, and the links into these.
+
+    Nothing where nobody knows which is the newest.
+    """
+    if record(folder) is None:
+        return []
+    known = cast(dict[str, Any], record(folder))
+    newest = {known.get("job"), known.get("array")}
+    jobs = [path for path in folder.glob("[0-9]*") if path.name.replace("_", "").isdigit()]
+    gone = [path for path in sorted(jobs) if path.name.partition("_")[0] not in newest]
     names = {path.name for path in gone}
     return [*gone, *(p for p in folder.glob(LINK) if p.readlink().parent.name in names)]
 
@@ -134,18 +158,39 @@ def _attach(task: Task) -> str:
             say(f"{task.name}: attached to job {job}, its log is {log_path(task.folder, job)}")
             known = record(task.folder)
             if known is None or known["job"] != job:
-                _write_record(task, job, "another")
+                _write_record(task, job, "another", "")
             return job
         say(f"{task.name}: job {job} works on earlier inputs and is told to stop")
         slurm.cancel(job, CHECKPOINT_S)
     fence.revoke(task.out)
     with _undisturbed():
         name, asked = task.job_name, task.resources
+        array = _array(task)
         stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
-        job = submit(stage, name, task.key, task.folder, asked, alone=task.alone)
-        _write_record(task, job, _me())
-        say(f"{task.name}: submitted job {job}, its log is {log_path(task.folder, job)}")
+        job = submit([stage], name, task.key, task.folder, asked, alone=task.alone, after=array)
+        _write_record(task, job, _me(), array)
+        waits = f", which waits for array {array} of {len(task.shares)}" if array else ""
+        say(f"{task.name}: submitted job {job}{waits}; its log is {log_path(task.folder, job)}")
     return job
+
+
+def _array(task: Task) -> str:
+    """The array that goes before this stage's job: one in the queue, or a new one; "" if none."""
+    for array, key in slurm.queued(task.array_name):
+        if key == task.key:
+            return array
+        slurm.cancel(array, CHECKPOINT_S)
+    if not task.shares:
+        return ""
+    asked = task.resources
+    places = [(task.folder / SHARE.format(n)).absolute() for n in range(len(task.shares))]
+    for place in places:
+        fence.revoke(place)
+    jobs = [
+        Job(work, place, asked.requeues, asked.stage_to)
+        for work, place in zip(task.shares, places, strict=True)
+    ]
+    return submit(jobs, task.array_name, task.key, task.folder, asked)
 
 
 @contextmanager
@@ -158,9 +203,9 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _write_record(task: Task, job: str, launcher: str) -> None:
+def _write_record(task: Task, job: str, launcher: str, array: str) -> None:
     known = {"job": job, "key": task.key, "launcher": launcher, "submitted": int(time.time())}
-    write_json(task.folder / RECORD, known)
+    write_json(task.folder / RECORD, known | ({"array": array} if array else {}))
 
 
 def _me() -> str:
@@ -190,8 +235,11 @@ def _follow(task: Task, job: str) -> slurm.State:
     log, said, position = log_path(task.folder, job), "", 0
     began = asked = time.monotonic()
     state = _patiently(lambda: slurm.look(job))
+    array = (record(task.folder) or {}).get("array", "")
     while state.live:
         news = state.name + (f" ({state.where})" if state.where else "")
+        if array and state.where == "Dependency":
+            news = f"{news}, array {array} has {_patiently(lambda: slurm.census(array))}"
         if news != said:
             say(f"{task.name}: job {job} is {news}")
             said = news
@@ -234,5 +282,7 @@ def _leave(task: Task) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     say(f"{task.name}: job {job} is told to write its checkpoint, then cancelled")
+    if known.get("array"):
+        slurm.cancel(known["array"], CHECKPOINT_S)
     slurm.cancel(job, CHECKPOINT_S)
     say(f"{task.name}: job {job} has ended; run the same command again to go on.")

@@ -65,11 +65,18 @@ def ask(*command: str) -> str:
 
 def look(job: str) -> State:
     """How a job stands now. Raises AwayError if nobody can say."""
-    queued = ask("squeue", "-h", "-j", job, "-o", "%T|%R").strip()
-    if queued:
-        name, where = queued.split("|", 1)
+    queued = ask("squeue", "-h", "-j", job, "-o", "%T|%R").split("\n")
+    if queued[0]:  # of an array, what runs tells more than what waits
+        line = next((line for line in queued if line.startswith("RUNNING")), queued[0])
+        name, where = line.split("|", 1)
         return State(name, live=True, where="" if "None" in where else where.strip("()"))
     return ended(job)
+
+
+def census(array: str) -> str:
+    """How the elements of an array stand that have not ended, such as `2 PENDING, 3 RUNNING`."""
+    states = ask("squeue", "-h", "-r", "-j", array, "-o", "%T").split()
+    return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
 def ended(job: str) -> State:
@@ -139,9 +146,13 @@ def standings(jobs: list[str]) -> dict[str, Standing]:
 
 
 def queued(name: str) -> list[tuple[str, str]]:
-    """Own jobs of this name that have not ended, as (job, comment). Raises AwayError."""
-    answer = ask("squeue", "-h", "--me", "--name", name, "-o", "%A|%k")
-    return [(job, note) for job, note in (line.split("|", 1) for line in answer.splitlines())]
+    """Own jobs of this name that have not ended, as (job, comment). Raises AwayError.
+
+    The elements of an array are one job.
+    """
+    answer = ask("squeue", "-h", "--me", "--name", name, "-o", "%F|%k")
+    lines = dict.fromkeys(answer.splitlines())
+    return [(job, note) for job, note in (line.split("|", 1) for line in lines)]
 
 
 def hostnames(nodes: str) -> list[str]:

@@ -9,6 +9,7 @@ has one writer.
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.config import Resources
@@ -18,19 +19,33 @@ from ssl_pipeline.errors import UserError
 
 
 def submit(
-    job: Job, name: str, comment: str, folder: Path, asked: Resources, *, alone: bool
+    jobs: Sequence[Job],
+    name: str,
+    comment: str,
+    folder: Path,
+    asked: Resources,
+    *,
+    alone: bool = False,
+    after: str = "",
 ) -> str:
     """Submit a job that runs in all its tasks, or alone on the first of its nodes; its number.
 
-    Raises UserError if SLURM refuses it, AwayError if it is away.
+    Several are the elements of one array, whose number is returned. A job may have to wait until
+    all that is in the one `after` which it comes has ended, however it did. Raises UserError if
+    SLURM refuses it, AwayError if it is away.
     """
     import submitit
     from submitit.core.utils import FailedJobError
 
     try:
         executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python(asked))
-        executor.update_parameters(**_parameters(name, comment, asked, alone))
-        return str(executor.submit(job).job_id)
+        own = _parameters(name, comment, asked, alone)
+        # Elements of an array have one name, and write nothing that another writes.
+        own["dependency"] = None if len(jobs) > 1 else _dependency(after)
+        executor.update_parameters(**own)
+        with executor.batch():
+            submitted = [executor.submit(job) for job in jobs]
+        return str(submitted[0].job_id).partition("_")[0]
     except FailedJobError as error:
         reason = " ".join(re.sub(r"sbatch: (error: )?", "", str(error)).split())
         if AWAY.search(reason):
@@ -45,6 +60,10 @@ def submit(
 def _python(asked: Resources) -> str:
     """The interpreter of a job; a notice that comes before it listens waits for it."""
     return f"env --block-signal=USR2 {asked.python or shlex.quote(sys.executable)}"
+
+
+def _dependency(after: str) -> str:
+    return f"singleton,afterany:{after}" if after else "singleton"
 
 
 def _parameters(name: str, comment: str, asked: Resources, alone: bool) -> dict[str, object]:
@@ -66,7 +85,6 @@ def _parameters(name: str, comment: str, asked: Resources, alone: bool) -> dict[
         "gpus_per_node": asked.gpus or None,
         "mem": f"{round(asked.mem_gb * 1024)}M",
         "setup": [threads, *asked.setup],
-        "dependency": "singleton",
         "wckey": None,
         "stderr_to_stdout": True,
         "srun_args": ["--nodes=1", "--ntasks=1"] if alone else [],

@@ -17,7 +17,9 @@ import yaml
 
 import cluster
 import stages
+from cluster.config import ARRAYS
 from ssl_pipeline.errors import UserError, nearest, no_room
+from ssl_pipeline.evaluation.cells import WHOLE, Share
 from ssl_pipeline.export.formats import FORMATS
 from ssl_pipeline.progress import console, log_to, say, show_details, show_whole
 from ssl_pipeline.report.numerals import count
@@ -80,11 +82,12 @@ def _run(arguments: argparse.Namespace, known: list[tuple[Path, Study]]) -> int:
     command = arguments.command
     if command in STAGES:
         study = load(arguments.config)
-        study, wildcards = _which(command, arguments.wildcards, study)
+        share, words = _share(command, arguments.wildcards)
+        study, wildcards = _which(command, words, study)
         log = study.folder / "logs" / f"{study.called(command, wildcards)}.log"
         known.append((log, study))
         with log_to(log):
-            return place.run(command, study, wildcards, arguments.on, arguments.config)
+            return place.run(command, study, wildcards, arguments.on, arguments.config, share)
     if command == "config":
         _config(arguments)
     elif command == "where":
@@ -136,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
         shown += " [trial=VALUE]" if name in BY_TRIAL else ""
+        shown += " [share=N/OF]" if name in ARRAYS else ""
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
     _add_looking(commands)
     config = commands.add_parser("config", help="check a study, show it whole, or print its schema")
@@ -205,6 +209,18 @@ def _which(name: str, given: list[str], study: Study) -> tuple[Study, dict[str, 
         if name == "pretrain" and not study.pretrains:
             raise UserError(f"{study.trial} trains nothing: it judges random weights.")
     return study, _wildcards(name, given, study)
+
+
+def _share(name: str, given: list[str]) -> tuple[Share, list[str]]:
+    """The share of a stage's cells that `share=2/8` asks for, all without it; the other words."""
+    found = [word.removeprefix("share=") for word in given if word.startswith("share=")]
+    if not found or name not in ARRAYS:
+        return WHOLE, given
+    number, _, of = found[-1].partition("/")
+    if not (number.isdigit() and of.isdigit() and 0 < int(number) <= int(of)):
+        raise UserError(f"share={found[-1]} is no share: write share=2/8 for the second of eight.")
+    rest = [word for word in given if not word.startswith("share=")]
+    return Share(int(number), int(of)), rest
 
 
 def _wildcards(name: str, given: list[str], study: Study) -> dict[str, str]:

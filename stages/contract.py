@@ -26,6 +26,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from ssl_pipeline import fence
 from ssl_pipeline.atomic import read_json, sha256_file, sha256_json, size_of, write_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import WHOLE, Share
 from ssl_pipeline.progress import detail, say
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.numerals import count
@@ -87,6 +88,14 @@ class Stage(Protocol):
         """Do the work that is not done yet, into `out`."""
 
 
+@runtime_checkable
+class Shared(Stage, Protocol):
+    """A stage whose work is cells, which several processes may share."""
+
+    def run_share(self, study: Study, out: Path, share: Share, **wildcards: str) -> None:
+        """Do a share of the work that is not done yet."""
+
+
 def stage(name: str) -> Stage:
     """The module of a stage."""
     return cast(Stage, import_module(f"stages.{name}"))
@@ -109,8 +118,14 @@ def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
     return sha256_json(read_json(path)["manifest"])
 
 
-def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
-    """Run a stage, unless it is done already. Raises UserError and whatever the stage raises."""
+def perform(name: str, study: Study, wildcards: dict[str, str], share: Share = WHOLE) -> None:
+    """Run a stage, unless it is done already. Raises UserError and whatever the stage raises.
+
+    A share of its work is done beside others, so without lock or record, and puts nothing together.
+    """
+    if share != WHOLE:
+        _perform_share(name, study, wildcards, share)
+        return
     world = _world_of(name)
     module, out = stage(name), study.stage_folder(name, wildcards)
     out.mkdir(parents=True, exist_ok=True)
@@ -135,6 +150,15 @@ def perform(name: str, study: Study, wildcards: dict[str, str]) -> None:
             took = f"{done['provenance']['wall_s']:.0f} s"
             say(f"{name}: {made.summary} ({took})", error=made.failed > 0)
         _declare(out, done)
+
+
+def _perform_share(name: str, study: Study, wildcards: dict[str, str], share: Share) -> None:
+    module, out = stage(name), study.stage_folder(name, wildcards)
+    out.mkdir(parents=True, exist_ok=True)
+    if _completed(out, key_of(name, study, wildcards)) is None:
+        _see_to_files(module, study)
+        cast(Shared, module).run_share(study, out, share, **wildcards)
+    say(f"{name}: share {share.number} of {share.of} is done")
 
 
 def key_of(name: str, study: Study, wildcards: dict[str, str]) -> str:

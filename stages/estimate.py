@@ -38,7 +38,8 @@ class Estimate:
     @property
     def wall_s(self) -> float:
         """Seconds from start to end, waits in the queue not counted."""
-        return self.need.seconds.value / (self.place.gpus or self.place.cores)
+        jobs = self.asked.array if self.asked else 1
+        return self.need.seconds.value / (self.place.gpus or self.place.cores) / jobs
 
     @property
     def resources(self) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """Fine-tune the encoder on one task, beside random weights and pixels."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from ssl_pipeline.evaluation.cells import Share
 from ssl_pipeline.evaluation.finetune import run_finetune
 from ssl_pipeline.evaluation.size import finetuning
 from stages import judgement
@@ -32,3 +34,9 @@ def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
     setting = judgement.setting(study, "finetune", out, task)
     return judgement.made(out, run_finetune(study.tasks[task], study.finetune, setting))
+
+
+def run_share(study: Study, out: Path, share: Share, task: str) -> None:
+    """Compute a share of the cells that are not there yet."""
+    setting = judgement.setting(study, "finetune", out, task)
+    run_finetune(study.tasks[task], study.finetune, replace(setting, share=share))

@@ -14,6 +14,7 @@ from cluster import config
 from cluster.config import Cluster
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.evaluation.cells import Share
 from ssl_pipeline.progress import say
 from stages.contract import ON_RANKS, key_of, perform, settle
 from stages.study import Study
@@ -35,12 +36,14 @@ def cluster_at(where: str) -> Cluster | None:
     return config.load(path)
 
 
-def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: Path) -> int:
-    """Run a stage where it belongs; the door's exit code. Raises UserError."""
+def run(
+    name: str, study: Study, wildcards: dict[str, str], where: str, config: Path, share: Share
+) -> int:
+    """Run a stage, or a share of it, where it belongs; the door's exit code. Raises UserError."""
     cluster = cluster_at(where)
     asked = cluster.resources(name) if cluster else None
     if cluster is None or asked is None:
-        perform(name, study, wildcards)
+        perform(name, study, wildcards, share)
         return 0
     drop_outer_variables()
     key = key_of(name, study, wildcards)
@@ -53,6 +56,7 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
     full_name = study.called(name, wildcards)
     which = wildcards | ({"trial": study.trial} if study.trial else {})
     words = [name, "--config", str(config), *(f"{k}={v}" for k, v in which.items())]
+    shares = range(1, asked.array + 1) if asked.array > 1 else ()
     code = launch(
         Task(
             name=full_name,
@@ -61,6 +65,7 @@ def run(name: str, study: Study, wildcards: dict[str, str], where: str, config: 
             key=key[:16],
             work=partial(come_in, words),
             resources=asked,
+            shares=tuple(partial(come_in, [*words, f"share={n}/{asked.array}"]) for n in shares),
             on_ranks=name in ON_RANKS,
             detach=cluster.on_interrupt == "detach",
         )

@@ -1,7 +1,9 @@
 """Judge the frozen encoder on one task, beside random weights and pixels."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from ssl_pipeline.evaluation.cells import Share
 from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.evaluation.size import probing
 from stages import judgement
@@ -32,3 +34,9 @@ def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
     setting = judgement.setting(study, "probe", out, task)
     return judgement.made(out, run_probe(study.tasks[task], study.probe, setting))
+
+
+def run_share(study: Study, out: Path, share: Share, task: str) -> None:
+    """Compute a share of the cells that are not there yet."""
+    setting = judgement.setting(study, "probe", out, task)
+    run_probe(study.tasks[task], study.probe, replace(setting, share=share))

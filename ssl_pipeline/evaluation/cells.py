@@ -41,6 +41,21 @@ class Cell:
         return f"{self.method}-{start}-{self.subjects}-{self.seed}"
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of the cells: the `number`-th of so many of about one size, from 1 on."""
+
+    number: int
+    of: int
+
+    def part(self, number: int) -> range:
+        """Which of so many cells; neighbours stay together, for they share what they need."""
+        return range(number * (self.number - 1) // self.of, number * self.number // self.of)
+
+
+WHOLE = Share(1, 1)
+
+
 def saved(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
     """What the cell's file holds, if it is whole, has this key, and the files it names are there.
 

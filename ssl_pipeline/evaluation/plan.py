@@ -5,7 +5,7 @@ The walk skips cells that are there, computes the others one by one, and ends wi
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import sha256_json, sweep
 from ssl_pipeline.errors import UserError, no_room
-from ssl_pipeline.evaluation.cells import FAILED, FORMAT, Cell, save, saved
+from ssl_pipeline.evaluation.cells import FAILED, FORMAT, WHOLE, Cell, Share, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
-from ssl_pipeline.evaluation.metrics import Scored, scored
+from ssl_pipeline.evaluation.metrics import scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import detail, progress, say
@@ -52,6 +52,7 @@ class Setting:
     seed: int = 0
     warning: str = ""  # what must be read before any figure
     conceal: Callable[[str], str] = str  # takes the paths of scans out of what an error says
+    share: Share = WHOLE  # of the cells, to be computed without a table
 
 
 class Plan:
@@ -113,43 +114,58 @@ def walk(
     """Compute the cells that are missing, write the table and the costs, and return the table.
 
     Each cell comes with the section that, beside the plan, determines it. One that fails is written
-    down as such, and tried again the next time; where all fail, the last error is raised.
+    down as such, and tried again the next time; where all fail, the last error is raised. Of a
+    share of the cells there is no table, and an empty one is returned.
     """
-    out, todo = plan.setting.out, list(cells)
-    sweep(out / "cells")
-    found: dict[Cell, Scored] = {}
-    failed: dict[Cell, str] = {}
-    costs = []
-    with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
-        for cell, section in todo:
-            key = plan.key(cell, section)
-            content = saved(cell, key, out)
-            if content is None:
-                content = _tried(plan, cell, compute, last=len(failed) == len(todo) - 1)
-                save(cell, key, plan.encoder(cell), content, out)
-            bar.advance(cell.name)
-            if FAILED in content:
-                failed[cell] = content[FAILED]
-                continue
-            found[cell] = scored(plan.cohort.test, content["predictions"])
-            costs.append(asdict(cell) | content["costs"])
-            detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
+    every = list(cells)
+    share = plan.setting.share
+    found = _contents(plan, [every[index] for index in share.part(len(every))], compute, what)
+    if share != WHOLE:
+        return {}
     left = plan.cohort.unused
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
+    whole = {cell: content for cell, content in found.items() if FAILED not in content}
     results = summarise(
         plan.task,
-        found,
+        {cell: scored(plan.cohort.test, own["predictions"]) for cell, own in whole.items()},
         plan.setting.evaluate,
         train=plan.cohort.train,
         test=plan.cohort.test,
         starts=tuple(plan.setting.starts),
         seed=plan.setting.seed,
-        failed=failed,
+        failed={cell: own[FAILED] for cell, own in found.items() if FAILED in own},
         notes=(*notes, *unused),
         warning=plan.setting.warning,
     )
-    write(out, results, costs)
+    costs = [asdict(cell) | content["costs"] for cell, content in whole.items()]
+    write(plan.setting.out, results, costs)
     return results
+
+
+def _contents(
+    plan: Plan,
+    todo: Sequence[tuple[Cell, Section]],
+    compute: Callable[[Cell], dict[str, Any]],
+    what: str,
+) -> dict[Cell, dict[str, Any]]:
+    """What the files of cells hold, once those that are missing have been computed."""
+    out = plan.setting.out
+    if plan.setting.share == WHOLE:
+        sweep(out / "cells")  # what a killed process left; beside others it may be theirs
+    found: dict[Cell, dict[str, Any]] = {}
+    with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
+        for cell, section in todo:
+            key = plan.key(cell, section)
+            content = saved(cell, key, out)
+            if content is None:
+                others = sum(FAILED in own for own in found.values())
+                content = _tried(plan, cell, compute, last=others == len(todo) - 1)
+                save(cell, key, plan.encoder(cell), content, out)
+            found[cell] = content
+            bar.advance(cell.name)
+            if FAILED not in content:
+                detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
+    return found
 
 
 def _tried(
