@@ -1,0 +1,43 @@
+"""What a corruption is: a scan made worse as scanners make it, in five steps that are always alike.
+
+Corruptions act on whole scans in physical units, before a model's window and before crops are cut:
+motion and ghosts cross a whole scan, and a dose is a dose in HU. Levels are fixed numbers, so that
+results of different encoders and years can be compared, and draws come from a generator of its own.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.section import Section
+
+SEVERITIES = (1, 2, 3, 4, 5)
+Image = NDArray[np.float32]  # (z, y, x)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A scan as it was taken."""
+
+    image: Image  # HU, or the scan's own units
+    valid: NDArray[np.bool_]  # (z, y, x)
+    spacing_mm: tuple[float, float, float]  # (z, y, x)
+
+
+class Corruption(Section, ABC):
+    """The part that all corruptions share; `LEVELS` are what `worsen` takes, by severity."""
+
+    TITLE: ClassVar[str]
+    MODALITY: ClassVar[Literal["CT", "MR"]]
+    LEVELS: ClassVar[tuple[float, float, float, float, float]]
+
+    def apply(self, scan: Taken, severity: int, rng: np.random.Generator) -> Taken:
+        """The scan at a severity from 1 to 5; its shape and spacing stay."""
+        return self.worsen(scan, self.LEVELS[severity - 1], rng)
+
+    @abstractmethod
+    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+        """The scan at a level."""

@@ -1,0 +1,23 @@
+"""Ghosts of MR along the direction that is encoded by phase: pulses, breath, flow."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+
+
+class Ghosting(Corruption):
+    """Four ghosts along a drawn axis; levels are their strength."""
+
+    TITLE: ClassVar[str] = "ghosts"
+    MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    LEVELS: ClassVar = (0.25, 0.5, 0.75, 1.0, 1.5)
+
+    name: Literal["ghosting"] = "ghosting"
+
+    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+        """Lines of k-space are changed but for its middle."""
+        axis = int(rng.integers(3))
+        return transformed(scan, torchio().Ghosting(4, axis, level, 0.02))

@@ -1,0 +1,22 @@
+"""A scanner of CT that is not calibrated: all values are off by one number."""
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+
+
+class HuOffset(Corruption):
+    """Levels are HU, added or taken away."""
+
+    TITLE: ClassVar[str] = "HU offset"
+    MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
+    LEVELS: ClassVar = (10.0, 20.0, 40.0, 80.0, 150.0)
+
+    name: Literal["hu_offset"] = "hu_offset"
+
+    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+        """Up or down, as is drawn."""
+        return replace(scan, image=scan.image + np.float32(level * rng.choice((-1.0, 1.0))))

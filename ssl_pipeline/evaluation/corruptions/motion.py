@@ -1,0 +1,24 @@
+"""A head that moves while MR is taken."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+
+
+class Motion(Corruption):
+    """Three moves; levels are the most that each turns (degrees) and shifts (mm) about an axis."""
+
+    TITLE: ClassVar[str] = "motion"
+    MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    LEVELS: ClassVar = (1.0, 2.0, 4.0, 6.0, 10.0)
+
+    name: Literal["motion"] = "motion"
+
+    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+        """Turns and shifts are drawn up to the level."""
+        moves = rng.uniform(-level, level, (2, 3, 3))
+        times = np.sort(rng.uniform(0.2, 0.8, 3))
+        return transformed(scan, torchio().Motion(moves[0], moves[1], times, "linear"))

@@ -1,0 +1,28 @@
+"""A harder reconstruction kernel of CT: edges overshoot, and noise with them."""
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+
+RADIUS_MM = 2.0
+
+
+class SharpKernel(Corruption):
+    """Unsharp masking in-plane; levels are how often the difference from a blur is added."""
+
+    TITLE: ClassVar[str] = "hard kernel"
+    MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
+    LEVELS: ClassVar = (0.5, 1.0, 2.0, 3.0, 5.0)
+
+    name: Literal["sharp_kernel"] = "sharp_kernel"
+
+    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+        """Along y and x alone."""
+        _, y_mm, x_mm = scan.spacing_mm
+        blurred = gaussian_filter(scan.image, (0, RADIUS_MM / y_mm, RADIUS_MM / x_mm))
+        sharper = scan.image + np.float32(level) * (scan.image - blurred)
+        return replace(scan, image=sharper.astype(np.float32))
