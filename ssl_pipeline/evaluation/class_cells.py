@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.cohort import check_classes
-from ssl_pipeline.evaluation.crops import Crops, batches
+from ssl_pipeline.evaluation.crops import Crops, Volumes, batches
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probes.pixels_pca import baseline
 from ssl_pipeline.evaluation.regions import Region
@@ -55,9 +55,11 @@ class ClassCells:
         subjects = set(self.plan.labelled(cell, self.shows))
         return np.flatnonzero([region.subject in subjects for region in self.train])
 
-    def crops(self, regions: Sequence[Region], batch: int) -> Iterator[Crops]:
-        """The regions' windows, `batch` at a time."""
-        return batches(self.plan.setting.reader, self.plan.entries, regions, self.plan.size, batch)
+    def crops(
+        self, regions: Sequence[Region], batch: int, volumes: Volumes | None = None
+    ) -> Iterator[Crops]:
+        """The regions' windows, `batch` at a time, of the study's own volumes or of others."""
+        return batches(volumes or self.plan.volumes, regions, self.plan.size, batch)
 
     @cached_property
     def pixels(self) -> NDArray[np.float32]:

@@ -22,6 +22,14 @@ class Crops:
     spacing_mm: NDArray[np.float32]  # (batch, 3), (z, y, x)
 
 
+@dataclass(frozen=True)
+class Volumes:
+    """Stored volumes, and what is known of each: the study's own, or the same made worse."""
+
+    reader: CropReader
+    entries: Mapping[str, Entry]  # by scan id
+
+
 def cut(reader: CropReader, places: Sequence[tuple[Entry, Triple]], size: Triple) -> Crops:
     """Read windows of `size` voxels at (scan, start); outside of a volume nothing is valid."""
     images, valid = [], []
@@ -34,13 +42,10 @@ def cut(reader: CropReader, places: Sequence[tuple[Entry, Triple]], size: Triple
 
 
 def batches(
-    reader: CropReader,
-    entries: Mapping[str, Entry],
-    regions: Sequence[Region],
-    size: Triple,
-    batch: int,
+    volumes: Volumes, regions: Sequence[Region], size: Triple, batch: int
 ) -> Iterator[Crops]:
-    """The crops of `regions` in their order, `batch` at a time; `entries` are by scan id."""
+    """The crops of `regions` in their order, `batch` at a time."""
     for first in range(0, len(regions), batch):
         chosen = regions[first : first + batch]
-        yield cut(reader, [(entries[region.scan], region.start) for region in chosen], size)
+        places = [(volumes.entries[region.scan], region.start) for region in chosen]
+        yield cut(volumes.reader, places, size)

@@ -16,6 +16,7 @@ from ssl_pipeline.errors import UserError, no_room
 from ssl_pipeline.evaluation.cells import FAILED, FORMAT, WHOLE, Cell, Share, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
+from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
 from ssl_pipeline.evaluation.metrics import scored
 from ssl_pipeline.evaluation.summary import summarise, write
@@ -64,6 +65,11 @@ class Plan:
         self.cohort: Cohort = cohort(task, setting.catalog, setting.evaluate.split)
         self.entries: Mapping[str, Entry] = {entry.id: entry for entry in self.cohort.entries}
         self.labels = LabelMaps(setting.labels, setting.label_file)
+
+    @property
+    def volumes(self) -> Volumes:
+        """The stored volumes as they are."""
+        return Volumes(self.setting.reader, self.entries)
 
     @cached_property
     def truth(self) -> str:

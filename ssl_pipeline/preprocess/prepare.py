@@ -147,7 +147,7 @@ def prepare(
     if shear_deg(affine) > SHEARED_DEG or (section.straighten and oblique):
         image, masks, affine = _straight(image, masks, affine, section, limits)
     image, masks, affine = _on_grid(image, masks, affine, section, modality, limits)
-    window = _window(image, masks[FOREGROUND], modality, section, scale, offset)
+    window = model_window(image, masks[FOREGROUND], modality, section, scale, offset)
     bits = sum(mask * np.int16(bit) for bit, mask in masks.items())
     data = np.stack([image, bits])
     meta = VolumeMeta(
@@ -295,7 +295,7 @@ def _filled(
     return filled
 
 
-def _window(
+def model_window(
     image: NDArray[np.int16],
     body: NDArray[np.bool_],
     modality: str,

@@ -34,5 +34,5 @@ def thickened(image: Image, number: int, axis: int) -> Image:
     below = np.floor(place).astype(int)
     above = np.minimum(below + 1, len(thick) - 1)
     share = (place - below)[:, None, None]
-    back = (1 - share) * thick[below] + share * thick[above]
-    return np.moveaxis(back, 0, axis).astype(np.float32)
+    back = ((1 - share) * thick[below] + share * thick[above]).astype(np.float32)
+    return np.moveaxis(back, 0, axis)

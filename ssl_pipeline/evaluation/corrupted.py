@@ -1,0 +1,125 @@
+"""Stored volumes as they would be, had their scans been taken worse.
+
+A corrupted reader stands in for the reader of a study: everything that judges encoders runs on it
+unchanged. Of MR also the window is that of the worse scan, for it comes from the scan's own
+intensities; where the body lies is taken from the good one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.evaluation.corruptions import CorruptionConfig
+from ssl_pipeline.evaluation.corruptions.corruption import Taken
+from ssl_pipeline.evaluation.crops import Volumes
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, model_window
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.shard import BOTH
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.randomness import generator
+
+KEPT = 8  # volumes; judgements ask scan by scan
+Stored = NDArray[np.int16]  # (2, z, y, x)
+
+
+class CorruptedReader(CropReader):
+    """A reader of the same volumes, each made worse when it is first asked for."""
+
+    def __init__(
+        self, reader: CropReader, corruption: CorruptionConfig, severity: int, seed: int
+    ) -> None:
+        super().__init__(reader.folder, reader.catalog)
+        self.corruption, self.severity, self.seed = corruption, severity, seed
+        self.worse = lru_cache(KEPT)(self._worse)
+
+    def block(
+        self, scan_id: str, start_zyx: Triple, size_zyx: Triple, channels: slice = BOTH
+    ) -> Stored:
+        """As the reader's own."""
+        return _box(self.worse(scan_id), start_zyx, size_zyx)[channels]
+
+    def volume(self, scan_id: str) -> Stored:
+        """As the reader's own."""
+        return self.worse(scan_id)
+
+    def _worse(self, scan_id: str) -> Stored:
+        entry, stored = self.catalog.by_id(scan_id), super().volume(scan_id)
+        meta = entry.meta
+        physical = stored[0].astype(np.float32) * np.float32(meta.scale) + np.float32(meta.offset)
+        x_mm, y_mm, z_mm = meta.spacing_mm
+        taken = Taken(physical, (stored[1] & VALID) > 0, (z_mm, y_mm, x_mm))
+        rng = generator(self.seed, self.severity, f"{self.corruption.name} {entry.pixels}")
+        worse = self.corruption.apply(taken, self.severity, rng)
+        limits = np.iinfo(np.int16)
+        numbers = np.rint((worse.image - meta.offset) / meta.scale)
+        bits = np.where(worse.valid, stored[1], stored[1] & ~np.int16(VALID))
+        return np.stack([numbers.clip(limits.min, limits.max).astype(np.int16), bits])
+
+
+def corrupted(
+    volumes: Volumes,
+    corruption: CorruptionConfig,
+    severity: int,
+    preprocess: Preprocess,
+    seed: int,
+) -> Volumes:
+    """The same volumes, worse, with the windows that they would have."""
+    reader = CorruptedReader(volumes.reader, corruption, severity, seed)
+    entries = _Windowed(volumes.entries, reader, preprocess)
+    return Volumes(reader, entries)
+
+
+class _Windowed(Mapping[str, Entry]):
+    """Entries whose windows are worked out when they are asked for."""
+
+    def __init__(
+        self, own: Mapping[str, Entry], reader: CorruptedReader, preprocess: Preprocess
+    ) -> None:
+        self.own, self.reader, self.preprocess = own, reader, preprocess
+        self.known: dict[str, Entry] = {}
+
+    def __getitem__(self, scan_id: str) -> Entry:
+        if scan_id not in self.known:
+            self.known[scan_id] = self._windowed(self.own[scan_id])
+        return self.known[scan_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.own)
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def _windowed(self, entry: Entry) -> Entry:
+        meta = entry.meta
+        if meta.modality == "CT":
+            return entry
+        image, bits = self.reader.volume(entry.id)
+        found = model_window(
+            image,
+            (bits & FOREGROUND) > 0,
+            meta.modality,
+            self.preprocess,
+            meta.scale,
+            meta.offset,
+        )
+        worse = replace(meta, low=found.low, high=found.high, centre=found.mean, width=found.std)
+        return replace(entry, meta_json=json.dumps(worse.to_json()))
+
+
+def _box(stored: Stored, start: Triple, size: Triple) -> Stored:
+    """A box of a volume, 0 where it reaches out."""
+    out = np.zeros((2, *size), np.int16)
+    low = [max(0, at) for at in start]
+    ends = zip(start, size, stored.shape[1:], strict=True)
+    high = [min(at + side, whole) for at, side, whole in ends]
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        out[(slice(None), *target)] = stored[(slice(None), *source)]
+    return out
