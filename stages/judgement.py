@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-MAKES = ("results.json", "costs.json", "cells/*.json", "labels/*.npy", "predictions/*/*.nii.gz")
+MAKES = (
+    "results.json",
+    "costs.json",
+    "cells/*.json",
+    "labels/*.npy",
+    "networks/*.safetensors",
+    "predictions/*/*.nii.gz",
+)
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:

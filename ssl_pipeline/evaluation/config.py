@@ -100,6 +100,9 @@ class Finetune(Section):
     predictions: Literal["first seed", "all", "none"] = Field(
         "first seed", description="which segmentations are written as NIfTI in the scans' own grids"
     )
+    keep_networks: bool = Field(
+        False, description="keep the trained networks of the cells with most labelled subjects"
+    )
     seeds: Seeds | None = Field(None, description="repetitions, if not those of evaluate")
     subjects: Budgets | None = Field(
         None, min_length=1, description="labelled subjects, if not those of evaluate"
@@ -109,6 +112,10 @@ class Finetune(Section):
     def _distinct(self) -> "Finetune":
         _refuse_twice([method.name for method in self.methods])
         return self
+
+    def keeps(self, subjects: int, budgets: Budgets) -> bool:
+        """Whether the networks of cells with so many labelled subjects are kept."""
+        return self.keep_networks and subjects == budgets[-1]
 
     def of(self, *methods: AdaptationMethod) -> "Finetune":
         """What determines the cells of one method, or of the baseline, which is none of them."""

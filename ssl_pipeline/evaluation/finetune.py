@@ -75,17 +75,15 @@ def _adapted(
 ) -> dict[str, Any]:
     """Train on the labelled regions, and predict those that are scored."""
     from ssl_pipeline.evaluation import classify
+    from ssl_pipeline.evaluation.networks import classifier, keep
     from ssl_pipeline.evaluation.optimise import seeded, trained
 
     began = time.monotonic()
     plan, setting = cells.plan, cells.plan.setting
     chosen = [cells.train[index] for index in cells.chosen(cell)]
     seed = setting.seed + cell.seed
-    encoder = setting.encoder_of(cell.init, seed)
-    plan.check_patch(encoder.patch)
     with seeded(seed, setting.device):
-        model = classify.Classifier(encoder, len(plan.task.names), method.pool(encoder.dim))
-        method.apply(encoder)
+        model = classifier(plan, cell, method)
         memory = classify.train(
             model,
             setting.reader,
@@ -98,10 +96,13 @@ def _adapted(
             device=setting.device,
         )
     parameters = trained(model)
-    method.merge(encoder)
+    method.merge(model.encoder)
     crops = cells.crops(cells.test, finetune.batch)
     probability = classify.predict(model, crops, setting.device)
-    return cells.content(probability, began, parameters, memory_bytes=memory)
+    content = cells.content(probability, began, parameters, memory_bytes=memory)
+    if finetune.keeps(cell.subjects, plan.budgets(finetune.subjects or setting.evaluate.subjects)):
+        content["files"] = [keep(model, cell, setting.out)]
+    return content
 
 
 def _baseline(cells: ClassCells, cell: Cell, n_classes: int) -> dict[str, Any]:

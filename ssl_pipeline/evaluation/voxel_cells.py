@@ -23,6 +23,7 @@ from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.decoder import Segmenter
 from ssl_pipeline.evaluation.labels import OUTSIDE
 from ssl_pipeline.evaluation.metrics import dice
+from ssl_pipeline.evaluation.networks import keep, segmenter
 from ssl_pipeline.evaluation.optimise import seeded, trained
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.segment import Drawn
@@ -74,14 +75,19 @@ class VoxelCells:
         ]
         if cell.init == PIXELS:
             model = self._baseline(labelled, seed)
-            costs = {"trained_parameters": int(model.weight.size + model.bias.size)}
+            costs, kept = {"trained_parameters": int(model.weight.size + model.bias.size)}, []
             rows = [self._scored(cell, e, model.predict(self._image(e))) for e in self.test]
         else:
             network, costs = self._network(cell, labelled, seed)
             rows = [self._scored(cell, e, self._segmented(network, e)) for e in self.test]
-        files = [row["file"] for row in rows if row["file"]]
+            kept = [keep(network, cell, self.plan.setting.out)] if self._keeps(cell) else []
+        files = [*(row["file"] for row in rows if row["file"]), *kept]
         seconds = round(time.monotonic() - began, 3)
         return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
+
+    def _keeps(self, cell: Cell) -> bool:
+        asked = self.section.subjects or self.plan.setting.evaluate.subjects
+        return self.section.keeps(cell.subjects, self.plan.budgets(asked))
 
     def _indices(self, entry: Entry) -> NDArray[np.uint8]:
         return self.task.indices(self.plan.labels.of(entry, self.task.label))
@@ -113,11 +119,8 @@ class VoxelCells:
     ) -> tuple[Segmenter, dict[str, int]]:
         """A trained network, and what that took."""
         setting, method = self.plan.setting, self.methods[cell.method]
-        encoder = setting.encoder_of(cell.init, seed)
-        self.plan.check_patch(encoder.patch)
         with seeded(seed, setting.device):
-            network = Segmenter(encoder, len(self.task.names), raw_voxels=self.section.raw_voxels)
-            method.apply(encoder)
+            network = segmenter(self.plan, cell, method, self.section)
             memory = segment.train(
                 network,
                 setting.reader,
@@ -129,7 +132,7 @@ class VoxelCells:
                 device=setting.device,
             )
         costs = {"trained_parameters": trained(network), "memory_bytes": memory}
-        method.merge(encoder)
+        method.merge(network.encoder)
         return network, costs
 
     def _segmented(self, network: Segmenter, entry: Entry) -> NDArray[np.uint8]:

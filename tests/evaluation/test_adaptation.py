@@ -3,11 +3,13 @@
 from copy import deepcopy
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import (
     TITLES,
@@ -17,10 +19,14 @@ from ssl_pipeline.evaluation.adaptation import (
     Lora,
     Prompts,
 )
-from ssl_pipeline.evaluation.classify import Classifier
+from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.class_cells import ClassCells
+from ssl_pipeline.evaluation.classify import Classifier, predict
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.networks import classifier, kept
 from ssl_pipeline.evaluation.optimise import groups, optimise, trained
+from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.pooling import Attention, Mean
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.models import ResEnc, ViT
@@ -251,3 +257,24 @@ def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
     assert 4 * weights < full < 6 * weights  # the crops are small
     assert weights < frozen < 1.1 * weights
     assert frozen < memory_of(Lora)[0] < full
+
+
+@each
+def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
+    method, dials = kind(), Finetune(methods=(kind(),), steps=3, batch=4, keep_networks=True)
+    setting = planted.setting(tmp_path, starts={"pretrained": "of a test"})
+    run_finetune(BLOBS, dials, setting)
+    plan, cell = Plan(BLOBS, setting), Cell(method.name, "pretrained", 0, 0)
+    assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
+    network = kept(classifier(plan, cell, method), method, cell, tmp_path)
+    cells = ClassCells(plan, BLOBS)
+    probability = predict(network, cells.crops(cells.test, 8), "cpu")
+    before = read_json(cell.path(tmp_path))["predictions"]
+    assert np.allclose(probability, [row["probability"] for row in before], atol=1e-5)
+
+
+def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
+    plan, method = Plan(BLOBS, planted.setting(tmp_path)), Full()
+    cell = Cell("full", "pretrained", 0, 0)
+    with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks"):
+        kept(classifier(plan, cell, method), method, cell, tmp_path)

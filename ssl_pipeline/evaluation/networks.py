@@ -1,0 +1,67 @@
+"""The networks of fine-tuning: built alike for training and for what was kept of it."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.torch import load_file, save
+
+from ssl_pipeline.atomic import write_bytes
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.classify import Classifier
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.decoder import Segmenter
+from ssl_pipeline.evaluation.plan import Plan
+
+Network = TypeVar("Network", Classifier, Segmenter)
+
+
+def classifier(plan: Plan, cell: Cell, method: AdaptationMethod) -> Classifier:
+    """An encoder with a head of classes, ready to be adapted; see `segmenter`."""
+    encoder = plan.setting.encoder_of(cell.init, plan.setting.seed + cell.seed)
+    plan.check_patch(encoder.patch)
+    network = Classifier(encoder, len(plan.task.names), method.pool(encoder.dim))
+    method.apply(encoder)
+    return network
+
+
+def segmenter(plan: Plan, cell: Cell, method: AdaptationMethod, section: Finetune) -> Segmenter:
+    """An encoder with a decoder of voxels, ready to be adapted.
+
+    Weights are drawn from torch's global generator, those of the head first: they are the same
+    whatever the method.
+    """
+    encoder = plan.setting.encoder_of(cell.init, plan.setting.seed + cell.seed)
+    plan.check_patch(encoder.patch)
+    network = Segmenter(encoder, len(plan.task.names), raw_voxels=section.raw_voxels)
+    method.apply(encoder)
+    return network
+
+
+def name_of(cell: Cell) -> str:
+    """Where a cell's network lies below the folder of its task."""
+    return f"networks/{cell.name}.safetensors"
+
+
+def keep(network: Classifier | Segmenter, cell: Cell, out: Path) -> str:
+    """Write a trained network, whose method has merged; returns `name_of` the cell."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(out / name_of(cell), save(state))
+    return name_of(cell)
+
+
+def kept(network: Network, method: AdaptationMethod, cell: Cell, out: Path) -> Network:
+    """An untrained network with the weights that were kept of its cell.
+
+    Raises UserError where there are none.
+    """
+    path = out / name_of(cell)
+    if not path.exists():
+        raise UserError(
+            f"The trained network {path} is not there: set finetune.keep_networks, and run the "
+            "stage finetune again."
+        )
+    method.merge(network.encoder)
+    network.load_state_dict(load_file(path))
+    return network
