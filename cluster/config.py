@@ -104,6 +104,7 @@ class Stages(Section):
     pretrain: Resources | None = Field(None, description="trains the encoder: the GPUs")
     probe: Resources | None = Field(None, description="judges frozen features: one GPU helps")
     finetune: Resources | None = Field(None, description="judges fine-tuned encoders: one GPU")
+    robustness: Resources | None = Field(None, description="judges on worse scans: one GPU")
 
     @model_validator(mode="before")
     @classmethod

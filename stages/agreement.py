@@ -50,6 +50,11 @@ def _methods_fit(study: "Study") -> None:
                 f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
                 f"and model is {study.model.name}: leave it out"
             )
+    if study.robustness and not study.finetune.keep_networks:
+        raise ValueError(
+            "robustness judges the networks of fine-tuning again: set finetune.keep_networks to "
+            "true, or leave robustness out"
+        )
     for name, task in study.tasks.items():
         if task.kind == "segmentation" and not any(method.VOXELS for method in methods):
             raise ValueError(

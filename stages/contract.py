@@ -43,6 +43,7 @@ STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
     "pretrain": (),
     "probe": ("task",),
     "finetune": ("task",),
+    "robustness": ("task",),
     "ablate": (),
     "report": (),
 }

@@ -23,7 +23,7 @@ from stages.parts import Part, parts
 from stages.study import Study
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
-ON_GPU = ("pretrain", "probe", "finetune")
+ON_GPU = ("pretrain", "probe", "finetune", "robustness")
 GPU_DEVICE = Path("/dev/nvidia0")
 
 

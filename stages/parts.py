@@ -58,5 +58,5 @@ def _of(study: Study, stage: str) -> Iterator[Part]:
     if stage == "pretrain" and not study.pretrains:
         return
     for tasks in product(study.tasks, repeat=len(STAGES[stage])):
-        if all(stage in study.tasks[task].JUDGED_BY for task in tasks):
+        if all(stage in study.judged_by(task) for task in tasks):
             yield Part(study, stage, dict(zip(STAGES[stage], tasks, strict=True)))

@@ -25,8 +25,8 @@ def inputs(study: Study) -> dict[str, str]:
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
     if study.pretrains:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
-    for task, config in study.tasks.items():
-        for name in config.JUDGED_BY:
+    for task in study.tasks:
+        for name in study.judged_by(task):
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}

@@ -14,7 +14,7 @@ from cluster.workers import Dask
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import RANDOM, UNTRAINED
-from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.init_from import InitFrom
@@ -72,6 +72,9 @@ class Study(Section):
     evaluate: Evaluate = Field(Evaluate(), description="what all judgements share")
     probe: Probe = Field(Probe(), description="frozen features")
     finetune: Finetune = Field(Finetune(), description="fine-tuned encoders")
+    robustness: Robustness | None = Field(
+        None, description="how judgements hold on worse scans, `{}` for all that can go wrong"
+    )
     ablate: Ablate | None = Field(
         None, description="objectives to compare, `{}` for mae, contrastive and hybrid"
     )
@@ -132,6 +135,11 @@ class Study(Section):
     def pretrains(self) -> bool:
         """Whether it trains an encoder that it judges."""
         return self.encoder in self.encoders.values()
+
+    def judged_by(self, task: str) -> tuple[str, ...]:
+        """The stages that judge a task."""
+        further = ("robustness",) if self.robustness and not self._trial else ()
+        return (*self.tasks[task].JUDGED_BY, *further)
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards, and a trial."""

@@ -80,6 +80,10 @@ class Workflow:
         """The manifest of a stage: the input of the rules after it."""
         return str(self.study.stage_folder(name, wildcards) / MANIFEST)
 
+    def pattern(self, name: str) -> str:
+        """The same for any of its wildcards, which the rule after it shares."""
+        return str(self._pattern(name) / MANIFEST)
+
     def trained(self, wildcards: Mapping[str, str]) -> list[str]:
         """What judgements of a trial wait for: its pretraining, if it has any."""
         trial = trial_of(self.study, wildcards["trial"])
@@ -121,8 +125,8 @@ class Workflow:
 
     def judgements(self) -> list[str]:
         """The manifests of every judgement of every task."""
-        tasks = self.study.tasks.items()
-        return [self.made(name, task=task) for task, config in tasks for name in config.JUDGED_BY]
+        study = self.study
+        return [self.made(n, task=task) for task in study.tasks for n in study.judged_by(task)]
 
     def reads(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
         """Hash of the sections that a stage reads, as a parameter; by wildcards if it has some.

@@ -68,21 +68,25 @@ class ClassCells:
         fitted_on = np.arange(len(self.train) + len(self.test)) < len(self.train)
         return baseline(images, fitted_on, self.plan.setting.seed)
 
+    def rows(self, probability: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """The test regions with their probabilities (n, classes)."""
+        return [
+            {
+                "scan": region.scan,
+                "subject": region.subject,
+                "start": list(region.start),
+                "target": region.target,
+                "probability": [round(float(p), 6) for p in row],
+            }
+            for region, row in zip(self.test, probability, strict=True)
+        ]
+
     def content(
         self, probability: NDArray[np.float64], began: float, parameters: int, **costs: int | float
     ) -> dict[str, Any]:
         """A cell's file: the test regions with their probabilities, and what they cost."""
         return {
-            "predictions": [
-                {
-                    "scan": region.scan,
-                    "subject": region.subject,
-                    "start": list(region.start),
-                    "target": region.target,
-                    "probability": [round(float(p), 6) for p in row],
-                }
-                for region, row in zip(self.test, probability, strict=True)
-            ],
+            "predictions": self.rows(probability),
             "costs": {
                 "trained_parameters": parameters,
                 "seconds": round(time.monotonic() - began, 3),

@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.adaptation.full import Full
 from ssl_pipeline.evaluation.cells import RANDOM
+from ssl_pipeline.evaluation.corruptions import ALL, CorruptionConfig
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
@@ -120,6 +121,22 @@ class Finetune(Section):
     def of(self, *methods: AdaptationMethod) -> "Finetune":
         """What determines the cells of one method, or of the baseline, which is none of them."""
         return self.model_copy(update={"methods": methods, "seeds": None, "subjects": None})
+
+
+class Robustness(Section):
+    """How judgements hold when scans are taken worse; needs finetune.keep_networks."""
+
+    corruptions: tuple[CorruptionConfig, ...] = Field(
+        (), description="what goes wrong with a scan; all that a task's modality knows if empty"
+    )
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
+        (1, 2, 3, 4, 5), min_length=1, description="how badly, from 1 to 5"
+    )
+
+    def conditions(self, modalities: Collection[str]) -> list[tuple[CorruptionConfig, int]]:
+        """What scans of these modalities are tried with."""
+        chosen = self.corruptions or [each for each in ALL if each.MODALITY in modalities]
+        return [(corruption, severity) for corruption in chosen for severity in self.severities]
 
 
 def _refuse_random(key: str, names: Collection[str]) -> None:

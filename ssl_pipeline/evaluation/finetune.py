@@ -110,12 +110,12 @@ def _baseline(cells: ClassCells, cell: Cell, n_classes: int) -> dict[str, Any]:
     began = time.monotonic()
     chosen = cells.chosen(cell)
     method = Linear()
-    probability = method.predict(
+    fitted = method.fit(
         cells.pixels[: len(cells.train)][chosen],
         cells.targets[chosen],
         cells.subjects[chosen],
-        cells.pixels[len(cells.train) :],
         n_classes,
         cell.seed,
     )
+    probability = fitted(cells.pixels[len(cells.train) :])
     return cells.content(probability, began, method.parameters(cells.pixels.shape[1], n_classes))

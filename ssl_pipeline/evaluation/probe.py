@@ -44,9 +44,10 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
         chosen = cells.chosen(cell)
         train, test = features[: len(cells.train)][chosen], features[len(cells.train) :]
         method = methods[cell.method]
-        probability = method.predict(
-            train, cells.targets[chosen], cells.subjects[chosen], test, len(task.names), cell.seed
+        fitted = method.fit(
+            train, cells.targets[chosen], cells.subjects[chosen], len(task.names), cell.seed
         )
+        probability = fitted(test)
         parameters = method.parameters(features.shape[1], len(task.names))
         return cells.content(probability, began, parameters, feature_seconds=waited)
 

@@ -25,6 +25,7 @@ RECORD_FILES, RECORD_BYTES = 6, 5_000  # the record, manifest, provenance, resul
 VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
 VOXEL_FLOPS = 12_000  # of a segmentation head, forward; it has 4,000, of a kind that is slow
 HEAD_S = 0.2  # fitting a simple classifier
+WORSE_S = 2e-7  # making a voxel worse
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,35 @@ def finetuning(
     memory = 4.0 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
     written = {"none": 0, "all": cells, "first seed": cells // seeds}[finetune.predictions]
     return _cost(task, cells, of, flops, memory, cells * HEAD_S, written)
+
+
+def worsening(
+    task: TaskConfig,
+    conditions: int,
+    probe: Probe,
+    finetune: Finetune,
+    evaluate: Evaluate,
+    model: ModelConfig,
+    crop: Triple,
+    of: Judged,
+) -> Cost:
+    """Judge a task again at so many conditions."""
+    encoders = len(set(of.starts) - {PIXELS})
+    each = model.forward_flops(model.tokens(crop), crop)
+    looks, judges = float(_regions(task, of.test_scans)), encoders * evaluate.seeds
+    if not isinstance(task, RegionTask):
+        each += VOXEL_FLOPS * math.prod(crop)
+        looks, judges = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3, 0
+    methods = sum(m.VOXELS or isinstance(task, RegionTask) for m in finetune.methods)
+    judges += encoders * methods * (finetune.seeds or evaluate.seeds)
+    numbers = len(probe.methods) * judges * of.test_scans
+    return Cost(
+        files=RECORD_FILES + conditions,
+        bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)),
+        memory_bytes=BASE_BYTES + 16.0 * probe.batch * math.prod(crop) + 24 * max(of.voxels),
+        flops=judges * conditions * looks * each,
+        seconds=conditions * WORSE_S * of.test_voxels,
+    )
 
 
 def _cost(

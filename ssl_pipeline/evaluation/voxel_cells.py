@@ -20,6 +20,7 @@ from ssl_pipeline.evaluation import segment, voxel_pca
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.decoder import Segmenter
 from ssl_pipeline.evaluation.labels import OUTSIDE
 from ssl_pipeline.evaluation.metrics import dice
@@ -85,6 +86,21 @@ class VoxelCells:
         seconds = round(time.monotonic() - began, 3)
         return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
 
+    def overlaps(self, network: Segmenter, volumes: Volumes) -> list[dict[str, Any]]:
+        """How near a network comes on the scored scans, as they are or worse."""
+        found = []
+        for entry in self.test:
+            predicted = segment.predict(
+                network,
+                volumes.reader,
+                volumes.entries[entry.id],
+                self.plan.size,
+                self.section,
+                self.plan.setting.device,
+            )
+            found.append(self._near(entry, predicted))
+        return found
+
     def _keeps(self, cell: Cell) -> bool:
         asked = self.section.subjects or self.plan.setting.evaluate.subjects
         return self.section.keeps(cell.subjects, self.plan.budgets(asked))
@@ -143,6 +159,19 @@ class VoxelCells:
 
     def _scored(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
         """How near one scan's prediction is, and the prediction where the section asks for it."""
+        wanted = self.section.predictions
+        written = wanted == "all" or (wanted == "first seed" and cell.seed == 0)
+        name = f"predictions/{cell.name}/{entry.id}.nii.gz" if written else ""
+        if written:
+            values = np.array([0, *self.task.values], np.int16)[predicted]
+            grid = to_source_grid(values, entry.meta)
+            image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
+            packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+            write_bytes(self.plan.setting.out / name, packed)
+        return {**self._near(entry, predicted), "file": name}
+
+    def _near(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
+        """One scan's scores."""
         truth = self._indices(entry)
         told = self.task.told(truth)
         distances, shares = surfaces(
@@ -153,22 +182,12 @@ class VoxelCells:
             spacing_mm=entry.meta.spacing_mm[::-1],
             tolerance_mm=self.task.tolerance_mm,
         )
-        wanted = self.section.predictions
-        written = wanted == "all" or (wanted == "first seed" and cell.seed == 0)
-        name = f"predictions/{cell.name}/{entry.id}.nii.gz" if written else ""
-        if written:
-            values = np.array([0, *self.task.values], np.int16)[predicted]
-            grid = to_source_grid(values, entry.meta)
-            image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
-            packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-            write_bytes(self.plan.setting.out / name, packed)
         return {
             "scan": entry.id,
             "subject": entry.subject,
             "dice": _known(dice(predicted, truth, told, OUTSIDE)),
             "hd95_mm": _known(distances),
             "surface_dice": _known(shares),
-            "file": name,
         }
 
 

@@ -60,8 +60,12 @@ class Mark:
 
 def legend(judgements: Sequence[Judgement]) -> list[Mark]:
     """Which colour and marker stand for which start."""
-    starts = dict.fromkeys(init for each in judgements for init in each.starts)
-    return [Mark(look[2], look[0], start_name(i)) for i, look in looks(tuple(starts)).items()]
+    return marks(list(dict.fromkeys(init for each in judgements for init in each.starts)))
+
+
+def marks(starts: Sequence[str]) -> list[Mark]:
+    """Which colour and marker stand for which of these."""
+    return [Mark(look[2], look[0], start_name(i)) for i, look in looks(starts).items()]
 
 
 def looks(starts: Sequence[str]) -> dict[str, tuple[str, str, str]]:

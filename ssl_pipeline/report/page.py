@@ -21,6 +21,7 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.card import CARD
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
+from ssl_pipeline.report.degradation import degradation
 from ssl_pipeline.report.fared import fared
 from ssl_pipeline.report.judgements import Judgement, read_judgements
 from ssl_pipeline.report.numerals import count
@@ -110,6 +111,7 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
         "reliability": reliability(judgements),
         "per_class": tables.per_class(judgements),
         "costs": tables.costs(judgements),
+        "worse": degradation(source.folder, task),
         "overlays": pictures,
         "overlay_legend": marks,
     }

@@ -24,7 +24,7 @@ class TestEveryMethod:
     def test_classes_that_lie_apart_are_told_apart(self, method):
         train, targets, subjects = separated(30, 0)
         test, truth, _ = separated(12, 1)
-        probability = method.predict(train, targets, subjects, test, 3, 0)
+        probability = method.fit(train, targets, subjects, 3, 0)(test)
         assert probability.shape == (12, 3)
         assert np.allclose(probability.sum(axis=1), 1)
         assert (probability.argmax(axis=1) == truth).all()
@@ -32,18 +32,18 @@ class TestEveryMethod:
     def test_two_subjects_are_enough_to_learn_from(self, method):
         train, targets, subjects = separated(6, 0)
         test, truth, _ = separated(12, 1)
-        assert (method.predict(train, targets, subjects, test, 3, 0).argmax(axis=1) == truth).all()
+        assert (method.fit(train, targets, subjects, 3, 0)(test).argmax(axis=1) == truth).all()
 
     def test_a_class_without_a_label_gets_no_probability(self, method):
         train, targets, subjects = separated(30, 0)
         test, _, _ = separated(12, 1)
         for kept in (targets < 2, targets < 1):
-            probability = method.predict(train[kept], targets[kept], subjects[kept], test, 3, 0)
+            probability = method.fit(train[kept], targets[kept], subjects[kept], 3, 0)(test)
             assert (probability[:, 2] == 0).all()
 
     def test_the_same_twice(self, method):
         train, targets, subjects = separated(30, 0)
-        first, second = (method.predict(train, targets, subjects, train, 3, 0) for _ in range(2))
+        first, second = (method.fit(train, targets, subjects, 3, 0)(train) for _ in range(2))
         assert (first == second).all()
 
 

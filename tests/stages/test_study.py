@@ -87,6 +87,10 @@ MISTAKES = {
         lambda c: c.update(finetune={"methods": [{"name": "attentive"}]}),
         "tasks.tissue is a segmentation, which none of finetune.methods serves",
     ),
+    "robustness of networks that are not kept": (
+        lambda c: c.update(robustness={}),
+        "robustness judges the networks of fine-tuning again: set finetune.keep_networks to true",
+    ),
     "a method given twice": (
         lambda c: c.update(finetune={"methods": [{"name": "lora"}, {"name": "lora", "rank": 2}]}),
         "methods is ['lora', 'lora']: give each method once",

@@ -41,3 +41,25 @@ rule finetune:
         reads=flow.reads("finetune"),
     shell:
         flow.command("finetune")
+
+
+rule robustness:
+    input:
+        flow.made("preprocess"),
+        flow.encoder(),
+        finetune=flow.pattern("finetune"),
+        study=flow.study_file("robustness"),
+    output:
+        **flow.outputs("robustness"),
+    log:
+        flow.log("robustness"),
+    conda:
+        "../envs/pipeline.yaml"
+    threads: flow.threads("robustness")
+    resources:
+        **flow.needs("robustness"),
+        where=flow.where,
+    params:
+        reads=flow.reads("robustness"),
+    shell:
+        flow.command("robustness")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ssl_pipeline.evaluation.probes.fitted import Fitted
 from ssl_pipeline.section import Section
 
 
@@ -23,29 +24,33 @@ class Knn(Section):
     neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")
     temperature: float = Field(default=0.07, gt=0, description="how fast votes fade with distance")
 
-    def predict(
+    def fit(
         self,
         train: NDArray[np.float32],
         targets: NDArray[np.int64],
         subjects: NDArray[np.int64],
-        test: NDArray[np.float32],
         n_classes: int,
         seed: int,
-    ) -> NDArray[np.float64]:
-        """Probabilities (m, n_classes) of `test` (m, D), from `train` (n, D) and `targets` (n,).
+    ) -> Fitted:
+        """Learn from `train` (n, D) and `targets` (n,); `subjects` (n,) says whose a row is.
 
-        `subjects` (n,) numbers whom a row belongs to.
+        What comes back maps features (m, D) to probabilities (m, n_classes).
         """
         mean = train.mean(axis=0, keepdims=True)
-        similarity = _unit(test - mean) @ _unit(train - mean).T
+        known = _unit(train - mean)
         k = min(self.neighbours, len(train))
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        near = np.take_along_axis(similarity, nearest, axis=1)
-        votes = np.exp((near - near[:, :1]) / self.temperature)
-        probability = np.zeros((len(test), n_classes))
-        np.add.at(probability, (np.arange(len(test))[:, None], targets[nearest]), votes)
-        total: NDArray[np.float64] = probability / probability.sum(axis=1, keepdims=True)
-        return total
+
+        def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
+            similarity = _unit(test - mean) @ known.T
+            nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+            near = np.take_along_axis(similarity, nearest, axis=1)
+            votes = np.exp((near - near[:, :1]) / self.temperature)
+            probability = np.zeros((len(test), n_classes))
+            np.add.at(probability, (np.arange(len(test))[:, None], targets[nearest]), votes)
+            total: NDArray[np.float64] = probability / probability.sum(axis=1, keepdims=True)
+            return total
+
+        return predict
 
     def parameters(self, dim: int, n_classes: int) -> int:
         """Trained parameters: none, for neighbours are looked up."""

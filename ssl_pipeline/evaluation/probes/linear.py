@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
+from ssl_pipeline.evaluation.probes.fitted import Fitted
 from ssl_pipeline.section import Section
 
 FOLDS = 4
@@ -34,31 +35,27 @@ class Linear(Section):
         description="values of C that cross-validation chooses from (larger is freer)",
     )
 
-    def predict(
+    def fit(
         self,
         train: NDArray[np.float32],
         targets: NDArray[np.int64],
         subjects: NDArray[np.int64],
-        test: NDArray[np.float32],
         n_classes: int,
         seed: int,
-    ) -> NDArray[np.float64]:
-        """Probabilities (m, n_classes) of `test` (m, D), from `train` (n, D) and `targets` (n,).
+    ) -> Fitted:
+        """Learn from `train` (n, D) and `targets` (n,); `subjects` (n,) says whose a row is.
 
-        `subjects` (n,) numbers whom a row belongs to. A class that `targets` lacks gets probability
-        0.
+        What comes back maps features (m, D) to probabilities (m, n_classes). A class that `targets`
+        lacks gets probability 0.
         """
-        probability = np.zeros((len(test), n_classes))
         present = np.unique(targets)
         if len(present) == 1:
-            probability[:, present[0]] = 1
-            return probability
+            return lambda test: _spread(np.ones((len(test), 1)), present, n_classes)
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, "blas"):
-            strength = self._strength(train, targets, subjects)
-            probability[:, present] = _probability(strength, train, targets, test)
-        return probability
+            told = _fitted(self._strength(train, targets, subjects), train, targets)
+        return lambda test: _spread(told(test), present, n_classes)
 
     def parameters(self, dim: int, n_classes: int) -> int:
         """Trained parameters for features of width `dim`."""
@@ -84,7 +81,7 @@ class Linear(Section):
                     balanced_accuracy_score(
                         targets[held],
                         present[
-                            _probability(strength, train[kept], targets[kept], train[held]).argmax(
+                            _fitted(strength, train[kept], targets[kept])(train[held]).argmax(
                                 axis=1
                             )
                         ],
@@ -97,18 +94,26 @@ class Linear(Section):
         return self.strengths[int(np.argmax(scores))]
 
 
-def _probability(
-    strength: float,
-    train: NDArray[np.float32],
-    targets: NDArray[np.int64],
-    test: NDArray[np.float32],
-) -> NDArray[np.float64]:
-    """Probabilities (m, classes in `targets`) of `test`."""
+def _fitted(strength: float, train: NDArray[np.float32], targets: NDArray[np.int64]) -> Fitted:
+    """Gives probabilities (m, classes in `targets`)."""
     from sklearn.linear_model import LogisticRegression
 
     mean = train.mean(axis=0, dtype=np.float64)
     scale = max(float(np.sqrt(((train - mean) ** 2).mean())), 1e-12)
     regression = LogisticRegression(C=strength, max_iter=10_000, class_weight="balanced")
     regression.fit((train - mean) / scale, targets)
-    found: NDArray[np.float64] = regression.predict_proba((test - mean) / scale)
-    return found
+
+    def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = regression.predict_proba((test - mean) / scale)
+        return found
+
+    return predict
+
+
+def _spread(
+    probability: NDArray[np.float64], present: NDArray[np.int64], n_classes: int
+) -> NDArray[np.float64]:
+    """Probabilities of the classes that are `present` among those of all."""
+    every = np.zeros((len(probability), n_classes))
+    every[:, present] = probability
+    return every

@@ -1,0 +1,258 @@
+"""How judgements hold when scans are taken worse: scores at every corruption and severity.
+
+What has been judged with most labels is judged again on the scored subjects' scans, made worse:
+probes are fitted once more on clean features, and the networks of fine-tuning are those that were
+kept. Every way of judging sees the same worse scans. The corruption error is the error at all
+severities over that of random weights with the same method, a mean over corruptions (Hendrycks &
+Dietterich 2019, arXiv:1903.12261; of medical images, di Salvo et al. 2024, arXiv:2406.17536): below
+1 an encoder holds better than none.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_pipeline.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
+from ssl_pipeline.evaluation.class_cells import ClassCells
+from ssl_pipeline.evaluation.config import Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.corrupted import corrupted
+from ssl_pipeline.evaluation.corruptions import CorruptionConfig
+from ssl_pipeline.evaluation.crops import Volumes
+from ssl_pipeline.evaluation.estimates import Estimate, number
+from ssl_pipeline.evaluation.metrics import LIMITS, Measured, scored
+from ssl_pipeline.evaluation.plan import Plan, Setting
+from ssl_pipeline.evaluation.probes.fitted import Fitted
+from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.progress import progress
+
+CLEAN = "clean"
+Score = Callable[[Volumes], dict[Cell, Measured]]  # of all cells that it knows, on some volumes
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What is tried, and on what."""
+
+    robustness: Robustness
+    probe: Probe
+    finetune: Finetune
+    preprocess: Preprocess
+    networks: Path  # folder of the task's fine-tuning, with the networks that it kept
+
+
+def run_robustness(task: TaskConfig, tried: Tried, setting: Setting) -> dict[str, Any]:
+    """Judge a task on worse scans; write `conditions/` and `results.json` below `setting.out`.
+
+    Returns what `results.json` holds. Conditions that are there with the same key are not computed
+    again. Raises UserError where a network was not kept.
+    """
+    plan = Plan(task, setting)
+    modalities = {entry.modality for entry in plan.cohort.entries}
+    conditions = tried.robustness.conditions(modalities)
+    names = [CLEAN, *(f"{corruption.name}-{severity}" for corruption, severity in conditions)]
+    worse = [
+        corrupted(plan.volumes, corruption, severity, tried.preprocess, setting.seed)
+        for corruption, severity in conditions
+    ]
+    judges = list(_judges(plan, tried))
+    judged = [plan.truth, *_sections(tried), dict(setting.starts)]
+    levels = [None, *(corruption.LEVELS[severity - 1] for corruption, severity in conditions)]
+    found: dict[str, dict[Cell, Measured]] = {}
+    with progress(f"Robustness: {task.title}", total=len(names)) as bar:
+        for name, level, volumes in zip(names, levels, (plan.volumes, *worse), strict=True):
+            key = sha256_json([level, *judged])
+            path = setting.out / "conditions" / f"{name}.json"
+            content = read_json(path) if path.exists() else {}
+            if content.get("key") != key:
+                scores = {cell: own for judge in judges for cell, own in judge(volumes).items()}
+                content = {"key": key, "scores": [_row(*pair) for pair in scores.items()]}
+                write_json(path, content)
+            found[name] = dict(_cell(row) for row in content["scores"])
+            bar.advance(name)
+    results = _results(plan, tried.robustness, conditions, found)
+    write_json(setting.out / "results.json", results)
+    return results
+
+
+def _sections(tried: Tried) -> list[dict[str, Any]]:
+    finetune = tried.finetune.model_copy(update={"seeds": None, "subjects": None})
+    parts = (tried.probe, finetune, tried.preprocess)
+    return [part.model_dump(mode="json") for part in parts]
+
+
+def _row(cell: Cell, own: Measured) -> dict[str, Any]:
+    parts = [round(float(part), 6) for part in own.parts]
+    where = {"method": cell.method, "init": cell.init, "subjects": cell.subjects}
+    return {**where, "seed": cell.seed, "value": round(own.value, 6), "parts": parts}
+
+
+def _cell(row: dict[str, Any]) -> tuple[Cell, Measured]:
+    cell = Cell(row["method"], row["init"], row["subjects"], row["seed"])
+    return cell, Measured(row["value"], np.array(row["parts"]))
+
+
+def _judges(plan: Plan, tried: Tried) -> Iterator[Score]:
+    """All that judged the task with most labels."""
+    evaluate, finetune = plan.setting.evaluate, tried.finetune
+    encoders = [start for start in plan.setting.starts if start != PIXELS]
+    if isinstance(plan.task, RegionTask):
+        cells, most = ClassCells(plan, plan.task), plan.budgets(evaluate.subjects)[-1]
+        for start in encoders:
+            for seed in range(evaluate.seeds):
+                yield _probes(cells, tried.probe, start, most, seed)
+    most = plan.budgets(finetune.subjects or evaluate.subjects)[-1]
+    seeds = range(finetune.seeds or evaluate.seeds)
+    for method in finetune.methods:
+        for start in encoders:
+            for seed in seeds:
+                cell = Cell(method.name, start, most, seed)
+                if isinstance(plan.task, RegionTask):
+                    yield _classifier(cells, tried, cell)
+                elif method.VOXELS:
+                    yield _segmenter(plan, plan.task, tried, cell)
+
+
+def _probes(cells: ClassCells, probe: Probe, start: str, subjects: int, seed: int) -> Score:
+    """Simple classifiers on the features of one encoder, fitted when they are first asked."""
+    setting, fitted = cells.plan.setting, dict[str, Fitted]()
+    own: dict[str, Cell] = {m.name: Cell(m.name, start, subjects, seed) for m in probe.methods}
+
+    def score(volumes: Volumes) -> dict[Cell, Measured]:
+        from ssl_pipeline.evaluation.features import features
+
+        encoder = setting.encoder_of(start, setting.seed + (seed if start == RANDOM else 0))
+        if not fitted:
+            for method in probe.methods:
+                chosen = cells.chosen(own[method.name])
+                regions = [cells.train[index] for index in chosen]
+                train = features(encoder, cells.crops(regions, probe.batch), setting.device)
+                targets, subjects_of = cells.targets[chosen], cells.subjects[chosen]
+                known = (train, targets, subjects_of, len(cells.plan.task.names), seed)
+                fitted[method.name] = method.fit(*known)
+        crops = cells.crops(cells.test, probe.batch, volumes)
+        seen = features(encoder, crops, setting.device)
+        return {own[name]: _scored(cells, predict(seen)) for name, predict in fitted.items()}
+
+    return score
+
+
+def _classifier(cells: ClassCells, tried: Tried, cell: Cell) -> Score:
+    """A network for classes that was kept."""
+
+    def score(volumes: Volumes) -> dict[Cell, Measured]:
+        from ssl_pipeline.evaluation.classify import predict
+        from ssl_pipeline.evaluation.networks import classifier, kept
+
+        device = cells.plan.setting.device
+        (method,) = (m for m in tried.finetune.methods if m.name == cell.method)
+        network = kept(classifier(cells.plan, cell, method), method, cell, tried.networks)
+        crops = cells.crops(cells.test, tried.finetune.batch, volumes)
+        return {cell: _scored(cells, predict(network.to(device), crops, device))}
+
+    return score
+
+
+def _segmenter(plan: Plan, task: Segmentation, tried: Tried, cell: Cell) -> Score:
+    """A network for voxels that was kept."""
+
+    def score(volumes: Volumes) -> dict[Cell, Measured]:
+        from ssl_pipeline.evaluation.networks import kept, segmenter
+        from ssl_pipeline.evaluation.voxel_cells import VoxelCells
+
+        (method,) = (m for m in tried.finetune.methods if m.name == cell.method)
+        built = segmenter(plan, cell, method, tried.finetune)
+        network = kept(built, method, cell, tried.networks).to(plan.setting.device)
+        voxels = VoxelCells(plan, task, tried.finetune)
+        return {cell: _main(plan, voxels.overlaps(network, volumes))}
+
+    return score
+
+
+def _scored(cells: ClassCells, probability: Any) -> Measured:
+    rows = cells.rows(probability)
+    return _main(cells.plan, rows)
+
+
+def _main(plan: Plan, rows: Sequence[dict[str, Any]]) -> Measured:
+    """The task's own metric of predictions."""
+    return next(iter(scored(plan.cohort.test, rows).measures.values()))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Scores by condition, and what is told of them."""
+
+    scores: dict[str, dict[Cell, Measured]]
+    robustness: Robustness
+    metric: str
+    confidence: float
+
+    def row(self, method: str, init: str, kinds: Sequence[str]) -> dict[str, Any]:
+        """A way of judging from one start, over severities, by corruption, and against none."""
+        severities = self.robustness.severities
+        curve = {0: [CLEAN]} | {s: [f"{kind}-{s}" for kind in kinds] for s in severities}
+        errors = {
+            kind: self._error(method, init, kind) / own
+            for kind in kinds
+            if (own := self._error(method, RANDOM, kind)) > 0
+        }
+        return {
+            "method": method,
+            "init": init,
+            "severities": [
+                {"severity": s, **self._told(method, init, names)} for s, names in curve.items()
+            ],
+            "corruptions": {
+                kind: [
+                    {"severity": s, **self._told(method, init, [f"{kind}-{s}"])} for s in severities
+                ]
+                for kind in kinds
+            },
+            "corruption_errors": {kind: number(ratio) for kind, ratio in errors.items()},
+            "corruption_error": number(float(np.mean(list(errors.values() or [np.nan])))),
+        }
+
+    def _seeds(self, method: str, init: str, name: str) -> list[Measured]:
+        scores = self.scores[name].items()
+        return [own for cell, own in scores if (cell.method, cell.init) == (method, init)]
+
+    def _told(self, method: str, init: str, names: Sequence[str]) -> dict[str, Any]:
+        """Mean and interval over seeds, each a mean over conditions."""
+        drawn = zip(*(self._seeds(method, init, name) for name in names), strict=True)
+        estimate = Estimate.averaged([list(each) for each in drawn])
+        return estimate.told(self.confidence, LIMITS[self.metric])
+
+    def _error(self, method: str, init: str, kind: str) -> float:
+        """What is missing to 1, summed over severities and seeds; 0 where nobody was judged so."""
+        names = (f"{kind}-{severity}" for severity in self.robustness.severities)
+        return sum((1 - own.value for n in names for own in self._seeds(method, init, n)), 0.0)
+
+
+def _results(
+    plan: Plan,
+    robustness: Robustness,
+    conditions: Sequence[tuple[CorruptionConfig, int]],
+    scores: dict[str, dict[Cell, Measured]],
+) -> dict[str, Any]:
+    """Scores of every row at every condition, their curve over severities, and their error."""
+    task, evaluate = plan.task, plan.setting.evaluate
+    kinds = list(dict.fromkeys(corruption.name for corruption, _ in conditions))
+    found = _Found(scores, robustness, task.METRIC, evaluate.confidence)
+    ways = dict.fromkeys((cell.method, cell.init) for cell in scores[CLEAN])
+    return {
+        "task": task.title,
+        "kind": task.kind,
+        "metric": task.METRIC,
+        "split": evaluate.split,
+        "confidence": evaluate.confidence,
+        "n_test_subjects": len(plan.cohort.test),
+        "starts": list(plan.setting.starts),
+        "rows": [found.row(method, init, kinds) for method, init in ways],
+        "warning": plan.setting.warning,
+    }

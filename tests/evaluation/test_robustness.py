@@ -1,0 +1,90 @@
+"""Judgements on worse scans: the same judges, the same worse scans for all, and nothing twice."""
+
+import json
+
+import pytest
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation import Full, Lora
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.corruptions import Blur, Gamma
+from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.probe import run_probe
+from ssl_pipeline.evaluation.robustness import Tried, run_robustness
+from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
+from ssl_pipeline.preprocess.config import Preprocess
+
+BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
+VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
+ALL = Evaluate(subjects=(0,))
+DIALS = Finetune(methods=(Full(), Lora()), steps=6, batch=4, keep_networks=True, predictions="none")
+WORSE = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
+
+
+def tried(folder, **changes):
+    given = {"robustness": WORSE, "probe": Probe(), "finetune": DIALS} | changes
+    return Tried(preprocess=Preprocess(foreground="all"), networks=folder, **given)
+
+
+def means(results, method, init):
+    (row,) = [r for r in results["rows"] if (r["method"], r["init"]) == (method, init)]
+    return row, [each["mean"] for each in row["severities"]]
+
+
+def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, tmp_path):
+    setting = planted.setting(tmp_path / "finetune", evaluate=ALL)
+    tuned = run_finetune(BLOBS, DIALS, setting)
+    probed = run_probe(BLOBS, Probe(), planted.setting(tmp_path / "probe", evaluate=ALL))
+    out = planted.setting(tmp_path / "robustness", evaluate=ALL)
+    results = run_robustness(BLOBS, tried(tmp_path / "finetune"), out)
+    ways = {(r["method"], r["init"]) for r in results["rows"]}
+    assert ways == {
+        (m, i) for m in ("knn", "linear", "full", "lora") for i in ("pretrained", "random")
+    }
+    for clean in (tuned, probed):
+        for own in (r for r in clean["rows"] if r["init"] != "pixels + PCA"):
+            row, curve = means(results, own["method"], own["init"])
+            assert curve[0] == pytest.approx(own["mean"], abs=1e-6)
+            assert [each["severity"] for each in row["severities"]] == [0, 1, 5]
+            assert row["severities"][0]["low"] == pytest.approx(own["low"], abs=1e-5)
+    row, _ = means(results, "linear", "random")
+    assert row["corruption_error"] in (1, None)  # against itself, or without an error
+    assert set(row["corruptions"]) == {"gamma", "blur"}
+
+
+def test_conditions_are_not_computed_twice_and_again_when_a_dial_changes(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    dials = Finetune(steps=2, batch=4, keep_networks=True)
+    run_finetune(BLOBS, dials, setting)
+    first = run_robustness(BLOBS, tried(tmp_path, finetune=dials), setting)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "conditions").iterdir()}
+    assert len(before) == 5
+    assert run_robustness(BLOBS, tried(tmp_path, finetune=dials), setting) == first
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    more = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 3, 5))
+    run_robustness(BLOBS, tried(tmp_path, finetune=dials, robustness=more), setting)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert len(list((tmp_path / "conditions").iterdir())) == 7
+
+
+def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    dials = Finetune(steps=8, batch=4, keep_networks=True, predictions="none", overlap=0)
+    clean = run_finetune(VOXELS, dials, setting)
+    results = run_robustness(VOXELS, tried(tmp_path, finetune=dials), setting)
+    row, curve = means(results, "full", "pretrained")
+    assert curve[0] == pytest.approx(clean["rows"][0]["mean"], abs=1e-6)
+    assert results["metric"] == "mean Dice" and len(row["corruptions"]["blur"]) == 2
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+
+
+def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    with pytest.raises(UserError, match=r"set finetune.keep_networks"):
+        run_robustness(BLOBS, tried(tmp_path), setting)
+
+
+def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
+    names = {corruption.name for corruption, _ in Robustness().conditions({"MR"})}
+    assert "motion" in names and "low_dose" not in names
+    assert len(Robustness(severities=(2,)).conditions({"CT", "MR"})) == 14
