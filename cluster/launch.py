@@ -163,9 +163,11 @@ def _attach(task: Task) -> str:
         say(f"{task.name}: job {job} works on earlier inputs and is told to stop")
         slurm.cancel(job, CHECKPOINT_S)
     fence.revoke(task.out)
+    array = _array_in_queue(task)
     with _undisturbed():
         name, asked = task.job_name, task.resources
-        array = _array(task)
+        if task.shares and not array:
+            array = _submit_array(task)
         stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
         job = submit([stage], name, task.key, task.folder, asked, alone=task.alone, after=array)
         _write_record(task, job, _me(), array)
@@ -174,14 +176,17 @@ def _attach(task: Task) -> str:
     return job
 
 
-def _array(task: Task) -> str:
-    """The array that goes before this stage's job: one in the queue, or a new one; "" if none."""
+def _array_in_queue(task: Task) -> str:
+    """The array that works on this stage's shares already; one of earlier inputs is ended."""
     for array, key in slurm.queued(task.array_name):
         if key == task.key:
             return array
         slurm.cancel(array, CHECKPOINT_S)
-    if not task.shares:
-        return ""
+    return ""
+
+
+def _submit_array(task: Task) -> str:
+    """Submit the array that goes before this stage's job; its number."""
     asked = task.resources
     places = [(task.folder / SHARE.format(n)).absolute() for n in range(len(task.shares))]
     for place in places:

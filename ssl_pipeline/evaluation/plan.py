@@ -5,7 +5,7 @@ The walk skips cells that are there, computes the others one by one, and ends wi
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
-from ssl_pipeline.evaluation.metrics import scored
+from ssl_pipeline.evaluation.metrics import Scored, scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import detail, progress, say
@@ -123,27 +123,33 @@ def walk(
     down as such, and tried again the next time; where all fail, the last error is raised. Of a
     share of the cells there is no table, and an empty one is returned.
     """
-    every = list(cells)
-    share = plan.setting.share
-    found = _contents(plan, [every[index] for index in share.part(len(every))], compute, what)
+    every, share = list(cells), plan.setting.share
+    found: dict[Cell, Scored] = {}  # predictions themselves would fill the memory
+    failed: dict[Cell, str] = {}
+    costs = []
+    todo = [every[index] for index in share.part(len(every))]
+    for cell, content in _contents(plan, todo, compute, what):
+        if FAILED in content:
+            failed[cell] = content[FAILED]
+        elif share == WHOLE:
+            found[cell] = scored(plan.cohort.test, content["predictions"])
+            costs.append(asdict(cell) | content["costs"])
     if share != WHOLE:
         return {}
     left = plan.cohort.unused
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
-    whole = {cell: content for cell, content in found.items() if FAILED not in content}
     results = summarise(
         plan.task,
-        {cell: scored(plan.cohort.test, own["predictions"]) for cell, own in whole.items()},
+        found,
         plan.setting.evaluate,
         train=plan.cohort.train,
         test=plan.cohort.test,
         starts=tuple(plan.setting.starts),
         seed=plan.setting.seed,
-        failed={cell: own[FAILED] for cell, own in found.items() if FAILED in own},
+        failed=failed,
         notes=(*notes, *unused),
         warning=plan.setting.warning,
     )
-    costs = [asdict(cell) | content["costs"] for cell, content in whole.items()]
     write(plan.setting.out, results, costs)
     return results
 
@@ -153,25 +159,23 @@ def _contents(
     todo: Sequence[tuple[Cell, Section]],
     compute: Callable[[Cell], dict[str, Any]],
     what: str,
-) -> dict[Cell, dict[str, Any]]:
-    """What the files of cells hold, once those that are missing have been computed."""
-    out = plan.setting.out
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """What the files of cells hold, each once it has been computed, if it is missing."""
+    out, lost = plan.setting.out, 0
     if plan.setting.share == WHOLE:
         sweep(out / "cells")  # what a killed process left; beside others it may be theirs
-    found: dict[Cell, dict[str, Any]] = {}
     with progress(f"{what}: {plan.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = plan.key(cell, section)
             content = saved(cell, key, out)
             if content is None:
-                others = sum(FAILED in own for own in found.values())
-                content = _tried(plan, cell, compute, last=others == len(todo) - 1)
+                content = _tried(plan, cell, compute, last=lost == len(todo) - 1)
                 save(cell, key, plan.encoder(cell), content, out)
-            found[cell] = content
+            lost += FAILED in content
             bar.advance(cell.name)
             if FAILED not in content:
                 detail(f"{cell.name}: {content['costs']['seconds']:.1f} s")
-    return found
+            yield cell, content
 
 
 def _tried(
