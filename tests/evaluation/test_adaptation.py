@@ -22,7 +22,7 @@ from ssl_pipeline.evaluation.adaptation import (
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.class_cells import ClassCells
 from ssl_pipeline.evaluation.classify import Classifier, predict
-from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.finetune import run_finetune
 from ssl_pipeline.evaluation.networks import classifier, kept
 from ssl_pipeline.evaluation.optimise import groups, optimise, trained
@@ -36,6 +36,7 @@ METHODS = get_args(get_args(AdaptationMethod)[0])
 MERGED = {"lora", "dora", "scale_shift"}
 TRANSFORMER, CONVOLUTIONS = ViT(preset="tiny", registers=2), ResEnc(preset="tiny")
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
+ALL = Evaluate(subjects=(0,))
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
 
 each = pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
@@ -213,25 +214,25 @@ def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
 
 
 def test_every_method_has_its_rows_for_classes(planted, tmp_path):
-    dials = Finetune(methods=tuple(kind() for kind in METHODS), steps=4, batch=4, seeds=3)
-    results = run_finetune(BLOBS, dials, planted.setting(tmp_path))
-    rows = {(r["method"], r["init"], r["subjects"]) for r in results["rows"]}
-    expected = {(m, i, s) for m in TITLES for i in ("pretrained", "random") for s in (2, 0)}
-    assert rows == expected | {("baseline", "pixels + PCA", s) for s in (2, 0)}
+    dials = Finetune(methods=tuple(kind() for kind in METHODS), steps=2, batch=4, seeds=3)
+    results = run_finetune(BLOBS, dials, planted.setting(tmp_path, evaluate=ALL))
+    rows = {(r["method"], r["init"]) for r in results["rows"]}
+    expected = {(m, i) for m in TITLES for i in ("pretrained", "random")}
+    assert rows == expected | {("baseline", "pixels + PCA")}
     compared = {(d["method"], d["against"]) for d in results["differences"]}
     assert compared == {(m, other) for m in TITLES for other in ("random", "pixels + PCA")}
 
 
 def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
     dials = Finetune(methods=(Lora(), Attentive()), steps=1, batch=2, predictions="none")
-    setting = planted.setting(tmp_path, starts={"pretrained": "of a test"})
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     results = run_finetune(VOXELS, dials, setting)
     assert {r["method"] for r in results["rows"]} == {"lora"}
     assert "Not made for voxels and left out: attentive probe." in results["note"]
 
 
 def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
-    setting = planted.setting(tmp_path, starts={"pretrained": "of a test"})
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     run_finetune(BLOBS, Finetune(steps=1, batch=2), setting)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch=2), setting)
@@ -262,7 +263,7 @@ def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
 @each
 def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
     method, dials = kind(), Finetune(methods=(kind(),), steps=3, batch=4, keep_networks=True)
-    setting = planted.setting(tmp_path, starts={"pretrained": "of a test"})
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     run_finetune(BLOBS, dials, setting)
     plan, cell = Plan(BLOBS, setting), Cell(method.name, "pretrained", 0, 0)
     assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
