@@ -39,9 +39,8 @@ class LowRank(Light):
 
     def merge(self, encoder: "Encoder") -> None:
         """Add the products to the weights, and put the plain layers back."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        adapted = [(n, m) for n, m in encoder.named_modules() if isinstance(m, BaseTunerLayer)]
+        kind = _peft(self.TITLE).tuners.tuners_utils.BaseTunerLayer
+        adapted = [(n, m) for n, m in encoder.named_modules() if isinstance(m, kind)]
         for name, layer in adapted:
             layer.merge()
             above, _, own = name.rpartition(".")
