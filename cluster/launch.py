@@ -287,7 +287,7 @@ def _leave(task: Task) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     say(f"{task.name}: job {job} is told to write its checkpoint, then cancelled")
+    slurm.cancel(job, CHECKPOINT_S)  # first, for it waits for the end of the array
     if known.get("array"):
         slurm.cancel(known["array"], CHECKPOINT_S)
-    slurm.cancel(job, CHECKPOINT_S)
     say(f"{task.name}: job {job} has ended; run the same command again to go on.")

@@ -178,6 +178,7 @@ def cancel(job: str, patience_s: float) -> None:
     """Tell a job to write its checkpoint and end; after some patience, or if it waits, end it."""
     deadline = time.monotonic() + patience_s
     try:
+        ask("scancel", "--quiet", "--state=PENDING", job)  # of an array, what would begin now
         if look(job).name == "RUNNING":
             ask("scancel", "--quiet", "--signal=TERM", job)
             while look(job).live and time.monotonic() < deadline:

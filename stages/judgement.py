@@ -144,7 +144,8 @@ def made(out: Path, results: dict[str, Any]) -> Made:
             f"; {count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: run the "
             "same command again, which computes what failed alone"
         )
-    return Made([out / "results.json"], summary, failed=failed)
+    networks = sorted(out.glob("networks/*.safetensors"))
+    return Made([out / "results.json"], summary, listed=networks, failed=failed)
 
 
 def stale_cells(study: Study) -> list[Path]:

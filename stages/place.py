@@ -14,7 +14,7 @@ from cluster import config
 from cluster.config import Cluster
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, nearest
-from ssl_pipeline.evaluation.cells import Share
+from ssl_pipeline.evaluation.cells import WHOLE, Share
 from ssl_pipeline.progress import say
 from stages.contract import ON_RANKS, key_of, perform, settle
 from stages.study import Study
@@ -45,6 +45,8 @@ def run(
     if cluster is None or asked is None:
         perform(name, study, wildcards, share)
         return 0
+    if share != WHOLE:
+        raise UserError(f"{name} has an array for its shares on a cluster: leave share=... out.")
     drop_outer_variables()
     key = key_of(name, study, wildcards)
     done = settle(name, study, wildcards, key)

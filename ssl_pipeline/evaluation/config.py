@@ -118,9 +118,13 @@ class Finetune(Section):
         """Whether the networks of cells with so many labelled subjects are kept."""
         return self.keep_networks and subjects == budgets[-1]
 
-    def of(self, *methods: AdaptationMethod) -> "Finetune":
-        """What determines the cells of one method, or of the baseline, which is none of them."""
-        return self.model_copy(update={"methods": methods, "seeds": None, "subjects": None})
+    def of(self, *methods: AdaptationMethod, kept: bool = False) -> "Finetune":
+        """What determines the cells of one method, or of the baseline, which is none of them.
+
+        `kept`: whether their networks are.
+        """
+        changed = {"methods": methods, "keep_networks": kept, "seeds": None, "subjects": None}
+        return self.model_copy(update=changed)
 
 
 class Robustness(Section):
@@ -135,18 +139,26 @@ class Robustness(Section):
 
     def conditions(self, modalities: Collection[str]) -> list[tuple[CorruptionConfig, int]]:
         """What scans of these modalities are tried with."""
-        chosen = self.corruptions or [each for each in ALL if each.MODALITY in modalities]
+        chosen = [each for each in self.corruptions or ALL if each.MODALITY in modalities]
         return [(corruption, severity) for corruption in chosen for severity in self.severities]
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Robustness":
+        if list(self.severities) != sorted(set(self.severities)):
+            raise ValueError(f"severities is {list(self.severities)}: give each once, rising")
+        _refuse_twice([each.name for each in self.corruptions], "corruptions")
+        return self
 
 
 def _refuse_random(key: str, names: Collection[str]) -> None:
-    if RANDOM in names:
-        raise ValueError(f"{key}.{RANDOM} means random weights: choose another name")
+    for name, meaning in ((RANDOM, "random weights"), ("pixels", "the baseline")):
+        if name in names:
+            raise ValueError(f"{key}.{name} means {meaning}: choose another name")
 
 
-def _refuse_twice(names: list[str]) -> None:
+def _refuse_twice(names: list[str], what: str = "methods") -> None:
     if len(set(names)) < len(names):
-        raise ValueError(f"methods is {names}: give each method once")
+        raise ValueError(f"{what} is {names}: give each once")
 
 
 class Ablate(Section):

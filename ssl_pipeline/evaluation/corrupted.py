@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
-from ssl_pipeline.evaluation.corruptions.corruption import Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Image, Taken
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, model_window
+from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, VolumeMeta, model_window
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shard import BOTH
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.randomness import generator
 
+NUMBERS = 60_000  # that stored values of MR take, of the 65,536 there are
 KEPT = 8  # volumes; judgements ask scan by scan
 Stored = NDArray[np.int16]  # (2, z, y, x)
 
@@ -37,6 +38,7 @@ class CorruptedReader(CropReader):
         super().__init__(reader.folder, reader.catalog)
         self.corruption, self.severity, self.seed = corruption, severity, seed
         self.worse = lru_cache(KEPT)(self._worse)
+        self.units: dict[str, tuple[float, float]] = {}  # scale and offset of what was made worse
 
     def block(
         self, scan_id: str, start_zyx: Triple, size_zyx: Triple, channels: slice = BOTH
@@ -51,15 +53,27 @@ class CorruptedReader(CropReader):
     def _worse(self, scan_id: str) -> Stored:
         entry, stored = self.catalog.by_id(scan_id), super().volume(scan_id)
         meta = entry.meta
+        if entry.modality != self.corruption.MODALITY:
+            self.units[scan_id] = meta.scale, meta.offset
+            return stored
         physical = stored[0].astype(np.float32) * np.float32(meta.scale) + np.float32(meta.offset)
         x_mm, y_mm, z_mm = meta.spacing_mm
         taken = Taken(physical, (stored[1] & VALID) > 0, (z_mm, y_mm, x_mm))
         rng = generator(self.seed, self.severity, f"{self.corruption.name} {entry.pixels}")
         worse = self.corruption.apply(taken, self.severity, rng)
+        scale, offset = self.units[scan_id] = _units(entry.modality, worse.image, meta)
         limits = np.iinfo(np.int16)
-        numbers = np.rint((worse.image - meta.offset) / meta.scale)
+        numbers = np.rint((worse.image - offset) / scale)
         bits = np.where(worse.valid, stored[1], stored[1] & ~np.int16(VALID))
         return np.stack([numbers.clip(limits.min, limits.max).astype(np.int16), bits])
+
+
+def _units(modality: str, image: Image, meta: VolumeMeta) -> tuple[float, float]:
+    """Scale and offset of stored numbers: HU stay as they are, MR may have become brighter."""
+    if modality == "CT":
+        return meta.scale, meta.offset
+    low, high = float(image.min()), float(image.max())
+    return max((high - low) / NUMBERS, 1e-30), (low + high) / 2
 
 
 def corrupted(
@@ -100,15 +114,18 @@ class _Windowed(Mapping[str, Entry]):
         if meta.modality == "CT":
             return entry
         image, bits = self.reader.volume(entry.id)
-        found = model_window(
-            image,
-            (bits & FOREGROUND) > 0,
-            meta.modality,
-            self.preprocess,
-            meta.scale,
-            meta.offset,
+        scale, offset = self.reader.units[entry.id]
+        body = (bits & FOREGROUND) > 0
+        found = model_window(image, body, meta.modality, self.preprocess, scale, offset)
+        worse = replace(
+            meta,
+            scale=scale,
+            offset=offset,
+            low=found.low,
+            high=found.high,
+            centre=found.mean,
+            width=found.std,
         )
-        worse = replace(meta, low=found.low, high=found.high, centre=found.mean, width=found.std)
         return replace(entry, meta_json=json.dumps(worse.to_json()))
 
 

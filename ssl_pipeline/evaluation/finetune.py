@@ -44,16 +44,23 @@ def _cells(
     plan: Plan, finetune: Finetune, methods: Sequence[AdaptationMethod]
 ) -> Iterator[tuple[Cell, Section]]:
     evaluate = plan.setting.evaluate
-    ways: list[tuple[str, Finetune, bool]] = [
-        *((method.name, finetune.of(method), False) for method in methods),
-        (BASELINE, finetune.of(), True),
-    ]
-    for name, section, on_pixels in ways:
+    budgets = plan.budgets(finetune.subjects or evaluate.subjects)
+    for method in (*methods, None):  # the baseline of pixels is none of them
         for init in plan.setting.starts:
             for seed in range(finetune.seeds or evaluate.seeds):
-                for budget in plan.budgets(finetune.subjects or evaluate.subjects):
-                    if (init == PIXELS) == on_pixels:
-                        yield Cell(name, init, budget, seed), section
+                for budget in budgets:
+                    if (init == PIXELS) == (method is None):
+                        cell = Cell(method.name if method else BASELINE, init, budget, seed)
+                        yield cell, section_of(finetune, budgets, cell, method)
+
+
+def section_of(
+    finetune: Finetune, budgets: tuple[int, ...], cell: Cell, method: AdaptationMethod | None
+) -> Finetune:
+    """What determines a cell of fine-tuning, beside the plan; no method is the baseline."""
+    if method is None:
+        return finetune.of()
+    return finetune.of(method, kept=finetune.keeps(cell.subjects, budgets))
 
 
 def _classes(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What can be wrong with a task is found here, before an encoder is asked for anyt
 The walk skips cells that are there, computes the others one by one, and ends with the table.
 """
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -193,6 +194,7 @@ def _tried(
             raise
         conceal = plan.setting.conceal
         detail(conceal(traceback.format_exc()))
-        reason = f"{type(error).__name__}: {' '.join(conceal(str(error)).split())}"
+        told = re.sub(r"(?:/[^\s/'\":]+)+", lambda found: Path(found[0]).name, conceal(str(error)))
+        reason = f"{type(error).__name__}: {' '.join(told.split())}"
         say(f"{cell.name} failed: {reason}", error=True)
         return {FAILED: reason}

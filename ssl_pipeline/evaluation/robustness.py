@@ -8,21 +8,24 @@ Dietterich 2019, arXiv:1903.12261; of medical images, di Salvo et al. 2024, arXi
 1 an encoder holds better than none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_pipeline.atomic import read_json, sha256_json, write_json
-from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import FAILED, PIXELS, RANDOM, Cell
 from ssl_pipeline.evaluation.class_cells import ClassCells
 from ssl_pipeline.evaluation.config import Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.corrupted import corrupted
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.estimates import Estimate, number
+from ssl_pipeline.evaluation.finetune import section_of
 from ssl_pipeline.evaluation.metrics import LIMITS, Measured, scored
 from ssl_pipeline.evaluation.plan import Plan, Setting
 from ssl_pipeline.evaluation.probes.fitted import Fitted
@@ -32,7 +35,14 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.progress import progress
 
 CLEAN = "clean"
-Score = Callable[[Volumes], dict[Cell, Measured]]  # of all cells that it knows, on some volumes
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What scores some cells on volumes, as they are or worse."""
+
+    cells: tuple[Cell, ...]
+    score: Callable[[Volumes], dict[Cell, Measured]]
 
 
 @dataclass(frozen=True)
@@ -53,31 +63,44 @@ def run_robustness(task: TaskConfig, tried: Tried, setting: Setting) -> dict[str
     again. Raises UserError where a network was not kept.
     """
     plan = Plan(task, setting)
-    modalities = {entry.modality for entry in plan.cohort.entries}
-    conditions = tried.robustness.conditions(modalities)
-    names = [CLEAN, *(f"{corruption.name}-{severity}" for corruption, severity in conditions)]
-    worse = [
-        corrupted(plan.volumes, corruption, severity, tried.preprocess, setting.seed)
-        for corruption, severity in conditions
-    ]
-    judges = list(_judges(plan, tried))
-    judged = [plan.truth, *_sections(tried), dict(setting.starts)]
-    levels = [None, *(corruption.LEVELS[severity - 1] for corruption, severity in conditions)]
+    conditions = tried.robustness.conditions({entry.modality for entry in plan.cohort.entries})
+    if not conditions:
+        raise UserError(
+            f"Task {task.title!r}: none of robustness.corruptions is of its scans' modality."
+        )
+    judges, notes = _judges(plan, tried)
+    cells = [asdict(cell) for judge in judges for cell in judge.cells]
+    judged = [plan.truth, *_sections(tried), dict(setting.starts), cells]
     found: dict[str, dict[Cell, Measured]] = {}
-    with progress(f"Robustness: {task.title}", total=len(names)) as bar:
-        for name, level, volumes in zip(names, levels, (plan.volumes, *worse), strict=True):
-            key = sha256_json([level, *judged])
-            path = setting.out / "conditions" / f"{name}.json"
+    todo: list[tuple[CorruptionConfig, int] | None] = [None, *conditions]
+    with progress(f"Robustness: {task.title}", total=len(todo)) as bar:
+        for condition in todo:
+            name, level, volumes = _condition(plan, tried, condition)
+            key, path = sha256_json([level, *judged]), setting.out / "conditions" / f"{name}.json"
             content = read_json(path) if path.exists() else {}
             if content.get("key") != key:
-                scores = {cell: own for judge in judges for cell, own in judge(volumes).items()}
+                scores = {
+                    cell: own for judge in judges for cell, own in judge.score(volumes).items()
+                }
                 content = {"key": key, "scores": [_row(*pair) for pair in scores.items()]}
                 write_json(path, content)
             found[name] = dict(_cell(row) for row in content["scores"])
             bar.advance(name)
-    results = _results(plan, tried.robustness, conditions, found)
+    results = _results(plan, tried.robustness, conditions, found, notes)
     write_json(setting.out / "results.json", results)
     return results
+
+
+def _condition(
+    plan: Plan, tried: Tried, condition: tuple[CorruptionConfig, int] | None
+) -> tuple[str, float | None, Volumes]:
+    """Name, level and volumes; volumes that were made worse go with them, for they are large."""
+    if condition is None:
+        return CLEAN, None, plan.volumes
+    corruption, severity = condition
+    seed = plan.setting.seed
+    volumes = corrupted(plan.volumes, corruption, severity, tried.preprocess, seed)
+    return f"{corruption.name}-{severity}", corruption.LEVELS[severity - 1], volumes
 
 
 def _sections(tried: Tried) -> list[dict[str, Any]]:
@@ -97,28 +120,63 @@ def _cell(row: dict[str, Any]) -> tuple[Cell, Measured]:
     return cell, Measured(row["value"], np.array(row["parts"]))
 
 
-def _judges(plan: Plan, tried: Tried) -> Iterator[Score]:
-    """All that judged the task with most labels."""
-    evaluate, finetune = plan.setting.evaluate, tried.finetune
-    encoders = [start for start in plan.setting.starts if start != PIXELS]
-    if isinstance(plan.task, RegionTask):
-        cells, most = ClassCells(plan, plan.task), plan.budgets(evaluate.subjects)[-1]
-        for start in encoders:
-            for seed in range(evaluate.seeds):
-                yield _probes(cells, tried.probe, start, most, seed)
-    most = plan.budgets(finetune.subjects or evaluate.subjects)[-1]
+def _judges(plan: Plan, tried: Tried) -> tuple[list[Judge], list[str]]:
+    """All that judged the task with most labels, and what has to be said of it."""
+    evaluate, encoders = plan.setting.evaluate, [s for s in plan.setting.starts if s != PIXELS]
+    cells = ClassCells(plan, plan.task) if isinstance(plan.task, RegionTask) else None
+    judges: list[Judge] = []
+    if cells:
+        most = plan.budgets(evaluate.subjects)[-1]
+        judges += [
+            _probes(cells, tried.probe, start, most, seed)
+            for start in encoders
+            for seed in range(evaluate.seeds)
+        ]
+    left = []
+    for method in tried.finetune.methods:
+        if cells or method.VOXELS:
+            for start in encoders:
+                own = _networks(plan, tried, method, start)
+                if not own:
+                    left.append(f"{method.TITLE} from {start}")
+                judges += [_network(plan, cells, tried, method, cell) for cell in own]
+    notes = [f"Left out, for cells of it failed: {', '.join(left)}."] if left else []
+    return judges, notes
+
+
+def _networks(plan: Plan, tried: Tried, method: AdaptationMethod, start: str) -> list[Cell]:
+    """The cells of a row with most labels; none where one failed.
+
+    Raises UserError where fine-tuning has not kept their networks, or kept those of other dials.
+    """
+    finetune, evaluate = tried.finetune, plan.setting.evaluate
+    budgets = plan.budgets(finetune.subjects or evaluate.subjects)
     seeds = range(finetune.seeds or evaluate.seeds)
-    for method in finetune.methods:
-        for start in encoders:
-            for seed in seeds:
-                cell = Cell(method.name, start, most, seed)
-                if isinstance(plan.task, RegionTask):
-                    yield _classifier(cells, tried, cell)
-                elif method.VOXELS:
-                    yield _segmenter(plan, plan.task, tried, cell)
+    cells = [Cell(method.name, start, budgets[-1], seed) for seed in seeds]
+    for cell in cells:
+        path = cell.path(tried.networks)
+        content = read_json(path) if path.exists() else {}
+        if content.get("key") != plan.key(cell, section_of(finetune, budgets, cell, method)):
+            raise UserError(
+                f"Fine-tuning has not kept the network of {cell.name} for the present dials: set "
+                "finetune.keep_networks, and run the stage finetune again."
+            )
+        if FAILED in content:
+            return []
+    return cells
 
 
-def _probes(cells: ClassCells, probe: Probe, start: str, subjects: int, seed: int) -> Score:
+def _network(
+    plan: Plan, cells: ClassCells | None, tried: Tried, method: AdaptationMethod, cell: Cell
+) -> Judge:
+    """A network that was kept."""
+    if cells:
+        return _classifier(cells, tried, method, cell)
+    assert isinstance(plan.task, Segmentation)
+    return _segmenter(plan, plan.task, tried, method, cell)
+
+
+def _probes(cells: ClassCells, probe: Probe, start: str, subjects: int, seed: int) -> Judge:
     """Simple classifiers on the features of one encoder, fitted when they are first asked."""
     setting, fitted = cells.plan.setting, dict[str, Fitted]()
     own: dict[str, Cell] = {m.name: Cell(m.name, start, subjects, seed) for m in probe.methods}
@@ -139,10 +197,10 @@ def _probes(cells: ClassCells, probe: Probe, start: str, subjects: int, seed: in
         seen = features(encoder, crops, setting.device)
         return {own[name]: _scored(cells, predict(seen)) for name, predict in fitted.items()}
 
-    return score
+    return Judge(tuple(own.values()), score)
 
 
-def _classifier(cells: ClassCells, tried: Tried, cell: Cell) -> Score:
+def _classifier(cells: ClassCells, tried: Tried, method: AdaptationMethod, cell: Cell) -> Judge:
     """A network for classes that was kept."""
 
     def score(volumes: Volumes) -> dict[Cell, Measured]:
@@ -150,28 +208,28 @@ def _classifier(cells: ClassCells, tried: Tried, cell: Cell) -> Score:
         from ssl_pipeline.evaluation.networks import classifier, kept
 
         device = cells.plan.setting.device
-        (method,) = (m for m in tried.finetune.methods if m.name == cell.method)
         network = kept(classifier(cells.plan, cell, method), method, cell, tried.networks)
         crops = cells.crops(cells.test, tried.finetune.batch, volumes)
         return {cell: _scored(cells, predict(network.to(device), crops, device))}
 
-    return score
+    return Judge((cell,), score)
 
 
-def _segmenter(plan: Plan, task: Segmentation, tried: Tried, cell: Cell) -> Score:
+def _segmenter(
+    plan: Plan, task: Segmentation, tried: Tried, method: AdaptationMethod, cell: Cell
+) -> Judge:
     """A network for voxels that was kept."""
 
     def score(volumes: Volumes) -> dict[Cell, Measured]:
         from ssl_pipeline.evaluation.networks import kept, segmenter
         from ssl_pipeline.evaluation.voxel_cells import VoxelCells
 
-        (method,) = (m for m in tried.finetune.methods if m.name == cell.method)
         built = segmenter(plan, cell, method, tried.finetune)
         network = kept(built, method, cell, tried.networks).to(plan.setting.device)
         voxels = VoxelCells(plan, task, tried.finetune)
         return {cell: _main(plan, voxels.overlaps(network, volumes))}
 
-    return score
+    return Judge((cell,), score)
 
 
 def _scored(cells: ClassCells, probability: Any) -> Measured:
@@ -239,6 +297,7 @@ def _results(
     robustness: Robustness,
     conditions: Sequence[tuple[CorruptionConfig, int]],
     scores: dict[str, dict[Cell, Measured]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Scores of every row at every condition, their curve over severities, and their error."""
     task, evaluate = plan.task, plan.setting.evaluate
@@ -254,5 +313,6 @@ def _results(
         "n_test_subjects": len(plan.cohort.test),
         "starts": list(plan.setting.starts),
         "rows": [found.row(method, init, kinds) for method, init in ways],
+        "note": " ".join(notes),
         "warning": plan.setting.warning,
     }

@@ -24,6 +24,7 @@ class Degradation:
     panels: Sequence[Picture]
     curves: Table
     worst: Table
+    note: str
 
 
 def degradation(folder: Path, task: str) -> Degradation | None:
@@ -34,7 +35,8 @@ def degradation(folder: Path, task: str) -> Degradation | None:
     results = read_json(path)
     methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
     panels = [_panel(results, method) for method in methods]
-    return Degradation(marks(results["starts"]), panels, _curves(results), _worst(results))
+    told = (_curves(results), _worst(results), results["note"])
+    return Degradation(marks(results["starts"]), panels, *told)
 
 
 def _panel(results: Row, method: str) -> Picture:

@@ -111,7 +111,7 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
         "reliability": reliability(judgements),
         "per_class": tables.per_class(judgements),
         "costs": tables.costs(judgements),
-        "worse": degradation(source.folder, task),
+        "worse": degradation(source.folder, task) if source.config.get("robustness") else None,
         "overlays": pictures,
         "overlay_legend": marks,
     }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.cells import FAILED, PIXELS, Cell
 from ssl_pipeline.evaluation.metrics import calibration
 from ssl_pipeline.report.figures import Picture, looks, small, svg
 from ssl_pipeline.report.judgements import Judgement, method_name, start_name
@@ -40,7 +40,10 @@ def _points(judgement: Judgement, method: str, init: str) -> Points:
     paths = [Cell(name, init, most, seed).path(judgement.folder) for seed in seeds]
     if not all(path.exists() for path in paths):
         return []
-    rows = [row for path in paths for row in read_json(path)["predictions"]]
+    contents = [read_json(path) for path in paths]
+    if any(FAILED in content for content in contents):
+        return []
+    rows = [row for content in contents for row in content["predictions"]]
     probability = np.array([row["probability"] for row in rows])
     hit = probability.argmax(axis=1) == np.array([row["target"] for row in rows])
     return calibration(hit, probability.max(axis=1))

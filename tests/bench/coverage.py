@@ -36,7 +36,7 @@ def satterthwaite(value, parts, run):
     left = parts - of_subject - of_seed[:, None] + parts.mean()
     more = max(by_seed - (left**2).sum() / ((subjects - 1) * (seeds - 1)), 0)
     spread = by_subject**2 / (subjects - 1) + (more > 0) * by_seed**2 / (seeds - 1)
-    freedom = max((by_subject + more) ** 2 / spread, seeds - 1)
+    freedom = max((by_subject + more) ** 2 / spread, seeds - 1) if spread else subjects - 1
     half = t.ppf(0.975, freedom) * np.sqrt((by_subject + more) / parts.size)
     return value - half, value + half
 

@@ -6,9 +6,11 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import Full, Lora
+from ssl_pipeline.evaluation.cells import Cell, save
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
-from ssl_pipeline.evaluation.corruptions import Blur, Gamma
-from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
+from ssl_pipeline.evaluation.finetune import run_finetune, section_of
+from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.evaluation.robustness import Tried, run_robustness
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
@@ -88,3 +90,35 @@ def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
     names = {corruption.name for corruption, _ in Robustness().conditions({"MR"})}
     assert "motion" in names and "low_dose" not in names
     assert len(Robustness(severities=(2,)).conditions({"CT", "MR"})) == 14
+
+
+def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    run_finetune(BLOBS, DIALS, setting)
+    plan, cell = Plan(BLOBS, setting), Cell("lora", "pretrained", 0, 1)
+    key = plan.key(cell, section_of(DIALS, (0,), cell, DIALS.methods[1]))
+    save(cell, key, plan.encoder(cell), {"failed": "out of memory"}, tmp_path)
+    results = run_robustness(BLOBS, tried(tmp_path), setting)
+    assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
+    assert results["note"] == "Left out, for cells of it failed: LoRA from pretrained."
+
+
+def test_more_seeds_are_judged_anew(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    few = Finetune(steps=2, batch=4, keep_networks=True)
+    run_finetune(BLOBS, few, setting)
+    run_robustness(BLOBS, tried(tmp_path, finetune=few), setting)
+    before = (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns
+    more = few.model_copy(update={"seeds": 4})
+    run_finetune(BLOBS, more, setting)
+    run_robustness(BLOBS, tried(tmp_path, finetune=more), setting)
+    assert (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns > before
+
+
+def test_corruptions_of_another_modality_are_refused(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    worse = Robustness(corruptions=(LowDose(),))
+    with pytest.raises(
+        UserError, match=r"none of robustness.corruptions is of its scans' modality"
+    ):
+        run_robustness(BLOBS, tried(tmp_path, robustness=worse), setting)

@@ -93,7 +93,7 @@ MISTAKES = {
     ),
     "a method given twice": (
         lambda c: c.update(finetune={"methods": [{"name": "lora"}, {"name": "lora", "rank": 2}]}),
-        "methods is ['lora', 'lora']: give each method once",
+        "methods is ['lora', 'lora']: give each once",
     ),
     "an encoder called as random weights are": (
         lambda c: c.update(evaluate={"encoders": {"random": ""}}),
