@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from cluster import slurm
 from cluster.config import Resources
@@ -120,9 +120,9 @@ def earlier(folder: Path) -> list[Path]:
 
     Nothing where nobody knows which is the newest.
     """
-    if record(folder) is None:
+    known = record(folder)
+    if known is None:
         return []
-    known = cast(dict[str, Any], record(folder))
     newest = {known.get("job"), known.get("array")}
     jobs = [path for path in folder.glob("[0-9]*") if path.name.replace("_", "").isdigit()]
     gone = [path for path in sorted(jobs) if path.name.partition("_")[0] not in newest]
@@ -239,12 +239,8 @@ def _follow(task: Task, job: str) -> slurm.State:
     """Print the job's log and what becomes of it, until it has ended."""
     log, said, position = log_path(task.folder, job), "", 0
     began = asked = time.monotonic()
-    state = _patiently(lambda: slurm.look(job))
-    array = (record(task.folder) or {}).get("array", "")
+    state, news = _looked(task, job)
     while state.live:
-        news = state.name + (f" ({state.where})" if state.where else "")
-        if array and state.where == "Dependency":
-            news = f"{news}, array {array} has {_patiently(lambda: slurm.census(array))}"
         if news != said:
             say(f"{task.name}: job {job} is {news}")
             said = news
@@ -253,11 +249,21 @@ def _follow(task: Task, job: str) -> slurm.State:
         now = time.monotonic()
         if now - asked > min(30, 1 + (now - began) / 60):  # a queue is not to be asked every second
             asked = now
-            state = _patiently(lambda: slurm.look(job))
+            state, news = _looked(task, job)
             if task.alone and _patiently(lambda: slurm.requeue_if_headless(job)):
                 say(f"{task.name}: job {job} lost its first node and goes back to the queue")
     _print_more(log, position)
     return state
+
+
+def _looked(task: Task, job: str) -> tuple[slurm.State, str]:
+    """How a job stands, and in words; where it waits for its array, how that stands too."""
+    state = _patiently(lambda: slurm.look(job))
+    news = state.name + (f" ({state.where})" if state.where else "")
+    array = (record(task.folder) or {}).get("array", "")
+    if array and state.where == "Dependency":
+        news = f"{news}, array {array} has {_patiently(lambda: slurm.census(array))}"
+    return state, news
 
 
 def _print_more(log: Path, position: int) -> int:
