@@ -111,8 +111,7 @@ def _sections(tried: Tried) -> list[dict[str, Any]]:
 
 def _row(cell: Cell, own: Measured) -> dict[str, Any]:
     parts = [round(float(part), 6) for part in own.parts]
-    where = {"method": cell.method, "init": cell.init, "subjects": cell.subjects}
-    return {**where, "seed": cell.seed, "value": round(own.value, 6), "parts": parts}
+    return {**asdict(cell), "value": round(own.value, 6), "parts": parts}
 
 
 def _cell(row: dict[str, Any]) -> tuple[Cell, Measured]:
@@ -127,11 +126,10 @@ def _judges(plan: Plan, tried: Tried) -> tuple[list[Judge], list[str]]:
     judges: list[Judge] = []
     if cells:
         most = plan.budgets(evaluate.subjects)[-1]
-        judges += [
-            _probes(cells, tried.probe, start, most, seed)
-            for start in encoders
-            for seed in range(evaluate.seeds)
-        ]
+        seeds = range(evaluate.seeds)
+        for start in encoders:  # seeds share the features of a trained encoder
+            alike = [[seed] for seed in seeds] if start == RANDOM else [list(seeds)]
+            judges += [_probes(cells, tried.probe, start, most, each) for each in alike]
     left = []
     for method in tried.finetune.methods:
         if cells or method.VOXELS:
@@ -176,28 +174,29 @@ def _network(
     return _segmenter(plan, plan.task, tried, method, cell)
 
 
-def _probes(cells: ClassCells, probe: Probe, start: str, subjects: int, seed: int) -> Judge:
+def _probes(
+    cells: ClassCells, probe: Probe, start: str, subjects: int, seeds: Sequence[int]
+) -> Judge:
     """Simple classifiers on the features of one encoder, fitted when they are first asked."""
-    setting, fitted = cells.plan.setting, dict[str, Fitted]()
-    own: dict[str, Cell] = {m.name: Cell(m.name, start, subjects, seed) for m in probe.methods}
+    setting, fitted = cells.plan.setting, dict[Cell, Fitted]()
+    own = {Cell(m.name, start, subjects, seed): m for seed in seeds for m in probe.methods}
 
     def score(volumes: Volumes) -> dict[Cell, Measured]:
         from ssl_pipeline.evaluation.features import features
 
-        encoder = setting.encoder_of(start, setting.seed + (seed if start == RANDOM else 0))
+        encoder = setting.encoder_of(start, setting.seed + seeds[0])
         if not fitted:
-            for method in probe.methods:
-                chosen = cells.chosen(own[method.name])
-                regions = [cells.train[index] for index in chosen]
-                train = features(encoder, cells.crops(regions, probe.batch), setting.device)
+            train = features(encoder, cells.crops(cells.train, probe.batch), setting.device)
+            for cell, method in own.items():
+                chosen = cells.chosen(cell)
                 targets, subjects_of = cells.targets[chosen], cells.subjects[chosen]
-                known = (train, targets, subjects_of, len(cells.plan.task.names), seed)
-                fitted[method.name] = method.fit(*known)
+                known = (train[chosen], targets, subjects_of, len(cells.plan.task.names), cell.seed)
+                fitted[cell] = method.fit(*known)
         crops = cells.crops(cells.test, probe.batch, volumes)
         seen = features(encoder, crops, setting.device)
-        return {own[name]: _scored(cells, predict(seen)) for name, predict in fitted.items()}
+        return {cell: _scored(cells, predict(seen)) for cell, predict in fitted.items()}
 
-    return Judge(tuple(own.values()), score)
+    return Judge(tuple(own), score)
 
 
 def _classifier(cells: ClassCells, tried: Tried, method: AdaptationMethod, cell: Cell) -> Judge:
@@ -233,8 +232,7 @@ def _segmenter(
 
 
 def _scored(cells: ClassCells, probability: Any) -> Measured:
-    rows = cells.rows(probability)
-    return _main(cells.plan, rows)
+    return _main(cells.plan, cells.rows(probability))
 
 
 def _main(plan: Plan, rows: Sequence[dict[str, Any]]) -> Measured:

@@ -77,8 +77,7 @@ def finetuning(
     """Fine-tune on a task from every start, seed and budget."""
     seeds = finetune.seeds or evaluate.seeds
     shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
-    methods = sum(m.VOXELS or isinstance(task, RegionTask) for m in finetune.methods)
-    networks = methods * len(set(of.starts) - {PIXELS}) * seeds * len(shares)
+    networks = _serving(task, finetune) * len(set(of.starts) - {PIXELS}) * seeds * len(shares)
     cells = networks + (PIXELS in of.starts) * seeds * len(shares)  # the baseline has no network
     each = model.forward_flops(model.tokens(crop), crop)
     numbers = model.kept_numbers(model.tokens(crop), crop)
@@ -110,8 +109,7 @@ def worsening(
     if not isinstance(task, RegionTask):
         each += VOXEL_FLOPS * math.prod(crop)
         looks, judges = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3, 0
-    methods = sum(m.VOXELS or isinstance(task, RegionTask) for m in finetune.methods)
-    judges += encoders * methods * (finetune.seeds or evaluate.seeds)
+    judges += encoders * _serving(task, finetune) * (finetune.seeds or evaluate.seeds)
     numbers = len(probe.methods) * judges * of.test_scans
     return Cost(
         files=RECORD_FILES + conditions,
@@ -141,6 +139,11 @@ def _cost(
     if hasattr(task, "label") and of.keeps_labels:
         files, size = files + len(of.voxels), size + sum(of.voxels)  # labels on the stored grid
     return Cost(files, size, BASE_BYTES + memory, flops, seconds)
+
+
+def _serving(task: TaskConfig, finetune: Finetune) -> int:
+    """How many ways of adapting serve a task."""
+    return sum(m.VOXELS or isinstance(task, RegionTask) for m in finetune.methods)
 
 
 def _region_bytes(task: TaskConfig) -> int:
