@@ -51,7 +51,7 @@ class Objective(nn.Module):
         return Said(
             {name: total for name, (total, _) in found.items()},
             {name: count for name, (_, count) in found.items()},
-            self.subjects(batch, tokens) if self.subjects else None,
+            self.between(batch, tokens) if self.between else None,
             batch.subject,
         )
 
@@ -59,7 +59,7 @@ class Objective(nn.Module):
     def glance(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
         """Counts and vectors alone; no pass of the encoder where no term needs vectors."""
         counts = {name: term.count(batch) for name, term in self._summed()}
-        vectors = self.subjects(batch, self.tokens(batch, images)) if self.subjects else None
+        vectors = self.between(batch, self.tokens(batch, images)) if self.between else None
         return Said({}, counts, vectors, batch.subject)
 
     def weights(self, share: float) -> dict[str, float]:
@@ -71,6 +71,14 @@ class Objective(nn.Module):
             weights["local"] = self.factor(share) * self.contrast.local_weight
             weights["global"] = self.factor(share) * self.contrast.global_weight
         return weights
+
+    @property
+    def between(self) -> Subjects | None:
+        """The term between subjects, where it weighs anything.
+
+        Without weight its head is not trained, and still shows how embeddings fill their space.
+        """
+        return self.subjects if self.contrast and self.contrast.global_weight else None
 
     def factor(self, share: float) -> float:
         """How much of its weight contrast has after this share of a run."""

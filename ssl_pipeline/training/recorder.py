@@ -238,10 +238,7 @@ class Recorder:
             "uniformity": uniformity(first),
             "spread": dimension_spread(first),
             "close_negatives": close_negatives(first, self.known.subject),
-            "global_bank": subject_contrast(
-                first, second, self.known.subject, places.section.temperature
-            ).item(),
-            "global_chance": subject_chance(self.known.subject),
+            **self._between(first, second, places.section.temperature),
             "local_real": local.real,
             "local_empty": local.empty,
             "local_swapped": local.swapped,
@@ -250,6 +247,14 @@ class Recorder:
             "empty_share": local.empty_share,
             "swapped_share": local.swapped_share,
         }
+
+    def _between(self, first: Tensor, second: Tensor, temperature: float) -> dict[str, float]:
+        """The loss between subjects, which says nothing of an encoder that is not trained by it."""
+        if self.objective.between is None:
+            return {}
+        subject = self.known.subject
+        loss = subject_contrast(first, second, subject, temperature).item()
+        return {"global_bank": loss, "global_chance": subject_chance(subject)}
 
     def _weighed(self, seen: _Seen, share: float) -> dict[str, float]:
         """The pull of contrast against that of reconstruction, on the encoder."""
@@ -260,12 +265,12 @@ class Recorder:
         with self.compute.autocast():
             said = objective(batch, seen.images)
         losses = {name: _mean(value, said.counts[name]) for name, value in said.sums.items()}
-        assert said.vectors is not None
-        first, second = said.vectors.chunk(2)
-        losses["global"] = subject_contrast(
-            first, second, batch.subject, objective.contrast.temperature
-        )
-        contrast = weights["global"] * losses["global"] + weights["local"] * losses["local"]
+        contrast = weights["local"] * losses["local"]
+        if said.vectors is not None:
+            first, second = said.vectors.chunk(2)
+            temperature = objective.contrast.temperature
+            between = subject_contrast(first, second, batch.subject, temperature)
+            contrast = contrast + weights["global"] * between
         rebuilding = weights["reconstruction"] * losses["reconstruction"]
         ratio = gradient_ratio(contrast, rebuilding, objective.encoder.parameters())
         return {"gradient_ratio": ratio}
@@ -283,7 +288,7 @@ class Recorder:
 
         No place of a subject is a negative of another, so nothing is left to lose.
         """
-        if self.objective.contrast is None:
+        if self.objective.between is None:
             return {}
         if math.isnan(self.own_negatives):
             blocks = self.parts[0]

@@ -127,7 +127,8 @@ def test_decoding_less_rebuilds_less(sampler):
     assert torch.equal(same, seen)
 
 
-def test_a_head_of_contrast_that_weighs_nothing_is_not_pulled(sampler):
+def test_a_term_between_subjects_that_weighs_nothing_is_left_out(sampler):
     section = Contrastive(contrast=Contrast(global_weight=0))
     losses, _ = step(section, sampler, 1)
+    assert set(losses.parts) == {"local"}
     assert losses.total.item() == pytest.approx(losses.parts["local"].item())

@@ -12,7 +12,7 @@ from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.flight.signs import SIGNS
 from ssl_pipeline.models.positions import positions
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, step
-from ssl_pipeline.objectives.config import Reconstruction
+from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.losses import subject_contrast
 from ssl_pipeline.training import moments
 from ssl_pipeline.training.loop import StoppedError
@@ -119,6 +119,14 @@ def test_a_bank_of_another_size_begins_drift_anew(start, tmp_path):
     start(tmp_path, flight=Flight(every_steps=3, bank=6)).train()
     start(tmp_path, flight=Flight(every_steps=3, bank=8), steps=12).train()
     assert ["drift" in row for row in read(tmp_path / "metrics.jsonl")] == [0, 1, 0, 1]
+
+
+def test_a_term_between_subjects_that_weighs_nothing_has_no_signs(start, tmp_path):
+    places = Contrastive(contrast=Contrast(global_weight=0))
+    start(tmp_path, places, flight=Flight(every_steps=3, bank=8)).train()
+    last = read(tmp_path / "metrics.jsonl")[-1]
+    assert not last.keys() & {"global", "global_bank", "global_chance", "own_negatives"}
+    assert last.keys() >= {"local", "placed", "spread", "uniformity"}
 
 
 @pytest.mark.parametrize("objective", [Mae(), Contrastive(), HYBRID], ids=lambda o: o.name)
