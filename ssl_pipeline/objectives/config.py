@@ -24,11 +24,16 @@ class Reconstruction(Section):
 
 
 class Contrast(Section):
-    """Contrast between subjects (global) and between places of one scan (local)."""
+    """Contrast between subjects (global) and between places of one scan (local).
 
-    global_weight: float = Field(0.3, ge=0, description="weight of the loss between subjects")
+    The weights are those that validation chose, on 240 subjects of CT and MR and ten minutes of
+    training: between subjects, every weight above 0 cost features more than it gave, for they then
+    tell patients apart. With thousands of subjects it may pay; `ablate` tells.
+    """
+
+    global_weight: float = Field(0.0, ge=0, description="weight of the loss between subjects")
     local_weight: float = Field(
-        1.0, ge=0, description="weight of the loss between places of a scan"
+        0.1, ge=0, description="weight of the loss between places of a scan"
     )
     temperature: float = Field(0.1, gt=0, description="divisor of the cosine similarities")
     dim: int = Field(128, gt=0, description="width of the projected vectors")

@@ -138,11 +138,17 @@ def run(study: "Study", kind: Kind, seed: int) -> dict[str, Any]:
     from ssl_pipeline.models import ViT
     from ssl_pipeline.models.encoder import random_encoder
     from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+    from ssl_pipeline.objectives.config import Contrast
     from ssl_pipeline.training.loop import Run, StoppedError
     from ssl_pipeline.training.metrics import read
     from tests.bench import sabotage
 
-    sections = {"hybrid": Hybrid(), "mae": Mae(), "contrastive": Contrastive()}
+    both = Contrast(global_weight=0.3, local_weight=1)  # the faults are of both kinds of contrast
+    sections = {
+        "hybrid": Hybrid(contrast=both),
+        "mae": Mae(),
+        "contrastive": Contrastive(contrast=both),
+    }
     torch.manual_seed(seed)
     objective = sections[kind.objective].build(random_encoder(ViT(), seed))
     sampler = _sampler(study, kind.data, seed)

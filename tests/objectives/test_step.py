@@ -17,11 +17,12 @@ from ssl_pipeline.views.sampler import Sampler
 
 PATCH = (4, 4, 4)
 VIEWS = Views(crop_voxels=(16, 16, 16))
+BOTH = Contrast(global_weight=0.3, local_weight=1)  # between subjects and between places
 OBJECTIVES = [
     Mae(),
     Mae(reconstruction=Reconstruction(decode=0.3)),
-    Contrastive(),
-    Hybrid(ramp=Ramp(start=0, end=0)),
+    Contrastive(contrast=BOTH),
+    Hybrid(ramp=Ramp(start=0, end=0), contrast=BOTH),
 ]
 
 
@@ -64,7 +65,7 @@ def test_parts_of_a_batch_are_the_batch(section, sampler):
 
 def test_the_gradient_is_that_of_the_loss(sampler):
     """The slope along a random direction, by differences of the total loss."""
-    section = Hybrid(ramp=Ramp(start=0, end=0))
+    section = Hybrid(ramp=Ramp(start=0, end=0), contrast=BOTH)
     _, gradient = step(section, sampler, 2)
     torch.manual_seed(0)
     objective = section.build(random_encoder(ViT(patch_voxels=PATCH), 0))
@@ -104,7 +105,7 @@ def test_what_is_differentiated_can_be_scaled(sampler):
 
 
 def test_before_the_ramp_contrast_pulls_nowhere(sampler):
-    section = Hybrid(ramp=Ramp(start=0.5, end=0.6))
+    section = Hybrid(contrast=BOTH, ramp=Ramp(start=0.5, end=0.6))
     losses, gradient = step(section, sampler, 1, share=0.1)
     _, alone = step(Mae(), sampler, 1)
     assert losses.total == losses.parts["reconstruction"]
@@ -128,7 +129,7 @@ def test_decoding_less_rebuilds_less(sampler):
 
 
 def test_a_term_between_subjects_that_weighs_nothing_is_left_out(sampler):
-    section = Contrastive(contrast=Contrast(global_weight=0))
+    section = Contrastive(contrast=Contrast(global_weight=0, local_weight=1))
     losses, _ = step(section, sampler, 1)
     assert set(losses.parts) == {"local"}
     assert losses.total.item() == pytest.approx(losses.parts["local"].item())

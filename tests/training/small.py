@@ -5,8 +5,8 @@ import torch
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Hybrid
-from ssl_pipeline.objectives.config import Ramp
+from ssl_pipeline.objectives import Contrastive, Hybrid
+from ssl_pipeline.objectives.config import Contrast, Ramp
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training.config import Training
@@ -16,7 +16,9 @@ from ssl_pipeline.views.sampler import Sampler
 
 MODEL = ViT(patch_voxels=(4, 4, 4))
 FLIGHT = Flight(every_steps=3, bank=6, stop_on=())
-HYBRID = Hybrid(ramp=Ramp(start=0, end=0))  # with all of its terms from the first step on
+# With all of their terms, from the first step on.
+CONTRASTIVE = Contrastive(contrast=Contrast(global_weight=0.3, local_weight=1))
+HYBRID = Hybrid(ramp=Ramp(start=0, end=0), contrast=CONTRASTIVE.contrast)
 DIALS = {
     "steps": 6,
     "pairs": 4,

@@ -15,16 +15,16 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.objectives import Contrastive, Mae
+from ssl_pipeline.objectives import Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.training.world import World
 from stages.contract import perform
 from tests.conftest import write_study
-from tests.training.small import HYBRID, small_run
+from tests.training.small import CONTRASTIVE, HYBRID, small_run
 
-OBJECTIVES = (Mae(), Contrastive(), HYBRID)
+OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
 FLIGHT = Flight(every_steps=1, bank=4, stop_on=())
 STEPS = 60

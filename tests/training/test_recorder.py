@@ -19,7 +19,7 @@ from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics import read
 from ssl_pipeline.views.tokens import centres_mm, gather
 from tests.conftest import die_at
-from tests.training.small import HYBRID, weights
+from tests.training.small import CONTRASTIVE, HYBRID, weights
 
 LOOP = {"step", "share", "ramp", "loss", "gradient_norm", "learning_rate", "pairs_per_s", "waiting"}
 RATES = {"pairs_per_s", "waiting", "mfu"}
@@ -129,7 +129,7 @@ def test_a_term_between_subjects_that_weighs_nothing_has_no_signs(start, tmp_pat
     assert last.keys() >= {"local", "placed", "spread", "uniformity"}
 
 
-@pytest.mark.parametrize("objective", [Mae(), Contrastive(), HYBRID], ids=lambda o: o.name)
+@pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_a_record_has_the_signs_that_make_sense_for_its_objective(start, tmp_path, objective):
     start(tmp_path, objective, flight=Flight(every_steps=3, bank=8)).train()
     rows = read(tmp_path / "metrics.jsonl")
@@ -154,7 +154,7 @@ def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
     assert not torch.equal(again[0].voxels[:4], again[0].voxels[4:])
 
 
-@pytest.mark.parametrize("objective", [Contrastive(), HYBRID], ids=lambda o: o.name)
+@pytest.mark.parametrize("objective", [CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_a_run_leaves_pictures_of_its_quarters(start, tmp_path, objective):
     flight = Flight(every_steps=1, bank=6)
     start(tmp_path, objective, flight=flight, steps=8, checkpoint_steps=8).train()

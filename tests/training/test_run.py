@@ -12,7 +12,7 @@ import torch
 
 from ssl_pipeline.flight.config import Flight
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives import Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.device import decide
@@ -22,7 +22,7 @@ from ssl_pipeline.training.notice import notice
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from ssl_pipeline.training.world import World
 from tests.conftest import die_at
-from tests.training.small import MODEL, weights
+from tests.training.small import CONTRASTIVE, HYBRID, MODEL, weights
 
 
 def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
@@ -35,7 +35,7 @@ def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("objective", [Mae(), Contrastive(), Hybrid()], ids=lambda o: o.name)
+@pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_every_objective_learns(start, tmp_path, objective):
     dials = {"learning_rate": 2e-3, "log_steps": 5, "checkpoint_steps": 60}
     start(tmp_path, objective, flight=Flight(bank=4), steps=60, **dials).train()
