@@ -4,6 +4,8 @@ A section lives beside the code that it configures, and a library function takes
 never the whole study. Each field has a unit in its name or text, a default, and one line of help.
 """
 
+from typing import TypeVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -11,3 +13,12 @@ class Section(BaseModel):
     """A frozen part of a study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def but(own: Kind, other: Kind | None) -> Kind:
+    """One section with the values that another one was given in place of its own."""
+    given = other.model_fields_set if other else ()
+    return own.model_copy(update={name: getattr(other, name) for name in given})

@@ -5,6 +5,7 @@ theirs. It is a class and no protocol because all of them also train, move and s
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -15,12 +16,21 @@ from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.views.config import Triple
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Where the features of a map lie."""
+
+    channels: int
+    step: Triple  # voxels of the crop between neighbours (z, y, x)
+
+
 class Encoder(nn.Module, ABC):
     """Crops of model input to tokens, ordered row-major over the patches (see `views.tokens`).
 
     Attributes: `dim`, width of a token; `patch`, its voxels (z, y, x); `branches`, how many
     residual branches drop path may skip (0: none), and `drop_path`, how often the last of them;
-    `trunk`, the name of the list of blocks that a crop goes through; `norm`, what comes after them.
+    `trunk`, the name of the list of blocks that a crop goes through; `norm`, what comes after them;
+    `maps`, the grids of what they give.
     """
 
     trunk: ClassVar[str] = "blocks"
@@ -29,6 +39,7 @@ class Encoder(nn.Module, ABC):
     patch: Triple
     branches: int = 0
     drop_path: float = 0.0
+    maps: list[Grid]
 
     @abstractmethod
     def forward(
@@ -48,6 +59,12 @@ class Encoder(nn.Module, ABC):
 
         `survive` (see `drop_path`) multiplies each residual branch of each crop; None leaves all.
         """
+
+    @abstractmethod
+    def hidden(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
+        """What each block of the trunk gives (batch, channels, z, y, x), on the grids of `maps`."""
 
     def attention(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]

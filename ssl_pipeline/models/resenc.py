@@ -2,7 +2,7 @@
 
 Convolutional networks segment best of all still (ResEnc, Isensee et al. 2024, arXiv:2404.09556), so
 there is one for those who segment. What is left of a patch at the last stage is its token, so that
-objectives and judgements work as with the transformer, and `pyramid` gives all stages to a U-Net's
+objectives and judgements work as with the transformer, and `hidden` gives all stages to a U-Net's
 decoder. It needs no positions: a convolution sees what lies beside what.
 Instance norms forget how bright a crop is: a linear model told the mean of real crops from the mean
 token of random weights with an R2 of .7, and from the transformer's with 1.0.
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, instance_norm, leaky_relu
 
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.encoder import Encoder, Grid
 from ssl_pipeline.models.resenc_config import ResEnc, Stage
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.tokens import gather, grid_of, patchify
@@ -36,7 +36,7 @@ class ResEncEncoder(Encoder):
     def __init__(self, config: ResEnc) -> None:
         super().__init__()
         self.dim, self.patch, stages = config.width, config.patch_voxels, config.stages
-        self.steps = [stage.step for stage in stages]
+        self.maps = [Grid(stage.width, stage.step) for stage in stages]
         self.stem = _Convolution(1, stages[0].before, stages[0].kernel)
         self.stages = nn.ModuleList(_Stage(stage) for stage in stages)
         self.project = nn.Linear(stages[-1].width, self.dim)
@@ -59,8 +59,8 @@ class ResEncEncoder(Encoder):
         """The tokens `visible`, as if there were nothing else in the crop."""
         return gather(self._tokens(self._run(crops, visible)[-1]), visible)
 
-    def pyramid(
-        self, crops: Float[Tensor, "batch 1 z y x"]
+    def hidden(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Features of every stage (batch, channels, z, y, x), from full resolution down (dense)."""
         return self._run(crops, None)
@@ -70,7 +70,7 @@ class ResEncEncoder(Encoder):
         size = (crops.shape[2], crops.shape[3], crops.shape[4])
         seen = [
             None if visible is None else _inside(visible, size, self.patch, step)
-            for step in self.steps
+            for step in (each.step for each in self.maps)
         ]
         shown = crops if seen[0] is None else _put(_taken(crops, seen[0]), seen[0], crops.shape)
         features, found = leaky_relu(self.stem(shown, seen[0]), SLOPE), []

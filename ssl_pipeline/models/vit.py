@@ -17,10 +17,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_pipeline.models.drop_path import PER_BLOCK
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.encoder import Encoder, Grid
 from ssl_pipeline.models.positions import positions
 from ssl_pipeline.models.vit_config import SIZES, ViT
-from ssl_pipeline.views.tokens import centres_mm, gather, patchify
+from ssl_pipeline.views.tokens import centres_mm, gather, grid_of, patchify
 
 
 class ViTEncoder(Encoder):
@@ -38,6 +38,7 @@ class ViTEncoder(Encoder):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(self.dim)
+        self.maps = [Grid(self.dim, self.patch)] * depth
         self.apply(_initialise)
         # Flat, for weights of more than one axis decay, and tokens shall not.
         flat = torch.randn(config.registers * self.dim) * 0.02
@@ -59,6 +60,18 @@ class ViTEncoder(Encoder):
         """The tokens `visible`, computed from them alone (He et al. 2022, arXiv:2111.06377)."""
         patches, places_mm = self._patches(crops, spacing_mm)
         return self._run(gather(patches, visible), gather(places_mm, visible), survive)
+
+    def hidden(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
+        """Tokens after each block, normed as the last ones are, where they lie."""
+        grid = grid_of((crops.shape[2], crops.shape[3], crops.shape[4]), self.patch)
+        tokens, found = self._embedded(*self._patches(crops, spacing_mm)), []
+        for block in self.blocks:
+            tokens = block(tokens)
+            normed = self.norm(tokens[:, self._extra :])
+            found.append(normed.transpose(1, 2).reshape(len(crops), self.dim, *grid))
+        return found
 
     def attention(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]

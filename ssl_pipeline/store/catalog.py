@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
     ],
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
 )
+SAID = ("root", "site", "modality")  # what every scan says of itself, beside its targets
 OBJECTS, TUPLES = ("targets", "labels"), ("shape", "spacing_mm")
 
 
@@ -60,6 +61,10 @@ class Entry:
     sha256: str  # of the voxel file
     pixels: str  # hash of the scan's voxels as read, whatever the codec and the code
     meta_json: str
+
+    def said(self, name: str) -> str:
+        """What is known of the scan by a name of SAID or of a target; "" if nothing."""
+        return str(getattr(self, name)) if name in SAID else self.targets.get(name, "")
 
     @cached_property
     def meta(self) -> VolumeMeta:

@@ -23,18 +23,18 @@ def test_widths_end_at_the_widest_and_blocks_at_the_last_number():
 
 
 @pytest.mark.parametrize("patch", [(8, 8, 8), (4, 8, 8), (1, 8, 8), (2, 2, 2)])
-def test_the_pyramid_has_every_resolution(patch):
+def test_what_stages_give_has_every_resolution(patch):
     config = ResEnc(patch_voxels=patch)
     encoder = random_encoder(config, 0)
     crops = torch.randn(2, 1, 16, 16, 24)
     with torch.no_grad():
-        pyramid = encoder.pyramid(crops)
+        given = encoder.hidden(crops, torch.ones(2, 3))
         tokens = encoder(crops, torch.ones(2, 3))
-    for stage, features in zip(config.stages, pyramid, strict=True):
+    for stage, features in zip(config.stages, given, strict=True):
         size = [n // s for n, s in zip((16, 16, 24), stage.step, strict=True)]
         assert features.shape == (2, stage.width, *size)
-    last = encoder.norm(encoder.project(pyramid[-1][0, :, -1, 0, 1]))
-    number = torch.arange(tokens.shape[1]).reshape(pyramid[-1].shape[2:])[-1, 0, 1]
+    last = encoder.norm(encoder.project(given[-1][0, :, -1, 0, 1]))
+    number = torch.arange(tokens.shape[1]).reshape(given[-1].shape[2:])[-1, 0, 1]
     assert torch.allclose(tokens[0, number], last, atol=1e-5)
 
 
