@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, UNTRAINED, Cell
+from ssl_pipeline.evaluation.cells import BASELINES, UNTRAINED, Cell, beside
 from ssl_pipeline.evaluation.estimates import Estimate, number
 from ssl_pipeline.evaluation.metrics import LIMITS, scored
 
@@ -54,7 +54,7 @@ def _gathered(trials: Mapping[str, Sequence[Path]]) -> dict[Key, list[list[Predi
                 method, init, subjects = row["method"], row["init"], row["subjects"]
                 cells = [Cell(method, init, subjects, s) for s in range(len(row["per_seed"]))]
                 drawn = [read_json(cell.path(folder))["predictions"] for cell in cells]
-                key = (PIXELS if init == PIXELS else arm, method, subjects)
+                key = (init if init in BASELINES else arm, method, subjects)
                 found.setdefault(key, []).append(drawn)
     each = len(next(iter(trials.values())))
     return {key: seeds for key, seeds in found.items() if len(seeds) == each}
@@ -82,7 +82,7 @@ def _rows(
 def _differences(
     scores: Mapping[Key, Estimate], confidence: float, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Each arm less each one before it, and less random weights and pixels, paired by seed."""
+    """Each arm less each one before it, and less random weights and baselines, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))
     trained = [arm for arm in arms if arm not in UNTRAINED]
     pairs = [(later, earlier) for earlier, later in combinations(trained, 2)]
@@ -91,8 +91,8 @@ def _differences(
     for method, subjects in judged:
         for arm, against in pairs:
             own = scores.get((arm, method, subjects))
-            shared = (against, BASELINE if against == PIXELS else method, subjects)
-            other = scores.get((against, method, subjects)) or scores.get(shared)
+            others = (scores.get((against, each, subjects)) for each in beside(method, against))
+            other = next((each for each in others if each), None)
             if own is not None and other is not None:
                 yield {
                     "arm": arm,

@@ -14,11 +14,12 @@ from ssl_pipeline.atomic import read_json, write_json
 
 FORMAT = 2
 FAILED = "failed"  # in the file of a cell that has no predictions: why
-# What a cell starts from: an encoder by its name, the same architecture with random weights, or the
-# baseline, which has no encoder.
-RANDOM, PIXELS = "random", "pixels + PCA"
-UNTRAINED = (RANDOM, PIXELS)
-BASELINE = "baseline"  # the method of pixels where methods adapt encoders, and none is about pixels
+# What a cell starts from: an encoder by its name, the same architecture with random weights, or one
+# of the baselines, which have no encoder.
+RANDOM, PIXELS, RESNET, GIVEN = "random", "pixels + PCA", "small ResNet", "given predictions"
+BASELINES = {PIXELS: "pixels", RESNET: "resnet", GIVEN: "given"}  # with their names in file names
+UNTRAINED = (RANDOM, *BASELINES)
+BASELINE = "baseline"  # the method of baselines where methods adapt encoders, and none is theirs
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its name in file names."""
-        start = "pixels" if self.init == PIXELS else self.init
+        start = BASELINES.get(self.init, self.init)
         return f"{self.method}-{start}-{self.subjects}-{self.seed}"
 
 
@@ -80,3 +81,11 @@ def of_other_encoders(out: Path, encoders: Collection[str]) -> Iterator[Path]:
         content = read_json(path)
         if content.get("encoder", "") not in ("", *encoders):
             yield from (path, *(out / name for name in content.get("files", ())))
+
+
+def beside(method: str, init: str) -> tuple[str, ...]:
+    """The methods of a start's row that stands beside those of `method`, the first that there is.
+
+    Where methods adapt encoders, the baselines share one row.
+    """
+    return (method, BASELINE) if init in BASELINES else (method,)

@@ -5,7 +5,7 @@ nearest neighbours, recognise the person instead of the class. A data set that d
 scans belong to is refused, for a split by file only looks like one by subject.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,10 @@ class Cohort:
 def cohort(task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]) -> Cohort:
     """Find the task's subjects; UserError where a comparison by subject is not possible."""
     usable = task.usable(catalog)
+    known = {entry.id for entry in usable}
+    asked = [entry for entry in task.entries(catalog) if entry.split in ("train", split)]
+    learned = {entry.id for entry in task.learns_from(usable)}
+    usable = [entry for entry in usable if entry.split != "train" or entry.id in learned]
     nameless = sorted({entry.root for entry in usable if not entry.subject})
     if nameless:
         raise UserError(
@@ -52,23 +56,44 @@ def cohort(task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]) ->
                 "change data.splits, or label scans of that split."
             )
     kept = tuple(entry for entry in usable if entry.split in subjects)
-    everyone = [entry for entry in task.entries(catalog) if entry.split in subjects]
     return Cohort(
         kept,
         tuple(subjects["train"]),
         tuple(subjects[split]),
-        len(everyone) - len(kept),
+        sum(entry.id not in known for entry in asked),
     )
 
 
-def check_classes(title: str, names: tuple[str, ...], regions: list[Region]) -> None:
-    """Refuse a task whose labelled subjects show fewer than two classes."""
+def check_truth(title: str, names: tuple[str, ...], regions: list[Region]) -> None:
+    """Refuse a task whose truth cannot be learned.
+
+    Its training subjects show fewer than two classes, or one number alone, or lack a class that is
+    scored.
+    """
     shown = sorted({region.target for region in regions if region.split == "train"})
+    if len(shown) < 2 and not names:
+        raise UserError(
+            f"Task {title!r}: the number is {shown[0]:g} for all training subjects, and there is "
+            "nothing to learn: check the target, or the labels."
+        )
+    scored = {region.target for region in regions if region.split != "train"}
+    if not names and len(scored) == 1 < sum(region.split != "train" for region in regions):
+        raise UserError(
+            f"Task {title!r}: the number is {min(scored):g} for all scored subjects, and R² is not "
+            "defined: score others."
+        )
     if len(shown) < 2:
-        seen = f"only {names[shown[0]]!r}" if shown else "none of the classes"
+        seen = f"only {names[int(shown[0])]!r}" if shown else "none of the classes"
         raise UserError(
             f"Task {title!r}: the training subjects show {seen}, and telling classes apart takes "
             "two: check classes against the values in the labels."
+        )
+    unlearned = scored - set(shown)
+    if names and unlearned:
+        lacking = ", ".join(repr(names[int(index)]) for index in sorted(unlearned))
+        raise UserError(
+            f"Task {title!r}: scored subjects show {lacking}, which no training subject does: "
+            "leave it out of classes, or label training subjects who show it."
         )
 
 
@@ -90,10 +115,15 @@ def order(train: tuple[str, ...], shows: Mapping[str, frozenset[int]], seed: int
     return ordered + left
 
 
-def budgets(asked: tuple[int, ...], available: int) -> tuple[int, ...]:
+def budgets(asked: Sequence[int | str], available: int) -> tuple[int, ...]:
     """Numbers of labelled subjects that can be had, rising, all (0) last if asked for.
 
-    A number that is not below those available is the same as all of them.
+    A share, such as "10%", is of those available, and at least one of them. A number that is not
+    below those available is the same as all of them.
     """
-    few = sorted({number for number in asked if 0 < number < available})
-    return (*few, 0) if any(not 0 < number < available for number in asked) else tuple(few)
+    numbers = [
+        max(1, round(float(each[:-1]) / 100 * available)) if isinstance(each, str) else each
+        for each in asked
+    ]
+    few = sorted({number for number in numbers if 0 < number < available})
+    return (*few, 0) if any(not 0 < number < available for number in numbers) else tuple(few)

@@ -12,15 +12,18 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.adaptation.full import Full
-from ssl_pipeline.evaluation.cells import RANDOM
+from ssl_pipeline.evaluation.cells import BASELINES, RANDOM
 from ssl_pipeline.evaluation.corruptions import ALL, CorruptionConfig
+from ssl_pipeline.evaluation.decoders import DecoderConfig
+from ssl_pipeline.evaluation.decoders.light import Light
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, ObjectiveConfig
 from ssl_pipeline.section import Section
 
-Budgets = tuple[NonNegativeInt, ...]
+Percent = Annotated[str, Field(pattern=r"^(100|[1-9]\d?|\d{1,2}\.\d*[1-9]\d*)%$")]  # above 0
+Budgets = tuple[NonNegativeInt | Percent, ...]
 Seeds = Annotated[int, Field(ge=3)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
@@ -35,7 +38,9 @@ class Evaluate(Section):
         3, description="repetitions; each draws its labelled subjects and random weights"
     )
     subjects: Budgets = Field(
-        (2, 5, 20, 0), min_length=1, description="numbers of labelled training subjects; 0 is all"
+        (2, 5, 20, 0),
+        min_length=1,
+        description="numbers of labelled training subjects, or shares such as 10%; 0 is all",
     )
     encoders: dict[Label, str] = Field(
         {"pretrained": ""},
@@ -43,6 +48,11 @@ class Evaluate(Section):
         description="encoders to judge, by names of your choice: the bundle of each, such as one "
         "that another study trained, or an empty text for this study's own. Model and preprocessing"
         " must be those of this study",
+    )
+    groups: tuple[str, ...] = Field(
+        (),
+        description="root, site, modality or targets by whose values scores are also told apart, "
+        "such as scanner, protocol or sex",
     )
     allow_seen: bool = Field(
         False,
@@ -95,8 +105,14 @@ class Finetune(Section):
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share of a sliding window that the next one sees again"
     )
+    decoder: DecoderConfig = Field(
+        Light(), description="what draws the classes of voxels from what the encoder gives"
+    )
     raw_voxels: bool = Field(
         True, description="let the segmentation head see the voxels beside the tokens"
+    )
+    resnet: bool = Field(
+        True, description="train a small ResNet from scratch on the same crops, as a baseline"
     )
     predictions: Literal["first seed", "all", "none"] = Field(
         "first seed", description="which segmentations are written as NIfTI in the scans' own grids"
@@ -114,16 +130,17 @@ class Finetune(Section):
         _refuse_twice([method.name for method in self.methods])
         return self
 
-    def keeps(self, subjects: int, budgets: Budgets) -> bool:
+    def keeps(self, subjects: int, budgets: tuple[int, ...]) -> bool:
         """Whether the networks of cells with so many labelled subjects are kept."""
         return self.keep_networks and subjects == budgets[-1]
 
     def of(self, *methods: AdaptationMethod, kept: bool = False) -> "Finetune":
-        """What determines the cells of one method, or of the baseline, which is none of them.
+        """What determines the cells of one method, or of a baseline, which is none of them.
 
         `kept`: whether their networks are.
         """
-        changed = {"methods": methods, "keep_networks": kept, "seeds": None, "subjects": None}
+        dealt_with = {"seeds": None, "subjects": None, "resnet": True}
+        changed = {"methods": methods, "keep_networks": kept, **dealt_with}
         return self.model_copy(update=changed)
 
 
@@ -151,9 +168,10 @@ class Robustness(Section):
 
 
 def _refuse_random(key: str, names: Collection[str]) -> None:
-    for name, meaning in ((RANDOM, "random weights"), ("pixels", "the baseline")):
-        if name in names:
-            raise ValueError(f"{key}.{name} means {meaning}: choose another name")
+    taken = {RANDOM: "random weights"} | {short: init for init, short in BASELINES.items()}
+    for name in names:
+        if name in taken:
+            raise ValueError(f"{key}.{name} means {taken[name]}: choose another name")
 
 
 def _refuse_twice(names: list[str], what: str = "methods") -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.corruptions.corruption import Image, Taken
-from ssl_pipeline.evaluation.crops import Volumes
+from ssl_pipeline.evaluation.crops import Volumes, window
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, VolumeMeta, model_window
 from ssl_pipeline.store.catalog import Entry
@@ -44,7 +44,7 @@ class CorruptedReader(CropReader):
         self, scan_id: str, start_zyx: Triple, size_zyx: Triple, channels: slice = BOTH
     ) -> Stored:
         """As the reader's own."""
-        return _box(self.worse(scan_id), start_zyx, size_zyx)[channels]
+        return window(self.worse(scan_id), start_zyx, size_zyx, 0)[channels]
 
     def volume(self, scan_id: str) -> Stored:
         """As the reader's own."""
@@ -127,16 +127,3 @@ class _Windowed(Mapping[str, Entry]):
             width=found.std,
         )
         return replace(entry, meta_json=json.dumps(worse.to_json()))
-
-
-def _box(stored: Stored, start: Triple, size: Triple) -> Stored:
-    """A box of a volume, 0 where it reaches out."""
-    out = np.zeros((2, *size), np.int16)
-    low = [max(0, at) for at in start]
-    ends = zip(start, size, stored.shape[1:], strict=True)
-    high = [min(at + side, whole) for at, side, whole in ends]
-    if all(a < b for a, b in zip(low, high, strict=True)):
-        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        out[(slice(None), *target)] = stored[(slice(None), *source)]
-    return out

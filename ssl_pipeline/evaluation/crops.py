@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from ssl_pipeline.preprocess.prepare import VALID, model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.config import Triple
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,18 @@ def batches(
         chosen = regions[first : first + batch]
         places = [(volumes.entries[region.scan], region.start) for region in chosen]
         yield cut(volumes.reader, places, size)
+
+
+def window(volume: NDArray[Kind], start: Triple, size: Triple, outside: int) -> NDArray[Kind]:
+    """A box of a volume (..., z, y, x), with the value `outside` where it reaches out."""
+    whole = volume.shape[-3:]
+    out = np.full((*volume.shape[:-3], *size), outside, volume.dtype)
+    low = [max(0, at) for at in start]
+    high = [min(at + side, most) for at, side, most in zip(start, size, whole, strict=True)]
+    if all(a < b for a, b in zip(low, high, strict=True)):
+        (z, y, x), (dz, dy, dx) = (
+            [slice(a - s, b - s) for a, b, s in zip(low, high, at, strict=True)]
+            for at in ((0, 0, 0), start)
+        )
+        out[..., dz, dy, dx] = volume[..., z, y, x]
+    return out

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_pipeline.evaluation.crops import Crops
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.encoder import Encoder, Grid
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.tokens import patch_share, pool
 
@@ -19,9 +19,17 @@ def pooled(
     images: Float[Tensor, "batch z y x"],
     valid: Float[Tensor, "batch z y x"],
     spacing_mm: Float[Tensor, "batch 3"],
-) -> Float[Tensor, "batch dim"]:
-    """Dense pass and mean over the tokens that are inside."""
-    return pool(encoder(images[:, None], spacing_mm), inside(valid, encoder.patch))
+    blocks: int = 1,
+) -> Float[Tensor, "batch blocks dim"]:
+    """Dense pass and mean over the tokens that are inside, after each of the last `blocks`.
+
+    The last one comes first. An encoder whose blocks give something else than tokens has one alone.
+    """
+    weight, alike = inside(valid, encoder.patch), Grid(encoder.dim, encoder.patch)
+    if blocks == 1 or any(grid != alike for grid in encoder.maps[-blocks:]):
+        return pool(encoder(images[:, None], spacing_mm), weight)[:, None]
+    maps = encoder.hidden(images[:, None], spacing_mm)[-blocks:]
+    return torch.stack([pool(m.flatten(2).transpose(1, 2), weight) for m in maps[::-1]], dim=1)
 
 
 def inside(valid: Float[Tensor, "batch z y x"], patch: Triple) -> Float[Tensor, "batch tokens"]:
@@ -36,9 +44,14 @@ def tensors(crops: Crops, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return images, valid, spacing
 
 
-def features(encoder: Encoder, crops: Iterable[Crops], device: str) -> NDArray[np.float32]:
-    """Features (n, dim) of crops that come in batches; the encoder is put in eval mode."""
+def features(
+    encoder: Encoder, crops: Iterable[Crops], device: str, blocks: int = 1
+) -> NDArray[np.float32]:
+    """Features (n, blocks, dim) of crops that come in batches; see `pooled`.
+
+    The encoder is put in eval mode.
+    """
     encoder = encoder.to(device).eval()
     with torch.inference_mode():
-        rows = [pooled(encoder, *tensors(batch, device)).float().cpu().numpy() for batch in crops]
-    return np.concatenate(rows)
+        rows = [pooled(encoder, *tensors(batch, device), blocks) for batch in crops]
+    return torch.cat(rows).float().cpu().numpy()

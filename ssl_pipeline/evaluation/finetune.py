@@ -1,22 +1,24 @@
 """Fine-tuning: a head is trained, and of the encoder what each method adapts.
 
-Every start gets the same heads, steps, batches and crops, and so does every method; the baseline of
-pixels stands beside them. For classes it is the one of probing with logistic regression, for voxels
-a linear model of neighbourhoods.
+Every start gets the same heads, steps, batches and crops, and so does every method; baselines stand
+beside them. For regions it is the one of probing with the linear probe, for voxels a
+linear model of neighbourhoods.
 """
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ssl_pipeline.atomic import sha256_json
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, Cell
-from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
+from ssl_pipeline.evaluation.cells import BASELINE, BASELINES, GIVEN, PIXELS, RESNET, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.plan import Plan, Setting, walk
 from ssl_pipeline.evaluation.probes.linear import Linear
+from ssl_pipeline.evaluation.region_cells import PIXELS_NOTE, RegionCells
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
-from ssl_pipeline.section import Section
 
 __all__ = ["Setting", "run_finetune"]
 
@@ -28,28 +30,46 @@ def run_finetune(task: TaskConfig, finetune: Finetune, setting: Setting) -> dict
     cells that are there with the same key are not computed again. Raises UserError for a task that
     cannot be compared by subject.
     """
-    plan = Plan(task, setting)
     if isinstance(task, RegionTask):
-        return _classes(plan, task, finetune)
+        resnet = {RESNET: ""} if finetune.resnet and PIXELS in setting.starts else {}
+        plan = Plan(task, replace(setting, starts={**setting.starts, **resnet}))
+        return _regions(plan, task, finetune)
+    plan = Plan(task, setting)
+    if task.given and PIXELS in setting.starts:
+        starts = {**setting.starts, GIVEN: _given(plan, task, task.given)}
+        plan = Plan(task, replace(setting, starts=starts))
     from ssl_pipeline.evaluation.voxel_cells import NOTE, VoxelCells
 
     methods = [method for method in finetune.methods if method.VOXELS]
     left = ", ".join(method.TITLE for method in finetune.methods if not method.VOXELS)
     notes = (NOTE, *((f"Not made for voxels and left out: {left}.",) if left else ()))
-    voxels = VoxelCells(plan, task, finetune)
+    voxels = VoxelCells(plan, task)
     return walk(plan, _cells(plan, finetune, methods), voxels.compute, "Fine-tuning", notes)
+
+
+def _given(plan: Plan, task: TaskConfig, name: str) -> str:
+    """Hash of what another method drew; UserError where it left a scored scan out."""
+    scored = [entry for entry in plan.cohort.entries if entry.split != "train"]
+    for entry in scored:
+        if not entry.labels.get(name):
+            raise UserError(
+                f"Task {task.title!r}: scan {entry.id} has no label {name!r}: let the other method "
+                "segment every scored scan."
+            )
+    return sha256_json([plan.labels.sha256(entry, name) for entry in scored])
 
 
 def _cells(
     plan: Plan, finetune: Finetune, methods: Sequence[AdaptationMethod]
-) -> Iterator[tuple[Cell, Section]]:
+) -> Iterator[tuple[Cell, Finetune]]:
     evaluate = plan.setting.evaluate
     budgets = plan.budgets(finetune.subjects or evaluate.subjects)
-    for method in (*methods, None):  # the baseline of pixels is none of them
+    for method in (*methods, None):  # those of baselines are none of them
         for init in plan.setting.starts:
-            for seed in range(finetune.seeds or evaluate.seeds):
-                for budget in budgets:
-                    if (init == PIXELS) == (method is None):
+            seeds = 1 if init == GIVEN else finetune.seeds or evaluate.seeds
+            for seed in range(seeds):
+                for budget in budgets[-1:] if init == GIVEN else budgets:
+                    if (init in BASELINES) == (method is None):
                         cell = Cell(method.name if method else BASELINE, init, budget, seed)
                         yield cell, section_of(finetune, budgets, cell, method)
 
@@ -63,57 +83,56 @@ def section_of(
     return finetune.of(method, kept=finetune.keeps(cell.subjects, budgets))
 
 
-def _classes(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]:
-    cells = ClassCells(plan, task)
-    methods: dict[str, AdaptationMethod] = {m.name: m for m in finetune.methods}
+def _regions(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]:
+    cells = RegionCells(plan, task)
 
-    def compute(cell: Cell) -> dict[str, Any]:
-        if cell.init == PIXELS:
-            return _baseline(cells, cell, len(task.names))
-        return _adapted(cells, cell, finetune, methods[cell.method])
+    def compute(cell: Cell, section: Finetune) -> dict[str, Any]:
+        return _pixels(cells, cell) if cell.init == PIXELS else _trained(cells, cell, section)
 
-    note = f"{PIXELS_NOTE} In this table it is read by logistic regression."
+    note = f"{PIXELS_NOTE} In this table it is read by a linear probe."
+    if finetune.resnet:
+        note += " small ResNet: trained from scratch with the same crops and steps."
     walked = _cells(plan, finetune, finetune.methods)
     return walk(plan, walked, compute, "Fine-tuning", (note, *cells.notes))
 
 
-def _adapted(
-    cells: ClassCells, cell: Cell, finetune: Finetune, method: AdaptationMethod
-) -> dict[str, Any]:
+def _trained(cells: RegionCells, cell: Cell, section: Finetune) -> dict[str, Any]:
     """Train on the labelled regions, and predict those that are scored."""
-    from ssl_pipeline.evaluation import classify
-    from ssl_pipeline.evaluation.networks import classifier, keep
+    from ssl_pipeline.evaluation.networks import keep, of_regions
     from ssl_pipeline.evaluation.optimise import seeded, trained
+    from ssl_pipeline.evaluation.region_network import RegionNetwork, predict, train
+    from ssl_pipeline.evaluation.resnet import SmallResNet
 
     began = time.monotonic()
-    plan, setting = cells.plan, cells.plan.setting
+    plan, setting, method = cells.plan, cells.plan.setting, next(iter(section.methods), None)
     chosen = [cells.train[index] for index in cells.chosen(cell)]
     seed = setting.seed + cell.seed
     with seeded(seed, setting.device):
-        model = classifier(plan, cell, method)
-        memory = classify.train(
+        model = of_regions(plan, cell, method) if method else SmallResNet(cells.classes)
+        memory = train(
             model,
             setting.reader,
             plan.entries,
             chosen,
             plan.size,
-            finetune,
+            section,
             method,
             seed=seed,
             device=setting.device,
         )
     parameters = trained(model)
-    method.merge(model.encoder)
-    crops = cells.crops(cells.test, finetune.batch)
-    probability = classify.predict(model, crops, setting.device)
-    content = cells.content(probability, began, parameters, memory_bytes=memory)
-    if finetune.keeps(cell.subjects, plan.budgets(finetune.subjects or setting.evaluate.subjects)):
+    if isinstance(model, RegionNetwork) and method:
+        method.merge(model.encoder)
+    crops = cells.crops(cells.test, section.batch)
+    predicted = predict(model, crops, setting.device)
+    content = cells.content(predicted, began, parameters, memory_bytes=memory)
+    if section.keep_networks:
         content["files"] = [keep(model, cell, setting.out)]
     return content
 
 
-def _baseline(cells: ClassCells, cell: Cell, n_classes: int) -> dict[str, Any]:
-    """Logistic regression on pixels + PCA."""
+def _pixels(cells: RegionCells, cell: Cell) -> dict[str, Any]:
+    """A linear probe of pixels + PCA."""
     began = time.monotonic()
     chosen = cells.chosen(cell)
     method = Linear()
@@ -121,8 +140,8 @@ def _baseline(cells: ClassCells, cell: Cell, n_classes: int) -> dict[str, Any]:
         cells.pixels[: len(cells.train)][chosen],
         cells.targets[chosen],
         cells.subjects[chosen],
-        n_classes,
+        cells.classes,
         cell.seed,
     )
-    probability = fitted(cells.pixels[len(cells.train) :])
-    return cells.content(probability, began, method.parameters(cells.pixels.shape[1], n_classes))
+    predicted = fitted(cells.pixels[len(cells.train) :])
+    return cells.content(predicted, began, method.parameters(cells.pixels.shape[-1], cells.classes))

@@ -22,6 +22,8 @@ LIMITS: dict[str, tuple[float, float] | None] = {  # between which a figure lies
     "mean Dice": (0.0, 1.0),
     "surface Dice": (0.0, 1.0),
     "HD95 in mm": None,
+    "R²": None,
+    "mean absolute error": None,
 }
 
 
@@ -42,7 +44,7 @@ class Scored:
 
 
 def scored(subjects: Sequence[str], predictions: Sequence[Mapping[str, Any]]) -> Scored:
-    """Figures of the predictions in a cell's file: of classes, or of scans with their Dice."""
+    """Figures of the predictions in a cell's file: classes, numbers, or scans with their Dice."""
     of = [row["subject"] for row in predictions]
     if "dice" in predictions[0]:
         keys = {"mean Dice": "dice", "surface Dice": "surface_dice", "HD95 in mm": "hd95_mm"}
@@ -52,6 +54,8 @@ def scored(subjects: Sequence[str], predictions: Sequence[Mapping[str, Any]]) ->
         }
         return segmentation(subjects, of, scores)
     targets = np.array([row["target"] for row in predictions])
+    if "value" in predictions[0]:
+        return regression(subjects, of, targets, np.array([row["value"] for row in predictions]))
     return classification(
         subjects, of, targets, np.array([row["probability"] for row in predictions])
     )
@@ -87,6 +91,45 @@ def classification(
         ),
     }
     return Scored(measures, _per_class(total, count))
+
+
+def regression(
+    subjects: Sequence[str],
+    of: Sequence[str],
+    targets: NDArray[np.float64],
+    values: NDArray[np.float64],
+) -> Scored:
+    """Figures of predicted `values` (n,) whose rows belong to the subjects `of` (n,).
+
+    R² is 1 less the squared error over that of the mean of the scored subjects' own numbers: 0 is
+    no better than a constant, and it has no lower limit. nan where all numbers are one.
+    """
+    rows = _places(subjects, of)
+    count, error, total, squares, apart = np.zeros((5, len(subjects)))
+    np.add.at(count, rows, 1)
+    np.add.at(error, rows, (targets - values) ** 2)
+    np.add.at(total, rows, targets)
+    np.add.at(squares, rows, targets**2)
+    np.add.at(apart, rows, np.abs(targets - values))
+    sums = np.stack([count, error, total, squares])
+    whole = sums.sum(axis=1, keepdims=True)
+    (value,), without = _explained(whole), _explained(whole - sums)
+    without = np.where(np.isnan(without), value, without)
+    parts = len(subjects) * value - (len(subjects) - 1) * without
+    measures = {
+        "R²": Measured(float(value), parts),
+        "mean absolute error": ratio(apart[:, None], count[:, None]),
+    }
+    return Scored(measures, np.zeros(0))
+
+
+def _explained(sums: Table) -> NDArray[np.float64]:
+    """R² of numbers whose count, squared error, sum and sum of squares are the rows of (4, k)."""
+    count, error, total, squares = sums
+    spread = squares - total**2 / np.maximum(count, 1)
+    known = spread > 1e-9 * np.abs(squares)
+    shares: NDArray[np.float64] = np.where(known, 1 - error / np.where(known, spread, 1), np.nan)
+    return shares
 
 
 def segmentation(

@@ -9,34 +9,41 @@ from ssl_pipeline.atomic import write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import Cell
-from ssl_pipeline.evaluation.classify import Classifier
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.decoder import Segmenter
 from ssl_pipeline.evaluation.plan import Plan
+from ssl_pipeline.evaluation.region_network import RegionModel, RegionNetwork
+from ssl_pipeline.evaluation.segmenter import Segmenter
+from ssl_pipeline.models.encoder import Encoder
 
-Network = TypeVar("Network", Classifier, Segmenter)
+Network = TypeVar("Network", RegionNetwork, Segmenter)
 
 
-def classifier(plan: Plan, cell: Cell, method: AdaptationMethod) -> Classifier:
-    """An encoder with a head of classes, ready to be adapted; see `segmenter`."""
-    encoder = plan.setting.encoder_of(cell.init, plan.setting.seed + cell.seed)
-    plan.check_patch(encoder.patch)
-    network = Classifier(encoder, len(plan.task.names), method.pool(encoder.dim))
+def of_regions(plan: Plan, cell: Cell, method: AdaptationMethod) -> RegionNetwork:
+    """An encoder with a head of classes or a number, ready to be adapted; see `of_voxels`."""
+    encoder = _encoder(plan, cell)
+    network = RegionNetwork(encoder, len(plan.task.names), method.pool(encoder.dim))
     method.apply(encoder)
     return network
 
 
-def segmenter(plan: Plan, cell: Cell, method: AdaptationMethod, section: Finetune) -> Segmenter:
+def of_voxels(plan: Plan, cell: Cell, method: AdaptationMethod, section: Finetune) -> Segmenter:
     """An encoder with a decoder of voxels, ready to be adapted.
 
     Weights are drawn from torch's global generator, those of the head first: they are the same
     whatever the method.
     """
-    encoder = plan.setting.encoder_of(cell.init, plan.setting.seed + cell.seed)
-    plan.check_patch(encoder.patch)
-    network = Segmenter(encoder, len(plan.task.names), raw_voxels=section.raw_voxels)
+    encoder = _encoder(plan, cell)
+    rise = section.decoder.build(encoder)
+    network = Segmenter(encoder, rise, len(plan.task.names), raw_voxels=section.raw_voxels)
     method.apply(encoder)
     return network
+
+
+def _encoder(plan: Plan, cell: Cell) -> Encoder:
+    """What a cell starts from."""
+    encoder = plan.setting.encoder_of(cell.init, plan.setting.seed + cell.seed)
+    plan.check_patch(encoder.patch)
+    return encoder
 
 
 def name_of(cell: Cell) -> str:
@@ -44,7 +51,7 @@ def name_of(cell: Cell) -> str:
     return f"networks/{cell.name}.safetensors"
 
 
-def keep(network: Classifier | Segmenter, cell: Cell, out: Path) -> str:
+def keep(network: RegionModel | Segmenter, cell: Cell, out: Path) -> str:
     """Write a trained network, whose method has merged; returns `name_of` the cell."""
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(out / name_of(cell), save(state))

@@ -77,11 +77,12 @@ def optimise(
     model: nn.Module,
     loss_of: Callable[[int], Tensor],
     section: Finetune,
-    method: AdaptationMethod,
+    method: AdaptationMethod | None,
 ) -> int:
     """Take `section.steps` steps down `loss_of`, which maps a step's number to its loss.
 
-    The model's encoder is its attribute `encoder`; everything else counts as the head. Returns the
+    The model's encoder is its attribute `encoder`, which `method` adapts; everything else counts as
+    the head, and all of a model that has none. Returns the
     bytes that it took: the most that a GPU had allocated, and on a CPU, where nobody keeps count,
     weights, gradients, moments and what a forward pass keeps for the way back. Raises
     FloatingPointError where the weights are no numbers any more.
@@ -111,17 +112,19 @@ def rate(step: int, section: Finetune) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, section.steps - rise)))
 
 
-def groups(model: nn.Module, section: Finetune, method: AdaptationMethod) -> list[dict[str, Any]]:
+def groups(
+    model: nn.Module, section: Finetune, method: AdaptationMethod | None
+) -> list[dict[str, Any]]:
     """Parameter groups with their `scale` of the learning rate; vectors do not decay."""
-    encoder = model.get_submodule("encoder")
-    assert isinstance(encoder, Encoder)
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        of_head = not name.startswith("encoder.")
-        scale = section.head_rate if of_head else method.scale(_above(name, encoder))
-        decays = parameter.ndim > 1 and (of_head or method.DECAYS)
+        scale, decays = section.head_rate, parameter.ndim > 1
+        if method and name.startswith("encoder."):
+            encoder = model.get_submodule("encoder")
+            assert isinstance(encoder, Encoder)
+            scale, decays = method.scale(_above(name, encoder)), decays and method.DECAYS
         decay = section.weight_decay if decays else 0.0
         gathered.setdefault((scale, decay), []).append(parameter)
     return [

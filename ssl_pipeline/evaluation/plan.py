@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.atomic import sha256_json, sweep
 from ssl_pipeline.errors import UserError, no_room
-from ssl_pipeline.evaluation.cells import FAILED, FORMAT, WHOLE, Cell, Share, save, saved
+from ssl_pipeline.evaluation.cells import BASELINES, FAILED, FORMAT, WHOLE, Cell, Share, save, saved
 from ssl_pipeline.evaluation.cohort import Cohort, budgets, cohort, order
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.crops import Volumes
+from ssl_pipeline.evaluation.groups import Group, groups
 from ssl_pipeline.evaluation.labels import LabelFile, LabelMaps
+from ssl_pipeline.evaluation.looks import note_look
 from ssl_pipeline.evaluation.metrics import Scored, scored
 from ssl_pipeline.evaluation.summary import summarise, write
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -32,9 +34,14 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
+# Of a task, what no truth depends on.
+APART = {"title", "by", "probe", "finetune", "given"}
+KEPT = {"keep_networks", "predictions"}  # of a section, what changes no score
 # Hands out a fresh copy of an encoder that the caller may train: one of those that are compared, by
 # its name, or the same architecture with random weights that the seed alone decides.
 EncoderOf = Callable[[str, int], "Encoder"]
+# What the file of a cell shall hold, from the cell and the section that goes with it.
+Compute = Callable[[Cell, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,16 @@ class Plan:
         """The stored volumes as they are."""
         return Volumes(self.setting.reader, self.entries)
 
+    @property
+    def groups(self) -> list[Group]:
+        """Those of the scored scans that the study tells apart."""
+        scored = [entry for entry in self.cohort.entries if entry.split != "train"]
+        return groups(scored, self.setting.evaluate.groups, self.setting.catalog.entries)
+
     @cached_property
     def truth(self) -> str:
         """Hash of scans, subjects, splits and labels: what all cells of the task depend on."""
-        task = self.task.model_dump(mode="json", exclude={"title"})
+        task = self.task.model_dump(mode="json", exclude=APART)
         task["classes"] = list(self.task.classes.items())  # whose order numbers them
         scans = [
             [e.id, e.sha256, e.subject, e.split, self.task.truth(e, self.labels)]
@@ -94,11 +107,19 @@ class Plan:
         own = [asdict(cell), section.model_dump(mode="json"), self.encoder(cell)]
         return sha256_json([self.truth, *own])
 
+    def look(self, cells: Iterable[tuple[Cell, Section]]) -> str:
+        """Hash of all that determines their scores, which is not what else is kept of them."""
+        told = [
+            [asdict(cell), section.model_dump(mode="json", exclude=KEPT), self.encoder(cell)]
+            for cell, section in cells
+        ]
+        return sha256_json([self.truth, *told])
+
     def encoder(self, cell: Cell) -> str:
         """Hash of the encoder that a cell's predictions depend on; empty for pixels."""
         return self.setting.starts[cell.init]
 
-    def budgets(self, asked: tuple[int, ...]) -> tuple[int, ...]:
+    def budgets(self, asked: Sequence[int | str]) -> tuple[int, ...]:
         """Numbers of labelled subjects that this task can give."""
         return budgets(asked, len(self.cohort.train))
 
@@ -114,7 +135,7 @@ class Plan:
 def walk(
     plan: Plan,
     cells: Iterable[tuple[Cell, Section]],
-    compute: Callable[[Cell], dict[str, Any]],
+    compute: Compute,
     what: str,
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
@@ -126,6 +147,7 @@ def walk(
     """
     every, share = list(cells), plan.setting.share
     found: dict[Cell, Scored] = {}  # predictions themselves would fill the memory
+    by_group: dict[Group, dict[Cell, Scored]] = {group: {} for group in plan.groups}
     failed: dict[Cell, str] = {}
     costs = []
     todo = [every[index] for index in share.part(len(every))]
@@ -134,9 +156,13 @@ def walk(
             failed[cell] = content[FAILED]
         elif share == WHOLE:
             found[cell] = scored(plan.cohort.test, content["predictions"])
+            for group, own in by_group.items():
+                if figures := group.scored(content["predictions"]):
+                    own[cell] = figures
             costs.append(asdict(cell) | content["costs"])
     if share != WHOLE:
         return {}
+    note_look(plan.setting.out, plan.setting.evaluate.split, plan.look(every))
     left = plan.cohort.unused
     unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
     results = summarise(
@@ -146,6 +172,7 @@ def walk(
         train=plan.cohort.train,
         test=plan.cohort.test,
         starts=tuple(plan.setting.starts),
+        by_group=by_group,
         seed=plan.setting.seed,
         failed=failed,
         notes=(*notes, *unused),
@@ -158,7 +185,7 @@ def walk(
 def _contents(
     plan: Plan,
     todo: Sequence[tuple[Cell, Section]],
-    compute: Callable[[Cell], dict[str, Any]],
+    compute: Compute,
     what: str,
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """What the files of cells hold, each once it has been computed, if it is missing."""
@@ -170,8 +197,9 @@ def _contents(
             key = plan.key(cell, section)
             content = saved(cell, key, out)
             if content is None:
-                content = _tried(plan, cell, compute, last=lost == len(todo) - 1)
-                save(cell, key, plan.encoder(cell), content, out)
+                content = _tried(plan, cell, section, compute, last=lost == len(todo) - 1)
+                encoder = "" if cell.init in BASELINES else plan.encoder(cell)
+                save(cell, key, encoder, content, out)
             lost += FAILED in content
             bar.advance(cell.name)
             if FAILED not in content:
@@ -180,7 +208,7 @@ def _contents(
 
 
 def _tried(
-    plan: Plan, cell: Cell, compute: Callable[[Cell], dict[str, Any]], *, last: bool
+    plan: Plan, cell: Cell, section: Section, compute: Compute, *, last: bool
 ) -> dict[str, Any]:
     """What a cell's file shall hold: its predictions, or why there are none.
 
@@ -188,7 +216,7 @@ def _tried(
     `last` of cells that have all failed.
     """
     try:
-        return compute(cell)
+        return compute(cell, section)
     except Exception as error:
         if last or isinstance(error, UserError) or no_room(error):
             raise

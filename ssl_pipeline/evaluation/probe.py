@@ -14,42 +14,46 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
-from ssl_pipeline.evaluation.class_cells import PIXELS_NOTE, ClassCells
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.plan import EncoderOf, Plan, Setting, walk
 from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.probes.folds import FOLDS
+from ssl_pipeline.evaluation.region_cells import PIXELS_NOTE, RegionCells
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
+
+FEW_NOTE = (
+    f"With fewer than {FOLDS} labelled subjects the dials of a probe are usual ones, for there are "
+    "no folds to choose them in."
+)
 
 __all__ = ["Setting", "run_probe"]
 
 
 def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any]:
-    """Probe a task of classes; write `cells/`, `results.json`, `costs.json` below `setting.out`.
+    """Probe a task of regions; write `cells/`, `results.json`, `costs.json` below `setting.out`.
 
     Returns what `results.json` holds. Cells that are there with the same key are not
     computed again. Raises UserError for a task that cannot be probed or compared by subject.
     """
     if not isinstance(task, RegionTask):
         raise UserError(
-            f"Task {task.title!r} is of kind {task.kind}: probes tell classes of crops apart; "
+            f"Task {task.title!r} is of kind {task.kind}: probes read crops as a whole; "
             "list it for finetune alone."
         )
-    cells = ClassCells(Plan(task, setting), task)
+    cells = RegionCells(Plan(task, setting), task)
     bank = _Bank(cells, probe, setting.encoder_of)
-    methods: dict[str, ProbeMethod] = {method.name: method for method in probe.methods}
 
-    def compute(cell: Cell) -> dict[str, Any]:
+    def compute(cell: Cell, method: ProbeMethod) -> dict[str, Any]:
         features, waited = bank.features(cell.init, cell.seed if cell.init == RANDOM else 0)
         began = time.monotonic()
         chosen = cells.chosen(cell)
         train, test = features[: len(cells.train)][chosen], features[len(cells.train) :]
-        method = methods[cell.method]
         fitted = method.fit(
-            train, cells.targets[chosen], cells.subjects[chosen], len(task.names), cell.seed
+            train, cells.targets[chosen], cells.subjects[chosen], cells.classes, cell.seed
         )
-        probability = fitted(test)
-        parameters = method.parameters(features.shape[1], len(task.names))
-        return cells.content(probability, began, parameters, feature_seconds=waited)
+        predicted = fitted(test)
+        parameters = method.parameters(features.shape[-1], cells.classes)
+        return cells.content(predicted, began, parameters, feature_seconds=waited)
 
     everything = [
         (Cell(method.name, init, budget, seed), method)
@@ -58,19 +62,20 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
         for method in probe.methods
         for budget in cells.plan.budgets(setting.evaluate.subjects)
     ]
-    notes = (PIXELS_NOTE, *cells.notes)
+    few = any(0 < budget < FOLDS for budget in cells.plan.budgets(setting.evaluate.subjects))
+    notes = (PIXELS_NOTE, *cells.notes, *((FEW_NOTE,) if few else ()))
     return walk(cells.plan, everything, compute, "Probing", notes)
 
 
 class _Bank:
     """Frozen features of all regions, train first; the last ones asked for are kept."""
 
-    def __init__(self, cells: ClassCells, probe: Probe, encoder_of: EncoderOf) -> None:
+    def __init__(self, cells: RegionCells, probe: Probe, encoder_of: EncoderOf) -> None:
         self.cells, self.probe, self.encoder_of = cells, probe, encoder_of
         self.features = lru_cache(maxsize=1)(self._features)
 
     def _features(self, init: str, seed: int) -> tuple[NDArray[np.float32], float]:
-        """Features (n, dim) and the seconds that they took."""
+        """Features (n, blocks, dim) and the seconds that they took."""
         began = time.monotonic()
         if init == PIXELS:
             return self.cells.pixels, time.monotonic() - began
@@ -80,4 +85,6 @@ class _Bank:
         encoder = self.encoder_of(init, setting.seed + seed)
         self.cells.plan.check_patch(encoder.patch)
         crops = self.cells.crops([*self.cells.train, *self.cells.test], self.probe.batch)
-        return features(encoder, crops, setting.device), time.monotonic() - began
+        blocks = max(method.deepest for method in self.probe.methods)
+        found = features(encoder, crops, setting.device, blocks)
+        return found, time.monotonic() - began

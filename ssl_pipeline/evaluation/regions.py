@@ -1,7 +1,8 @@
-"""A region: the window of one scan that carries one class label."""
+"""A region: the window of one scan that carries one truth."""
 
 from dataclasses import dataclass
 
+from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.views.config import Triple
 
 
@@ -13,4 +14,10 @@ class Region:
     subject: str
     split: str
     start: Triple  # (z, y, x), voxels of the stored grid; may lie outside of the volume
-    target: int  # index into the task's classes
+    target: int | float  # index into the task's classes, or the number where it has none
+
+
+def middle(entry: Entry, size: Triple, target: int | float) -> Region:
+    """The region in the middle of a scan's volume."""
+    z, y, x = ((whole - side) // 2 for whole, side in zip(entry.shape, size, strict=True))
+    return Region(entry.id, entry.subject, entry.split, (z, y, x), target)

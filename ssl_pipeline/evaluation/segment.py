@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.classify import contrast
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.crops import cut
-from ssl_pipeline.evaluation.decoder import Segmenter
+from ssl_pipeline.evaluation.crops import cut, window
 from ssl_pipeline.evaluation.features import tensors
 from ssl_pipeline.evaluation.labels import OUTSIDE
 from ssl_pipeline.evaluation.optimise import optimise
+from ssl_pipeline.evaluation.region_network import contrast
+from ssl_pipeline.evaluation.segmenter import Segmenter
 from ssl_pipeline.evaluation.sliding import slide
 from ssl_pipeline.evaluation.voxel_loss import voxel_loss
 from ssl_pipeline.store.catalog import Entry
@@ -77,7 +77,7 @@ def train(
         images, _, spacing = tensors(crops, device)
         images = images * contrast(len(chosen), section, rng).to(device)[:, None, None, None]
         truth = np.stack(
-            [window(s.indices, at, size) for s, at in zip(chosen, starts, strict=True)]
+            [window(s.indices, at, size, OUTSIDE) for s, at in zip(chosen, starts, strict=True)]
         )
         target = torch.from_numpy(truth).to(device).long()
         told = torch.tensor([scan.told for scan in chosen], device=device)
@@ -121,16 +121,3 @@ def place(scan: Drawn, size: Triple, rng: np.random.Generator) -> Triple:
         start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
     z, y, x = (int(value) for value in start)
     return z, y, x
-
-
-def window(indices: NDArray[np.uint8], start: Triple, size: Triple) -> NDArray[np.uint8]:
-    """A crop of a label map (z, y, x); 255 outside of it."""
-    out = np.full(size, OUTSIDE, np.uint8)
-    low = [max(0, at) for at in start]
-    high = [
-        min(at + side, whole) for at, side, whole in zip(start, size, indices.shape, strict=True)
-    ]
-    if all(a < b for a, b in zip(low, high, strict=True)):
-        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        out[target] = indices[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return out

@@ -7,7 +7,7 @@ opened, and torch is not imported.
 import math
 from dataclasses import dataclass
 
-from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
+from ssl_pipeline.evaluation.cells import BASELINES, PIXELS, RANDOM
 from ssl_pipeline.evaluation.cohort import budgets
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
@@ -21,9 +21,9 @@ REGION_BYTES, CLASS_BYTES = 130, 18  # a prediction in a cell's file, and each c
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 CELL_BYTES = 350  # what else is there of a cell, in its file and in the tables
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
-RECORD_FILES, RECORD_BYTES = 6, 5_000  # the record, manifest, provenance, results, costs, lock
+RECORD_FILES, RECORD_BYTES = 7, 5_500  # record, manifest, provenance, results, costs, looks, lock
 VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
-VOXEL_FLOPS = 12_000  # of a segmentation head, forward; it has 4,000, of a kind that is slow
+RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
 WORSE_S = 2e-7  # making a voxel worse
 
@@ -57,13 +57,13 @@ def probing(
     task: TaskConfig, probe: Probe, evaluate: Evaluate, model: ModelConfig, crop: Triple, of: Judged
 ) -> Cost:
     """Probe a task with every method, start, seed and budget."""
-    cells = len(of.starts) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
-    cells *= len(probe.methods)
-    encoders = sum(evaluate.seeds if s == RANDOM else s != PIXELS for s in of.starts)
+    fits = len(of.starts) * evaluate.seeds * len(budgets(evaluate.subjects, of.train_subjects))
+    seconds = fits * sum(method.SECONDS for method in probe.methods)
+    encoders = sum(evaluate.seeds if s == RANDOM else s not in BASELINES for s in of.starts)
     looks = encoders * _regions(task, of.train_scans + of.test_scans)
     flops = float(looks * model.forward_flops(model.tokens(crop), crop))
     memory = 16.0 * probe.batch * math.prod(crop)
-    return _cost(task, cells, of, flops, memory, cells * HEAD_S)
+    return _cost(task, fits * len(probe.methods), of, flops, memory, seconds)
 
 
 def finetuning(
@@ -77,16 +77,20 @@ def finetuning(
     """Fine-tune on a task from every start, seed and budget."""
     seeds = finetune.seeds or evaluate.seeds
     shares = budgets(finetune.subjects or evaluate.subjects, of.train_subjects)
-    networks = _serving(task, finetune) * len(set(of.starts) - {PIXELS}) * seeds * len(shares)
-    cells = networks + (PIXELS in of.starts) * seeds * len(shares)  # the baseline has no network
+    networks = _serving(task, finetune) * len(set(of.starts) - set(BASELINES)) * seeds * len(shares)
+    plain = (PIXELS in of.starts) * seeds * len(shares)  # has no network
+    resnets = plain if finetune.resnet and isinstance(task, RegionTask) else 0
+    given = int(getattr(task, "given", None) is not None and PIXELS in of.starts)
+    cells = networks + plain + resnets + given
     each = model.forward_flops(model.tokens(crop), crop)
     numbers = model.kept_numbers(model.tokens(crop), crop)
     looks = float(_regions(task, of.test_scans))
     if not isinstance(task, RegionTask):
-        each += VOXEL_FLOPS * math.prod(crop)
+        each += finetune.decoder.FLOPS * math.prod(crop)
         numbers += VOXEL_NUMBERS * math.prod(crop)
         looks = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
-    flops = networks * each * (PASSES * finetune.steps * finetune.batch + looks)
+    seen = PASSES * finetune.steps * finetune.batch + looks
+    flops = seen * (networks * each + resnets * RESNET_FLOPS * math.prod(crop))
     memory = 4.0 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
     written = {"none": 0, "all": cells, "first seed": cells // seeds}[finetune.predictions]
     return _cost(task, cells, of, flops, memory, cells * HEAD_S, written)
@@ -103,16 +107,16 @@ def worsening(
     of: Judged,
 ) -> Cost:
     """Judge a task again at so many conditions."""
-    encoders = len(set(of.starts) - {PIXELS})
+    encoders = len(set(of.starts) - set(BASELINES))
     each = model.forward_flops(model.tokens(crop), crop)
     looks, judges = float(_regions(task, of.test_scans)), encoders * evaluate.seeds
     if not isinstance(task, RegionTask):
-        each += VOXEL_FLOPS * math.prod(crop)
+        each += finetune.decoder.FLOPS * math.prod(crop)
         looks, judges = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3, 0
     judges += encoders * _serving(task, finetune) * (finetune.seeds or evaluate.seeds)
     numbers = len(probe.methods) * judges * of.test_scans
     return Cost(
-        files=RECORD_FILES + conditions,
+        files=RECORD_FILES + 1 + conditions,
         bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)),
         memory_bytes=BASE_BYTES + 16.0 * probe.batch * math.prod(crop) + 24 * max(of.voxels),
         flops=judges * conditions * looks * each,
@@ -136,8 +140,10 @@ def _cost(
     else:
         files += written * of.test_scans
         size += cells * SCAN_BYTES * of.test_scans + written * MAP_BYTES * of.raw_test_voxels
-    if hasattr(task, "label") and of.keeps_labels:
+    if getattr(task, "label", None) and of.keeps_labels:
         files, size = files + len(of.voxels), size + sum(of.voxels)  # labels on the stored grid
+    if getattr(task, "given", None) and of.keeps_labels:
+        files, size = files + of.test_scans, size + of.test_voxels
     return Cost(files, size, BASE_BYTES + memory, flops, seconds)
 
 

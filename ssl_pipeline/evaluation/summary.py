@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import write_json
-from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, UNTRAINED, Cell
+from ssl_pipeline.evaluation.cells import UNTRAINED, Cell, beside
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.estimates import Estimate, number
+from ssl_pipeline.evaluation.groups import Group, gap
 from ssl_pipeline.evaluation.metrics import LIMITS, Scored
 from ssl_pipeline.evaluation.statistics import FEWEST
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -30,6 +31,13 @@ class _Arm:
 
     measures: Mapping[str, Estimate]  # the task's own metric first
     per_class: NDArray[np.float64]  # (classes,) of that metric
+
+    @property
+    def shows(self) -> int:
+        """How many classes its scored subjects show; 1 or 0 where a number is told, or is not."""
+        if not len(self.per_class):
+            return int(not math.isnan(self.main.per_seed.mean()))
+        return int(np.count_nonzero(~np.isnan(self.per_class)))
 
     @property
     def main(self) -> Estimate:
@@ -46,6 +54,7 @@ def summarise(
     test: Sequence[str],
     starts: Sequence[str],
     seed: int,
+    by_group: Mapping[Group, Mapping[Cell, Scored]] | None = None,
     failed: Mapping[Cell, str] | None = None,
     notes: Sequence[str] = (),
     warning: str = "",
@@ -56,8 +65,12 @@ def summarise(
     """
     lost = failed or {}
     gaps = {(cell.method, cell.init, cell.subjects) for cell in lost}
-    whole = {c: s for c, s in scored.items() if (c.method, c.init, c.subjects) not in gaps}
-    arms = _arms(whole, starts)
+
+    def whole(scored: Mapping[Cell, Scored]) -> dict[Cell, Scored]:
+        return {c: s for c, s in scored.items() if (c.method, c.init, c.subjects) not in gaps}
+
+    arms = _arms(whole(scored), starts)
+    grouped = {group: _arms(whole(own), starts) for group, own in (by_group or {}).items() if own}
     few = (
         f"Too few subjects are scored for an interval, {len(test)}: only the spread over seeds is "
         "shown."
@@ -79,6 +92,8 @@ def summarise(
             for (method, init, subjects), arm in arms.items()
         ],
         "differences": list(_differences(arms, starts, evaluate.confidence, seed)),
+        "groups": [_group(group, own, evaluate) for group, own in grouped.items()],
+        "gaps": list(_gaps(arms, grouped, evaluate.confidence)),
         "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
         "note": " ".join([*((few,) if len(test) < FEWEST else ()), *notes, *_why(lost)]),
         "warning": warning,
@@ -116,16 +131,63 @@ def _arms(scored: Mapping[Cell, Scored], starts: Sequence[str]) -> dict[Name, _A
 
 
 def _row(arm: _Arm, names: Sequence[str], confidence: float) -> dict[str, Any]:
-    main, *further = arm.measures
+    _, *further = arm.measures
     return {
-        **arm.main.told(confidence, LIMITS[main]),
-        "sd_seeds": number(arm.main.per_seed.std(ddof=1)),
-        "per_seed": [number(value) for value in arm.main.per_seed],
+        **_main(arm, confidence),
         "per_class": {
             name: number(value) for name, value in zip(names, arm.per_class, strict=True)
         },
         "further": {key: arm.measures[key].told(confidence, LIMITS[key]) for key in further},
     }
+
+
+def _group(group: Group, arms: Mapping[Name, _Arm], evaluate: Evaluate) -> dict[str, Any]:
+    """A group's own table."""
+    return {
+        "group": group.name,
+        "value": group.value,
+        "n_test_subjects": len(group.subjects),
+        "rows": [
+            {"method": method, "init": init, "subjects": subjects} | _main(arm, evaluate.confidence)
+            for (method, init, subjects), arm in arms.items()
+        ],
+    }
+
+
+def _gaps(
+    arms: Mapping[Name, _Arm],
+    grouped: Mapping[Group, Mapping[Name, _Arm]],
+    confidence: float,
+) -> Iterator[dict[str, Any]]:
+    """How far apart the groups of one name are, in each row.
+
+    A group that lacks a class which others show has an easier task, and is left out.
+    """
+    for name in dict.fromkeys(group.name for group in grouped):
+        for method, init, subjects in arms:
+            key = (method, init, subjects)
+            by_value = {
+                group.value: own[key].main
+                for group, own in grouped.items()
+                if group.name == name and own[key].shows >= arms[key].shows
+            }
+            if len(by_value) > 1:
+                row = {"group": name, "method": method, "init": init, "subjects": subjects}
+                yield row | gap(by_value, confidence)
+
+
+def _main(arm: _Arm, confidence: float) -> dict[str, Any]:
+    """The task's own metric."""
+    return {
+        **arm.main.told(confidence, LIMITS[next(iter(arm.measures))]),
+        "sd_seeds": number(_deviation(arm.main.per_seed)),
+        "per_seed": [number(value) for value in arm.main.per_seed],
+    }
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    """Standard deviation; nan of one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _differences(
@@ -155,11 +217,9 @@ def _others(
     init: str,
     subjects: int,
 ) -> Iterator[tuple[str, _Arm]]:
-    """What an encoder is compared with: the same method, and pixels by whichever reads them."""
+    """What an encoder is compared with: others by the same method, and the baselines."""
     if init in UNTRAINED:
         return
     for other in (*UNTRAINED, *starts[: starts.index(init)]):
-        shared = (BASELINE if other == PIXELS else method, other, subjects)
-        arm = arms.get((method, other, subjects)) or arms.get(shared)
-        if arm is not None:  # a trial of an ablation has none; others have
-            yield other, arm
+        rows = (arms.get((own, other, subjects)) for own in beside(method, other))
+        yield from ((other, arm) for arm in rows if arm)  # a trial of an ablation has none

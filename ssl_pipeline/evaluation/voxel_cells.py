@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 from ssl_pipeline.atomic import write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation import segment, voxel_pca
-from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.cells import GIVEN, PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.crops import Volumes
-from ssl_pipeline.evaluation.decoder import Segmenter
 from ssl_pipeline.evaluation.labels import OUTSIDE
 from ssl_pipeline.evaluation.metrics import dice
-from ssl_pipeline.evaluation.networks import keep, segmenter
+from ssl_pipeline.evaluation.networks import keep, of_voxels
 from ssl_pipeline.evaluation.optimise import seeded, trained
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.segment import Drawn
+from ssl_pipeline.evaluation.segmenter import Segmenter
 from ssl_pipeline.evaluation.surfaces import surfaces
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, present
 from ssl_pipeline.preprocess.labels import to_source_grid
@@ -45,14 +44,13 @@ NOTE = (
 class VoxelCells:
     """A segmentation task, its labels, and how each cell is computed and scored."""
 
-    def __init__(self, plan: Plan, task: Segmentation, section: Finetune) -> None:
-        self.plan, self.task, self.section = plan, task, section
-        self.methods: dict[str, AdaptationMethod] = {m.name: m for m in section.methods}
+    def __init__(self, plan: Plan, task: Segmentation) -> None:
+        self.plan, self.task = plan, task
         self.test = [e for e in plan.cohort.entries if e.split != "train"]
 
     @cached_property
     def shows(self) -> dict[str, frozenset[int]]:
-        """Classes that each training subject's labels show; UserError where nobody shows any."""
+        """Classes that each training subject's labels show; UserError where that is not enough."""
         shown: dict[str, frozenset[int]] = {s: frozenset() for s in self.plan.cohort.train}
         for entry in self.plan.cohort.entries:
             if entry.split == "train":
@@ -62,11 +60,21 @@ class VoxelCells:
                 f"Task {self.task.title!r}: the training subjects show none of the classes: "
                 "check classes against the values in the labels."
             )
+        learned = frozenset().union(*shown.values())
+        unlearned = frozenset().union(*(present(self._indices(e)) for e in self.test)) - learned
+        if unlearned:
+            lacking = ", ".join(repr(self.task.names[index - 1]) for index in sorted(unlearned))
+            raise UserError(
+                f"Task {self.task.title!r}: scored subjects show {lacking}, which no training "
+                "subject does: leave it out of classes, or label training subjects who show it."
+            )
         return shown
 
-    def compute(self, cell: Cell) -> dict[str, Any]:
+    def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:
         """Train a cell, segment every scored scan, and return the cell's file."""
         began = time.monotonic()
+        if cell.init == GIVEN:
+            return self._given(began)
         seed = self.plan.setting.seed + cell.seed
         subjects = set(self.plan.labelled(cell, self.shows))
         labelled = [
@@ -77,33 +85,40 @@ class VoxelCells:
         if cell.init == PIXELS:
             model = self._baseline(labelled, seed)
             costs, kept = {"trained_parameters": int(model.weight.size + model.bias.size)}, []
-            rows = [self._scored(cell, e, model.predict(self._image(e))) for e in self.test]
+            segmented = (model.predict(self._image(entry)) for entry in self.test)
         else:
-            network, costs = self._network(cell, labelled, seed)
-            rows = [self._scored(cell, e, self._segmented(network, e)) for e in self.test]
-            kept = [keep(network, cell, self.plan.setting.out)] if self._keeps(cell) else []
+            network, costs = self._network(cell, section, labelled, seed)
+            volumes = self.plan.volumes
+            segmented = (self._segmented(network, e, volumes, section) for e in self.test)
+            kept = [keep(network, cell, self.plan.setting.out)] if section.keep_networks else []
+        written = section.predictions == "all" or (
+            section.predictions == "first seed" and cell.seed == 0
+        )
+        rows = [
+            {**self._near(entry, each), "file": self._write(cell, entry, each) if written else ""}
+            for entry, each in zip(self.test, segmented, strict=True)
+        ]
         files = [*(row["file"] for row in rows if row["file"]), *kept]
         seconds = round(time.monotonic() - began, 3)
         return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
 
-    def overlaps(self, network: Segmenter, volumes: Volumes) -> list[dict[str, Any]]:
-        """How near a network comes on the scored scans, as they are or worse."""
-        found = []
+    def _given(self, began: float) -> dict[str, Any]:
+        """Score what another method drew."""
+        rows = []
         for entry in self.test:
-            predicted = segment.predict(
-                network,
-                volumes.reader,
-                volumes.entries[entry.id],
-                self.plan.size,
-                self.section,
-                self.plan.setting.device,
-            )
-            found.append(self._near(entry, predicted))
-        return found
+            drawn = self.task.indices(self.plan.labels.of(entry, self.task.given or ""))
+            rows.append({**self._near(entry, np.where(drawn == OUTSIDE, 0, drawn)), "file": ""})
+        costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - began, 3)}
+        return {"predictions": rows, "files": [], "costs": costs}
 
-    def _keeps(self, cell: Cell) -> bool:
-        asked = self.section.subjects or self.plan.setting.evaluate.subjects
-        return self.section.keeps(cell.subjects, self.plan.budgets(asked))
+    def overlaps(
+        self, network: Segmenter, volumes: Volumes, section: Finetune
+    ) -> list[dict[str, Any]]:
+        """How near a network comes on the scored scans, as they are or worse."""
+        return [
+            self._near(entry, self._segmented(network, entry, volumes, section))
+            for entry in self.test
+        ]
 
     def _indices(self, entry: Entry) -> NDArray[np.uint8]:
         return self.task.indices(self.plan.labels.of(entry, self.task.label))
@@ -131,18 +146,18 @@ class VoxelCells:
         return voxel_pca.fit(samples, seed)
 
     def _network(
-        self, cell: Cell, labelled: list[Drawn], seed: int
+        self, cell: Cell, section: Finetune, labelled: list[Drawn], seed: int
     ) -> tuple[Segmenter, dict[str, int]]:
         """A trained network, and what that took."""
-        setting, method = self.plan.setting, self.methods[cell.method]
+        setting, (method,) = self.plan.setting, section.methods
         with seeded(seed, setting.device):
-            network = segmenter(self.plan, cell, method, self.section)
+            network = of_voxels(self.plan, cell, method, section)
             memory = segment.train(
                 network,
                 setting.reader,
                 labelled,
                 self.plan.size,
-                self.section,
+                section,
                 method,
                 seed=seed,
                 device=setting.device,
@@ -151,24 +166,21 @@ class VoxelCells:
         method.merge(network.encoder)
         return network, costs
 
-    def _segmented(self, network: Segmenter, entry: Entry) -> NDArray[np.uint8]:
-        setting = self.plan.setting
-        return segment.predict(
-            network, setting.reader, entry, self.plan.size, self.section, setting.device
-        )
+    def _segmented(
+        self, network: Segmenter, entry: Entry, volumes: Volumes, section: Finetune
+    ) -> NDArray[np.uint8]:
+        found, device = volumes.entries[entry.id], self.plan.setting.device
+        return segment.predict(network, volumes.reader, found, self.plan.size, section, device)
 
-    def _scored(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
-        """How near one scan's prediction is, and the prediction where the section asks for it."""
-        wanted = self.section.predictions
-        written = wanted == "all" or (wanted == "first seed" and cell.seed == 0)
-        name = f"predictions/{cell.name}/{entry.id}.nii.gz" if written else ""
-        if written:
-            values = np.array([0, *self.task.values], np.int16)[predicted]
-            grid = to_source_grid(values, entry.meta)
-            image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
-            packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
-            write_bytes(self.plan.setting.out / name, packed)
-        return {**self._near(entry, predicted), "file": name}
+    def _write(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> str:
+        """Keep a prediction in the scan's own grid; returns its name."""
+        name = f"predictions/{cell.name}/{entry.id}.nii.gz"
+        values = np.array([0, *self.task.values], np.int16)[predicted]
+        grid = to_source_grid(values, entry.meta)
+        image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
+        packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+        write_bytes(self.plan.setting.out / name, packed)
+        return name
 
     def _near(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
         """One scan's scores."""

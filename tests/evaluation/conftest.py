@@ -163,7 +163,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Made:
                     split="train" if index < 8 else "test",
                     volume=Volume(data, affine, "MR"),
                     labels={"blobs": str(file), "other": ""},
-                    targets={"corner": str(target)},
+                    targets={"corner": str(target), "protocol": "ab"[index % 2]},
                     number=target,
                 )
             )

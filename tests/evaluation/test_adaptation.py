@@ -19,15 +19,15 @@ from ssl_pipeline.evaluation.adaptation import (
     Lora,
     Prompts,
 )
-from ssl_pipeline.evaluation.cells import Cell
-from ssl_pipeline.evaluation.class_cells import ClassCells
-from ssl_pipeline.evaluation.classify import Classifier, predict
+from ssl_pipeline.evaluation.cells import PIXELS, RESNET, Cell
 from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.finetune import run_finetune
-from ssl_pipeline.evaluation.networks import classifier, kept
+from ssl_pipeline.evaluation.networks import kept, of_regions
 from ssl_pipeline.evaluation.optimise import groups, optimise, trained
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.pooling import Attention, Mean
+from ssl_pipeline.evaluation.region_cells import RegionCells
+from ssl_pipeline.evaluation.region_network import RegionNetwork, predict
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
@@ -92,7 +92,7 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(kind, model):
     if not serves(kind, model):
         return
     method, encoder = kind(), random_encoder(model, 0)
-    network = Classifier(encoder, 2, method.pool(encoder.dim))
+    network = RegionNetwork(encoder, 2, method.pool(encoder.dim))
     method.apply(encoder)
     free = {name for name, p in network.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -152,7 +152,7 @@ def test_adapting_is_a_function_of_the_generator(kind):
 
 def test_layers_decay_towards_the_crop():
     method, encoder = Full(layer_decay=0.5), random_encoder(TRANSFORMER, 0)
-    network = Classifier(encoder, 2, Mean())
+    network = RegionNetwork(encoder, 2, Mean())
     method.apply(encoder)
     of = {
         id(p): group["scale"]
@@ -169,7 +169,7 @@ def test_layers_decay_towards_the_crop():
 
 def test_weights_of_light_methods_do_not_decay():
     method, encoder = Lora(), random_encoder(TRANSFORMER, 0)
-    network = Classifier(encoder, 2, Mean())
+    network = RegionNetwork(encoder, 2, Mean())
     method.apply(encoder)
     decayed = [group for group in groups(network, Finetune(), method) if group["weight_decay"]]
     assert [p.shape for group in decayed for p in group["params"]] == [(2, encoder.dim)]
@@ -199,7 +199,7 @@ def test_each_query_weighs_its_own_share_of_the_features():
 
 def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
     method, encoder = Attentive(), random_encoder(TRANSFORMER, 0)
-    network = Classifier(encoder, 2, method.pool(encoder.dim))
+    network = RegionNetwork(encoder, 2, method.pool(encoder.dim))
     method.apply(encoder)
     images, spacing = crops()
 
@@ -218,9 +218,10 @@ def test_every_method_has_its_rows_for_classes(planted, tmp_path):
     results = run_finetune(BLOBS, dials, planted.setting(tmp_path, evaluate=ALL))
     rows = {(r["method"], r["init"]) for r in results["rows"]}
     expected = {(m, i) for m in TITLES for i in ("pretrained", "random")}
-    assert rows == expected | {("baseline", "pixels + PCA")}
+    baselines = {PIXELS, RESNET}
+    assert rows == expected | {("baseline", init) for init in baselines}
     compared = {(d["method"], d["against"]) for d in results["differences"]}
-    assert compared == {(m, other) for m in TITLES for other in ("random", "pixels + PCA")}
+    assert compared == {(m, other) for m in TITLES for other in {"random", *baselines}}
 
 
 def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
@@ -242,7 +243,7 @@ def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
 
 def memory_of(kind):
     method, encoder = kind(), random_encoder(TRANSFORMER, 0)
-    network = Classifier(encoder, 2, Mean())
+    network = RegionNetwork(encoder, 2, Mean())
     method.apply(encoder)
     images, spacing = crops()
 
@@ -267,8 +268,8 @@ def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
     run_finetune(BLOBS, dials, setting)
     plan, cell = Plan(BLOBS, setting), Cell(method.name, "pretrained", 0, 0)
     assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
-    network = kept(classifier(plan, cell, method), method, cell, tmp_path)
-    cells = ClassCells(plan, BLOBS)
+    network = kept(of_regions(plan, cell, method), method, cell, tmp_path)
+    cells = RegionCells(plan, BLOBS)
     probability = predict(network, cells.crops(cells.test, 8), "cpu")
     before = read_json(cell.path(tmp_path))["predictions"]
     assert np.allclose(probability, [row["probability"] for row in before], atol=1e-5)
@@ -278,4 +279,4 @@ def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
     plan, method = Plan(BLOBS, planted.setting(tmp_path)), Full()
     cell = Cell("full", "pretrained", 0, 0)
     with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks"):
-        kept(classifier(plan, cell, method), method, cell, tmp_path)
+        kept(of_regions(plan, cell, method), method, cell, tmp_path)

@@ -1,9 +1,11 @@
 """Who takes part: by subject or not at all; budgets are nested."""
 
 import pytest
+from pydantic import ValidationError
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cohort import budgets, cohort, order
+from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification
 
 TRAIN = tuple(f"s{i}" for i in range(12))
@@ -40,6 +42,14 @@ def test_budgets_that_cannot_be_had_become_all():
     assert budgets((20, 5, 2), 12) == (2, 5, 0)
     assert budgets((2, 5), 12) == (2, 5)
     assert budgets((12,), 12) == (0,)
+
+
+def test_shares_are_of_the_subjects_that_there_are():
+    assert budgets(("5%", "10%", "25%", 0), 136) == (7, 14, 34, 0)
+    assert budgets(("0.1%", "100%"), 50) == (1, 0)
+    for wrong in ("0%", "150%", "00%", "half"):
+        with pytest.raises(ValidationError):
+            Evaluate(subjects=(wrong,))
 
 
 def test_subjects_are_found_and_other_splits_are_left_out(few):

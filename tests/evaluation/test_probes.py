@@ -4,9 +4,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.pixels_pca import baseline, blocks
+from ssl_pipeline.evaluation.probes.sweep import Sweep
 
 METHODS = [method() for method in get_args(get_args(ProbeMethod)[0])]
 
@@ -16,7 +18,7 @@ def separated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     targets = np.arange(n) % 3
     features = rng.normal(0, 0.1, (n, 8)) + np.eye(8)[targets] + 100
-    return features.astype(np.float32), targets, np.arange(n) // 3
+    return features.astype(np.float32)[:, None], targets, np.arange(n) // 3
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -41,10 +43,39 @@ class TestEveryMethod:
             probability = method.fit(train[kept], targets[kept], subjects[kept], 3, 0)(test)
             assert (probability[:, 2] == 0).all()
 
+    def test_numbers_are_told_where_there_are_no_classes(self, method):
+        rng = np.random.default_rng(0)
+        numbers = rng.uniform(20, 80, 80)
+        features = np.stack([numbers / 30, rng.normal(0, 0.1, 80)], axis=1).astype(np.float32)
+        fitted = method.fit(features[:60, None], numbers[:60], np.arange(60) // 2, 0, 0)
+        told = fitted(features[60:, None])
+        assert told.shape == (20, 1)
+        assert r2_score(numbers[60:], told[:, 0]) > 0.7
+
     def test_the_same_twice(self, method):
         train, targets, subjects = separated(30, 0)
         first, second = (method.fit(train, targets, subjects, 3, 0)(train) for _ in range(2))
         assert (first == second).all()
+
+
+def test_the_sweep_reads_earlier_blocks_where_they_say_more():
+    train, targets, subjects = separated(60, 0)
+    test, truth, _ = separated(12, 1)
+    noise = np.random.default_rng(2).normal(0, 1, (72, 1, 8)).astype(np.float32)
+    train, test = (np.concatenate(pair, 1) for pair in ((noise[:60], train), (noise[60:], test)))
+    fitted = Sweep(blocks=(1, 2)).fit(train, targets, subjects, 3, 0)
+    assert (fitted(test).argmax(axis=1) == truth).all()
+    blind = Sweep(blocks=(1,)).fit(train, targets, subjects, 3, 0)
+    assert (blind(test).argmax(axis=1) == truth).mean() < 0.9
+
+
+def test_heads_of_a_sweep_do_not_see_each_other():
+    train, targets, subjects = separated(6, 0)  # fewer subjects than folds
+    many, one = (
+        Sweep(rates=rates).fit(train, targets, subjects, 3, 0)(train)
+        for rates in ((1e-5, 0.01, 10.0), (0.01,))
+    )
+    assert np.allclose(many, one)
 
 
 def test_blocks_are_means_also_where_the_side_is_no_multiple():

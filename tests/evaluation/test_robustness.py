@@ -6,13 +6,14 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import Full, Lora
-from ssl_pipeline.evaluation.cells import Cell, save
+from ssl_pipeline.evaluation.cells import BASELINES, Cell, save
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
 from ssl_pipeline.evaluation.finetune import run_finetune, section_of
+from ssl_pipeline.evaluation.judges import Tried
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probe import run_probe
-from ssl_pipeline.evaluation.robustness import Tried, run_robustness
+from ssl_pipeline.evaluation.robustness import run_robustness
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.preprocess.config import Preprocess
 
@@ -44,7 +45,7 @@ def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, 
         (m, i) for m in ("knn", "linear", "full", "lora") for i in ("pretrained", "random")
     }
     for clean in (tuned, probed):
-        for own in (r for r in clean["rows"] if r["init"] != "pixels + PCA"):
+        for own in (r for r in clean["rows"] if r["init"] not in BASELINES):
             row, curve = means(results, own["method"], own["init"])
             assert curve[0] == pytest.approx(own["mean"], abs=1e-6)
             assert [each["severity"] for each in row["severities"]] == [0, 1, 5]
@@ -60,13 +61,13 @@ def test_conditions_are_not_computed_twice_and_again_when_a_dial_changes(planted
     run_finetune(BLOBS, dials, setting)
     first = run_robustness(BLOBS, tried(tmp_path, finetune=dials), setting)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "conditions").iterdir()}
-    assert len(before) == 5
+    assert len(before) == 6  # as they are, four worse, and groups
     assert run_robustness(BLOBS, tried(tmp_path, finetune=dials), setting) == first
     assert {p: p.stat().st_mtime_ns for p in before} == before
     more = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 3, 5))
     run_robustness(BLOBS, tried(tmp_path, finetune=dials, robustness=more), setting)
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert len(list((tmp_path / "conditions").iterdir())) == 7
+    assert len(list((tmp_path / "conditions").iterdir())) == 8
 
 
 def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import PIXELS
 from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.finetune import run_finetune
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
@@ -30,16 +33,16 @@ def mean(results, init):
     return row["mean"]
 
 
-def test_classes_are_learned_beside_random_weights_and_pixels(planted, tmp_path):
+def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL)
     results = run_finetune(BLOBS, SHORT, setting)
-    assert {r["init"] for r in results["rows"]} == {"pretrained", "random", "pixels + PCA"}
     assert {(r["method"], r["init"]) for r in results["rows"]} == {
         ("full", "pretrained"),
         ("full", "random"),
         ("baseline", "pixels + PCA"),
+        ("baseline", "small ResNet"),
     }
-    assert all(mean(results, init) > 0.9 for init in ("pretrained", "random", "pixels + PCA"))
+    assert all(row["mean"] > 0.9 for row in results["rows"])
     costs = json.loads((tmp_path / "costs.json").read_text())
     trained = {c["init"]: c["trained_parameters"] for c in costs}
     assert trained["pretrained"] == trained["random"] > trained["pixels + PCA"] > 0
@@ -74,7 +77,7 @@ def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_p
 
 def test_a_lost_prediction_is_made_again_and_equal(small, tmp_path):
     dials = Finetune(steps=2, batch=2)
-    setting = small.setting(tmp_path, evaluate=ALL)
+    setting = small.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     run_finetune(VOXELS, dials, setting)
     path = next((tmp_path / "predictions").rglob("*.nii.gz"))
     before = gzip.decompress(path.read_bytes())
@@ -94,7 +97,8 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
         nib.save(nib.Nifti1Image(kept, own.affine), tmp_path / f"{entry.id}.nii.gz")
     task = VOXELS.model_copy(update={"absent_means": means})
     erased = lambda scan, name: tmp_path / f"{scan}.nii.gz"  # noqa: E731
-    setting = small.setting(tmp_path / "out", evaluate=ALL, label_file=erased)
+    changes = {"evaluate": ALL, "label_file": erased, "starts": {PIXELS: ""}}
+    setting = small.setting(tmp_path / "out", **changes)
     run_finetune(task, Finetune(steps=2, batch=2, predictions="none"), setting)
     cell = json.loads((tmp_path / "out/cells/baseline-pixels-0-0.json").read_text())
     for row in cell["predictions"]:
@@ -102,6 +106,50 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
             assert row["dice"][1] is None if means == "not drawn" else row["dice"][1] == 0
         else:
             assert row["dice"][1] > 0.2
+
+
+def drawn_by_another(small, tmp_path, left_out=""):
+    """A setting where another method has drawn the scored scans: bright blobs right, none dark."""
+    entries = [
+        replace(e, labels={**e.labels, "other": e.split == "test" and e.id != left_out})
+        for e in small.catalog.entries
+    ]
+
+    def label_file(scan, name):
+        own = small.label_file(scan, "blobs")
+        if name == "blobs":
+            return own
+        image, path = nib.load(own), tmp_path / f"{scan}.nii.gz"
+        values = np.asarray(image.dataobj) * (np.asarray(image.dataobj) == 3)
+        nib.save(nib.Nifti1Image(values.astype(np.uint8), image.affine), path)
+        return path
+
+    catalog = type(small.catalog)(tuple(entries))
+    starts = {"pretrained": "of a test", PIXELS: ""}
+    changes = {"evaluate": ALL, "catalog": catalog, "label_file": label_file, "starts": starts}
+    return small.setting(tmp_path / "out", **changes)
+
+
+def test_what_another_method_drew_stands_beside(small, tmp_path):
+    task = VOXELS.model_copy(update={"given": "other"})
+    dials = Finetune(steps=2, batch=2, predictions="none")
+    results = run_finetune(task, dials, drawn_by_another(small, tmp_path))
+    (row,) = [row for row in results["rows"] if row["init"] == "given predictions"]
+    assert row["per_class"] == {"bright": 1.0, "dark": 0.0}
+    assert row["mean"] == 0.5 and row["sd_seeds"] is None
+    cell = json.loads((tmp_path / "out/cells/baseline-given-0-0.json").read_text())
+    assert cell["encoder"] == ""  # which no change of encoders makes stale
+    (against,) = [d for d in results["differences"] if d["against"] == "given predictions"]
+    (own,) = [row for row in results["rows"] if row["init"] == "pretrained"]
+    assert against["mean"] == pytest.approx(own["mean"] - 0.5, abs=1e-5)
+
+
+def test_a_scan_that_the_other_method_left_out_is_named(small, tmp_path):
+    task = VOXELS.model_copy(update={"given": "other"})
+    scan = next(e.id for e in small.catalog.entries if e.split == "test")
+    setting = drawn_by_another(small, tmp_path, left_out=scan)
+    with pytest.raises(UserError, match=f"scan {scan} has no label 'other'"):
+        run_finetune(task, Finetune(steps=2, batch=2, predictions="none"), setting)
 
 
 def broken(planted, tmp_path, **changes):
@@ -130,8 +178,8 @@ def test_a_cell_that_fails_is_shown_and_computed_again_alone(planted, tmp_path):
         "seed": 1,
         "reason": "RuntimeError: out of memory on a scan",
     }
-    assert {r["init"] for r in results["rows"]} == {"pretrained", "pixels + PCA"}
-    assert {d["against"] for d in results["differences"]} == {"pixels + PCA"}
+    assert {r["init"] for r in results["rows"]} == {"pretrained", "pixels + PCA", "small ResNet"}
+    assert {d["against"] for d in results["differences"]} == {"pixels + PCA", "small ResNet"}
     assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in results["note"]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     whole = run_finetune(BLOBS, SHORT, planted.setting(tmp_path, evaluate=ALL))
@@ -155,5 +203,5 @@ def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
     wild = Finetune(steps=6, batch=4, lr=1e30, warmup=0)
     results = run_finetune(BLOBS, wild, planted.setting(tmp_path, evaluate=ALL))
     assert {r["init"] for r in results["rows"]} == {"pixels + PCA"}
-    assert len(results["failed"]) == 6
+    assert len(results["failed"]) == 9
     assert all("training diverged" in cell["reason"] for cell in results["failed"])

@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl_pipeline.evaluation.crops import cut
+from ssl_pipeline.evaluation.crops import cut, window
 from ssl_pipeline.evaluation.labels import LabelMaps
-from ssl_pipeline.evaluation.segment import drawn, place, window
+from ssl_pipeline.evaluation.segment import drawn, place
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
 
 CLASSES = {3: "bright", 5: "dark"}
@@ -102,14 +102,14 @@ def test_half_of_the_training_crops_show_a_class(planted):
     entry = planted.catalog.entries[0]
     scan = drawn(entry, indices, (True, True), 0)
     rng = np.random.default_rng(0)
-    shown = [2 in window(indices, place(scan, SIZE, rng), SIZE) for _ in range(300)]
+    shown = [2 in window(indices, place(scan, SIZE, rng), SIZE, 255) for _ in range(300)]
     assert 0.4 < np.mean(shown) < 0.7
 
 
 def test_a_window_outside_of_the_labels_is_marked_so():
     indices = np.ones((4, 4, 4), np.uint8)
-    found = window(indices, (-2, 0, 2), (4, 4, 4))
+    found = window(indices, (-2, 0, 2), (4, 4, 4), 255)
     assert (found[2:, :, :2] == 1).all()
     assert (found[:2] == 255).all()
     assert (found[:, :, 2:] == 255).all()
-    assert (window(indices, (9, 0, 0), (4, 4, 4)) == 255).all()
+    assert (window(indices, (9, 0, 0), (4, 4, 4), 255) == 255).all()

@@ -5,7 +5,7 @@ taken about the mean of the labelled features: pooled tokens share a large commo
 make every pair look alike, and with a handful of labels all of them vote.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ class Knn(Section):
 
     TITLE: ClassVar[str] = "kNN"
 
+    SECONDS: ClassVar[float] = 0.02  # of a fit
+    deepest: ClassVar[int] = 1  # of the last blocks, what it reads
+
     name: Literal["knn"] = "knn"
     neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")
     temperature: float = Field(default=0.07, gt=0, description="how fast votes fade with distance")
@@ -27,28 +30,29 @@ class Knn(Section):
     def fit(
         self,
         train: NDArray[np.float32],
-        targets: NDArray[np.int64],
+        targets: NDArray[Any],
         subjects: NDArray[np.int64],
         n_classes: int,
         seed: int,
     ) -> Fitted:
-        """Learn from `train` (n, D) and `targets` (n,); `subjects` (n,) says whose a row is.
+        """Learn from `train` (n, blocks, D) and `targets` (n,), rows of `subjects` (n,).
 
-        What comes back maps features (m, D) to probabilities (m, n_classes).
+        What comes back maps features (m, blocks, D) to probabilities (m, n_classes); without
+        classes, to numbers (m, 1). Numbers are means of the neighbours'.
         """
-        mean = train.mean(axis=0, keepdims=True)
-        known = _unit(train - mean)
+        middle = train[:, 0].mean(axis=0, keepdims=True)
+        known = _unit(train[:, 0] - middle)
+        truth = np.eye(n_classes)[targets] if n_classes else targets[:, None]
         k = min(self.neighbours, len(train))
 
         def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-            similarity = _unit(test - mean) @ known.T
+            similarity = _unit(test[:, 0] - middle) @ known.T
             nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
             near = np.take_along_axis(similarity, nearest, axis=1)
             votes = np.exp((near - near[:, :1]) / self.temperature)
-            probability = np.zeros((len(test), n_classes))
-            np.add.at(probability, (np.arange(len(test))[:, None], targets[nearest]), votes)
-            total: NDArray[np.float64] = probability / probability.sum(axis=1, keepdims=True)
-            return total
+            shares = votes / votes.sum(axis=1, keepdims=True)
+            mean: NDArray[np.float64] = np.einsum("mk,mkc->mc", shares, truth[nearest])
+            return mean
 
         return predict
 

@@ -1,4 +1,4 @@
-"""Logistic regression on frozen features, centred and divided by one scale for all of them.
+"""Logistic or ridge regression on frozen features, centred and divided by one scale for all.
 
 One scale, not one a feature: principal components carry their weight in their spread, and scaling
 each to 1 lifts the noise of the last ones to the height of the first. On seven organs of 34 CTs
@@ -11,22 +11,27 @@ weighted alike, for the metric is balanced accuracy. The solver takes thousands 
 which threads wait for each other longer than they compute: one is fastest.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
-from ssl_pipeline.evaluation.probes.fitted import Fitted
+from ssl_pipeline.evaluation.probes.fitted import Fitted, among_all
+from ssl_pipeline.evaluation.probes.folds import cross_validated
 from ssl_pipeline.section import Section
 
-FOLDS = 4
+Fit = Callable[[float, NDArray[np.float32], NDArray[Any]], Fitted]
 
 
 class Linear(Section):
     """Linear probe."""
 
     TITLE: ClassVar[str] = "linear probe"
+
+    SECONDS: ClassVar[float] = 0.2  # of a fit
+    deepest: ClassVar[int] = 1  # of the last blocks, what it reads
 
     name: Literal["linear"] = "linear"
     strengths: tuple[PositiveFloat, ...] = Field(
@@ -38,82 +43,85 @@ class Linear(Section):
     def fit(
         self,
         train: NDArray[np.float32],
-        targets: NDArray[np.int64],
+        targets: NDArray[Any],
         subjects: NDArray[np.int64],
         n_classes: int,
         seed: int,
     ) -> Fitted:
-        """Learn from `train` (n, D) and `targets` (n,); `subjects` (n,) says whose a row is.
+        """Learn from `train` (n, blocks, D) and `targets` (n,), rows of `subjects` (n,).
 
-        What comes back maps features (m, D) to probabilities (m, n_classes). A class that `targets`
-        lacks gets probability 0.
+        What comes back maps features (m, blocks, D) to probabilities (m, n_classes); without
+        classes, to numbers (m, 1). A class that
+        `targets` lacks gets probability 0.
         """
-        present = np.unique(targets)
-        if len(present) == 1:
-            return lambda test: _spread(np.ones((len(test), 1)), present, n_classes)
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, "blas"):
-            told = _fitted(self._strength(train, targets, subjects), train, targets)
-        return lambda test: _spread(told(test), present, n_classes)
+            if not n_classes:
+                return self._best(_ridge, train, targets, subjects, n_classes)
+            present, of_present = np.unique(targets, return_inverse=True)
+            if len(present) == 1:
+                return among_all(lambda test: np.ones((len(test), 1)), present, n_classes)
+            told = self._best(_logistic, train, of_present, subjects, len(present))
+        return among_all(told, present, n_classes)
 
     def parameters(self, dim: int, n_classes: int) -> int:
         """Trained parameters for features of width `dim`."""
-        return (dim + 1) * n_classes
+        return (dim + 1) * max(1, n_classes)
 
-    def _strength(
-        self, train: NDArray[np.float32], targets: NDArray[np.int64], subjects: NDArray[np.int64]
-    ) -> float:
-        from sklearn.metrics import balanced_accuracy_score
-        from sklearn.model_selection import GroupKFold
-
-        if len(self.strengths) == 1:
-            return self.strengths[0]
-        if len(np.unique(subjects)) < FOLDS:
-            return 1.0
-        folds = list(GroupKFold(FOLDS).split(train, targets, subjects))
-        present = np.unique(targets)
-        if any(len(np.unique(targets[part])) < len(present) for fold in folds for part in fold):
-            return 1.0
-        scores = [
-            np.mean(
-                [
-                    balanced_accuracy_score(
-                        targets[held],
-                        present[
-                            _fitted(strength, train[kept], targets[kept])(train[held]).argmax(
-                                axis=1
-                            )
-                        ],
-                    )
-                    for kept, held in folds
-                ]
+    def _best(
+        self,
+        fit: Fit,
+        train: NDArray[np.float32],
+        targets: NDArray[Any],
+        subjects: NDArray[np.int64],
+        n_classes: int,
+    ) -> Fitted:
+        """Fitted with the strength that cross-validation chooses, to all."""
+        strength = self.strengths[0]
+        if len(self.strengths) > 1:
+            scores = cross_validated(
+                lambda known, told: [fit(each, known, told) for each in self.strengths],
+                train,
+                targets,
+                subjects,
+                n_classes,
             )
-            for strength in self.strengths
-        ]
-        return self.strengths[int(np.argmax(scores))]
+            strength = 1.0 if scores is None else self.strengths[int(np.argmax(scores))]
+        return fit(strength, train, targets)
 
 
-def _fitted(strength: float, train: NDArray[np.float32], targets: NDArray[np.int64]) -> Fitted:
+def _logistic(strength: float, train: NDArray[np.float32], targets: NDArray[Any]) -> Fitted:
     """Gives probabilities (m, classes in `targets`)."""
     from sklearn.linear_model import LogisticRegression
 
-    mean = train.mean(axis=0, dtype=np.float64)
-    scale = max(float(np.sqrt(((train - mean) ** 2).mean())), 1e-12)
     regression = LogisticRegression(C=strength, max_iter=10_000, class_weight="balanced")
-    regression.fit((train - mean) / scale, targets)
+    scaled = _scaling(train)
+    regression.fit(scaled(train), targets)
 
     def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = regression.predict_proba((test - mean) / scale)
+        found: NDArray[np.float64] = regression.predict_proba(scaled(test))
         return found
 
     return predict
 
 
-def _spread(
-    probability: NDArray[np.float64], present: NDArray[np.int64], n_classes: int
-) -> NDArray[np.float64]:
-    """Probabilities of the classes that are `present` among those of all."""
-    every = np.zeros((len(probability), n_classes))
-    every[:, present] = probability
-    return every
+def _ridge(strength: float, train: NDArray[np.float32], targets: NDArray[Any]) -> Fitted:
+    """Gives numbers (m, 1)."""
+    from sklearn.linear_model import Ridge
+
+    regression, scaled = Ridge(alpha=1 / strength), _scaling(train)
+    regression.fit(scaled(train), targets)
+
+    def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = regression.predict(scaled(test))[:, None]
+        return found
+
+    return predict
+
+
+def _scaling(train: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """Of the last block (n, D), the first of `train` (n, blocks, D)."""
+    mean = train[:, 0].mean(axis=0, dtype=np.float64)
+    scale = max(float(np.sqrt(((train[:, 0] - mean) ** 2).mean())), 1e-12)
+    return lambda features: (features[:, 0] - mean) / scale

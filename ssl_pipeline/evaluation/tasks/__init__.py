@@ -6,9 +6,10 @@ from pydantic import Field
 
 from ssl_pipeline.evaluation.tasks.classification import Classification
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
+from ssl_pipeline.evaluation.tasks.regression import Regression
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 
-RegionTask = Classification | CropClassification
+RegionTask = Classification | CropClassification | Regression
 TaskConfig = Annotated[
-    Classification | CropClassification | Segmentation, Field(discriminator="kind")
+    Classification | CropClassification | Regression | Segmentation, Field(discriminator="kind")
 ]

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.labels import LabelMaps
-from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.evaluation.regions import Region, middle
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
@@ -47,15 +47,8 @@ class Classification(Task):
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[Region]:
         """One region a scan, in the middle of its volume."""
-        regions = []
-        for entry in entries:
-            index = self._index(entry)
-            if index is not None:
-                z, y, x = (
-                    (whole - side) // 2 for whole, side in zip(entry.shape, size, strict=True)
-                )
-                regions.append(Region(entry.id, entry.subject, entry.split, (z, y, x), index))
-        return regions
+        told = ((entry, self._index(entry)) for entry in entries)
+        return [middle(entry, size, index) for entry, index in told if index is not None]
 
     def _index(self, entry: Entry) -> int | None:
         word = entry.targets[self.target]

@@ -25,6 +25,11 @@ class Segmentation(Task):
         "or nobody looked, so that the scan says nothing about that class (not drawn)",
     )
 
+    given: str | None = Field(
+        None,
+        description="name of labels that another method, such as nnU-Net, drew of the scored scans;"
+        " it gets a row of its own. It must have learned from the training subjects alone",
+    )
     tolerance_mm: float = Field(
         2.0, gt=0, description="distance between surfaces, in mm, that counts as none"
     )

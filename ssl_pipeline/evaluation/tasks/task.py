@@ -4,14 +4,20 @@ A task names the source of its truth on the scans themselves (a label file or a 
 roots of the study declare), so that a task needs no file list of its own.
 """
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_serializer,
+)
 
 from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.section import Section
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import SAID, Catalog, Entry
 from ssl_pipeline.views.config import Triple
 
 
@@ -26,13 +32,35 @@ class Task(Section):
         min_length=1, description="values of the truth and their names"
     )
     roots: tuple[str, ...] = Field((), description="roots whose scans take part; all if empty")
+    train_on: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="scans that are learned from, by root, site, modality or a target and its "
+        "values, such as one protocol of several; all if empty. Scored is everyone",
+    )
+    by: tuple[Literal["probe", "finetune", "robustness"], ...] = Field(
+        (), description="stages that judge it; all that can if empty"
+    )
+    probe: Probe | None = Field(None, description="dials of `probe` that differ for this task")
+    finetune: Finetune | None = Field(
+        None, description="dials of `finetune` that differ for this task"
+    )
     crop_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         None, description="size of a crop (z, y, x), in voxels; that of the views if empty"
     )
 
+    @field_serializer("probe", "finetune")
+    def _as_given(self, dials: Section | None) -> dict[str, Any] | None:
+        """What is not given is no dial of the task."""
+        return dials.model_dump(mode="json", exclude_unset=True) if dials else None
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """The stages that judge it."""
+        return tuple(stage for stage in self.JUDGED_BY if not self.by or stage in self.by)
+
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their indices."""
+        """Names of the classes, in the order of their indices; none where a number is told."""
         return tuple(self.classes.values())
 
     @property
@@ -55,6 +83,13 @@ class Task(Section):
                 )
         return [e for e in catalog.entries if not self.roots or e.root in self.roots]
 
+    def learns_from(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that `train_on` names; UserError for a name or value that no scan has."""
+        for name, values in self.train_on.items():
+            check_said(f"Task {self.title!r}: train_on", entries, name, values)
+        asked = self.train_on.items()
+        return [e for e in entries if all(e.said(name) in values for name, values in asked)]
+
     def carrying(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
         """Scans that have the `kind` ("label" or "target") of this name, whatever it says.
 
@@ -74,3 +109,15 @@ class Task(Section):
                 "look into the inventory for what was found."
             )
         return carrying
+
+
+def check_said(where: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()) -> None:
+    """Refuse what no scan says of itself; `where` names the place in the study."""
+    entries = list(entries)
+    found = {entry.said(name) for entry in entries} - {""}
+    if not found:
+        known = {*SAID, *(target for entry in entries for target in entry.targets)}
+        raise UserError(f"{where}: no scan has {name!r}; {nearest(name, known)}")
+    for value in values:
+        if value not in found:
+            raise UserError(f"{where}.{name}: no scan has {value!r}; {nearest(value, found)}")

@@ -1,4 +1,4 @@
-"""What probing and fine-tuning of classes share: a task's regions, and its predictions."""
+"""What probing and fine-tuning of regions share: what a task has, and what is predicted of it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import Cell
-from ssl_pipeline.evaluation.cohort import check_classes
+from ssl_pipeline.evaluation.cohort import check_truth
 from ssl_pipeline.evaluation.crops import Crops, Volumes, batches
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probes.pixels_pca import baseline
@@ -23,13 +23,13 @@ PIXELS_NOTE = (
 )
 
 
-class ClassCells:
+class RegionCells:
     """Regions of a task, train first, and the predictions of its test regions."""
 
     def __init__(self, plan: Plan, task: RegionTask) -> None:
         self.plan = plan
         found = task.regions(list(plan.cohort.entries), plan.labels, plan.size, plan.setting.seed)
-        check_classes(task.title, task.names, found)
+        check_truth(task.title, task.names, found)
         self.train = [region for region in found if region.split == "train"]
         self.test = [region for region in found if region.split != "train"]
         if not self.test:
@@ -37,6 +37,7 @@ class ClassCells:
                 f"Task {task.title!r}: no scored subject shows any of the classes: "
                 "check classes against the values in the labels."
             )
+        self.classes = len(task.names)  # 0 where a number is told
         self.targets = np.array([region.target for region in self.train])
         # By place, not by name: folds must not depend on codes.
         place = {subject: number for number, subject in enumerate(plan.cohort.train)}
@@ -44,9 +45,10 @@ class ClassCells:
         self.shows: dict[str, frozenset[int]] = {
             subject: frozenset() for subject in plan.cohort.train
         }
-        for region in self.train:
-            self.shows[region.subject] |= {region.target}
-        missing = set(range(len(task.names))) - {region.target for region in self.test}
+        if self.classes:
+            for region in self.train:
+                self.shows[region.subject] |= {int(region.target)}
+        missing = set(range(self.classes)) - {region.target for region in self.test}
         absent = ", ".join(task.names[index] for index in sorted(missing))
         self.notes = (f"No scored subject shows {absent}.",) if absent else ()
 
@@ -63,30 +65,31 @@ class ClassCells:
 
     @cached_property
     def pixels(self) -> NDArray[np.float32]:
-        """Features of the baseline, of the training regions and then of the test regions."""
+        """Features (n, 1, D) of the baseline, of the training regions and then of the others."""
         images = (batch.images for batch in self.crops([*self.train, *self.test], 32))
         fitted_on = np.arange(len(self.train) + len(self.test)) < len(self.train)
-        return baseline(images, fitted_on, self.plan.setting.seed)
+        return baseline(images, fitted_on, self.plan.setting.seed)[:, None]
 
-    def rows(self, probability: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """The test regions with their probabilities (n, classes)."""
+    def rows(self, predicted: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """The test regions with their probabilities (n, classes), or numbers (n, 1)."""
+        told = [[round(float(p), 6) for p in row] for row in predicted]
         return [
             {
                 "scan": region.scan,
                 "subject": region.subject,
                 "start": list(region.start),
                 "target": region.target,
-                "probability": [round(float(p), 6) for p in row],
+                **({"probability": row} if self.classes else {"value": row[0]}),
             }
-            for region, row in zip(self.test, probability, strict=True)
+            for region, row in zip(self.test, told, strict=True)
         ]
 
     def content(
-        self, probability: NDArray[np.float64], began: float, parameters: int, **costs: int | float
+        self, predicted: NDArray[np.float64], began: float, parameters: int, **costs: int | float
     ) -> dict[str, Any]:
-        """A cell's file: the test regions with their probabilities, and what they cost."""
+        """A cell's file: the test regions with what is predicted, and what that cost."""
         return {
-            "predictions": self.rows(probability),
+            "predictions": self.rows(predicted),
             "costs": {
                 "trained_parameters": parameters,
                 "seconds": round(time.monotonic() - began, 3),

@@ -1,0 +1,10 @@
+"""From what an encoder gives to voxels; adding a decoder is one file and one line in this union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ssl_pipeline.evaluation.decoders.light import Light
+from ssl_pipeline.evaluation.decoders.unetr import Unetr
+
+DecoderConfig = Annotated[Light | Unetr, Field(discriminator="name")]

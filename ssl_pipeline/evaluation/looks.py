@@ -1,0 +1,27 @@
+"""When scored subjects were looked at, and with how many settings: what a test split cannot tell.
+
+A test is a test once. Whoever changes a dial after a look chooses by it, so each setting with which
+a task was scored is written down when it is first used, and nothing is ever taken off.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ssl_pipeline.atomic import read_json, write_json
+
+LOOKS = "looks.json"
+
+
+def note_look(out: Path, split: str, key: str) -> None:
+    """Write down that a setting with this key scores subjects of `split`, unless it has before."""
+    looks = read_looks(out)
+    if not any(look["key"] == key for look in looks):
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(out / LOOKS, [*looks, {"key": key, "split": split, "first": now}])
+
+
+def read_looks(out: Path) -> list[dict[str, Any]]:
+    """All looks of a task, the first one first."""
+    found: list[dict[str, Any]] = read_json(out / LOOKS) if (out / LOOKS).exists() else []
+    return found

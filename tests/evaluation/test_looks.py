@@ -1,0 +1,37 @@
+"""A look at scored subjects is written down once for each setting, and never forgotten."""
+
+from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.looks import note_look, read_looks
+from ssl_pipeline.evaluation.probe import run_probe
+from ssl_pipeline.evaluation.probes.knn import Knn
+from ssl_pipeline.evaluation.tasks import Classification
+from ssl_pipeline.report.looked import looked
+
+CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
+
+
+def test_a_setting_is_written_down_when_it_first_scores(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,)))
+    for neighbours in (5, 5, 9):
+        run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), setting)
+    looks = read_looks(tmp_path)
+    assert len(looks) == 2 and len({look["key"] for look in looks}) == 2
+    assert "again after 1 change of dials" in looked([tmp_path])
+
+
+def test_looks_at_val_are_free(tmp_path):
+    assert looked([tmp_path]) == ""
+    note_look(tmp_path, "val", "a")
+    assert looked([tmp_path]) == ""
+    note_look(tmp_path, "test", "b")
+    note_look(tmp_path, "test", "b")
+    assert "no dial has changed since" in looked([tmp_path])
+
+
+def test_what_changes_no_score_is_no_further_look(planted, tmp_path):
+    setting = planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,)), starts={PIXELS: ""})
+    for kept in (False, True):
+        run_finetune(CORNER, Finetune(steps=1, resnet=False, keep_networks=kept), setting)
+    assert len(read_looks(tmp_path)) == 1

@@ -1,0 +1,94 @@
+"""Numbers of scans: what is learned, how it is scored, and what is refused."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from sklearn.metrics import r2_score
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.finetune import run_finetune
+from ssl_pipeline.evaluation.labels import LabelMaps
+from ssl_pipeline.evaluation.metrics import regression
+from ssl_pipeline.evaluation.probe import run_probe
+from ssl_pipeline.evaluation.probes.linear import Linear
+from ssl_pipeline.evaluation.probes.sweep import Sweep
+from ssl_pipeline.evaluation.tasks.regression import Regression
+
+CORNER = Regression(title="How bright the corner is", target="corner")
+ALL = Evaluate(subjects=(0,))
+
+
+def test_r2_is_that_of_scikit_learn_and_the_parts_average_about_it():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(50, 10, 60)
+    told = truth + rng.normal(0, 5, 60)
+    subjects = [f"s{n}" for n in range(30)]
+    of = [subjects[n // 2] for n in range(60)]
+    found = regression(subjects, of, truth, told).measures
+    assert found["R²"].value == pytest.approx(r2_score(truth, told))
+    assert found["R²"].parts.mean() == pytest.approx(found["R²"].value, abs=0.02)
+    assert found["mean absolute error"].value == pytest.approx(np.abs(truth - told).mean())
+    constant = regression(subjects, of, truth, np.full(60, truth.mean())).measures
+    assert constant["R²"].value == pytest.approx(0)
+
+
+def test_r2_of_equal_numbers_is_not_defined():
+    found = regression(["a", "b"], ["a", "b"], np.ones(2), np.zeros(2))
+    assert np.isnan(found.measures["R²"].value)
+
+
+def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
+    entry, labels = planted.catalog.entries[0], LabelMaps(tmp_path, planted.label_file)
+    image = nib.load(planted.label_file(entry.id, "blobs"))
+    drawn, voxel = np.asarray(image.dataobj), np.prod(image.header.get_zooms())
+    for classes, counted in (({}, drawn > 0), ({5: "dark"}, drawn == 5)):
+        task = Regression(title="Volume", label="blobs", classes=classes)
+        (region,) = task.regions([entry], labels, (16, 16, 16), 0)
+        assert region.target == pytest.approx(counted.sum() * voxel / 1000, rel=0.1)
+
+
+def test_numbers_are_probed(planted, tmp_path):
+    results = run_probe(
+        CORNER, Probe(methods=(Linear(), Sweep())), planted.setting(tmp_path, evaluate=ALL)
+    )
+    assert results["metric"] == "R²" and results["classes"] == []
+    pixels = {r["method"]: r["mean"] for r in results["rows"] if r["init"] == "pixels + PCA"}
+    assert pixels["linear"] > 0.8 and pixels["sweep"] > 0.5
+    cell = json.loads((tmp_path / "cells/linear-pixels-0-0.json").read_text())
+    assert {"target", "value"} <= set(cell["predictions"][0])
+
+
+def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
+    dials = Finetune(steps=60, batch=8, lr=3e-3, keep_networks=True)
+    results = run_finetune(CORNER, dials, planted.setting(tmp_path, evaluate=ALL))
+    means = {r["init"]: r["mean"] for r in results["rows"]}
+    assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8
+    assert {"R²", "mean absolute error"} == {*results["rows"][0]["further"], results["metric"]}
+
+
+def test_one_source_of_the_number_is_asked_for():
+    for given in ({}, {"target": "age", "label": "blobs"}):
+        with pytest.raises(ValidationError, match="either target or label"):
+            Regression(title="T", **given)
+    with pytest.raises(ValidationError, match="leave them out"):
+        Regression(title="T", target="age", classes={1: "one"})
+
+
+def test_words_and_equal_numbers_are_refused(few, tmp_path):
+    rows = [("a", "train", {"age": "61"}, {}, "one"), ("b", "test", {"age": "old"}, {}, "one")]
+    task = Regression(title="Age", target="age")
+    with pytest.raises(UserError, match="'old', which is no number"):
+        run_probe(task, Probe(), few(*rows).setting(tmp_path / "out"))
+
+
+def test_equal_numbers_are_refused(few, tmp_path):
+    rows = [
+        (name, split, {"age": "61"}, {}, "one") for name, split in (("a", "train"), ("b", "test"))
+    ]
+    task = Regression(title="Age", target="age")
+    with pytest.raises(UserError, match="61 for all training subjects"):
+        run_probe(task, Probe(), few(*rows).setting(tmp_path / "out"))
