@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from ssl_pipeline.evaluation.cells import BASELINE, PIXELS
+from ssl_pipeline.evaluation.cells import BASELINE, BASELINES, beside
 from ssl_pipeline.report.judgements import method_name
 from ssl_pipeline.report.numerals import NOTHING, difference, duration, with_interval, with_spread
 
@@ -76,18 +76,17 @@ def _scores(tables: Sequence[Results]) -> Iterator[str]:
 def _row(
     rows: Mapping[tuple[str, str, int], Results], arm: str, method: str, subjects: int
 ) -> Results | None:
-    """Methods that adapt encoders share one row of pixels."""
-    shared = (arm, BASELINE if arm == PIXELS else method, subjects)
-    return rows.get((arm, method, subjects)) or rows.get(shared)
+    found = (rows.get((arm, own, subjects)) for own in beside(method, arm))
+    return next((row for row in found if row), None)
 
 
 def _differences(tables: Sequence[Results]) -> Iterator[str]:
-    """Of the arms from each other and from random weights; those from pixels are in the results."""
+    """Of arms from each other and from random weights; those from baselines are in the results."""
     rows = {
         ((d["arm"], d["against"]), d["method"], d["subjects"]): d
         for table in tables
         for d in table["differences"]
-        if d["against"] != PIXELS
+        if d["against"] not in BASELINES
     }
     pairs = list(dict.fromkeys(pair for pair, _, _ in rows))
     yield from _lines(

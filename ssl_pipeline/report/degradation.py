@@ -1,12 +1,13 @@
 """How scores fall when scans are taken worse: curves over severity, and tables by corruption."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation.corruptions import ALL
+from ssl_pipeline.evaluation.judges import OUTLIERS, STABILITY
 from ssl_pipeline.report.figures import Mark, Picture, looks, marks, small, svg
 from ssl_pipeline.report.judgements import method_name, start_name
 from ssl_pipeline.report.numerals import NOTHING, score, with_interval
@@ -24,19 +25,25 @@ class Degradation:
     panels: Sequence[Picture]
     curves: Table
     worst: Table
+    further: Sequence[Table]
     note: str
 
 
-def degradation(folder: Path, task: str) -> Degradation | None:
-    """Of a study's task; None where it was not tried on worse scans."""
+def worse_scans(folder: Path, task: str) -> Row | None:
+    """What a study's task scored on worse scans; None where it was not tried."""
     path = folder / "robustness" / task / "results.json"
-    if not path.exists():
-        return None
-    results = read_json(path)
+    return cast(Row, read_json(path)) if path.exists() else None
+
+
+def degradation(results: Row) -> Degradation:
+    """Curves and tables of what `worse_scans` found."""
     methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
     panels = [_panel(results, method) for method in methods]
-    told = (_curves(results), _worst(results), results["note"])
-    return Degradation(marks(results["starts"]), panels, *told)
+    further = list(_features(results))
+    told = (_curves(results), _worst(results), further, results["note"])
+    judged = dict.fromkeys(row["init"] for row in results["rows"])
+    drawn = [start for start in results["starts"] if start in judged]
+    return Degradation(marks(drawn), panels, *told)
 
 
 def _panel(results: Row, method: str) -> Picture:
@@ -45,6 +52,8 @@ def _panel(results: Row, method: str) -> Picture:
     for row in (row for row in results["rows"] if row["method"] == method):
         colour, marker, _ = looks(results["starts"])[row["init"]]
         points = [each for each in row["severities"] if each["mean"] is not None]
+        if not points:  # a score may not be defined
+            continue
         steps = [each["severity"] for each in points]
         axes.plot(
             steps,
@@ -85,6 +94,35 @@ def _curves(results: Row) -> Table:
         " over that of random weights with the same method, below 1 is better"
     )
     return Table(caption, head, rows, words=2)
+
+
+def _features(results: Row) -> Iterator[Table]:
+    """What features say without labels: over severities, and of the groups of subjects."""
+    rows = results.get("features", ())
+    captions = {
+        OUTLIERS: "Are worse scans noticed? AUC of features' distance from those learned from, "
+        "worse scans against the same as they are; .5 is chance",
+        STABILITY: "Is a scan still itself? Intraclass correlation of features, as they are and "
+        "worse; 1 is no change",
+    }
+    for method, caption in captions.items():
+        own = [row for row in rows if row["method"] == method]
+        if own:
+            head = ("start", *(str(p["severity"]) for p in own[0]["severities"][1:]))
+            told = [
+                (start_name(row["init"]), *(_shown(p) for p in row["severities"][1:]))
+                for row in own
+            ]
+            yield Table(caption, head, told)
+    shares = {(row["group"], row["init"]): _shown(row) for row in results.get("shares", ())}
+    if shares:
+        names, inits = (list(dict.fromkeys(each)) for each in zip(*shares, strict=True))
+        told = [(start_name(init), *(shares[name, init] for name in names)) for init in inits]
+        caption = (
+            "What else do features show? Share of the variance of subjects' mean features that is "
+            "the groups', of scans as they are"
+        )
+        yield Table(caption, ("start", *names), told)
 
 
 def _worst(results: Row) -> Table:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, UNTRAINED
+from ssl_pipeline.evaluation.cells import GIVEN, PIXELS, RANDOM, RESNET, UNTRAINED
 from ssl_pipeline.report.judgements import Judgement, Row, method_name, start_name
 from ssl_pipeline.report.numerals import score
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 INK, PALE = "#333333", "#d5d9de"
 # How each start is drawn: colour, matplotlib's marker, and the marker as a letter.
-UNTRAINED_LOOKS = {RANDOM: ("#D55E00", "s", "■"), PIXELS: ("#009E73", "^", "▲")}
+UNTRAINED_LOOKS = {
+    RANDOM: ("#D55E00", "s", "■"),
+    PIXELS: ("#009E73", "^", "▲"),
+    RESNET: ("#777777", "X", "✖"),
+    GIVEN: ("#000000", "*", "★"),
+}
 ENCODER_LOOKS = (
     ("#0072B2", "o", "●"),
     ("#CC79A7", "D", "◆"),
@@ -37,6 +42,7 @@ LOGGED = {
 LOSSES = ("reconstruction", "global", "local")
 LINES = ("-", "--", ":", "-.")  # beside the colour, so that lines differ in print too
 TINTS = ("#0072B2", "#D55E00", "#009E73", "#777777")
+PLAIN_FIRST = ("linear", "full")  # methods, by which of them the tasks are shown together
 MOST_POINTS = 400  # of a curve; more cannot be told apart at this width
 
 
@@ -131,10 +137,50 @@ def _thinned(rows: Sequence[Logged], name: str) -> list[Logged]:
     return [*having[: -1 : -(-len(having) // MOST_POINTS)], having[-1]]
 
 
+def worth(shown: Sequence[tuple[Judgement, str]]) -> Picture | None:
+    """One picture of all tasks, of what `plainest` gave for each; None of none."""
+    if not shown:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(shown), 2.9), layout="constrained")
+    told = []
+    for at, (judgement, method) in enumerate(shown, 1):
+        axes: Any = _quiet(figure.add_subplot(1, len(shown), at))
+        _draw_scores(axes, judgement, method, _limits(judgement.results["rows"]))
+        title = judgement.results["task"]
+        axes.set_title(title, fontsize=9.5, color=INK, wrap=True, parse_math=False)
+        told.append(f"{judgement.results['task']}: {_ends(judgement, method)}")
+    methods = dict.fromkeys(method_name(method) for _, method in shown)
+    return Picture(svg(figure), "; ".join(told), ", ".join(methods))
+
+
+def plainest(judgements: Sequence[Judgement]) -> tuple[Judgement, str]:
+    """The judgement of a task that most readers ask for first, and the method in it."""
+    ways = {method: each for each in judgements for method in each.methods}
+    method = next((method for method in PLAIN_FIRST if method in ways), next(iter(ways)))
+    return ways[method], method
+
+
 def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float]) -> Picture:
-    budgets = judgement.budgets(method)
     figure, axes = small(3.9, 2.9)
-    chance = 1 / len(judgement.results["classes"])
+    _draw_scores(axes, judgement, method, limits)
+    metric, title = judgement.results["metric"], method_name(method)
+    told = _ends(judgement, method)
+    return Picture(svg(figure), f"{title}: {metric} against labelled subjects; {told}.", title)
+
+
+def _ends(judgement: Judgement, method: str) -> str:
+    """The last point of each curve, in words."""
+    series = judgement.series(method).items()
+    last = (f"{start_name(init)} {score(rows[-1]['mean'])}" for init, rows in series)
+    return f"with most, {', '.join(last)}"
+
+
+def _draw_scores(
+    axes: "Axes", judgement: Judgement, method: str, limits: tuple[float, float]
+) -> None:
+    budgets, chance = judgement.budgets(method), 1 / max(1, len(judgement.results["classes"]))
     if judgement.results["metric"] == "balanced accuracy" and limits[0] < chance < limits[1]:
         axes.axhline(chance, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -157,11 +203,6 @@ def _score_panel(judgement: Judgement, method: str, limits: tuple[float, float])
     axes.set_ylim(*limits)
     axes.set_xlabel("labelled subjects")
     axes.set_ylabel(judgement.results["metric"])
-    title = method_name(method)
-    last = {start_name(init): score(rows[-1]["mean"]) for init, rows in series.items()}
-    told = ", ".join(f"{name} {value}" for name, value in last.items())
-    alt = f"{title}: {judgement.results['metric']} against labelled subjects; with most, {told}."
-    return Picture(svg(figure), alt, title)
 
 
 def _plot_series(
@@ -204,7 +245,8 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     shown = [value for value in values if value is not None]
     if not shown:
         return 0.0, 1.0
-    return max(min(shown) - 0.06, -0.02), min(max(shown) + 0.06, 1.03)
+    low = min(shown) - 0.06
+    return low if min(shown) < 0 else max(low, -0.02), min(max(shown) + 0.06, 1.03)
 
 
 def small(width: float, height: float) -> tuple["Figure", "Axes"]:
@@ -212,7 +254,11 @@ def small(width: float, height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes: Any = figure.add_subplot()
+    return figure, _quiet(figure.add_subplot())
+
+
+def _quiet(axes: Any) -> "Axes":
+    """Axes without a frame's noise."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.tick_params(colors=INK, labelsize=9, length=3)
@@ -220,7 +266,8 @@ def small(width: float, height: float) -> tuple["Figure", "Axes"]:
     axes.set_axisbelow(True)
     axes.xaxis.label.set(color=INK, fontsize=9.5)
     axes.yaxis.label.set(color=INK, fontsize=9.5)
-    return figure, axes
+    plain: Axes = axes
+    return plain
 
 
 def svg(figure: "Figure") -> str:

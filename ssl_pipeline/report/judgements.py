@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation import adaptation, probes
-from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, RANDOM
+from ssl_pipeline.evaluation.cells import BASELINE, RANDOM, beside
 from ssl_pipeline.evaluation.statistics import holm
 
 STAGES = ("probe", "finetune")
@@ -28,7 +28,7 @@ class Judgement:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods, in the order of the table; what is read of pixels is none."""
+        """Names of the methods, in the order of the table; what baselines have is none."""
         found = dict.fromkeys(row["method"] for row in self._rows)
         return tuple(method for method in found if method != BASELINE)
 
@@ -48,18 +48,20 @@ class Judgement:
         return tuple(sorted(own, key=lambda subjects: subjects or math.inf))
 
     def row(self, method: str, init: str, subjects: int) -> Row | None:
-        """One row of the table; of pixels the one that all methods share, if they do."""
-        shared = (method, BASELINE) if init == PIXELS else (method,)
+        """One row of the table; of a baseline the one that all methods share, if they do."""
         for row in self.results["rows"]:
-            if row["method"] in shared and (row["init"], row["subjects"]) == (init, subjects):
+            if row["method"] in beside(method, init) and (row["init"], row["subjects"]) == (
+                init,
+                subjects,
+            ):
                 return cast(Row, row)
         return None
 
     def failed(self, method: str, init: str, subjects: int) -> int:
         """How many seeds of a row have failed."""
-        wanted = (method, init, subjects)
+        wanted = [(own, init, subjects) for own in beside(method, init)]
         cells = self.results.get("failed", ())
-        return sum((c["method"], c["init"], c["subjects"]) == wanted for c in cells)
+        return sum((c["method"], c["init"], c["subjects"]) in wanted for c in cells)
 
     def series(self, method: str) -> dict[str, list[Row]]:
         """The rows of a method by their start, budgets rising."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import BASELINE, PIXELS, Cell
+from ssl_pipeline.evaluation.cells import Cell, beside
 from ssl_pipeline.evaluation.labels import LabelFile, drawn_on_grid
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid
@@ -58,7 +58,7 @@ def overlays(
 def _cell(judgement: Judgement, init: str) -> Path:
     method = judgement.methods[0]
     most = judgement.budgets(method)[-1]
-    return Cell(BASELINE if init == PIXELS else method, init, most, 0).path(judgement.folder)
+    return Cell(beside(method, init)[-1], init, most, 0).path(judgement.folder)
 
 
 def _predictions(judgement: Judgement, init: str) -> list[dict[str, Any]]:

@@ -21,9 +21,12 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.card import CARD
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
-from ssl_pipeline.report.degradation import degradation
+from ssl_pipeline.report.degradation import degradation, worse_scans
 from ssl_pipeline.report.fared import fared
-from ssl_pipeline.report.judgements import Judgement, read_judgements
+from ssl_pipeline.report.grouped import grouped
+from ssl_pipeline.report.judgements import Judgement, Row, read_judgements
+from ssl_pipeline.report.limits import limits
+from ssl_pipeline.report.looked import looked
 from ssl_pipeline.report.numerals import count
 from ssl_pipeline.report.overlay import overlays
 from ssl_pipeline.report.reliability import reliability
@@ -68,14 +71,20 @@ def write_page(source: Source, path: Path) -> None:
 def page(source: Source) -> str:
     """The report as HTML. Raises UserError where a table is of another format version."""
     environment = templates()
+    tried = source.tasks if source.config.get("robustness") is not None else ()
+    worse = {task: own for task in tried if (own := worse_scans(source.folder, task))}
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
     judged = read_judgements(source.folder, source.tasks)
+    plainest = [figures.plainest(own) for own in judged.values() if own]
     records = origin.records(source.folder)
     return environment.get_template("page.html").render(
         title=source.title or source.name,
         name=source.name,
         answer=verdict.answer(judged),
-        tasks=[_task(source, task, judged[task]) for task in source.tasks],
+        worth=figures.worth(plainest),
+        marks=figures.legend([judgement for judgement, _ in plainest]),
+        limits=limits(judged, worse, source.catalog),
+        tasks=[_task(source, t, judged[t], worse.get(t)) for t in source.tasks],
         learned=_learned(source),
         own=source.encoder is not None,
         went_in=_went_in(source),
@@ -89,7 +98,9 @@ def page(source: Source) -> str:
     )
 
 
-def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, Any]:
+def _task(
+    source: Source, task: str, judgements: list[Judgement], worse: Row | None
+) -> dict[str, Any]:
     config = source.tasks[task]
     shown: dict[str, Any] = {"title": config.title, "kind": config.kind, "judged": bool(judgements)}
     if not judgements:
@@ -102,7 +113,7 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
         "warnings": list(dict.fromkeys(w for each in judgements if (w := each.warning))),
         "train": count(first["n_train_subjects"], "labelled subject"),
         "test": count(first["n_test_subjects"], "subject"),
-        "notes": list(notes),
+        "notes": [*notes, *filter(None, [looked(each.folder for each in judgements)])],
         "legend": figures.legend(judgements),
         "bars": figures.bars(judgements),
         "panels": figures.score_panels(judgements),
@@ -111,7 +122,8 @@ def _task(source: Source, task: str, judgements: list[Judgement]) -> dict[str, A
         "reliability": reliability(judgements),
         "per_class": tables.per_class(judgements),
         "costs": tables.costs(judgements),
-        "worse": degradation(source.folder, task) if source.config.get("robustness") else None,
+        "groups": grouped(judgements),
+        "worse": degradation(worse) if worse else None,
         "overlays": pictures,
         "overlay_legend": marks,
     }

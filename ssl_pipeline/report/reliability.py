@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import FAILED, PIXELS, Cell
+from ssl_pipeline.evaluation.cells import FAILED, Cell
 from ssl_pipeline.evaluation.metrics import calibration
 from ssl_pipeline.report.figures import Picture, looks, small, svg
 from ssl_pipeline.report.judgements import Judgement, method_name, start_name
@@ -19,11 +19,11 @@ Points = list[tuple[float, float, int]]
 
 
 def reliability(judgements: Sequence[Judgement]) -> list[Picture]:
-    """One panel a method, with most labels; none for voxels."""
+    """One panel a method, with most labels; none for voxels and numbers."""
     return [
         _panel(each, method)
         for each in judgements
-        if each.results["kind"] != "segmentation"
+        if each.results["metric"] == "balanced accuracy"
         for method in each.methods
         if _points(each, method, each.starts[0])
     ]
@@ -35,9 +35,8 @@ def _points(judgement: Judgement, method: str, init: str) -> Points:
     row = judgement.row(method, init, most)
     if row is None:
         return []
-    name = row["method"] if init == PIXELS else method
     seeds = range(len(row["per_seed"]))
-    paths = [Cell(name, init, most, seed).path(judgement.folder) for seed in seeds]
+    paths = [Cell(row["method"], init, most, seed).path(judgement.folder) for seed in seeds]
     if not all(path.exists() for path in paths):
         return []
     contents = [read_json(path) for path in paths]

@@ -92,9 +92,10 @@ def per_class(judgements: Sequence[Judgement]) -> Table:
         )
         for _, row in found
     ]
-    what = "Dice" if judgements[0].results["kind"] == "segmentation" else "recall"
+    each = "Dice" if judgements[0].results["kind"] == "segmentation" else "Recall"
+    what = f"{each} of each class, and further metrics" if classes else "Further metrics"
     head = ("method", "start", *classes, *further)
-    return Table(f"{what} of each class, with the most labelled subjects", head, rows, words=2)
+    return Table(f"{what}, with the most labelled subjects", head, rows, words=2)
 
 
 def costs(judgements: Sequence[Judgement]) -> Table | None:
@@ -140,7 +141,8 @@ def _largest(judgements: Iterable[Judgement]) -> Iterable[tuple[Judgement, Row]]
 def _spread(judgements: Sequence[Judgement]) -> str:
     first = judgements[0].results
     numbers = sorted({each.results["n_seeds"] for each in judgements})
-    seeds = " to ".join(str(number) for number in sorted({numbers[0], numbers[-1]})) + " seeds"
+    few = f"{numbers[0]} to " if numbers[0] < numbers[-1] else ""
+    seeds = few + count(numbers[-1], "seed")
     if any(each.has_intervals for each in judgements):
         return f"mean over {seeds} with {100 * first['confidence']:g} % interval over test subjects"
     return f"mean ± standard deviation over {seeds}"

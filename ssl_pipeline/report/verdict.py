@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
+from ssl_pipeline.evaluation.cells import BASELINES, RANDOM, UNTRAINED
 from ssl_pipeline.report.judgements import Judgement, method_name
 from ssl_pipeline.report.numerals import count, difference
 
@@ -62,11 +62,10 @@ def answer(judged: Mapping[str, Sequence[Judgement]]) -> str:
 
 def _worth(found: Sequence[Comparison]) -> str:
     """The answer for one encoder."""
-    random, pixels = _against(found, RANDOM), _against(found, PIXELS)
-    parts = [
-        _tally(own, other) for own, other in ((random, "random weights"), (pixels, PIXELS)) if own
-    ]
-    return f"{_word(random, pixels)}: {'; '.join(parts)}."
+    random, *plain = (_against(found, other) for other in UNTRAINED)
+    names = ("random weights", *BASELINES)
+    parts = [_tally(own, o) for own, o in zip((random, *plain), names, strict=True) if own]
+    return f"{_word(random, [each for own in plain for each in own])}: {'; '.join(parts)}."
 
 
 def task_sentence(judgements: Sequence[Judgement]) -> str:
@@ -98,10 +97,10 @@ def _against(found: Iterable[Comparison], other: str) -> list[Comparison]:
     return [each for each in found if each.against == other]
 
 
-def _word(random: Sequence[Comparison], pixels: Sequence[Comparison]) -> str:
-    """The answer's first word; losing to the simple baseline anywhere keeps it from a plain yes."""
+def _word(random: Sequence[Comparison], baselines: Sequence[Comparison]) -> str:
+    """The answer's first word; losing to a simple baseline anywhere keeps it from a plain yes."""
     outcomes = Counter(each.outcome for each in random)
-    lost = outcomes["worse"] or any(each.outcome == "worse" for each in pixels)
+    lost = outcomes["worse"] or any(each.outcome == "worse" for each in baselines)
     if not outcomes["better"]:
         return "No" if outcomes["worse"] else "Not shown"
     if lost or 2 * outcomes["better"] < len(random):

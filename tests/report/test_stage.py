@@ -23,7 +23,7 @@ def test_it_waits_for_every_stage_and_judgement(study_file: Path) -> None:
             report.inputs(study)
         write_json(study.stage_folder(name, wildcards) / ".done.json", {"manifest": name})
     first = report.inputs(study)
-    assert len(first) == 7  # and the titles
+    assert len(first) == 10  # looks of three judgements, and the titles
     write_json(study.stage_folder("probe", {"task": "side"}) / ".done.json", {"manifest": "other"})
     assert {name for name in first if first[name] != report.inputs(study)[name]} == {"probe side"}
 
