@@ -100,6 +100,10 @@ def _run(arguments: argparse.Namespace, known: list[tuple[Path, Study]]) -> int:
         from stages.export import export
 
         export(arguments.encoder, arguments.to, arguments.out)
+    elif command == "adopt":
+        from stages.adopt import adopt
+
+        adopt(load(arguments.config), arguments.out)
     elif command == "status":
         show_whole(status.table(load(arguments.config)))
     elif command == "estimate":
@@ -179,6 +183,9 @@ def _add_looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_using(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """The commands that use an encoder, wherever it comes from."""
     embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
+    adopt = commands.add_parser("adopt", help="make a bundle of the weights of init_from, to judge")
+    adopt.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
+    adopt.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="bundle to write")
     formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     export = commands.add_parser("export", help="write an encoder as one file for other software")
     for command in (embed, export):

@@ -56,7 +56,7 @@ def run(study: Study, out: Path) -> Made:
     tables = [
         {"name": task, "stage": stage, **_compared(study, stage, task)}
         for task, config in study.tasks.items()
-        for stage in config.JUDGED_BY
+        for stage in config.judged_by
     ]
     results = {
         "study": study.name,

@@ -30,8 +30,8 @@ def check(study: "Study") -> None:
         )
     _divides(study, "views.crop_voxels", study.views.crop_voxels)
     _shows_enough(study, "views.crop_voxels", study.views.crop_voxels, study.views.keep)
-    _methods_fit(study)
     for name, task in study.tasks.items():
+        _methods_fit(study, name, task)
         if task.crop_voxels:
             _divides(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
             _shows_enough(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
@@ -41,26 +41,35 @@ def check(study: "Study") -> None:
             _has_truth(name, task, roots)
 
 
-def _methods_fit(study: "Study") -> None:
+def _methods_fit(study: "Study", name: str, task: TaskConfig) -> None:
     """Each way of adapting must know the backbone, and each task have one that serves it."""
-    methods = study.finetune.methods
-    for method in methods:
+    dials = study.finetune_of(name)
+    for method in dials.methods:
         if method.TRANSFORMER and not study.model.transformer:
             raise ValueError(
                 f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
                 f"and model is {study.model.name}: leave it out"
             )
-    if study.robustness and not study.finetune.keep_networks:
+    if "robustness" in study.judged_by(name) and not dials.keep_networks:
         raise ValueError(
             "robustness judges the networks of fine-tuning again: set finetune.keep_networks to "
             "true, or leave robustness out"
         )
-    for name, task in study.tasks.items():
-        if task.kind == "segmentation" and not any(method.VOXELS for method in methods):
-            raise ValueError(
-                f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
-                "that does, such as full"
-            )
+    if task.kind == "segmentation" and not any(method.VOXELS for method in dials.methods):
+        raise ValueError(
+            f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
+            "that does, such as full"
+        )
+    if "robustness" in task.by and "robustness" not in study.judged_by(name):
+        raise ValueError(
+            f"tasks.{name}.by has robustness, which tries the networks of fine-tuning: add finetune"
+            " to it, and a section robustness to the study"
+        )
+    if not task.judged_by:
+        raise ValueError(
+            f"tasks.{name}.by is {list(task.by)}, and a task of kind {task.kind} is judged by "
+            f"{' and '.join(task.JUDGED_BY)} alone: leave `by` out"
+        )
 
 
 def _divides(study: "Study", key: str, crop: Triple) -> None:
@@ -103,11 +112,11 @@ def _has_subjects(name: str, roots: Iterable[Root]) -> None:
 
 def _has_truth(name: str, task: TaskConfig, roots: Iterable[Root]) -> None:
     """The label or target that a task is about must be declared by one of its roots."""
-    for kind in ("label", "target"):
-        wanted = getattr(task, kind, None)
+    for key, kind in (("label", "label"), ("target", "target"), ("given", "label")):
+        wanted = getattr(task, key, None)
         if wanted is None:
             continue
         known = {word for root in roots for word in getattr(root, f"{kind}s")}
         if wanted not in known:
             tail = nearest(wanted, known) if known else f"its roots declare no `{kind}s`."
-            raise ValueError(f"tasks.{name}.{kind} is {wanted}, which is not known: {tail}")
+            raise ValueError(f"tasks.{name}.{key} is {wanted}, which is not known: {tail}")

@@ -26,17 +26,17 @@ def need(study: Study, known: Known, on: Place, task: str) -> Need:
     """Every cell of the task."""
     config, of = study.tasks[task], judgement.judged(known, study, task)
     crop = config.crop(study.views.crop_voxels)
-    cost = finetuning(config, study.finetune, study.evaluate, study.model, crop, of)
+    cost = finetuning(config, study.finetune_of(task), study.evaluate, study.model, crop, of)
     return judgement.need_of(cost, known, on.gpus > 0)
 
 
 def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
     setting = judgement.setting(study, "finetune", out, task)
-    return judgement.made(out, run_finetune(study.tasks[task], study.finetune, setting))
+    return judgement.made(out, run_finetune(study.tasks[task], study.finetune_of(task), setting))
 
 
 def run_share(study: Study, out: Path, share: Share, task: str) -> None:
     """Compute a share of the cells that are not there yet."""
     setting = judgement.setting(study, "finetune", out, task)
-    run_finetune(study.tasks[task], study.finetune, replace(setting, share=share))
+    run_finetune(study.tasks[task], study.finetune_of(task), replace(setting, share=share))

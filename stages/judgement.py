@@ -10,6 +10,7 @@ from ssl_pipeline.atomic import sha256_file, sha256_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, of_other_encoders
 from ssl_pipeline.evaluation.cohort import cohort
+from ssl_pipeline.evaluation.looks import LOOKS, read_looks
 from ssl_pipeline.evaluation.plan import Setting
 from ssl_pipeline.evaluation.size import Cost, Judged
 from ssl_pipeline.export import trained_on
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 MAKES = (
     "results.json",
     "costs.json",
+    LOOKS,
     "cells/*.json",
     "labels/*.npy",
     "networks/*.safetensors",
@@ -41,10 +43,11 @@ MAKES = (
 def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoders, and the label files that the task's scans name."""
     found = {"preprocess": manifest_hash(study, "preprocess"), **_encoders(study)}
-    label, label_file = getattr(study.tasks[task], "label", ""), study.origins.label
+    config, label_file = study.tasks[task], study.origins.label
+    asked = [getattr(config, key, None) for key in ("label", "given")]
     for entry in _catalog(study).entries:
-        if entry.labels.get(label):
-            found[f"label {entry.id}"] = _stamp(label_file(entry.id, label))
+        for name in (name for name in asked if name and entry.labels.get(name)):
+            found[f"{name} {entry.id}"] = _stamp(label_file(entry.id, name))
     return found
 
 
@@ -104,7 +107,7 @@ def judged(known: Known, study: Study, task: str) -> Judged:
         if (not config.roots or scan.root in config.roots)
         and all(getattr(scan, where).get(word) for word, where in words if word)
     ]
-    train = [scan for scan in usable if scan.split == "train"]
+    train = [scan for scan in usable if scan.split == "train"]  # at most: train_on takes fewer
     test = [scan for scan in usable if scan.split == study.evaluate.split]
     return Judged(
         starts=(*study.encoders, *study.untrained),
@@ -145,7 +148,8 @@ def made(out: Path, results: dict[str, Any]) -> Made:
             "same command again, which computes what failed alone"
         )
     networks = sorted(out.glob("networks/*.safetensors"))
-    return Made([out / "results.json"], summary, listed=networks, failed=failed)
+    looks = {"looks": read_looks(out)}
+    return Made([out / "results.json"], summary, looks, listed=networks, failed=failed)
 
 
 def stale_cells(study: Study) -> list[Path]:

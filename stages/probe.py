@@ -26,17 +26,17 @@ def need(study: Study, known: Known, on: Place, task: str) -> Need:
     """Every cell of the task."""
     config, of = study.tasks[task], judgement.judged(known, study, task)
     crop = config.crop(study.views.crop_voxels)
-    cost = probing(config, study.probe, study.evaluate, study.model, crop, of)
+    cost = probing(config, study.probe_of(task), study.evaluate, study.model, crop, of)
     return judgement.need_of(cost, known, on.gpus > 0)
 
 
 def run(study: Study, out: Path, task: str) -> Made:
     """Compute the cells that are not there yet, and the table of all."""
     setting = judgement.setting(study, "probe", out, task)
-    return judgement.made(out, run_probe(study.tasks[task], study.probe, setting))
+    return judgement.made(out, run_probe(study.tasks[task], study.probe_of(task), setting))
 
 
 def run_share(study: Study, out: Path, share: Share, task: str) -> None:
     """Compute a share of the cells that are not there yet."""
     setting = judgement.setting(study, "probe", out, task)
-    run_probe(study.tasks[task], study.probe, replace(setting, share=share))
+    run_probe(study.tasks[task], study.probe_of(task), replace(setting, share=share))

@@ -7,6 +7,7 @@ inputs, so that the page gets them whenever the stage is asked for, as by `--for
 from pathlib import Path
 
 from ssl_pipeline.atomic import sha256_json
+from ssl_pipeline.evaluation.looks import read_looks
 from ssl_pipeline.report.page import Source, write_page
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
@@ -28,6 +29,9 @@ def inputs(study: Study) -> dict[str, str]:
     for task in study.tasks:
         for name in study.judged_by(task):
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
+            hashes[f"looks {name} {task}"] = sha256_json(
+                read_looks(study.stage_folder(name, {"task": task}))
+            )
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ssl_pipeline.evaluation.robustness import Tried, run_robustness
+from ssl_pipeline.evaluation.judges import Tried
+from ssl_pipeline.evaluation.robustness import run_robustness
 from ssl_pipeline.evaluation.size import worsening
 from ssl_pipeline.report.numerals import count
 from stages import judgement
@@ -41,7 +42,7 @@ def need(study: Study, known: Known, on: Place, task: str) -> Need:
     assert study.robustness
     roots = [r for r in study.data.roots if not config.roots or r.title in config.roots]
     conditions = len(study.robustness.conditions({root.modality or "MR" for root in roots}))
-    sections = (study.probe, study.finetune, study.evaluate)
+    sections = (study.probe_of(task), study.finetune_of(task), study.evaluate)
     cost = worsening(config, conditions, *sections, study.model, crop, of)
     return judgement.need_of(cost, known, on.gpus > 0)
 
@@ -51,8 +52,8 @@ def run(study: Study, out: Path, task: str) -> Made:
     assert study.robustness
     tried = Tried(
         robustness=study.robustness,
-        probe=study.probe,
-        finetune=study.finetune,
+        probe=study.probe_of(task),
+        finetune=study.finetune_of(task),
         preprocess=study.preprocess,
         networks=study.stage_folder("finetune", {"task": task}),
     )

@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from cluster.workers import Dask
 from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import RANDOM, UNTRAINED
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.flight.config import Flight
@@ -21,7 +21,7 @@ from ssl_pipeline.init_from import InitFrom
 from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.section import Section
+from ssl_pipeline.section import Section, but
 from ssl_pipeline.section_file import read_mapping, validated
 from ssl_pipeline.store.layout import Store
 from ssl_pipeline.training.config import FREE, Training
@@ -129,7 +129,7 @@ class Study(Section):
     @property
     def untrained(self) -> tuple[str, ...]:
         """What they are compared with; in an ablation, a trial of its own has that."""
-        return () if self._trial and self.encoders else UNTRAINED
+        return () if self._trial and self.encoders else (RANDOM, PIXELS)
 
     @property
     def pretrains(self) -> bool:
@@ -138,8 +138,18 @@ class Study(Section):
 
     def judged_by(self, task: str) -> tuple[str, ...]:
         """The stages that judge a task."""
-        further = ("robustness",) if self.robustness and not self._trial else ()
-        return (*self.tasks[task].JUDGED_BY, *further)
+        config = self.tasks[task]
+        asked = "finetune" in config.judged_by and (not config.by or "robustness" in config.by)
+        tried = self.robustness and asked and not self._trial
+        return (*config.judged_by, "robustness") if tried else config.judged_by
+
+    def probe_of(self, task: str) -> Probe:
+        """The dials of probing that hold for a task."""
+        return but(self.probe, self.tasks[task].probe)
+
+    def finetune_of(self, task: str) -> Finetune:
+        """The dials of fine-tuning that hold for a task."""
+        return but(self.finetune, self.tasks[task].finetune)
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """Where a stage writes; one folder a value of its wildcards, and a trial."""

@@ -1,6 +1,8 @@
 """A judgement as an array on a real SLURM: its elements compute the cells, one job the table."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,22 +11,27 @@ import pytest
 from stages.contract import perform
 from stages.study import load
 from tests.conftest import write_study
-from tests.slurm.lab import ROOT, slurm
+from tests.slurm.lab import ROOT, slurm, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 RESOURCES = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3}
 
 
-def test_cells_are_shared_by_an_array(tmp_path, outcome):
-    """An array of three, then the job that waits for it."""
+@pytest.fixture
+def study(tmp_path):
+    """A study that is to be fine-tuned, by an array of three, and the command that does it."""
     file = write_study(tmp_path)
-    study = load(file)
     for name in ("inventory", "preprocess", "pretrain"):
-        perform(name, study, {})
+        perform(name, load(file), {})
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(json.dumps({"defaults": RESOURCES, "stages": {"finetune": {"array": 3}}}))
     command = [sys.executable, "-m", "stages", "finetune", "--config", str(file), "task=side"]
-    command += ["--on", str(cluster)]
+    return load(file), [*command, "--on", str(cluster)]
+
+
+def test_cells_are_shared_by_an_array(study, tmp_path, outcome):
+    """An array of three, then the job that waits for it."""
+    study, command = study
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "out/jobs/finetune-side/job.json").read_text())
@@ -43,3 +50,27 @@ def test_cells_are_shared_by_an_array(tmp_path, outcome):
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "nothing to do" in again.stdout
     outcome("3 elements computed 9 cells, the job after them the table; then nothing to do")
+
+
+def test_interrupting_ends_the_array_and_loses_no_cell(study, tmp_path, outcome):
+    """Ctrl-C while cells are computed, then the same command again."""
+    study, command = study
+    cells = study.stage_folder("finetune", {"task": "side"}) / "cells"
+    said = tmp_path / "said.txt"
+    with open(said, "w") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
+        )
+    until(lambda: cells.is_dir() and len(list(cells.glob("*.json"))) >= 2, "two cells", 120)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(120) == 3, said.read_text()
+    record = json.loads((tmp_path / "out/jobs/finetune-side/job.json").read_text())
+    numbers = f"{record['array']},{record['job']}"
+    until(lambda: not slurm("squeue", "-h", "-j", numbers), "all of it has left the queue")
+    kept = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert 2 <= len(kept) < 9
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(list(cells.glob("*.json"))) == 9
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    outcome(f"interrupted with {len(kept)} cells, which the next run kept")

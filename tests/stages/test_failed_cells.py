@@ -43,7 +43,7 @@ def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     assert not (out / MANIFEST).exists()  # and the next time Snakemake runs it again
     finetune(copied)
     again = {name for name, when in cells(out).items() if before[name] != when}
-    assert again == {name for name in before if not name.startswith("baseline-")}
+    assert again == {name for name in before if not name.startswith("baseline-pixels")}
     copied.write_text(text)
     study, out = finetune(copied)
     assert json.loads((out / "results.json").read_text())["failed"] == []

@@ -27,7 +27,7 @@ def test_a_task_is_judged_on_worse_scans_and_the_report_shows_it(copied):
     perform("probe", study, {"task": "side"})
     perform("report", study, {})
     page = (study.folder / "report/report.html").read_text()
-    assert page.count("How it holds when scans are taken worse") == 2
+    assert page.count("means over corruptions, which act on whole scans") == 2
     assert "linear probe on worse scans: pretrained" in page
     assert "nothing to do" in door("robustness", "--config", copied, "task=side").stdout
     estimated = door("estimate", "--config", copied)

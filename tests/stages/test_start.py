@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
+from ssl_pipeline import load_encoder
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.world import World
 from stages import pretrain
+from stages.adopt import adopt
 from stages.clean import clean
 from stages.contract import manifest_hash, perform
 from stages.leakage import warning
@@ -87,6 +89,20 @@ def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, startin
     assert str(bundle) not in json.dumps(study.public)
     perform("pretrain", study, {})
     assert "pretrain: nothing to do" in capsys.readouterr().out
+
+
+def test_weights_of_other_software_are_judged_as_they_came(starting, tmp_path, capsys):
+    weights = timm_weights(tmp_path / "public.pt")
+    study = starting("timm", weights)
+    adopt(study, tmp_path / "public")
+    assert "name it in evaluate.encoders" in capsys.readouterr().out
+    loaded = load_encoder(tmp_path / "public")
+    given = torch.load(weights)
+    own = loaded.model.state_dict()
+    assert torch.equal(own["blocks.0.attn.qkv.weight"], given["blocks.0.attn.qkv.weight"])
+    assert trained_on.read(tmp_path / "public").foreign
+    with pytest.raises(UserError, match="names no weights"):
+        adopt(study.model_copy(update={"init_from": None}), tmp_path / "none")
 
 
 def test_weights_decide_a_run_and_their_place_does_not(starting, tmp_path, capsys):

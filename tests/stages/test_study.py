@@ -43,6 +43,14 @@ MISTAKES = {
         lambda c: c["tasks"]["tissue"].update(label="tisue"),
         "tasks.tissue.label is tisue, which is not known: did you mean tissue?",
     ),
+    "unknown dial of a task": (
+        lambda c: c["tasks"]["side"].update(finetune={"step": 5}),
+        "tasks.side.finetune.step is not known: did you mean steps?",
+    ),
+    "no stage that can judge": (
+        lambda c: c["tasks"]["tissue"].update(by=["probe"]),
+        "tasks.tissue.by is ['probe'], and a task of kind segmentation is judged by finetune",
+    ),
     "target that no root declares": (
         lambda c: c["tasks"]["side"].update(target="sde"),
         "tasks.side.target is sde, which is not known: did you mean side?",
@@ -160,3 +168,24 @@ def test_the_hash_of_a_section_sees_it_and_nothing_else(study_file):
     heavier = load(changed(study_file, lambda c: c["data"]["roots"][0].update(weight=2.0)))
     assert labels.sections_hash(weight, {}) == before.sections_hash(weight, {})
     assert heavier.sections_hash(weight, {}) != before.sections_hash(weight, {})
+
+
+def test_a_task_may_have_dials_of_its_own(study_file):
+    own = {"steps": 7, "methods": [{"name": "lora"}]}
+    changed(study_file, lambda c: c["tasks"]["side"].update(by=["finetune"], finetune=own))
+    study = load(study_file)
+    assert study.judged_by("side") == ("finetune",)
+    dials, others = study.finetune_of("side"), study.finetune_of("tissue")
+    assert (dials.steps, [m.name for m in dials.methods]) == (7, ["lora"])
+    assert others == study.finetune and dials.batch == study.finetune.batch
+    assert study.model_dump(mode="json")["tasks"]["side"]["finetune"] == own
+
+
+def test_dials_of_one_task_leave_the_other_alone(study_file):
+    before = load(study_file)
+    changed(study_file, lambda c: c["tasks"]["side"].update(finetune={"steps": 7}))
+    after = load(study_file)
+    reads = ("tasks.{task}", "finetune")
+    for task, same in (("side", False), ("tissue", True)):
+        hashes = {study.sections_hash(reads, {"task": task}) for study in (before, after)}
+        assert (len(hashes) == 1) == same
