@@ -17,10 +17,12 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 RESOURCES = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3}
 
 
-@pytest.fixture
-def study(tmp_path):
+def prepared(tmp_path, steps):
     """A study that is to be fine-tuned, by an array of three, and the command that does it."""
     file = write_study(tmp_path)
+    file.write_text(
+        file.read_text().replace("finetune: {steps: 2,", f"finetune: {{steps: {steps},")
+    )
     for name in ("inventory", "preprocess", "pretrain"):
         perform(name, load(file), {})
     cluster = tmp_path / "cluster.yaml"
@@ -29,9 +31,9 @@ def study(tmp_path):
     return load(file), [*command, "--on", str(cluster)]
 
 
-def test_cells_are_shared_by_an_array(study, tmp_path, outcome):
+def test_cells_are_shared_by_an_array(tmp_path, outcome):
     """An array of three, then the job that waits for it."""
-    study, command = study
+    study, command = prepared(tmp_path, steps=2)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "out/jobs/finetune-side/job.json").read_text())
@@ -42,19 +44,19 @@ def test_cells_are_shared_by_an_array(study, tmp_path, outcome):
     began, state = slurm("sacct", "-nXP", "-j", record["job"], "-o", "start,state").split("|")
     assert state == "COMPLETED" and began >= max(row[2] for row in rows)
     out = study.stage_folder("finetune", {"task": "side"})
-    assert len(list((out / "cells").iterdir())) == 9
+    assert len(list((out / "cells").iterdir())) == 12
     logs = [tmp_path / f"out/jobs/finetune-side/{row[0]}/{row[0]}_0_log.out" for row in rows]
     assert all("is done" in log.read_text() for log in logs)
     log = tmp_path / f"out/jobs/finetune-side/{record['job']}/{record['job']}_0_log.out"
-    assert "9/9" in log.read_text()  # it found them all
+    assert "12/12" in log.read_text()  # it found them all
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "nothing to do" in again.stdout
-    outcome("3 elements computed 9 cells, the job after them the table; then nothing to do")
+    outcome("3 elements computed 12 cells, the job after them the table; then nothing to do")
 
 
-def test_interrupting_ends_the_array_and_loses_no_cell(study, tmp_path, outcome):
+def test_interrupting_ends_the_array_and_loses_no_cell(tmp_path, outcome):
     """Ctrl-C while cells are computed, then the same command again."""
-    study, command = study
+    study, command = prepared(tmp_path, steps=150)
     cells = study.stage_folder("finetune", {"task": "side"}) / "cells"
     said = tmp_path / "said.txt"
     with open(said, "w") as file:
@@ -68,9 +70,9 @@ def test_interrupting_ends_the_array_and_loses_no_cell(study, tmp_path, outcome)
     numbers = f"{record['array']},{record['job']}"
     until(lambda: not slurm("squeue", "-h", "-j", numbers), "all of it has left the queue")
     kept = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
-    assert 2 <= len(kept) < 9
+    assert 2 <= len(kept) < 12
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert len(list(cells.glob("*.json"))) == 9
+    assert len(list(cells.glob("*.json"))) == 12
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     outcome(f"interrupted with {len(kept)} cells, which the next run kept")
