@@ -67,7 +67,8 @@ check: setup ## Style, types, arrows, spelling, workflow
 	codespell
 	snakefmt --check Snakefile workflows
 	snakemake --lint
-	for study in workflows/studies/*.yaml; do \
+	for study in workflows/studies/*.yaml; do python -m stages config --config $$study || exit 1; done
+	for study in $$(grep -L encoders: workflows/studies/*.yaml); do \
 	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config study=$$study || exit 1; done
 	snakemake -n --quiet --profile slurm
 	python -m stages config --schema | diff - workflows/studies/schema.json
