@@ -107,7 +107,9 @@ def judged(known: Known, study: Study, task: str) -> Judged:
         if (not config.roots or scan.root in config.roots)
         and all(getattr(scan, where).get(word) for word, where in words if word)
     ]
-    train = [scan for scan in usable if scan.split == "train"]  # at most: train_on takes fewer
+    everyone = [scan for scan in usable if scan.split == "train"]
+    # Before the inventory nobody knows what is said of a scan: then all are counted.
+    train = list(filter(config.may_learn_from, everyone)) or everyone
     test = [scan for scan in usable if scan.split == study.evaluate.split]
     return Judged(
         starts=(*study.encoders, *study.untrained),

@@ -13,7 +13,7 @@ from ssl_pipeline.evaluation.estimates import Estimate, number
 from ssl_pipeline.evaluation.metrics import Scored, scored
 from ssl_pipeline.evaluation.statistics import FEWEST, half_width
 from ssl_pipeline.evaluation.tasks.task import check_said
-from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.catalog import Entry, said
 
 UNKNOWN = "not known"
 
@@ -41,9 +41,9 @@ def groups(scored: Sequence[Entry], names: Sequence[str], everyone: Sequence[Ent
     found = []
     for name in names:
         check_said("evaluate.groups", everyone, name)
-        values = {entry.said(name) for entry in scored}
+        values = {said(entry, name) for entry in scored}
         for value in sorted(values) if values - {""} else ():
-            own = [entry for entry in scored if entry.said(name) == value]
+            own = [entry for entry in scored if said(entry, name) == value]
             subjects = tuple(dict.fromkeys(entry.subject for entry in own))
             scans = frozenset(entry.id for entry in own)
             found.append(Group(name, value or UNKNOWN, scans, subjects))

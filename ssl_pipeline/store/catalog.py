@@ -62,10 +62,6 @@ class Entry:
     pixels: str  # hash of the scan's voxels as read, whatever the codec and the code
     meta_json: str
 
-    def said(self, name: str) -> str:
-        """What is known of the scan by a name of SAID or of a target; "" if nothing."""
-        return str(getattr(self, name)) if name in SAID else self.targets.get(name, "")
-
     @cached_property
     def meta(self) -> VolumeMeta:
         """What the volume says of itself, parsed when it is first asked for."""
@@ -118,6 +114,11 @@ class Catalog:
                 f"Volume {scan_id} is not among the {len(self.entries)} of the catalog: "
                 "preprocess it first."
             ) from None
+
+
+def said(scan: Entry | Scan, name: str) -> str:
+    """What is known of a scan by a name of SAID or of a target; "" if nothing."""
+    return str(getattr(scan, name)) if name in SAID else scan.targets.get(name, "")
 
 
 def _entry(scan: Scan, attributes: Attributes) -> Entry:

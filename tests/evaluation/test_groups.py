@@ -11,6 +11,7 @@ from ssl_pipeline.evaluation.groups import gap
 from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.tasks import Classification
+from ssl_pipeline.store.catalog import said
 
 CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
 BY_PROTOCOL = Evaluate(subjects=(0,), groups=("protocol",))
@@ -60,7 +61,7 @@ def test_a_gap_has_an_interval_where_both_groups_have_subjects_enough():
 def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     task = CORNER.model_copy(update={"train_on": {"protocol": ("a",)}})
     found = cohort(task, planted.catalog, "test")
-    protocols = {e.said("protocol") for e in found.entries if e.split == "train"}
+    protocols = {said(e, "protocol") for e in found.entries if e.split == "train"}
     assert protocols == {"a"} and len(found.train) == 4 and len(found.test) == 10
     assert found.unused == 0
     setting = planted.setting(tmp_path, evaluate=BY_PROTOCOL)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from stages.estimate import estimate
+from stages.judgement import judged
 from stages.need import known
 from stages.parts import parts
 from stages.study import load
@@ -42,6 +43,17 @@ def test_bytes_files_and_memory_are_those_that_it_then_takes(whole, unrun):
             assert need.disk.value / sum(files) == CLOSE, full_name
         expected, used = expected + need.disk.value, used + sum(files)
     assert expected / used == CLOSE
+
+
+def test_only_scans_that_a_task_may_learn_from_are_counted(unrun):
+    study = load(unrun)
+    side = study.tasks["side"]
+    found = []
+    for only in ({}, {"side": ("0",)}, {"side": ("unheard of",)}):
+        tasks = study.tasks | {"side": side.model_copy(update={"train_on": only})}
+        changed = study.model_copy(update={"tasks": tasks})
+        found.append(judged(known(changed, headers=True), changed, "side").train_subjects)
+    assert found == [4, 2, 4]  # of a value that nobody has, nothing is known yet
 
 
 def test_a_study_that_has_run_tells_what_was_measured(whole):

@@ -17,8 +17,9 @@ from pydantic import (
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.section import Section
-from ssl_pipeline.store.catalog import SAID, Catalog, Entry
+from ssl_pipeline.store.catalog import SAID, Catalog, Entry, said
 from ssl_pipeline.views.config import Triple
+from ssl_pipeline.volumes.inventory import Scan
 
 
 class Task(Section):
@@ -87,8 +88,11 @@ class Task(Section):
         """Those that `train_on` names; UserError for a name or value that no scan has."""
         for name, values in self.train_on.items():
             check_said(f"Task {self.title!r}: train_on", entries, name, values)
-        asked = self.train_on.items()
-        return [e for e in entries if all(e.said(name) in values for name, values in asked)]
+        return [entry for entry in entries if self.may_learn_from(entry)]
+
+    def may_learn_from(self, scan: Entry | Scan) -> bool:
+        """Whether `train_on` lets a scan be learned from."""
+        return all(said(scan, name) in values for name, values in self.train_on.items())
 
     def carrying(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
         """Scans that have the `kind` ("label" or "target") of this name, whatever it says.
@@ -114,7 +118,7 @@ class Task(Section):
 def check_said(where: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()) -> None:
     """Refuse what no scan says of itself; `where` names the place in the study."""
     entries = list(entries)
-    found = {entry.said(name) for entry in entries} - {""}
+    found = {said(entry, name) for entry in entries} - {""}
     if not found:
         known = {*SAID, *(target for entry in entries for target in entry.targets)}
         raise UserError(f"{where}: no scan has {name!r}; {nearest(name, known)}")
