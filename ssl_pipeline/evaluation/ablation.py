@@ -9,7 +9,7 @@ too narrow.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation.cells import BASELINES, UNTRAINED, Cell, beside
@@ -18,6 +18,7 @@ from ssl_pipeline.evaluation.metrics import LIMITS, scored
 
 Key = tuple[str, str, int]  # arm, method, labelled subjects
 Predictions = Sequence[Mapping[str, Any]]
+Kind = TypeVar("Kind")
 
 
 def compare(
@@ -79,6 +80,12 @@ def _rows(
         }
 
 
+def row_of(rows: Mapping[Key, Kind], arm: str, method: str, subjects: int) -> Kind | None:
+    """An arm's row beside those of a method; None where there is none."""
+    found = (rows.get((arm, own, subjects)) for own in beside(method, arm))
+    return next((row for row in found if row), None)
+
+
 def _differences(
     scores: Mapping[Key, Estimate], confidence: float, seed: int
 ) -> Iterator[dict[str, Any]]:
@@ -91,8 +98,7 @@ def _differences(
     for method, subjects in judged:
         for arm, against in pairs:
             own = scores.get((arm, method, subjects))
-            others = (scores.get((against, each, subjects)) for each in beside(method, against))
-            other = next((each for each in others if each), None)
+            other = row_of(scores, against, method, subjects)
             if own is not None and other is not None:
                 yield {
                     "arm": arm,

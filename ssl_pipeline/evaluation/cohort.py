@@ -31,8 +31,7 @@ def cohort(task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]) ->
     usable = task.usable(catalog)
     known = {entry.id for entry in usable}
     asked = [entry for entry in task.entries(catalog) if entry.split in ("train", split)]
-    learned = {entry.id for entry in task.learns_from(usable)}
-    usable = [entry for entry in usable if entry.split != "train" or entry.id in learned]
+    usable = task.without_left_out(usable)
     nameless = sorted({entry.root for entry in usable if not entry.subject})
     if nameless:
         raise UserError(
@@ -88,12 +87,17 @@ def check_truth(title: str, names: tuple[str, ...], regions: list[Region]) -> No
             f"Task {title!r}: the training subjects show {seen}, and telling classes apart takes "
             "two: check classes against the values in the labels."
         )
-    unlearned = scored - set(shown)
-    if names and unlearned:
-        lacking = ", ".join(repr(names[int(index)]) for index in sorted(unlearned))
+    if names:
+        check_learned(title, [names[int(index)] for index in sorted(scored - set(shown))])
+
+
+def check_learned(title: str, lacking: Sequence[str]) -> None:
+    """Refuse classes that scored subjects show and no training subject does."""
+    if lacking:
         raise UserError(
-            f"Task {title!r}: scored subjects show {lacking}, which no training subject does: "
-            "leave it out of classes, or label training subjects who show it."
+            f"Task {title!r}: scored subjects show {', '.join(map(repr, lacking))}, which no "
+            "training subject does: leave it out of classes, or label training subjects who show "
+            "it."
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.metrics import Measured, area
+from ssl_pipeline.evaluation.probes.knn import unit
 
 NEIGHBOURS = 10  # the distance of which says how strange a crop is
 
@@ -21,7 +22,7 @@ def strangeness(train: Features, seen: Features) -> NDArray[np.float64]:
     """Distance (m,) of unit features to the tenth nearest of `train` (Sun et al. 2022,
     arXiv:2204.06507).
     """
-    similar = _unit(seen) @ _unit(train).T
+    similar = unit(seen) @ unit(train).T
     nth = min(NEIGHBOURS, len(train)) - 1
     cosine = -np.partition(-similar, nth, axis=1)[:, nth]
     distance: NDArray[np.float64] = np.sqrt(np.maximum(2 - 2 * cosine, 0))
@@ -95,11 +96,3 @@ def jackknifed(
 def _spread(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     squares: NDArray[np.float64] = (rows - rows.mean(axis=0)) ** 2
     return squares
-
-
-def _unit(rows: Features) -> NDArray[np.float64]:
-    wide = rows.astype(np.float64)
-    unit: NDArray[np.float64] = wide / np.maximum(
-        np.linalg.norm(wide, axis=1, keepdims=True), 1e-12
-    )
-    return unit

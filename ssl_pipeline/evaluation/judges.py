@@ -56,11 +56,6 @@ class Tried:
     networks: Path  # folder of the task's fine-tuning, with the networks that it kept
 
 
-def of_features(method: str) -> bool:
-    """Whether a cell's method is one by which features themselves are judged."""
-    return method in (OUTLIERS, STABILITY)
-
-
 def judges(plan: Plan, tried: Tried) -> tuple[list[Judge], list[str]]:
     """All that judged the task with most labels, and what has to be said of it."""
     evaluate = plan.setting.evaluate

@@ -24,13 +24,14 @@ from ssl_pipeline.evaluation.corrupted import corrupted
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.estimates import Estimate, number
-from ssl_pipeline.evaluation.judges import OUTLIERS, Tried, judges, of_features
+from ssl_pipeline.evaluation.judges import OUTLIERS, STABILITY, Tried, judges
 from ssl_pipeline.evaluation.metrics import LIMITS, Measured
 from ssl_pipeline.evaluation.plan import Plan, Setting
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import progress
 
 CLEAN = "clean"
+LIMITS_OF_FEATURES = {OUTLIERS: LIMITS["AUC"], STABILITY: None}
 
 
 def run_robustness(task: TaskConfig, tried: Tried, setting: Setting) -> dict[str, Any]:
@@ -152,8 +153,7 @@ class _Found:
         """Mean and interval over seeds, each a mean over conditions."""
         drawn = zip(*(self._seeds(method, init, name) for name in names), strict=True)
         estimate = Estimate.averaged([list(each) for each in drawn])
-        metric = "AUC" if method == OUTLIERS else self.metric
-        limits = LIMITS[metric] if metric == "AUC" or not of_features(method) else None
+        limits = LIMITS_OF_FEATURES.get(method, LIMITS[self.metric])
         return estimate.told(self.confidence, limits)
 
     def _error(self, method: str, init: str, kind: str) -> float:
@@ -183,9 +183,9 @@ def _results(
         "confidence": evaluate.confidence,
         "n_test_subjects": len(plan.cohort.test),
         "starts": list(plan.setting.starts),
-        "rows": [found.row(*way, kinds) for way in ways if not of_features(way[0])],
+        "rows": [found.row(*way, kinds) for way in ways if way[0] not in LIMITS_OF_FEATURES],
         "shares": list(_shares(shares, evaluate.confidence)),
-        "features": [found.curve(*way, kinds) for way in ways if of_features(way[0])],
+        "features": [found.curve(*way, kinds) for way in ways if way[0] in LIMITS_OF_FEATURES],
         "note": " ".join(notes),
         "warning": plan.setting.warning,
     }

@@ -18,6 +18,7 @@ from ssl_pipeline.atomic import write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation import segment, voxel_pca
 from ssl_pipeline.evaluation.cells import GIVEN, PIXELS, Cell
+from ssl_pipeline.evaluation.cohort import check_learned
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.labels import OUTSIDE
@@ -61,13 +62,9 @@ class VoxelCells:
                 "check classes against the values in the labels."
             )
         learned = frozenset().union(*shown.values())
-        unlearned = frozenset().union(*(present(self._indices(e)) for e in self.test)) - learned
-        if unlearned:
-            lacking = ", ".join(repr(self.task.names[index - 1]) for index in sorted(unlearned))
-            raise UserError(
-                f"Task {self.task.title!r}: scored subjects show {lacking}, which no training "
-                "subject does: leave it out of classes, or label training subjects who show it."
-            )
+        scored = frozenset().union(*(present(self._indices(entry)) for entry in self.test))
+        lacking = [self.task.names[index - 1] for index in sorted(scored - learned)]
+        check_learned(self.task.title, lacking)
         return shown
 
     def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:

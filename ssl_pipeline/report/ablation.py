@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from ssl_pipeline.evaluation.cells import BASELINE, BASELINES, beside
+from ssl_pipeline.evaluation.ablation import row_of
+from ssl_pipeline.evaluation.cells import BASELINE, BASELINES
 from ssl_pipeline.report.judgements import method_name
 from ssl_pipeline.report.numerals import NOTHING, difference, duration, with_interval, with_spread
 
@@ -65,19 +66,12 @@ def _scores(tables: Sequence[Results]) -> Iterator[str]:
             (
                 method_name(method),
                 _budget(subjects, tables[0]),
-                *(_score(_row(rows, arm, method, subjects)) for arm in arms),
+                *(_score(row_of(rows, arm, method, subjects)) for arm in arms),
             )
             for method, subjects in dict.fromkeys(key[1:] for key in rows if key[1] != BASELINE)
         ),
         words=2,
     )
-
-
-def _row(
-    rows: Mapping[tuple[str, str, int], Results], arm: str, method: str, subjects: int
-) -> Results | None:
-    found = (rows.get((arm, own, subjects)) for own in beside(method, arm))
-    return next((row for row in found if row), None)
 
 
 def _differences(tables: Sequence[Results]) -> Iterator[str]:

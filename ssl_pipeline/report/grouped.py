@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ssl_pipeline.report.judgements import Judgement, Row, method_name, start_name
-from ssl_pipeline.report.numerals import NOTHING, difference, with_interval, with_spread
-from ssl_pipeline.report.tables import Table
+from ssl_pipeline.report.numerals import NOTHING, difference
+from ssl_pipeline.report.tables import Table, mean_of
 
 
 def grouped(judgements: Sequence[Judgement]) -> list[Table]:
@@ -15,45 +15,32 @@ def grouped(judgements: Sequence[Judgement]) -> list[Table]:
 
 def _table(judgements: Sequence[Judgement], name: str) -> Table:
     numbers: dict[str, int] = {}
-    for each in judgements:
-        numbers |= {own["value"]: own["n_test_subjects"] for own in _groups(each, name)}
     rows = []
     for each in judgements:
-        for key in dict.fromkeys(_key(row) for own in _groups(each, name) for row in own["rows"]):
-            method, init, subjects = key
-            if subjects != each.budgets(method)[-1]:
-                continue
-            found = {
-                own["value"]: row
-                for own in _groups(each, name)
-                for row in own["rows"]
-                if _key(row) == key
-            }
-            gaps = (gap for gap in each.results["gaps"] if gap["group"] == name)
-            apart = next((gap for gap in gaps if _key(gap) == key), None)
-            cells = (_score(found.get(value)) for value in numbers)
-            last = difference(apart["mean"], apart["low"], apart["high"]) if apart else NOTHING
-            rows.append((method_name(method), start_name(init), *cells, last))
+        own = [group for group in each.results.get("groups", ()) if group["group"] == name]
+        numbers |= {group["value"]: group["n_test_subjects"] for group in own}
+        found = {(_key(row), group["value"]): row for group in own for row in group["rows"]}
+        gaps = {_key(gap): gap for gap in each.results["gaps"] if gap["group"] == name}
+        for key in dict.fromkeys(key for key, _ in found):
+            if key[2] == each.budgets(key[0])[-1]:
+                rows.append((key, found, gaps.get(key)))
+    told = [
+        (
+            method_name(key[0]),
+            start_name(key[1]),
+            *(mean_of(found.get((key, value))) for value in numbers),
+            difference(gap["mean"], gap["low"], gap["high"]) if gap else NOTHING,
+        )
+        for key, found, gap in rows
+    ]
     heads = (f"{value} ({number})" for value, number in numbers.items())
-    metric = judgements[0].results["metric"]
     caption = (
-        f"{metric} by {name} (scored subjects), with most labels; the gap is between the best and "
-        "the worst of them that show all classes, with an interval for every pair at once"
+        f"{judgements[0].results['metric']} by {name} (scored subjects), with most labels; the gap "
+        "is between the best and the worst of them that show all classes, with an interval for "
+        "every pair at once"
     )
-    return Table(caption, ("method", "start", *heads, "gap"), rows, words=2)
-
-
-def _groups(judgement: Judgement, name: str) -> list[Row]:
-    return [group for group in judgement.results.get("groups", ()) if group["group"] == name]
+    return Table(caption, ("method", "start", *heads, "gap"), told, words=2)
 
 
 def _key(row: Row) -> tuple[str, str, int]:
     return row["method"], row["init"], row["subjects"]
-
-
-def _score(row: Row | None) -> str:
-    if row is None:
-        return NOTHING
-    if row["low"] is None:
-        return with_spread(row["mean"], row["sd_seeds"])
-    return with_interval(row["mean"], row["low"], row["high"])

@@ -152,10 +152,11 @@ def _cell(judgement: Judgement, method: str, init: str, subjects: int) -> str | 
     failed = judgement.failed(method, init, subjects)
     if failed:
         return Badge(count(failed, "seed"), "failed", "worse")
-    return _score(judgement.row(method, init, subjects))
+    return mean_of(judgement.row(method, init, subjects))
 
 
-def _score(row: Row | None) -> str:
+def mean_of(row: Row | None) -> str:
+    """A row's mean with its interval, or its spread over seeds where it has none."""
     if row is None:
         return NOTHING
     if row["low"] is None:

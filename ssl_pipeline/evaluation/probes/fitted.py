@@ -1,6 +1,7 @@
 """What a probe is once it has learned: features (m, D) in, probabilities or a number out."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,18 @@ from numpy.typing import NDArray
 Fitted = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
-def among_all(told: Fitted, present: NDArray[np.int64], n_classes: int) -> Fitted:
-    """The same, with probability 0 for the classes that are not `present`."""
+def learned(
+    targets: NDArray[Any], n_classes: int, learn: Callable[[NDArray[Any], int], Fitted]
+) -> Fitted:
+    """What `learn` makes of targets (n,), whose classes it is given from 0 on without a gap.
+
+    It is told how many there are, 0 where numbers are learned. Classes that are not among the
+    targets get probability 0; one alone needs no learning.
+    """
+    if not n_classes:
+        return learn(targets, 0)
+    present, of_present = np.unique(targets, return_inverse=True)
+    told = learn(of_present, len(present)) if len(present) > 1 else _sure
 
     def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
         every = np.zeros((len(test), n_classes))
@@ -18,3 +29,8 @@ def among_all(told: Fitted, present: NDArray[np.int64], n_classes: int) -> Fitte
         return every
 
     return predict
+
+
+def _sure(test: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of one class."""
+    return np.ones((len(test), 1))

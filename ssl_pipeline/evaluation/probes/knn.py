@@ -41,12 +41,12 @@ class Knn(Section):
         classes, to numbers (m, 1). Numbers are means of the neighbours'.
         """
         middle = train[:, 0].mean(axis=0, keepdims=True)
-        known = _unit(train[:, 0] - middle)
+        known = unit(train[:, 0] - middle)
         truth = np.eye(n_classes)[targets] if n_classes else targets[:, None]
         k = min(self.neighbours, len(train))
 
         def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-            similarity = _unit(test[:, 0] - middle) @ known.T
+            similarity = unit(test[:, 0] - middle) @ known.T
             nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
             near = np.take_along_axis(similarity, nearest, axis=1)
             votes = np.exp((near - near[:, :1]) / self.temperature)
@@ -61,7 +61,7 @@ class Knn(Section):
         return 0
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Rows of length 1; a row of zeros stays one."""
     wide = rows.astype(np.float64)
     unit: NDArray[np.float64] = wide / np.maximum(

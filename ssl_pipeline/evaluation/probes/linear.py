@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
-from ssl_pipeline.evaluation.probes.fitted import Fitted, among_all
+from ssl_pipeline.evaluation.probes.fitted import Fitted, learned
 from ssl_pipeline.evaluation.probes.folds import cross_validated
 from ssl_pipeline.section import Section
 
@@ -56,14 +56,11 @@ class Linear(Section):
         """
         from threadpoolctl import threadpool_limits
 
+        def learn(told: NDArray[Any], number: int) -> Fitted:
+            return self._best(_logistic if number else _ridge, train, told, subjects, number)
+
         with threadpool_limits(1, "blas"):
-            if not n_classes:
-                return self._best(_ridge, train, targets, subjects, n_classes)
-            present, of_present = np.unique(targets, return_inverse=True)
-            if len(present) == 1:
-                return among_all(lambda test: np.ones((len(test), 1)), present, n_classes)
-            told = self._best(_logistic, train, of_present, subjects, len(present))
-        return among_all(told, present, n_classes)
+            return learned(targets, n_classes, learn)
 
     def parameters(self, dim: int, n_classes: int) -> int:
         """Trained parameters for features of width `dim`."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ssl_pipeline.evaluation.probes.fitted import Fitted, among_all
+from ssl_pipeline.evaluation.probes.fitted import Fitted, learned
 from ssl_pipeline.evaluation.probes.folds import cross_validated
 from ssl_pipeline.section import Section
 
@@ -56,13 +56,11 @@ class Sweep(Section):
         What comes back maps features (m, blocks, D) to probabilities (m, n_classes); without
         classes, to numbers (m, 1). A class that `targets` lacks gets probability 0.
         """
-        if not n_classes:
-            return self._chosen(train, targets, subjects, 0, seed)
-        present, of_present = np.unique(targets, return_inverse=True)
-        if len(present) == 1:
-            return among_all(lambda test: np.ones((len(test), 1)), present, n_classes)
-        told = self._chosen(train, of_present, subjects, len(present), seed)
-        return among_all(told, present, n_classes)
+        return learned(
+            targets,
+            n_classes,
+            lambda told, number: self._chosen(train, told, subjects, number, seed),
+        )
 
     def parameters(self, dim: int, n_classes: int) -> int:
         """Trained parameters of one head of the last block, for features of width `dim`."""

@@ -84,11 +84,14 @@ class Task(Section):
                 )
         return [e for e in catalog.entries if not self.roots or e.root in self.roots]
 
-    def learns_from(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Those that `train_on` names; UserError for a name or value that no scan has."""
+    def without_left_out(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Scans less those for training that `train_on` leaves out.
+
+        Raises UserError for a name or value that no scan has.
+        """
         for name, values in self.train_on.items():
             check_said(f"Task {self.title!r}: train_on", entries, name, values)
-        return [entry for entry in entries if self.may_learn_from(entry)]
+        return [e for e in entries if e.split != "train" or self.may_learn_from(e)]
 
     def may_learn_from(self, scan: Entry | Scan) -> bool:
         """Whether `train_on` lets a scan be learned from."""
