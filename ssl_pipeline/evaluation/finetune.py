@@ -134,14 +134,8 @@ def _trained(cells: RegionCells, cell: Cell, section: Finetune) -> dict[str, Any
 def _pixels(cells: RegionCells, cell: Cell) -> dict[str, Any]:
     """A linear probe of pixels + PCA."""
     began = time.monotonic()
-    chosen = cells.chosen(cell)
     method = Linear()
-    fitted = method.fit(
-        cells.pixels[: len(cells.train)][chosen],
-        cells.targets[chosen],
-        cells.subjects[chosen],
-        cells.classes,
-        cell.seed,
-    )
-    predicted = fitted(cells.pixels[len(cells.train) :])
+    number = len(cells.train)
+    fitted = method.fit(cells.known(cell, cells.pixels[:number]), cell.seed)
+    predicted = fitted(cells.pixels[number:])
     return cells.content(predicted, began, method.parameters(cells.pixels.shape[-1], cells.classes))

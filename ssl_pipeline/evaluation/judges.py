@@ -24,7 +24,7 @@ from ssl_pipeline.evaluation.embedding import Features, share_of, stability, str
 from ssl_pipeline.evaluation.finetune import section_of
 from ssl_pipeline.evaluation.metrics import Measured, scored
 from ssl_pipeline.evaluation.plan import Plan
-from ssl_pipeline.evaluation.probes.fitted import Fitted
+from ssl_pipeline.evaluation.probes.predictor import Fitted
 from ssl_pipeline.evaluation.region_cells import RegionCells
 from ssl_pipeline.evaluation.regions import Region
 from ssl_pipeline.evaluation.tasks import RegionTask
@@ -180,10 +180,7 @@ class _Probes:
     def _fitted(self) -> dict[Cell, Fitted]:
         cells, found = self.cells, {}
         for cell, method in self.methods.items():
-            chosen = cells.chosen(cell)
-            targets, subjects = cells.targets[chosen], cells.subjects[chosen]
-            known = (self._train[chosen], targets, subjects, cells.classes, cell.seed)
-            found[cell] = method.fit(*known)
+            found[cell] = method.fit(cells.known(cell, self._train), cell.seed)
         return found
 
 

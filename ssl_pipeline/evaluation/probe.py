@@ -46,12 +46,9 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
     def compute(cell: Cell, method: ProbeMethod) -> dict[str, Any]:
         features, waited = bank.features(cell.init, cell.seed if cell.init == RANDOM else 0)
         began = time.monotonic()
-        chosen = cells.chosen(cell)
-        train, test = features[: len(cells.train)][chosen], features[len(cells.train) :]
-        fitted = method.fit(
-            train, cells.targets[chosen], cells.subjects[chosen], cells.classes, cell.seed
-        )
-        predicted = fitted(test)
+        number = len(cells.train)
+        fitted = method.fit(cells.known(cell, features[:number]), cell.seed)
+        predicted = fitted(features[number:])
         parameters = method.parameters(features.shape[-1], cells.classes)
         return cells.content(predicted, began, parameters, feature_seconds=waited)
 

@@ -14,6 +14,7 @@ from ssl_pipeline.evaluation.cohort import check_truth
 from ssl_pipeline.evaluation.crops import Crops, Volumes, batches
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probes.pixels_pca import baseline
+from ssl_pipeline.evaluation.probes.predictor import Labelled
 from ssl_pipeline.evaluation.regions import Region
 from ssl_pipeline.evaluation.tasks import RegionTask
 
@@ -56,6 +57,11 @@ class RegionCells:
         """Indices into `train` of the regions that a cell may learn from."""
         subjects = set(self.plan.labelled(cell, self.shows))
         return np.flatnonzero([region.subject in subjects for region in self.train])
+
+    def known(self, cell: Cell, features: NDArray[np.float32]) -> Labelled:
+        """What a cell may learn from features (n, blocks, D) of the training regions."""
+        every = Labelled(features, self.targets, self.subjects, self.classes)
+        return every.rows(self.chosen(cell))
 
     def crops(
         self, regions: Sequence[Region], batch: int, volumes: Volumes | None = None

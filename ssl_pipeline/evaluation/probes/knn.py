@@ -5,48 +5,35 @@ taken about the mean of the labelled features: pooled tokens share a large commo
 make every pair look alike, and with a handful of labels all of them vote.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ssl_pipeline.evaluation.probes.fitted import Fitted
-from ssl_pipeline.section import Section
+from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled, Predictor
 
 
-class Knn(Section):
+class Knn(Predictor):
     """Vote of the nearest labelled features."""
 
     TITLE: ClassVar[str] = "kNN"
-
-    SECONDS: ClassVar[float] = 0.02  # of a fit
-    deepest: ClassVar[int] = 1  # of the last blocks, what it reads
+    SECONDS: ClassVar[float] = 0.02
 
     name: Literal["knn"] = "knn"
     neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")
     temperature: float = Field(default=0.07, gt=0, description="how fast votes fade with distance")
 
-    def fit(
-        self,
-        train: NDArray[np.float32],
-        targets: NDArray[Any],
-        subjects: NDArray[np.int64],
-        n_classes: int,
-        seed: int,
-    ) -> Fitted:
-        """Learn from `train` (n, blocks, D) and `targets` (n,), rows of `subjects` (n,).
-
-        What comes back maps features (m, blocks, D) to probabilities (m, n_classes); without
-        classes, to numbers (m, 1). Numbers are means of the neighbours'.
-        """
-        middle = train[:, 0].mean(axis=0, keepdims=True)
-        known = unit(train[:, 0] - middle)
-        truth = np.eye(n_classes)[targets] if n_classes else targets[:, None]
+    def learn(self, known: Labelled, seed: int) -> Fitted:
+        """Keep what is known; numbers are means of the neighbours'."""
+        train, targets = known.features[:, 0], known.targets
+        middle = train.mean(axis=0, keepdims=True)
+        rows = unit(train - middle)
+        truth = np.eye(known.n_classes)[targets] if known.n_classes else targets[:, None]
         k = min(self.neighbours, len(train))
 
         def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-            similarity = unit(test[:, 0] - middle) @ known.T
+            similarity = unit(test[:, 0] - middle) @ rows.T
             nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
             near = np.take_along_axis(similarity, nearest, axis=1)
             votes = np.exp((near - near[:, :1]) / self.temperature)

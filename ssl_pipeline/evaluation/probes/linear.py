@@ -12,26 +12,21 @@ which threads wait for each other longer than they compute: one is fastest.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
-from ssl_pipeline.evaluation.probes.fitted import Fitted, learned
 from ssl_pipeline.evaluation.probes.folds import cross_validated
-from ssl_pipeline.section import Section
-
-Fit = Callable[[float, NDArray[np.float32], NDArray[Any]], Fitted]
+from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled, Predictor
 
 
-class Linear(Section):
+class Linear(Predictor):
     """Linear probe."""
 
     TITLE: ClassVar[str] = "linear probe"
-
-    SECONDS: ClassVar[float] = 0.2  # of a fit
-    deepest: ClassVar[int] = 1  # of the last blocks, what it reads
+    SECONDS: ClassVar[float] = 0.2
 
     name: Literal["linear"] = "linear"
     strengths: tuple[PositiveFloat, ...] = Field(
@@ -40,85 +35,52 @@ class Linear(Section):
         description="values of C that cross-validation chooses from (larger is freer)",
     )
 
-    def fit(
-        self,
-        train: NDArray[np.float32],
-        targets: NDArray[Any],
-        subjects: NDArray[np.int64],
-        n_classes: int,
-        seed: int,
-    ) -> Fitted:
-        """Learn from `train` (n, blocks, D) and `targets` (n,), rows of `subjects` (n,).
-
-        What comes back maps features (m, blocks, D) to probabilities (m, n_classes); without
-        classes, to numbers (m, 1). A class that
-        `targets` lacks gets probability 0.
-        """
+    def learn(self, known: Labelled, seed: int) -> Fitted:
+        """Fitted with the strength that cross-validation chooses, to all."""
         from threadpoolctl import threadpool_limits
 
-        def learn(told: NDArray[Any], number: int) -> Fitted:
-            return self._best(_logistic if number else _ridge, train, told, subjects, number)
-
-        with threadpool_limits(1, "blas"):
-            return learned(targets, n_classes, learn)
-
-    def parameters(self, dim: int, n_classes: int) -> int:
-        """Trained parameters for features of width `dim`."""
-        return (dim + 1) * max(1, n_classes)
-
-    def _best(
-        self,
-        fit: Fit,
-        train: NDArray[np.float32],
-        targets: NDArray[Any],
-        subjects: NDArray[np.int64],
-        n_classes: int,
-    ) -> Fitted:
-        """Fitted with the strength that cross-validation chooses, to all."""
+        fit = _logistic if known.n_classes else _ridge
         strength = self.strengths[0]
-        if len(self.strengths) > 1:
-            scores = cross_validated(
-                lambda known, told: [fit(each, known, told) for each in self.strengths],
-                train,
-                targets,
-                subjects,
-                n_classes,
-            )
-            strength = 1.0 if scores is None else self.strengths[int(np.argmax(scores))]
-        return fit(strength, train, targets)
+        with threadpool_limits(1, "blas"):
+            if len(self.strengths) > 1:
+                scores = cross_validated(
+                    lambda part: [fit(each, part) for each in self.strengths], known
+                )
+                strength = 1.0 if scores is None else self.strengths[int(np.argmax(scores))]
+            return fit(strength, known)
 
 
-def _logistic(strength: float, train: NDArray[np.float32], targets: NDArray[Any]) -> Fitted:
-    """Gives probabilities (m, classes in `targets`)."""
+def _logistic(strength: float, known: Labelled) -> Fitted:
+    """Gives probabilities (m, classes)."""
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(C=strength, max_iter=10_000, class_weight="balanced")
-    scaled = _scaling(train)
-    regression.fit(scaled(train), targets)
+    scaled = scaling(known.features[:, 0])
+    regression.fit(scaled(known.features[:, 0]), known.targets)
 
     def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = regression.predict_proba(scaled(test))
+        found: NDArray[np.float64] = regression.predict_proba(scaled(test[:, 0]))
         return found
 
     return predict
 
 
-def _ridge(strength: float, train: NDArray[np.float32], targets: NDArray[Any]) -> Fitted:
+def _ridge(strength: float, known: Labelled) -> Fitted:
     """Gives numbers (m, 1)."""
     from sklearn.linear_model import Ridge
 
-    regression, scaled = Ridge(alpha=1 / strength), _scaling(train)
-    regression.fit(scaled(train), targets)
+    regression, scaled = Ridge(alpha=1 / strength), scaling(known.features[:, 0])
+    regression.fit(scaled(known.features[:, 0]), known.targets)
 
     def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = regression.predict(scaled(test))[:, None]
+        found: NDArray[np.float64] = regression.predict(scaled(test[:, 0]))[:, None]
         return found
 
     return predict
 
 
-def _scaling(train: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """Of the last block (n, D), the first of `train` (n, blocks, D)."""
-    mean = train[:, 0].mean(axis=0, dtype=np.float64)
-    scale = max(float(np.sqrt(((train[:, 0] - mean) ** 2).mean())), 1e-12)
-    return lambda features: (features[:, 0] - mean) / scale
+def scaling(rows: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """What centres features (n, D) about the mean of `rows` and divides them by one scale."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    scale = max(float(np.sqrt(((rows - mean) ** 2).mean())), 1e-12)
+    return lambda features: (features - mean) / scale

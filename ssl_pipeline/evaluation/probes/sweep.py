@@ -6,25 +6,25 @@ validation set; here subjects are too few for that, so a head is chosen in folds
 subjects, and trained once more on all of them.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ssl_pipeline.evaluation.probes.fitted import Fitted, learned
 from ssl_pipeline.evaluation.probes.folds import cross_validated
-from ssl_pipeline.section import Section
+from ssl_pipeline.evaluation.probes.linear import scaling
+from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled, Predictor
 
 MOMENTUM = 0.9
 USUAL = 0.01  # rate of the head, of the last block, where subjects are too few for folds
 
 
-class Sweep(Section):
+class Sweep(Predictor):
     """Linear heads by stochastic gradient descent."""
 
     TITLE: ClassVar[str] = "sweep of linear heads"
-    SECONDS: ClassVar[float] = 5.0  # of a fit
+    SECONDS: ClassVar[float] = 5.0
 
     name: Literal["sweep"] = "sweep"
     rates: tuple[PositiveFloat, ...] = Field(
@@ -43,71 +43,36 @@ class Sweep(Section):
         """How many of the last blocks are asked for."""
         return max(self.blocks)
 
-    def fit(
-        self,
-        train: NDArray[np.float32],
-        targets: NDArray[Any],
-        subjects: NDArray[np.int64],
-        n_classes: int,
-        seed: int,
-    ) -> Fitted:
-        """Learn from `train` (n, blocks, D) and `targets` (n,), rows of `subjects` (n,).
-
-        What comes back maps features (m, blocks, D) to probabilities (m, n_classes); without
-        classes, to numbers (m, 1). A class that `targets` lacks gets probability 0.
-        """
-        return learned(
-            targets,
-            n_classes,
-            lambda told, number: self._chosen(train, told, subjects, number, seed),
-        )
-
-    def parameters(self, dim: int, n_classes: int) -> int:
-        """Trained parameters of one head of the last block, for features of width `dim`."""
-        return (dim + 1) * max(1, n_classes)
-
-    def _chosen(
-        self,
-        train: NDArray[np.float32],
-        targets: NDArray[Any],
-        subjects: NDArray[np.int64],
-        n_classes: int,
-        seed: int,
-    ) -> Fitted:
+    def learn(self, known: Labelled, seed: int) -> Fitted:
         """The head that folds choose, trained on all."""
-        depths = sorted({min(blocks, train.shape[1]) for blocks in self.blocks})
+        depths = sorted({min(blocks, known.features.shape[1]) for blocks in self.blocks})
         heads = [(depth, rate) for depth in depths for rate in self.rates]
 
-        def fits(known: NDArray[np.float32], told: NDArray[Any]) -> list[Fitted]:
-            trained = (self._heads(known[:, :d], told, n_classes, self.rates, seed) for d in depths)
+        def fits(part: Labelled) -> list[Fitted]:
+            trained = (self._heads(part, depth, self.rates, seed) for depth in depths)
             return [head for of_depth in trained for head in of_depth]
 
-        scores = cross_validated(fits, train, targets, subjects, n_classes)
+        scores = cross_validated(fits, known)
         depth, rate = (1, USUAL) if scores is None else heads[int(np.argmax(scores))]
-        (chosen,) = self._heads(train[:, :depth], targets, n_classes, (rate,), seed)
+        (chosen,) = self._heads(known, depth, (rate,), seed)
         return chosen
 
     def _heads(
-        self,
-        train: NDArray[np.float32],
-        targets: NDArray[Any],
-        n_classes: int,
-        rates: tuple[float, ...],
-        seed: int,
+        self, known: Labelled, depth: int, rates: tuple[float, ...], seed: int
     ) -> list[Fitted]:
-        """One head a rate, of all the blocks that `train` has."""
-        rows = train.reshape(len(train), -1).astype(np.float64)
-        mean, scale = rows.mean(axis=0), max(float(rows.std(axis=0).mean()), 1e-12)
+        """One head a rate, of the last `depth` blocks."""
+        n_classes, targets = known.n_classes, known.targets
+        rows = _joined(known.features, depth)
+        scaled = scaling(rows)
         middle, spread = (0.0, 1.0) if n_classes else (targets.mean(), targets.std() or 1.0)
         truth = np.eye(n_classes)[targets] if n_classes else ((targets - middle) / spread)[:, None]
         weight = 1 / (truth.sum(axis=0)[targets]) if n_classes else np.ones(len(truth))
-        with_one = np.pad((rows - mean) / scale, ((0, 0), (0, 1)), constant_values=1.0)
+        with_one = np.pad(scaled(rows), ((0, 0), (0, 1)), constant_values=1.0)
         final = self._descended(with_one, truth, weight / weight.mean(), n_classes, rates, seed)
 
         def fitted(head: NDArray[np.float64]) -> Fitted:
             def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-                asked = test[:, : train.shape[1]].reshape(len(test), -1)
-                outputs = (asked - mean) / scale @ head[:-1] + head[-1]
+                outputs = scaled(_joined(test, depth)) @ head[:-1] + head[-1]
                 found: NDArray[np.float64] = _likely(outputs) if n_classes else outputs
                 return found * spread + middle
 
@@ -140,6 +105,11 @@ class Sweep(Section):
             moving = MOMENTUM * moving + slope
             heads -= pace * moving * (0.5 + 0.5 * np.cos(np.pi * step / self.steps))
         return heads
+
+
+def _joined(features: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
+    """Features (n, depth x D) of the last blocks of (n, blocks, D)."""
+    return features[:, :depth].reshape(len(features), -1)
 
 
 def _likely(outputs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,75 @@
+"""What a probe is: it learns from labelled features of a frozen encoder, and tells of others."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.section import Section
+
+# Features (m, blocks, D), the last block first, to probabilities (m, classes), or to numbers (m, 1)
+Fitted = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Crops that are learned from."""
+
+    features: NDArray[np.float32]  # (n, blocks, D), the last block first
+    targets: NDArray[Any]  # (n,): classes from 0 on, or numbers
+    subjects: NDArray[np.int64]  # (n,)
+    n_classes: int  # 0 where targets are numbers
+
+    def rows(self, chosen: NDArray[Any]) -> "Labelled":
+        """Some of them, by index or mark."""
+        return Labelled(
+            self.features[chosen], self.targets[chosen], self.subjects[chosen], self.n_classes
+        )
+
+
+class Predictor(Section, ABC):
+    """The part that all probes share."""
+
+    TITLE: ClassVar[str]
+    SECONDS: ClassVar[float]  # of a fit
+
+    @property
+    def deepest(self) -> int:
+        """How many of the last blocks it reads."""
+        return 1
+
+    def fit(self, known: Labelled, seed: int) -> Fitted:
+        """What it learned: features (m, blocks, D) to probabilities (m, n_classes).
+
+        Classes that are not among the targets get probability 0; one alone needs no learning.
+        Without classes, features go to numbers (m, 1).
+        """
+        if not known.n_classes:
+            return self.learn(known, seed)
+        present, targets = np.unique(known.targets, return_inverse=True)
+        told: Fitted = _sure
+        if len(present) > 1:
+            told = self.learn(replace(known, targets=targets, n_classes=len(present)), seed)
+
+        def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
+            every = np.zeros((len(test), known.n_classes))
+            every[:, present] = told(test)
+            return every
+
+        return predict
+
+    @abstractmethod
+    def learn(self, known: Labelled, seed: int) -> Fitted:
+        """Learn from targets that show every class."""
+
+    def parameters(self, dim: int, n_classes: int) -> int:
+        """Trained parameters for features of width `dim`: those of a linear head."""
+        return (dim + 1) * max(1, n_classes)
+
+
+def _sure(test: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of one class."""
+    return np.ones((len(test), 1))
