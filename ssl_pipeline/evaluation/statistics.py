@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 10  # subjects below which no interval is given
+ENOUGH = 50  # subjects from which intervals need no word of caution
 PERMUTATIONS = 4999  # draws of a test, or all that there are
 Parts = NDArray[np.float64]  # (seeds, subjects): pseudo-values, whose mean is about the figure
 
@@ -43,6 +44,22 @@ def interval(
     odds, factor = below / above, math.exp(half / (high - low) / (below * above))
     least, most = odds / factor, odds * factor
     return low + (high - low) * least / (1 + least), low + (high - low) / (1 + 1 / most)
+
+
+def caution(subjects: int) -> str:
+    """What to say of the intervals of so many scored subjects, nothing of enough."""
+    if subjects >= ENOUGH:
+        return ""
+    if subjects < FEWEST:
+        return (
+            f"Too few subjects are scored for an interval, {subjects}: only the spread over seeds "
+            "is shown."
+        )
+    least, between = (94, "10 to 20") if subjects < 20 else (93, "20 to 50")
+    return (
+        f"{subjects} subjects are scored: of {between}, with three seeds, intervals of 95 % held "
+        f"the truth in {least} to 98 % of simulated studies."
+    )
 
 
 def half_width(parts: Parts, confidence: float) -> float:

@@ -19,7 +19,7 @@ from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.estimates import Estimate, number
 from ssl_pipeline.evaluation.groups import Group, gap
 from ssl_pipeline.evaluation.metrics import LIMITS, Scored
-from ssl_pipeline.evaluation.statistics import FEWEST
+from ssl_pipeline.evaluation.statistics import caution
 from ssl_pipeline.evaluation.tasks import TaskConfig
 
 Name = tuple[str, str, int]  # of a row: method, start, labelled subjects
@@ -71,10 +71,6 @@ def summarise(
 
     arms = _arms(whole(scored), starts)
     grouped = {group: _arms(whole(own), starts) for group, own in (by_group or {}).items() if own}
-    few = (
-        f"Too few subjects are scored for an interval, {len(test)}: only the spread over seeds is "
-        "shown."
-    )
     return {
         "task": task.title,
         "kind": task.kind,
@@ -95,7 +91,7 @@ def summarise(
         "groups": [_group(group, own, evaluate) for group, own in grouped.items()],
         "gaps": list(_gaps(arms, grouped, evaluate.confidence)),
         "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
-        "note": " ".join([*((few,) if len(test) < FEWEST else ()), *notes, *_why(lost)]),
+        "note": " ".join(filter(None, [caution(len(test)), *notes, *_why(lost)])),
         "warning": warning,
     }
 

@@ -5,7 +5,14 @@ import pytest
 
 from ssl_pipeline.evaluation import statistics
 from ssl_pipeline.evaluation.estimates import Estimate
-from ssl_pipeline.evaluation.statistics import FEWEST, holm, interval, p_value, variances
+from ssl_pipeline.evaluation.statistics import (
+    FEWEST,
+    caution,
+    holm,
+    interval,
+    p_value,
+    variances,
+)
 from tests.evaluation.simulated import WORLDS, truth
 
 RUNS = 2000
@@ -31,6 +38,14 @@ def held(name, subjects, between_seeds, confidence=0.95):
 def test_an_interval_holds_the_truth_as_often_as_it_says(name, subjects, between_seeds):
     shares = held(name, subjects, between_seeds)
     assert np.all(shares >= 0.93) and np.all(shares <= 0.98)
+
+
+def test_few_subjects_are_told_how_often_their_intervals_hold():
+    assert "Too few subjects are scored for an interval, 9" in caution(9)
+    assert "held the truth in 94 to 98 %" in caution(10)
+    assert "held the truth in 93 to 98 %" in caution(20)
+    assert "49 subjects are scored" in caution(49)
+    assert caution(50) == ""
 
 
 def test_a_test_errs_as_often_as_it_says(monkeypatch):
