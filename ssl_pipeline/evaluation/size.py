@@ -82,13 +82,10 @@ def finetuning(
     resnets = plain if finetune.resnet and isinstance(task, RegionTask) else 0
     given = int(getattr(task, "given", None) is not None and PIXELS in of.starts)
     cells = networks + plain + resnets + given
-    each = model.forward_flops(model.tokens(crop), crop)
+    looks, each = _looks(task, finetune, model, crop, of)
     numbers = model.kept_numbers(model.tokens(crop), crop)
-    looks = float(_regions(task, of.test_scans))
     if not isinstance(task, RegionTask):
-        each += finetune.decoder.FLOPS * math.prod(crop)
         numbers += VOXEL_NUMBERS * math.prod(crop)
-        looks = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
     seen = PASSES * finetune.steps * finetune.batch + looks
     flops = seen * (networks * each + resnets * RESNET_FLOPS * math.prod(crop))
     memory = 4.0 * finetune.batch * numbers + 16 * max(of.voxels, default=0)
@@ -108,11 +105,8 @@ def worsening(
 ) -> Cost:
     """Judge a task again at so many conditions."""
     encoders = len(set(of.starts) - set(BASELINES))
-    each = model.forward_flops(model.tokens(crop), crop)
-    looks, judges = float(_regions(task, of.test_scans)), encoders * evaluate.seeds
-    if not isinstance(task, RegionTask):
-        each += finetune.decoder.FLOPS * math.prod(crop)
-        looks, judges = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3, 0
+    looks, each = _looks(task, finetune, model, crop, of)
+    judges = encoders * evaluate.seeds if isinstance(task, RegionTask) else 0  # probes
     judges += encoders * _serving(task, finetune) * (finetune.seeds or evaluate.seeds)
     numbers = len(probe.methods) * judges * of.test_scans
     return Cost(
@@ -145,6 +139,17 @@ def _cost(
     if getattr(task, "given", None) and of.keeps_labels:
         files, size = files + of.test_scans, size + of.test_voxels
     return Cost(files, size, BASE_BYTES + memory, flops, seconds)
+
+
+def _looks(
+    task: TaskConfig, finetune: Finetune, model: ModelConfig, crop: Triple, of: Judged
+) -> tuple[float, float]:
+    """How many crops a network looks at to score a task, and the operations of each."""
+    each = float(model.forward_flops(model.tokens(crop), crop))
+    if isinstance(task, RegionTask):
+        return float(_regions(task, of.test_scans)), each
+    looks = of.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
+    return looks, each + finetune.decoder.FLOPS * math.prod(crop)
 
 
 def _serving(task: TaskConfig, finetune: Finetune) -> int:
