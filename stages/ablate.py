@@ -10,7 +10,7 @@ from ssl_pipeline.atomic import read_json, write_json, write_text
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.ablation import compare
 from ssl_pipeline.evaluation.cells import RANDOM
-from ssl_pipeline.report.ablation import markdown
+from ssl_pipeline.report.ablation import ablation
 from ssl_pipeline.report.numerals import count
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
@@ -21,7 +21,7 @@ from stages.trials import BUDGET, refuse_none, trial_of, trials
 RESULTS, TABLE = "results.json", "ablation.md"
 READS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
 AFTER = ("budget",)
-VERSION = 2
+VERSION = 3
 MAKES = (RESULTS, TABLE)
 
 
@@ -65,7 +65,7 @@ def run(study: Study, out: Path) -> Made:
         "tables": tables,
     }
     write_json(out / RESULTS, results)
-    text = markdown(results)
+    text = ablation(results)
     write_text(out / TABLE, text)
     return Made([out / RESULTS, out / TABLE], f"the table is {out / TABLE}")
 

@@ -6,9 +6,10 @@ inputs, so that the page gets them whenever the stage is asked for, as by `--for
 
 from pathlib import Path
 
-from ssl_pipeline.atomic import sha256_json
+from ssl_pipeline.atomic import sha256_json, write_text
 from ssl_pipeline.evaluation.looks import read_looks
 from ssl_pipeline.report.page import Source, write_page
+from ssl_pipeline.report.text import text
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Known, Need, Place, assumed, counted
 from stages.study import Study
@@ -17,8 +18,8 @@ PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
 READS = ("name", "tasks", "evaluate.encoders")
 AFTER = ("inventory", "preprocess", "pretrain")
-VERSION = 1
-MAKES = ("report.html",)
+VERSION = 2
+MAKES = ("report.html", "report.md")
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -40,15 +41,15 @@ def need(study: Study, known: Known, on: Place) -> Need:
     """One page, its pictures inside."""
     return Need(
         disk=assumed(PAGE_BYTES + TASK_BYTES * len(study.tasks), "a page with its pictures"),
-        files=counted(RECORDS + 1, "the page"),
+        files=counted(RECORDS + len(MAKES), "the page, and its tables as text"),
         memory=assumed(BASE_BYTES, "pictures are made one by one"),
         seconds=assumed(10.0, "10 s a page"),
     )
 
 
 def run(study: Study, out: Path) -> Made:
-    """Write the page."""
-    path = out / "report.html"
+    """Write the page, and its tables as text."""
+    page, tables = (out / name for name in MAKES)
     source = Source(
         folder=study.folder,
         name=study.name,
@@ -58,5 +59,6 @@ def run(study: Study, out: Path) -> Made:
         label_file=study.origins.label,
         encoder=study.encoder if study.pretrains else None,
     )
-    write_page(source, path)
-    return Made([path], f"the page is {path}")
+    write_page(source, page)
+    write_text(tables, text(source))
+    return Made([page, tables], f"the page is {page}")

@@ -23,7 +23,7 @@ READS = (
     "preprocess",
 )
 AFTER = ("preprocess", "pretrain")
-VERSION = 1
+VERSION = 2
 MAKES = ("results.json", "conditions/*.json", "labels/*.npy")
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ssl_pipeline.atomic import read_json
 from ssl_pipeline.evaluation.cells import BASELINES, UNTRAINED, Cell, beside
-from ssl_pipeline.evaluation.estimates import Estimate, number
+from ssl_pipeline.evaluation.estimates import Estimate
 from ssl_pipeline.evaluation.metrics import LIMITS, scored
 
 Key = tuple[str, str, int]  # arm, method, labelled subjects
@@ -33,7 +33,7 @@ def compare(
     found = _gathered(trials)
     test = sorted({row["subject"] for seeds in found.values() for row in seeds[0][0]})
     scores = {key: _estimate(seeds, test, first["metric"]) for key, seeds in found.items()}
-    told = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "note")
+    told = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "notes")
     return {key: first[key] for key in told} | {
         "n_seeds": len(next(iter(trials.values()))),
         "confidence": confidence,
@@ -76,7 +76,7 @@ def _rows(
             "method": method,
             "subjects": subjects,
             **own.told(confidence, LIMITS[metric]),
-            "per_seed": [number(value) for value in own.per_seed],
+            **own.spread(),
         }
 
 

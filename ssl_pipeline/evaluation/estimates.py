@@ -39,6 +39,12 @@ class Estimate:
             low, high = interval(float(self.per_seed.mean()), self.parts, confidence, limits)
         return {"mean": number(self.per_seed.mean()), "low": number(low), "high": number(high)}
 
+    def spread(self) -> dict[str, Any]:
+        """What each seed had, and their standard deviation, as results hold them."""
+        deviation = self.per_seed.std(ddof=1) if len(self.per_seed) > 1 else math.nan
+        per_seed = [number(value) for value in self.per_seed]
+        return {"sd_seeds": number(float(deviation)), "per_seed": per_seed}
+
     def less(self, other: "Estimate", confidence: float, seed: int) -> dict[str, Any]:
         """The difference, paired by subject and seed, with the p-value of a permutation test."""
         apart = Estimate(self.per_seed - other.per_seed, self.parts - other.parts)

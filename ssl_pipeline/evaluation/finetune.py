@@ -20,6 +20,9 @@ from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.region_cells import PIXELS_NOTE, RegionCells
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
 
+PROBED_NOTE = "Beside fine-tuning, pixels + PCA are read by a linear probe."
+RESNET_NOTE = "small ResNet: trained from scratch with the same crops and steps."
+
 __all__ = ["Setting", "run_finetune"]
 
 
@@ -89,11 +92,10 @@ def _regions(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]
     def compute(cell: Cell, section: Finetune) -> dict[str, Any]:
         return _pixels(cells, cell) if cell.init == PIXELS else _trained(cells, cell, section)
 
-    note = f"{PIXELS_NOTE} In this table it is read by a linear probe."
-    if finetune.resnet:
-        note += " small ResNet: trained from scratch with the same crops and steps."
+    resnet = (RESNET_NOTE,) if finetune.resnet else ()
     walked = _cells(plan, finetune, finetune.methods)
-    return walk(plan, walked, compute, "Fine-tuning", (note, *cells.notes))
+    notes = (PIXELS_NOTE, PROBED_NOTE, *resnet, *cells.notes)
+    return walk(plan, walked, compute, "Fine-tuning", notes)
 
 
 def _trained(cells: RegionCells, cell: Cell, section: Finetune) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _results(
         "rows": [found.row(*way, kinds) for way in ways if way[0] not in LIMITS_OF_FEATURES],
         "shares": list(_shares(shares, evaluate.confidence)),
         "features": [found.curve(*way, kinds) for way in ways if way[0] in LIMITS_OF_FEATURES],
-        "note": " ".join(notes),
+        "notes": list(notes),
         "warning": plan.setting.warning,
     }
 

@@ -91,7 +91,7 @@ def summarise(
         "groups": [_group(group, own, evaluate) for group, own in grouped.items()],
         "gaps": list(_gaps(arms, grouped, evaluate.confidence)),
         "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
-        "note": " ".join(filter(None, [caution(len(test)), *notes, *_why(lost)])),
+        "notes": [*filter(None, [caution(len(test))]), *notes, *_why(lost)],
         "warning": warning,
     }
 
@@ -176,14 +176,8 @@ def _main(arm: _Arm, confidence: float) -> dict[str, Any]:
     """The task's own metric."""
     return {
         **arm.main.told(confidence, LIMITS[next(iter(arm.measures))]),
-        "sd_seeds": number(_deviation(arm.main.per_seed)),
-        "per_seed": [number(value) for value in arm.main.per_seed],
+        **arm.main.spread(),
     }
-
-
-def _deviation(values: NDArray[np.float64]) -> float:
-    """Standard deviation; nan of one value."""
-    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _differences(

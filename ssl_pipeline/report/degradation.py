@@ -26,7 +26,7 @@ class Degradation:
     curves: Table
     worst: Table
     further: Sequence[Table]
-    note: str
+    notes: Sequence[str]
 
 
 def worse_scans(folder: Path, task: str) -> Row | None:
@@ -39,11 +39,15 @@ def degradation(results: Row) -> Degradation:
     """Curves and tables of what `worse_scans` found."""
     methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
     panels = [_panel(results, method) for method in methods]
-    further = list(_features(results))
-    told = (_curves(results), _worst(results), further, results["note"])
+    curves, worst, *further = worsened(results)
     judged = dict.fromkeys(row["init"] for row in results["rows"])
     drawn = [start for start in results["starts"] if start in judged]
-    return Degradation(marks(drawn), panels, *told)
+    return Degradation(marks(drawn), panels, curves, worst, further, results["notes"])
+
+
+def worsened(results: Row) -> list[Table]:
+    """Curves over severities, all corruptions at their severest, and what features say."""
+    return [_curves(results), _worst(results), *_features(results)]
 
 
 def _panel(results: Row, method: str) -> Picture:

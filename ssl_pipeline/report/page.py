@@ -62,6 +62,17 @@ class Source:
             return None
         return CropReader(self.folder / "preprocess" / "volumes", self.catalog)
 
+    @cached_property
+    def judged(self) -> dict[str, list[Judgement]]:
+        """What each task's encoders scored, by stage; nothing of a task that was not judged."""
+        return read_judgements(self.folder, self.tasks)
+
+    @cached_property
+    def worse(self) -> dict[str, Row]:
+        """What they scored on worse scans, of the tasks that were tried so."""
+        tried = self.tasks if self.config.get("robustness") is not None else ()
+        return {task: own for task in tried if (own := worse_scans(self.folder, task))}
+
 
 def write_page(source: Source, path: Path) -> None:
     """Write the report whole."""
@@ -71,20 +82,17 @@ def write_page(source: Source, path: Path) -> None:
 def page(source: Source) -> str:
     """The report as HTML. Raises UserError where a table is of another format version."""
     environment = templates()
-    tried = source.tasks if source.config.get("robustness") is not None else ()
-    worse = {task: own for task in tried if (own := worse_scans(source.folder, task))}
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
-    judged = read_judgements(source.folder, source.tasks)
-    plainest = [figures.plainest(own) for own in judged.values() if own]
+    plainest = [figures.plainest(own) for own in source.judged.values() if own]
     records = origin.records(source.folder)
     return environment.get_template("page.html").render(
         title=source.title or source.name,
         name=source.name,
-        answer=verdict.answer(judged),
+        answer=verdict.answer(source.judged),
         worth=figures.worth(plainest),
         marks=figures.legend([judgement for judgement, _ in plainest]),
-        limits=limits(judged, worse, source.catalog),
-        tasks=[_task(source, t, judged[t], worse.get(t)) for t in source.tasks],
+        limits=limits(source.judged, source.worse, source.catalog),
+        tasks=[_task(source, t) for t in source.tasks],
         learned=_learned(source),
         own=source.encoder is not None,
         went_in=_went_in(source),
@@ -98,16 +106,14 @@ def page(source: Source) -> str:
     )
 
 
-def _task(
-    source: Source, task: str, judgements: list[Judgement], worse: Row | None
-) -> dict[str, Any]:
-    config = source.tasks[task]
+def _task(source: Source, task: str) -> dict[str, Any]:
+    config, judgements, worse = source.tasks[task], source.judged[task], source.worse.get(task)
     shown: dict[str, Any] = {"title": config.title, "kind": config.kind, "judged": bool(judgements)}
     if not judgements:
         return shown
     first = judgements[0].results
     pictures, marks = _overlays(source, config, judgements)
-    notes = dict.fromkeys(each.results["note"] for each in judgements if each.results["note"])
+    notes = dict.fromkeys(note for each in judgements for note in each.results["notes"])
     return shown | {
         "sentence": verdict.task_sentence(judgements),
         "warnings": list(dict.fromkeys(w for each in judgements if (w := each.warning))),

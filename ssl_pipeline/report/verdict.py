@@ -33,11 +33,16 @@ class Comparison:
     @property
     def outcome(self) -> Outcome:
         """What the interval allows to say."""
-        if self.low is None or self.high is None:
-            return "no interval"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "undecided"
+        return outcome(self.low, self.high)
+
+
+def outcome(low: float | None, high: float | None) -> Outcome:
+    """What an interval of a difference allows to say."""
+    if low is None or high is None:
+        return "no interval"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "undecided"
 
 
 def comparisons(judgements: Iterable[Judgement]) -> list[Comparison]:

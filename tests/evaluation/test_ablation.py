@@ -23,7 +23,7 @@ def trial(folder, hits, init="pretrained"):
     row = {"method": "knn", "init": init, "subjects": 5, "per_seed": [0.0] * len(hits)}
     told = {"task": "Organ", "kind": "crop_classification", "metric": "balanced accuracy"}
     counts = {"split": "val", "n_train_subjects": 20, "n_test_subjects": len(SUBJECTS)}
-    results = {**told, **counts, "note": "", "warning": "", "rows": [row]}
+    results = {**told, **counts, "notes": [], "warning": "", "rows": [row]}
     write_json(folder / "results.json", results)
     return folder
 

@@ -229,7 +229,7 @@ def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     results = run_finetune(VOXELS, dials, setting)
     assert {r["method"] for r in results["rows"]} == {"lora"}
-    assert "Not made for voxels and left out: attentive probe." in results["note"]
+    assert "Not made for voxels and left out: attentive probe." in " ".join(results["notes"])
 
 
 def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):

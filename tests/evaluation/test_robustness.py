@@ -101,7 +101,7 @@ def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
     save(cell, key, plan.encoder(cell), {"failed": "out of memory"}, tmp_path)
     results = run_robustness(BLOBS, tried(tmp_path), setting)
     assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
-    assert results["note"] == "Left out, for cells of it failed: LoRA from pretrained."
+    assert results["notes"] == ["Left out, for cells of it failed: LoRA from pretrained."]
 
 
 def test_more_seeds_are_judged_anew(planted, tmp_path):

@@ -180,7 +180,9 @@ def test_a_cell_that_fails_is_shown_and_computed_again_alone(planted, tmp_path):
     }
     assert {r["init"] for r in results["rows"]} == {"pretrained", "pixels + PCA", "small ResNet"}
     assert {d["against"] for d in results["differences"]} == {"pixels + PCA", "small ResNet"}
-    assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in results["note"]
+    assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in " ".join(
+        results["notes"]
+    )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     whole = run_finetune(BLOBS, SHORT, planted.setting(tmp_path, evaluate=ALL))
     again = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]

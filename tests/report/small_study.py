@@ -116,7 +116,7 @@ def results(
         "starts": list(INITS),
         "rows": rows,
         "differences": differences,
-        "note": "Said by the summary.",
+        "notes": ["Said by the summary."],
     }
 
 

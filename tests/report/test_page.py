@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.report.page import page, write_page
+from ssl_pipeline.report.text import text
 from ssl_pipeline.training import moments
 from tests.report.small_study import ANATOMY, CROPS, StudyFolder, gaps, results
 
@@ -39,6 +40,18 @@ def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
     for alt in ("linear probe: balanced accuracy", "loss: 2 at step 0", "Crop 1", "Axial, coronal"):
         assert f'alt="{alt}' in html
     assert len(html) < 5e6
+
+
+def test_its_tables_are_there_as_text(whole: StudyFolder) -> None:
+    told = text(whole.source)
+    assert told.startswith("# ")
+    assert "In part: better than random weights in 4 of 6 comparisons" in told
+    assert "| .90 [.87, .92] |" in told
+    assert "| **+.100 [+.050, +.150], p = .012** |" in told
+    assert "| +.010 [−.050, +.070], p = .012 |" in told
+    assert told.count("Said by the summary.") == 2  # once a task
+    for table in re.findall(r"(?:^\|.*\n)+", told, flags=re.MULTILINE):
+        assert len({row.count("|") for row in table.splitlines()}) == 1
 
 
 def test_without_an_interval_nothing_is_called_better(study: StudyFolder) -> None:

@@ -36,8 +36,9 @@ def test_a_new_title_runs_nothing_again(study_file: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_it_writes_one_page(study_file: Path, tmp_path: Path) -> None:
+def test_it_writes_the_page_and_its_tables(study_file: Path, tmp_path: Path) -> None:
     study = load(study_file)
     made = report.run(study, tmp_path / "report")
-    assert made.files == [tmp_path / "report" / "report.html"]
-    assert "This task has not been judged yet." in made.files[0].read_text()
+    assert [path.name for path in made.files] == ["report.html", "report.md"]
+    for path in made.files:
+        assert "This task has not been judged yet." in path.read_text()

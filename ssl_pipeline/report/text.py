@@ -1,0 +1,45 @@
+"""The report's tables as Markdown: to be read, sent and committed."""
+
+from collections.abc import Iterator
+
+from ssl_pipeline.report import tables, verdict
+from ssl_pipeline.report.degradation import worsened
+from ssl_pipeline.report.grouped import grouped
+from ssl_pipeline.report.looked import looked
+from ssl_pipeline.report.markdown import markdown
+from ssl_pipeline.report.page import Source
+
+BOLD = (
+    "Better and worse are said only where an interval excludes zero; such differences are in bold."
+)
+
+
+def text(source: Source) -> str:
+    """All that the page says of the tasks, less its pictures.
+
+    Raises UserError where a table is of another format version.
+    """
+    parts = [f"# {source.title or source.name}", verdict.answer(source.judged), BOLD]
+    for task in source.tasks:
+        parts += _task(source, task)
+    return "\n\n".join(parts) + "\n"
+
+
+def _task(source: Source, task: str) -> Iterator[str]:
+    judgements = source.judged[task]
+    yield f"## {source.tasks[task].title}"
+    if not judgements:
+        yield "This task has not been judged yet."
+        return
+    yield verdict.task_sentence(judgements)
+    for warning in dict.fromkeys(filter(None, (each.warning for each in judgements))):
+        yield f"**Not to be trusted as it stands.** {warning}"
+    shown = [tables.scores(judgements), tables.differences(judgements), *grouped(judgements)]
+    shown.append(tables.per_class(judgements))
+    shown += filter(None, [tables.costs(judgements)])
+    notes = [note for each in judgements for note in each.results["notes"]]
+    if worse := source.worse.get(task):
+        shown += worsened(worse)
+        notes += worse["notes"]
+    yield from map(markdown, shown)
+    yield from dict.fromkeys(filter(None, [*notes, looked(each.folder for each in judgements)]))
