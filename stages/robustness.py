@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ssl_pipeline.evaluation.judges import Tried
+from ssl_pipeline.evaluation.looks import LOOKS, read_looks
 from ssl_pipeline.evaluation.robustness import run_robustness
 from ssl_pipeline.evaluation.size import worsening
 from ssl_pipeline.report.numerals import count
@@ -24,7 +25,7 @@ READS = (
 )
 AFTER = ("preprocess", "pretrain")
 VERSION = 2
-MAKES = ("results.json", "conditions/*.json", "labels/*.npy")
+MAKES = ("results.json", LOOKS, "conditions/*.json", "labels/*.npy")
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
@@ -40,8 +41,8 @@ def need(study: Study, known: Known, on: Place, task: str) -> Need:
     config, of = study.tasks[task], judgement.judged(known, study, task)
     crop = config.crop(study.views.crop_voxels)
     assert study.robustness
-    roots = [r for r in study.data.roots if not config.roots or r.title in config.roots]
-    conditions = len(study.robustness.conditions({root.modality or "MR" for root in roots}))
+    seen = [s.modality for s in known.scans if not config.roots or s.root in config.roots]
+    conditions = len(study.robustness.conditions(set(seen)))
     sections = (study.probe_of(task), study.finetune_of(task), study.evaluate)
     cost = worsening(config, conditions, *sections, study.model, crop, of)
     return judgement.need_of(cost, known, on.gpus > 0)
@@ -60,4 +61,5 @@ def run(study: Study, out: Path, task: str) -> Made:
     setting = judgement.setting(study, "robustness", out, task)
     results = run_robustness(study.tasks[task], tried, setting)
     rows = count(len(results["rows"]), "row")
-    return Made([out / "results.json"], f"{results['task']}: {rows} on worse scans")
+    looks = {"looks": read_looks(out)}
+    return Made([out / "results.json"], f"{results['task']}: {rows} on worse scans", looks)

@@ -101,6 +101,11 @@ def check_learned(title: str, lacking: Sequence[str]) -> None:
         )
 
 
+def unscored(lacking: Sequence[str]) -> tuple[str, ...]:
+    """What to say of classes that no scored subject shows."""
+    return (f"No scored subject shows {', '.join(lacking)}.",) if lacking else ()
+
+
 def order(train: tuple[str, ...], shows: Mapping[str, frozenset[int]], seed: int) -> list[str]:
     """Training subjects in the order in which seed `seed` labels them.
 

@@ -8,7 +8,6 @@ intensities; where the body lies is taken from the good one.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.corruptions.corruption import Image, Taken
 from ssl_pipeline.evaluation.crops import Volumes, window
+from ssl_pipeline.evaluation.size import KEPT
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, VolumeMeta, model_window
 from ssl_pipeline.store.catalog import Entry
@@ -25,7 +25,6 @@ from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.randomness import generator
 
 NUMBERS = 60_000  # that stored values of MR take, of the 65,536 there are
-KEPT = 8  # volumes; judgements ask scan by scan
 Stored = NDArray[np.int16]  # (2, z, y, x)
 
 
@@ -37,18 +36,23 @@ class CorruptedReader(CropReader):
     ) -> None:
         super().__init__(reader.folder, reader.catalog)
         self.corruption, self.severity, self.seed = corruption, severity, seed
-        self.worse = lru_cache(KEPT)(self._worse)
+        self.kept: dict[str, Stored] = {}
         self.units: dict[str, tuple[float, float]] = {}  # scale and offset of what was made worse
 
     def block(
         self, scan_id: str, start_zyx: Triple, size_zyx: Triple, channels: slice = BOTH
     ) -> Stored:
         """As the reader's own."""
-        return window(self.worse(scan_id), start_zyx, size_zyx, 0)[channels]
+        return window(self.volume(scan_id), start_zyx, size_zyx, 0)[channels]
 
     def volume(self, scan_id: str) -> Stored:
         """As the reader's own."""
-        return self.worse(scan_id)
+        if scan_id not in self.kept:
+            worse = self._worse(scan_id)
+            if len(self.kept) == KEPT:
+                del self.kept[next(iter(self.kept))]
+            self.kept[scan_id] = worse
+        return self.kept[scan_id]
 
     def _worse(self, scan_id: str) -> Stored:
         entry, stored = self.catalog.by_id(scan_id), super().volume(scan_id)

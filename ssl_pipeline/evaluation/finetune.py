@@ -45,8 +45,12 @@ def run_finetune(task: TaskConfig, finetune: Finetune, setting: Setting) -> dict
 
     methods = [method for method in finetune.methods if method.VOXELS]
     left = ", ".join(method.TITLE for method in finetune.methods if not method.VOXELS)
-    notes = (NOTE, *((f"Not made for voxels and left out: {left}.",) if left else ()))
     voxels = VoxelCells(plan, task)
+    notes = (
+        NOTE,
+        *((f"Not made for voxels and left out: {left}.",) if left else ()),
+        *voxels.notes,
+    )
     return walk(plan, _cells(plan, finetune, methods), voxels.compute, "Fine-tuning", notes)
 
 
@@ -93,8 +97,9 @@ def _regions(plan: Plan, task: RegionTask, finetune: Finetune) -> dict[str, Any]
         return _pixels(cells, cell) if cell.init == PIXELS else _trained(cells, cell, section)
 
     resnet = (RESNET_NOTE,) if finetune.resnet else ()
-    walked = _cells(plan, finetune, finetune.methods)
-    notes = (PIXELS_NOTE, PROBED_NOTE, *resnet, *cells.notes)
+    walked = list(_cells(plan, finetune, finetune.methods))
+    usual = cells.folded(cell for cell, _ in walked if cell.init == PIXELS)
+    notes = (PIXELS_NOTE, PROBED_NOTE, *resnet, *cells.notes, *usual)
     return walk(plan, walked, compute, "Fine-tuning", notes)
 
 

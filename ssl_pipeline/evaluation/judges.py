@@ -76,6 +76,11 @@ def judges(plan: Plan, tried: Tried) -> tuple[list[Judge], list[str]]:
                 if not own:
                     left.append(f"{method.TITLE} from {start}")
                 found += [_network(plan, cells, tried, method, cell) for cell in own]
+    if not found:
+        raise UserError(
+            f"Task {plan.task.title!r}: nothing can be tried on worse scans, for every method has "
+            "cells that failed: run the stage finetune again, which computes them alone."
+        )
     notes = [f"Left out, for cells of it failed: {', '.join(left)}."] if left else []
     return found, notes
 

@@ -1,7 +1,8 @@
 """When scored subjects were looked at, and with how many settings: what a test split cannot tell.
 
 A test is a test once. Whoever changes a dial after a look chooses by it, so each setting with which
-a task was scored is written down when it is first used, and nothing is ever taken off.
+a task was scored is written down when it is first used, and none is taken off but with all
+that a study made.
 """
 
 from datetime import UTC, datetime

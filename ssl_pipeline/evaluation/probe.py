@@ -17,14 +17,8 @@ from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.plan import EncoderOf, Plan, Setting, walk
 from ssl_pipeline.evaluation.probes import ProbeMethod
-from ssl_pipeline.evaluation.probes.folds import FOLDS
 from ssl_pipeline.evaluation.region_cells import PIXELS_NOTE, RegionCells
 from ssl_pipeline.evaluation.tasks import RegionTask, TaskConfig
-
-FEW_NOTE = (
-    f"With fewer than {FOLDS} labelled subjects the dials of a probe are usual ones, for there are "
-    "no folds to choose them in."
-)
 
 __all__ = ["Setting", "run_probe"]
 
@@ -59,8 +53,7 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
         for method in probe.methods
         for budget in cells.plan.budgets(setting.evaluate.subjects)
     ]
-    few = any(0 < budget < FOLDS for budget in cells.plan.budgets(setting.evaluate.subjects))
-    notes = (PIXELS_NOTE, *cells.notes, *((FEW_NOTE,) if few else ()))
+    notes = (PIXELS_NOTE, *cells.notes, *cells.folded(cell for cell, _ in everything))
     return walk(cells.plan, everything, compute, "Probing", notes)
 
 

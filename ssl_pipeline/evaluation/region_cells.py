@@ -1,7 +1,7 @@
 """What probing and fine-tuning of regions share: what a task has, and what is predicted of it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import Cell
-from ssl_pipeline.evaluation.cohort import check_truth
+from ssl_pipeline.evaluation.cohort import check_truth, unscored
 from ssl_pipeline.evaluation.crops import Crops, Volumes, batches
 from ssl_pipeline.evaluation.plan import Plan
+from ssl_pipeline.evaluation.probes.folds import FOLDS, folds_of
 from ssl_pipeline.evaluation.probes.pixels_pca import baseline
 from ssl_pipeline.evaluation.probes.predictor import Labelled
 from ssl_pipeline.evaluation.regions import Region
@@ -21,6 +22,11 @@ from ssl_pipeline.evaluation.tasks import RegionTask
 PIXELS_NOTE = (
     "pixels + PCA: block means of the crop (at most 16 an axis) and their principal components, "
     "fitted on all training crops whether labelled or not."
+)
+
+USUAL_NOTE = (
+    f"With fewer than {FOLDS} labelled subjects, or where one of {FOLDS} folds of them lacks a "
+    "class, the dials of a probe are usual ones, for they cannot be chosen in folds."
 )
 
 
@@ -50,8 +56,7 @@ class RegionCells:
             for region in self.train:
                 self.shows[region.subject] |= {int(region.target)}
         missing = set(range(self.classes)) - {region.target for region in self.test}
-        absent = ", ".join(task.names[index] for index in sorted(missing))
-        self.notes = (f"No scored subject shows {absent}.",) if absent else ()
+        self.notes = unscored([task.names[index] for index in sorted(missing)])
 
     def chosen(self, cell: Cell) -> NDArray[np.int64]:
         """Indices into `train` of the regions that a cell may learn from."""
@@ -62,6 +67,12 @@ class RegionCells:
         """What a cell may learn from features (n, blocks, D) of the training regions."""
         every = Labelled(features, self.targets, self.subjects, self.classes)
         return every.rows(self.chosen(cell))
+
+    def folded(self, cells: Iterable[Cell]) -> tuple[str, ...]:
+        """What to say where the dials of a cell's probe cannot be chosen in folds."""
+        rows = map(self.chosen, cells)
+        folds = (folds_of(self.targets[r], self.subjects[r], self.classes) for r in rows)
+        return () if all(folds) else (USUAL_NOTE,)
 
     def crops(
         self, regions: Sequence[Region], batch: int, volumes: Volumes | None = None

@@ -1,11 +1,11 @@
 """How judgements hold when scans are taken worse: scores at every corruption and severity.
 
-What has been judged with most labels is judged again on the scored subjects' scans, made worse:
-probes are fitted once more on clean features, and the networks of fine-tuning are those that were
-kept. Every way of judging sees the same worse scans. The corruption error is the error at all
-severities over that of random weights with the same method, a mean over corruptions (Hendrycks &
-Dietterich 2019, arXiv:1903.12261; of medical images, di Salvo et al. 2024, arXiv:2406.17536): below
-1 an encoder holds better than none.
+What encoders and random weights were judged by with most labels is judged again on the scored
+subjects' scans, made worse: probes are fitted once more on clean features, and the networks of
+fine-tuning are those that were kept. Every way of judging sees the same worse scans. The corruption
+error is the error at all severities over that of random weights with the same method, a mean over
+corruptions (Hendrycks & Dietterich 2019, arXiv:1903.12261; of medical images, di Salvo et al. 2024,
+arXiv:2406.17536): below 1 an encoder holds better than none.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +25,7 @@ from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.estimates import Estimate, number
 from ssl_pipeline.evaluation.judges import OUTLIERS, STABILITY, Tried, judges
+from ssl_pipeline.evaluation.looks import note_look
 from ssl_pipeline.evaluation.metrics import LIMITS, Measured
 from ssl_pipeline.evaluation.plan import Plan, Setting
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -57,6 +58,7 @@ def run_robustness(task: TaskConfig, tried: Tried, setting: Setting) -> dict[str
             asked = [partial(judge.score, volumes) for judge in panel]
             found[name] = _kept(setting.out, name, [level, *judged], asked)
             bar.advance(name)
+    note_look(setting.out, setting.evaluate.split, sha256_json(judged))
     groups = [[group.name, group.value, sorted(group.scans)] for group in plan.groups]
     shares = _kept(setting.out, "groups", [groups, *judged], [judge.shares for judge in panel])
     results = _results(plan, tried.robustness, conditions, found, shares, notes)

@@ -25,7 +25,8 @@ RECORD_FILES, RECORD_BYTES = 7, 5_500  # record, manifest, provenance, results, 
 VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
 RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
-WORSE_S = 2e-7  # making a voxel worse
+WORSE_S, WORSENED_BYTES = 2e-7, 24  # making a voxel worse
+KEPT = 8  # worse volumes that are kept; judgements ask scan by scan
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,12 @@ def worsening(
     judges = encoders * evaluate.seeds if isinstance(task, RegionTask) else 0  # probes
     judges += encoders * _serving(task, finetune) * (finetune.seeds or evaluate.seeds)
     numbers = len(probe.methods) * judges * of.test_scans
+    maps, map_bytes = _label_maps(task, of)
+    worse = (WORSENED_BYTES + 4 * KEPT) * max(of.voxels, default=0)
     return Cost(
-        files=RECORD_FILES + 1 + conditions,
-        bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)),
-        memory_bytes=BASE_BYTES + 16.0 * probe.batch * math.prod(crop) + 24 * max(of.voxels),
+        files=RECORD_FILES + 1 + conditions + maps,
+        bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)) + map_bytes,
+        memory_bytes=BASE_BYTES + 16.0 * probe.batch * math.prod(crop) + worse,
         flops=judges * conditions * looks * each,
         seconds=conditions * WORSE_S * of.test_voxels,
     )
@@ -134,11 +137,18 @@ def _cost(
     else:
         files += written * of.test_scans
         size += cells * SCAN_BYTES * of.test_scans + written * MAP_BYTES * of.raw_test_voxels
+    maps, map_bytes = _label_maps(task, of)
+    return Cost(files + maps, size + map_bytes, BASE_BYTES + memory, flops, seconds)
+
+
+def _label_maps(task: TaskConfig, of: Judged) -> tuple[int, float]:
+    """Files and bytes of labels on the stored grid, of which trials of an ablation write none."""
+    files, size = 0, 0.0
     if getattr(task, "label", None) and of.keeps_labels:
-        files, size = files + len(of.voxels), size + sum(of.voxels)  # labels on the stored grid
+        files, size = files + len(of.voxels), size + sum(of.voxels)
     if getattr(task, "given", None) and of.keeps_labels:
         files, size = files + of.test_scans, size + of.test_voxels
-    return Cost(files, size, BASE_BYTES + memory, flops, seconds)
+    return files, size
 
 
 def _looks(

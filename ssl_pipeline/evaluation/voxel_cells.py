@@ -18,7 +18,7 @@ from ssl_pipeline.atomic import write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation import segment, voxel_pca
 from ssl_pipeline.evaluation.cells import GIVEN, PIXELS, Cell
-from ssl_pipeline.evaluation.cohort import check_learned
+from ssl_pipeline.evaluation.cohort import check_learned, unscored
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.crops import Volumes
 from ssl_pipeline.evaluation.labels import OUTSIDE
@@ -50,6 +50,17 @@ class VoxelCells:
         self.test = [e for e in plan.cohort.entries if e.split != "train"]
 
     @cached_property
+    def scored(self) -> frozenset[int]:
+        """Classes that the scored subjects' labels show."""
+        return frozenset().union(*(present(self._indices(entry)) for entry in self.test))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of classes that nobody is scored by."""
+        classes = range(1, len(self.task.names) + 1)
+        return unscored([self.task.names[i - 1] for i in classes if i not in self.scored])
+
+    @cached_property
     def shows(self) -> dict[str, frozenset[int]]:
         """Classes that each training subject's labels show; UserError where that is not enough."""
         shown: dict[str, frozenset[int]] = {s: frozenset() for s in self.plan.cohort.train}
@@ -62,8 +73,7 @@ class VoxelCells:
                 "check classes against the values in the labels."
             )
         learned = frozenset().union(*shown.values())
-        scored = frozenset().union(*(present(self._indices(entry)) for entry in self.test))
-        lacking = [self.task.names[index - 1] for index in sorted(scored - learned)]
+        lacking = [self.task.names[index - 1] for index in sorted(self.scored - learned)]
         check_learned(self.task.title, lacking)
         return shown
 

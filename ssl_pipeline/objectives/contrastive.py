@@ -1,4 +1,4 @@
-"""Contrast alone: views of one place agree, subjects and far places differ."""
+"""Contrast alone: views of one place agree, and differ from far places, or from other subjects."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Contrastive(Section):
-    """Global and local contrast on sparse views, from the first step on."""
+    """Local contrast, and global if it has a weight, on sparse views, from the first step on."""
 
     name: Literal["contrastive"] = "contrastive"
     contrast: Contrast = Contrast()

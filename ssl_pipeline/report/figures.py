@@ -26,12 +26,8 @@ UNTRAINED_LOOKS = {
     RESNET: ("#777777", "X", "✖"),
     GIVEN: ("#000000", "*", "★"),
 }
-ENCODER_LOOKS = (
-    ("#0072B2", "o", "●"),
-    ("#CC79A7", "D", "◆"),
-    ("#E69F00", "v", "▼"),
-    ("#56B4E9", "P", "✚"),
-)
+ENCODER_COLOURS = ("#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
+ENCODER_MARKERS = (("o", "●"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
 Logged = Mapping[str, float | int]  # a line of the metrics log
 LOGGED = {
     "loss": "loss",
@@ -75,12 +71,17 @@ def marks(starts: Sequence[str]) -> list[Mark]:
 
 
 def looks(starts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """How each start is drawn; encoders beyond the fourth begin again."""
+    """How each start is drawn."""
     encoders = [start for start in starts if start not in UNTRAINED]
     return {
-        start: UNTRAINED_LOOKS.get(start) or ENCODER_LOOKS[encoders.index(start) % 4]
+        start: UNTRAINED_LOOKS.get(start) or _encoder_look(encoders.index(start))
         for start in starts
     }
+
+
+def _encoder_look(number: int) -> tuple[str, str, str]:
+    """Beyond the fourth, colours come with other markers; the seventeenth is drawn as the first."""
+    return ENCODER_COLOURS[number % 4], *ENCODER_MARKERS[(number + number // 4) % 4]
 
 
 def bars(judgements: Sequence[Judgement]) -> str:

@@ -9,7 +9,7 @@ from ssl_pipeline.atomic import read_json
 from ssl_pipeline.report.numerals import NOTHING, duration
 from ssl_pipeline.report.tables import Table
 
-ORDER = ("sample", "inventory", "preprocess", "pretrain", "probe", "finetune")
+ORDER = ("sample", "inventory", "preprocess", "pretrain", "probe", "finetune", "robustness")
 Record = Mapping[str, Any]
 
 

@@ -64,7 +64,7 @@ def _cell(judgement: Judgement, init: str) -> Path:
 def _predictions(judgement: Judgement, init: str) -> list[dict[str, Any]]:
     """Rows of a cell's file, with most labels and the first seed, whose maps were kept."""
     path = _cell(judgement, init)
-    rows = read_json(path)["predictions"] if path.exists() else []
+    rows = read_json(path).get("predictions", []) if path.exists() else []  # it may have failed
     return [r for r in rows if r.get("file") and (judgement.folder / r["file"]).exists()]
 
 

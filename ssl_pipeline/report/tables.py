@@ -88,7 +88,7 @@ def per_class(judgements: Sequence[Judgement]) -> Table:
             method_name(row["method"]),
             start_name(row["init"]),
             *(score(row["per_class"].get(name)) for name in classes),
-            *(score(row["further"][name]["mean"]) for name in further),
+            *(_further(row["further"][name]) for name in further),
         )
         for _, row in found
     ]
@@ -96,6 +96,10 @@ def per_class(judgements: Sequence[Judgement]) -> Table:
     what = f"{each} of each class, and further metrics" if classes else "Further metrics"
     head = ("method", "start", *classes, *further)
     return Table(f"{what}, with the most labelled subjects", head, rows, words=2)
+
+
+def _further(told: Row) -> str:
+    return with_interval(told["mean"], told["low"], told["high"])
 
 
 def costs(judgements: Sequence[Judgement]) -> Table | None:
@@ -144,7 +148,8 @@ def _spread(judgements: Sequence[Judgement]) -> str:
     few = f"{numbers[0]} to " if numbers[0] < numbers[-1] else ""
     seeds = few + count(numbers[-1], "seed")
     if any(each.has_intervals for each in judgements):
-        return f"mean over {seeds} with {100 * first['confidence']:g} % interval over test subjects"
+        share = f"{100 * first['confidence']:g} %"
+        return f"mean over {seeds}, with {share} interval over these and scored subjects"
     return f"mean ± standard deviation over {seeds}"
 
 

@@ -42,4 +42,4 @@ def _task(source: Source, task: str) -> Iterator[str]:
         shown += worsened(worse)
         notes += worse["notes"]
     yield from map(markdown, shown)
-    yield from dict.fromkeys(filter(None, [*notes, looked(each.folder for each in judgements)]))
+    yield from dict.fromkeys(filter(None, [*notes, looked(source.folder, task)]))

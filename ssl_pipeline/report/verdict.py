@@ -54,8 +54,10 @@ def answer(judged: Mapping[str, Sequence[Judgement]]) -> str:
     """Is it worth it? One sentence an encoder."""
     judgements = [each for own in judged.values() for each in own]
     found = comparisons(judgements)
-    if not found:
+    if not judgements:
         return "No task has been judged, so nothing is known of what the encoder is worth."
+    if not found:
+        return "Not known, for every comparison of an encoder has cells that failed; see below."
     if all(each.outcome == "no interval" for each in found):
         return f"Not decided, for there is {no_interval(judgements)}; {_leaning(found)}."
     encoders = dict.fromkeys(each.init for each in found)
@@ -93,7 +95,7 @@ def task_sentence(judgements: Sequence[Judgement]) -> str:
 def no_interval(judgements: Iterable[Judgement]) -> str:
     """That there is no interval, and why."""
     numbers = sorted({each.results["n_test_subjects"] for each in judgements})
-    shown = count(numbers[-1], "test patient")
+    shown = count(numbers[-1], "scored subject")
     few = shown if len(numbers) == 1 else f"{numbers[0]} to {shown}"
     return f"no interval over subjects: {few}; spread over seeds shown"
 

@@ -24,7 +24,8 @@ class Training(Section):
         1,
         ge=1,
         description="parts that a rank's pairs are computed in, one after the other, where memory "
-        "is too small for all; the same step but for rounding, a third slower with contrast",
+        "is too small for all; the same step but for rounding, a third slower where subjects are "
+        "contrasted",
     )
     learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of AdamW")
     final_rate: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cohort import budgets, cohort, order
-from ssl_pipeline.evaluation.config import Evaluate
+from ssl_pipeline.evaluation.config import Evaluate, Probe
+from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification
 
 TRAIN = tuple(f"s{i}" for i in range(12))
@@ -93,6 +94,13 @@ def test_what_cannot_be_compared_by_subject_is_refused_in_one_sentence(
         cohort(task(**changes), made.catalog, "test")
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_scored_class_that_nobody_can_learn_is_refused(few, tmp_path):
+    made = few(row("a", side="0"), row("b", side="1"), row("c", "test", "2"))
+    asked = task(classes={0: "left", 1: "right", 2: "both"})
+    with pytest.raises(UserError, match="scored subjects show 'both', which no training subject"):
+        run_probe(asked, Probe(), made.setting(tmp_path))
 
 
 def test_an_unknown_label_lists_the_known_ones(few):

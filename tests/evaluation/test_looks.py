@@ -13,25 +13,27 @@ CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "y
 
 
 def test_a_setting_is_written_down_when_it_first_scores(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,)))
+    setting = planted.setting(tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)))
     for neighbours in (5, 5, 9):
         run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), setting)
-    looks = read_looks(tmp_path)
+    looks = read_looks(tmp_path / "probe/corner")
     assert len(looks) == 2 and len({look["key"] for look in looks}) == 2
-    assert "again after 1 change of dials" in looked([tmp_path])
+    assert "again after 1 change of what scores them" in looked(tmp_path, "corner")
 
 
 def test_looks_at_val_are_free(tmp_path):
-    assert looked([tmp_path]) == ""
-    note_look(tmp_path, "val", "a")
-    assert looked([tmp_path]) == ""
-    note_look(tmp_path, "test", "b")
-    note_look(tmp_path, "test", "b")
-    assert "no dial has changed since" in looked([tmp_path])
+    assert looked(tmp_path, "corner") == ""
+    note_look(tmp_path / "probe/corner", "val", "a")
+    assert looked(tmp_path, "corner") == ""
+    note_look(tmp_path / "probe/corner", "test", "b")
+    note_look(tmp_path / "probe/corner", "test", "b")
+    assert "nothing has changed since" in looked(tmp_path, "corner")
 
 
 def test_what_changes_no_score_is_no_further_look(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,)), starts={PIXELS: ""})
+    setting = planted.setting(
+        tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)), starts={PIXELS: ""}
+    )
     for kept in (False, True):
         run_finetune(CORNER, Finetune(steps=1, resnet=False, keep_networks=kept), setting)
-    assert len(read_looks(tmp_path)) == 1
+    assert len(read_looks(tmp_path / "probe/corner")) == 1

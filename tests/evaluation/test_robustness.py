@@ -11,6 +11,7 @@ from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
 from ssl_pipeline.evaluation.finetune import run_finetune, section_of
 from ssl_pipeline.evaluation.judges import Tried
+from ssl_pipeline.evaluation.looks import read_looks
 from ssl_pipeline.evaluation.plan import Plan
 from ssl_pipeline.evaluation.probe import run_probe
 from ssl_pipeline.evaluation.robustness import run_robustness
@@ -27,6 +28,14 @@ WORSE = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
 def tried(folder, **changes):
     given = {"robustness": WORSE, "probe": Probe(), "finetune": DIALS} | changes
     return Tried(preprocess=Preprocess(foreground="all"), networks=folder, **given)
+
+
+def fail(task, setting, cell, dials):
+    """What a cell that failed leaves."""
+    plan = Plan(task, setting)
+    (method,) = (each for each in dials.methods if each.name == cell.method)
+    key = plan.key(cell, section_of(dials, (0,), cell, method))
+    save(cell, key, plan.encoder(cell), {"failed": "out of memory"}, setting.out)
 
 
 def means(results, method, init):
@@ -79,6 +88,10 @@ def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):
     assert curve[0] == pytest.approx(clean["rows"][0]["mean"], abs=1e-6)
     assert results["metric"] == "mean Dice" and len(row["corruptions"]["blur"]) == 2
     assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert [look["split"] for look in read_looks(tmp_path)] == ["test", "test"]
+    fail(VOXELS, setting, Cell("full", "pretrained", 0, 1), dials)
+    with pytest.raises(UserError, match="every method has cells that failed"):
+        run_robustness(VOXELS, tried(tmp_path, finetune=dials), setting)
 
 
 def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
@@ -96,9 +109,7 @@ def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
 def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     run_finetune(BLOBS, DIALS, setting)
-    plan, cell = Plan(BLOBS, setting), Cell("lora", "pretrained", 0, 1)
-    key = plan.key(cell, section_of(DIALS, (0,), cell, DIALS.methods[1]))
-    save(cell, key, plan.encoder(cell), {"failed": "out of memory"}, tmp_path)
+    fail(BLOBS, setting, Cell("lora", "pretrained", 0, 1), DIALS)
     results = run_robustness(BLOBS, tried(tmp_path), setting)
     assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
     assert results["notes"] == ["Left out, for cells of it failed: LoRA from pretrained."]

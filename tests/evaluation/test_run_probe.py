@@ -70,6 +70,7 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
     assert all(row["low"] is None and row["high"] is None for row in results["rows"])
     assert all(d["low"] is None for d in results["differences"])
     assert "Too few subjects are scored for an interval, 4" in " ".join(results["notes"])
+    assert "the dials of a probe are usual ones" in " ".join(results["notes"])
     # The volumes are all the same, so nobody can do better than guess.
     assert all(abs(row["mean"] - 0.5) < 1e-9 for row in results["rows"])
 

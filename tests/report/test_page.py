@@ -58,7 +58,7 @@ def test_without_an_interval_nothing_is_called_better(study: StudyFolder) -> Non
     study.tasks = {"side": CROPS}
     study.judge("side", "probe", results(gaps((0.3, None, None), (0.2, None, None)), test=2))
     words = _words(page(study.source))
-    assert "no interval over subjects: 2 test patients; spread over seeds shown" in words
+    assert "no interval over subjects: 2 scored subjects; spread over seeds shown" in words
     assert "better than" not in words
     assert ".90 ± .02" in words
 

@@ -141,6 +141,16 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
     assert left[..., 2].mean() > right[..., 2].mean()  # "right" is blue, on the picture's left
 
 
+def test_a_segmentation_whose_cells_failed_has_no_overlay(whole: StudyFolder) -> None:
+    folder = whole.folder / "finetune" / "voxels"
+    for init in ("pretrained", "random"):
+        save(Cell("full", init, 0, 0), "key", "", {"failed": "out of memory"}, folder)
+    catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
+    (judgement,) = read_judgements(whole.folder, ["voxels"])["voxels"]
+    reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
+    assert overlays(judgement, VOXELS, reader, whole.label_file)[0] == []
+
+
 def test_every_scan_is_counted_once(whole: StudyFolder) -> None:
     inventory = Inventory.read(whole.folder / "inventory" / "scans.parquet")
     table = inputs.by_kind(inventory)

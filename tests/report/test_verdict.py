@@ -52,7 +52,7 @@ def test_a_task_without_intervals_beside_one_with(study: StudyFolder) -> None:
     said = answer(judged)
     assert "better than random weights in 2 of 4 comparisons" in said
     assert "(no interval in 2)" in said
-    assert task_sentence(judged["b"]).startswith("no interval over subjects: 1 test patient;")
+    assert task_sentence(judged["b"]).startswith("no interval over subjects: 1 scored subject;")
 
 
 def test_nothing_judged_is_nothing_known() -> None:

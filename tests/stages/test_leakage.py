@@ -124,6 +124,11 @@ def test_an_encoder_of_another_kind_is_refused(other):
     other.write_text(other.read_text().replace("foreground: all", "foreground: auto"))
     told = refusal(run(other, *STORED))
     assert "trained with another `preprocess` than this study's" in told
+    card = other.parent / "out/pretrain/encoder/encoder.json"
+    written = card.read_text()
+    card.write_text(written.replace('"registers": 0', '"registers": 4'))
+    assert card.read_text() != written
+    assert "trained with another `model` than this study's" in refusal(other)
     shutil.rmtree(other.parent / "out/pretrain/encoder")
     assert "is no encoder bundle" in refusal(other)
 

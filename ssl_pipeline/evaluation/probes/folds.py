@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,8 @@ def cross_validated(
     Balanced accuracy, or less the squared error where there are no classes. None where there are
     fewer subjects than folds, or a fold lacks a class.
     """
-    from sklearn.model_selection import GroupKFold
-
-    if len(np.unique(known.subjects)) < FOLDS:
-        return None
-    folds = list(GroupKFold(FOLDS).split(known.features, known.targets, known.subjects))
-    parts = [known.targets[part] for fold in folds for part in fold]
-    if known.n_classes and any(len(np.unique(part)) < known.n_classes for part in parts):
+    folds = folds_of(known.targets, known.subjects, known.n_classes)
+    if not folds:
         return None
     scores = [
         [_score(fitted, known.rows(held)) for fitted in fits(known.rows(kept))]
@@ -33,6 +29,21 @@ def cross_validated(
     ]
     mean: NDArray[np.float64] = np.mean(scores, axis=0)
     return mean
+
+
+def folds_of(
+    targets: NDArray[Any], subjects: NDArray[np.int64], n_classes: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to learn from and rows held out, by fold; none where a probe cannot be chosen so."""
+    from sklearn.model_selection import GroupKFold
+
+    if len(np.unique(subjects)) < FOLDS:
+        return []
+    folds = list(GroupKFold(FOLDS).split(targets, targets, subjects))
+    parts = [targets[part] for fold in folds for part in fold]
+    if n_classes and any(len(np.unique(part)) < n_classes for part in parts):
+        return []
+    return folds
 
 
 def _score(fitted: Fitted, held: Labelled) -> float:
