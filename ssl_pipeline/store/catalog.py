@@ -51,7 +51,7 @@ class Entry:
     modality: str
     site: str
     split: str  # "train", "val" or "test"
-    weight: float  # of its root in sampling
+    weight: float  # in sampling: that of its root, times its own
     root: str
     targets: dict[str, str]
     labels: dict[str, bool]  # whether there is a label of this name

@@ -73,17 +73,23 @@ class Sampler:
         self._lock = Lock()
 
     def _subject_weights(self) -> NDArray[np.float64]:
-        """Each root has its weight as a whole, shared by its subjects alike."""
+        """Each root has its weight as a whole, shared by its subjects.
+
+        A subject's share is as the mean weight of its volumes, alike where they have none of their
+        own.
+        """
         root_of = [self.entries[indices[0]].root for indices in self._of_subject]
         count = Counter(root_of)
         weight = np.array(
             [
-                self.entries[indices[0]].weight / count[root]
+                np.mean([self.entries[index].weight for index in indices]) / count[root]
                 for indices, root in zip(self._of_subject, root_of, strict=True)
             ]
         )
         if not weight.sum() > 0:
-            raise UserError("Every root has weight 0: give at least one a weight above 0.")
+            raise UserError(
+                "Every scan has a sampling_weight of 0: give at least one a weight above 0."
+            )
         normed: NDArray[np.float64] = weight / weight.sum()
         return normed
 
@@ -105,6 +111,12 @@ class Sampler:
             drawn.append(order[np.isfinite(arrival[order])])
             count -= len(drawn[-1])
         return np.concatenate(drawn)
+
+    def _volume(self, rng: np.random.Generator, subject: int) -> int:
+        """One of a subject's volumes by weight."""
+        own = self._of_subject[subject]
+        weight = np.array([self.entries[index].weight for index in own])
+        return int(rng.choice(own, p=weight / weight.sum() if np.ptp(weight) else None))
 
     def batch(self, step: int, part: slice = slice(None)) -> Blocks:
         """The samples of a step, or the part of them that one rank draws, on the CPU."""
@@ -154,7 +166,7 @@ class Sampler:
         Mask bits alone say how many it has; only what is taken has its intensities read.
         """
         rng = generator(self.seed, number, "place")
-        index = int(rng.choice(self._of_subject[subject]))
+        index = self._volume(rng, subject)
         entry, size = self.entries[index], np.array(self.views.block_voxels)
         room = np.array(entry.shape) - size
         best: tuple[float, NDArray[np.int16], NDArray[np.int64]] | None = None

@@ -83,6 +83,11 @@ class Candidate:
         return "" if self.stray else self._said("site", self.root.site)
 
     @property
+    def weight(self) -> float:
+        """How often it is sampled: the weight of its root, times its own if the table has one."""
+        return self.root.weight * (self.row.weight if self.row else 1.0)
+
+    @property
     def modality(self) -> str:
         """What the table, the root or BIDS says; empty where the file must say it."""
         named = _bids(self.root, self.relative)

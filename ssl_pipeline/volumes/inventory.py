@@ -244,7 +244,7 @@ def described(candidate: Candidate, look: Look, of: Whose, labels_of: LabelsOf) 
         site=candidate.site,
         modality=modality,
         split=of.split,
-        weight=root.weight,
+        weight=candidate.weight,
         targets=candidate.targets,
         labels={name: name in own.labels for name in candidate.labels},
         masks=dict(own.masks),

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.dataset import Modality, SplitName, resolve
 
-KNOWN = ("path", "subject", "site", "modality", "split")
+KNOWN = ("path", "subject", "site", "modality", "split", "sampling_weight")
 # Other columns are targets, and results say their values.
 IDENTIFYING = re.compile(
     r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
 )
+WEIGHT = re.compile(r"(\d+\.?\d*|\.\d+)?")  # empty is 1
 CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
@@ -32,6 +33,11 @@ class Row:
     def get(self, column: str) -> str:
         """A known column's text, empty where the table does not have it."""
         return self.values.get(column, "")
+
+    @property
+    def weight(self) -> float:
+        """How often the scan is sampled, against others of its root."""
+        return float(self.get("sampling_weight") or 1)
 
     @property
     def targets(self) -> dict[str, str]:
@@ -97,6 +103,8 @@ def _row(table: Path, number: int, values: dict[str, str]) -> Row:
             raise UserError(
                 f"{where} has a {column} that is none of {', '.join(choices)}; choose one of them."
             )
+    if not WEIGHT.fullmatch(values.get("sampling_weight", "")):
+        raise UserError(f"{where} has a sampling_weight that is no number from 0 on; correct it.")
     path = resolve(values["path"], folder)
     if not path.exists():
         raise UserError(f"{where} names a path that is not in {folder}; correct it.")

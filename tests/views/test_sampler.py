@@ -97,6 +97,22 @@ def test_a_root_is_drawn_by_its_weight(catalog, reader):
     assert (drawn == first).mean() == pytest.approx(0.75, abs=0.05)
 
 
+def test_volumes_and_subjects_are_drawn_by_their_weights(catalog, reader):
+    subject = ("a", "a", "b", "c", "c", "c")
+    weight = (3.0, 1.0, 1.0, 0.0, 0.0, 0.0)
+    entries = [
+        dataclasses.replace(entry, root="r", subject=subject[index], weight=weight[index])
+        for index, entry in enumerate(catalog.entries)
+    ]
+    sampler = Sampler(entries, reader, VIEWS, (8, 8, 8), pairs=1, seed=0)
+    drawn = np.concatenate([sampler.subjects(step) for step in range(1000)])
+    assert (drawn == sampler._code["a"]).mean() == pytest.approx(2 / 3, abs=0.05)
+    assert not (drawn == sampler._code["c"]).any()
+    rng = np.random.default_rng(0)
+    volumes = [sampler._volume(rng, sampler._code["a"]) for _ in range(1000)]
+    assert np.bincount(volumes)[0] / 1000 == pytest.approx(0.75, abs=0.05)
+
+
 @pytest.mark.parametrize("entries, crop, sentence", [(0, 16, "No volume"), (6, 12, "no multiple")])
 def test_what_cannot_be_drawn_is_refused(catalog, reader, entries, crop, sentence):
     views = Views(crop_voxels=(crop, crop, crop))

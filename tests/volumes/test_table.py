@@ -102,6 +102,18 @@ def test_a_wrong_column_is_named(header, sentence, folder):
         take(study(folder).model_copy(update={"table": "t.csv"}), folder)
 
 
+def test_a_scan_may_be_sampled_more_often(folder):
+    dataset = study(folder).model_copy(update={"table": "t.csv"})
+    (folder / "t.csv").write_text("path,sampling_weight\nraw/s_01.nii.gz,2.5\nraw/s_02.nii.gz,\n")
+    scans = take(dataset, folder).scans
+    assert sorted(scan.weight for scan in scans)[-2:] == [1, 2.5]
+    assert "sampling_weight" not in scans[0].targets
+    for wrong in ("-1", "much", "nan"):
+        (folder / "t.csv").write_text(f"path,sampling_weight\nraw/s_01.nii.gz,{wrong}\n")
+        with pytest.raises(UserError, match="row 1 has a sampling_weight that is no number from 0"):
+            take(dataset, folder)
+
+
 def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
     save_nifti(folder / "raw" / "ann" / "x_11.nii", noisy(brain, 70), brain.affine)
     save_nifti(folder / "raw" / "ann" / "x_12.nii", noisy(brain, 71), brain.affine)
