@@ -8,6 +8,7 @@ It is the one stage that several ranks may run; the first of them writes all the
 
 import math
 import statistics
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,16 @@ from ssl_pipeline.volumes.inventory import salt_of
 from stages import preprocess
 from stages.contract import Made, manifest_hash
 from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, measured
-from stages.runs import SECTIONS, base_of, ever_frozen, frozen_list, no_base, run_folder
+from stages.runs import (
+    SECTIONS,
+    base_of,
+    drawn_from,
+    ever_frozen,
+    frozen_list,
+    frozen_weights,
+    no_base,
+    run_folder,
+)
 from stages.study import Study
 
 if TYPE_CHECKING:
@@ -66,10 +76,9 @@ def inputs(study: Study) -> dict[str, str]:
         found["extends"] = run_folder(base_of(study)).name
     if study.init_from:
         found["init_from"] = study.init_from.digest
-    frozen = frozen_list(study)
     if World.from_environment().first:
-        _say_what_waits(frozen, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
-    return {**found, "cohort": sha256_json(list(frozen.items()))}
+        _say_what_waits(study, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
+    return {**found, "cohort": sha256_json(drawn_from(study))}
 
 
 def run(study: Study, out: Path) -> Made:
@@ -121,7 +130,12 @@ def run(study: Study, out: Path) -> Made:
 def trained_on_now(study: Study, catalog: Catalog) -> list[Entry]:
     """The volumes of the frozen list that are stored. Raises UserError where none is."""
     frozen, stored = frozen_list(study), {entry.id: entry for entry in catalog.entries}
-    entries = [stored[name] for name in frozen if name in stored]
+    weights = frozen_weights(study)
+    entries = [
+        replace(stored[name], weight=weights.get(name, stored[name].weight))
+        for name in frozen
+        if name in stored
+    ]
     if not entries:
         raise UserError(
             f"None of the {len(frozen)} volumes that this cohort was frozen with is stored any "
@@ -202,6 +216,9 @@ def _run(
         study.flight,
         world=world,
         start=partial(_end_of_base, study) if study.training.extends else None,
+        config={
+            key: study.public[key] for key in ("seed", "preprocess", "views", "model", "objective")
+        },
     )
     return run, started
 
@@ -252,13 +269,18 @@ def _extension(study: Study) -> str:
     )
 
 
-def _say_what_waits(frozen: dict[str, str], catalog: Catalog) -> None:
+def _say_what_waits(study: Study, catalog: Catalog) -> None:
     """Tell of scans that came, went or changed since the list was frozen."""
+    frozen, weights = frozen_list(study), frozen_weights(study)
+    weighed = {e.id: e.weight for e in catalog.entries}
     now = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
     counts = {
         "new volumes wait": len(now.keys() - frozen.keys()),
         "of its volumes are gone": len(frozen.keys() - now.keys()),
         "of its volumes have changed": sum(now.get(n, sha) != sha for n, sha in frozen.items()),
+        "of its volumes are weighted otherwise": sum(
+            weighed.get(name, weight) != weight for name, weight in weights.items()
+        ),
     }
     for what, count in counts.items():
         if count:

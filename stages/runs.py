@@ -7,6 +7,7 @@ so does a run that extends it.
 """
 
 from pathlib import Path
+from typing import Any
 
 from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
@@ -36,7 +37,7 @@ def run_folder(study: Study) -> Path:
     Raises UserError where the weights that it starts from, or the list of the run that it extends,
     are not there.
     """
-    told = [RUN_VERSION, study.sections_hash(SECTIONS, {}), list(frozen_list(study).items())]
+    told = [RUN_VERSION, study.sections_hash(SECTIONS, {}), drawn_from(study)]
     if study.init_from:
         told.append(study.init_from.sha256)
     if study.training.extends:
@@ -100,20 +101,36 @@ def cohort_path(study: Study) -> Path:
 
 
 def frozen_list(study: Study) -> dict[str, str]:
-    """The frozen list, id to checksum, in the order in which samples are drawn from it.
+    """The frozen list, id to checksum, in the order in which samples are drawn from it."""
+    return {scan: sha256 for scan, sha256, *_ in _frozen(study)}
 
-    It is written when the cohort is first asked for, and decides the order from then on.
+
+def frozen_weights(study: Study) -> dict[str, float]:
+    """How often each volume of the frozen list is sampled, by id."""
+    return {scan: weight for scan, _, *weights in _frozen(study) for weight in weights}
+
+
+def drawn_from(study: Study) -> list[tuple[str, str | float]]:
+    """All that the frozen list says, to be hashed."""
+    return [*frozen_list(study).items(), *frozen_weights(study).items()]
+
+
+def _frozen(study: Study) -> list[list[Any]]:
+    """Id, checksum and weight of each volume, written when the cohort is first asked for.
+
+    They decide what is drawn from then on. Earlier lists have no weights.
     """
     path = cohort_path(study)
     if not path.exists():
         catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-        chosen = [[e.id, e.sha256] for e in catalog.entries if e.split in ("train", "")]
-        if not chosen:
+        entries = [e for e in catalog.entries if e.split in ("train", "")]
+        if not entries:
             raise UserError(
                 "No volume belongs to the split train: see data.splits, or the split column."
             )
-        write_json(path, chosen)
-    return dict(read_json(path))
+        write_json(path, [[e.id, e.sha256, e.weight] for e in entries])
+    found: list[list[Any]] = read_json(path)
+    return found
 
 
 def _kept_runs(study: Study) -> list[Path]:

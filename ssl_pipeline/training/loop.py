@@ -12,7 +12,7 @@ is where all go on.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -69,9 +69,13 @@ class Run:
         *,
         world: World | None = None,
         start: Callable[[], dict[str, Any]] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Without a checkpoint in the folder the run begins from the state that `start` gives."""
-        self.folder, self.sampler = folder, sampler
+        """Without a checkpoint in the folder the run begins from the state that `start` gives.
+
+        `config` has the other dials of the run, as JSON, for its checkpoints to hold.
+        """
+        self.folder, self.sampler, self.config = folder, sampler, dict(config or {})
         self.training, self.flight = training, flight
         self.world = world or World()
         self.ranks = Ranks(self.world)
@@ -315,7 +319,7 @@ class Run:
             "average": self.average.weights if self.average else [],
             "scaler": self.scaler.state_dict(),
             "embedded": self.embedded,
-            "training": self.training.model_dump(mode="json"),
+            "config": self.config | {"training": self.training.model_dump(mode="json")},
             "compute": self.compute.to_json(),
         }
 

@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl_pipeline.training.checkpoint import newest
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.contract import perform
+from stages.runs import run_folder
 from stages.study import load
 from tests.conftest import real_volume
 from tests.stages.conftest import ENV, can_be_offline, door
@@ -81,6 +83,13 @@ def test_predictions_lie_in_the_scans_own_grid(whole):
         image, scan = nib.load(path), scans[path.name.split(".")[0]]
         assert image.shape == scan.shape and np.allclose(image.affine, scan.affine, atol=1e-4)
         assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2}
+
+
+def test_a_checkpoint_holds_the_dials_of_its_run(whole):
+    state = newest(run_folder(load(whole)) / "checkpoints")
+    study = load(whole).public
+    assert state["config"] == {key: study[key] for key in state["config"]}
+    assert {"seed", "views", "model", "objective", "training"} <= state["config"].keys()
 
 
 def test_the_same_study_elsewhere_gives_the_same_encoder_and_scores(whole, tmp_path):
