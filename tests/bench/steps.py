@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.models.vit_config import SIZES, ViT
 from ssl_pipeline.objectives import Hybrid, Mae
-from ssl_pipeline.objectives.config import Reconstruction
+from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.training.device import Compute
@@ -72,10 +72,11 @@ def section(setting: Setting) -> ViT:
 
 
 def objective(setting: Setting, kind: type[Mae | Hybrid] = Mae, decode: float = 1.0) -> Objective:
-    """The project's own objective around that encoder."""
+    """The project's own objective around that encoder; a hybrid has all of its terms."""
     width, depth = setting.decoder
     part = Reconstruction(decoder_width=width, decoder_depth=depth, decode=decode)
-    return kind(reconstruction=part).build(section(setting).build())
+    terms = {"contrast": Contrast(global_weight=0.1)} if kind is Hybrid else {}
+    return kind(reconstruction=part, **terms).build(section(setting).build())
 
 
 class Dense(ViTEncoder):

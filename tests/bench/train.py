@@ -64,7 +64,7 @@ def _rows(study: "Study", setting: "Setting") -> Iterator["Row"]:
     yield from _against(setting, compute, taken)
     for name, size in sizes.items():
         yield Row(
-            f"{size.name}, MAE step / hybrid step, from blocks on",
+            f"{size.name}, MAE step / hybrid step (all terms), from blocks on",
             f"hybrid {taken.median(f'hybrid{name}') * 1e3:.0f} ms",
             f"MAE: {taken.median(f'MAE{name}') * 1e3:.0f} ms",
             taken.ratio(f"hybrid{name}", f"MAE{name}"),
