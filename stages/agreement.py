@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 from ssl_pipeline.errors import nearest
 from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.dataset import Root
+
+FEWEST_PAIRS = 16  # of a step, for contrast between subjects
 
 if TYPE_CHECKING:
     from stages.study import Study
@@ -30,6 +33,8 @@ def check(study: "Study") -> None:
         )
     _divides(study, "views.crop_voxels", study.views.crop_voxels)
     _shows_enough(study, "views.crop_voxels", study.views.crop_voxels, study.views.keep)
+    for key, objective in _objectives(study):
+        _contrasts_enough(study, key, objective)
     for name, task in study.tasks.items():
         _methods_fit(study, name, task)
         if task.crop_voxels:
@@ -88,6 +93,23 @@ def _shows_enough(study: "Study", key: str, crop: Triple, share: float) -> None:
         raise ValueError(
             f"{key} is {list(crop)}, of whose tokens the encoder sees {seen} and needs {least}: "
             "choose larger crops, or a smaller model.patch_voxels"
+        )
+
+
+def _objectives(study: "Study") -> list[tuple[str, ObjectiveConfig]]:
+    arms = study.ablate.arms if study.ablate else {}
+    return [("objective", study.objective), *((f"ablate.arms.{n}", arm) for n, arm in arms.items())]
+
+
+def _contrasts_enough(study: "Study", key: str, objective: ObjectiveConfig) -> None:
+    """Subjects are told apart among the pairs of a step, of all ranks and parts."""
+    contrast = getattr(objective, "contrast", None)
+    if contrast and contrast.global_weight and study.training.pairs < FEWEST_PAIRS:
+        raise ValueError(
+            f"{key}.contrast.global_weight is {contrast.global_weight:g}, and training.pairs is "
+            f"{study.training.pairs}: among fewer than {FEWEST_PAIRS} there is too little to tell "
+            "apart, so raise training.pairs (training.accumulate computes them in parts), or set "
+            "the weight to 0"
         )
 
 

@@ -34,7 +34,13 @@ class ViTEncoder(Encoder):
         voxels = self.patch[0] * self.patch[1] * self.patch[2]
         self.embed = nn.Linear(voxels, self.dim)
         self.blocks = nn.ModuleList(
-            Block(self.dim, heads, qkv_bias=True, init_values=config.layer_scale)
+            Block(
+                self.dim,
+                heads,
+                qkv_bias=True,
+                qk_norm=config.qk_norm,
+                init_values=config.layer_scale,
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(self.dim)
@@ -130,6 +136,7 @@ def _shares(block: Any, tokens: Tensor, first: int) -> Tensor:
         -1, (3, block.attn.num_heads, -1)
     )
     query, key, _ = heads.permute(2, 0, 3, 1, 4)
+    query, key = block.attn.q_norm(query), block.attn.k_norm(key)
     shares: Tensor = (query @ key.transpose(-2, -1) * block.attn.scale).softmax(dim=-1)
     return shares
 

@@ -25,6 +25,11 @@ class ViT(Backbone):
     layer_scale: float | None = Field(
         None, gt=0, description="initial LayerScale; none is faster to learn in short runs"
     )
+    qk_norm: bool = Field(
+        False,
+        description="norm queries and keys, which keeps attention from saturating in long runs of "
+        "large models (Dehghani et al. 2023, arXiv:2302.05442)",
+    )
     registers: int = Field(
         0, ge=0, description="learned tokens beside the patches, never in the output"
     )
@@ -47,10 +52,16 @@ class ViT(Backbone):
         return SIZES[self.preset][1]
 
     @property
+    def head_width(self) -> int:
+        """Numbers of a token in one head."""
+        return self.width // SIZES[self.preset][2]
+
+    @property
     def parameters(self) -> int:
         """Numbers that are trained."""
         embedding = (math.prod(self.patch_voxels) + 1) * self.width
         scales = 2 * self.width * self.depth if self.layer_scale else 0
+        scales += 4 * self.head_width * self.depth if self.qk_norm else 0
         blocks = block_parameters(self.width, self.depth) + scales
         return embedding + blocks + (2 + self.registers) * self.width
 

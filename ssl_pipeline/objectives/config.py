@@ -18,6 +18,11 @@ class Reconstruction(Section):
         None, gt=0, description="width of the decoder; half the encoder's by default"
     )
     decoder_depth: int = Field(2, ge=1, description="blocks of the decoder")
+    soft_norm: bool = Field(
+        False,
+        description="rebuild each patch about its own mean, in units of its own spread, so that "
+        "texture counts as much as bone",
+    )
     decode: float = Field(
         1.0, gt=0, le=1, description="share of the hidden tokens that is rebuilt, drawn each step"
     )

@@ -29,6 +29,22 @@ def masked_huber(
     return (huber_loss(pred, target, reduction="none", delta=delta) * weight).sum()
 
 
+def patch_units(
+    voxels: Float[Tensor, "batch patches voxels"],
+    valid: Float[Tensor, "batch patches voxels"],
+    least: float = 0.1,
+) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
+    """Mean and softened spread, sqrt(var + least^2), of the valid voxels of each patch.
+
+    Units are those of the model's input, and `least` keeps the noise of air small. Source: He et
+    al. 2022 (arXiv:2111.06377), "normalised pixels", with a floor.
+    """
+    count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
+    mean = (voxels * valid).sum(dim=-1, keepdim=True) / count
+    spread = ((voxels - mean) ** 2 * valid).sum(dim=-1, keepdim=True) / count
+    return mean, (spread + least**2).sqrt()
+
+
 def subject_contrast(
     first: Float[Tensor, "pairs dim"],
     second: Float[Tensor, "pairs dim"],

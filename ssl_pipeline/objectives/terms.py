@@ -13,7 +13,13 @@ from ssl_pipeline.models.decoder import Decoder
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.models.heads import projection
 from ssl_pipeline.objectives.config import Contrast, Reconstruction
-from ssl_pipeline.objectives.losses import Matches, masked_huber, matches, place_contrast
+from ssl_pipeline.objectives.losses import (
+    Matches,
+    masked_huber,
+    matches,
+    patch_units,
+    place_contrast,
+)
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.cut import Batch
 from ssl_pipeline.views.tokens import centres_mm, gather, patchify, pool, unpatchify
@@ -40,10 +46,11 @@ class Rebuilding(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Sum of the losses of the voxels to rebuild, and their weight."""
         chosen = self._chosen(batch)
-        valid = gather(patchify(batch.valid[:, None], self.patch), chosen)
+        clean, valid = self._clean(batch, chosen)
+        mean, unit = self._units(clean, valid)
         total = masked_huber(
             self._decode(batch, tokens, chosen).float(),
-            gather(patchify(batch.clean, self.patch), chosen),
+            (clean - mean) / unit,
             valid * self._weight(batch, chosen)[..., None],
         )
         return total, self.count(batch)
@@ -52,7 +59,8 @@ class Rebuilding(nn.Module):
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> Float[Tensor, "views 1 z y x"]:
         """Crops with their hidden patches as the decoder says them."""
-        said = self._decode(batch, tokens, batch.hidden).float()
+        mean, unit = self._units(*self._clean(batch, batch.hidden))
+        said = self._decode(batch, tokens, batch.hidden).float() * unit + mean
         patches = patchify(batch.clean, self.patch)
         where = batch.hidden[..., None].expand_as(said)
         return unpatchify(patches.scatter(1, where, said), _size(batch), self.patch)
@@ -60,6 +68,16 @@ class Rebuilding(nn.Module):
     def _chosen(self, batch: Batch) -> Tensor:
         """The hidden tokens that are decoded: the first of them, which are in random order."""
         return batch.hidden[:, : max(1, round(self.section.decode * batch.hidden.shape[1]))]
+
+    def _clean(self, batch: Batch, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Voxels of the chosen patches, and which of them are valid."""
+        both = (batch.clean, batch.valid[:, None])
+        clean, valid = (gather(patchify(each, self.patch), chosen) for each in both)
+        return clean, valid
+
+    def _units(self, clean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor] | tuple[float, float]:
+        """What the decoder's numbers are about, and in units of."""
+        return patch_units(clean, valid) if self.section.soft_norm else (0.0, 1.0)
 
     def _weight(self, batch: Batch, chosen: Tensor) -> Tensor:
         inside = batch.body.gather(1, chosen) >= 0.5

@@ -25,8 +25,8 @@ CROP = (16, 24, 32)
 
 @pytest.fixture(scope="module")
 def scaled(tmp_path_factory):
-    """A bundle whose sides all differ, with LayerScale and registers."""
-    model = ViT(patch_voxels=(4, 8, 16), layer_scale=0.1, registers=3)
+    """A bundle whose sides all differ, with LayerScale, normed queries and registers."""
+    model = ViT(patch_voxels=(4, 8, 16), layer_scale=0.1, qk_norm=True, registers=3)
     return save(tmp_path_factory.mktemp("scaled") / "encoder", model=model, crop=CROP)
 
 

@@ -92,9 +92,9 @@ def values_and_mixed(encoder, crops, spacing):
     return heads[:, :, 2].transpose(1, 2), found["mixed"]
 
 
-@pytest.mark.parametrize("registers", [0, 3])
-def test_attention_is_what_the_last_block_uses(registers):
-    encoder = random_encoder(ViT(registers=registers), 0).eval()
+@pytest.mark.parametrize(("registers", "qk_norm"), [(0, False), (0, True), (3, False)])
+def test_attention_is_what_the_last_block_uses(registers, qk_norm):
+    encoder = random_encoder(ViT(registers=registers, qk_norm=qk_norm), 0).eval()
     crops, spacing = torch.randn(2, 1, 16, 24, 16), torch.ones(2, 3)
     with torch.no_grad():
         shares = encoder.attention(crops, spacing)

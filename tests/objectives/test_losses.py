@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from ssl_pipeline.objectives.losses import (
     masked_huber,
     matches,
+    patch_units,
     place_contrast,
     subject_contrast,
 )
@@ -115,3 +116,10 @@ def test_reconstruction_ignores_weightless_voxels_and_survives_none():
     weight = torch.tensor([[[1.0] * 4, [0.0] * 4]])
     assert masked_huber(pred, target, weight).item() / 4 == pytest.approx(0.125)
     assert masked_huber(pred, target, torch.zeros_like(weight)).item() == 0
+
+
+def test_a_patch_is_measured_about_its_own_valid_voxels():
+    voxels = torch.tensor([[[1.0, 3.0, 99.0], [5.0, 5.0, 5.0]]])
+    mean, unit = patch_units(voxels, torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]]))
+    assert torch.allclose(mean, torch.tensor([[[2.0], [5.0]]]))
+    assert torch.allclose(unit, torch.tensor([[[math.sqrt(1.01)], [0.1]]]))  # flat: noise is small

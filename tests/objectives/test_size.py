@@ -23,7 +23,7 @@ OBJECTIVES = [
     "model",
     [
         ViT(patch_voxels=(4, 8, 8)),
-        ViT(layer_scale=0.1, registers=3),
+        ViT(layer_scale=0.1, qk_norm=True, registers=3),
         ResEnc(patch_voxels=(4, 8, 8)),
     ],
     ids=str,

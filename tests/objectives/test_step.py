@@ -14,13 +14,14 @@ from ssl_pipeline.views.augment import augment
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.cut import cut
 from ssl_pipeline.views.sampler import Sampler
+from ssl_pipeline.views.tokens import patchify
 
 PATCH = (4, 4, 4)
 VIEWS = Views(crop_voxels=(16, 16, 16))
 BOTH = Contrast(global_weight=0.3, local_weight=1)  # between subjects and between places
 OBJECTIVES = [
     Mae(),
-    Mae(reconstruction=Reconstruction(decode=0.3)),
+    Mae(reconstruction=Reconstruction(decode=0.3, soft_norm=True)),
     Contrastive(contrast=BOTH),
     Hybrid(ramp=Ramp(start=0, end=0), contrast=BOTH),
 ]
@@ -122,10 +123,22 @@ def test_decoding_less_rebuilds_less(sampler):
     assert few.rebuilding._chosen(batch).shape[1] == 12  # of 48 hidden tokens
     rebuilt = few.rebuilt(batch, images)  # pictures show them all
     seen = torch.ones(16, 64).scatter(1, batch.hidden, 0.0).bool()
-    from ssl_pipeline.views.tokens import patchify
-
     same = (patchify(rebuilt, PATCH) == patchify(batch.clean, PATCH)).all(-1)
     assert torch.equal(same, seen)
+
+
+def test_patches_rebuilt_in_their_own_units_come_back_in_the_scans(sampler):
+    batch, images = see(sampler.batch(0))
+    section = Mae(reconstruction=Reconstruction(soft_norm=True))
+    objective = section.build(random_encoder(ViT(patch_voxels=PATCH), 0))
+    torch.nn.init.zeros_(objective.rebuilding.decoder.to_voxels.weight)
+    torch.nn.init.zeros_(objective.rebuilding.decoder.to_voxels.bias)
+    rebuilt = patchify(objective.rebuilt(batch, images), PATCH)
+    clean, valid = patchify(batch.clean, PATCH), patchify(batch.valid[:, None], PATCH)
+    mean = (clean * valid).sum(-1) / valid.sum(-1).clamp(min=1)
+    hidden = batch.hidden  # which a decoder that says 0 rebuilds as their means
+    found = rebuilt.mean(-1).gather(1, hidden)
+    assert torch.allclose(found, mean.gather(1, hidden), atol=1e-4)
 
 
 def test_a_term_between_subjects_that_weighs_nothing_is_left_out(sampler):

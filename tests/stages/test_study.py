@@ -76,6 +76,10 @@ MISTAKES = {
         lambda c: c.update(objective={"name": "hybrid", "ramp": {"start": 0.5, "end": 0.1}}),
         "objective.ramp",
     ),
+    "contrast between the subjects of too few pairs": (
+        lambda c: c.update(objective={"name": "contrastive", "contrast": {"global_weight": 0.1}}),
+        "objective.contrast.global_weight is 0.1, and training.pairs is",
+    ),
     "unknown objective": (lambda c: c.update(objective={"name": "magic"}), "objective"),
     "missing name": (lambda c: c.pop("name"), "name is missing"),
     "word for a number": (lambda c: c["training"].update(steps="many"), "training.steps is 'many'"),
