@@ -91,7 +91,7 @@ def summarise(
         "groups": [_group(group, own, evaluate) for group, own in grouped.items()],
         "gaps": list(_gaps(arms, grouped, evaluate.confidence)),
         "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
-        "notes": [*filter(None, [caution(len(test))]), *notes, *_why(lost)],
+        "notes": [caution(len(test)), *notes, *_why(lost)],
         "warning": warning,
     }
 

@@ -121,6 +121,18 @@ def test_two_ranks_train_as_one(ends, objective):
     assert (flat(one) - flat(two)).norm() < 1e-4 * flat(one).norm()
 
 
+def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
+    shutil.copytree(ends[1] / "hybrid-6", tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").glob("step-00000006*"):
+        path.unlink()
+    run = small_run(tmp_path / "run", study.folder, HYBRID, flight=FLIGHT, steps=6)
+    assert run.step == 4
+    run.train()
+    whole = torch.load(ends[0] / "hybrid-6" / "end.pt")[0]
+    gone_on = {name: parameter.detach() for name, parameter in run.objective.named_parameters()}
+    assert (flat(whole) - flat(gone_on)).norm() < 1e-4 * flat(whole).norm()
+
+
 def test_a_verdict_stops_all_ranks_and_the_first_says_why(ends):
     """The one that stops them is about the second rank, whose data come late."""
     first, second = ((ends[1] / f"starved-{rank}").read_text() for rank in (0, 1))
