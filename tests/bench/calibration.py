@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ class Kind:
         return Flight(every_steps=self.steps // RECORDS, bank=32, stop_on=(), most_waiting=1)
 
 
-SPOILT = (
+FAULTS = (
     Kind("no negatives", "collapsed", "no_negatives"),
     # The loss rises to chance with all embeddings alike, which is a collapse before it is a climb.
     Kind("learning rate x30", "collapsed", rate=30),
@@ -68,6 +68,15 @@ SPOILT = (
     Kind("frozen encoder", "collapsed", "frozen_encoder"),
     Kind("absolute positions", "shortcut", "absolute_positions"),
     Kind("NaN batch", "diverging", "nan_batch", began=STEPS // 2),
+)
+DEFAULT = "default weights"  # of contrast, which leave the loss between subjects out
+SPOILT = (
+    *FAULTS,
+    *(
+        replace(kind, name=f"{kind.name}, {DEFAULT}", objective=f"hybrid, {DEFAULT}")
+        for kind in FAULTS
+        if kind.spoilt != "same_subject_negatives"
+    ),
 )
 SOUND = (
     Kind("hybrid, CT and MR"),
@@ -79,6 +88,9 @@ SOUND = (
     Kind(f"hybrid, CT and MR, {LONG} steps", steps=LONG),
     Kind(f"contrastive, CT, {LONG} steps", objective="contrastive", data="CT", steps=LONG),
     Kind(f"mae, CT and MR, {LONG} steps", objective="mae", steps=LONG),
+    Kind(f"hybrid, CT and MR, {DEFAULT}", objective=f"hybrid, {DEFAULT}"),
+    Kind(f"hybrid, CT, {DEFAULT}", data="CT", objective=f"hybrid, {DEFAULT}"),
+    Kind(f"contrastive, CT, {DEFAULT}", data="CT", objective=f"contrastive, {DEFAULT}"),
 )
 KINDS = (*SPOILT, *SOUND)
 
@@ -148,6 +160,8 @@ def run(study: "Study", kind: Kind, seed: int) -> dict[str, Any]:
         "hybrid": Hybrid(contrast=both),
         "mae": Mae(),
         "contrastive": Contrastive(contrast=both),
+        f"hybrid, {DEFAULT}": Hybrid(),
+        f"contrastive, {DEFAULT}": Contrastive(),
     }
     torch.manual_seed(seed)
     objective = sections[kind.objective].build(random_encoder(ViT(), seed))
