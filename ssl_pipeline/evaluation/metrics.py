@@ -2,9 +2,9 @@
 
 A subject's part is its jackknife pseudo-value: n times the figure of all subjects less n - 1 times
 that of all but this one. The parts' mean is about the figure, and their spread says how sure it is,
-whatever the metric (see `statistics`). Libraries score all predictions at once; here a figure is put
-together from what each subject adds, so that one without a subject costs no second pass. Tests hold
-the figures against scikit-learn's; surfaces are MONAI's (see `surfaces`).
+whatever the metric (see `statistics`). Libraries score all predictions at once; here a figure is
+put together from what each subject adds, so that one without a subject costs no second pass. Tests
+hold the figures against scikit-learn's; surfaces are MONAI's (see `surfaces`).
 """
 
 from collections.abc import Mapping, Sequence
