@@ -14,10 +14,10 @@ from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.dataset import Root
 
-FEWEST_PAIRS = 16  # of a step, for contrast between subjects
-
 if TYPE_CHECKING:
     from stages.study import Study
+
+FEWEST_PAIRS = 16  # of a step: with fewer negatives the loss between subjects is near its chance
 
 
 def check(study: "Study") -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.corruptions.corruption import Image, Taken
 from ssl_pipeline.evaluation.crops import Volumes, window
-from ssl_pipeline.evaluation.size import KEPT
+from ssl_pipeline.evaluation.size import KEPT_VOLUMES
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, VolumeMeta, model_window
 from ssl_pipeline.store.catalog import Entry
@@ -36,6 +36,7 @@ class CorruptedReader(CropReader):
     ) -> None:
         super().__init__(reader.folder, reader.catalog)
         self.corruption, self.severity, self.seed = corruption, severity, seed
+        # A cache of functools would hold the reader, and its volumes, in a cycle.
         self.kept: dict[str, Stored] = {}
         self.units: dict[str, tuple[float, float]] = {}  # scale and offset of what was made worse
 
@@ -49,7 +50,7 @@ class CorruptedReader(CropReader):
         """As the reader's own."""
         if scan_id not in self.kept:
             worse = self._worse(scan_id)
-            if len(self.kept) == KEPT:
+            if len(self.kept) == KEPT_VOLUMES:
                 del self.kept[next(iter(self.kept))]
             self.kept[scan_id] = worse
         return self.kept[scan_id]

@@ -53,7 +53,8 @@ def run_probe(task: TaskConfig, probe: Probe, setting: Setting) -> dict[str, Any
         for method in probe.methods
         for budget in cells.plan.budgets(setting.evaluate.subjects)
     ]
-    notes = (PIXELS_NOTE, *cells.notes, *cells.folded(cell for cell, _ in everything))
+    usual = cells.folded(cell for cell, method in everything if method.FOLDED)
+    notes = (PIXELS_NOTE, *cells.notes, *usual)
     return walk(cells.plan, everything, compute, "Probing", notes)
 
 

@@ -70,9 +70,14 @@ class RegionCells:
 
     def folded(self, cells: Iterable[Cell]) -> tuple[str, ...]:
         """What to say where the dials of a cell's probe cannot be chosen in folds."""
-        rows = map(self.chosen, cells)
-        folds = (folds_of(self.targets[r], self.subjects[r], self.classes) for r in rows)
-        return () if all(folds) else (USUAL_NOTE,)
+        drawn = {(cell.subjects, cell.seed): cell for cell in cells}
+        return () if all(map(self._folds, drawn.values())) else (USUAL_NOTE,)
+
+    def _folds(self, cell: Cell) -> bool:
+        """Whether there are folds of those that a cell learns from."""
+        rows = self.chosen(cell)
+        shown = len(np.unique(self.targets[rows])) if self.classes else 0
+        return bool(folds_of(self.targets[rows], self.subjects[rows], shown))
 
     def crops(
         self, regions: Sequence[Region], batch: int, volumes: Volumes | None = None

@@ -27,7 +27,7 @@ from ssl_pipeline.evaluation.estimates import Estimate, number
 from ssl_pipeline.evaluation.judges import OUTLIERS, STABILITY, Tried, judges
 from ssl_pipeline.evaluation.looks import note_look
 from ssl_pipeline.evaluation.metrics import LIMITS, Measured
-from ssl_pipeline.evaluation.plan import Plan, Setting
+from ssl_pipeline.evaluation.plan import KEPT, Plan, Setting
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.progress import progress
 
@@ -49,7 +49,8 @@ def run_robustness(task: TaskConfig, tried: Tried, setting: Setting) -> dict[str
         )
     panel, notes = judges(plan, tried)
     cells = [asdict(cell) for judge in panel for cell in judge.cells]
-    judged = [plan.truth, *_sections(tried), dict(setting.starts), cells]
+    asked_of = [plan.truth, *_sections(tried), dict(setting.starts)]
+    judged = [*asked_of, cells]
     found: dict[str, dict[Cell, Measured]] = {}
     todo: list[tuple[CorruptionConfig, int] | None] = [None, *conditions]
     with progress(f"Robustness: {task.title}", total=len(todo)) as bar:
@@ -58,7 +59,7 @@ def run_robustness(task: TaskConfig, tried: Tried, setting: Setting) -> dict[str
             asked = [partial(judge.score, volumes) for judge in panel]
             found[name] = _kept(setting.out, name, [level, *judged], asked)
             bar.advance(name)
-    note_look(setting.out, setting.evaluate.split, sha256_json(judged))
+    note_look(setting.out, setting.evaluate.split, sha256_json(asked_of))
     groups = [[group.name, group.value, sorted(group.scans)] for group in plan.groups]
     shares = _kept(setting.out, "groups", [groups, *judged], [judge.shares for judge in panel])
     results = _results(plan, tried.robustness, conditions, found, shares, notes)
@@ -92,9 +93,9 @@ def _condition(
 
 
 def _sections(tried: Tried) -> list[dict[str, Any]]:
-    finetune = tried.finetune.of(*tried.finetune.methods, kept=True)
-    parts = (tried.probe, finetune, tried.preprocess)
-    return [part.model_dump(mode="json") for part in parts]
+    """What scores depend on, and not how predictions are kept."""
+    parts = (tried.probe, tried.finetune.of(*tried.finetune.methods), tried.preprocess)
+    return [part.model_dump(mode="json", exclude=KEPT) for part in parts]
 
 
 def _row(cell: Cell, own: Measured) -> dict[str, Any]:

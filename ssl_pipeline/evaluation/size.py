@@ -26,7 +26,7 @@ VOXEL_NUMBERS = 60  # a segmentation head keeps so many of a voxel
 RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
 WORSE_S, WORSENED_BYTES = 2e-7, 24  # making a voxel worse
-KEPT = 8  # worse volumes that are kept; judgements ask scan by scan
+KEPT_VOLUMES = 8  # worse ones; judgements ask scan by scan
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def worsening(
     judges = encoders * evaluate.seeds if isinstance(task, RegionTask) else 0  # probes
     judges += encoders * _serving(task, finetune) * (finetune.seeds or evaluate.seeds)
     numbers = len(probe.methods) * judges * of.test_scans
-    maps, map_bytes = _label_maps(task, of)
-    worse = (WORSENED_BYTES + 4 * KEPT) * max(of.voxels, default=0)
+    maps, map_bytes = _label_maps(task, of, given=False)
+    worse = (WORSENED_BYTES + 4 * KEPT_VOLUMES) * max(of.voxels, default=0)
     return Cost(
         files=RECORD_FILES + 1 + conditions + maps,
         bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)) + map_bytes,
@@ -137,16 +137,16 @@ def _cost(
     else:
         files += written * of.test_scans
         size += cells * SCAN_BYTES * of.test_scans + written * MAP_BYTES * of.raw_test_voxels
-    maps, map_bytes = _label_maps(task, of)
+    maps, map_bytes = _label_maps(task, of, given=True)
     return Cost(files + maps, size + map_bytes, BASE_BYTES + memory, flops, seconds)
 
 
-def _label_maps(task: TaskConfig, of: Judged) -> tuple[int, float]:
+def _label_maps(task: TaskConfig, of: Judged, *, given: bool) -> tuple[int, float]:
     """Files and bytes of labels on the stored grid, of which trials of an ablation write none."""
     files, size = 0, 0.0
     if getattr(task, "label", None) and of.keeps_labels:
         files, size = files + len(of.voxels), size + sum(of.voxels)
-    if getattr(task, "given", None) and of.keeps_labels:
+    if given and getattr(task, "given", None) and of.keeps_labels:
         files, size = files + of.test_scans, size + of.test_voxels
     return files, size
 

@@ -10,7 +10,7 @@ SIGNS: dict[str, str] = {
     "ramp": "factor of contrast, from 0 to 1 (1 where nothing is ramped)",
     # The losses, as the loop logs them.
     "loss": "weighted sum of the losses",
-    "reconstruction": "loss of rebuilding hidden patches (Huber, units of model input)",
+    "reconstruction": "loss of rebuilding hidden patches (Huber, in units of model input or patch)",
     "global": "loss between subjects, in nats",
     "global_bank": "loss between subjects on the bank, in nats",
     "global_chance": "loss between subjects on the bank where all vectors are alike, in nats",

@@ -21,7 +21,8 @@ class Reconstruction(Section):
     soft_norm: bool = Field(
         False,
         description="rebuild each patch about its own mean, in units of its own spread, so that "
-        "texture counts as much as bone",
+        "texture counts as much as bone; pictures then take both from the scan, and skill is not "
+        "measured",
     )
     decode: float = Field(
         1.0, gt=0, le=1, description="share of the hidden tokens that is rebuilt, drawn each step"

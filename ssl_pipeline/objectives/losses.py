@@ -23,8 +23,8 @@ def masked_huber(
 ) -> Float[Tensor, ""]:
     """Weighted sum of Huber losses; weight is 0 where a voxel is padded or anonymised.
 
-    Intensities in units of the model's input. Source: He et al. 2022 (arXiv:2111.06377), sec. 3,
-    with Huber for the squared error and raw targets for normalised ones.
+    Intensities in units of the model's input, or of `patch_units`. Source: He et al. 2022
+    (arXiv:2111.06377), sec. 3, with Huber for the squared error, and raw targets by default.
     """
     return (huber_loss(pred, target, reduction="none", delta=delta) * weight).sum()
 

@@ -58,7 +58,10 @@ class Rebuilding(nn.Module):
     def rebuilt(
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> Float[Tensor, "views 1 z y x"]:
-        """Crops with their hidden patches as the decoder says them."""
+        """Crops with their hidden patches as the decoder says them.
+
+        Softly normed patches get the mean and spread of the scan's own.
+        """
         mean, unit = self._units(*self._clean(batch, batch.hidden))
         said = self._decode(batch, tokens, batch.hidden).float() * unit + mean
         patches = patchify(batch.clean, self.patch)

@@ -10,8 +10,8 @@ from ssl_pipeline.evaluation.corruptions import ALL
 from ssl_pipeline.evaluation.judges import OUTLIERS, STABILITY
 from ssl_pipeline.report.figures import Mark, Picture, looks, marks, small, svg
 from ssl_pipeline.report.judgements import method_name, start_name
-from ssl_pipeline.report.numerals import NOTHING, score, with_interval
-from ssl_pipeline.report.tables import Table
+from ssl_pipeline.report.numerals import score
+from ssl_pipeline.report.tables import Table, shown
 
 CORRUPTIONS = {corruption.name: corruption.TITLE for corruption in ALL}
 Row = Mapping[str, Any]
@@ -86,7 +86,7 @@ def _curves(results: Row) -> Table:
         (
             method_name(row["method"]),
             start_name(row["init"]),
-            *(_shown(each) for each in row["severities"]),
+            *(shown(each) for each in row["severities"]),
             score(row["corruption_error"]),
         )
         for row in results["rows"]
@@ -114,11 +114,10 @@ def _features(results: Row) -> Iterator[Table]:
         if own:
             head = ("start", *(str(p["severity"]) for p in own[0]["severities"][1:]))
             told = [
-                (start_name(row["init"]), *(_shown(p) for p in row["severities"][1:]))
-                for row in own
+                (start_name(row["init"]), *(shown(p) for p in row["severities"][1:])) for row in own
             ]
             yield Table(caption, head, told)
-    shares = {(row["group"], row["init"]): _shown(row) for row in results.get("shares", ())}
+    shares = {(row["group"], row["init"]): shown(row) for row in results.get("shares", ())}
     if shares:
         names, inits = (list(dict.fromkeys(each)) for each in zip(*shares, strict=True))
         told = [(start_name(init), *(shares[name, init] for name in names)) for init in inits]
@@ -138,16 +137,10 @@ def _worst(results: Row) -> Table:
         (
             CORRUPTIONS[kind],
             method_name(method),
-            *(_shown(ways[method, init][kind][-1]) for init in starts),
+            *(shown(ways[method, init][kind][-1]) for init in starts),
         )
         for kind in next(iter(ways.values()))
         for method in methods
     ]
     head = ("corruption", "method", *map(start_name, starts))
     return Table("Each corruption at its severest", head, rows, words=2)
-
-
-def _shown(each: Row) -> str:
-    if each["mean"] is None:
-        return NOTHING
-    return with_interval(each["mean"], each["low"], each["high"])

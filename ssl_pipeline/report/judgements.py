@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ssl_pipeline.atomic import read_json
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation import adaptation, probes
 from ssl_pipeline.evaluation.cells import BASELINE, RANDOM, beside
 from ssl_pipeline.evaluation.statistics import holm
@@ -115,4 +116,10 @@ def _read(folder: Path, stage: str, task: str) -> list[Judgement]:
     if not (own / "results.json").exists():
         return []
     costs = read_json(own / "costs.json") if (own / "costs.json").exists() else []
-    return [Judgement(task, stage, own, read_json(own / "results.json"), costs)]
+    results = read_json(own / "results.json")
+    if "notes" not in results:
+        raise UserError(
+            f"{own / 'results.json'} is of an earlier version: run the stage {stage} of task "
+            f"{task} again, which computes nothing twice."
+        )
+    return [Judgement(task, stage, own, results, costs)]

@@ -88,7 +88,7 @@ def per_class(judgements: Sequence[Judgement]) -> Table:
             method_name(row["method"]),
             start_name(row["init"]),
             *(score(row["per_class"].get(name)) for name in classes),
-            *(_further(row["further"][name]) for name in further),
+            *(shown(row["further"][name]) for name in further),
         )
         for _, row in found
     ]
@@ -98,7 +98,8 @@ def per_class(judgements: Sequence[Judgement]) -> Table:
     return Table(f"{what}, with the most labelled subjects", head, rows, words=2)
 
 
-def _further(told: Row) -> str:
+def shown(told: Row) -> str:
+    """A figure with its interval, if it has one."""
     return with_interval(told["mean"], told["low"], told["high"])
 
 

@@ -7,10 +7,12 @@ from ssl_pipeline.report.degradation import worsened
 from ssl_pipeline.report.grouped import grouped
 from ssl_pipeline.report.looked import looked
 from ssl_pipeline.report.markdown import markdown
+from ssl_pipeline.report.numerals import count
 from ssl_pipeline.report.page import Source
 
 BOLD = (
-    "Better and worse are said only where an interval excludes zero; such differences are in bold."
+    "Better and worse are said only where an interval excludes zero; such differences are in bold. "
+    "Intervals are over subjects and seeds, and not corrected for the number of comparisons."
 )
 
 
@@ -31,7 +33,12 @@ def _task(source: Source, task: str) -> Iterator[str]:
     if not judgements:
         yield "This task has not been judged yet."
         return
+    first = judgements[0].results
     yield verdict.task_sentence(judgements)
+    yield (
+        f"{count(first['n_train_subjects'], 'labelled subject')} to learn from, "
+        f"{count(first['n_test_subjects'], 'subject')} of the split {first['split']} scored."
+    )
     for warning in dict.fromkeys(filter(None, (each.warning for each in judgements))):
         yield f"**Not to be trusted as it stands.** {warning}"
     shown = [tables.scores(judgements), tables.differences(judgements), *grouped(judgements)]

@@ -183,9 +183,12 @@ class Recorder:
 
     @torch.no_grad()
     def _rebuilt(self, seen: _Seen) -> dict[str, float]:
-        """Rebuilding against in-painting, in hidden, valid voxels of the body."""
+        """Rebuilding against in-painting, in hidden, valid voxels of the body.
+
+        Not where patches are rebuilt in units of their own, which in-painting is not told.
+        """
         rebuilding, batch = self.objective.rebuilding, seen.batch
-        if rebuilding is None:
+        if rebuilding is None or rebuilding.section.soft_norm:
             return {}
         z, y, x = batch.clean.shape[2:]
         patch, tokens = rebuilding.patch, batch.body.shape[1]

@@ -73,10 +73,9 @@ class Sampler:
         self._lock = Lock()
 
     def _subject_weights(self) -> NDArray[np.float64]:
-        """Each root has its weight as a whole, shared by its subjects.
+        """Each root has its weight as a whole, shared alike by its subjects.
 
-        A subject's share is as the mean weight of its volumes, alike where they have none of their
-        own.
+        Weights of scans come on top: a subject of twice the mean weight is drawn twice as often.
         """
         root_of = [self.entries[indices[0]].root for indices in self._of_subject]
         count = Counter(root_of)

@@ -125,8 +125,9 @@ class Data(Section):
     roots: tuple[Root, ...] = Field((), description="folders of scans")
     table: str | None = Field(
         None,
-        description="CSV or Parquet with the columns path, subject, site, modality, split (all but"
-        " path may be absent); every further column is a target, whose values results say",
+        description="CSV or Parquet with the columns path, subject, site, modality, split, "
+        "sampling_weight (all but path may be absent); every further column is a target, whose "
+        "values results say",
     )
     splits: Splits = Field(Splits(), description="who is held out for evaluation")
 

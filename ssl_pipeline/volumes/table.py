@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ KNOWN = ("path", "subject", "site", "modality", "split", "sampling_weight")
 IDENTIFYING = re.compile(
     r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
 )
-WEIGHT = re.compile(r"(\d+\.?\d*|\.\d+)?")  # empty is 1
 CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
@@ -36,8 +36,8 @@ class Row:
 
     @property
     def weight(self) -> float:
-        """How often the scan is sampled, against others of its root."""
-        return float(self.get("sampling_weight") or 1)
+        """How often the scan is sampled, against one that says nothing."""
+        return weight(self.get("sampling_weight"))
 
     @property
     def targets(self) -> dict[str, str]:
@@ -103,9 +103,17 @@ def _row(table: Path, number: int, values: dict[str, str]) -> Row:
             raise UserError(
                 f"{where} has a {column} that is none of {', '.join(choices)}; choose one of them."
             )
-    if not WEIGHT.fullmatch(values.get("sampling_weight", "")):
+    if not 0 <= weight(values.get("sampling_weight", "")) < math.inf:
         raise UserError(f"{where} has a sampling_weight that is no number from 0 on; correct it.")
     path = resolve(values["path"], folder)
     if not path.exists():
         raise UserError(f"{where} names a path that is not in {folder}; correct it.")
     return Row(number, path, values)
+
+
+def weight(text: str) -> float:
+    """What a column of weights says: 1 where it is empty, nan where it is no number."""
+    try:
+        return float(text or 1)
+    except ValueError:
+        return math.nan

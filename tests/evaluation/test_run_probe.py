@@ -14,6 +14,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
 from ssl_pipeline.evaluation.probe import run_probe
+from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
 from ssl_pipeline.volumes.readers import Source, read
 
@@ -73,6 +74,19 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
     assert "the dials of a probe are usual ones" in " ".join(results["notes"])
     # The volumes are all the same, so nobody can do better than guess.
     assert all(abs(row["mean"] - 0.5) < 1e-9 for row in results["rows"])
+
+
+def test_dials_of_a_probe_are_chosen_in_folds_where_there_are_some(planted, tmp_path):
+    notes = run_probe(BLOBS, Probe(), planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,))))[
+        "notes"
+    ]
+    assert not any("usual ones" in note for note in notes)
+    three = Evaluate(subjects=(3, 0))
+    notes = run_probe(BLOBS, Probe(), planted.setting(tmp_path, evaluate=three))["notes"]
+    assert any("usual ones" in note for note in notes)
+    knn = Probe(methods=(Knn(),))
+    notes = run_probe(BLOBS, knn, planted.setting(tmp_path, evaluate=three))["notes"]
+    assert not any("usual ones" in note for note in notes)
 
 
 KILLED = """

@@ -49,6 +49,8 @@ def test_its_tables_are_there_as_text(whole: StudyFolder) -> None:
     assert "| .90 [.87, .92] |" in told
     assert "| **+.100 [+.050, +.150], p = .012** |" in told
     assert "| +.010 [−.050, +.070], p = .012 |" in told
+    assert "| .95 [.91, .97] | .12 |" in told
+    assert "of the split test scored." in told
     assert told.count("Said by the summary.") == 2  # once a task
     for table in re.findall(r"(?:^\|.*\n)+", told, flags=re.MULTILINE):
         assert len({row.count("|") for row in table.splitlines()}) == 1

@@ -1,13 +1,14 @@
 """A finished run that is gone on with: the same killed or not, on more steps or more scans."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from ssl_pipeline.atomic import read_json
+from ssl_pipeline.atomic import read_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.objectives.config import Ramp
@@ -19,7 +20,7 @@ from ssl_pipeline.training.world import World
 from stages import pretrain
 from stages.clean import clean
 from stages.contract import perform
-from stages.runs import frozen_list, run_folder
+from stages.runs import cohort_path, drawn_from, frozen_list, run_folder
 from stages.study import load
 from tests.conftest import die_at, write_scans, write_study
 
@@ -91,6 +92,18 @@ def test_an_extension_ends_bit_for_bit_whether_killed_or_not(place):
     assert rates == [learning_rate(step, cut.training) for step in range(6, 12)]
     again = extended(cut.folder.parent / "tiny.yaml", EXTENDED.replace("12", "14"))
     assert run_of(again).step == 6  # from the base, not from another extension of it
+
+
+def test_weights_of_sampling_are_frozen_with_the_list(place):
+    study = load(place("weights"))
+    path, known = cohort_path(study), [*frozen_list(study).items()]
+    assert drawn_from(study) == [*known, *((scan, 1.0) for scan, _ in known)]
+    catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
+    heavier = Catalog(tuple(replace(entry, weight=9.0) for entry in catalog.entries))
+    assert {entry.weight for entry in pretrain.trained_on_now(study, heavier)} == {1.0}
+    write_json(path, known)  # as lists were before they held weights
+    assert drawn_from(study) == known
+    assert {entry.weight for entry in pretrain.trained_on_now(study, heavier)} == {9.0}
 
 
 def test_the_rate_warms_up_again_and_the_ramp_stays_whole():

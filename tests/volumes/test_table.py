@@ -105,10 +105,12 @@ def test_a_wrong_column_is_named(header, sentence, folder):
 def test_a_scan_may_be_sampled_more_often(folder):
     dataset = study(folder).model_copy(update={"table": "t.csv"})
     (folder / "t.csv").write_text("path,sampling_weight\nraw/s_01.nii.gz,2.5\nraw/s_02.nii.gz,\n")
-    scans = take(dataset, folder).scans
-    assert sorted(scan.weight for scan in scans)[-2:] == [1, 2.5]
-    assert "sampling_weight" not in scans[0].targets
-    for wrong in ("-1", "much", "nan"):
+    heavy = dataset.roots[0].model_copy(update={"weight": 4.0})
+    scans = by_name(folder, take(dataset.model_copy(update={"roots": (heavy,)}), folder))
+    assert "sampling_weight" not in scans["s_01.nii.gz"].targets
+    assert scans.pop("s_01.nii.gz").weight == 10
+    assert {scan.weight for scan in scans.values()} == {4}
+    for wrong in ("-1", "much", "nan", "inf"):
         (folder / "t.csv").write_text(f"path,sampling_weight\nraw/s_01.nii.gz,{wrong}\n")
         with pytest.raises(UserError, match="row 1 has a sampling_weight that is no number from 0"):
             take(dataset, folder)

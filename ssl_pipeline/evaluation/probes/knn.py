@@ -19,6 +19,7 @@ class Knn(Predictor):
 
     TITLE: ClassVar[str] = "kNN"
     SECONDS: ClassVar[float] = 0.02
+    FOLDED: ClassVar[bool] = False
 
     name: Literal["knn"] = "knn"
     neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")

@@ -35,6 +35,7 @@ class Predictor(Section, ABC):
 
     TITLE: ClassVar[str]
     SECONDS: ClassVar[float]  # of a fit
+    FOLDED: ClassVar[bool] = True  # whether it chooses dials in folds
 
     @property
     def deepest(self) -> int:
@@ -66,7 +67,7 @@ class Predictor(Section, ABC):
         """Learn from targets that show every class."""
 
     def parameters(self, dim: int, n_classes: int) -> int:
-        """Trained parameters for features of width `dim`: those of a linear head."""
+        """Trained parameters: those of a linear head on features (dim,) of the last block."""
         return (dim + 1) * max(1, n_classes)
 
 
