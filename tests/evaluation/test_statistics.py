@@ -56,6 +56,12 @@ def test_a_test_errs_as_often_as_it_says(monkeypatch):
     assert 0.04 <= wrong / RUNS <= 0.06
 
 
+def test_a_clear_difference_is_told_after_a_correction_for_hundreds():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(3, 1, (3, 40)), rng.normal(0, 1, (3, 40))
+    assert max(holm([p_value(one, other, 0)] * 700)) < 0.05
+
+
 def test_what_differs_by_nothing_but_subjects_has_students_interval():
     rng = np.random.default_rng(0)
     parts = rng.normal(0.7, 0.1, (1, 20))
