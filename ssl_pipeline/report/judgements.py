@@ -101,6 +101,16 @@ def read_judgements(folder: Path, tasks: Iterable[str]) -> dict[str, list[Judgem
     return found
 
 
+def warnings(judgements: Iterable[Judgement]) -> list[str]:
+    """What must be read before any figure of a task, each once."""
+    return list(dict.fromkeys(each.warning for each in judgements if each.warning))
+
+
+def notes(judgements: Iterable[Judgement]) -> list[str]:
+    """What is said of the figures of a task, each once."""
+    return list(dict.fromkeys(note for each in judgements for note in each.results["notes"]))
+
+
 def method_name(method: str) -> str:
     """What the report calls a method."""
     return TITLES.get(method, method)

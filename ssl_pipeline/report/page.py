@@ -24,7 +24,7 @@ from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdic
 from ssl_pipeline.report.degradation import degradation, worse_scans
 from ssl_pipeline.report.fared import fared
 from ssl_pipeline.report.grouped import grouped
-from ssl_pipeline.report.judgements import Judgement, Row, read_judgements
+from ssl_pipeline.report.judgements import Judgement, Row, notes, read_judgements, warnings
 from ssl_pipeline.report.limits import limits
 from ssl_pipeline.report.looked import looked
 from ssl_pipeline.report.numerals import count
@@ -113,14 +113,13 @@ def _task(source: Source, task: str) -> dict[str, Any]:
         return shown
     first = judgements[0].results
     pictures, marks = _overlays(source, config, judgements)
-    notes = dict.fromkeys(note for each in judgements for note in each.results["notes"])
     return shown | {
         "sentence": verdict.task_sentence(judgements),
-        "warnings": list(dict.fromkeys(w for each in judgements if (w := each.warning))),
+        "warnings": warnings(judgements),
         "train": count(first["n_train_subjects"], "labelled subject"),
         "split": first["split"],
         "test": count(first["n_test_subjects"], "subject"),
-        "notes": [*notes, *filter(None, [looked(source.folder, task)])],
+        "notes": [*notes(judgements), *filter(None, [looked(source.folder, task)])],
         "legend": figures.legend(judgements),
         "bars": figures.bars(judgements),
         "panels": figures.score_panels(judgements),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ssl_pipeline.report import tables, verdict
 from ssl_pipeline.report.degradation import worsened
 from ssl_pipeline.report.grouped import grouped
+from ssl_pipeline.report.judgements import notes, warnings
 from ssl_pipeline.report.looked import looked
 from ssl_pipeline.report.markdown import markdown
 from ssl_pipeline.report.numerals import count
@@ -39,14 +40,14 @@ def _task(source: Source, task: str) -> Iterator[str]:
         f"{count(first['n_train_subjects'], 'labelled subject')} to learn from, "
         f"{count(first['n_test_subjects'], 'subject')} of the split {first['split']} scored."
     )
-    for warning in dict.fromkeys(filter(None, (each.warning for each in judgements))):
+    for warning in warnings(judgements):
         yield f"**Not to be trusted as it stands.** {warning}"
     shown = [tables.scores(judgements), tables.differences(judgements), *grouped(judgements)]
     shown.append(tables.per_class(judgements))
     shown += filter(None, [tables.costs(judgements)])
-    notes = [note for each in judgements for note in each.results["notes"]]
+    said = notes(judgements)
     if worse := source.worse.get(task):
         shown += worsened(worse)
-        notes += worse["notes"]
+        said += worse["notes"]
     yield from map(markdown, shown)
-    yield from dict.fromkeys(filter(None, [*notes, looked(source.folder, task)]))
+    yield from dict.fromkeys(filter(None, [*said, looked(source.folder, task)]))
