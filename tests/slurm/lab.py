@@ -230,15 +230,22 @@ def daemon(name):
     return int((LAB / "run" / f"{name}.pid").read_text())
 
 
-def end_daemon(name):
-    """Kill a daemon of the lab as a power cut would."""
+def end_daemon(name, number=signal.SIGKILL):
+    """Kill a daemon of the lab as a power cut would; stop it with SIGTERM.
+
+    The controller saves what it knows some seconds late: after a power cut it would start a job
+    that runs a second time, and drain its node.
+    """
     pid = daemon(name)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
     until(lambda: is_gone(pid), f"{name} is gone")
 
 
 def start_daemon(*command):
-    """Start a daemon of the lab again, and wait until all nodes are there."""
+    """Start a daemon of the lab again, and wait until all nodes are there.
+
+    A step that ended without a controller tells it so a minute later: its node is kept until then.
+    """
     subprocess.run(command, check=True)
 
     def ready():
@@ -246,4 +253,4 @@ def start_daemon(*command):
         states = said.stdout.decode().split()
         return states and all(state in ("idle", "mix", "alloc") for state in states)
 
-    until(ready, "all nodes are there", 60)
+    until(ready, "all nodes are there", 150)

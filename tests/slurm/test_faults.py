@@ -141,7 +141,7 @@ def test_controller_away(work, undisturbed, outcome):
     """Controller away for 15 s of a run."""
     launcher = work.door()
     work.until_training()
-    end_daemon("slurmctld")
+    end_daemon("slurmctld", signal.SIGTERM)
     time.sleep(15)
     start_daemon("slurmctld")
     finished(launcher)
@@ -152,7 +152,7 @@ def test_controller_away(work, undisturbed, outcome):
 
 def test_controller_away_at_submission(work, undisturbed, outcome):
     """Controller away when a job is to be submitted."""
-    end_daemon("slurmctld")
+    end_daemon("slurmctld", signal.SIGTERM)
     launcher = work.door()
     time.sleep(5)
     start_daemon("slurmctld")
