@@ -202,10 +202,19 @@ def settle(
 
 
 def outdated(study: Study, name: str, wildcards: dict[str, str]) -> bool:
-    """Whether a stage was last completed for other values of the sections that it reads."""
+    """Whether a stage was last completed by another version, or for other values that it reads."""
     done = _record(study.stage_folder(name, wildcards))
-    now = study.sections_hash(stage(name).READS, wildcards)
-    return done is not None and bool(done["provenance"]["config_hash"] != now)
+    if done is None:
+        return False
+    module = stage(name)
+    now = study.sections_hash(module.READS, wildcards)
+    return bool(done["key"] != _key(module, now, done["provenance"]["inputs"], wildcards))
+
+
+def reads_hash(name: str, study: Study, wildcards: dict[str, str]) -> str:
+    """Hash of what makes a stage run again beside its inputs: its version, and what it reads."""
+    module = stage(name)
+    return sha256_json([module.VERSION, study.sections_hash(module.READS, wildcards)])
 
 
 def folders(study: Study) -> list[tuple[str, Path]]:

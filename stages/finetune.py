@@ -13,7 +13,7 @@ from stages.study import Study
 
 READS = ("seed", "tasks.{task}", "evaluate", "finetune", "model", "views.crop_voxels")
 AFTER = ("preprocess", "pretrain")
-VERSION = 3
+VERSION = 4
 MAKES = judgement.MAKES
 
 

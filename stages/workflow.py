@@ -1,8 +1,8 @@
 """What the rules ask of a study: paths, parameters and commands, so that rules hold no logic.
 
 A rule declares two small files and no folder, for Snakemake deletes the declared outputs of a
-failed rule. Its `params` hold the hash of the sections that its stage reads: changing one of them
-reruns the rule, and a new title reruns nothing.
+failed rule. Its `params` hold the hash of its stage's version and of the sections that it reads:
+changing one of them reruns the rule, and a new title reruns nothing.
 """
 
 import os
@@ -21,7 +21,14 @@ from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import trained_on
 from ssl_pipeline.export.card import CARD, WEIGHTS
-from stages.contract import MANIFEST, PROVENANCE, STAGES, outdated, stage, withdraw
+from stages.contract import (
+    MANIFEST,
+    PROVENANCE,
+    STAGES,
+    outdated,
+    reads_hash,
+    withdraw,
+)
 from stages.estimate import Estimate, estimate
 from stages.inventory import listing
 from stages.need import Known, known
@@ -31,6 +38,7 @@ from stages.study import TRIALS, Study, load
 from stages.trials import planned, trial_of, trials
 
 DEMO = "workflows/studies/demo.yaml"
+CODE = Path(__file__).parent
 
 
 class Workflow:
@@ -109,17 +117,18 @@ class Workflow:
         start = self.study.init_from
         return [str(file) for file in start.files if file.exists()] if start else []
 
-    def study_file(self, name: str) -> Callable[[Mapping[str, str]], str]:
-        """The study's file as an input, whose date counts only where a stage is out of date.
+    def study_file(self, name: str) -> Callable[[Mapping[str, str]], list[str]]:
+        """The study's file and the stage's, whose dates count only where a stage is out of date.
 
         Of a stage that was run by hand Snakemake has no record of parameters to compare with; there
-        the stage's own record tells that the file was edited in what the stage reads.
+        the stage's own record tells that a file was edited: in what the stage reads, or to another
+        version.
         """
 
-        def of(wildcards: Mapping[str, str]) -> str:
-            path = os.path.normpath(self.path)
-            study = self._study(wildcards)
-            return path if outdated(study, name, _chosen(name, wildcards)) else ancient(path)
+        def of(wildcards: Mapping[str, str]) -> list[str]:
+            files = [os.path.normpath(self.path), os.path.relpath(CODE / f"{name}.py")]
+            now = outdated(self._study(wildcards), name, _chosen(name, wildcards))
+            return files if now else [ancient(file) for file in files]
 
         return of
 
@@ -129,17 +138,16 @@ class Workflow:
         return [self.made(n, task=task) for task in study.tasks for n in study.judged_by(task)]
 
     def reads(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
-        """Hash of the sections that a stage reads, as a parameter; by wildcards if it has some.
+        """Hash of a stage's version and of what it reads, as a parameter; by wildcards if any.
 
         The steps of a trial, which nobody knows before the stage `budget` has run, are no part.
         """
-        keys = stage(name).READS
         if not (self.keys or STAGES[name]):
-            return self.study.sections_hash(keys, {})
+            return reads_hash(name, self.study, {})
 
         def of(wildcards: Mapping[str, str]) -> str:
             study = planned(self.study, wildcards["trial"]) if self.keys else self.study
-            return study.sections_hash(keys, _chosen(name, wildcards))
+            return reads_hash(name, study, _chosen(name, wildcards))
 
         return of
 
@@ -162,7 +170,7 @@ class Workflow:
         keys = (*self.keys, *STAGES[name])
         words = "".join(f" {key}={{wildcards.{key}}}" for key in keys)
         on = " --on {resources.where}" if name in Stages.model_fields else ""
-        return f"python -m stages {name} --config {{input.study}}{on}{words}"
+        return f"python -m stages {name} --config {{input.study[0]}}{on}{words}"
 
     def needs(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int] | int]:
         """What a stage will take, as resources: asked when a job is planned, not for the parse."""

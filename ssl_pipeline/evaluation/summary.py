@@ -88,7 +88,7 @@ def summarise(
             for (method, init, subjects), arm in arms.items()
         ],
         "differences": list(_differences(arms, starts, evaluate.confidence, seed)),
-        "groups": [_group(group, own, evaluate) for group, own in grouped.items()],
+        "groups": [_group(group, own, task.names, evaluate) for group, own in grouped.items()],
         "gaps": list(_gaps(arms, grouped, evaluate.confidence)),
         "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
         "notes": [caution(len(test)), *notes, *_why(lost)],
@@ -127,9 +127,10 @@ def _arms(scored: Mapping[Cell, Scored], starts: Sequence[str]) -> dict[Name, _A
 
 
 def _row(arm: _Arm, names: Sequence[str], confidence: float) -> dict[str, Any]:
-    _, *further = arm.measures
+    own, *further = arm.measures
     return {
-        **_main(arm, confidence),
+        **arm.main.told(confidence, LIMITS[own]),
+        **arm.main.spread(),
         "per_class": {
             name: number(value) for name, value in zip(names, arm.per_class, strict=True)
         },
@@ -137,14 +138,17 @@ def _row(arm: _Arm, names: Sequence[str], confidence: float) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, arms: Mapping[Name, _Arm], evaluate: Evaluate) -> dict[str, Any]:
+def _group(
+    group: Group, arms: Mapping[Name, _Arm], names: Sequence[str], evaluate: Evaluate
+) -> dict[str, Any]:
     """A group's own table."""
     return {
         "group": group.name,
         "value": group.value,
         "n_test_subjects": len(group.subjects),
         "rows": [
-            {"method": method, "init": init, "subjects": subjects} | _main(arm, evaluate.confidence)
+            {"method": method, "init": init, "subjects": subjects}
+            | _row(arm, names, evaluate.confidence)
             for (method, init, subjects), arm in arms.items()
         ],
     }
@@ -170,14 +174,6 @@ def _gaps(
             if len(by_value) > 1:
                 row = {"group": name, "method": method, "init": init, "subjects": subjects}
                 yield row | gap(by_value, confidence)
-
-
-def _main(arm: _Arm, confidence: float) -> dict[str, Any]:
-    """The task's own metric."""
-    return {
-        **arm.main.told(confidence, LIMITS[next(iter(arm.measures))]),
-        **arm.main.spread(),
-    }
 
 
 def _differences(

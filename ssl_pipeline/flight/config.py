@@ -42,10 +42,10 @@ class Flight(Section):
         10.0, gt=1, description="largest gradient norm, in multiples of its median so far"
     )
     least_spread: float = Field(
-        0.3, ge=0, le=1, description="least spread a dimension of projected vectors; 1 is healthy"
+        0.15, ge=0, le=1, description="least spread a dimension of projected vectors; 1 is healthy"
     )
     most_uniformity: float = Field(
-        -0.3, le=0, description="largest uniformity of projected vectors; 0 is collapse"
+        -0.1, le=0, description="largest uniformity of projected vectors; 0 is collapse"
     )
     least_rank: float = Field(
         0.05, ge=0, le=1, description="least effective rank, as a share of its ceiling"

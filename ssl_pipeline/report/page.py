@@ -23,7 +23,7 @@ from ssl_pipeline.export.card import CARD
 from ssl_pipeline.report import figures, inputs, learned, origin, tables, verdict
 from ssl_pipeline.report.degradation import degradation, worse_scans
 from ssl_pipeline.report.fared import fared
-from ssl_pipeline.report.grouped import grouped
+from ssl_pipeline.report.grouped import grouped, grouped_further
 from ssl_pipeline.report.judgements import Judgement, Row, notes, read_judgements, warnings
 from ssl_pipeline.report.limits import limits
 from ssl_pipeline.report.looked import looked
@@ -129,6 +129,7 @@ def _task(source: Source, task: str) -> dict[str, Any]:
         "per_class": tables.per_class(judgements),
         "costs": tables.costs(judgements),
         "groups": grouped(judgements),
+        "groups_further": grouped_further(judgements),
         "worse": degradation(worse) if worse else None,
         "overlays": pictures,
         "overlay_legend": marks,

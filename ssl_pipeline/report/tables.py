@@ -127,7 +127,10 @@ def costs(judgements: Sequence[Judgement]) -> Table | None:
                 )
             )
     head = ("method", "start", "trained parameters", "time", "memory of training")
-    caption = "Cost of one run with the most labelled subjects, features included"
+    caption = (
+        "Cost of one run with the most labelled subjects, features included; where weights of a "
+        "network are trained, with the memory of that (what a whole stage took is in Provenance)"
+    )
     return Table(caption, head, rows, words=2) if rows else None
 
 

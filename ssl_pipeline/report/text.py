@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ssl_pipeline.report import tables, verdict
 from ssl_pipeline.report.degradation import worsened
-from ssl_pipeline.report.grouped import grouped
+from ssl_pipeline.report.grouped import grouped, grouped_further
 from ssl_pipeline.report.judgements import notes, warnings
 from ssl_pipeline.report.looked import looked
 from ssl_pipeline.report.markdown import markdown
@@ -43,7 +43,7 @@ def _task(source: Source, task: str) -> Iterator[str]:
     for warning in warnings(judgements):
         yield f"**Not to be trusted as it stands.** {warning}"
     shown = [tables.scores(judgements), tables.differences(judgements), *grouped(judgements)]
-    shown.append(tables.per_class(judgements))
+    shown += [tables.per_class(judgements), *grouped_further(judgements)]
     shown += filter(None, [tables.costs(judgements)])
     said = notes(judgements)
     if worse := source.worse.get(task):

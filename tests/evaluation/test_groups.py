@@ -33,6 +33,12 @@ def test_each_group_has_rows_of_its_own_subjects(planted, tmp_path):
     halves = [{(r["method"], r["init"]): r["mean"] for r in g["rows"]} for g in results["groups"]]
     for key, mean in whole.items():  # of two scans a subject, one a class: means of means
         assert mean == pytest.approx((halves[0][key] + halves[1][key]) / 2, abs=1e-5)
+    assert all(
+        row["further"].keys() == results["rows"][0]["further"].keys()
+        and row["per_class"].keys() == {"no", "yes"}
+        for group in results["groups"]
+        for row in group["rows"]
+    )
     for found in results["gaps"]:
         a, b = (half[found["method"], found["init"]] for half in halves)
         assert found["mean"] == pytest.approx(abs(a - b), abs=1e-5)

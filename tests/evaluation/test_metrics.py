@@ -75,12 +75,12 @@ def test_figures_are_those_of_scikit_learn(seed, classes, n, ties):
     assert measures["AUC"].value == pytest.approx(np.mean(areas))
 
 
-def delong(score: np.ndarray, positive: np.ndarray) -> float:
-    """Variance of the area under the curve, straight from DeLong et al. 1988, by pairs."""
-    pairs = score[positive][:, None] - score[~positive][None]
+def delong(positive: np.ndarray, *scores: np.ndarray) -> np.ndarray:
+    """Covariance of areas under the curve, straight from DeLong et al. 1988, by pairs."""
+    pairs = np.stack([score[positive][:, None] - score[~positive][None] for score in scores])
     wins = (pairs > 0) + 0.5 * (pairs == 0)
-    sides = (wins.mean(axis=1), wins.mean(axis=0))
-    return sum(side.var(ddof=1) / len(side) for side in sides)
+    sides = (wins.mean(axis=2), wins.mean(axis=1))
+    return sum(np.atleast_2d(np.cov(side)) / side.shape[1] for side in sides)
 
 
 def test_the_error_of_an_area_is_delongs():
@@ -89,7 +89,23 @@ def test_the_error_of_an_area_is_delongs():
     score = rng.normal(targets, 1).round(1)
     found = area(80, np.arange(80), targets, np.stack([-score, score], axis=1))
     variance, _ = variances(found.parts[None])
-    assert variance == pytest.approx(delong(score, targets == 1), rel=0.03)
+    assert variance == pytest.approx(delong(targets == 1, score).item(), rel=0.03)
+
+
+def test_the_error_of_a_difference_of_paired_areas_is_delongs():
+    rng = np.random.default_rng(0)
+    targets = np.arange(80) % 2
+    common = rng.normal(targets, 1)
+    scores = [(common + rng.normal(size=80)).round(1), (common + rng.normal(size=80)).round(1)]
+    own, other = (
+        area(80, np.arange(80), targets, np.stack([-score, score], axis=1)).parts
+        for score in scores
+    )
+    covariance = delong(targets == 1, *scores)
+    assert covariance[0, 1] > 0.2 * covariance[0, 0], "they are paired"
+    variance, _ = variances((own - other)[None])
+    expected = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    assert variance == pytest.approx(expected, rel=0.03)
 
 
 def test_a_part_is_the_jackknifes():

@@ -123,6 +123,13 @@ def test_a_batch_of_bad_luck_is_no_divergence():
     assert judge([*rows, *lucky], SECTION).name == "healthy"
 
 
+def test_contrast_between_places_alone_spreads_less_and_is_sound():
+    """One region, no loss between subjects: less than with both, and far from a collapse."""
+    assert judge(history(spread=0.24, uniformity=-0.25), SECTION).name == "healthy"
+    assert judge(history(spread=0.09), SECTION).name == "collapsed"
+    assert judge(history(uniformity=-0.04), SECTION).name == "collapsed"
+
+
 def test_the_gravest_fault_is_told():
     faults = {"waiting": 0.9, "skill": -1.0, "spread": 0.0}
     assert judge(history(**faults), SECTION).name == "collapsed"

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_pipeline.evaluation.cells import Cell, save
+from ssl_pipeline.evaluation.cells import PIXELS, Cell, save
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, Prepared, VolumeMeta
 from ssl_pipeline.report import inputs, numerals
 from ssl_pipeline.report.figures import Picture
+from ssl_pipeline.report.grouped import grouped, grouped_further
 from ssl_pipeline.report.images import HIDDEN, shown
 from ssl_pipeline.report.judgements import read_judgements
 from ssl_pipeline.report.overlay import overlays
@@ -47,6 +48,27 @@ def test_intervals_and_differences() -> None:
     assert numerals.with_interval(0.93, None, None) == ".93"
     assert numerals.with_spread(0.93, 0.02) == ".93 ± .02"
     assert numerals.difference(-0.12, -0.2, 0.04) == "−.120 [−.200, +.040]"
+
+
+def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    told = results(gaps((0.1, 0.05, 0.15)), subjects=(2, 0))
+    told["gaps"] = [
+        {"group": "site", "method": "linear", "init": "pretrained", "subjects": 0}
+        | {"mean": 0.05, "low": -0.01, "high": 0.11, "worst": "south", "best": "north"}
+    ]
+    study.judge("side", "probe", told)
+    judgements = read_judgements(study.folder, study.tasks)["side"]
+    (scores,) = grouped(judgements)
+    assert scores.head == ("method", "start", "north (10)", "south (2)", "gap")
+    own, *others = scores.rows
+    assert own[1:] == ("pretrained", *2 * (".90 [.87, .92]",), "+.050 [−.010, +.110]")
+    assert [row[1] for row in others] == ["random weights", PIXELS]
+    assert {row[-1] for row in others} == {"–"}
+    areas, error = grouped_further(judgements)
+    assert areas.caption.startswith("AUC by site") and error.caption.startswith("calibration error")
+    assert areas.rows[0] == ("linear probe", "pretrained", *2 * (".95 [.91, .97]",))
+    assert error.rows[0] == ("linear probe", "pretrained", ".12", ".12")
 
 
 @pytest.mark.parametrize(

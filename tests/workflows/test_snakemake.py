@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from stages import probe
 from tests.conftest import write_study
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROFILE = ["--profile", "workflows/profiles/local"]
 
 
-def snakemake(study, *words, code=0):
+def snakemake(study, *words, code=0, root=ROOT):
     command = ["snakemake", *PROFILE, "--config", f"study={study}", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -27,9 +29,9 @@ def by_hand(study, *words):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
-def planned(study, *words):
+def planned(study, *words, root=ROOT):
     """The rules that a run would execute."""
-    said = snakemake(study, "-n", *words)
+    said = snakemake(study, "-n", *words, root=root)
     table = said.split("Job stats:")[-1] if "Job stats:" in said else ""
     return set(re.findall(r"^(\w+) +\d+$", table, re.MULTILINE)) - {"total", "all", "job"}
 
@@ -148,6 +150,22 @@ def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it
     edit(study_file, "steps: 8", "steps: 6")
     edit(study_file, "confidence: 0.8}", "confidence: 0.9}")
     assert planned(study_file) == rest
+
+
+def test_a_newer_version_of_a_stage_reruns_it(study, study_file, tmp_path):
+    root = tmp_path / "newer"
+    for name in ("stages", "ssl_pipeline", "cluster", "workflows"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "Snakefile", root)
+    (root / ".snakemake").symlink_to(ROOT / ".snakemake")
+    for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
+        by_hand(study_file, *words.split())
+    assert planned(study, root=root) == set()
+    assert planned(study_file, root=root) == {"finetune", "report"}
+    module = root / "stages" / "probe.py"
+    edit(module, f"\nVERSION = {probe.VERSION}\n", f"\nVERSION = {probe.VERSION + 1}\n")
+    assert planned(study, root=root) == {"probe", "report"}
+    assert planned(study_file, root=root) == {"probe", "finetune", "report"}
 
 
 def test_one_task_reruns_alone(study):
