@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ssl_pipeline.errors import nearest
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.objectives import ObjectiveConfig
+from ssl_pipeline.store.catalog import SAID
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.dataset import Root
 
@@ -35,6 +36,7 @@ def check(study: "Study") -> None:
     _shows_enough(study, "views.crop_voxels", study.views.crop_voxels, study.views.keep)
     for key, objective in _objectives(study):
         _contrasts_enough(study, key, objective)
+        _knows_alike(study, key, objective)
     for name, task in study.tasks.items():
         _methods_fit(study, name, task)
         if task.crop_voxels:
@@ -111,6 +113,17 @@ def _contrasts_enough(study: "Study", key: str, objective: ObjectiveConfig) -> N
             "apart, so raise training.pairs (training.accumulate computes them in parts), or set "
             "the weight to 0"
         )
+
+
+def _knows_alike(study: "Study", key: str, objective: ObjectiveConfig) -> None:
+    """What makes subjects alike must be declared by a root, if no table may say it."""
+    contrast = getattr(objective, "contrast", None)
+    if contrast is None or study.data.table is not None:
+        return
+    known = {*SAID, *(target for root in study.data.roots for target in root.targets)}
+    for name in contrast.alike:
+        if name not in known:
+            raise ValueError(f"{key}.contrast.alike names {name}: {nearest(name, known)}")
 
 
 def _roots(study: "Study", name: str, task: TaskConfig) -> list[Root]:

@@ -234,8 +234,10 @@ def objective_around(encoder: "Encoder", study: Study) -> "Objective":
 
 def sampler(study: Study, catalog: Catalog, entries: list[Entry], pairs: int) -> "Sampler":
     """What draws `pairs` places a step from these volumes."""
+    from ssl_pipeline.objectives.alike import traits
     from ssl_pipeline.views.sampler import Sampler
 
+    contrast = getattr(study.objective, "contrast", None)
     return Sampler(
         entries,
         preprocess.reader(study, catalog, entries),
@@ -243,6 +245,7 @@ def sampler(study: Study, catalog: Catalog, entries: list[Entry], pairs: int) ->
         study.model.patch_voxels,
         pairs=pairs,
         seed=study.seed,
+        traits=traits(entries, contrast.alike) if contrast else None,
     )
 
 

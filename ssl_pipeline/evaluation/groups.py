@@ -12,8 +12,7 @@ from typing import Any
 from ssl_pipeline.evaluation.estimates import Estimate, number
 from ssl_pipeline.evaluation.metrics import Scored, scored
 from ssl_pipeline.evaluation.statistics import FEWEST, half_width
-from ssl_pipeline.evaluation.tasks.task import check_said
-from ssl_pipeline.store.catalog import Entry, said
+from ssl_pipeline.store.catalog import Entry, check_said, said
 
 UNKNOWN = "not known"
 

@@ -96,10 +96,10 @@ def drift(now: Float[Tensor, "places dim"], before: Float[Tensor, "places dim"])
     return moved / length if length > 0 else math.nan
 
 
-def subject_chance(subject: Int[Tensor, " pairs"]) -> float:
+def subject_chance(subject: Int[Tensor, " pairs"], traits: Float[Tensor, "pairs traits"]) -> float:
     """The loss between subjects (`subject_contrast`) where all vectors are alike.
 
     The mean over views of log(views of other subjects): log(2 B - 2) for B different subjects.
     """
     alike = torch.zeros(len(subject), 1, device=subject.device)
-    return subject_contrast(alike, alike, subject, temperature=1.0).item()
+    return subject_contrast(alike, alike, subject, traits, temperature=1.0).item()

@@ -1,8 +1,9 @@
 """Dials of the terms that objectives are made of; imports no torch."""
 
 import math
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from ssl_pipeline.section import Section
 
@@ -40,6 +41,11 @@ class Contrast(Section):
     global_weight: float = Field(0.0, ge=0, description="weight of the loss between subjects")
     local_weight: float = Field(
         0.1, ge=0, description="weight of the loss between places of a scan"
+    )
+    alike: dict[str, PositiveFloat | Literal["equal"]] = Field(
+        {},
+        description="what makes two subjects count less as negatives: for a number its width (age:"
+        " 10), for a word `equal` (region: equal); targets, root, site or modality",
     )
     temperature: float = Field(0.1, gt=0, description="divisor of the cosine similarities")
     dim: int = Field(128, gt=0, description="width of the projected vectors")

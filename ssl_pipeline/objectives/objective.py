@@ -24,6 +24,7 @@ class Said:
     counts: dict[str, Float[Tensor, ""]]  # what the sums are sums over
     vectors: Float[Tensor, "views vector"] | None  # of the term between subjects
     subject: Int[Tensor, " pairs"]
+    traits: Float[Tensor, "pairs traits"]  # what makes subjects alike
 
 
 class Objective(nn.Module):
@@ -53,6 +54,7 @@ class Objective(nn.Module):
             {name: count for name, (_, count) in found.items()},
             self.between(batch, tokens) if self.between else None,
             batch.subject,
+            batch.traits,
         )
 
     @torch.no_grad()
@@ -60,7 +62,7 @@ class Objective(nn.Module):
         """Counts and vectors alone; no pass of the encoder where no term needs vectors."""
         counts = {name: term.count(batch) for name, term in self._summed()}
         vectors = self.between(batch, self.tokens(batch, images)) if self.between else None
-        return Said({}, counts, vectors, batch.subject)
+        return Said({}, counts, vectors, batch.subject, batch.traits)
 
     def weights(self, share: float) -> dict[str, float]:
         """Weights of the terms after this share of a run."""

@@ -115,8 +115,8 @@ def _whole(objective: Objective, seen: Sequence[Said], ranks: Ranks) -> _Whole:
         torch.cat(halves) for halves in zip(*(v.chunk(2) for v in vectors), strict=True)
     )
     subject = ranks.gather(torch.cat([part.subject for part in seen]))
-    loss = subject_contrast(
-        ranks.gather(first), ranks.gather(second), subject, objective.contrast.temperature
-    )
+    traits = ranks.gather(torch.cat([part.traits for part in seen]))
+    temperature = objective.contrast.temperature
+    loss = subject_contrast(ranks.gather(first), ranks.gather(second), subject, traits, temperature)
     pulls = torch.autograd.grad(loss, vectors)
     return _Whole(counts, loss.detach() * len(first) / len(subject), pulls)

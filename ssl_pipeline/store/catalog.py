@@ -5,7 +5,7 @@ else. Equal content gives equal bytes, so that a stage that follows sees no chan
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline.atomic import replacing
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.preprocess.resample import Shape, Triple
 from ssl_pipeline.records import from_table, to_table
@@ -119,6 +119,18 @@ class Catalog:
 def said(scan: Entry | Scan, name: str) -> str:
     """What is known of a scan by a name of SAID or of a target; "" if nothing."""
     return str(getattr(scan, name)) if name in SAID else scan.targets.get(name, "")
+
+
+def check_said(where: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()) -> None:
+    """Refuse what no scan says of itself; `where` names the place in the study."""
+    entries = list(entries)
+    found = {said(entry, name) for entry in entries} - {""}
+    if not found:
+        known = {*SAID, *(target for entry in entries for target in entry.targets)}
+        raise UserError(f"{where}: no scan has {name!r}; {nearest(name, known)}")
+    for value in values:
+        if value not in found:
+            raise UserError(f"{where}.{name}: no scan has {value!r}; {nearest(value, found)}")
 
 
 def _entry(scan: Scan, attributes: Attributes) -> Entry:

@@ -75,6 +75,7 @@ class _Known:
     """What is known of the bank's places without any label, (places,) each."""
 
     subject: Tensor
+    traits: Tensor  # (places, traits)
     region: Tensor
     middle: Tensor  # (places, 3) of the first view, as a share of its volume
     sequence: Tensor
@@ -255,9 +256,9 @@ class Recorder:
         """The loss between subjects, which says nothing of an encoder that is not trained by it."""
         if self.objective.between is None:
             return {}
-        subject = self.known.subject
-        loss = subject_contrast(first, second, subject, temperature).item()
-        return {"global_bank": loss, "global_chance": subject_chance(subject)}
+        who = self.known.subject, self.known.traits
+        loss = subject_contrast(first, second, *who, temperature).item()
+        return {"global_bank": loss, "global_chance": subject_chance(*who)}
 
     def _weighed(self, seen: _Seen, share: float) -> dict[str, float]:
         """The pull of contrast against that of reconstruction, on the encoder."""
@@ -272,7 +273,7 @@ class Recorder:
         if said.vectors is not None:
             first, second = said.vectors.chunk(2)
             temperature = objective.contrast.temperature
-            between = subject_contrast(first, second, batch.subject, temperature)
+            between = subject_contrast(first, second, batch.subject, batch.traits, temperature)
             contrast = contrast + weights["global"] * between
         rebuilding = weights["reconstruction"] * losses["reconstruction"]
         ratio = gradient_ratio(contrast, rebuilding, objective.encoder.parameters())
@@ -341,6 +342,7 @@ def _known(parts: Sequence[Blocks], entries: Sequence[Entry], device: str) -> _K
     root = _numbered([entry.root for entry in of])
     return _Known(
         subject=torch.cat([part.subject for part in parts]).to(device),
+        traits=torch.cat([part.traits for part in parts]).to(device),
         region=quantile_bins(middle[:, 0], root, REGIONS).to(device),
         middle=middle.to(device),
         sequence=_numbered([entry.modality for entry in of]).to(device),

@@ -38,6 +38,7 @@ class Pair:
     noise_key: NDArray[np.int64]
     middle: NDArray[np.float32]
     subject: int
+    traits: NDArray[np.float32]
     number: int
     entry: int
 
@@ -63,6 +64,7 @@ class Blocks:
     noise_key: NDArray[np.int64]  # (views,) seeds of the noise
     middle: NDArray[np.float32]  # (views, 3) of a crop, as a share of its volume
     subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
+    traits: Float[Tensor, "pairs traits"]  # what makes subjects alike, see `objectives.alike`
     number: NDArray[np.int64]  # (pairs,) global sample numbers
     entry: NDArray[np.int64]  # (pairs,) places of the volumes in the sampler's list
     survive: Float[Tensor, "views branches"] | None = None  # drop-path, where the encoder has it
@@ -109,6 +111,7 @@ def stacked(pairs: Sequence[Pair]) -> Blocks:
         noise_key=views("noise_key"),
         middle=views("middle"),
         subject=torch.tensor([pair.subject for pair in pairs]),
+        traits=torch.from_numpy(each("traits")),
         number=np.array([pair.number for pair in pairs]),
         entry=np.array([pair.entry for pair in pairs]),
     )

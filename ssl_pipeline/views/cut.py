@@ -32,6 +32,7 @@ class Batch:
     spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
     start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that its pair shares
     subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
+    traits: Float[Tensor, "pairs traits"]  # what makes subjects alike
     survive: Float[Tensor, "views branches"] | None  # drop-path, where the encoder has it
 
 
@@ -59,6 +60,7 @@ def cut(blocks: Blocks, views: Views, patch: Triple) -> Batch:
         spacing_mm=spacing.repeat(2, 1),
         start_mm=blocks.start * spacing.repeat(2, 1),
         subject=blocks.subject,
+        traits=blocks.traits,
         survive=blocks.survive,
     )
 

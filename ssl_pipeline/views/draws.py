@@ -24,6 +24,7 @@ class Sample:
     seed: int
     number: int
     subject: int
+    traits: NDArray[np.float32]
     entry: int
 
     def generator(self, purpose: str) -> np.random.Generator:
@@ -63,6 +64,7 @@ def pair(
         ),
         middle=middle.astype(np.float32),
         subject=sample.subject,
+        traits=sample.traits,
         number=sample.number,
         entry=sample.entry,
     )

@@ -38,7 +38,7 @@ class _Place:
 
 
 class Sampler:
-    """Draws the batches of a run.
+    """Draws the batches of a run; `traits` (entries, traits) is what makes subjects alike.
 
     Raises UserError where no volume is given or the crop is no multiple of the patch.
     """
@@ -52,6 +52,7 @@ class Sampler:
         *,
         pairs: int,
         seed: int,
+        traits: NDArray[np.float32] | None = None,
     ) -> None:
         if not entries:
             raise UserError("No volume is left to train on: see the inventory for the reasons.")
@@ -62,6 +63,7 @@ class Sampler:
             )
         self.entries, self.reader, self.views, self.patch = list(entries), reader, views, patch
         self.pairs, self.seed = pairs, seed
+        self.traits = np.zeros((len(entries), 0), np.float32) if traits is None else traits
         names = dict.fromkeys(e.subject or e.id for e in entries)
         self._code = {name: code for code, name in enumerate(names)}
         self._of_subject: list[list[int]] = [[] for _ in names]
@@ -142,7 +144,8 @@ class Sampler:
         return [stacked(pairs[first : first + most]) for first in range(0, places, most)]
 
     def _pair(self, place: _Place, number: int, subject: int | np.int64) -> Pair:
-        sample = Sample(self.seed, number, int(subject), place.entry)
+        traits = self.traits[place.entry]
+        sample = Sample(self.seed, number, int(subject), traits, place.entry)
         meta = self.entries[place.entry].meta
         return pair(sample, self.views, meta, place.voxels, place.start, self._tokens)
 

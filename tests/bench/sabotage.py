@@ -34,7 +34,9 @@ def nothing(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
 def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
     """Positives attract, and nothing is held against them, in both terms of contrast."""
 
-    def subjects(first: Tensor, second: Tensor, subject: Tensor, temperature: float) -> Tensor:
+    def subjects(
+        first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
+    ) -> Tensor:
         alike = (normalize(first, dim=1) * normalize(second, dim=1)).sum(dim=1)
         return -alike.mean() / temperature
 
@@ -88,8 +90,11 @@ def padding_in_the_loss(objective: Objective, sampler: Sampler, at: int) -> Iter
 def same_subject_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
     """All other places of a step are negatives, those of the same subject too."""
 
-    def everybody(first: Tensor, second: Tensor, subject: Tensor, temperature: float) -> Tensor:
-        return losses.subject_contrast(first, second, torch.arange(len(subject)), temperature)
+    def everybody(
+        first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
+    ) -> Tensor:
+        places = torch.arange(len(subject))
+        return losses.subject_contrast(first, second, places, traits, temperature)
 
     with patch.object(step, "subject_contrast", everybody):
         yield

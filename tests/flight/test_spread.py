@@ -83,9 +83,14 @@ def test_drift_is_zero_for_a_frozen_encoder_and_the_relative_change_otherwise():
     assert math.isnan(drift(before, torch.zeros(6, 5)))
 
 
+def chance(subject: torch.Tensor) -> float:
+    """Of subjects of whom nothing is known."""
+    return subject_chance(subject, torch.zeros(len(subject), 0))
+
+
 def test_chance_between_subjects_is_the_log_of_the_negatives():
-    assert subject_chance(torch.arange(8)) == pytest.approx(math.log(14))
-    assert subject_chance(torch.tensor([0, 0, 1])) == pytest.approx(
-        (4 * math.log(2) + 2 * math.log(4)) / 6
-    )
-    assert subject_chance(torch.tensor([5, 5])) == 0
+    assert chance(torch.arange(8)) == pytest.approx(math.log(14))
+    assert chance(torch.tensor([0, 0, 1])) == pytest.approx((4 * math.log(2) + 2 * math.log(4)) / 6)
+    assert chance(torch.tensor([5, 5])) == 0
+    half_alike = torch.tensor([[0.0], [math.sqrt(2 * math.log(2))]])
+    assert subject_chance(torch.arange(2), half_alike) == pytest.approx(math.log(2 * 0.5))

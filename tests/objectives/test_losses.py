@@ -18,10 +18,16 @@ from ssl_pipeline.objectives.losses import (
 )
 
 
+def contrast(first, second, subject, temperature, traits=None):
+    """The loss between subjects of whom nothing is known, unless it is."""
+    traits = torch.zeros(len(subject), 0) if traits is None else traits
+    return subject_contrast(first, second, subject, traits, temperature)
+
+
 def test_all_subjects_different_is_lightlys_decoupled_loss():
     torch.manual_seed(0)
     first, second = torch.randn(2, 6, 16)
-    ours = subject_contrast(first, second, torch.arange(6), 0.1)
+    ours = contrast(first, second, torch.arange(6), 0.1)
     # lightly averages over both directions; its negatives are those of both views, as ours.
     theirs = DCLLoss(temperature=0.1)(first, second)
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-4)
@@ -33,27 +39,53 @@ def test_a_view_of_the_same_subject_is_no_negative():
     subject = torch.tensor([0, 0, 1, 2])
     moved = first.clone()
     moved[1] += 5  # only a negative of samples 2 and 3 and itself an anchor
-    before = subject_contrast(first[:1].repeat(2, 1), second[:1].repeat(2, 1), subject[:2], 0.1)
+    before = contrast(first[:1].repeat(2, 1), second[:1].repeat(2, 1), subject[:2], 0.1)
     assert before.item() == 0  # one subject alone: nothing to tell apart
-    a = subject_contrast(first, second, subject, 0.1)
-    b = subject_contrast(moved, second, subject, 0.1)
+    a = contrast(first, second, subject, 0.1)
+    b = contrast(moved, second, subject, 0.1)
     assert a.item() != pytest.approx(b.item())
 
 
-def test_loss_between_subjects_has_right_gradients():
+def test_subjects_count_less_as_negatives_the_more_alike_they_are():
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 3, 8)
+    subject = torch.arange(3)
+    cosine = normalize(torch.cat([first, second]), dim=1)
+    pull = (cosine @ cosine.T / 0.1).exp()
+    traits = torch.tensor([[0.0], [1.0], [math.nan]])  # a width apart; nothing known of the last
+    less = 1 - math.exp(-0.5)
+    weight = torch.tensor([[0, less, 1], [less, 0, 1], [1, 1, 0]]).tile(2, 2)
+    expected = (pull * weight).sum(dim=1).log().mean() - pull[:3, 3:].diagonal().log().mean()
+    found = contrast(first, second, subject, 0.1, traits)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-4)
+    equal = contrast(first, second, subject, 0.1, torch.zeros(3, 1))
+    assert equal.item() == 0, "all are wholly alike: no negative is left"
+    one = contrast(first, second, torch.tensor([0, 0, 1]), 0.1)
+    same = contrast(first, second, subject, 0.1, torch.tensor([[0.0], [0], [1000]]))
+    assert same.item() == pytest.approx(one.item()), "wholly alike is as one subject"
+
+
+@pytest.mark.parametrize("traits", [torch.zeros(4, 0), torch.tensor([[0.0], [0.3], [0.3], [9]])])
+def test_loss_between_subjects_has_right_gradients(traits):
     torch.manual_seed(0)
     first = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     second = torch.randn(4, 5, dtype=torch.float64)
     subject = torch.tensor([0, 1, 1, 2])
-    loss = subject_contrast(first, second, subject, 0.5)
+    loss = contrast(first, second, subject, 0.5, traits)
     (gradient,) = torch.autograd.grad(loss, first)
     step = torch.randn_like(first)
     eps = 1e-3
     with torch.no_grad():
-        up = subject_contrast(first + eps * step, second, subject, 0.5)
-        down = subject_contrast(first - eps * step, second, subject, 0.5)
+        up = contrast(first + eps * step, second, subject, 0.5, traits)
+        down = contrast(first - eps * step, second, subject, 0.5, traits)
     slope = ((up - down) / (2 * eps)).item()
     assert slope == pytest.approx((gradient * step).sum().item(), abs=1e-3)
+
+
+def test_subjects_without_negatives_leave_no_gradient():
+    first, second = torch.randn(2, 2, 5).requires_grad_()
+    loss = contrast(first, second, torch.tensor([0, 0]), 0.5)
+    assert torch.autograd.grad(loss, first)[0].abs().max() == 0
 
 
 def test_perfect_places_cost_little_and_random_ones_cost_chance():

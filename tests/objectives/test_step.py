@@ -1,5 +1,6 @@
 """A step in several parts is the step in one: the same losses, the same gradient."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,8 @@ OBJECTIVES = [
 
 @pytest.fixture
 def sampler(catalog, reader):
-    return Sampler(catalog.entries, reader, VIEWS, PATCH, pairs=8, seed=0)
+    traits = np.arange(len(catalog.entries), dtype=np.float32)[:, None]  # each a width apart
+    return Sampler(catalog.entries, reader, VIEWS, PATCH, pairs=8, seed=0, traits=traits)
 
 
 def see(blocks):

@@ -80,6 +80,10 @@ MISTAKES = {
         lambda c: c.update(objective={"name": "contrastive", "contrast": {"global_weight": 0.1}}),
         "objective.contrast.global_weight is 0.1, and training.pairs is",
     ),
+    "subjects alike in what nobody declares": (
+        lambda c: c.update(objective={"name": "contrastive", "contrast": {"alike": {"sid": 1}}}),
+        "objective.contrast.alike names sid: did you mean side?",
+    ),
     "unknown objective": (lambda c: c.update(objective={"name": "magic"}), "objective"),
     "missing name": (lambda c: c.pop("name"), "name is missing"),
     "word for a number": (lambda c: c["training"].update(steps="many"), "training.steps is 'many'"),

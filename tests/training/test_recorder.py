@@ -53,8 +53,8 @@ def test_a_sound_objective_holds_no_place_against_its_own_subject(start, tmp_pat
 
 
 def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatch):
-    def everybody(first, second, subject, temperature):
-        return subject_contrast(first, second, torch.arange(len(subject)), temperature)
+    def everybody(first, second, subject, traits, temperature):
+        return subject_contrast(first, second, torch.arange(len(subject)), traits, temperature)
 
     monkeypatch.setattr(step, "subject_contrast", everybody)
     recorder = start(tmp_path, flight=Flight(bank=6))._recorder()

@@ -57,7 +57,7 @@ def test_ranks_draw_the_samples_of_one_rank_in_its_order(catalog, reader):
     for half, pairs in zip(halves, ([0, 1], [2, 3]), strict=True):
         mine, seen = pairs + [pair + 4 for pair in pairs], cut(half, views, (8, 8, 8))
         for name, values in vars(seen).items():
-            rows = pairs if name == "subject" else mine
+            rows = pairs if name in ("subject", "traits") else mine
             assert same(values, None if values is None else getattr(batch, name)[rows]), name
         assert torch.equal(augment(seen, half), images[mine])
 

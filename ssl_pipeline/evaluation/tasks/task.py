@@ -17,7 +17,7 @@ from pydantic import (
 from ssl_pipeline.errors import UserError, nearest
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.section import Section
-from ssl_pipeline.store.catalog import SAID, Catalog, Entry, said
+from ssl_pipeline.store.catalog import Catalog, Entry, check_said, said
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
@@ -116,15 +116,3 @@ class Task(Section):
                 "look into the inventory for what was found."
             )
         return carrying
-
-
-def check_said(where: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()) -> None:
-    """Refuse what no scan says of itself; `where` names the place in the study."""
-    entries = list(entries)
-    found = {said(entry, name) for entry in entries} - {""}
-    if not found:
-        known = {*SAID, *(target for entry in entries for target in entry.targets)}
-        raise UserError(f"{where}: no scan has {name!r}; {nearest(name, known)}")
-    for value in values:
-        if value not in found:
-            raise UserError(f"{where}.{name}: no scan has {value!r}; {nearest(value, found)}")

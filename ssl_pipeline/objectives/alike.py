@@ -1,0 +1,51 @@
+"""How alike two subjects are by what is known of their scans: their contrast counts less for it.
+
+Two healthy chests of one age are false negatives of each other: a loss that pushes them apart
+learns who they are. Metadata tell of such pairs without any label of a task.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.store.catalog import Entry, check_said, said
+
+EQUAL: Literal["equal"] = "equal"
+FAR = 1000.0  # between two words, in widths: their kernel is 0 in any precision
+
+
+def traits(
+    entries: Sequence[Entry], alike: Mapping[str, float | Literal["equal"]]
+) -> Float[NDArray[np.float32], "entries traits"]:
+    """What is said of each scan by the names of `alike`, in units of their widths.
+
+    exp(-d^2 / 2), where d is how far two rows are apart, is the kernel of the pair (`alikeness` in
+    `losses`); nan where nothing is known. Raises UserError for a name that no scan has, and for a
+    word where a number is asked for.
+    """
+    columns = []
+    for name, width in alike.items():
+        where = f"objective.contrast.alike.{name}"
+        check_said(where, entries, name)
+        words = [said(entry, name) for entry in entries]
+        columns.append(_codes(words) if width == EQUAL else _numbers(words, width, where))
+    return np.array(columns, np.float32).reshape(len(alike), len(entries)).T
+
+
+def _codes(words: Sequence[str]) -> list[float]:
+    code = {word: FAR * number for number, word in enumerate(sorted(set(words)))}
+    return [code[word] if word else np.nan for word in words]
+
+
+def _numbers(words: Sequence[str], width: float, where: str) -> list[float]:
+    try:
+        return [float(word) / width if word else np.nan for word in words]
+    except ValueError as error:
+        raise UserError(
+            f"{where} is {width:g}, a width, and not all that scans say is a number ({error}): "
+            f"put `{EQUAL}` there."
+        ) from None
