@@ -116,13 +116,17 @@ def _contrasts_enough(study: "Study", key: str, objective: ObjectiveConfig) -> N
 
 
 def _knows_alike(study: "Study", key: str, objective: ObjectiveConfig) -> None:
-    """What makes subjects alike must be declared by a root, if no table may say it."""
+    """What makes subjects alike is no task's, and declared by a root unless a table may say it."""
     contrast = getattr(objective, "contrast", None)
-    if contrast is None or study.data.table is not None:
-        return
     known = {*SAID, *(target for root in study.data.roots for target in root.targets)}
-    for name in contrast.alike:
-        if name not in known:
+    for name in contrast.alike if contrast else ():
+        for task, section in study.tasks.items():
+            if getattr(section, "target", None) == name:
+                raise ValueError(
+                    f"{key}.contrast.alike names {name}, the target of tasks.{task}: pretraining "
+                    "would see what it is judged by, so leave one of them out"
+                )
+        if study.data.table is None and name not in known:
             raise ValueError(f"{key}.contrast.alike names {name}: {nearest(name, known)}")
 
 

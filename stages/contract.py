@@ -170,7 +170,7 @@ def key_of(name: str, study: Study, wildcards: dict[str, str]) -> str:
 
 
 def former(name: str, study: Study, wildcards: dict[str, str]) -> dict[str, Any] | None:
-    """The record of a stage that has run with the present sections on what is there now.
+    """The record of a stage that has run, as it is now, with the present sections on what is there.
 
     Of its inputs those are compared that are stages; contents of raw files are not hashed for this.
     """

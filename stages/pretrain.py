@@ -33,6 +33,7 @@ from stages.runs import (
     ever_frozen,
     frozen_list,
     frozen_weights,
+    frozen_words,
     no_base,
     run_folder,
 )
@@ -130,11 +131,10 @@ def run(study: Study, out: Path) -> Made:
 def trained_on_now(study: Study, catalog: Catalog) -> list[Entry]:
     """The volumes of the frozen list that are stored. Raises UserError where none is."""
     frozen, stored = frozen_list(study), {entry.id: entry for entry in catalog.entries}
-    weights = frozen_weights(study)
+    weights, words = frozen_weights(study), frozen_words(study)
     entries = [
-        replace(stored[name], weight=weights.get(name, stored[name].weight))
-        for name in frozen
-        if name in stored
+        replace(entry, weight=weights.get(entry.id, entry.weight), **words.get(entry.id, {}))
+        for entry in (stored[name] for name in frozen if name in stored)
     ]
     if not entries:
         raise UserError(

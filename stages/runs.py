@@ -107,18 +107,26 @@ def frozen_list(study: Study) -> dict[str, str]:
 
 def frozen_weights(study: Study) -> dict[str, float]:
     """How often each volume of the frozen list is sampled, by id."""
-    return {scan: weight for scan, _, *weights in _frozen(study) for weight in weights}
+    return {scan: more[0] for scan, _, *more in _frozen(study) if more}
 
 
-def drawn_from(study: Study) -> list[tuple[str, str | float]]:
-    """All that the frozen list says, to be hashed."""
-    return [*frozen_list(study).items(), *frozen_weights(study).items()]
+def frozen_words(study: Study) -> dict[str, dict[str, Any]]:
+    """What each volume of the frozen list said of itself then, `site` and `targets`, by id."""
+    return {scan: more[1] for scan, _, *more in _frozen(study) if len(more) > 1}
+
+
+def drawn_from(study: Study) -> list[tuple[str, Any]]:
+    """All of the frozen list that a run depends on, to be hashed."""
+    told = [*frozen_list(study).items(), *frozen_weights(study).items()]
+    contrast = getattr(study.objective, "contrast", None)
+    alike = contrast is not None and contrast.alike
+    return [*told, *frozen_words(study).items()] if alike else told
 
 
 def _frozen(study: Study) -> list[list[Any]]:
-    """Id, checksum and weight of each volume, written when the cohort is first asked for.
+    """Id, checksum, weight and words of each volume, written when the cohort is first asked for.
 
-    They decide what is drawn from then on. Earlier lists have no weights.
+    They decide what is drawn from then on. Earlier lists have no weights, or no words.
     """
     path = cohort_path(study)
     if not path.exists():
@@ -128,7 +136,9 @@ def _frozen(study: Study) -> list[list[Any]]:
             raise UserError(
                 "No volume belongs to the split train: see data.splits, or the split column."
             )
-        write_json(path, [[e.id, e.sha256, e.weight] for e in entries])
+        said = [{"site": e.site, "targets": e.targets} for e in entries]
+        rows = [[e.id, e.sha256, e.weight, words] for e, words in zip(entries, said, strict=True)]
+        write_json(path, rows)
     found: list[list[Any]] = read_json(path)
     return found
 

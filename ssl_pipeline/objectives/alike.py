@@ -1,7 +1,8 @@
 """How alike two subjects are by what is known of their scans: their contrast counts less for it.
 
 Two healthy chests of one age are false negatives of each other: a loss that pushes them apart
-learns who they are. Metadata tell of such pairs without any label of a task.
+learns who they are. Metadata tell of such pairs; what a task asks for is refused here (see
+`stages.agreement`), for pretraining must not see it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ def traits(
     """What is said of each scan by the names of `alike`, in units of their widths.
 
     exp(-d^2 / 2), where d is how far two rows are apart, is the kernel of the pair (`alikeness` in
-    `losses`); nan where nothing is known. Raises UserError for a name that no scan has, and for a
-    word where a number is asked for.
+    `losses`); nan where nothing is known. Raises UserError for a name that no scan has, for a word
+    where a number is asked for, and where no two scans differ.
     """
     columns = []
     for name, width in alike.items():
@@ -33,7 +34,13 @@ def traits(
         check_said(where, entries, name)
         words = [said(entry, name) for entry in entries]
         columns.append(_codes(words) if width == EQUAL else _numbers(words, width, where))
-    return np.array(columns, np.float32).reshape(len(alike), len(entries)).T
+    found = np.array(columns, np.float32).reshape(len(alike), len(entries)).T
+    if alike and len(entries) > 1 and (found == found[0]).all():
+        raise UserError(
+            f"objective.contrast.alike is {', '.join(alike)}, in which no two scans differ, so "
+            "that no subject would be told from another: leave it out."
+        )
+    return found
 
 
 def _codes(words: Sequence[str]) -> list[float]:

@@ -1,11 +1,13 @@
 """Dials of the terms that objectives are made of; imports no torch."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from ssl_pipeline.section import Section
+
+Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Reconstruction(Section):
@@ -42,10 +44,10 @@ class Contrast(Section):
     local_weight: float = Field(
         0.1, ge=0, description="weight of the loss between places of a scan"
     )
-    alike: dict[str, PositiveFloat | Literal["equal"]] = Field(
+    alike: dict[str, Width | Literal["equal"]] = Field(
         {},
-        description="what makes two subjects count less as negatives: for a number its width (age:"
-        " 10), for a word `equal` (region: equal); targets, root, site or modality",
+        description="what makes two subjects count less than others as negatives: for a number its "
+        "width (age: 10), for a word `equal` (region: equal); targets, root, site or modality",
     )
     temperature: float = Field(0.1, gt=0, description="divisor of the cosine similarities")
     dim: int = Field(128, gt=0, description="width of the projected vectors")
@@ -55,6 +57,15 @@ class Contrast(Section):
     negative_patches: float = Field(
         2.0, gt=0, description="distance beyond which tokens of one scan are negatives, in patches"
     )
+
+    @model_validator(mode="after")
+    def _between_subjects(self) -> "Contrast":
+        if self.alike and not self.global_weight:
+            raise ValueError(
+                "alike is about the loss between subjects, and global_weight is 0: give it a "
+                "weight, or leave alike out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> "Contrast":

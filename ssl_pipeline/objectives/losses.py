@@ -55,31 +55,31 @@ def subject_contrast(
     """Decoupled InfoNCE between views, with other subjects alone as negatives.
 
     L = mean over views z of  -<z, z+>/t + log sum_{n of another subject} a_zn exp(<z, n>/t), where
-    a is 1 less the `alikeness` of the two by their `traits` (no columns, a is 1); a view with no
-    negative at all counts nothing. Source: Yeh et al. 2022 (arXiv:2110.06848), eq. 6; the kernel of
-    metadata after Dufumier et al. 2021 (arXiv:2106.08808), who draw positives by it.
+    a is 1 less the `alikeness` of the two by their `traits`, and 1 where there are none; a view
+    with no negative at all counts nothing. Source: Yeh et al. 2022 (arXiv:2110.06848), eq. 6; the
+    kernel of metadata after Dufumier et al. 2021 (arXiv:2106.08808), who draw positives by it.
     """
     both = normalize(torch.cat([first, second]).float(), dim=1)
     who = torch.cat([subject, subject])
     similar = both @ both.T / temperature
-    weight = (who[:, None] != who[None, :]) * (1 - alikeness(traits)).tile(2, 2)
+    negative = who[:, None] != who[None, :]
     positive = torch.cat([similar.diagonal(len(first)), similar.diagonal(-len(first))])
-    negative = weight > 0
-    # Filled once more, for a row of -inf alone would lead nan back.
-    against = (similar + weight.log()).masked_fill(~negative, -torch.inf).logsumexp(dim=1)
+    if traits.shape[1]:
+        weight = (1 - alikeness(traits)).tile(2, 2)
+        similar, negative = similar + weight.log(), negative & (weight > 0)
+    against = similar.masked_fill(~negative, -torch.inf).logsumexp(dim=1)
     usable = negative.any(dim=1)
     each = torch.where(usable, against.masked_fill(~usable, 0) - positive, 0)
     return each.sum() / usable.sum().clamp(min=1)
 
 
 def alikeness(traits: Float[Tensor, "pairs traits"]) -> Float[Tensor, "pairs pairs"]:
-    """exp(-d^2 / 2), d the distance of two rows; 0 where there are no traits, or one is not known.
+    """exp(-d^2 / 2), d the distance of two rows of one trait or more; 0 where one is not known.
 
-    So two subjects are as alike as they are in the trait that tells them apart most, and less.
+    So two subjects are at most as alike as they are in the trait that tells them apart most.
     """
     apart = (traits[:, None] - traits[None, :]).square().sum(dim=-1)
-    known = torch.tensor(traits.shape[1] > 0, device=traits.device) & apart.isfinite()
-    return torch.where(known, (-apart / 2).exp(), 0)
+    return (-apart / 2).exp().nan_to_num(0)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _read(folder: Path, stage: str, task: str) -> list[Judgement]:
         return []
     costs = read_json(own / "costs.json") if (own / "costs.json").exists() else []
     results = read_json(own / "results.json")
-    of_groups = [row for group in results["groups"] for row in group["rows"]]
+    of_groups = [row for group in results.get("groups", ()) for row in group["rows"]]
     if "notes" not in results or any("further" not in row for row in of_groups):
         raise UserError(
             f"{own / 'results.json'} is of an earlier version: run the stage {stage} of task "

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OUT = Path("build/bench/verdict")
 RUNS = OUT / "runs.jsonl"
-CHOSEN_ON, TOLD_ON = (0, 1, 2), (3, 4, 5, 6, 7)
+CHOSEN_ON, TOLD_ON = range(3), range(3, 13)
 PAIRS, STEPS, LONG, RECORDS = 12, 72, 288, 12
 FEW = 4  # subjects of each root where a step must hold several places of one
 PROCESSES = 2

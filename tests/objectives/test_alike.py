@@ -21,7 +21,8 @@ SAYS = ({"age": "40", "region": "chest"}, {"age": "50", "region": "chest"}, {"ag
 @pytest.fixture
 def entries(catalog):
     return [
-        replace(entry, targets=said) for entry, said in zip(catalog.entries, SAYS, strict=False)
+        replace(entry, targets=dict(said))
+        for entry, said in zip(catalog.entries, SAYS, strict=False)
     ]
 
 
@@ -38,7 +39,7 @@ def test_numbers_are_alike_by_their_width_and_words_where_equal(entries):
     assert of_region[0, 1] == same and of_region[2].max() == 0, "nothing is known of the last"
     both = kernel(entries, age=10.0, region="equal")
     assert both[0, 1] == pytest.approx(near) and both[0, 2] == 0
-    assert kernel(entries).max() == 0, "nothing is asked for"
+    assert traits(entries, {}).shape == (len(entries), 0)
 
 
 def test_different_words_are_not_alike(entries):
@@ -51,6 +52,8 @@ def test_what_nobody_says_and_words_with_a_width_are_refused(entries):
         traits(entries, {"agee": 10.0})
     with pytest.raises(UserError, match=r"alike\.region is 5, a width, .*'chest'.* put `equal`"):
         traits(entries, {"region": 5.0})
+    with pytest.raises(UserError, match="alike is region, in which no two scans differ"):
+        traits(entries[:2], {"region": "equal"})
 
 
 def test_samples_carry_the_traits_of_their_scan(entries, reader):
@@ -61,11 +64,8 @@ def test_samples_carry_the_traits_of_their_scan(entries, reader):
     assert torch.equal(blocks.traits, torch.from_numpy(found[blocks.entry]))
 
 
-def test_a_study_says_what_makes_subjects_alike(study, catalog):
-    contrast = Contrast(alike={"side": "equal"})
+def test_a_study_says_what_makes_subjects_alike(study, catalog, entries):
+    contrast = Contrast(global_weight=0.1, alike={"age": 10})
     asked = study.model_copy(update={"objective": Contrastive(contrast=contrast)})
-    sampler = pretrain.sampler(asked, catalog, list(catalog.entries), 4)
-    sides = [entry.targets["side"] for entry in catalog.entries]
-    expected = [[one == other for other in sides] for one in sides]
-    found = alikeness(torch.from_numpy(sampler.traits))
-    assert np.array_equal(found.numpy() == 1, expected) and found.unique().tolist() == [0, 1]
+    sampler = pretrain.sampler(asked, catalog, entries, 4)
+    assert np.array_equal(sampler.traits, [[4], [5], [4]])

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from ssl_pipeline.atomic import read_json, write_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import trained_on
-from ssl_pipeline.objectives.config import Ramp
+from ssl_pipeline.objectives import Contrastive
+from ssl_pipeline.objectives.config import Contrast, Ramp
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.config import Extends, Training
 from ssl_pipeline.training.metrics import read
@@ -94,13 +95,21 @@ def test_an_extension_ends_bit_for_bit_whether_killed_or_not(place):
     assert run_of(again).step == 6  # from the base, not from another extension of it
 
 
-def test_weights_of_sampling_are_frozen_with_the_list(place):
+def test_weights_and_words_are_frozen_with_the_list(place):
     study = load(place("weights"))
     path, known = cohort_path(study), [*frozen_list(study).items()]
     assert drawn_from(study) == [*known, *((scan, 1.0) for scan, _ in known)]
     catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
-    heavier = Catalog(tuple(replace(entry, weight=9.0) for entry in catalog.entries))
-    assert {entry.weight for entry in pretrain.trained_on_now(study, heavier)} == {1.0}
+    heavier = Catalog(
+        tuple(replace(entry, weight=9.0, targets={"age": "9"}) for entry in catalog.entries)
+    )
+    then = pretrain.trained_on_now(study, heavier)
+    assert {entry.weight for entry in then} == {1.0}
+    assert {entry.targets["side"] for entry in then} == {"0", "1"}
+    alike = Contrastive(contrast=Contrast(global_weight=1, alike={"age": 1}))
+    assert drawn_from(study.model_copy(update={"objective": alike}))[2 * len(known) :] == [
+        (entry.id, {"site": entry.site, "targets": entry.targets}) for entry in then
+    ]
     write_json(path, known)  # as lists were before they held weights
     assert drawn_from(study) == known
     assert {entry.weight for entry in pretrain.trained_on_now(study, heavier)} == {9.0}

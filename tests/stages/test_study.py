@@ -18,6 +18,15 @@ def changed(study_file, change):
     return study_file
 
 
+def contrasting(dials):
+    """An objective with contrast between subjects, and pairs enough for it."""
+    contrast = {"global_weight": 0.1, **dials}
+    return {
+        "objective": {"name": "contrastive", "contrast": contrast},
+        "training": {"steps": 6, "pairs": 16},
+    }
+
+
 MISTAKES = {
     "unknown key": (
         lambda c: c["preprocess"].update(spacng_mm=[1, 1, 1]),
@@ -81,8 +90,20 @@ MISTAKES = {
         "objective.contrast.global_weight is 0.1, and training.pairs is",
     ),
     "subjects alike in what nobody declares": (
-        lambda c: c.update(objective={"name": "contrastive", "contrast": {"alike": {"sid": 1}}}),
-        "objective.contrast.alike names sid: did you mean side?",
+        lambda c: c.update(contrasting({"alike": {"siet": "equal"}})),
+        "objective.contrast.alike names siet: did you mean site?",
+    ),
+    "subjects alike in what they are judged by": (
+        lambda c: c.update(contrasting({"alike": {"side": "equal"}})),
+        "objective.contrast.alike names side, the target of tasks.side",
+    ),
+    "subjects alike where none are contrasted": (
+        lambda c: c.update(contrasting({"alike": {"site": "equal"}, "global_weight": 0})),
+        "alike is about the loss between subjects, and global_weight is 0",
+    ),
+    "subjects alike within no width": (
+        lambda c: c.update(contrasting({"alike": {"age": float("inf")}})),
+        "objective.contrast.alike.age",
     ),
     "unknown objective": (lambda c: c.update(objective={"name": "magic"}), "objective"),
     "missing name": (lambda c: c.pop("name"), "name is missing"),

@@ -1,5 +1,6 @@
 """Small runs on real crops, as all tests of this room build them, in any process."""
 
+import numpy as np
 import torch
 
 from ssl_pipeline.flight.config import Flight
@@ -36,7 +37,11 @@ def small_run(folder, output, objective=HYBRID, *, model=MODEL, flight=FLIGHT, w
     catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
     reader = CropReader(output / "preprocess" / "volumes", catalog)
     views, patch = Views(crop_voxels=(16, 16, 16)), model.patch_voxels
-    sampler = Sampler(catalog.entries, reader, views, patch, pairs=training.pairs, seed=0)
+    ages = np.array([[4.0 + n % 2] if n else [np.nan] for n in range(len(catalog.entries))])
+    sampler = Sampler(
+        catalog.entries, reader, views, patch,
+        pairs=training.pairs, seed=0, traits=ages.astype(np.float32),
+    )  # fmt: skip
     return Run(folder, built(objective, model), sampler, training, flight, world=world)
 
 
