@@ -195,16 +195,16 @@ from ssl_pipeline.training.device import Compute
 from ssl_pipeline.training.world import World
 
 Compute("cpu", "fp32", True, 1).apply(World(), nn.Identity())
-for _ in range(9):
+for _ in range(33):
     torch.ones(64 << 20, dtype=torch.uint8)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
     # In a process of its own, for other tests have shaped the memory of this one.
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     faults = [int(line) for line in done.stdout.split()]
-    assert len(faults) == 9, done.stderr
-    # What else is allocated in between may push a block to new pages, once or twice.
-    assert faults[-1] - faults[0] < 4 * (64 << 20) / resource.getpagesize()
+    assert len(faults) == 33, done.stderr
+    # What else is allocated in between may push a block to new pages, a few times at the start.
+    assert faults[-1] - faults[0] < 16 * (64 << 20) / resource.getpagesize()
 
 
 def test_auto_takes_a_precision_that_this_machine_measured():
