@@ -57,7 +57,7 @@ bench-train: setup ## Training steps against peers, and from store to step (inst
 	python -m tests.bench.train
 
 bench-verdict: setup ## Spoilt and sound pretraining runs: what the flight recorder says of them
-	python -m tests.bench.calibration
+	python -m tests.bench.alarm_rates
 
 check: setup ## Style, types, arrows, spelling, workflow
 	ruff check .

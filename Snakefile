@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from snakemake.utils import min_version
-from stages.workflow import Workflow
+from stages.core.workflow import Workflow
 
 min_version("9.0")
 

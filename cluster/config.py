@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ssl_pipeline.section import Section
-from ssl_pipeline.section_file import read_mapping, validated
+from ssl_pipeline.config.loader import parse_section, read_mapping
+from ssl_pipeline.config.section import Section
 
-OURS = {  # sbatch parameters that have a field here, or that the launcher sets itself
+RESERVED_PARAMETERS = {  # sbatch parameters that have a field here, or that the launcher sets itself
     "partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint",
     "time": "time_min", "signal": "notice_s", "nodes": "nodes", "ntasks": "tasks_per_node",
     "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus",
@@ -23,10 +23,10 @@ OURS = {  # sbatch parameters that have a field here, or that the launcher sets 
     "no-kill": "",
 }  # fmt: skip
 
-ARRAYS = ("probe", "finetune")  # the stages whose work is cells, each its own
+ARRAY_STAGES = ("probe", "finetune")  # the stages whose work is cells, each its own
 
 
-class Resources(Section):
+class JobResources(Section):
     """What one stage asks of SLURM."""
 
     partition: str = Field("", description="partition; empty takes the cluster's own default")
@@ -34,17 +34,17 @@ class Resources(Section):
     qos: str = Field("", description="quality of service; empty takes your default")
     constraint: str = Field("", description="features that a node must have, such as a100&nvme")
     time_min: int = Field(60, gt=0, description="time limit of one attempt in minutes")
-    notice_s: int = Field(
+    signal_before_end_s: int = Field(
         120, ge=10, description="seconds before the limit at which the stage writes its checkpoint"
     )
-    requeues: int = Field(
+    max_requeues: int = Field(
         100, ge=0, description="how often a job that was told to stop goes back to the queue"
     )
     nodes: int = Field(1, ge=1, description="nodes; several for preprocess and pretrain alone")
     tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
     cpus: int = Field(1, ge=1, description="CPUs of one task")
     gpus: int = Field(0, ge=0, description="GPUs of one node")
-    array: int = Field(
+    array_size: int = Field(
         1,
         ge=1,
         description="jobs that share the cells of a judgement, as one array; probe and finetune",
@@ -58,7 +58,7 @@ class Resources(Section):
         description="Python on the node, such as $SLURM_TMPDIR/env/bin/python; empty takes the one "
         "that submits the job",
     )
-    stage_to: str = Field(
+    scratch_dir: str = Field(
         "",
         description="folder on a node's own disk, such as $SLURM_TMPDIR, to which stored volumes "
         "are copied before they are read, if there is room; empty reads them where they lie",
@@ -69,19 +69,21 @@ class Resources(Section):
 
     @field_validator("sbatch")
     @classmethod
-    def _not_ours(cls, given: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
-        for name in given:
-            field = OURS.get(name.lstrip("-").replace("_", "-"))
+    def _refuse_reserved(
+        cls, parameters: dict[str, str | int | bool]
+    ) -> dict[str, str | int | bool]:
+        for name in parameters:
+            field = RESERVED_PARAMETERS.get(name.lstrip("-").replace("_", "-"))
             if field is not None:
                 instead = f"use {field}" if field else "the launcher sets it itself"
                 raise ValueError(f"{name} is not taken here: {instead}")
-        return {name.lstrip("-").replace("_", "-"): value for name, value in given.items()}
+        return {name.lstrip("-").replace("_", "-"): value for name, value in parameters.items()}
 
     @model_validator(mode="after")
-    def _notice_fits(self) -> "Resources":
-        if self.notice_s >= self.time_min * 60:
+    def _signal_fits(self) -> "JobResources":
+        if self.signal_before_end_s >= self.time_min * 60:
             raise ValueError(
-                f"notice_s is {self.notice_s}, and the time limit is only {self.time_min} min: "
+                f"notice_s is {self.signal_before_end_s}, and the time limit is only {self.time_min} min: "
                 "give a longer time_min or a shorter notice"
             )
         return self
@@ -91,24 +93,24 @@ class Resources(Section):
         """Processes in all."""
         return self.nodes * self.tasks_per_node
 
-    def requeues_for(self, seconds: float) -> int:
+    def expected_requeues(self, seconds: float) -> int:
         """How often work of so many seconds goes back to the queue, stopped at each notice."""
-        attempt = self.time_min * 60 - self.notice_s
+        attempt = self.time_min * 60 - self.signal_before_end_s
         return max(0, math.ceil(seconds / attempt) - 1)
 
 
-class Stages(Section):
+class StageResources(Section):
     """The stages that run as jobs: those that are named."""
 
-    preprocess: Resources | None = Field(None, description="stores volumes: CPUs, and no GPU")
-    pretrain: Resources | None = Field(None, description="trains the encoder: the GPUs")
-    probe: Resources | None = Field(None, description="judges frozen features: one GPU helps")
-    finetune: Resources | None = Field(None, description="judges fine-tuned encoders: one GPU")
-    robustness: Resources | None = Field(None, description="judges on worse scans: one GPU")
+    preprocess: JobResources | None = Field(None, description="stores volumes: CPUs, and no GPU")
+    pretrain: JobResources | None = Field(None, description="trains the encoder: the GPUs")
+    probe: JobResources | None = Field(None, description="judges frozen features: one GPU helps")
+    finetune: JobResources | None = Field(None, description="judges fine-tuned encoders: one GPU")
+    robustness: JobResources | None = Field(None, description="judges on worse scans: one GPU")
 
     @model_validator(mode="before")
     @classmethod
-    def _named_is_asked_for(cls, content: Any) -> Any:
+    def _empty_means_defaults(cls, content: Any) -> Any:
         """`probe:` with nothing behind it asks for the defaults."""
         if not isinstance(content, dict):
             return content
@@ -123,23 +125,25 @@ class Cluster(Section):
         description="Ctrl-C has the jobs of this run write a checkpoint and ends them, or "
         "leaves them to run on",
     )
-    defaults: Resources = Field(Resources(), description="what every stage asks for")
-    stages: Stages = Field(Stages(), description="what a stage asks for beyond that")
+    defaults: JobResources = Field(JobResources(), description="what every stage asks for")
+    stages: StageResources = Field(
+        StageResources(), description="what a stage asks for beyond that"
+    )
 
     @model_validator(mode="after")
-    def _each_stage_can_run(self) -> "Cluster":
-        for name in Stages.model_fields:
+    def _check_stages(self) -> "Cluster":
+        for name in StageResources.model_fields:
             asked = self.resources(name)
-            if asked is None or (name == "pretrain" and asked.array == 1):
+            if asked is None or (name == "pretrain" and asked.array_size == 1):
                 continue
             if asked.tasks_per_node > 1:
                 raise ValueError(
                     f"{name} asks for {asked.tasks_per_node} tasks_per_node: only pretrain runs "
                     "as several tasks, give it 1 and more cpus"
                 )
-            if asked.array > 1 and name not in ARRAYS:
+            if asked.array_size > 1 and name not in ARRAY_STAGES:
                 raise ValueError(
-                    f"{name} asks for an array of {asked.array}: only {' and '.join(ARRAYS)} have "
+                    f"{name} asks for an array of {asked.array_size}: only {' and '.join(ARRAY_STAGES)} have "
                     "cells to share"
                 )
             if asked.nodes > 1 and name != "preprocess":
@@ -149,17 +153,17 @@ class Cluster(Section):
                 )
         return self
 
-    def resources(self, stage: str) -> Resources | None:
+    def resources(self, stage: str) -> JobResources | None:
         """What a stage asks for; None where it runs without a job."""
-        asked: Resources | None = getattr(self.stages, stage, None)
+        asked: JobResources | None = getattr(self.stages, stage, None)
         if asked is None:
             return None
         both = (self.defaults, asked)
-        return Resources(
+        return JobResources(
             **{k: v for part in both for k, v in part.model_dump(exclude_unset=True).items()}
         )
 
 
-def load(path: Path) -> Cluster:
+def load_cluster_config(path: Path) -> Cluster:
     """Read and check a cluster file. Raises UserError, one sentence for the first mistake."""
-    return validated(Cluster, read_mapping(path), path)
+    return parse_section(Cluster, read_mapping(path), path)

@@ -28,33 +28,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import slurm
-from cluster.config import Resources
-from cluster.node import INTERRUPTED, Job
-from cluster.outcome import conclude, without_noise
-from cluster.submission import submit
-from ssl_pipeline import fence
-from ssl_pipeline.atomic import read_json, write_json
+from cluster.config import JobResources
+from cluster.job_entry import INTERRUPTED_EXIT, JobEntry
+from cluster.job_result import report_result, strip_noise
+from cluster.submission import submit_jobs
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.progress import say
+from ssl_pipeline.io import lease
+from ssl_pipeline.io.atomic import read_json, write_json
+from ssl_pipeline.progress import info
 
-RECORD = "job.json"
-LINK = ".submission_file_*.sh"  # submitit leaves one to the script of each job
-SHARE = "share-{}"  # where an element of an array has its lease
-MAKES = (  # files of a stage's folder of jobs
-    RECORD,
+JOB_RECORD = "job.json"
+SCRIPT_LINK = ".submission_file_*.sh"  # submitit leaves one to the script of each job
+SHARD_FOLDER = "share-{}"  # where an element of an array has its lease
+JOB_FILES = (  # files of a stage's folder of jobs
+    JOB_RECORD,
     ".lock",
-    LINK,
+    SCRIPT_LINK,
     "[0-9]*/[0-9]*_*",
-    f"{SHARE.format('*')}/{fence.LEASE}",
+    f"{SHARD_FOLDER.format('*')}/{lease.LEASE_FILE}",
 )
-AWAY_S = 1800  # how long a controller may be away before a launcher gives up; jobs run on
-CHECKPOINT_S = 120  # how long a cancelled job may take to write its checkpoint
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
+CONTROLLER_TIMEOUT_S = (
+    1800  # how long a controller may be away before a launcher gives up; jobs run on
+)
+CANCEL_GRACE_S = 120  # how long a cancelled job may take to write its checkpoint
+INTERRUPT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Task:
+class StageJob:
     """A stage to run as a job.
 
     Where its work has `shares`, an array does these first, and the job, which waits for the end of
@@ -66,10 +68,10 @@ class Task:
     out: Path  # the folder that the stage writes to
     key: str  # hash of its inputs and sections
     work: Callable[[], int]  # the stage, picklable; returns the door's exit code
-    resources: Resources
-    shares: tuple[Callable[[], int], ...] = ()  # of the work, for an array that goes before it
-    on_ranks: bool = False  # whether all tasks of the job run it, or the first one alone
-    detach: bool = False  # whether the job runs on after Ctrl-C
+    resources: JobResources
+    shards: tuple[Callable[[], int], ...] = ()  # of the work, for an array that goes before it
+    is_distributed: bool = False  # whether all tasks of the job run it, or the first one alone
+    is_detached: bool = False  # whether the job runs on after Ctrl-C
 
     @property
     def job_name(self) -> str:
@@ -82,24 +84,26 @@ class Task:
         return f"{self.job_name}-shares"
 
     @property
-    def alone(self) -> bool:
+    def has_worker_nodes(self) -> bool:
         """Whether it runs on the first of several nodes, and the others are for its workers."""
-        return self.resources.nodes > 1 and not self.on_ranks
+        return self.resources.nodes > 1 and not self.is_distributed
 
 
-def launch(task: Task) -> int:
+def launch_job(stage_job: StageJob) -> int:
     """Have the stage done by one job and follow it to its end; the exit code of the door.
 
     Raises UserError where SLURM refuses the job or cannot be reached.
     """
     try:
-        with _deciding(task.folder):
-            job = _patiently(lambda: _attach(task))
-        state = _follow(task, job)
+        with _submit_lock(stage_job.folder):
+            job = _retry_while_unreachable(lambda: _attach(stage_job))
+        state = _follow(stage_job, job)
     except KeyboardInterrupt:
-        _leave(task)
-        return INTERRUPTED
-    return conclude(task.name, job, state, log_path(task.folder, job), task.resources)
+        _handle_interrupt(stage_job)
+        return INTERRUPTED_EXIT
+    return report_result(
+        stage_job.name, job, state, log_path(stage_job.folder, job), stage_job.resources
+    )
 
 
 def log_path(folder: Path, job: str) -> Path:
@@ -107,32 +111,32 @@ def log_path(folder: Path, job: str) -> Path:
     return folder / job / f"{job}_0_log.out"
 
 
-def in_queue(name: str, out: Path) -> list[str]:
+def active_jobs(name: str, out: Path) -> list[str]:
     """The jobs of a stage that have not ended. Raises UserError if SLURM does not answer."""
     try:
-        return [job for job, _ in slurm.queued(_job_name(name, out))]
-    except slurm.AwayError as error:
+        return [job for job, _ in slurm.queued_jobs(_job_name(name, out))]
+    except slurm.SlurmUnavailableError as error:
         raise UserError(f"SLURM does not say whether {name} runs ({error}): try later.") from None
 
 
-def earlier(folder: Path) -> list[Path]:
+def previous_job_files(folder: Path) -> list[Path]:
     """What a stage's jobs left, but for the newest: their folders, and the links into these.
 
     Nothing where nobody knows which is the newest.
     """
-    known = record(folder)
+    known = read_job_record(folder)
     if known is None:
         return []
     newest = {known.get("job"), known.get("array")}
     jobs = [path for path in folder.glob("[0-9]*") if path.name.replace("_", "").isdigit()]
     gone = [path for path in sorted(jobs) if path.name.partition("_")[0] not in newest]
     names = {path.name for path in gone}
-    return [*gone, *(p for p in folder.glob(LINK) if p.readlink().parent.name in names)]
+    return [*gone, *(p for p in folder.glob(SCRIPT_LINK) if p.readlink().parent.name in names)]
 
 
-def record(folder: Path) -> dict[str, Any] | None:
+def read_job_record(folder: Path) -> dict[str, Any] | None:
     """The newest job of a stage: its number, the hash of its inputs, who submitted it and when."""
-    path = folder / RECORD
+    path = folder / JOB_RECORD
     found: dict[str, Any] | None = read_json(path) if path.exists() else None
     return found
 
@@ -143,7 +147,7 @@ def _job_name(name: str, out: Path) -> str:
 
 
 @contextmanager
-def _deciding(folder: Path) -> Iterator[None]:
+def _submit_lock(folder: Path) -> Iterator[None]:
     """Only one launcher decides at a time; any end of it frees the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
@@ -151,118 +155,136 @@ def _deciding(folder: Path) -> Iterator[None]:
         yield
 
 
-def _attach(task: Task) -> str:
+def _attach(stage_job: StageJob) -> str:
     """The one job of this stage: one in the queue, or a new one. Raises AwayError."""
-    for job, key in slurm.queued(task.job_name):
-        if key == task.key:
-            say(f"{task.name}: attached to job {job}, its log is {log_path(task.folder, job)}")
-            known = record(task.folder)
+    for job, key in slurm.queued_jobs(stage_job.job_name):
+        if key == stage_job.key:
+            info(
+                f"{stage_job.name}: attached to job {job}, its log is {log_path(stage_job.folder, job)}"
+            )
+            known = read_job_record(stage_job.folder)
             if known is None or known["job"] != job:
-                _write_record(task, job, "another", "")
+                _write_record(stage_job, job, "another", "")
             return job
-        say(f"{task.name}: job {job} works on earlier inputs and is told to stop")
-        slurm.cancel(job, CHECKPOINT_S)
-    fence.revoke(task.out)
-    array = _array_in_queue(task)
-    with _undisturbed():
-        name, asked = task.job_name, task.resources
-        if task.shares and not array:
-            array = _submit_array(task)
-        stage = Job(task.work, task.out.absolute(), asked.requeues, asked.stage_to)
-        job = submit([stage], name, task.key, task.folder, asked, alone=task.alone, after=array)
-        _write_record(task, job, _me(), array)
-        waits = f", which waits for array {array} of {len(task.shares)}" if array else ""
-        say(f"{task.name}: submitted job {job}{waits}; its log is {log_path(task.folder, job)}")
+        info(f"{stage_job.name}: job {job} works on earlier inputs and is told to stop")
+        slurm.cancel_job(job, CANCEL_GRACE_S)
+    lease.revoke(stage_job.out)
+    array = _find_active_array(stage_job)
+    with _signals_blocked():
+        name, asked = stage_job.job_name, stage_job.resources
+        if stage_job.shards and not array:
+            array = _submit_array(stage_job)
+        stage = JobEntry(
+            stage_job.work, stage_job.out.absolute(), asked.max_requeues, asked.scratch_dir
+        )
+        job = submit_jobs(
+            [stage],
+            name,
+            stage_job.key,
+            stage_job.folder,
+            asked,
+            first_node_only=stage_job.has_worker_nodes,
+            after_job=array,
+        )
+        _write_record(stage_job, job, _this_process(), array)
+        waits = f", which waits for array {array} of {len(stage_job.shards)}" if array else ""
+        info(
+            f"{stage_job.name}: submitted job {job}{waits}; its log is {log_path(stage_job.folder, job)}"
+        )
     return job
 
 
-def _array_in_queue(task: Task) -> str:
+def _find_active_array(stage_job: StageJob) -> str:
     """The array that works on this stage's shares already; one of earlier inputs is ended."""
-    for array, key in slurm.queued(task.array_name):
-        if key == task.key:
+    for array, key in slurm.queued_jobs(stage_job.array_name):
+        if key == stage_job.key:
             return array
-        slurm.cancel(array, CHECKPOINT_S)
+        slurm.cancel_job(array, CANCEL_GRACE_S)
     return ""
 
 
-def _submit_array(task: Task) -> str:
+def _submit_array(stage_job: StageJob) -> str:
     """Submit the array that goes before this stage's job; its number."""
-    asked = task.resources
-    places = [(task.folder / SHARE.format(n)).absolute() for n in range(len(task.shares))]
-    for place in places:
-        fence.revoke(place)
-    jobs = [
-        Job(work, place, asked.requeues, asked.stage_to)
-        for work, place in zip(task.shares, places, strict=True)
+    asked = stage_job.resources
+    places = [
+        (stage_job.folder / SHARD_FOLDER.format(n)).absolute() for n in range(len(stage_job.shards))
     ]
-    return submit(jobs, task.array_name, task.key, task.folder, asked)
+    for place in places:
+        lease.revoke(place)
+    jobs = [
+        JobEntry(work, place, asked.max_requeues, asked.scratch_dir)
+        for work, place in zip(stage_job.shards, places, strict=True)
+    ]
+    return submit_jobs(jobs, stage_job.array_name, stage_job.key, stage_job.folder, asked)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Ctrl-C, which sbatch would get as well, waits until the job's number is written down."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT_SIGNALS)
 
 
-def _write_record(task: Task, job: str, launcher: str, array: str) -> None:
-    known = {"job": job, "key": task.key, "launcher": launcher, "submitted": int(time.time())}
-    write_json(task.folder / RECORD, known | ({"array": array} if array else {}))
+def _write_record(stage_job: StageJob, job: str, launcher: str, array: str) -> None:
+    known = {"job": job, "key": stage_job.key, "launcher": launcher, "submitted": int(time.time())}
+    write_json(stage_job.folder / JOB_RECORD, known | ({"array": array} if array else {}))
 
 
-def _me() -> str:
+def _this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _patiently(question: Callable[[], Answer]) -> Answer:
+def _retry_while_unreachable(query: Callable[[], Answer]) -> Answer:
     """An answer of SLURM, asked for again while its controller is away."""
-    deadline, told = time.monotonic() + AWAY_S, False
+    deadline, told = time.monotonic() + CONTROLLER_TIMEOUT_S, False
     while True:
         try:
-            return question()
-        except slurm.AwayError as error:
+            return query()
+        except slurm.SlurmUnavailableError as error:
             if not told:
-                say(f"SLURM does not answer ({error}); waiting for it, jobs run on")
+                info(f"SLURM does not answer ({error}); waiting for it, jobs run on")
                 told = True
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"SLURM has not answered for {AWAY_S // 60} min ({error}): run the same "
+                    f"SLURM has not answered for {CONTROLLER_TIMEOUT_S // 60} min ({error}): run the same "
                     "command again when it does; jobs run on meanwhile."
                 ) from None
             time.sleep(2)
 
 
-def _follow(task: Task, job: str) -> slurm.State:
+def _follow(stage_job: StageJob, job: str) -> slurm.JobState:
     """Print the job's log and what becomes of it, until it has ended."""
-    log, said, position = log_path(task.folder, job), "", 0
+    log, said, position = log_path(stage_job.folder, job), "", 0
     began = asked = time.monotonic()
-    state, news = _looked(task, job)
-    while state.live:
+    state, news = _poll(stage_job, job)
+    while state.is_active:
         if news != said:
-            say(f"{task.name}: job {job} is {news}")
+            info(f"{stage_job.name}: job {job} is {news}")
             said = news
         time.sleep(0.5)
         position = _print_more(log, position)
         now = time.monotonic()
         if now - asked > min(30, 1 + (now - began) / 60):  # a queue is not to be asked every second
             asked = now
-            state, news = _looked(task, job)
-            if task.alone and _patiently(lambda: slurm.requeue_if_headless(job)):
-                say(f"{task.name}: job {job} lost its first node and goes back to the queue")
+            state, news = _poll(stage_job, job)
+            if stage_job.has_worker_nodes and _retry_while_unreachable(
+                lambda: slurm.requeue_if_headless(job)
+            ):
+                info(f"{stage_job.name}: job {job} lost its first node and goes back to the queue")
     _print_more(log, position)
     return state
 
 
-def _looked(task: Task, job: str) -> tuple[slurm.State, str]:
+def _poll(stage_job: StageJob, job: str) -> tuple[slurm.JobState, str]:
     """How a job stands, and in words; where it waits for its array, how that stands too."""
-    state = _patiently(lambda: slurm.look(job))
-    news = state.name + (f" ({state.where})" if state.where else "")
-    array = (record(task.folder) or {}).get("array", "")
-    if array and state.where == "Dependency":
-        news = f"{news}, array {array} has {_patiently(lambda: slurm.census(array))}"
+    state = _retry_while_unreachable(lambda: slurm.job_state(job))
+    news = state.name + (f" ({state.nodes_or_reason})" if state.nodes_or_reason else "")
+    array = (read_job_record(stage_job.folder) or {}).get("array", "")
+    if array and state.nodes_or_reason == "Dependency":
+        news = f"{news}, array {array} has {_retry_while_unreachable(lambda: slurm.array_summary(array))}"
     return state, news
 
 
@@ -273,27 +295,27 @@ def _print_more(log: Path, position: int) -> int:
     with open(log, "rb") as file:
         file.seek(position)
         new, _, rest = file.read().rpartition(b"\n")
-        for line in without_noise(new.decode(errors="replace").splitlines()):
+        for line in strip_noise(new.decode(errors="replace").splitlines()):
             print(line, flush=True)
         return file.tell() - len(rest)
 
 
-def _leave(task: Task) -> None:
+def _handle_interrupt(stage_job: StageJob) -> None:
     """After Ctrl-C: end the job that this process submitted, or say how it can be ended."""
-    known = record(task.folder)
-    if known is None or known["key"] != task.key:
+    known = read_job_record(stage_job.folder)
+    if known is None or known["key"] != stage_job.key:
         return
     job = known["job"]
-    if known["launcher"] != _me() or task.detach:
-        say(
-            f"{task.name}: job {job} runs on; the same command attaches to it again, and "
+    if known["launcher"] != _this_process() or stage_job.is_detached:
+        info(
+            f"{stage_job.name}: job {job} runs on; the same command attaches to it again, and "
             f"`scancel {job}` ends it."
         )
         return
-    for number in SIGNALS:
+    for number in INTERRUPT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    say(f"{task.name}: job {job} is told to write its checkpoint, then cancelled")
-    slurm.cancel(job, CHECKPOINT_S)  # first, for it waits for the end of the array
+    info(f"{stage_job.name}: job {job} is told to write its checkpoint, then cancelled")
+    slurm.cancel_job(job, CANCEL_GRACE_S)  # first, for it waits for the end of the array
     if known.get("array"):
-        slurm.cancel(known["array"], CHECKPOINT_S)
-    say(f"{task.name}: job {job} has ended; run the same command again to go on.")
+        slurm.cancel_job(known["array"], CANCEL_GRACE_S)
+    info(f"{stage_job.name}: job {job} has ended; run the same command again to go on.")

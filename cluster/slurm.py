@@ -17,147 +17,151 @@ from dataclasses import dataclass
 
 from ssl_pipeline.errors import UserError
 
-PATIENCE_S = 60  # how long an answer of SLURM, or its accounting, may take
-AWAY = re.compile(
+ANSWER_TIMEOUT_S = 60  # how long an answer of SLURM, or its accounting, may take
+UNREACHABLE_PATTERN = re.compile(
     r"unable to contact|socket timed out|connection (refused|timed out)|communication|"
     r"zero bytes|unexpected message|not responding|temporarily",
     re.IGNORECASE,
 )
-KEPT = {"SLURM_CONF"}
-RANKS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
+INHERITED_VARIABLES = {"SLURM_CONF"}
+RANK_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 
-class AwayError(Exception):
+class SlurmUnavailableError(Exception):
     """The controller does not answer; jobs run on without it."""
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """How a job stands: `name` is SLURM's word; `code` and `signal` are how it ended."""
 
     name: str
-    live: bool = False
-    where: str = ""  # its nodes, or the reason why it waits
-    code: int = 0
+    is_active: bool = False
+    nodes_or_reason: str = ""  # its nodes, or the reason why it waits
+    exit_code: int = 0
     signal: int = 0
 
 
-def ask(*command: str) -> str:
+def run_slurm_command(*command: str) -> str:
     """The answer of a SLURM command. Raises AwayError if the controller is away.
 
     A job that is not known (any more) is no error: the answer is empty.
     """
     try:
-        done = subprocess.run(command, text=True, capture_output=True, timeout=PATIENCE_S)
+        done = subprocess.run(command, text=True, capture_output=True, timeout=ANSWER_TIMEOUT_S)
     except FileNotFoundError:
         raise UserError(
             f"There is no {command[0]} here: run this where SLURM's commands are, such as a login "
             "node, or use --profile local."
         ) from None
     except subprocess.TimeoutExpired:
-        raise AwayError(f"{command[0]} took more than {PATIENCE_S} s") from None
+        raise SlurmUnavailableError(f"{command[0]} took more than {ANSWER_TIMEOUT_S} s") from None
     if done.returncode and "fatal" in done.stderr:
         raise UserError(f"SLURM's commands do not work here: {' '.join(done.stderr.split())}")
     if done.returncode and "Invalid job id" not in done.stderr:
-        raise AwayError(done.stderr.strip())
+        raise SlurmUnavailableError(done.stderr.strip())
     return done.stdout
 
 
-def look(job: str) -> State:
+def job_state(job: str) -> JobState:
     """How a job stands now. Raises AwayError if nobody can say."""
-    queued = ask("squeue", "-h", "-j", job, "-o", "%T|%R").split("\n")
+    queued = run_slurm_command("squeue", "-h", "-j", job, "-o", "%T|%R").split("\n")
     if queued[0]:  # of an array, what runs tells more than what waits
         line = next((line for line in queued if line.startswith("RUNNING")), queued[0])
         name, where = line.split("|", 1)
-        return State(name, live=True, where="" if "None" in where else where.strip("()"))
-    return ended(job)
+        return JobState(
+            name, is_active=True, nodes_or_reason="" if "None" in where else where.strip("()")
+        )
+    return final_state(job)
 
 
-def census(array: str) -> str:
+def array_summary(array: str) -> str:
     """How the elements of an array stand that have not ended, such as `2 PENDING, 3 RUNNING`."""
-    states = ask("squeue", "-h", "-r", "-j", array, "-o", "%T").split()
+    states = run_slurm_command("squeue", "-h", "-r", "-j", array, "-o", "%T").split()
     return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
-def ended(job: str) -> State:
+def final_state(job: str) -> JobState:
     """How a job that left the queue ended. Raises AwayError if nobody can say (yet)."""
     try:
-        found = parse_sacct(ask("sacct", "-nXP", "-j", job, "-o", "state,exitcode,derivedexitcode"))
-    except (AwayError, UserError):  # a cluster without accounting
+        found = parse_sacct(
+            run_slurm_command("sacct", "-nXP", "-j", job, "-o", "state,exitcode,derivedexitcode")
+        )
+    except (SlurmUnavailableError, UserError):  # a cluster without accounting
         found = None
-    found = found or parse_scontrol(ask("scontrol", "-o", "show", "job", job))
+    found = found or parse_scontrol(run_slurm_command("scontrol", "-o", "show", "job", job))
     if found is None:
-        raise AwayError(f"neither accounting nor the controller knows job {job}")
+        raise SlurmUnavailableError(f"neither accounting nor the controller knows job {job}")
     return found
 
 
-def parse_sacct(answer: str) -> State | None:
+def parse_sacct(answer: str) -> JobState | None:
     """From `State|ExitCode|DerivedExitCode`, such as `CANCELLED by 0|0:15|0:0`; None if not ended.
 
     >>> parse_sacct("FAILED|9:0|0:9")
     State(name='FAILED', live=False, where='', code=9, signal=9)
     """
     words = answer.strip().split("\n")[-1].split("|")  # a row before it for each node that was lost
-    return _state(*words) if len(words) == 3 else None
+    return _parse_state(*words) if len(words) == 3 else None
 
 
-def parse_scontrol(answer: str) -> State | None:
+def parse_scontrol(answer: str) -> JobState | None:
     """From the line of `scontrol -o show job`; None if the job has not ended."""
     found = dict(word.split("=", 1) for word in answer.split() if "=" in word)
     if "JobState" not in found:
         return None
-    return _state(found["JobState"], found["ExitCode"], found.get("DerivedExitCode", "0:0"))
+    return _parse_state(found["JobState"], found["ExitCode"], found.get("DerivedExitCode", "0:0"))
 
 
-def _state(name: str, exit_code: str, derived: str) -> State | None:
+def _parse_state(name: str, exit_code: str, derived: str) -> JobState | None:
     name = name.split()[0]
     if name in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "CONFIGURING", "SUSPENDED"):
         return None
     code, signal = (int(part) for part in exit_code.split(":"))
-    return State(name, code=code, signal=signal or int(derived.split(":")[1]))
+    return JobState(name, exit_code=code, signal=signal or int(derived.split(":")[1]))
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobStatus:
     """A job as `status` shows it."""
 
     state: str
-    live: bool
+    is_active: bool
     nodes: str
     elapsed: str
 
 
-def standings(jobs: list[str]) -> dict[str, Standing]:
+def job_statuses(jobs: list[str]) -> dict[str, JobStatus]:
     """How jobs stand, those that SLURM knows; none where there is no SLURM or it is away."""
     if not jobs:
         return {}
     many = ",".join(jobs)
-    found: dict[str, Standing] = {}
-    with suppress(AwayError, UserError):
-        ended = ask("sacct", "-nXP", "-j", many, "-o", "jobid,state,nodelist,elapsed")
+    found: dict[str, JobStatus] = {}
+    with suppress(SlurmUnavailableError, UserError):
+        ended = run_slurm_command("sacct", "-nXP", "-j", many, "-o", "jobid,state,nodelist,elapsed")
         for job, state, nodes, elapsed in (line.split("|") for line in ended.splitlines()):
-            found[job] = Standing(state.split()[0], False, nodes, elapsed)
-    with suppress(AwayError, UserError):
-        known = ask("squeue", "-h", "--me", "-o", "%A|%T|%N|%M")
+            found[job] = JobStatus(state.split()[0], False, nodes, elapsed)
+    with suppress(SlurmUnavailableError, UserError):
+        known = run_slurm_command("squeue", "-h", "--me", "-o", "%A|%T|%N|%M")
         for job, state, nodes, elapsed in (line.split("|") for line in known.splitlines()):
             if job in jobs:
-                found[job] = Standing(state, True, nodes, elapsed)
+                found[job] = JobStatus(state, True, nodes, elapsed)
     return found
 
 
-def queued(name: str) -> list[tuple[str, str]]:
+def queued_jobs(name: str) -> list[tuple[str, str]]:
     """Own jobs of this name that have not ended, as (job, comment). Raises AwayError.
 
     The elements of an array are one job.
     """
-    answer = ask("squeue", "-h", "--me", "--name", name, "-o", "%F|%k")
+    answer = run_slurm_command("squeue", "-h", "--me", "--name", name, "-o", "%F|%k")
     lines = dict.fromkeys(answer.splitlines())
     return [(job, note) for job, note in (line.split("|", 1) for line in lines)]
 
 
 def hostnames(nodes: str) -> list[str]:
     """The nodes of a list as SLURM writes it, such as node[1-3]."""
-    return ask("scontrol", "show", "hostnames", nodes).split()
+    return run_slurm_command("scontrol", "show", "hostnames", nodes).split()
 
 
 def requeue_if_headless(job: str) -> bool:
@@ -166,41 +170,47 @@ def requeue_if_headless(job: str) -> bool:
     `--no-kill` has SLURM take a lost node out of a job. It does so with the first one too, where
     the stage was: what is left does nothing until the time limit.
     """
-    found = ask("squeue", "-h", "-j", job, "-o", "%T|%B|%N").strip()
+    found = run_slurm_command("squeue", "-h", "-j", job, "-o", "%T|%B|%N").strip()
     state, first, nodes = found.split("|") if found else ("", "", "")
     if state != "RUNNING" or first in hostnames(nodes):
         return False
-    ask("scontrol", "requeue", job)
+    run_slurm_command("scontrol", "requeue", job)
     return True
 
 
-def cancel(job: str, patience_s: float) -> None:
+def cancel_job(job: str, grace_s: float) -> None:
     """Tell a job to write its checkpoint and end; after some patience, or if it waits, end it."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + grace_s
     try:
-        ask("scancel", "--quiet", "--state=PENDING", job)  # of an array, what would begin now
-        if look(job).name == "RUNNING":
-            ask("scancel", "--quiet", "--signal=TERM", job)
-            while look(job).live and time.monotonic() < deadline:
+        run_slurm_command(
+            "scancel", "--quiet", "--state=PENDING", job
+        )  # of an array, what would begin now
+        if job_state(job).name == "RUNNING":
+            run_slurm_command("scancel", "--quiet", "--signal=TERM", job)
+            while job_state(job).is_active and time.monotonic() < deadline:
                 time.sleep(0.5)
-        ask("scancel", "--quiet", job)
-    except AwayError as error:
+        run_slurm_command("scancel", "--quiet", job)
+    except SlurmUnavailableError as error:
         raise UserError(
             f"Job {job} could not be cancelled ({error}): `scancel {job}` later."
         ) from None
 
 
-def clean(names: Iterable[str]) -> list[str]:
+def outer_variables(names: Iterable[str]) -> list[str]:
     """The variables that a submission must not inherit.
 
     SBATCH_* of a user's shell beats what a script says, SLURM_* of an outer job leaks into the new
     one's steps, and the ranks of an outer launcher would make one process wait for others.
     """
     ours = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
-    return [n for n in names if (n.startswith(ours) and n not in KEPT) or n in RANKS]
+    return [
+        n
+        for n in names
+        if (n.startswith(ours) and n not in INHERITED_VARIABLES) or n in RANK_VARIABLES
+    ]
 
 
 def drop_outer_variables() -> None:
     """Forget, in this process, what `clean` names."""
-    for name in clean(list(os.environ)):
+    for name in outer_variables(list(os.environ)):
         del os.environ[name]

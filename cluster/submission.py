@@ -1,4 +1,4 @@
-"""submitit writes the script of a job and submits it; what runs on the node is cluster/node.py.
+"""submitit writes the script of a job and submits it; what runs on the node is cluster/job_entry.py.
 
 submitit is used for its script, its pickles and its logs, and for nothing after that: what ended a
 job is asked of SLURM (cluster/slurm.py), and requeuing is the node's own. Its habit of `--wckey`,
@@ -12,21 +12,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.config import Resources
-from cluster.node import Job
-from cluster.slurm import AWAY, AwayError
+from cluster.config import JobResources
+from cluster.job_entry import JobEntry
+from cluster.slurm import UNREACHABLE_PATTERN, SlurmUnavailableError
 from ssl_pipeline.errors import UserError
 
 
-def submit(
-    jobs: Sequence[Job],
+def submit_jobs(
+    jobs: Sequence[JobEntry],
     name: str,
     comment: str,
     folder: Path,
-    asked: Resources,
+    resources: JobResources,
     *,
-    alone: bool = False,
-    after: str = "",
+    first_node_only: bool = False,
+    after_job: str = "",
 ) -> str:
     """Submit a job that runs in all its tasks, or alone on the first of its nodes; its number.
 
@@ -38,18 +38,20 @@ def submit(
     from submitit.core.utils import FailedJobError
 
     try:
-        executor = submitit.SlurmExecutor(folder.absolute() / "%j", python=_python(asked))
-        own = _parameters(name, comment, asked, alone)
+        executor = submitit.SlurmExecutor(
+            folder.absolute() / "%j", python=_python_command(resources)
+        )
+        own = _parameters(name, comment, resources, first_node_only)
         # Elements of an array have one name, and write nothing that another writes.
-        own["dependency"] = None if len(jobs) > 1 else _dependency(after)
+        own["dependency"] = None if len(jobs) > 1 else _dependency(after_job)
         executor.update_parameters(**own)
         with executor.batch():
             submitted = [executor.submit(job) for job in jobs]
         return str(submitted[0].job_id).partition("_")[0]
     except FailedJobError as error:
         reason = " ".join(re.sub(r"sbatch: (error: )?", "", str(error)).split())
-        if AWAY.search(reason):
-            raise AwayError(reason) from None
+        if UNREACHABLE_PATTERN.search(reason):
+            raise SlurmUnavailableError(reason) from None
         raise UserError(
             f"SLURM refuses the job {name}: {reason}: change the cluster file."
         ) from None
@@ -57,37 +59,43 @@ def submit(
         raise UserError(f"{error} Run this where SLURM's commands are.") from None
 
 
-def _python(asked: Resources) -> str:
+def _python_command(resources: JobResources) -> str:
     """The interpreter of a job; a notice that comes before it listens waits for it."""
-    return f"env --block-signal=USR2 {asked.python or shlex.quote(sys.executable)}"
+    return f"env --block-signal=USR2 {resources.python or shlex.quote(sys.executable)}"
 
 
-def _dependency(after: str) -> str:
-    return f"singleton,afterany:{after}" if after else "singleton"
+def _dependency(after_job: str) -> str:
+    return f"singleton,afterany:{after_job}" if after_job else "singleton"
 
 
-def _parameters(name: str, comment: str, asked: Resources, alone: bool) -> dict[str, object]:
-    threads = f"export OMP_NUM_THREADS={asked.cpus}"
+def _parameters(
+    name: str, comment: str, resources: JobResources, first_node_only: bool
+) -> dict[str, object]:
+    threads = f"export OMP_NUM_THREADS={resources.cpus}"
     # The other nodes are for the first one's workers: it goes on without those that are lost.
-    further = {"requeue": True, **({"no_kill": True} if alone else {}), **asked.sbatch}
+    further = {
+        "requeue": True,
+        **({"no_kill": True} if first_node_only else {}),
+        **resources.sbatch,
+    }
     given: dict[str, object] = {
         "job_name": name,
         "comment": comment,
-        "partition": asked.partition or None,
-        "account": asked.account or None,
-        "qos": asked.qos or None,
-        "constraint": asked.constraint or None,
-        "time": asked.time_min,
-        "signal_delay_s": asked.notice_s,
-        "nodes": asked.nodes,
-        "ntasks_per_node": asked.tasks_per_node,
-        "cpus_per_task": asked.cpus,
-        "gpus_per_node": asked.gpus or None,
-        "mem": f"{round(asked.mem_gb * 1024)}M",
-        "setup": [threads, *asked.setup],
+        "partition": resources.partition or None,
+        "account": resources.account or None,
+        "qos": resources.qos or None,
+        "constraint": resources.constraint or None,
+        "time": resources.time_min,
+        "signal_delay_s": resources.signal_before_end_s,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.tasks_per_node,
+        "cpus_per_task": resources.cpus,
+        "gpus_per_node": resources.gpus or None,
+        "mem": f"{round(resources.mem_gb * 1024)}M",
+        "setup": [threads, *resources.setup],
         "wckey": None,
         "stderr_to_stdout": True,
-        "srun_args": ["--nodes=1", "--ntasks=1"] if alone else [],
+        "srun_args": ["--nodes=1", "--ntasks=1"] if first_node_only else [],
         "additional_parameters": further,
     }
     return given

@@ -3,7 +3,7 @@
 Processes, because reading and decompressing hold Python's lock. No dashboard and no log lines but
 errors: progress is the caller's. With one worker in all no process is started; the caller then
 works on a thread. A worker that dies is started again by its nanny, all those of a further node by
-cluster/steps.py, and the scheduler hands what was in work to others: a task must bear being done
+cluster/node_steps.py, and the scheduler hands what was in work to others: a task must bear being done
 twice.
 
 All is ONE job: the stage runs in a step on the first node, and each further node has a step of its
@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from cluster import steps
-from ssl_pipeline.section import Section
+from cluster import node_steps
+from ssl_pipeline.config.section import Section
 
 if TYPE_CHECKING:
     from distributed import Client
 
-LOST_S = 60  # after which a worker that reaches no scheduler gives up
+SCHEDULER_TIMEOUT_S = 60  # after which a worker that reaches no scheduler gives up
 
 
 class Dask(Section):
@@ -52,55 +52,57 @@ class Dask(Section):
         """Workers that this machine gets, or this job's part of it: at least 1."""
         from distributed.system import MEMORY_LIMIT
 
-        return self.fitting(*steps.granted(len(os.sched_getaffinity(0)), MEMORY_LIMIT / 2**30))
+        return self.workers_for(
+            *node_steps.allocated_resources(len(os.sched_getaffinity(0)), MEMORY_LIMIT / 2**30)
+        )
 
-    def fitting(self, cores: int, memory_gib: float) -> int:
+    def workers_for(self, cores: int, memory_gib: float) -> int:
         """Workers for so many cores and so much memory: at least 1."""
         return self.workers or max(1, min(cores, int(memory_gib // self.memory_gib)))
 
 
 @contextmanager
-def dask_client(section: Dask, tasks: int) -> "Iterator[tuple[Client | None, int]]":
+def dask_client(config: Dask, n_tasks: int) -> "Iterator[tuple[Client | None, int]]":
     """A client of fresh workers for so many tasks, closed at the end, and the number of workers.
 
     The client is None where one worker is enough.
     """
-    here = max(1, min(section.worker_count(), tasks))
-    nodes = steps.other_nodes()[: max(0, -(-tasks // here) - 1)]
+    here = max(1, min(config.worker_count(), n_tasks))
+    nodes = node_steps.other_nodes()[: max(0, -(-n_tasks // here) - 1)]
     if here == 1 and not nodes:
         yield None, 1
         return
     from distributed import Client, LocalCluster
 
-    _quiet()
+    _silence_logs()
     cluster = LocalCluster(
         n_workers=here,
         threads_per_worker=1,
         processes=True,
-        memory_limit=f"{section.memory_gib}GiB",
-        host=steps.address_for(nodes[0]) if nodes else "127.0.0.1",
+        memory_limit=f"{config.memory_gib}GiB",
+        host=node_steps.address_for(nodes[0]) if nodes else "127.0.0.1",
         dashboard_address="127.0.0.1:0",  # None would warn of a port that another cluster took
         scheduler_kwargs={"dashboard": False},
         silence_logs=logging.ERROR,
     )
-    there = [cluster.scheduler_address, str(here), str(section.memory_gib)]
+    there = [cluster.scheduler_address, str(here), str(config.memory_gib)]
     command = [sys.executable, "-m", "cluster.workers", *there]
-    with cluster, Client(cluster) as client, steps.kept_on(nodes, command):
+    with cluster, Client(cluster) as client, node_steps.running_on(nodes, command):
         yield client, here * (1 + len(nodes))
 
 
-async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
+async def run_workers(scheduler: str, workers: int, memory_gib: float) -> None:
     """Give a scheduler so many workers, until it is gone or standard input, a pipe, says so."""
     from distributed import Nanny
 
-    _quiet()
+    _silence_logs()
     nannies = [
         Nanny(
             scheduler,
             nthreads=1,
-            name=f"{steps.name()}-{number}",
+            name=f"{node_steps.node_name()}-{number}",
             memory_limit=f"{memory_gib}GiB",
-            death_timeout=LOST_S,
+            death_timeout=SCHEDULER_TIMEOUT_S,
             silence_logs=logging.ERROR,
         )
         for number in range(workers)
@@ -115,11 +117,11 @@ async def serve(scheduler: str, workers: int, memory_gib: float) -> None:
     await asyncio.gather(*(nanny.close() for nanny in nannies))
 
 
-def _quiet() -> None:
+def _silence_logs() -> None:
     """No lines of the scheduler or of nannies in this process, those of its last moments too."""
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
-    steps.see_to_the_job()
+    asyncio.run(run_workers(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    node_steps.watch_job()

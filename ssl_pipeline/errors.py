@@ -1,6 +1,6 @@
 """The one exception that a user can do something about.
 
-Everything else that is raised is a bug and keeps its traceback. Only the door (stages/__main__.py)
+Everything else that is raised is a bug and keeps its traceback. Only the door (stages/cli.py)
 catches `UserError`: it prints the sentence and ends with exit code 2.
 """
 
@@ -8,27 +8,29 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
     """One sentence: what is wrong, where, and what to do about it."""
 
 
-def no_room(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether a disk is full, or a quota used up; libraries say it in words of their own."""
     said = str(error).lower()
     return (
-        getattr(error, "errno", None) in FULL or "no space left" in said or "quota exceeded" in said
+        getattr(error, "errno", None) in DISK_FULL_ERRNOS
+        or "no space left" in said
+        or "quota exceeded" in said
     )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, candidates: Iterable[str]) -> str:
     """A tail for a sentence about an unknown name: the nearest known one, or all of them.
 
     >>> nearest("spacng_mm", ["spacing_mm", "order"])
     'did you mean spacing_mm?'
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    names = sorted(candidates)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}."

@@ -22,11 +22,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-EVERY_S = 10.0
+LOG_INTERVAL_S = 10.0
 console = Console(soft_wrap=True, highlight=False)
 _errors = Console(soft_wrap=True, highlight=False, stderr=True)
 _logs: list[Console] = []
-_details: list[Console] = []  # where details are shown beside the logs: nowhere, or the console
+_debug_targets: list[
+    Console
+] = []  # where details are shown beside the logs: nowhere, or the console
 
 
 @contextmanager
@@ -41,39 +43,39 @@ def log_to(path: Path) -> Iterator[None]:
             _logs.pop()
 
 
-def say(text: str, *, error: bool = False) -> None:
+def info(text: str, *, error: bool = False) -> None:
     """Print a line, to standard error if it tells of an error, and to the open log."""
     for target in (_errors if error else console, *_logs):
         target.print(text, style="bold red" if error else None, markup=False)
 
 
-def show_whole(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Print a table on the console as wide as its cells are: a cut cell would say nothing."""
     endless = console.options.update(max_width=999)
     table.width = console.measure(table, options=endless).maximum
     console.print(table)
 
 
-def show_details() -> None:
+def enable_debug() -> None:
     """Show details on the console too."""
-    _details.append(console)
+    _debug_targets.append(console)
 
 
-def detail(text: str) -> None:
+def debug(text: str) -> None:
     """Print a line that only the curious want, to the open log, and to the console if asked."""
-    for target in (*_details, *_logs):
+    for target in (*_debug_targets, *_logs):
         target.print(text, style="dim", markup=False)
 
 
 @runtime_checkable
-class Bar(Protocol):
+class ProgressBar(Protocol):
     """Something that can be advanced."""
 
     def advance(self, text: str = "", to: int | None = None) -> None:
         """Count one more item, or set the count to `to`; `text` says what was done."""
 
 
-class _Live:
+class _TerminalBar:
     def __init__(self, bar: Progress, total: int) -> None:
         self.bar = bar
         self.task = bar.add_task("", total=total)
@@ -86,7 +88,7 @@ class _Live:
             self.bar.update(self.task, completed=to)
 
 
-class _Plain:
+class _LogBar:
     def __init__(self, title: str, total: int, targets: list[Console]) -> None:
         self.title, self.total, self.targets = title, total, targets
         self.done, self.last = 0, 0.0
@@ -98,7 +100,7 @@ class _Plain:
             self.first = to or 0
         self.done = self.done + 1 if to is None else to
         now = time.monotonic()
-        if now - self.last >= EVERY_S or self.done == self.total:
+        if now - self.last >= LOG_INTERVAL_S or self.done == self.total:
             self.last = now
             took = now - self.start
             left = took / max(self.done - self.first, 1) * (self.total - self.done)
@@ -109,8 +111,8 @@ class _Plain:
                 )
 
 
-class _Both:
-    def __init__(self, *bars: Bar) -> None:
+class _CombinedBar:
+    def __init__(self, *bars: ProgressBar) -> None:
         self.bars = bars
 
     def advance(self, text: str = "", to: int | None = None) -> None:
@@ -119,10 +121,10 @@ class _Both:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Bar]:
+def progress(title: str, total: int) -> Iterator[ProgressBar]:
     """Show how many of `total` items are done."""
     if not console.is_terminal:
-        yield _Plain(title, total, [console, *_logs])
+        yield _LogBar(title, total, [console, *_logs])
         return
     columns = (
         TextColumn(f"[bold]{title}"),
@@ -133,4 +135,4 @@ def progress(title: str, total: int) -> Iterator[Bar]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield _Both(_Live(bar, total), _Plain(title, total, _logs))
+        yield _CombinedBar(_TerminalBar(bar, total), _LogBar(title, total, _logs))

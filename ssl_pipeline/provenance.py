@@ -27,15 +27,17 @@ def git_commit(folder: Path) -> str:
     return head + ("+changes" if dirty else "")
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True
+        )
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on, where installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -67,22 +69,22 @@ class Provenance:
     inputs: dict[str, str]
     config_hash: str
     seed: int
-    root: Path
-    began: float = field(default_factory=time.time)
+    repository: Path
+    start_time: float = field(default_factory=time.time)
 
-    def finish(self, **more: Any) -> dict[str, Any]:
+    def finish(self, **extra: Any) -> dict[str, Any]:
         """The whole record, as JSON can say it. `more` is what a stage adds (steps, precision)."""
         return {
             "stage": self.stage,
             "inputs": self.inputs,
             "config_hash": self.config_hash,
             "seed": self.seed,
-            "versions": versions(),
-            "git_commit": git_commit(self.root),
+            "versions": package_versions(),
+            "git_commit": git_commit(self.repository),
             "command": " ".join(sys.argv),
             "host": platform.node(),
-            "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-            "wall_s": round(time.time() - self.began, 2),
+            "began": datetime.fromtimestamp(self.start_time, UTC).isoformat(timespec="seconds"),
+            "wall_s": round(time.time() - self.start_time, 2),
             "peak_memory_gib": peak_memory_gib(),
-            **more,
+            **extra,
         }

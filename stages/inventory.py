@@ -4,21 +4,29 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.progress import detail
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.progress import debug
 from ssl_pipeline.report.inventory_page import write_inventory_page
-from ssl_pipeline.volumes import keypoints, outlook, thumbnails
-from ssl_pipeline.volumes.inventory import Inventory, salt_of, take_inventory
-from ssl_pipeline.volumes.listing import listing_hash, remember
-from stages.contract import Made, manifest_hash
-from stages.need import RECORDS, Known, Need, Place, assumed, counted
-from stages.study import Study
+from ssl_pipeline.volumes import dataset_estimate, thumbnails
+from ssl_pipeline.volumes.duplicates import keypoints
+from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
+from ssl_pipeline.volumes.inventory import Inventory, build_inventory, read_salt_fingerprint
+from stages.core.resources import (
+    RECORD_FILE_COUNT,
+    DatasetSize,
+    Hardware,
+    ResourceEstimate,
+    assumed,
+    counted,
+)
+from stages.core.runner import StageResult, manifest_hash
+from stages.core.study import Study
 
-READS = ("data", "quality")
-AFTER = ("sample",)
+CONFIG_KEYS = ("data", "quality")
+DEPENDS_ON = ("sample",)
 VERSION = 4
-MAKES = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet", "inventory.html")
+OUTPUTS = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet", "inventory.html")
 PAGE_BYTES, SCAN_BYTES = 20_000, 16_000  # on disk: a thumbnail twice, keypoints, and the rows
 
 
@@ -27,64 +35,64 @@ def inputs(study: Study) -> dict[str, str]:
 
     Raises UserError where the salt is not the one that earlier results were made with.
     """
-    study.origins.check(salt_of(study.folder / "inventory" / "scans.parquet"))
+    study.pseudonyms.check_salt(read_salt_fingerprint(study.folder / "inventory" / "scans.parquet"))
     trained = study.folder / "pretrain" / "run.json"
-    study.origins.check(read_json(trained).get("salt", "") if trained.exists() else "")
-    sampled = {"sample": manifest_hash(study, "sample")} if study.sample.packages else {}
-    return {**sampled, "listing": listing(study)}
+    study.pseudonyms.check_salt(read_json(trained).get("salt", "") if trained.exists() else "")
+    sampled = {"sample": manifest_hash(study, "sample")} if study.download.packages else {}
+    return {**sampled, "listing": raw_listing_hash(study)}
 
 
-def listing(study: Study) -> str:
+def raw_listing_hash(study: Study) -> str:
     """Hash of the listing, as the Snakefile asks for it too."""
-    return listing_hash(study.data, study.source_folder, study.origins.listing)
+    return data_fingerprint(study.data, study.source_folder, study.pseudonyms.file_hashes)
 
 
-def need(study: Study, known: Known, on: Place) -> Need:
+def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Every scan is read whole, a few at a time."""
-    voxels = [math.prod(scan.shape) for scan in known.scans]
-    return Need(
+    voxels = [math.prod(scan.shape) for scan in dataset.scans]
+    return ResourceEstimate(
         disk=assumed(PAGE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORDS + len(MAKES), "table, thumbnails, keypoints and page"),
+        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails, keypoints and page"),
         memory=assumed(
-            outlook.look_bytes(voxels),
-            f"{outlook.LOOK_BYTES} bytes a voxel of the largest scans",
+            dataset_estimate.inventory_bytes(voxels),
+            f"{dataset_estimate.BYTES_PER_VOXEL} bytes a voxel of the largest scans",
         ),
         seconds=assumed(
-            outlook.look_seconds(voxels),
-            f"{1e-6 / outlook.LOOK_S_A_VOXEL:.0f} million voxels/s on a core",
+            dataset_estimate.inventory_seconds(voxels),
+            f"{1e-6 / dataset_estimate.SECONDS_PER_VOXEL:.0f} million voxels/s on a core",
         ),
     )
 
 
-def run(study: Study, out: Path) -> Made:
+def run(study: Study, out: Path) -> StageResult:
     """Write a verdict for every scan, and the page of them; stop when none can be used."""
-    scans, pictures, points, page = (out / name for name in MAKES)
-    origins, previous = study.origins, _previous(scans, pictures, points)
-    inventory = take_inventory(study.data, study.quality, study.source_folder, origins, previous)
+    scans, pictures, points, page = (out / name for name in OUTPUTS)
+    origins, previous = study.pseudonyms, _previous_inventory(scans, pictures, points)
+    inventory = build_inventory(study.data, study.quality, study.source_folder, origins, previous)
     inventory.write(scans)
     thumbnails.write(pictures, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
     write_inventory_page(inventory, study.name, page)
-    remember(study.data, study.source_folder, origins, inventory)
-    rejected = [scan for scan in inventory.scans if scan.verdict == "rejected"]
+    record_file_hashes(study.data, study.source_folder, origins, inventory)
+    rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
     for scan in rejected:
-        detail(f"{scan.id} rejected: {scan.reason}")
-    if not inventory.accepted:
+        debug(f"{scan.id} rejected: {scan.reason}")
+    if not inventory.accepted_scans:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
         raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {page}.")
-    repaired = sum(scan.verdict == "repaired" for scan in inventory.scans)
+    repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
-    told = f"{len(inventory.accepted)} scans accepted{some}, {len(rejected)} rejected: {page}"
-    return Made([scans, pictures, points, page], told, listed=[origins.table])
+    told = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected: {page}"
+    return StageResult([scans, pictures, points, page], told, indexed_files=[origins.table])
 
 
-def _previous(scans: Path, pictures: Path, points: Path) -> Inventory | None:
+def _previous_inventory(scans: Path, images: Path, keypoint_file: Path) -> Inventory | None:
     """What an earlier run found; None where there is none, or one of another version."""
     try:
         return replace(
             Inventory.read(scans),
-            thumbnails=thumbnails.read(pictures),
-            keypoints=keypoints.read(points),
+            thumbnails=thumbnails.read(images),
+            keypoints=keypoints.read(keypoint_file),
         )
     except (FileNotFoundError, UserError):
         return None

@@ -5,28 +5,34 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.workers import dask_client
-from ssl_pipeline.atomic import sweep, write_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.nearby import nearer
-from ssl_pipeline.preprocess import size
-from ssl_pipeline.preprocess.graph import Located
-from ssl_pipeline.preprocess.graph import run as preprocess
-from ssl_pipeline.progress import detail, progress
+from ssl_pipeline.io.atomic import remove_temporaries, write_json
+from ssl_pipeline.io.node_cache import cached_folder
+from ssl_pipeline.preprocess import cost
+from ssl_pipeline.preprocess.parallel import ScanWithMasks
+from ssl_pipeline.preprocess.parallel import preprocess_scans as preprocess
+from ssl_pipeline.progress import debug, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.store.layout import files
+from ssl_pipeline.store.cost import FILES_PER_VOLUME
+from ssl_pipeline.store.layout import volume_files
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.shelf import Shelf
-from ssl_pipeline.store.size import FILES
+from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Inventory, Scan
-from ssl_pipeline.volumes.origins import Origin
-from stages.contract import Made, manifest_hash
-from stages.need import RECORDS, Known, Need, Place, assumed
-from stages.study import Study
+from ssl_pipeline.volumes.pseudonyms import Origin
+from stages.core.resources import (
+    RECORD_FILE_COUNT,
+    DatasetSize,
+    Hardware,
+    ResourceEstimate,
+    assumed,
+)
+from stages.core.runner import StageResult, manifest_hash
+from stages.core.study import Study
 
-READS = ("preprocess", "store")
-AFTER = ("sample", "inventory")
+CONFIG_KEYS = ("preprocess", "store")
+DEPENDS_ON = ("sample", "inventory")
 VERSION = 1
-MAKES = ("catalog.parquet", "failed.json", *(f"volumes/{name}" for name in files("*")))
+OUTPUTS = ("catalog.parquet", "failed.json", *(f"volumes/{name}" for name in volume_files("*")))
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -34,28 +40,30 @@ def inputs(study: Study) -> dict[str, str]:
     return {"inventory": manifest_hash(study, "inventory")}
 
 
-def need(study: Study, known: Known, on: Place) -> Need:
+def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Every scan becomes a volume; the largest one decides what a worker needs."""
-    sizes = known.sizes.values()
-    rate = f"{1e-6 / size.SECONDS_A_VOXEL:.0f} million voxels/s on a core"
-    return Need(
-        disk=known.stored_bytes,
-        files=known.count(RECORDS + 2 + FILES * len(sizes), f"{FILES} a volume"),
-        memory=assumed(
-            max(map(size.worker_bytes, sizes)),
-            f"{size.READ_BYTES} bytes a voxel of the largest scan",
+    sizes = dataset.sizes.values()
+    rate = f"{1e-6 / cost.SECONDS_PER_VOXEL:.0f} million voxels/s on a core"
+    return ResourceEstimate(
+        disk=dataset.stored_bytes,
+        files=dataset.quantity_from_scans(
+            RECORD_FILE_COUNT + 2 + FILES_PER_VOLUME * len(sizes), f"{FILES_PER_VOLUME} a volume"
         ),
-        seconds=assumed(sum(map(size.seconds, sizes)), rate),
+        memory=assumed(
+            max(map(cost.worker_bytes, sizes)),
+            f"{cost.READ_VOXEL_BYTES} bytes a voxel of the largest scan",
+        ),
+        seconds=assumed(sum(map(cost.preprocess_seconds, sizes)), rate),
     )
 
 
-def run(study: Study, out: Path) -> Made:
+def run(study: Study, out: Path) -> StageResult:
     """Preprocess what is missing, note what failed, and write the catalog of all that is there."""
-    scans = Inventory.read(study.folder / "inventory" / "scans.parquet").accepted
-    origins = study.origins.all
-    shelf = Shelf(out / "volumes", study.preprocess, study.store)
+    scans = Inventory.read(study.folder / "inventory" / "scans.parquet").accepted_scans
+    origins = study.pseudonyms.origins
+    shelf = VolumeStore(out / "volumes", study.preprocess, study.store)
     shelf.folder.mkdir(parents=True, exist_ok=True)
-    sweep(shelf.folder)
+    remove_temporaries(shelf.folder)
     stored = {entry.id: entry for entry in Catalog.build(shelf, scans).entries}
     todo = [scan for scan in scans if scan.id not in stored]
     failed: dict[str, str] = {}
@@ -64,15 +72,15 @@ def run(study: Study, out: Path) -> Made:
         dask_client(study.dask, len(todo)) as (client, workers),
         progress("Preprocessing", len(todo)) as bar,
     ):
-        located = (_located(scan, origins[scan.id]) for scan in todo)
+        located = (_with_masks(scan, origins[scan.id]) for scan in todo)
         for result in preprocess(located, study.preprocess, shelf.put, client, workers):
             bar.advance(result.scan_id)
             worker = result.worker or "here"
-            detail(f"{result.scan_id} on {worker}: {result.trace or result.error or 'stored'}")
+            debug(f"{result.scan_id} on {worker}: {result.traceback or result.error or 'stored'}")
             done_by[worker] += 1
             if result.error:
                 failed[result.scan_id] = result.error
-    sweep(shelf.folder)  # of workers that were killed meanwhile
+    remove_temporaries(shelf.folder)  # of workers that were killed meanwhile
     write_json(out / "failed.json", failed)
     stored |= {entry.id: entry for entry in Catalog.build(shelf, todo).entries}
     catalog = Catalog(tuple(stored[scan.id] for scan in scans if scan.id in stored))
@@ -81,28 +89,28 @@ def run(study: Study, out: Path) -> Made:
     catalog.write(out / "catalog.parquet")
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
-    volumes = [path for entry in catalog.entries for path in shelf.files(entry.id)]
+    volumes = [path for entry in catalog.entries for path in shelf.volume_files(entry.id)]
     made = [out / "catalog.parquet", out / "failed.json"]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
-    return Made(made, done + tail, by_worker, listed=volumes)
+    return StageResult(made, done + tail, by_worker, indexed_files=volumes)
 
 
-def _located(scan: Scan, origin: Origin) -> Located:
+def _with_masks(scan: Scan, origin: Origin) -> ScanWithMasks:
     masks = {kind: Path(origin.labels[mask["label"]]) for kind, mask in scan.masks.items()}
-    return Located(scan, origin.source, masks)
+    return ScanWithMasks(scan, origin.source, masks)
 
 
-def reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
+def crop_reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
     """Reads these volumes, from this node's own disk where the cluster file has them copied."""
-    names = [name for entry in entries for name in files(entry.id)]
-    return CropReader(nearer(study.folder / "preprocess" / "volumes", names), catalog)
+    names = [name for entry in entries for name in volume_files(entry.id)]
+    return CropReader(cached_folder(study.folder / "preprocess" / "volumes", names), catalog)
 
 
-def orphans(study: Study) -> list[Path]:
+def orphaned_volumes(study: Study) -> list[Path]:
     """Stored volumes of scans that neither the inventory nor the catalog knows any more."""
     out, scans = study.folder / "preprocess", study.folder / "inventory" / "scans.parquet"
     if not scans.exists() or not (out / "catalog.parquet").exists():
         return []
-    accepted = {scan.id for scan in Inventory.read(scans).accepted}
+    accepted = {scan.id for scan in Inventory.read(scans).accepted_scans}
     known = accepted | {entry.id for entry in Catalog.read(out / "catalog.parquet").entries}
     return [path for path in sorted(out.glob("volumes/*.zarr")) if path.stem not in known]

@@ -13,43 +13,52 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_pipeline.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
-from ssl_pipeline.objectives.size import Cost, cost
-from ssl_pipeline.progress import say
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.objectives.cost import TrainingCost, training_cost
+from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.training import moments, size
-from ssl_pipeline.training.metrics import read as read_metrics
-from ssl_pipeline.training.world import World
-from ssl_pipeline.volumes.inventory import salt_of
+from ssl_pipeline.training import cost, snapshots
+from ssl_pipeline.training.metrics_log import read_metrics as read_metrics
+from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages import preprocess
-from stages.contract import Made, manifest_hash
-from stages.need import RECORDS, Figure, Known, Need, Place, assumed, counted, measured
-from stages.runs import (
-    SECTIONS,
-    base_of,
-    drawn_from,
-    ever_frozen,
-    frozen_list,
-    frozen_weights,
-    frozen_words,
-    no_base,
+from stages.core.pretraining_runs import (
+    HASHED_KEYS,
+    cohort_hash_items,
+    cohort_metadata,
+    cohort_volumes,
+    cohort_weights,
+    lineage_volumes,
+    missing_parent_error,
+    parent_study,
     run_folder,
 )
-from stages.study import Study
+from stages.core.resources import (
+    RECORD_FILE_COUNT,
+    DatasetSize,
+    Hardware,
+    Quantity,
+    ResourceEstimate,
+    assumed,
+    counted,
+    measured,
+)
+from stages.core.runner import StageResult, manifest_hash
+from stages.core.study import Study
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.objective import Objective
-    from ssl_pipeline.training.loop import Run
+    from ssl_pipeline.training.loop import Trainer
     from ssl_pipeline.views.sampler import Sampler
 
-PICTURES_BYTES = 200_000
-READS = SECTIONS
-AFTER = ("preprocess",)
+IMAGES_BYTES = 200_000
+CONFIG_KEYS = HASHED_KEYS
+DEPENDS_ON = ("preprocess",)
 VERSION = 5
-MAKES = (
+OUTPUTS = (
     "cohort-*.json",
     "run.json",
     "pictures.npz",
@@ -73,29 +82,29 @@ def inputs(study: Study) -> dict[str, str]:
     """
     manifest_hash(study, "preprocess")
     found = {}
-    if study.training.extends:
-        found["extends"] = run_folder(base_of(study)).name
+    if study.training.continue_from:
+        found["extends"] = run_folder(parent_study(study)).name
     if study.init_from:
-        found["init_from"] = study.init_from.digest
-    if World.from_environment().first:
-        _say_what_waits(study, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
-    return {**found, "cohort": sha256_json(drawn_from(study))}
+        found["init_from"] = study.init_from.files_sha256
+    if RankInfo.from_environment().is_first:
+        _report_pending_scans(study, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
+    return {**found, "cohort": sha256_json(cohort_hash_items(study))}
 
 
-def run(study: Study, out: Path) -> Made:
+def run(study: Study, out: Path) -> StageResult:
     """Train to the last step, from the newest checkpoint on, and write encoder and pictures."""
-    from ssl_pipeline.export import trained_on
+    from ssl_pipeline.export import training_subjects
     from ssl_pipeline.export.bundle import save_bundle
-    from ssl_pipeline.report.pictures import training_pictures
+    from ssl_pipeline.training.feature_pca import write_feature_pca
 
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    entries = trained_on_now(study, catalog)
-    world = World.from_environment()
-    training, started = _run(study, catalog, entries, world)
+    entries = training_entries(study, catalog)
+    world = RankInfo.from_environment()
+    training, started = _build_trainer(study, catalog, entries, world)
     encoder = training.train()
-    if not world.first:
-        return Made([], "trained with the first rank, which writes the encoder")
-    verdict = training.verdict()
+    if not world.is_first:
+        return StageResult([], "trained with the first rank, which writes the encoder")
+    verdict = training.diagnose()
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -103,7 +112,7 @@ def run(study: Study, out: Path) -> Made:
         "volumes": len(entries),
         "subjects": len({e.subject or e.id for e in entries}),
         "modalities": sorted({e.modality for e in entries}),
-        "ranks": world.size,
+        "ranks": world.world_size,
         **training.compute.to_json(),
         "verdict": verdict.name,
         **started,
@@ -111,27 +120,31 @@ def run(study: Study, out: Path) -> Made:
     save_bundle(
         out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
     )
-    pictures = training_pictures(training, out / "pictures.npz")
+    pictures = write_feature_pca(training, out / "pictures.npz")
     folder = str(run_folder(study).relative_to(out))
-    salt = salt_of(study.folder / "inventory" / "scans.parquet")  # the salt itself is not needed
-    seen = study.init_from.seen() if study.init_from else None
-    whom = trained_on.write(out / "encoder", ever_frozen(study), catalog.entries, salt, seen)
+    salt = read_salt_fingerprint(
+        study.folder / "inventory" / "scans.parquet"
+    )  # the salt itself is not needed
+    seen = study.init_from.read_training_subjects() if study.init_from else None
+    whom = training_subjects.write(
+        out / "encoder", lineage_volumes(study), catalog.entries, salt, seen
+    )
     write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
     # Not its README, in which its owner writes a licence.
-    bundle = [out / "encoder" / name for name in (WEIGHTS, PROOF, CARD)]
+    bundle = [out / "encoder" / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}; "
         f"{verdict.name}: {verdict.reason}"
     )
     # The reason holds rates, which no two runs share: what is hashed names the verdict alone.
     told = {"trained": {**trained, "reason": verdict.reason}}
-    return Made([*bundle, whom, pictures, out / "run.json"], summary, told)
+    return StageResult([*bundle, whom, pictures, out / "run.json"], summary, told)
 
 
-def trained_on_now(study: Study, catalog: Catalog) -> list[Entry]:
+def training_entries(study: Study, catalog: Catalog) -> list[Entry]:
     """The volumes of the frozen list that are stored. Raises UserError where none is."""
-    frozen, stored = frozen_list(study), {entry.id: entry for entry in catalog.entries}
-    weights, words = frozen_weights(study), frozen_words(study)
+    frozen, stored = cohort_volumes(study), {entry.id: entry for entry in catalog.entries}
+    weights, words = cohort_weights(study), cohort_metadata(study)
     entries = [
         replace(entry, weight=weights.get(entry.id, entry.weight), **words.get(entry.id, {}))
         for entry in (stored[name] for name in frozen if name in stored)
@@ -144,30 +157,38 @@ def trained_on_now(study: Study, catalog: Catalog) -> list[Entry]:
     return entries
 
 
-def need(study: Study, known: Known, on: Place) -> Need:
+def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Weights, optimizer and what the way back keeps; seconds by the rate of a former run."""
-    training, each = study.training, cost(study.objective, study.model, study.views)
+    training, each = study.training, training_cost(study.objective, study.model, study.views)
     steps = training.steps - training.first_step
-    kept = min(training.checkpoints_kept, math.ceil(steps / training.checkpoint_steps))
-    disk = kept * size.checkpoint_bytes(each, training) + size.log_bytes(training, study.flight)
-    pictures = min(moments.PARTS, math.ceil(steps / study.flight.every_steps))
+    kept = min(training.keep_checkpoints, math.ceil(steps / training.checkpoint_every))
+    disk = kept * cost.checkpoint_bytes(each, training) + cost.log_bytes(training, study.monitoring)
+    pictures = min(snapshots.IMAGES_PER_RUN, math.ceil(steps / study.monitoring.snapshot_every))
     model, crop = study.model, study.views.crop_voxels
-    disk += 4 * (model.parameters + math.prod(crop) + model.tokens(crop) * model.width)  # bundle
-    share = training.pairs / on.processes / training.accumulate
-    blocks = size.read_bytes(training.pairs / on.processes, study.views, training, study.flight)
-    layers = f"{each.parameters / 1e6:.3g} million parameters, {share:.3g} pairs at once"
-    return Need(
-        disk=counted(disk + PICTURES_BYTES, f"{kept} checkpoints"),
-        files=counted(RECORDS + 10 + 2 * kept + pictures, f"{kept} checkpoints, encoder, metrics"),
-        memory=assumed(size.host_bytes(each, share, on.gpus > 0) + blocks, layers),
-        seconds=_seconds(study, each, on.gpus > 0),
-        gpu_memory=assumed(size.gpu_bytes(each, share, training), layers) if on.gpus else None,
+    disk += 4 * (
+        model.parameter_count + math.prod(crop) + model.token_count(crop) * model.width
+    )  # bundle
+    share = training.batch_size / hardware.processes / training.gradient_accumulation
+    blocks = cost.read_ahead_bytes(
+        training.batch_size / hardware.processes, study.views, training, study.monitoring
+    )
+    layers = f"{each.parameter_count / 1e6:.3g} million parameters, {share:.3g} pairs at once"
+    return ResourceEstimate(
+        disk=counted(disk + IMAGES_BYTES, f"{kept} checkpoints"),
+        files=counted(
+            RECORD_FILE_COUNT + 10 + 2 * kept + pictures, f"{kept} checkpoints, encoder, metrics"
+        ),
+        memory=assumed(cost.host_bytes(each, share, hardware.gpus > 0) + blocks, layers),
+        seconds=_estimate_seconds(study, each, hardware.gpus > 0),
+        gpu_memory=assumed(cost.gpu_bytes(each, share, training), layers)
+        if hardware.gpus
+        else None,
     )
 
 
-def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
+def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) -> Quantity:
     """By the median rate of the newest run of this model and crop, else by operations."""
-    pairs = (study.training.steps - study.training.first_step) * study.training.pairs
+    pairs = (study.training.steps - study.training.first_step) * study.training.batch_size
     out = study.stage_folder("pretrain", {})
     if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
         done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
@@ -175,12 +196,12 @@ def _seconds(study: Study, each: Cost, gpu: bool) -> Figure:
         same &= card["crop_voxels"] == list(study.views.crop_voxels)
         same &= done["objective"] == study.objective.name
         rows = read_metrics(out / done["folder"] / "metrics.jsonl")
-        if same and rows and (done["device"] != "cpu") == gpu:
+        if same and rows and (done["device"] != "cpu") == has_gpu:
             rate = statistics.median(row["pairs_per_s"] for row in rows)
-            workers = done["ranks"] if gpu else done["ranks"] * done["threads"]
+            workers = done["ranks"] if has_gpu else done["ranks"] * done["threads"]
             return measured(pairs * workers / rate, f"{rate:.3g} pairs/s in {done['folder']}")
-    rate = size.pairs_per_s(each, gpu)
-    where = "one H100, as fast as it is fed" if gpu else "a core with AVX-512"
+    rate = cost.samples_per_s(sample_cost, has_gpu)
+    where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
     return assumed(pairs / rate, f"{rate:.3g} pairs/s on {where}")
 
 
@@ -191,39 +212,40 @@ def random_encoder(study: Study, seed: int) -> "Encoder":
     return build(study.model, seed)
 
 
-def _run(
-    study: Study, catalog: Catalog, entries: list[Entry], world: World
-) -> tuple["Run", dict[str, str]]:
+def _build_trainer(
+    study: Study, catalog: Catalog, entries: list[Entry], world: RankInfo
+) -> tuple["Trainer", dict[str, str]]:
     """The run, and what it starts from, in sentences for its record."""
-    from ssl_pipeline.training.loop import Run
+    from ssl_pipeline.training.loop import Trainer
 
     encoder, started = random_encoder(study, study.seed), {}
     if study.init_from:
-        from ssl_pipeline.init_from.take_over import take_over
+        from ssl_pipeline.init_from.transfer import load_pretrained
 
-        found, source = study.init_from.read(), study.init_from.source
-        started["init_from"] = take_over(encoder, found, source)
-    if study.training.extends:
-        started["extends"] = _extension(study)
-    if world.first:
+        found, source = study.init_from.read(), study.init_from.description
+        started["init_from"] = load_pretrained(encoder, found, source)
+    if study.training.continue_from:
+        started["extends"] = _continuation_note(study)
+    if world.is_first:
         for sentence in started.values():
-            say(sentence)
-    run = Run(
+            info(sentence)
+    run = Trainer(
         run_folder(study),
-        objective_around(encoder, study),
-        sampler(study, catalog, entries, study.training.pairs),
+        build_objective(encoder, study),
+        build_sampler(study, catalog, entries, study.training.batch_size),
         study.training,
-        study.flight,
-        world=world,
-        start=partial(_end_of_base, study) if study.training.extends else None,
+        study.monitoring,
+        rank_info=world,
+        initial_state=partial(_parent_final_state, study) if study.training.continue_from else None,
         config={
-            key: study.public[key] for key in ("seed", "preprocess", "views", "model", "objective")
+            key: study.redacted_config[key]
+            for key in ("seed", "preprocess", "views", "model", "objective")
         },
     )
     return run, started
 
 
-def objective_around(encoder: "Encoder", study: Study) -> "Objective":
+def build_objective(encoder: "Encoder", study: Study) -> "Objective":
     """What the study optimises, its heads drawn from the study's seed."""
     import torch
 
@@ -232,49 +254,51 @@ def objective_around(encoder: "Encoder", study: Study) -> "Objective":
         return study.objective.build(encoder)
 
 
-def sampler(study: Study, catalog: Catalog, entries: list[Entry], pairs: int) -> "Sampler":
+def build_sampler(
+    study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
+) -> "Sampler":
     """What draws `pairs` places a step from these volumes."""
-    from ssl_pipeline.objectives.alike import traits
+    from ssl_pipeline.objectives.metadata_similarity import metadata_features
     from ssl_pipeline.views.sampler import Sampler
 
     contrast = getattr(study.objective, "contrast", None)
     return Sampler(
         entries,
-        preprocess.reader(study, catalog, entries),
+        preprocess.crop_reader(study, catalog, entries),
         study.views,
         study.model.patch_voxels,
-        pairs=pairs,
+        batch_size=batch_size,
         seed=study.seed,
-        traits=traits(entries, contrast.alike) if contrast else None,
+        metadata_features=metadata_features(entries, contrast.alike) if contrast else None,
     )
 
 
-def _end_of_base(study: Study) -> dict[str, Any]:
+def _parent_final_state(study: Study) -> dict[str, Any]:
     """The state that the run to be extended ended in. Raises UserError where it did not end."""
-    from ssl_pipeline.training.checkpoint import newest
+    from ssl_pipeline.training.checkpoint import load_newest
 
-    state = newest(run_folder(base_of(study)) / "checkpoints")
+    state = load_newest(run_folder(parent_study(study)) / "checkpoints")
     if state is None:
-        raise no_base(study, "has left no checkpoint here")
+        raise missing_parent_error(study, "has left no checkpoint here")
     if state["step"] < study.training.first_step:
-        raise no_base(study, f"has come to step {state['step']} only")
+        raise missing_parent_error(study, f"has come to step {state['step']} only")
     return {**state, "embedded": None}  # of a bank without the scans that came
 
 
-def _extension(study: Study) -> str:
+def _continuation_note(study: Study) -> str:
     """What a run goes on from, in words."""
-    base = study.training.extends
+    base = study.training.continue_from
     assert base
     return (
         f"extends: goes on to step {study.training.steps} on cohort {study.training.cohort} from "
         f"the end of the run of {base.steps} steps on cohort {base.cohort} "
-        f"({run_folder(base_of(study)).name})."
+        f"({run_folder(parent_study(study)).name})."
     )
 
 
-def _say_what_waits(study: Study, catalog: Catalog) -> None:
+def _report_pending_scans(study: Study, catalog: Catalog) -> None:
     """Tell of scans that came, went or changed since the list was frozen."""
-    frozen, weights = frozen_list(study), frozen_weights(study)
+    frozen, weights = cohort_volumes(study), cohort_weights(study)
     weighed = {e.id: e.weight for e in catalog.entries}
     now = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
     counts = {
@@ -288,4 +312,4 @@ def _say_what_waits(study: Study, catalog: Catalog) -> None:
     for what, count in counts.items():
         if count:
             way_out = "raise training.cohort to train anew on all, or to go on by training.extends"
-            say(f"pretrain: {count} {what}; {way_out}.")
+            info(f"pretrain: {count} {what}; {way_out}.")

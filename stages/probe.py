@@ -3,40 +3,44 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ssl_pipeline.evaluation.cells import Share
-from ssl_pipeline.evaluation.probe import run_probe
-from ssl_pipeline.evaluation.size import probing
-from stages import judgement
-from stages.contract import Made
-from stages.need import Known, Need, Place
-from stages.study import Study
+from ssl_pipeline.evaluation.cells import CellShard
+from ssl_pipeline.evaluation.cost_model import probe_cost
+from ssl_pipeline.evaluation.runner.probe import run_probe
+from stages import evaluation_inputs
+from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
+from stages.core.runner import StageResult
+from stages.core.study import Study
 
-READS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
-AFTER = ("preprocess", "pretrain")
+CONFIG_KEYS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
+DEPENDS_ON = ("preprocess", "pretrain")
 VERSION = 4
-MAKES = judgement.MAKES
+OUTPUTS = evaluation_inputs.OUTPUTS
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoder, labels."""
-    return judgement.inputs(study, task)
+    return evaluation_inputs.inputs(study, task)
 
 
-def need(study: Study, known: Known, on: Place, task: str) -> Need:
+def estimate_resources(
+    study: Study, dataset: DatasetSize, hardware: Hardware, task: str
+) -> ResourceEstimate:
     """Every cell of the task."""
-    config, of = study.tasks[task], judgement.judged(known, study, task)
-    crop = config.crop(study.views.crop_voxels)
-    cost = probing(config, study.probe_of(task), study.evaluate, study.model, crop, of)
-    return judgement.need_of(cost, known, on.gpus > 0)
+    config, of = study.tasks[task], evaluation_inputs.cost_inputs(dataset, study, task)
+    crop = config.crop_size(study.views.crop_voxels)
+    cost = probe_cost(config, study.probe_of(task), study.evaluate, study.model, crop, of)
+    return evaluation_inputs.resource_estimate(cost, dataset, hardware.gpus > 0)
 
 
-def run(study: Study, out: Path, task: str) -> Made:
+def run(study: Study, out: Path, task: str) -> StageResult:
     """Compute the cells that are not there yet, and the table of all."""
-    setting = judgement.setting(study, "probe", out, task)
-    return judgement.made(out, run_probe(study.tasks[task], study.probe_of(task), setting))
+    setting = evaluation_inputs.evaluation_context(study, "probe", out, task)
+    return evaluation_inputs.stage_result(
+        out, run_probe(study.tasks[task], study.probe_of(task), setting)
+    )
 
 
-def run_share(study: Study, out: Path, share: Share, task: str) -> None:
+def run_shard(study: Study, out: Path, shard: CellShard, task: str) -> None:
     """Compute a share of the cells that are not there yet."""
-    setting = judgement.setting(study, "probe", out, task)
-    run_probe(study.tasks[task], study.probe_of(task), replace(setting, share=share))
+    setting = evaluation_inputs.evaluation_context(study, "probe", out, task)
+    run_probe(study.tasks[task], study.probe_of(task), replace(setting, shard=shard))

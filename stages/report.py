@@ -6,59 +6,66 @@ inputs, so that the page gets them whenever the stage is asked for, as by `--for
 
 from pathlib import Path
 
-from ssl_pipeline.atomic import sha256_json, write_text
-from ssl_pipeline.evaluation.looks import read_looks
-from ssl_pipeline.report.page import Source, write_page
-from ssl_pipeline.report.text import text
-from stages.contract import Made, manifest_hash
-from stages.need import RECORDS, Known, Need, Place, assumed, counted
-from stages.study import Study
+from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
+from ssl_pipeline.io.atomic import sha256_json, write_text
+from ssl_pipeline.report.html_report import ReportData, write_report
+from ssl_pipeline.report.markdown_report import render_markdown_report
+from stages.core.resources import (
+    RECORD_FILE_COUNT,
+    DatasetSize,
+    Hardware,
+    ResourceEstimate,
+    assumed,
+    counted,
+)
+from stages.core.runner import StageResult, manifest_hash
+from stages.core.study import Study
 
 PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
-READS = ("name", "tasks", "evaluate.encoders")
-AFTER = ("inventory", "preprocess", "pretrain")
+CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
+DEPENDS_ON = ("inventory", "preprocess", "pretrain")
 VERSION = 2
-MAKES = ("report.html", "report.md")
+OUTPUTS = ("report.html", "report.md")
 
 
 def inputs(study: Study) -> dict[str, str]:
     """What every stage before it made, and the titles."""
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
-    if study.pretrains:
+    if study.has_pretraining:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
     for task in study.tasks:
-        for name in study.judged_by(task):
+        for name in study.evaluation_stages(task):
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
             hashes[f"looks {name} {task}"] = sha256_json(
-                read_looks(study.stage_folder(name, {"task": task}))
+                read_test_accesses(study.stage_folder(name, {"task": task}))
             )
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
 
 
-def need(study: Study, known: Known, on: Place) -> Need:
+def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """One page, its pictures inside."""
-    return Need(
+    return ResourceEstimate(
         disk=assumed(PAGE_BYTES + TASK_BYTES * len(study.tasks), "a page with its pictures"),
-        files=counted(RECORDS + len(MAKES), "the page, and its tables as text"),
+        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "the page, and its tables as text"),
         memory=assumed(BASE_BYTES, "pictures are made one by one"),
         seconds=assumed(10.0, "10 s a page"),
     )
 
 
-def run(study: Study, out: Path) -> Made:
+def run(study: Study, out: Path) -> StageResult:
     """Write the page, and its tables as text."""
-    page, tables = (out / name for name in MAKES)
-    source = Source(
+    page, tables = (out / name for name in OUTPUTS)
+    source = ReportData(
         folder=study.folder,
         name=study.name,
         title=study.title,
         tasks=study.tasks,
-        config=study.public,
-        label_file=study.origins.label,
-        encoder=study.encoder if study.pretrains else None,
+        config=study.redacted_config,
+        label_file=study.pseudonyms.label_path,
+        encoder=study.encoder if study.has_pretraining else None,
     )
-    write_page(source, page)
-    write_text(tables, text(source))
-    return Made([page, tables], f"the page is {page}")
+    write_report(source, page)
+    write_text(tables, render_markdown_report(source))
+    return StageResult([page, tables], f"the page is {page}")

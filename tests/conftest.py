@@ -9,10 +9,12 @@ from nibabel.testing import data_path
 
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
-from stages.contract import perform
-from stages.study import load
+from stages.core.runner import run_stage
+from stages.core.study import load_study
 
-PARTS = 6  # one functional MR is cut into as many "people": real voxels, small, all alike in kind
+SCAN_COUNT = (
+    6  # one functional MR is cut into as many "people": real voxels, small, all alike in kind
+)
 
 
 def real_volume() -> nib.Nifti1Image:
@@ -21,13 +23,13 @@ def real_volume() -> nib.Nifti1Image:
     return nib.Nifti1Image(np.asarray(whole.dataobj)[..., 0], whole.affine)
 
 
-def write_scans(folder: Path, count: int = PARTS) -> list[Path]:
+def write_scans(folder: Path, count: int = SCAN_COUNT) -> list[Path]:
     """Parts of a real head as `personN.nii.gz`, with labels of its bright and dark inside."""
     image = real_volume()
     voxels = np.asarray(image.dataobj)
     made = []
     for number in range(count):
-        x, y = 30 + 34 * (number % 2) - number // PARTS, 6 + 26 * (number % PARTS // 2)
+        x, y = 30 + 34 * (number % 2) - number // SCAN_COUNT, 6 + 26 * (number % SCAN_COUNT // 2)
         part = np.ascontiguousarray(voxels[x : x + 34, y : y + 34])
         affine = image.affine.copy()
         affine[:3, 3] = nib.affines.apply_affine(image.affine, (x, y, 0))
@@ -102,7 +104,7 @@ def write_study(folder: Path) -> Path:
     return study
 
 
-def die_at(run, step):
+def crash_at_step(run, step):
     """Train a run until this step, in which the machine dies."""
     optimise = run._optimise
 
@@ -124,9 +126,9 @@ def study_file(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
     """The tiny study, preprocessed."""
-    study = load(write_study(tmp_path_factory.mktemp("tiny")))
+    study = load_study(write_study(tmp_path_factory.mktemp("tiny")))
     for name in ("inventory", "preprocess"):
-        perform(name, study, {})
+        run_stage(name, study, {})
     return study
 
 

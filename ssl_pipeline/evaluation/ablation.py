@@ -11,17 +11,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssl_pipeline.atomic import read_json
-from ssl_pipeline.evaluation.cells import BASELINES, UNTRAINED, Cell, beside
-from ssl_pipeline.evaluation.estimates import Estimate
-from ssl_pipeline.evaluation.metrics import LIMITS, scored
+from ssl_pipeline.evaluation.cells import BASELINES, NOT_PRETRAINED, Cell, comparable_methods
+from ssl_pipeline.evaluation.metrics.scores import RANGES, score_predictions
+from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
+from ssl_pipeline.io.atomic import read_json
 
-Key = tuple[str, str, int]  # arm, method, labelled subjects
+ArmKey = tuple[str, str, int]  # arm, method, labelled subjects
 Predictions = Sequence[Mapping[str, Any]]
-Kind = TypeVar("Kind")
+RowType = TypeVar("RowType")
 
 
-def compare(
+def ablation_table(
     trials: Mapping[str, Sequence[Path]], *, confidence: float, seed: int
 ) -> dict[str, Any]:
     """The table of one task and stage.
@@ -30,7 +30,7 @@ def compare(
     cells; those of random weights hold the baseline of pixels too.
     """
     first = read_json(next(iter(trials.values()))[0] / "results.json")
-    found = _gathered(trials)
+    found = _gather_predictions(trials)
     test = sorted({row["subject"] for seeds in found.values() for row in seeds[0][0]})
     scores = {key: _estimate(seeds, test, first["metric"]) for key, seeds in found.items()}
     told = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "notes")
@@ -43,12 +43,14 @@ def compare(
     }
 
 
-def _gathered(trials: Mapping[str, Sequence[Path]]) -> dict[Key, list[list[Predictions]]]:
+def _gather_predictions(
+    trials: Mapping[str, Sequence[Path]],
+) -> dict[ArmKey, list[list[Predictions]]]:
     """Predictions by arm, method and labelled subjects: for each seed, for each draw of labels.
 
     Rows of which a trial has none, for one of its cells failed, are left out.
     """
-    found: dict[Key, list[list[Predictions]]] = {}
+    found: dict[ArmKey, list[list[Predictions]]] = {}
     for arm, folders in trials.items():
         for folder in folders:
             for row in read_json(folder / "results.json")["rows"]:
@@ -61,51 +63,58 @@ def _gathered(trials: Mapping[str, Sequence[Path]]) -> dict[Key, list[list[Predi
     return {key: seeds for key, seeds in found.items() if len(seeds) == each}
 
 
-def _estimate(seeds: Sequence[Sequence[Predictions]], test: Sequence[str], metric: str) -> Estimate:
+def _estimate(
+    seeds: Sequence[Sequence[Predictions]], test_subjects: Sequence[str], metric: str
+) -> MetricEstimate:
     """Of each seed's draws of labels together."""
-    measured = [[scored(test, drawn).measures[metric] for drawn in seed] for seed in seeds]
-    return Estimate.averaged(measured)
+    measured = [
+        [score_predictions(test_subjects, drawn).metrics[metric] for drawn in seed]
+        for seed in seeds
+    ]
+    return MetricEstimate.from_repeats(measured)
 
 
 def _rows(
-    scores: Mapping[Key, Estimate], metric: str, confidence: float
+    scores: Mapping[ArmKey, MetricEstimate], metric: str, confidence: float
 ) -> Iterator[dict[str, Any]]:
     for (arm, method, subjects), own in scores.items():
         yield {
             "arm": arm,
             "method": method,
             "subjects": subjects,
-            **own.told(confidence, LIMITS[metric]),
-            **own.spread(),
+            **own.mean_and_interval(confidence, RANGES[metric]),
+            **own.seed_spread(),
         }
 
 
-def row_of(rows: Mapping[Key, Kind], arm: str, method: str, subjects: int) -> Kind | None:
+def find_row(
+    rows: Mapping[ArmKey, RowType], arm: str, method: str, subjects: int
+) -> RowType | None:
     """An arm's row beside those of a method; None where there is none."""
-    found = (rows.get((arm, own, subjects)) for own in beside(method, arm))
+    found = (rows.get((arm, own, subjects)) for own in comparable_methods(method, arm))
     return next((row for row in found if row), None)
 
 
 def _differences(
-    scores: Mapping[Key, Estimate], confidence: float, seed: int
+    scores: Mapping[ArmKey, MetricEstimate], confidence: float, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Each arm less each one before it, and less random weights and baselines, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))
-    trained = [arm for arm in arms if arm not in UNTRAINED]
+    trained = [arm for arm in arms if arm not in NOT_PRETRAINED]
     pairs = [(later, earlier) for earlier, later in combinations(trained, 2)]
-    pairs += [(arm, other) for arm in trained for other in UNTRAINED]
+    pairs += [(arm, other) for arm in trained for other in NOT_PRETRAINED]
     judged = dict.fromkeys((m, s) for arm, m, s in scores if arm in trained)
     for method, subjects in judged:
         for arm, against in pairs:
             own = scores.get((arm, method, subjects))
-            other = row_of(scores, against, method, subjects)
+            other = find_row(scores, against, method, subjects)
             if own is not None and other is not None:
                 yield {
                     "arm": arm,
                     "against": against,
                     "method": method,
                     "subjects": subjects,
-                    **own.less(other, confidence, seed),
+                    **own.difference(other, confidence, seed),
                 }
 
 

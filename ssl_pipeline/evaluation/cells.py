@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_pipeline.atomic import read_json, write_json
+from ssl_pipeline.io.atomic import read_json, write_json
 
-FORMAT = 2
+FORMAT_VERSION = 2
 FAILED = "failed"  # in the file of a cell that has no predictions: why
 # What a cell starts from: an encoder by its name, the same architecture with random weights, or one
 # of the baselines, which have no encoder.
-RANDOM, PIXELS, RESNET, GIVEN = "random", "pixels + PCA", "small ResNet", "given predictions"
-BASELINES = {PIXELS: "pixels", RESNET: "resnet", GIVEN: "given"}  # with their names in file names
-UNTRAINED = (RANDOM, *BASELINES)
-BASELINE = "baseline"  # the method of baselines where methods adapt encoders, and none is theirs
+RANDOM, PIXELS, RESNET, EXTERNAL = "random", "pixels + PCA", "small ResNet", "given predictions"
+BASELINES = {
+    PIXELS: "pixels",
+    RESNET: "resnet",
+    EXTERNAL: "given",
+}  # with their names in file names
+NOT_PRETRAINED = (RANDOM, *BASELINES)
+BASELINE_METHOD = (
+    "baseline"  # the method of baselines where methods adapt encoders, and none is theirs
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Cell:
     """Coordinates of a cell."""
 
     method: str
-    init: str
+    initialization: str
     subjects: int  # labelled training subjects; 0 is all
     seed: int
 
@@ -38,26 +44,26 @@ class Cell:
     @property
     def name(self) -> str:
         """Its name in file names."""
-        start = BASELINES.get(self.init, self.init)
+        start = BASELINES.get(self.initialization, self.initialization)
         return f"{self.method}-{start}-{self.subjects}-{self.seed}"
 
 
 @dataclass(frozen=True)
-class Share:
+class CellShard:
     """A part of the cells: the `number`-th of so many of about one size, from 1 on."""
 
     number: int
-    of: int
+    count: int
 
-    def part(self, number: int) -> range:
+    def cell_range(self, n_cells: int) -> range:
         """Which of so many cells; neighbours stay together, for they share what they need."""
-        return range(number * (self.number - 1) // self.of, number * self.number // self.of)
+        return range(n_cells * (self.number - 1) // self.count, n_cells * self.number // self.count)
 
 
-WHOLE = Share(1, 1)
+UNSHARDED = CellShard(1, 1)
 
 
-def saved(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
+def load_cell(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
     """What the cell's file holds, if it is whole, has this key, and the files it names are there.
 
     A cell that failed is none.
@@ -70,22 +76,22 @@ def saved(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
     return content if content.get("key") == key and whole else None
 
 
-def save(cell: Cell, key: str, encoder: str, content: dict[str, Any], out: Path) -> None:
+def save_cell(cell: Cell, key: str, encoder: str, content: dict[str, Any], out: Path) -> None:
     """Write the cell's file; `encoder` is the hash of the one that it was computed with."""
     write_json(cell.path(out), {"key": key, "encoder": encoder, **content})
 
 
-def of_other_encoders(out: Path, encoders: Collection[str]) -> Iterator[Path]:
+def files_of_other_encoders(out: Path, encoder_hashes: Collection[str]) -> Iterator[Path]:
     """The files of cells that none of these encoders computed; pixels need none."""
     for path in sorted(out.glob("cells/*.json")):
         content = read_json(path)
-        if content.get("encoder", "") not in ("", *encoders):
+        if content.get("encoder", "") not in ("", *encoder_hashes):
             yield from (path, *(out / name for name in content.get("files", ())))
 
 
-def beside(method: str, init: str) -> tuple[str, ...]:
+def comparable_methods(method: str, initialization: str) -> tuple[str, ...]:
     """The methods of a start's row that stands beside those of `method`, the first that there is.
 
     Where methods adapt encoders, the baselines share one row.
     """
-    return (method, BASELINE) if init in BASELINES else (method,)
+    return (method, BASELINE_METHOD) if initialization in BASELINES else (method,)

@@ -10,22 +10,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from ssl_pipeline.config.section import Section
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.adaptation.full import Full
 from ssl_pipeline.evaluation.cells import BASELINES, RANDOM
-from ssl_pipeline.evaluation.corruptions import ALL, CorruptionConfig
+from ssl_pipeline.evaluation.corruptions import ALL_CORRUPTIONS, CorruptionConfig
 from ssl_pipeline.evaluation.decoders import DecoderConfig
-from ssl_pipeline.evaluation.decoders.light import Light
+from ssl_pipeline.evaluation.decoders.light import LightDecoder
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, ObjectiveConfig
-from ssl_pipeline.section import Section
 
 Percent = Annotated[str, Field(pattern=r"^(100|[1-9]\d?|\d{1,2}\.\d*[1-9]\d*)%$")]  # above 0
 Budgets = tuple[NonNegativeInt | Percent, ...]
 Seeds = Annotated[int, Field(ge=3)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Evaluate(Section):
@@ -42,27 +42,27 @@ class Evaluate(Section):
         min_length=1,
         description="numbers of labelled training subjects, or shares such as 10%; 0 is all",
     )
-    encoders: dict[Label, str] = Field(
+    encoders: dict[Identifier, str] = Field(
         {"pretrained": ""},
         min_length=1,
         description="encoders to judge, by names of your choice: the bundle of each, such as one "
         "that another study trained, or an empty text for this study's own. Model and preprocessing"
         " must be those of this study",
     )
-    groups: tuple[str, ...] = Field(
+    subgroups: tuple[str, ...] = Field(
         (),
         description="root, site, modality or targets by whose values scores are also told apart, "
         "such as scanner, protocol or sex",
     )
-    allow_seen: bool = Field(
+    allow_pretraining_subjects: bool = Field(
         False,
         description="score subjects whom the encoder has seen, or may have: results then say so",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="share that an interval covers")
 
     @model_validator(mode="after")
-    def _random_is_taken(self) -> "Evaluate":
-        _refuse_random("encoders", self.encoders)
+    def _random_is_reserved(self) -> "Evaluate":
+        _refuse_reserved_names("encoders", self.encoders)
         return self
 
 
@@ -72,11 +72,11 @@ class Probe(Section):
     methods: tuple[ProbeMethod, ...] = Field(
         (Knn(), Linear()), min_length=1, description="classifiers, each in its own rows"
     )
-    batch: int = Field(32, ge=1, description="crops that the encoder sees at once")
+    batch_size: int = Field(32, ge=1, description="crops that the encoder sees at once")
 
     @model_validator(mode="after")
     def _distinct(self) -> "Probe":
-        _refuse_twice([method.name for method in self.methods])
+        _refuse_duplicates([method.name for method in self.methods])
         return self
 
 
@@ -87,9 +87,9 @@ class Finetune(Section):
         (Full(),), min_length=1, description="what of the encoder is trained, each in its own rows"
     )
     steps: int = Field(200, ge=1, description="optimiser steps of a cell")
-    batch: int = Field(16, ge=1, description="crops of a step")
-    lr: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
-    head_rate: float = Field(
+    batch_size: int = Field(16, ge=1, description="crops of a step")
+    learning_rate: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
+    head_lr_factor: float = Field(
         6.0, gt=0, description="factor of lr for the head, which starts from nothing"
     )
     warmup: float = Field(
@@ -99,22 +99,22 @@ class Finetune(Section):
     jitter_voxels: NonNegativeInt = Field(
         4, description="largest shift of a training crop, in voxels"
     )
-    intensity: float = Field(
+    contrast_jitter: float = Field(
         0.1, ge=0, lt=1, description="largest relative change of contrast of a training crop"
     )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share of a sliding window that the next one sees again"
     )
     decoder: DecoderConfig = Field(
-        Light(), description="what draws the classes of voxels from what the encoder gives"
+        LightDecoder(), description="what draws the classes of voxels from what the encoder gives"
     )
-    raw_voxels: bool = Field(
+    input_skip: bool = Field(
         True, description="let the segmentation head see the voxels beside the tokens"
     )
-    resnet: bool = Field(
+    resnet_baseline: bool = Field(
         True, description="train a small ResNet from scratch on the same crops, as a baseline"
     )
-    predictions: Literal["first seed", "all", "none"] = Field(
+    keep_predictions: Literal["first seed", "all", "none"] = Field(
         "first seed", description="which segmentations are written as NIfTI in the scans' own grids"
     )
     keep_networks: bool = Field(
@@ -127,20 +127,20 @@ class Finetune(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Finetune":
-        _refuse_twice([method.name for method in self.methods])
+        _refuse_duplicates([method.name for method in self.methods])
         return self
 
-    def keeps(self, subjects: int, budgets: tuple[int, ...]) -> bool:
+    def keeps_networks_of(self, subjects: int, budgets: tuple[int, ...]) -> bool:
         """Whether the networks of cells with so many labelled subjects are kept."""
         return self.keep_networks and subjects == budgets[-1]
 
-    def of(self, *methods: AdaptationMethod, kept: bool = False) -> "Finetune":
+    def for_methods(self, *methods: AdaptationMethod, keeps_networks: bool = False) -> "Finetune":
         """What determines the cells of one method, or of a baseline, which is none of them.
 
         `kept`: whether their networks are.
         """
         dealt_with = {"seeds": None, "subjects": None, "resnet": True}
-        changed = {"methods": methods, "keep_networks": kept, **dealt_with}
+        changed = {"methods": methods, "keep_networks": keeps_networks, **dealt_with}
         return self.model_copy(update=changed)
 
 
@@ -156,25 +156,27 @@ class Robustness(Section):
 
     def conditions(self, modalities: Collection[str]) -> list[tuple[CorruptionConfig, int]]:
         """What scans of these modalities are tried with."""
-        chosen = [each for each in self.corruptions or ALL if each.MODALITY in modalities]
+        chosen = [
+            each for each in self.corruptions or ALL_CORRUPTIONS if each.MODALITY in modalities
+        ]
         return [(corruption, severity) for corruption in chosen for severity in self.severities]
 
     @model_validator(mode="after")
-    def _rising(self) -> "Robustness":
+    def _severities_rise(self) -> "Robustness":
         if list(self.severities) != sorted(set(self.severities)):
             raise ValueError(f"severities is {list(self.severities)}: give each once, rising")
-        _refuse_twice([each.name for each in self.corruptions], "corruptions")
+        _refuse_duplicates([each.name for each in self.corruptions], "corruptions")
         return self
 
 
-def _refuse_random(key: str, names: Collection[str]) -> None:
+def _refuse_reserved_names(key: str, names: Collection[str]) -> None:
     taken = {RANDOM: "random weights"} | {short: init for init, short in BASELINES.items()}
     for name in names:
         if name in taken:
             raise ValueError(f"{key}.{name} means {taken[name]}: choose another name")
 
 
-def _refuse_twice(names: list[str], what: str = "methods") -> None:
+def _refuse_duplicates(names: list[str], what: str = "methods") -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"{what} is {names}: give each once")
 
@@ -182,7 +184,7 @@ def _refuse_twice(names: list[str], what: str = "methods") -> None:
 class Ablate(Section):
     """Objectives compared at equal cost: the operations of this study's `training.steps`."""
 
-    arms: dict[Label, ObjectiveConfig] = Field(
+    arms: dict[Identifier, ObjectiveConfig] = Field(
         {"mae": Mae(), "contrastive": Contrastive(), "hybrid": Hybrid()},
         min_length=1,
         description="an objective each, by a name; random weights are always compared too",
@@ -190,8 +192,8 @@ class Ablate(Section):
     seeds: int = Field(3, ge=2, description="encoders that each arm trains")
 
     @model_validator(mode="after")
-    def _random_is_taken(self) -> "Ablate":
-        _refuse_random("arms", self.arms)
+    def _random_is_reserved(self) -> "Ablate":
+        _refuse_reserved_names("arms", self.arms)
         return self
 
     @property

@@ -9,21 +9,35 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
-from ssl_pipeline.atomic import replacing, sha256_file, write_bytes, write_json, write_text
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.card import CARD, PROOF, README, WEIGHTS, Card, check_files, read_card
+from ssl_pipeline.export.manifest import (
+    BUNDLE_MANIFEST,
+    README_FILE,
+    SELF_TEST_FILE,
+    WEIGHTS_FILE,
+    BundleManifest,
+    check_files,
+    read_manifest,
+)
 from ssl_pipeline.export.model_card import model_card
-from ssl_pipeline.export.proof import TOLERANCE, Example, difference, prove, synthetic
+from ssl_pipeline.export.self_test import (
+    TOLERANCE,
+    SelfTestInput,
+    max_token_difference,
+    run_self_test,
+    synthetic_input,
+)
+from ssl_pipeline.io.atomic import atomic_write, sha256_file, write_bytes, write_json, write_text
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import Prepared
-from ssl_pipeline.provenance import versions
+from ssl_pipeline.preprocess.prepare import PreparedVolume
+from ssl_pipeline.provenance import package_versions
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
-COMPUTING = ("torch", "timm")  # packages that decide what tokens are
+COMPUTE_PACKAGES = ("torch", "timm")  # packages that decide what tokens are
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class LoadedEncoder:
     model: "Encoder"
     preprocess: Preprocess
     crop_voxels: Triple
-    sha256: str
+    weights_sha256: str
 
     def embed(self, scan: str | Path, modality: str | None = None) -> Features:
         """Features of one scan: a file, or the folder of a DICOM series.
@@ -58,7 +72,7 @@ class LoadedEncoder:
 
         return embed_prepared(self, self.prepare(scan, modality))
 
-    def prepare(self, scan: str | Path, modality: str | None = None) -> Prepared:
+    def prepare(self, scan: str | Path, modality: str | None = None) -> PreparedVolume:
         """A scan as pretraining's volumes were prepared; `model_input` gives what the model sees.
 
         Arguments and errors are those of `embed`.
@@ -74,32 +88,32 @@ def save_bundle(
     model: ModelConfig,
     preprocess: Preprocess,
     crop_voxels: Triple,
-    trained: dict[str, Any],
-    example: Example | None = None,
+    training_summary: dict[str, Any],
+    self_test_input: SelfTestInput | None = None,
 ) -> None:
     """Write the bundle whole; `trained` says what the encoder was trained on, for its card.
 
     `example` is the input of the proof, which travels with the weights: noise unless it is given.
     """
-    with replacing(folder) as temporary:
+    with atomic_write(folder) as temporary:
         temporary.mkdir()
         weights = {
             name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
         }
-        write_bytes(temporary / WEIGHTS, save(weights))
-        written = _build(model, temporary / WEIGHTS)
-        proof = prove(written, example or synthetic(crop_voxels))
-        write_bytes(temporary / PROOF, save(proof))
-        card = Card(
+        write_bytes(temporary / WEIGHTS_FILE, save(weights))
+        written = _build_encoder(model, temporary / WEIGHTS_FILE)
+        proof = run_self_test(written, self_test_input or synthetic_input(crop_voxels))
+        write_bytes(temporary / SELF_TEST_FILE, save(proof))
+        card = BundleManifest(
             model=model,
             preprocess=preprocess,
             crop_voxels=crop_voxels,
-            trained=trained,
-            versions={name: versions()[name] for name in COMPUTING},
-            sha256={name: sha256_file(temporary / name) for name in (WEIGHTS, PROOF)},
+            training_summary=training_summary,
+            versions={name: package_versions()[name] for name in COMPUTE_PACKAGES},
+            sha256={name: sha256_file(temporary / name) for name in (WEIGHTS_FILE, SELF_TEST_FILE)},
         )
-        write_json(temporary / CARD, card.model_dump(mode="json"))
-        write_text(temporary / README, model_card(card))
+        write_json(temporary / BUNDLE_MANIFEST, card.model_dump(mode="json"))
+        write_text(temporary / README_FILE, model_card(card))
 
 
 def load_encoder(path: str | Path) -> LoadedEncoder:
@@ -109,21 +123,21 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
     version, is damaged, or where the encoder gives other tokens than when it was saved.
     """
     folder = Path(path)
-    card = read_card(folder)
+    card = read_manifest(folder)
     check_files(folder, card)
-    model = _build(card.model, folder / WEIGHTS)
-    differs = difference(model, load_file(folder / PROOF))
+    model = _build_encoder(card.model, folder / WEIGHTS_FILE)
+    differs = max_token_difference(model, load_file(folder / SELF_TEST_FILE))
     if not differs <= TOLERANCE:
-        then = " and ".join(f"{name} {card.versions[name]}" for name in COMPUTING)
+        then = " and ".join(f"{name} {card.versions[name]}" for name in COMPUTE_PACKAGES)
         raise UserError(
             f"The encoder in {folder} gives other tokens for its stored input than when it was "
             f"saved (by up to {differs:.2g}, where rounding makes {TOLERANCE:g} at most): the code "
             f"that computes them has changed, so use the ssl-pipeline that saved it, with {then}."
         )
-    return LoadedEncoder(model, card.preprocess, card.crop_voxels, card.sha256[WEIGHTS])
+    return LoadedEncoder(model, card.preprocess, card.crop_voxels, card.sha256[WEIGHTS_FILE])
 
 
-def _build(model: ModelConfig, weights: Path) -> "Encoder":
+def _build_encoder(model: ModelConfig, weights: Path) -> "Encoder":
     """The encoder of a file of weights, on the CPU; no random number of anybody else is used up."""
     with torch.random.fork_rng(devices=[]):
         encoder = model.build()

@@ -10,43 +10,45 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import Features, LoadedEncoder
-from ssl_pipeline.preprocess.prepare import FOREGROUND, Prepared, model_input, prepare
+from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume, model_input, prepare_volume
 from ssl_pipeline.views.config import Triple
-from ssl_pipeline.views.tokens import centres_mm, patch_share
-from ssl_pipeline.volumes.readers import Source, find, read
-from ssl_pipeline.volumes.verdicts import Quality, unevenness
+from ssl_pipeline.views.patches import patch_centres_mm, patch_share
+from ssl_pipeline.volumes.quality_control import QualityThresholds, spacing_fault
+from ssl_pipeline.volumes.readers import Source, find_sources, read_volume
 
-BATCH = 32  # crops that go through the encoder at once
+BATCH_SIZE = 32  # crops that go through the encoder at once
 
 
-def prepare_file(encoder: LoadedEncoder, scan: Path, modality: str | None) -> Prepared:
+def prepare_file(encoder: LoadedEncoder, scan: Path, modality: str | None) -> PreparedVolume:
     """Read and prepare one file, or the folder of one series."""
-    sources = find(scan)
+    sources = find_sources(scan)
     if len(sources) != 1:
         raise UserError(f"{scan} holds {len(sources)} scans: give one file, or one series' folder.")
     return prepare_source(encoder, sources[0], modality)
 
 
-def prepare_source(encoder: LoadedEncoder, source: Source, modality: str | None) -> Prepared:
+def prepare_source(encoder: LoadedEncoder, source: Source, modality: str | None) -> PreparedVolume:
     """Read a scan and prepare it; `modality` beats what the file says."""
-    volume = read(source)
-    uneven = unevenness(volume.slices, Quality())
+    volume = read_volume(source)
+    uneven = spacing_fault(volume.slice_spacing, QualityThresholds())
     if uneven:
         raise UserError(f"{source.path.name}: {uneven}.")
     known = modality or volume.modality
     if known is None:
         raise UserError(f"{source.path.name} does not say its modality: give it, as CT or MR.")
-    return prepare(volume, known, encoder.preprocess)
+    return prepare_volume(volume, known, encoder.preprocess)
 
 
 @torch.inference_mode()
-def embed_prepared(encoder: LoadedEncoder, prepared: Prepared) -> Features:
+def embed_prepared(encoder: LoadedEncoder, prepared: PreparedVolume) -> Features:
     """Tile the body with crops, side by side, and keep the tokens that are mostly inside it."""
     size, patch = encoder.crop_voxels, encoder.model.patch
     spacing = torch.tensor([prepared.meta.spacing_mm[::-1]])
-    inside = centres_mm(size, patch, spacing)[0].numpy()  # (tokens, 3), mm from the crop's middle
+    inside = patch_centres_mm(size, patch, spacing)[
+        0
+    ].numpy()  # (tokens, 3), mm from the crop's middle
     tokens, places = [], []
-    for starts, crops in _batched(prepared.data, size):
+    for starts, crops in _crop_batches(prepared.data, size):
         images = np.stack([model_input(crop, prepared.meta) for crop in crops])[:, None]
         body = (crops[:, 1] & FOREGROUND > 0).astype(np.float32)
         kept = (patch_share(torch.from_numpy(body), patch) >= 0.5).numpy()
@@ -58,27 +60,32 @@ def embed_prepared(encoder: LoadedEncoder, prepared: Prepared) -> Features:
     if not len(seen):
         raise UserError("No part of this scan lies inside a body: is the modality right?")
     return Features(
-        seen.mean(axis=0), seen, _world(np.concatenate(places).astype(np.float32), prepared)
+        seen.mean(axis=0), seen, _to_world_mm(np.concatenate(places).astype(np.float32), prepared)
     )
 
 
-def _batched(
-    data: NDArray[np.int16], size: Triple
+def _crop_batches(
+    data: NDArray[np.int16], crop_voxels: Triple
 ) -> Iterator[tuple[list[Triple], NDArray[np.int16]]]:
     """Crops side by side over a stored volume, zeros beyond its end, `BATCH` at a time."""
-    ends = [-(-n // s) * s for n, s in zip(data.shape[1:], size, strict=True)]
+    ends = [-(-n // s) * s for n, s in zip(data.shape[1:], crop_voxels, strict=True)]
     padded = np.zeros((2, *ends), np.int16)
     padded[:, : data.shape[1], : data.shape[2], : data.shape[3]] = data
-    starts = list(product(*(range(0, end, s) for end, s in zip(ends, size, strict=True))))
-    for first in range(0, len(starts), BATCH):
-        part = [(z, y, x) for z, y, x in starts[first : first + BATCH]]
-        cut = [padded[:, z : z + size[0], y : y + size[1], x : x + size[2]] for z, y, x in part]
+    starts = list(product(*(range(0, end, s) for end, s in zip(ends, crop_voxels, strict=True))))
+    for first in range(0, len(starts), BATCH_SIZE):
+        part = [(z, y, x) for z, y, x in starts[first : first + BATCH_SIZE]]
+        cut = [
+            padded[:, z : z + crop_voxels[0], y : y + crop_voxels[1], x : x + crop_voxels[2]]
+            for z, y, x in part
+        ]
         yield part, np.stack(cut)
 
 
-def _world(places_mm: NDArray[np.float32], prepared: Prepared) -> NDArray[np.float32]:
+def _to_world_mm(
+    positions_mm: NDArray[np.float32], prepared: PreparedVolume
+) -> NDArray[np.float32]:
     """Places along the stored grid's axes (z, y, x), in mm from its first voxel, as RAS."""
     affine = np.array(prepared.meta.affine)
-    voxels = places_mm[:, ::-1] / np.array(prepared.meta.spacing_mm)
+    voxels = positions_mm[:, ::-1] / np.array(prepared.meta.spacing_mm)
     world: NDArray[np.float32] = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
     return world

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.models.vit import ViTEncoder
-from ssl_pipeline.views.tokens import grid_of
+from ssl_pipeline.views.patches import patch_grid
 
 UNETR_BLOCKS = 12  # whose outputs MONAI's UNETR chooses its skips from
 UNETR_PATCH = (16, 16, 16)
@@ -36,7 +36,7 @@ class FeatureMap(nn.Module):
     ) -> Float[Tensor, "batch dim grid_z grid_y grid_x"]:
         """Tokens where they lie. `images` are model input, sides multiples of the patch's."""
         tokens = self.tokens(images)
-        grid = grid_of((images.shape[2], images.shape[3], images.shape[4]), self.encoder.patch)
+        grid = patch_grid((images.shape[2], images.shape[3], images.shape[4]), self.encoder.patch)
         return tokens.transpose(1, 2).reshape(len(images), -1, *grid)
 
     def tokens(self, images: Float[Tensor, "batch 1 z y x"]) -> Float[Tensor, "batch tokens dim"]:
@@ -72,7 +72,7 @@ class UnetrTokens(nn.Module):
                 f"encoder is a {type(encoder).__name__} with {encoder.patch}: pretrain one with "
                 "model.patch_voxels: [16, 16, 16], or use FeatureMap with another decoder."
             )
-        self.map = FeatureMap(encoder, spacing_mm)
+        self.feature_map = FeatureMap(encoder, spacing_mm)
 
     def forward(
         self, images: Float[Tensor, "batch 1 z y x"]
@@ -81,10 +81,10 @@ class UnetrTokens(nn.Module):
         given: list[Tensor] = []
         hooks = [
             block.register_forward_hook(lambda _block, _seen, out: given.append(out))
-            for block in self.map.encoder.get_submodule("blocks").children()
+            for block in self.feature_map.encoder.get_submodule("blocks").children()
         ]
         try:
-            tokens = self.map.tokens(images)
+            tokens = self.feature_map.tokens(images)
         finally:
             for hook in hooks:
                 hook.remove()

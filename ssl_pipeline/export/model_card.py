@@ -9,13 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ssl_pipeline.export.card import WEIGHTS, Card
-from ssl_pipeline.models.positions import LONGEST_MM, SHORTEST_MM
-from ssl_pipeline.models.vit_config import SIZES
+from ssl_pipeline.config.section import Section
+from ssl_pipeline.export.manifest import WEIGHTS_FILE, BundleManifest
+from ssl_pipeline.models.position_encoding import MAX_WAVELENGTH_MM, MIN_WAVELENGTH_MM
+from ssl_pipeline.models.vit_config import PRESETS
 from ssl_pipeline.preprocess.config import Spacing
-from ssl_pipeline.section import Section
 
-TOLD = (
+SUMMARY_KEYS = (
     "study",
     "init_from",
     "extends",
@@ -26,13 +26,13 @@ TOLD = (
     "modalities",
     "precision",
 )
-PARTS = {
+FOREGROUND_TEXTS = {
     "auto": "cropped to the body, or the head, which is found by its values",
     "all": "the whole scan",
 }
 
 
-def model_card(card: Card) -> str:
+def model_card(manifest: BundleManifest) -> str:
     """The text of the README, in Markdown."""
     templates = Environment(
         loader=PackageLoader("ssl_pipeline.export", "."),
@@ -41,40 +41,44 @@ def model_card(card: Card) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    (low, high), dials = card.preprocess.ct.window_hu, card.preprocess.modality_dials
+    (low, high), dials = manifest.preprocess.ct.window_hu, manifest.preprocess.modality_settings
     return templates.get_template("model_card.md").render(
-        card=card,
-        weights=WEIGHTS,
-        kinds=_words(card.trained.get("modalities", ["CT", "MR"]), " and "),
-        million=f"{card.model.parameters / 1e6:.3g}",
-        dials=_dials(card.model),
-        crop=_words(card.crop_voxels, " x "),
-        trained={key: _words(card.trained[key]) for key in TOLD if key in card.trained},
-        parts=PARTS,
-        spacings={name: _spacing(dials(name).spacing_mm) for name in ("CT", "MR")},
+        card=manifest,
+        weights=WEIGHTS_FILE,
+        kinds=_to_text(manifest.training_summary.get("modalities", ["CT", "MR"]), " and "),
+        million=f"{manifest.model.parameter_count / 1e6:.3g}",
+        dials=_model_settings(manifest.model),
+        crop=_to_text(manifest.crop_voxels, " x "),
+        trained={
+            key: _to_text(manifest.training_summary[key])
+            for key in SUMMARY_KEYS
+            if key in manifest.training_summary
+        },
+        parts=FOREGROUND_TEXTS,
+        spacings={name: _spacing_text(dials(name).spacing_mm) for name in ("CT", "MR")},
         window=[f"{value:g}" for value in (low, high, (low + high) / 2, (high - low) / 4)],
-        heads=SIZES[card.model.preset][2] if card.model.name == "vit" else None,
-        shortest=SHORTEST_MM,
-        longest=LONGEST_MM,
+        heads=PRESETS[manifest.model.preset][2] if manifest.model.name == "vit" else None,
+        shortest=MIN_WAVELENGTH_MM,
+        longest=MAX_WAVELENGTH_MM,
     )
 
 
-def _dials(section: Section) -> list[tuple[str, str, str]]:
+def _model_settings(section: Section) -> list[tuple[str, str, str]]:
     """Name, value and meaning of each dial of the backbone."""
     fields = type(section).model_fields
     return [
-        (name, _words(value), fields[name].description or "backbone")
+        (name, _to_text(value), fields[name].description or "backbone")
         for name, value in section.model_dump().items()
     ]
 
 
-def _words(value: Any, between: str = ", ") -> str:
+def _to_text(value: Any, separator: str = ", ") -> str:
     if isinstance(value, list | tuple):
-        return between.join(map(str, value))
+        return separator.join(map(str, value))
     return "none" if value is None else str(value)
 
 
-def _spacing(spacing_mm: Spacing | None) -> str:
+def _spacing_text(spacing_mm: Spacing | None) -> str:
     if spacing_mm is None:
         return "as it has them, for the encoder is told their size"
-    return f"resampled to {_words([f'{side:g}' for side in spacing_mm], ' x ')} mm (R, A, S)"
+    return f"resampled to {_to_text([f'{side:g}' for side in spacing_mm], ' x ')} mm (R, A, S)"

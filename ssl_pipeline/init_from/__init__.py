@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssl_pipeline.init_from.bundle import Bundle
-from ssl_pipeline.init_from.monai import Monai
-from ssl_pipeline.init_from.timm import Timm
+from ssl_pipeline.init_from.bundle import BundleWeights
+from ssl_pipeline.init_from.monai import MonaiWeights
+from ssl_pipeline.init_from.timm import TimmWeights
 
-InitFrom = Annotated[Bundle | Timm | Monai, Field(discriminator="name")]
+InitFrom = Annotated[BundleWeights | TimmWeights | MonaiWeights, Field(discriminator="name")]
 
-__all__ = ["Bundle", "InitFrom", "Monai", "Timm"]
+__all__ = ["BundleWeights", "InitFrom", "MonaiWeights", "TimmWeights"]

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ssl_pipeline.export import trained_on
-from ssl_pipeline.export.card import CARD, WEIGHTS
-from ssl_pipeline.init_from.start import Start
-from ssl_pipeline.volumes.dataset import resolve
+from ssl_pipeline.export import training_subjects
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE
+from ssl_pipeline.init_from.weights_source import WeightsSource
+from ssl_pipeline.volumes.config import resolve_path
 
 if TYPE_CHECKING:
-    from ssl_pipeline.init_from.take_over import Found
+    from ssl_pipeline.init_from.transfer import PretrainedWeights
 
 
-class Bundle(Start):
+class BundleWeights(WeightsSource):
     """An encoder that this pipeline trained."""
 
     name: Literal["bundle"] = "bundle"
@@ -27,31 +27,38 @@ class Bundle(Start):
     )
 
     @property
-    def weights(self) -> Path:
+    def weights_path(self) -> Path:
         """The file of the weights in the folder."""
-        return resolve(self.path) / WEIGHTS
+        return resolve_path(self.path) / WEIGHTS_FILE
 
     @property
     def files(self) -> list[Path]:
         """Weights, card, and whom the encoder has seen."""
-        return [self.weights.with_name(name) for name in (WEIGHTS, CARD, trained_on.NAME)]
+        return [
+            self.weights_path.with_name(name)
+            for name in (WEIGHTS_FILE, BUNDLE_MANIFEST, training_subjects.FILE_NAME)
+        ]
 
-    def read(self) -> "Found":
+    def read(self) -> "PretrainedWeights":
         """The encoder's tensors, under the names that they have."""
         from ssl_pipeline.export.bundle import load_encoder
-        from ssl_pipeline.init_from.take_over import EMBEDDING, Found
+        from ssl_pipeline.init_from.transfer import EMBEDDING_WEIGHT, PretrainedWeights
         from ssl_pipeline.models.vit import ViTEncoder
 
-        model = load_encoder(self.weights.parent).model
+        model = load_encoder(self.weights_path.parent).model
         tensors = dict(model.state_dict())
         kernel = None
         if isinstance(model, ViTEncoder):
-            kernel = tensors.pop(EMBEDDING).unflatten(1, model.patch)
+            kernel = tensors.pop(EMBEDDING_WEIGHT).unflatten(1, model.patch)
         unknown = ("whom they were trained on is not known",)
-        return Found(tensors, kernel, notes=unknown if self.seen().untold else ())
+        return PretrainedWeights(
+            tensors, kernel, notes=unknown if self.read_training_subjects().is_unknown else ()
+        )
 
-    def seen(self) -> trained_on.TrainedOn:
+    def read_training_subjects(self) -> training_subjects.TrainingSubjects:
         """What lies beside the weights."""
         nobody: frozenset[str] = frozenset()
-        untold = trained_on.TrainedOn(nobody, nobody, nobody, salt="", untold=True)
-        return trained_on.read(self.weights.parent) or untold
+        untold = training_subjects.TrainingSubjects(
+            nobody, nobody, nobody, salt_fingerprint="", is_unknown=True
+        )
+        return training_subjects.read(self.weights_path.parent) or untold

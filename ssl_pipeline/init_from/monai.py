@@ -8,16 +8,18 @@ Several channels are summed, as if each showed the scan.
 import re
 from typing import TYPE_CHECKING, Literal
 
-from ssl_pipeline.init_from.start import Start
+from ssl_pipeline.init_from.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ssl_pipeline.init_from.take_over import Found
+    from ssl_pipeline.init_from.transfer import PretrainedWeights
 
-KERNEL = re.compile(r"patch_embedding\.patch_embeddings\.(1\.)?weight")
-UNUSED = re.compile(r"blocks\.\d+\.(norm_)?cross_attn\..+")  # made in every block, never called
-RULES = (
+KERNEL_NAME = re.compile(r"patch_embedding\.patch_embeddings\.(1\.)?weight")
+UNUSED_NAMES = re.compile(
+    r"blocks\.\d+\.(norm_)?cross_attn\..+"
+)  # made in every block, never called
+NAME_RULES = (
     (re.compile(r"patch_embedding\.patch_embeddings\.(?:1\.)?bias"), "embed.bias"),
     (re.compile(r"(blocks\.\d+\.)attn\.out_proj\.(.+)"), r"\1attn.proj.\2"),
     (re.compile(r"(blocks\.\d+\.)mlp\.linear([12])\.(.+)"), r"\1mlp.fc\2.\3"),
@@ -26,37 +28,37 @@ RULES = (
 )
 
 
-class Monai(Start):
+class MonaiWeights(WeightsSource):
     """A state dict of MONAI's ViT, ViTAutoEnc or MaskedAutoEncoderViT."""
 
     name: Literal["monai"] = "monai"
 
-    def read(self) -> "Found":
+    def read(self) -> "PretrainedWeights":
         """Its tensors under our names."""
-        from ssl_pipeline.init_from.take_over import FOREIGN, Found
-        from ssl_pipeline.init_from.weights_file import network
+        from ssl_pipeline.init_from.transfer import THIRD_PARTY_NOTES, PretrainedWeights
+        from ssl_pipeline.init_from.weights_file import read_network
 
-        tensors, left = network(self.weights, KERNEL)
+        tensors, left = read_network(self.weights_path, KERNEL_NAME)
         found, kernel = {}, None
         for name, tensor in tensors.items():
-            ours = _ours(name)
-            if KERNEL.fullmatch(name):
-                kernel = _kernel(tensor)
+            ours = _encoder_name(name)
+            if KERNEL_NAME.fullmatch(name):
+                kernel = _patch_kernel(tensor)
             elif ours:
                 found[ours] = tensor
             else:
                 left.append(name)
-        return Found(found, kernel, left=tuple(left), notes=FOREIGN)
+        return PretrainedWeights(found, kernel, unused_names=tuple(left), notes=THIRD_PARTY_NOTES)
 
 
-def _ours(name: str) -> str | None:
-    if UNUSED.fullmatch(name):
+def _encoder_name(name: str) -> str | None:
+    if UNUSED_NAMES.fullmatch(name):
         return None
-    rules = ((rule.fullmatch(name), new) for rule, new in RULES)
+    rules = ((rule.fullmatch(name), new) for rule, new in NAME_RULES)
     return next((match.expand(new) for match, new in rules if match), None)
 
 
-def _kernel(weight: "Tensor") -> "Tensor | None":
+def _patch_kernel(weight: "Tensor") -> "Tensor | None":
     """(width, z, y, x) of a convolution, or of a linear layer over a cube's voxels; else None."""
     if weight.ndim == 2:
         side = round(weight.shape[1] ** (1 / 3))

@@ -18,33 +18,33 @@ from torch import Tensor
 from ssl_pipeline.views.config import Triple
 
 
-def resized(
+def resize_patch_embedding(
     kernel: Float[Tensor, "width z y x"], size: Triple
 ) -> Float[Tensor, "width new_z new_y new_x"]:
     """The kernel for patches of `size` voxels; itself where it has that size."""
     if kernel.shape[1:] == size:
         return kernel
-    axes = [_to_kernel(ours, own) for ours, own in zip(size, kernel.shape[1:], strict=True)]
+    axes = [_resampling_matrix(ours, own) for ours, own in zip(size, kernel.shape[1:], strict=True)]
     new: Tensor = torch.einsum("wabc,az,by,cx->wzyx", kernel.double(), *axes).float()
     return new
 
 
-def _to_kernel(ours: int, own: int) -> Float[Tensor, "own ours"]:
+def _resampling_matrix(new_size: int, kernel_size: int) -> Float[Tensor, "own ours"]:
     """Bring `ours` samples of an axis to the kernel's `own`."""
-    if ours <= own:
-        return _interpolation(ours, own)
-    inverse: Tensor = torch.linalg.pinv(_interpolation(own, ours))
+    if new_size <= kernel_size:
+        return _interpolation_matrix(new_size, kernel_size)
+    inverse: Tensor = torch.linalg.pinv(_interpolation_matrix(kernel_size, new_size))
     return inverse
 
 
-def _interpolation(old: int, new: int) -> Float[Tensor, "new old"]:
+def _interpolation_matrix(old_size: int, new_size: int) -> Float[Tensor, "new old"]:
     """Linear interpolation between samples at the middles of equal parts of an axis."""
-    if old == 1:
-        return torch.ones(new, 1, dtype=torch.float64)
-    places = (torch.arange(new, dtype=torch.float64) + 0.5) * old / new - 0.5
-    left = places.floor().clamp(0, old - 2)
-    matrix = torch.zeros(new, old, dtype=torch.float64)
-    rows, columns = torch.arange(new), left.long()
+    if old_size == 1:
+        return torch.ones(new_size, 1, dtype=torch.float64)
+    places = (torch.arange(new_size, dtype=torch.float64) + 0.5) * old_size / new_size - 0.5
+    left = places.floor().clamp(0, old_size - 2)
+    matrix = torch.zeros(new_size, old_size, dtype=torch.float64)
+    rows, columns = torch.arange(new_size), left.long()
     matrix[rows, columns] = 1 - (places - left)
     matrix[rows, columns + 1] = places - left
     return matrix

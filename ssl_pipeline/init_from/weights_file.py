@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ssl_pipeline.errors import UserError
 
-WRAPPED_IN = ("state_dict", "model_state_dict", "network_weights", "model")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "network_weights", "model")
 
 
-def network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor], list[str]]:
+def read_network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors, fp32, of the network that has one named `anchor`; and names of all others.
 
     Raises UserError where the file is unreadable, or holds none or several such networks.
@@ -26,7 +26,11 @@ def network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor], lis
     ends = re.compile(rf"(?P<prefix>(.*\.)?){anchor.pattern}")
     prefixes = sorted({match["prefix"] for name in tensors if (match := ends.fullmatch(name))})
     if len(prefixes) != 1:
-        told = f"several ({', '.join(prefixes)})" if prefixes else f"none, such as {_some(tensors)}"
+        told = (
+            f"several ({', '.join(prefixes)})"
+            if prefixes
+            else f"none, such as {_first_names(tensors)}"
+        )
         plain = anchor.pattern.replace("\\", "")
         raise UserError(
             f"init_from.path: of the tensors in {path} one should end with {plain}, and there are "
@@ -50,7 +54,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"({' '.join(str(error).split())[:120]}): save the network's state dict as "
             "safetensors, or with torch.save(model.state_dict(), ...)."
         ) from None
-    for word in WRAPPED_IN:
+    for word in WRAPPER_KEYS:
         if isinstance(content, dict) and isinstance(content.get(word), dict):
             content = content[word]
     named = content.items() if isinstance(content, dict) else ()
@@ -62,5 +66,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _some(tensors: dict[str, Tensor]) -> str:
+def _first_names(tensors: dict[str, Tensor]) -> str:
     return ", ".join(sorted(tensors)[:3])

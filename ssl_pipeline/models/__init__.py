@@ -12,14 +12,14 @@ from ssl_pipeline.models.resenc_config import ResEnc
 from ssl_pipeline.models.vit_config import ViT
 
 
-def _named(said: Any) -> Any:
-    return {"name": "vit", **said} if isinstance(said, dict) else said
+def _with_default_name(section: Any) -> Any:
+    return {"name": "vit", **section} if isinstance(section, dict) else section
 
 
 ModelConfig = Annotated[
     ViT | ResEnc,
     Field(discriminator="name"),
-    BeforeValidator(_named),
+    BeforeValidator(_with_default_name),
 ]
 
 __all__ = ["ModelConfig", "ResEnc", "ViT"]

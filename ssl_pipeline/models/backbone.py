@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 from ssl_pipeline.views.config import Triple
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Backbone(Section, ABC):
     """The section of an encoder; estimates and judgements ask it for what they need to know."""
 
-    least_tokens: ClassVar[int] = 1  # of a crop, below which a pass means nothing
-    transformer: ClassVar[bool] = False  # whether its blocks are attention and an MLP
+    min_tokens: ClassVar[int] = 1  # of a crop, below which a pass means nothing
+    is_transformer: ClassVar[bool] = False  # whether its blocks are attention and an MLP
 
     patch_voxels: Triple = Field((8, 8, 8), description="size of a token (z, y, x), in voxels")
 
-    def tokens(self, crop_voxels: Triple) -> int:
+    def token_count(self, crop_voxels: Triple) -> int:
         """Tokens of a whole crop."""
         return math.prod(s // p for s, p in zip(crop_voxels, self.patch_voxels, strict=True))
 
@@ -32,15 +32,15 @@ class Backbone(Section, ABC):
 
     @property
     @abstractmethod
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """Numbers that are trained."""
 
     @abstractmethod
-    def forward_flops(self, seen: int, crop_voxels: Triple) -> int:
+    def forward_flops(self, visible_tokens: int, crop_voxels: Triple) -> int:
         """Operations of a forward pass that sees so many tokens of a crop."""
 
     @abstractmethod
-    def kept_numbers(self, seen: int, crop_voxels: Triple) -> int:
+    def activation_count(self, visible_tokens: int, crop_voxels: Triple) -> int:
         """Numbers that such a pass keeps for the way back."""
 
     @abstractmethod

@@ -5,7 +5,7 @@ It need not decode all that is hidden: a random part of it teaches as much for l
 
 from typing import Any
 
-import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
+import ssl_pipeline.torchvision_compat  # noqa: F401  (before timm)
 
 import torch
 from jaxtyping import Float, Int
@@ -13,11 +13,11 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ssl_pipeline.models.positions import positions
-from ssl_pipeline.views.tokens import gather
+from ssl_pipeline.models.position_encoding import position_encoding
+from ssl_pipeline.views.patches import gather_tokens
 
 
-class Decoder(nn.Module):
+class ReconstructionDecoder(nn.Module):
     """Rebuilds patches of a crop from the tokens that the encoder saw."""
 
     def __init__(self, dim: int, voxels: int, *, width: int, depth: int) -> None:
@@ -34,25 +34,27 @@ class Decoder(nn.Module):
         self,
         tokens: Float[Tensor, "batch kept dim"],
         visible: Int[Tensor, "batch kept"],
-        wanted: Int[Tensor, "batch wanted"],
-        places_mm: Float[Tensor, "batch tokens 3"],
+        targets: Int[Tensor, "batch wanted"],
+        centres_mm: Float[Tensor, "batch tokens 3"],
     ) -> Float[Tensor, "batch wanted voxels"]:
         """Voxels, in model input, of the patches `wanted`, from the tokens of those `visible`.
 
         `places_mm` are the middles of all patches.
         """
-        there = positions(gather(places_mm, torch.cat([visible, wanted], 1)), self.width)
+        there = position_encoding(
+            gather_tokens(centres_mm, torch.cat([visible, targets], 1)), self.width
+        )
         seen = self.embed(tokens)
-        hidden = self.mask_token.to(seen.dtype).expand(*wanted.shape, self.width)
+        hidden = self.mask_token.to(seen.dtype).expand(*targets.shape, self.width)
         full = torch.cat([seen, hidden], dim=1) + there.to(seen.dtype)
         *before, last = self.blocks
         for block in before:
             full = block(full)
-        voxels: Tensor = self.to_voxels(self.norm(_wanted(last, full, visible.shape[1])))
+        voxels: Tensor = self.to_voxels(self.norm(_forward_targets(last, full, visible.shape[1])))
         return voxels
 
 
-def _wanted(block: Any, tokens: Tensor, first: int) -> Tensor:
+def _forward_targets(block: Any, tokens: Tensor, first: int) -> Tensor:
     """What a block of timm makes of the tokens from `first` on, which attend to all.
 
     The others are keys and values alone, which spares the decoder 6 to 15% of its time.

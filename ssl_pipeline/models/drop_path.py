@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from ssl_pipeline.views.randomness import generator
+from ssl_pipeline.views.rng import generator
 
-VIEWS = 2
-PER_BLOCK = 2  # branches: attention, and the layers after it
+VIEWS_PER_SAMPLE = 2
+BRANCHES_PER_BLOCK = 2  # branches: attention, and the layers after it
 
 
-def survival(
-    rate: float, branches: int, seed: int, numbers: Sequence[int]
+def draw_branch_factors(
+    rate: float, branches: int, seed: int, sample_numbers: Sequence[int]
 ) -> Float32[np.ndarray, "views {branches}"]:
     """Factors of the branches, 0 or 1 / (1 - their rate): all first views, then all second ones.
 
@@ -25,11 +25,11 @@ def survival(
     `numbers` are global sample numbers, as in a batch. Source: Huang et al. 2016
     (arXiv:1603.09382), with the factors of timm, which keep the mean.
     """
-    rates = np.linspace(0, rate, branches // PER_BLOCK).repeat(PER_BLOCK)
+    rates = np.linspace(0, rate, branches // BRANCHES_PER_BLOCK).repeat(BRANCHES_PER_BLOCK)
     drawn = [
         generator(seed, number, f"drop path {view}").random(branches)
-        for view in range(VIEWS)
-        for number in numbers
+        for view in range(VIEWS_PER_SAMPLE)
+        for number in sample_numbers
     ]
-    kept = np.reshape(drawn, (VIEWS * len(numbers), branches)) >= rates
+    kept = np.reshape(drawn, (VIEWS_PER_SAMPLE * len(sample_numbers), branches)) >= rates
     return (kept / (1 - rates)).astype(np.float32)

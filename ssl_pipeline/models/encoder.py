@@ -17,11 +17,11 @@ from ssl_pipeline.views.config import Triple
 
 
 @dataclass(frozen=True)
-class Grid:
+class FeatureInfo:
     """Where the features of a map lie."""
 
     channels: int
-    step: Triple  # voxels of the crop between neighbours (z, y, x)
+    reduction: Triple  # voxels of the crop between neighbours (z, y, x)
 
 
 class Encoder(nn.Module, ABC):
@@ -39,7 +39,7 @@ class Encoder(nn.Module, ABC):
     patch: Triple
     branches: int = 0
     drop_path: float = 0.0
-    maps: list[Grid]
+    feature_info: list[FeatureInfo]
 
     @abstractmethod
     def forward(
@@ -48,12 +48,12 @@ class Encoder(nn.Module, ABC):
         """All tokens of crops whose sides are multiples of the patch's; spacing is (z, y, x)."""
 
     @abstractmethod
-    def sparse(
+    def forward_sparse(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
         visible: Int[Tensor, "batch kept"],
-        survive: Float[Tensor, "batch branches"] | None = None,
+        branch_factors: Float[Tensor, "batch branches"] | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
         """The tokens `visible`, which no voxel of another patch has reached.
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module, ABC):
         """
 
     @abstractmethod
-    def hidden(
+    def forward_intermediates(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """What each block of the trunk gives (batch, channels, z, y, x), on the grids of `maps`."""

@@ -20,12 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, instance_norm, leaky_relu
 
-from ssl_pipeline.models.encoder import Encoder, Grid
-from ssl_pipeline.models.resenc_config import ResEnc, Stage
+from ssl_pipeline.models.encoder import Encoder, FeatureInfo
+from ssl_pipeline.models.resenc_config import ResEnc, ResEncStage
 from ssl_pipeline.views.config import Triple
-from ssl_pipeline.views.tokens import gather, grid_of, patchify
+from ssl_pipeline.views.patches import gather_tokens, patch_grid, patchify
 
-SLOPE = 0.01  # of LeakyReLU below zero
+NEGATIVE_SLOPE = 0.01  # of LeakyReLU below zero
 
 
 class ResEncEncoder(Encoder):
@@ -36,10 +36,10 @@ class ResEncEncoder(Encoder):
     def __init__(self, config: ResEnc) -> None:
         super().__init__()
         self.dim, self.patch, stages = config.width, config.patch_voxels, config.stages
-        self.maps = [Grid(stage.width, stage.step) for stage in stages]
-        self.stem = _Convolution(1, stages[0].before, stages[0].kernel)
+        self.feature_info = [FeatureInfo(stage.out_channels, stage.reduction) for stage in stages]
+        self.stem = _Convolution(1, stages[0].in_channels, stages[0].kernel)
         self.stages = nn.ModuleList(_Stage(stage) for stage in stages)
-        self.project = nn.Linear(stages[-1].width, self.dim)
+        self.project = nn.Linear(stages[-1].out_channels, self.dim)
         self.norm = nn.LayerNorm(self.dim)
         self.apply(_initialise)
 
@@ -47,33 +47,37 @@ class ResEncEncoder(Encoder):
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """All tokens (dense); the spacing changes nothing."""
-        return self._tokens(self._run(crops, None)[-1])
+        return self._tokens(self._stage_features(crops, None)[-1])
 
-    def sparse(
+    def forward_sparse(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
         visible: Int[Tensor, "batch kept"],
-        survive: Float[Tensor, "batch branches"] | None = None,
+        branch_factors: Float[Tensor, "batch branches"] | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
         """The tokens `visible`, as if there were nothing else in the crop."""
-        return gather(self._tokens(self._run(crops, visible)[-1]), visible)
+        return gather_tokens(self._tokens(self._stage_features(crops, visible)[-1]), visible)
 
-    def hidden(
+    def forward_intermediates(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Features of every stage (batch, channels, z, y, x), from full resolution down (dense)."""
-        return self._run(crops, None)
+        return self._stage_features(crops, None)
 
-    def _run(self, crops: Tensor, visible: Tensor | None) -> list[Tensor]:
+    def _stage_features(self, crops: Tensor, visible: Tensor | None) -> list[Tensor]:
         """Features of every stage; `visible` says which patches there are, None that all are."""
         size = (crops.shape[2], crops.shape[3], crops.shape[4])
         seen = [
-            None if visible is None else _inside(visible, size, self.patch, step)
-            for step in (each.step for each in self.maps)
+            None if visible is None else _visible_voxels(visible, size, self.patch, step)
+            for step in (each.reduction for each in self.feature_info)
         ]
-        shown = crops if seen[0] is None else _put(_taken(crops, seen[0]), seen[0], crops.shape)
-        features, found = leaky_relu(self.stem(shown, seen[0]), SLOPE), []
+        shown = (
+            crops
+            if seen[0] is None
+            else _scatter_voxels(_gather_voxels(crops, seen[0]), seen[0], crops.shape)
+        )
+        features, found = leaky_relu(self.stem(shown, seen[0]), NEGATIVE_SLOPE), []
         for stage, at in zip(self.stages, seen, strict=True):
             features = stage(features, at)
             found.append(features)
@@ -87,56 +91,67 @@ class ResEncEncoder(Encoder):
 class _Stage(nn.Module):
     """Residual blocks, the first of which strides."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ResEncStage) -> None:
         super().__init__()
         strides = [stage.stride] + [(1, 1, 1)] * (stage.blocks - 1)
-        before = [stage.before] + [stage.width] * (stage.blocks - 1)
+        before = [stage.in_channels] + [stage.out_channels] * (stage.blocks - 1)
         self.blocks = nn.ModuleList(
-            _Block(b, stage.width, stage.kernel, stride)
+            _Block(b, stage.out_channels, stage.kernel, stride)
             for b, stride in zip(before, strides, strict=True)
         )
 
-    def forward(self, features: Tensor, at: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, visible_voxels: Tensor | None) -> Tensor:
         for block in self.blocks:
-            features = block(features, at)
+            features = block(features, visible_voxels)
         return features
 
 
 class _Block(nn.Module):
     """Two convolutions beside a shortcut, which averages where the block strides."""
 
-    def __init__(self, before: int, after: int, kernel: Triple, stride: Triple) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         self.stride = stride
-        self.first = _Convolution(before, after, kernel, stride)
-        self.second = _Convolution(after, after, kernel)
-        self.shortcut = _Convolution(before, after, (1, 1, 1)) if before != after else None
+        self.first = _Convolution(in_channels, out_channels, kernel, stride)
+        self.second = _Convolution(out_channels, out_channels, kernel)
+        self.shortcut = (
+            _Convolution(in_channels, out_channels, (1, 1, 1))
+            if in_channels != out_channels
+            else None
+        )
 
-    def forward(self, features: Tensor, at: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, visible_voxels: Tensor | None) -> Tensor:
         """`at` are the seen voxels of the resolution that comes out."""
-        changed = self.second(leaky_relu(self.first(features, at), SLOPE), at)
+        changed = self.second(
+            leaky_relu(self.first(features, visible_voxels), NEGATIVE_SLOPE), visible_voxels
+        )
         kept = avg_pool3d(features, self.stride) if max(self.stride) > 1 else features
         if self.shortcut is not None:
-            kept = self.shortcut(kept, at)
-        return leaky_relu(changed + kept, SLOPE)
+            kept = self.shortcut(kept, visible_voxels)
+        return leaky_relu(changed + kept, NEGATIVE_SLOPE)
 
 
 class _Convolution(nn.Module):
     """A convolution and an instance norm whose statistics are those of the seen voxels."""
 
-    def __init__(self, before: int, after: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple = (1, 1, 1)
+    ) -> None:
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(before, after, kernel, stride, padding, bias=False)
-        self.scale, self.shift = nn.Parameter(torch.ones(after)), nn.Parameter(torch.zeros(after))
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.scale, self.shift = (
+            nn.Parameter(torch.ones(out_channels)),
+            nn.Parameter(torch.zeros(out_channels)),
+        )
 
-    def forward(self, features: Tensor, at: Tensor | None) -> Tensor:
-        return _normed(self.conv(features), at, self.scale, self.shift)
+    def forward(self, features: Tensor, visible_voxels: Tensor | None) -> Tensor:
+        return _masked_instance_norm(self.conv(features), visible_voxels, self.scale, self.shift)
 
 
-def _normed(
+def _masked_instance_norm(
     features: Float[Tensor, "batch channels z y x"],
-    at: Int[Tensor, "batch seen"] | None,
+    visible_voxels: Int[Tensor, "batch seen"] | None,
     scale: Float[Tensor, " channels"],
     shift: Float[Tensor, " channels"],
 ) -> Float[Tensor, "batch channels z y x"]:
@@ -144,41 +159,43 @@ def _normed(
 
     They are gathered before: at full resolution sums weighted by a mask take five times as long.
     """
-    if at is None:
+    if visible_voxels is None:
         return instance_norm(features, weight=scale, bias=shift)
-    normed = instance_norm(_taken(features, at), weight=scale, bias=shift)
-    return _put(normed, at, features.shape)
+    normed = instance_norm(_gather_voxels(features, visible_voxels), weight=scale, bias=shift)
+    return _scatter_voxels(normed, visible_voxels, features.shape)
 
 
-def _inside(
-    visible: Int[Tensor, "batch kept"], size: Triple, patch: Triple, step: Triple
+def _visible_voxels(
+    visible: Int[Tensor, "batch kept"], size: Triple, patch: Triple, reduction: Triple
 ) -> Int[Tensor, "batch seen"]:
     """Voxels of the patches `visible`, at a resolution of one for every `step` of the crop."""
-    own = grid_of(size, step)
+    own = patch_grid(size, reduction)
     number = torch.arange(math.prod(own), device=visible.device, dtype=torch.float64)
-    of_patch = patchify(number.reshape(1, 1, *own), grid_of(patch, step))[0].long()
+    of_patch = patchify(number.reshape(1, 1, *own), patch_grid(patch, reduction))[0].long()
     return of_patch[visible].flatten(1)
 
 
-def _taken(
-    features: Float[Tensor, "batch channels z y x"], at: Int[Tensor, "batch seen"]
+def _gather_voxels(
+    features: Float[Tensor, "batch channels z y x"], visible_voxels: Int[Tensor, "batch seen"]
 ) -> Float[Tensor, "batch channels seen"]:
     """The values of the voxels `at`."""
-    return features.flatten(2).gather(2, at[:, None].expand(-1, features.shape[1], -1))
+    return features.flatten(2).gather(2, visible_voxels[:, None].expand(-1, features.shape[1], -1))
 
 
-def _put(
-    values: Float[Tensor, "batch channels seen"], at: Int[Tensor, "batch seen"], shape: torch.Size
+def _scatter_voxels(
+    values: Float[Tensor, "batch channels seen"],
+    visible_voxels: Int[Tensor, "batch seen"],
+    shape: torch.Size,
 ) -> Float[Tensor, "batch channels z y x"]:
     """The inverse of `_taken`, with zeros where nothing was taken."""
     empty = values.new_zeros(shape).flatten(2)
-    return empty.scatter(2, at[:, None].expand_as(values), values).reshape(shape)
+    return empty.scatter(2, visible_voxels[:, None].expand_as(values), values).reshape(shape)
 
 
 def _initialise(module: nn.Module) -> None:
     """He-normal convolutions for LeakyReLU, as nnU-Net has them; a Xavier-uniform projection."""
     if isinstance(module, nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
     elif isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)

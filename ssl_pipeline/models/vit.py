@@ -9,18 +9,18 @@ they never leave the encoder.
 
 from typing import Any
 
-import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
+import ssl_pipeline.torchvision_compat  # noqa: F401  (before timm)
 
 import torch
 from jaxtyping import Float, Int
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_pipeline.models.drop_path import PER_BLOCK
-from ssl_pipeline.models.encoder import Encoder, Grid
-from ssl_pipeline.models.positions import positions
-from ssl_pipeline.models.vit_config import SIZES, ViT
-from ssl_pipeline.views.tokens import centres_mm, gather, grid_of, patchify
+from ssl_pipeline.models.drop_path import BRANCHES_PER_BLOCK
+from ssl_pipeline.models.encoder import Encoder, FeatureInfo
+from ssl_pipeline.models.position_encoding import position_encoding
+from ssl_pipeline.models.vit_config import PRESETS, ViT
+from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patch_grid, patchify
 
 
 class ViTEncoder(Encoder):
@@ -28,9 +28,9 @@ class ViTEncoder(Encoder):
 
     def __init__(self, config: ViT) -> None:
         super().__init__()
-        self.dim, depth, heads = SIZES[config.preset]
+        self.dim, depth, heads = PRESETS[config.preset]
         self.patch, self.drop_path = config.patch_voxels, config.drop_path
-        self.branches = PER_BLOCK * depth if config.drop_path else 0
+        self.branches = BRANCHES_PER_BLOCK * depth if config.drop_path else 0
         voxels = self.patch[0] * self.patch[1] * self.patch[2]
         self.embed = nn.Linear(voxels, self.dim)
         self.blocks = nn.ModuleList(
@@ -44,7 +44,7 @@ class ViTEncoder(Encoder):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(self.dim)
-        self.maps = [Grid(self.dim, self.patch)] * depth
+        self.feature_info = [FeatureInfo(self.dim, self.patch)] * depth
         self.apply(_initialise)
         # Flat, for weights of more than one axis decay, and tokens shall not.
         flat = torch.randn(config.registers * self.dim) * 0.02
@@ -54,28 +54,30 @@ class ViTEncoder(Encoder):
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """All tokens (dense)."""
-        return self._run(*self._patches(crops, spacing_mm))
+        return self._forward_blocks(*self._patches(crops, spacing_mm))
 
-    def sparse(
+    def forward_sparse(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
         visible: Int[Tensor, "batch kept"],
-        survive: Float[Tensor, "batch branches"] | None = None,
+        branch_factors: Float[Tensor, "batch branches"] | None = None,
     ) -> Float[Tensor, "batch kept dim"]:
         """The tokens `visible`, computed from them alone (He et al. 2022, arXiv:2111.06377)."""
         patches, places_mm = self._patches(crops, spacing_mm)
-        return self._run(gather(patches, visible), gather(places_mm, visible), survive)
+        return self._forward_blocks(
+            gather_tokens(patches, visible), gather_tokens(places_mm, visible), branch_factors
+        )
 
-    def hidden(
+    def forward_intermediates(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Tokens after each block, normed as the last ones are, where they lie."""
-        grid = grid_of((crops.shape[2], crops.shape[3], crops.shape[4]), self.patch)
-        tokens, found = self._embedded(*self._patches(crops, spacing_mm)), []
+        grid = patch_grid((crops.shape[2], crops.shape[3], crops.shape[4]), self.patch)
+        tokens, found = self._embed_patches(*self._patches(crops, spacing_mm)), []
         for block in self.blocks:
             tokens = block(tokens)
-            normed = self.norm(tokens[:, self._extra :])
+            normed = self.norm(tokens[:, self._register_count :])
             found.append(normed.transpose(1, 2).reshape(len(crops), self.dim, *grid))
         return found
 
@@ -87,42 +89,48 @@ class ViTEncoder(Encoder):
         For pictures, in a dense pass. Registers are left out: a row is how the token's attention to
         patches is shared among them.
         """
-        tokens = self._embedded(*self._patches(crops, spacing_mm))
+        tokens = self._embed_patches(*self._patches(crops, spacing_mm))
         *before, last = self.blocks
         for block in before:
             tokens = block(tokens)
-        return _shares(last, tokens, self._extra)
+        return _attention_weights(last, tokens, self._register_count)
 
     @property
-    def _extra(self) -> int:
+    def _register_count(self) -> int:
         """Registers, which go before the patches."""
         return 0 if self.registers is None else len(self.registers) // self.dim
 
     def _patches(self, crops: Tensor, spacing_mm: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels of all patches, and their places in mm."""
         size = (crops.shape[2], crops.shape[3], crops.shape[4])
-        return patchify(crops, self.patch), centres_mm(size, self.patch, spacing_mm)
+        return patchify(crops, self.patch), patch_centres_mm(size, self.patch, spacing_mm)
 
-    def _embedded(self, patches: Tensor, places_mm: Tensor) -> Tensor:
-        tokens: Tensor = self.embed(patches) + positions(places_mm, self.dim).to(patches.dtype)
+    def _embed_patches(self, patches: Tensor, centres_mm: Tensor) -> Tensor:
+        tokens: Tensor = self.embed(patches) + position_encoding(centres_mm, self.dim).to(
+            patches.dtype
+        )
         if self.registers is None:
             return tokens
         registers = self.registers.to(tokens.dtype).reshape(1, -1, self.dim)
         return torch.cat([registers.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
-    def _run(self, patches: Tensor, places_mm: Tensor, survive: Tensor | None = None) -> Tensor:
-        tokens = self._embedded(patches, places_mm)
+    def _forward_blocks(
+        self, patches: Tensor, centres_mm: Tensor, branch_factors: Tensor | None = None
+    ) -> Tensor:
+        tokens = self._embed_patches(patches, centres_mm)
         for index, block in enumerate(self.blocks):
-            if survive is None:
+            if branch_factors is None:
                 tokens = block(tokens)
             else:
-                factors = survive[:, PER_BLOCK * index : PER_BLOCK * (index + 1)]
-                tokens = _scaled(block, tokens, factors.to(tokens.dtype))
-        normed: Tensor = self.norm(tokens[:, self._extra :])
+                factors = branch_factors[
+                    :, BRANCHES_PER_BLOCK * index : BRANCHES_PER_BLOCK * (index + 1)
+                ]
+                tokens = _scaled_block(block, tokens, factors.to(tokens.dtype))
+        normed: Tensor = self.norm(tokens[:, self._register_count :])
         return normed
 
 
-def _scaled(block: Any, tokens: Tensor, factors: Float[Tensor, "batch 2"]) -> Tensor:
+def _scaled_block(block: Any, tokens: Tensor, factors: Float[Tensor, "batch 2"]) -> Tensor:
     """A block of timm, its two branches multiplied by a factor for each crop."""
     attended, fed = factors[..., None, None].unbind(dim=1)
     tokens = tokens + attended * block.ls1(block.attn(block.norm1(tokens)))
@@ -130,7 +138,7 @@ def _scaled(block: Any, tokens: Tensor, factors: Float[Tensor, "batch 2"]) -> Te
     return scaled
 
 
-def _shares(block: Any, tokens: Tensor, first: int) -> Tensor:
+def _attention_weights(block: Any, tokens: Tensor, first: int) -> Tensor:
     """Attention of a block of timm among its tokens from `first` on, by heads."""
     heads = block.attn.qkv(block.norm1(tokens)[:, first:]).unflatten(
         -1, (3, block.attn.num_heads, -1)

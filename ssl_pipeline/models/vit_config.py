@@ -11,14 +11,14 @@ from ssl_pipeline.views.config import Triple
 if TYPE_CHECKING:
     from ssl_pipeline.models.vit import ViTEncoder
 
-SIZES = {"tiny": (128, 6, 4), "S": (384, 12, 6), "B": (768, 12, 12)}  # width, depth, heads
-BLOCK_NUMBERS = 16  # a block keeps so many numbers for each of a token's, for the way back
+PRESETS = {"tiny": (128, 6, 4), "S": (384, 12, 6), "B": (768, 12, 12)}  # width, depth, heads
+ACTIVATIONS_PER_BLOCK = 16  # a block keeps so many numbers for each of a token's, for the way back
 
 
 class ViT(Backbone):
     """A 3D vision transformer made of timm's blocks."""
 
-    transformer: ClassVar[bool] = True
+    is_transformer: ClassVar[bool] = True
 
     name: Literal["vit"] = "vit"
     preset: Literal["tiny", "S", "B"] = Field("tiny", description="width, depth and heads")
@@ -44,20 +44,20 @@ class ViT(Backbone):
     @property
     def width(self) -> int:
         """Numbers of a token."""
-        return SIZES[self.preset][0]
+        return PRESETS[self.preset][0]
 
     @property
     def depth(self) -> int:
         """Blocks."""
-        return SIZES[self.preset][1]
+        return PRESETS[self.preset][1]
 
     @property
     def head_width(self) -> int:
         """Numbers of a token in one head."""
-        return self.width // SIZES[self.preset][2]
+        return self.width // PRESETS[self.preset][2]
 
     @property
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """Numbers that are trained."""
         embedding = (math.prod(self.patch_voxels) + 1) * self.width
         scales = 2 * self.width * self.depth if self.layer_scale else 0
@@ -65,14 +65,14 @@ class ViT(Backbone):
         blocks = block_parameters(self.width, self.depth) + scales
         return embedding + blocks + (2 + self.registers) * self.width
 
-    def forward_flops(self, seen: int, crop_voxels: Triple) -> int:
+    def forward_flops(self, visible_tokens: int, crop_voxels: Triple) -> int:
         """Two operations a parameter and token, and attention's two products of matrices."""
-        length = seen + self.registers
-        return 2 * length * self.parameters + 4 * length**2 * self.width * self.depth
+        length = visible_tokens + self.registers
+        return 2 * length * self.parameter_count + 4 * length**2 * self.width * self.depth
 
-    def kept_numbers(self, seen: int, crop_voxels: Triple) -> int:
+    def activation_count(self, visible_tokens: int, crop_voxels: Triple) -> int:
         """Those of the blocks; fused attention keeps no matrix of pairs."""
-        return (seen + self.registers) * BLOCK_NUMBERS * self.width * self.depth
+        return (visible_tokens + self.registers) * ACTIVATIONS_PER_BLOCK * self.width * self.depth
 
     def build(self) -> "ViTEncoder":
         """The encoder, its weights drawn from torch's global generator."""

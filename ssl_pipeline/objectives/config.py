@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 
 Width = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -14,20 +14,20 @@ class Reconstruction(Section):
     """Masked reconstruction of the clean crop."""
 
     weight: float = Field(1.0, ge=0, description="weight in the sum of losses")
-    background: float = Field(
+    background_weight: float = Field(
         0.1, ge=0, le=1, description="weight of a patch outside the body against one inside"
     )
     decoder_width: int | None = Field(
         None, gt=0, description="width of the decoder; half the encoder's by default"
     )
     decoder_depth: int = Field(2, ge=1, description="blocks of the decoder")
-    soft_norm: bool = Field(
+    normalize_patches: bool = Field(
         False,
         description="rebuild each patch about its own mean, in units of its own spread, so that "
         "texture counts as much as bone; pictures then take both from the scan, and skill is not "
         "measured",
     )
-    decode: float = Field(
+    decode_ratio: float = Field(
         1.0, gt=0, le=1, description="share of the hidden tokens that is rebuilt, drawn each step"
     )
 
@@ -40,17 +40,17 @@ class Contrast(Section):
     tell patients apart. With thousands of subjects it may pay; `ablate` tells.
     """
 
-    global_weight: float = Field(0.0, ge=0, description="weight of the loss between subjects")
+    subject_weight: float = Field(0.0, ge=0, description="weight of the loss between subjects")
     local_weight: float = Field(
         0.1, ge=0, description="weight of the loss between places of a scan"
     )
-    alike: dict[str, Width | Literal["equal"]] = Field(
+    similar_by: dict[str, Width | Literal["equal"]] = Field(
         {},
         description="what makes two subjects count less than others as negatives: for a number its "
         "width (age: 10), for a word `equal` (region: equal); targets, root, site or modality",
     )
     temperature: float = Field(0.1, gt=0, description="divisor of the cosine similarities")
-    dim: int = Field(128, gt=0, description="width of the projected vectors")
+    projection_dim: int = Field(128, gt=0, description="width of the projected vectors")
     positive_patches: float = Field(
         1.5, gt=0, description="largest distance of a positive pair of tokens, in patches"
     )
@@ -60,7 +60,7 @@ class Contrast(Section):
 
     @model_validator(mode="after")
     def _between_subjects(self) -> "Contrast":
-        if self.alike and not self.global_weight:
+        if self.similar_by and not self.subject_weight:
             raise ValueError(
                 "alike is about the loss between subjects, and global_weight is 0: give it a "
                 "weight, or leave alike out"
@@ -89,10 +89,10 @@ class Ramp(Section):
             raise ValueError(f"end is {self.end}, before start, {self.start}")
         return self
 
-    def at(self, share: float) -> float:
+    def factor(self, progress: float) -> float:
         """The factor after this share of the run."""
-        if share < self.start:
+        if progress < self.start:
             return 0.0
-        if share >= self.end:
+        if progress >= self.end:
             return 1.0
-        return 0.5 - 0.5 * math.cos(math.pi * (share - self.start) / (self.end - self.start))
+        return 0.5 - 0.5 * math.cos(math.pi * (progress - self.start) / (self.end - self.start))

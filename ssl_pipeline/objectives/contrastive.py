@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from ssl_pipeline.config.section import Section
 from ssl_pipeline.objectives.config import Contrast
-from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder

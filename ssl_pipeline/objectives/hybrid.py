@@ -6,8 +6,8 @@ places, ramped in early, carried the frozen features, and contrast between subje
 
 from typing import TYPE_CHECKING, Literal
 
+from ssl_pipeline.config.section import Section
 from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
-from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder

@@ -29,10 +29,10 @@ def masked_huber(
     return (huber_loss(pred, target, reduction="none", delta=delta) * weight).sum()
 
 
-def patch_units(
+def patch_statistics(
     voxels: Float[Tensor, "batch patches voxels"],
     valid: Float[Tensor, "batch patches voxels"],
-    least: float = 0.1,
+    min_std: float = 0.1,
 ) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
     """Mean and softened spread, sqrt(var + least^2), of the valid voxels of each patch.
 
@@ -42,14 +42,14 @@ def patch_units(
     count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
     mean = (voxels * valid).sum(dim=-1, keepdim=True) / count
     spread = ((voxels - mean) ** 2 * valid).sum(dim=-1, keepdim=True) / count
-    return mean, (spread + least**2).sqrt()
+    return mean, (spread + min_std**2).sqrt()
 
 
-def subject_contrast(
+def subject_contrast_loss(
     first: Float[Tensor, "pairs dim"],
     second: Float[Tensor, "pairs dim"],
     subject: Int[Tensor, " pairs"],
-    traits: Float[Tensor, "pairs traits"],
+    metadata_features: Float[Tensor, "pairs traits"],
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Decoupled InfoNCE between views, with other subjects alone as negatives.
@@ -64,8 +64,8 @@ def subject_contrast(
     similar = both @ both.T / temperature
     negative = who[:, None] != who[None, :]
     positive = torch.cat([similar.diagonal(len(first)), similar.diagonal(-len(first))])
-    if traits.shape[1]:
-        weight = (1 - alikeness(traits)).tile(2, 2)
+    if metadata_features.shape[1]:
+        weight = (1 - metadata_similarity(metadata_features)).tile(2, 2)
         similar, negative = similar + weight.log(), negative & (weight > 0)
     against = similar.masked_fill(~negative, -torch.inf).logsumexp(dim=1)
     usable = negative.any(dim=1)
@@ -73,40 +73,42 @@ def subject_contrast(
     return each.sum() / usable.sum().clamp(min=1)
 
 
-def alikeness(traits: Float[Tensor, "pairs traits"]) -> Float[Tensor, "pairs pairs"]:
+def metadata_similarity(
+    metadata_features: Float[Tensor, "pairs traits"],
+) -> Float[Tensor, "pairs pairs"]:
     """exp(-d^2 / 2), d the distance of two rows of one trait or more; 0 where one is not known.
 
     So two subjects are at most as alike as they are in the trait that tells them apart most.
     """
-    apart = (traits[:, None] - traits[None, :]).square().sum(dim=-1)
+    apart = (metadata_features[:, None] - metadata_features[None, :]).square().sum(dim=-1)
     return (-apart / 2).exp().nan_to_num(0)
 
 
 @dataclass(frozen=True)
-class Matches:
+class TokenMatches:
     """Which tokens of another view are an anchor's: its positive, and its negatives."""
 
-    positive: Int[Tensor, "pairs kept"]
-    negative: Bool[Tensor, "pairs kept kept"]
-    usable: Bool[Tensor, "pairs kept"]  # whether an anchor has a positive and a negative
+    positive_index: Int[Tensor, "pairs kept"]
+    is_negative: Bool[Tensor, "pairs kept kept"]
+    is_usable: Bool[Tensor, "pairs kept"]  # whether an anchor has a positive and a negative
 
 
-def matches(
+def match_tokens(
     distance: Float[Tensor, "pairs kept kept"], *, positive: float, negative: float
-) -> Matches:
+) -> TokenMatches:
     """The nearest token within `positive` patches, and all that are farther than `negative`.
 
     `distance` is Chebyshev's, in patches, from the anchors (rows) to the other view's tokens.
     """
     nearest, match = distance.min(dim=2)
     far = distance > negative
-    return Matches(match, far, (nearest <= positive) & far.any(dim=2))
+    return TokenMatches(match, far, (nearest <= positive) & far.any(dim=2))
 
 
-def place_contrast(
+def local_contrast_loss(
     anchor: Float[Tensor, "pairs kept dim"],
     other: Float[Tensor, "pairs kept dim"],
-    found: Matches,
+    matches: TokenMatches,
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Sum of InfoNCE between the tokens of two views of one scan over the usable anchors.
@@ -120,7 +122,7 @@ def place_contrast(
             "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
         )
     similar = similar / temperature
-    hit = similar.gather(2, found.positive[..., None])
-    apart = similar.masked_fill(~found.negative, -torch.inf)
+    hit = similar.gather(2, matches.positive_index[..., None])
+    apart = similar.masked_fill(~matches.is_negative, -torch.inf)
     against = torch.cat([hit, apart], dim=2).logsumexp(dim=2)
-    return torch.where(found.usable, against - hit[..., 0], 0).sum()
+    return torch.where(matches.is_usable, against - hit[..., 0], 0).sum()

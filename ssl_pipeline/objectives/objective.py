@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
-from ssl_pipeline.objectives.terms import Places, Rebuilding, Subjects
-from ssl_pipeline.views.cut import Batch
+from ssl_pipeline.objectives.terms import LocalContrastTerm, ReconstructionTerm, SubjectContrastTerm
+from ssl_pipeline.views.crops import Batch
 
 
 @dataclass(frozen=True)
-class Said:
+class TermOutputs:
     """What a pass says of its part of a batch; names are those of the terms."""
 
     sums: dict[str, Float[Tensor, ""]]  # none of a glance
     counts: dict[str, Float[Tensor, ""]]  # what the sums are sums over
     vectors: Float[Tensor, "views vector"] | None  # of the term between subjects
     subject: Int[Tensor, " pairs"]
-    traits: Float[Tensor, "pairs traits"]  # what makes subjects alike
+    metadata_features: Float[Tensor, "pairs traits"]  # what makes subjects alike
 
 
 class Objective(nn.Module):
@@ -41,65 +41,75 @@ class Objective(nn.Module):
         super().__init__()
         self.encoder, self.ramp = encoder, ramp
         self.reconstruction, self.contrast = reconstruction, contrast
-        self.rebuilding = Rebuilding(reconstruction, encoder) if reconstruction else None
-        self.subjects = Subjects(contrast, encoder) if contrast else None
-        self.places = Places(contrast, encoder) if contrast else None
+        self.reconstruction_term = (
+            ReconstructionTerm(reconstruction, encoder) if reconstruction else None
+        )
+        self.subject_term = SubjectContrastTerm(contrast, encoder) if contrast else None
+        self.local_term = LocalContrastTerm(contrast, encoder) if contrast else None
 
-    def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
+    def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> TermOutputs:
         """Sums and counts of the terms over this part of a batch, and its vectors."""
-        tokens = self.tokens(batch, images)
-        found = {name: term(batch, tokens) for name, term in self._summed()}
-        return Said(
+        tokens = self.encode(batch, images)
+        found = {name: term(batch, tokens) for name, term in self._summed_terms()}
+        return TermOutputs(
             {name: total for name, (total, _) in found.items()},
             {name: count for name, (_, count) in found.items()},
-            self.between(batch, tokens) if self.between else None,
+            self.trained_subject_term(batch, tokens) if self.trained_subject_term else None,
             batch.subject,
-            batch.traits,
+            batch.metadata_features,
         )
 
     @torch.no_grad()
-    def glance(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> Said:
+    def forward_statistics(
+        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
+    ) -> TermOutputs:
         """Counts and vectors alone; no pass of the encoder where no term needs vectors."""
-        counts = {name: term.count(batch) for name, term in self._summed()}
-        vectors = self.between(batch, self.tokens(batch, images)) if self.between else None
-        return Said({}, counts, vectors, batch.subject, batch.traits)
+        counts = {name: term.count(batch) for name, term in self._summed_terms()}
+        vectors = (
+            self.trained_subject_term(batch, self.encode(batch, images))
+            if self.trained_subject_term
+            else None
+        )
+        return TermOutputs({}, counts, vectors, batch.subject, batch.metadata_features)
 
-    def weights(self, share: float) -> dict[str, float]:
+    def term_weights(self, progress: float) -> dict[str, float]:
         """Weights of the terms after this share of a run."""
         weights = {}
         if self.reconstruction:
             weights["reconstruction"] = self.reconstruction.weight
         if self.contrast:
-            weights["local"] = self.factor(share) * self.contrast.local_weight
-            weights["global"] = self.factor(share) * self.contrast.global_weight
+            weights["local"] = self.contrast_factor(progress) * self.contrast.local_weight
+            weights["global"] = self.contrast_factor(progress) * self.contrast.subject_weight
         return weights
 
     @property
-    def between(self) -> Subjects | None:
+    def trained_subject_term(self) -> SubjectContrastTerm | None:
         """The term between subjects, where it weighs anything.
 
         Without weight its head is not trained, and still shows how embeddings fill their space.
         """
-        return self.subjects if self.contrast and self.contrast.global_weight else None
+        return self.subject_term if self.contrast and self.contrast.subject_weight else None
 
-    def factor(self, share: float) -> float:
+    def contrast_factor(self, progress: float) -> float:
         """How much of its weight contrast has after this share of a run."""
-        return self.ramp.at(share) if self.ramp else 1.0
+        return self.ramp.factor(progress) if self.ramp else 1.0
 
     @torch.no_grad()
-    def rebuilt(self, batch: Batch, images: Tensor) -> Float[Tensor, "views 1 z y x"] | None:
+    def reconstruct(self, batch: Batch, images: Tensor) -> Float[Tensor, "views 1 z y x"] | None:
         """Crops with their hidden patches as the decoder says them; None without a decoder."""
-        if self.rebuilding is None:
+        if self.reconstruction_term is None:
             return None
-        tokens = self.tokens(batch, images)
-        return self.rebuilding.rebuilt(batch, tokens)
+        tokens = self.encode(batch, images)
+        return self.reconstruction_term.reconstruct(batch, tokens)
 
-    def tokens(
+    def encode(
         self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
     ) -> Float[Tensor, "views kept dim"]:
         """The encoder's tokens of what it sees of images."""
-        return self.encoder.sparse(images, batch.spacing_mm, batch.visible, batch.survive)
+        return self.encoder.forward_sparse(
+            images, batch.spacing_mm, batch.visible, batch.branch_factors
+        )
 
-    def _summed(self) -> list[tuple[str, Rebuilding | Places]]:
-        named = {"reconstruction": self.rebuilding, "local": self.places}
+    def _summed_terms(self) -> list[tuple[str, ReconstructionTerm | LocalContrastTerm]]:
+        named = {"reconstruction": self.reconstruction_term, "local": self.local_term}
         return [(name, term) for name, term in named.items() if term is not None]

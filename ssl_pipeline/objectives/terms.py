@@ -9,23 +9,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_pipeline.models.decoder import Decoder
+from ssl_pipeline.models.decoder import ReconstructionDecoder
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.models.heads import projection
+from ssl_pipeline.models.heads import projection_head
 from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.losses import (
-    Matches,
+    TokenMatches,
+    local_contrast_loss,
     masked_huber,
-    matches,
-    patch_units,
-    place_contrast,
+    match_tokens,
+    patch_statistics,
 )
 from ssl_pipeline.views.config import Triple
-from ssl_pipeline.views.cut import Batch
-from ssl_pipeline.views.tokens import centres_mm, gather, patchify, pool, unpatchify
+from ssl_pipeline.views.crops import Batch
+from ssl_pipeline.views.patches import (
+    gather_tokens,
+    patch_centres_mm,
+    patchify,
+    pool_tokens,
+    unpatchify,
+)
 
 
-class Rebuilding(nn.Module):
+class ReconstructionTerm(nn.Module):
     """Masked reconstruction of the clean crop; weight 1 inside the body, less outside."""
 
     def __init__(self, section: Reconstruction, encoder: Encoder) -> None:
@@ -33,112 +39,118 @@ class Rebuilding(nn.Module):
         self.section, self.patch = section, encoder.patch
         width = section.decoder_width or encoder.dim // 2
         self.voxels = self.patch[0] * self.patch[1] * self.patch[2]
-        self.decoder = Decoder(encoder.dim, self.voxels, width=width, depth=section.decoder_depth)
+        self.decoder = ReconstructionDecoder(
+            encoder.dim, self.voxels, width=width, depth=section.decoder_depth
+        )
 
     def count(self, batch: Batch) -> Float[Tensor, ""]:
         """Weight of all voxels to rebuild."""
-        chosen = self._chosen(batch)
-        seen = batch.measured.gather(1, chosen) * self._weight(batch, chosen)
+        chosen = self._decoded_tokens(batch)
+        seen = batch.valid_share.gather(1, chosen) * self._body_weight(batch, chosen)
         return seen.sum() * self.voxels
 
     def forward(
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Sum of the losses of the voxels to rebuild, and their weight."""
-        chosen = self._chosen(batch)
-        clean, valid = self._clean(batch, chosen)
-        mean, unit = self._units(clean, valid)
+        chosen = self._decoded_tokens(batch)
+        clean, valid = self._clean_patches(batch, chosen)
+        mean, unit = self._patch_units(clean, valid)
         total = masked_huber(
             self._decode(batch, tokens, chosen).float(),
             (clean - mean) / unit,
-            valid * self._weight(batch, chosen)[..., None],
+            valid * self._body_weight(batch, chosen)[..., None],
         )
         return total, self.count(batch)
 
-    def rebuilt(
+    def reconstruct(
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> Float[Tensor, "views 1 z y x"]:
         """Crops with their hidden patches as the decoder says them.
 
         Softly normed patches get the mean and spread of the scan's own.
         """
-        mean, unit = self._units(*self._clean(batch, batch.hidden))
+        mean, unit = self._patch_units(*self._clean_patches(batch, batch.hidden))
         said = self._decode(batch, tokens, batch.hidden).float() * unit + mean
         patches = patchify(batch.clean, self.patch)
         where = batch.hidden[..., None].expand_as(said)
-        return unpatchify(patches.scatter(1, where, said), _size(batch), self.patch)
+        return unpatchify(patches.scatter(1, where, said), _crop_size(batch), self.patch)
 
-    def _chosen(self, batch: Batch) -> Tensor:
+    def _decoded_tokens(self, batch: Batch) -> Tensor:
         """The hidden tokens that are decoded: the first of them, which are in random order."""
-        return batch.hidden[:, : max(1, round(self.section.decode * batch.hidden.shape[1]))]
+        return batch.hidden[:, : max(1, round(self.section.decode_ratio * batch.hidden.shape[1]))]
 
-    def _clean(self, batch: Batch, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def _clean_patches(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels of the chosen patches, and which of them are valid."""
         both = (batch.clean, batch.valid[:, None])
-        clean, valid = (gather(patchify(each, self.patch), chosen) for each in both)
+        clean, valid = (gather_tokens(patchify(each, self.patch), targets) for each in both)
         return clean, valid
 
-    def _units(self, clean: Tensor, valid: Tensor) -> tuple[Tensor, Tensor] | tuple[float, float]:
+    def _patch_units(
+        self, clean: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor] | tuple[float, float]:
         """What the decoder's numbers are about, and in units of."""
-        return patch_units(clean, valid) if self.section.soft_norm else (0.0, 1.0)
+        return patch_statistics(clean, valid) if self.section.normalize_patches else (0.0, 1.0)
 
-    def _weight(self, batch: Batch, chosen: Tensor) -> Tensor:
-        inside = batch.body.gather(1, chosen) >= 0.5
-        return torch.where(inside, 1.0, self.section.background)
+    def _body_weight(self, batch: Batch, targets: Tensor) -> Tensor:
+        inside = batch.body_share.gather(1, targets) >= 0.5
+        return torch.where(inside, 1.0, self.section.background_weight)
 
-    def _decode(self, batch: Batch, tokens: Tensor, wanted: Tensor) -> Tensor:
-        places = centres_mm(_size(batch), self.patch, batch.spacing_mm)
-        decoded: Tensor = self.decoder(tokens, batch.visible, wanted, places)
+    def _decode(self, batch: Batch, tokens: Tensor, targets: Tensor) -> Tensor:
+        places = patch_centres_mm(_crop_size(batch), self.patch, batch.spacing_mm)
+        decoded: Tensor = self.decoder(tokens, batch.visible, targets, places)
         return decoded
 
 
-class Subjects(nn.Module):
+class SubjectContrastTerm(nn.Module):
     """One vector a view, by which views of other subjects are told apart."""
 
     def __init__(self, section: Contrast, encoder: Encoder) -> None:
         super().__init__()
-        self.head = projection(encoder.dim, section.dim)
+        self.head = projection_head(encoder.dim, section.projection_dim)
 
     def forward(
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> Float[Tensor, "views vector"]:
         """Projections of the mean over the seen tokens inside the body."""
-        projected: Tensor = self.head(pooled(batch, tokens))
+        projected: Tensor = self.head(pool_body(batch, tokens))
         return projected
 
 
-class Places(nn.Module):
+class LocalContrastTerm(nn.Module):
     """Tokens of one place in two views agree, and differ from far ones of the same scan."""
 
     def __init__(self, section: Contrast, encoder: Encoder) -> None:
         super().__init__()
         self.section, self.patch = section, encoder.patch
-        self.head = projection(encoder.dim, section.dim)
+        self.head = projection_head(encoder.dim, section.projection_dim)
 
     def count(self, batch: Batch) -> Float[Tensor, ""]:
         """Anchors that have a partner and a negative, in both directions."""
-        return _usable(*self._matches(batch))
+        return _usable_count(*self._match_views(batch))
 
     def forward(
         self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Sum of the losses of those anchors, and how many they are."""
-        return self.between(batch, self.head(tokens))
+        return self.contrast_vectors(batch, self.head(tokens))
 
-    def between(
+    def contrast_vectors(
         self, batch: Batch, vectors: Float[Tensor, "views kept vector"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The same, of projected tokens."""
         first, second = vectors.chunk(2)
-        there, back = self._matches(batch)
+        there, back = self._match_views(batch)
         temperature = self.section.temperature
-        total = place_contrast(first, second, there, temperature)
-        total = total + place_contrast(second, first, back, temperature)
-        return total, _usable(there, back)
+        total = local_contrast_loss(first, second, there, temperature)
+        total = total + local_contrast_loss(second, first, back, temperature)
+        return total, _usable_count(there, back)
 
-    def _matches(self, batch: Batch) -> tuple[Matches, Matches]:
+    def _match_views(self, batch: Batch) -> tuple[TokenMatches, TokenMatches]:
         """Of the seen tokens of first views to those of second ones, and back."""
-        relative = gather(centres_mm(_size(batch), self.patch, batch.spacing_mm), batch.visible)
+        relative = gather_tokens(
+            patch_centres_mm(_crop_size(batch), self.patch, batch.spacing_mm), batch.visible
+        )
         places = relative + batch.start_mm[:, None]
         patch_mm = torch.stack([batch.spacing_mm[:, i] * p for i, p in enumerate(self.patch)], 1)
         first, second = (places / patch_mm[:, None]).chunk(2)
@@ -147,19 +159,19 @@ class Places(nn.Module):
             "positive": self.section.positive_patches,
             "negative": self.section.negative_patches,
         }
-        return matches(distance, **dials), matches(distance.transpose(1, 2), **dials)
+        return match_tokens(distance, **dials), match_tokens(distance.transpose(1, 2), **dials)
 
 
-def _usable(there: Matches, back: Matches) -> Float[Tensor, ""]:
-    return (there.usable.sum() + back.usable.sum()).float()
+def _usable_count(forth: TokenMatches, back: TokenMatches) -> Float[Tensor, ""]:
+    return (forth.is_usable.sum() + back.is_usable.sum()).float()
 
 
-def pooled(batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, "views dim"]:
+def pool_body(batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, "views dim"]:
     """The mean over the seen tokens inside the body."""
-    inside = batch.body.gather(1, batch.visible) >= 0.5
-    return pool(tokens, inside.to(tokens.dtype))
+    inside = batch.body_share.gather(1, batch.visible) >= 0.5
+    return pool_tokens(tokens, inside.to(tokens.dtype))
 
 
-def _size(batch: Batch) -> Triple:
+def _crop_size(batch: Batch) -> Triple:
     z, y, x = batch.clean.shape[2:]
     return z, y, x

@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 
 Spacing = tuple[float, float, float]
 
 
-def _positive(spacing: Spacing | None) -> Spacing | None:
+def _check_positive(spacing: Spacing | None) -> Spacing | None:
     if spacing is not None and min(spacing) <= 0:
         raise ValueError(
             f"spacing_mm is {list(spacing)}: give three positive numbers, for the axes R, A and S"
@@ -22,7 +22,7 @@ def _positive(spacing: Spacing | None) -> Spacing | None:
     return spacing
 
 
-def _ordered(limits: tuple[float, float] | tuple[int, int], name: str) -> None:
+def _check_ordered(limits: tuple[float, float] | tuple[int, int], name: str) -> None:
     if not limits[0] < limits[1]:
         raise ValueError(f"{name} is {list(limits)}: give a lower number and a higher one")
 
@@ -47,12 +47,12 @@ class Ct(Section):
     @field_validator("spacing_mm")
     @classmethod
     def _spacing(cls, value: Spacing | None) -> Spacing | None:
-        return _positive(value)
+        return _check_positive(value)
 
     @field_validator("clip_hu")
     @classmethod
     def _clip(cls, value: tuple[int, int]) -> tuple[int, int]:
-        _ordered(value, "clip_hu")
+        _check_ordered(value, "clip_hu")
         if value[0] < -32768 or value[1] > 32767:
             raise ValueError(f"clip_hu is {list(value)}: stay within -32768 and 32767")
         return value
@@ -60,7 +60,7 @@ class Ct(Section):
     @field_validator("window_hu")
     @classmethod
     def _window(cls, value: tuple[float, float]) -> tuple[float, float]:
-        _ordered(value, "window_hu")
+        _check_ordered(value, "window_hu")
         return value
 
 
@@ -79,12 +79,12 @@ class Mr(Section):
     @field_validator("spacing_mm")
     @classmethod
     def _spacing(cls, value: Spacing | None) -> Spacing | None:
-        return _positive(value)
+        return _check_positive(value)
 
     @field_validator("percentiles")
     @classmethod
     def _percentiles(cls, value: tuple[float, float]) -> tuple[float, float]:
-        _ordered(value, "percentiles")
+        _check_ordered(value, "percentiles")
         if value[0] < 0 or value[1] > 100:
             raise ValueError(f"percentiles is {list(value)}: stay within 0 and 100")
         return value
@@ -95,7 +95,7 @@ class Preprocess(Section):
 
     ct: Ct = Field(default=Ct(), description="dials of CT")
     mr: Mr = Field(default=Mr(), description="dials of MR")
-    order: Literal[0, 1, 3] = Field(
+    interpolation_order: Literal[0, 1, 3] = Field(
         default=3, description="spline order of resampling: 3 cubic, 1 linear, 0 nearest"
     )
     straighten: bool = Field(
@@ -103,7 +103,7 @@ class Preprocess(Section):
         description="resample oblique scans onto the axes R, A, S; else the rotation stays in the"
         " affine",
     )
-    thick_ratio: float = Field(
+    thick_slice_ratio: float = Field(
         default=3.0,
         ge=1,
         description="slices thicker than this many pixels are repeated, not interpolated",
@@ -121,6 +121,6 @@ class Preprocess(Section):
         description="a scan whose arrays would need more memory than this, in GiB, fails",
     )
 
-    def modality_dials(self, modality: str) -> Ct | Mr:
+    def modality_settings(self, modality: str) -> Ct | Mr:
         """The section of one modality."""
         return self.ct if modality == "CT" else self.mr

@@ -14,13 +14,16 @@ from scipy import ndimage
 
 from ssl_pipeline.preprocess.intensity import INT16_VALUES, percentile
 
-FINE_VOXELS = 96  # axes of twice this and more are thinned out for finding components
-LEAST, MOST = 0.02, 0.95  # shares of the stored voxels between which a foreground is believed
+COMPONENT_AXIS_VOXELS = 96  # axes of twice this and more are thinned out for finding components
+MIN_FOREGROUND_SHARE, MAX_FOREGROUND_SHARE = (
+    0.02,
+    0.95,
+)  # shares of the stored voxels between which a foreground is believed
 
 Box = tuple[slice, slice, slice]
 
 
-def otsu(counts: NDArray[np.int64], percentiles: tuple[float, float]) -> int:
+def otsu_threshold(counts: NDArray[np.int64], percentiles: tuple[float, float]) -> int:
     """Otsu's threshold of an int16 histogram (65536,): foreground is above it.
 
     Values beyond the percentiles count as the percentiles: single bright voxels do not decide.
@@ -42,16 +45,16 @@ def otsu(counts: NDArray[np.int64], percentiles: tuple[float, float]) -> int:
     return low + int(best[len(best) // 2]) - INT16_VALUES // 2
 
 
-def foreground(
+def foreground_mask(
     image: NDArray[np.int16], valid: NDArray[np.bool_], threshold: float
 ) -> NDArray[np.bool_]:
     """The body (z, y, x): largest part above the threshold, filled; else all of `valid`."""
-    body = _body((image > threshold) & valid) & valid
+    body = _largest_component((image > threshold) & valid) & valid
     share = np.count_nonzero(body) / np.count_nonzero(valid)
-    return body if LEAST <= share <= MOST else valid
+    return body if MIN_FOREGROUND_SHARE <= share <= MAX_FOREGROUND_SHARE else valid
 
 
-def box_around(mask: NDArray[np.bool_], margin: tuple[int, int, int]) -> Box:
+def bounding_box(mask: NDArray[np.bool_], margin: tuple[int, int, int]) -> Box:
     """The box of all set voxels and up to `margin` more on each side; axes as in the mask."""
     sides = []
     for axis, (size, extra) in enumerate(zip(mask.shape, margin, strict=True)):
@@ -62,9 +65,9 @@ def box_around(mask: NDArray[np.bool_], margin: tuple[int, int, int]) -> Box:
     return z, y, x
 
 
-def _body(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _largest_component(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Largest 6-connected component with the holes of its axial slices filled."""
-    steps = [max(1, n // FINE_VOXELS) for n in above.shape]
+    steps = [max(1, n // COMPONENT_AXIS_VOXELS) for n in above.shape]
     picks = [
         np.minimum(np.arange(0, n, step) + step // 2, n - 1)
         for n, step in zip(above.shape, steps, strict=True)
@@ -74,14 +77,14 @@ def _body(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.zeros(above.shape, np.bool_)
     sizes = np.bincount(found.ravel())
     sizes[0] = 0
-    filled = _filled(found == sizes.argmax())
+    filled = _fill_holes(found == sizes.argmax())
     for axis, (n, step) in enumerate(zip(above.shape, steps, strict=True)):
         if step > 1:
             filled = np.repeat(filled, step, axis).take(range(n), axis)
     return filled
 
 
-def _filled(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _fill_holes(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Set what an axial slice of the body encloses."""
     in_plane = np.zeros((3, 3, 3), np.bool_)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.preprocess.slabs import slabs
+from ssl_pipeline.preprocess.chunking import slabs
 
-Numbers = NDArray[Any]  # a scan's voxels in whatever type they were read
+VoxelArray = NDArray[Any]  # a scan's voxels in whatever type they were read
 MR_LIMIT = 32000
 INT16_VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Statistics:
+class IntensityStatistics:
     """Of the foreground, in physical units."""
 
     low: float  # lower percentile
@@ -30,7 +30,7 @@ class Statistics:
     std: float  # of the values clipped to low and high
 
 
-def valid_voxels(raw: Numbers, missing_value: float | None) -> NDArray[np.bool_]:
+def valid_mask(raw: VoxelArray, missing_value: float | None) -> NDArray[np.bool_]:
     """Where a scan has a value: finite, and not the one that says "not stored". Shape of `raw`."""
     valid = np.ones(raw.shape, np.bool_)
     for part in slabs(len(raw), raw[0].size):
@@ -41,8 +41,8 @@ def valid_voxels(raw: Numbers, missing_value: float | None) -> NDArray[np.bool_]
     return valid
 
 
-def ct_int16(
-    raw: Numbers,
+def ct_to_int16(
+    raw: VoxelArray,
     valid: NDArray[np.bool_],
     intensity_offset: float,
     clip_hu: tuple[int, int],
@@ -55,8 +55,8 @@ def ct_int16(
     return image
 
 
-def mr_int16(
-    raw: Numbers, valid: NDArray[np.bool_], intensity_offset: float
+def mr_to_int16(
+    raw: VoxelArray, valid: NDArray[np.bool_], intensity_offset: float
 ) -> tuple[NDArray[np.int16], float, float]:
     """MR as int16 with (scale, offset): physical = stored * scale + offset. Shape of `raw`.
 
@@ -91,15 +91,15 @@ def percentile(counts: NDArray[np.int64], share: float) -> int:
     return int(np.searchsorted(total, rank)) - INT16_VALUES // 2
 
 
-def statistics(
+def intensity_statistics(
     counts: NDArray[np.int64], percentiles: tuple[float, float], scale: float, offset: float
-) -> Statistics:
+) -> IntensityStatistics:
     """Percentiles, mean and standard deviation of a histogram, in physical units."""
     low, high = (percentile(counts, share) for share in percentiles)
     stored = np.arange(INT16_VALUES, dtype=np.float64) - INT16_VALUES // 2
     clipped = np.clip(stored, low, high)
     mean = float(counts @ clipped / counts.sum())
     std = float(np.sqrt(counts @ (clipped - mean) ** 2 / counts.sum()))
-    return Statistics(
+    return IntensityStatistics(
         low * scale + offset, high * scale + offset, mean * scale + offset, std * scale
     )

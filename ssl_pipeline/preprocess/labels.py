@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.intensity import Numbers
+from ssl_pipeline.preprocess.chunking import slabs
+from ssl_pipeline.preprocess.intensity import VoxelArray
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.preprocess.resample import Shape
-from ssl_pipeline.preprocess.slabs import slabs
 from ssl_pipeline.volumes.volume import Volume
 
-OUTSIDE = 255  # "not drawn": a voxel that the label file does not reach
-TIE_VOXELS = 1e-4  # a centre on an edge goes to the side that is up on its own grid, as masks do
+IGNORE_LABEL = 255  # "not drawn": a voxel that the label file does not reach
+TIE_BREAK_VOXELS = (
+    1e-4  # a centre on an edge goes to the side that is up on its own grid, as masks do
+)
 NEGLIGIBLE_VOXELS = 1e-3  # a shift below it, over the whole of an axis, is rounding of the affine
 
 
@@ -29,15 +31,17 @@ def label_on_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArra
 
     uint8 where every value fits, else int16. Raises UserError for values that are no classes.
     """
-    values = _classes(label.data)
+    values = _class_values(label.data)
     stored_to_label = np.linalg.inv(label.affine) @ np.array(meta.affine)
     # (x, y, z) -> (z, y, x) on both sides.
-    drawn = _gather(values.transpose(2, 1, 0), _flipped(stored_to_label), meta.shape, OUTSIDE)
+    drawn = _gather_nearest(
+        values.transpose(2, 1, 0), _reverse_axes(stored_to_label), meta.shape, IGNORE_LABEL
+    )
     result: NDArray[np.uint8] | NDArray[np.int16] = drawn
     return result
 
 
-def to_source_grid(array: Numbers, meta: VolumeMeta) -> Numbers:
+def to_source_grid(array: VoxelArray, meta: VolumeMeta) -> VoxelArray:
     """An array (z, y, x) of the stored grid, such as a prediction, on the scan's own (x, y, z).
 
     Voxels of the scan outside of the stored grid are 0. Save it with `meta.source_affine`.
@@ -45,10 +49,10 @@ def to_source_grid(array: Numbers, meta: VolumeMeta) -> Numbers:
     if array.shape != meta.shape:
         raise ValueError(f"the array is {array.shape}, the stored grid is {meta.shape}")
     source_to_stored = np.linalg.inv(np.array(meta.affine)) @ np.array(meta.source_affine)
-    return _gather(array.transpose(2, 1, 0), source_to_stored, meta.source_shape, 0)
+    return _gather_nearest(array.transpose(2, 1, 0), source_to_stored, meta.source_shape, 0)
 
 
-def _classes(data: Numbers) -> NDArray[np.uint8] | NDArray[np.int16]:
+def _class_values(data: VoxelArray) -> NDArray[np.uint8] | NDArray[np.int16]:
     """The label's values in the smallest type that holds them and OUTSIDE."""
     low, high = data.min(), data.max()
     if not (low >= 0 and high <= np.iinfo(np.int16).max):
@@ -56,21 +60,25 @@ def _classes(data: Numbers) -> NDArray[np.uint8] | NDArray[np.int16]:
             f"A label holds values from {low:g} to {high:g}: "
             "give a file whose classes are whole numbers from 0 to 32767."
         )
-    classes: NDArray[Any] = data.astype(np.uint8 if high <= OUTSIDE else np.int16)
+    classes: NDArray[Any] = data.astype(np.uint8 if high <= IGNORE_LABEL else np.int16)
     if np.issubdtype(data.dtype, np.floating) and np.any(classes != data):
         raise UserError("A label holds fractions: give a file whose values are whole numbers.")
-    if high == OUTSIDE and not np.any((classes > 0) & (classes < OUTSIDE)):
-        raise UserError(f"A label's only class is {OUTSIDE}, which means 'not drawn': renumber it.")
+    if high == IGNORE_LABEL and not np.any((classes > 0) & (classes < IGNORE_LABEL)):
+        raise UserError(
+            f"A label's only class is {IGNORE_LABEL}, which means 'not drawn': renumber it."
+        )
     return classes
 
 
-def _flipped(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _reverse_axes(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same map between voxels (4, 4) with the order of the three axes turned round."""
     order = [2, 1, 0, 3]
     return matrix[np.ix_(order, order)]
 
 
-def _gather(array: Numbers, to_array: NDArray[np.float64], shape: Shape, outside: int) -> Numbers:
+def _gather_nearest(
+    array: VoxelArray, to_array: NDArray[np.float64], shape: Shape, outside: int
+) -> VoxelArray:
     """For each voxel of a grid the array's voxel that its centre lies in, or `outside`."""
     out = np.empty(shape, array.dtype)
     for part in slabs(shape[0], shape[1] * shape[2]):
@@ -91,6 +99,6 @@ def _index(
     place = np.full((1, 1, 1), row[3] + 0.5)
     for factor, axis, size in zip(row[:3], axes, shape, strict=True):
         if abs(factor) * size > NEGLIGIBLE_VOXELS:
-            place = place + factor * (axis + TIE_VOXELS)
+            place = place + factor * (axis + TIE_BREAK_VOXELS)
     index: NDArray[np.int64] = np.floor(place).astype(np.int64)
     return index

@@ -22,42 +22,42 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.foreground import box_around, foreground, otsu
+from ssl_pipeline.preprocess.foreground import bounding_box, foreground_mask, otsu_threshold
 from ssl_pipeline.preprocess.intensity import (
     MR_LIMIT,
-    Statistics,
-    ct_int16,
+    IntensityStatistics,
+    ct_to_int16,
     histogram,
-    mr_int16,
-    statistics,
-    valid_voxels,
+    intensity_statistics,
+    mr_to_int16,
+    valid_mask,
 )
 from ssl_pipeline.preprocess.resample import (
     Shape,
     Triple,
     axis_orders,
-    new_shape,
     resample,
     resample_mask,
     resampled_affine,
+    resampled_shape,
 )
-from ssl_pipeline.preprocess.straighten import straight_grid, straightened
+from ssl_pipeline.preprocess.straightening import straight_grid, straighten_volume
 from ssl_pipeline.volumes.geometry import (
-    SHEARED_DEG,
-    canonical,
+    SHEAR_TOLERANCE_DEG,
     residual_rotation_deg,
     shear_deg,
     spacing_mm,
+    to_canonical,
 )
 from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 2  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
-DRAWN = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # what a mask may say
-OBLIQUE_DEG = 0.1  # a scan turned by less is straight
+MASK_BITS = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # what a mask may say
+OBLIQUE_TOLERANCE_DEG = 0.1  # a scan turned by less is straight
 
-Masks = dict[int, NDArray[np.bool_]]  # (z, y, x) each, by the bit that it sets
-Affine = tuple[tuple[float, ...], ...]  # (4, 4)
+BitMasks = dict[int, NDArray[np.bool_]]  # (z, y, x) each, by the bit that it sets
+AffineRows = tuple[tuple[float, ...], ...]  # (4, 4)
 T = TypeVar("T")
 
 
@@ -67,9 +67,9 @@ class VolumeMeta:
 
     modality: str  # "CT" or "MR"
     shape: Shape  # voxels (z, y, x) of the stored grid
-    affine: Affine  # voxel (x, y, z) of the stored grid -> RAS+ mm
+    affine: AffineRows  # voxel (x, y, z) of the stored grid -> RAS+ mm
     spacing_mm: Triple  # (x, y, z) of the stored grid
-    source_affine: Affine  # voxel (x, y, z) of the scan as read -> RAS+ mm
+    source_affine: AffineRows  # voxel (x, y, z) of the scan as read -> RAS+ mm
     source_shape: Shape  # voxels (x, y, z) of the scan as read
     scale: float  # physical = stored * scale + offset: HU, or the scan's own units
     offset: float
@@ -81,7 +81,7 @@ class VolumeMeta:
     valid_share: float
 
     @property
-    def units(self) -> tuple[float, float, float, float]:
+    def input_scaling(self) -> tuple[float, float, float, float]:
         """How stored values become model input: clip(stored * factor + shift, low, high)."""
         factor, shift = self.scale / self.width, (self.offset - self.centre) / self.width
         low, high = ((v - self.centre) / self.width for v in (self.low, self.high))
@@ -103,22 +103,22 @@ class VolumeMeta:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedVolume:
     """A volume ready to be stored."""
 
     data: NDArray[np.int16]  # (2, z, y, x): intensity, mask bits
     meta: VolumeMeta
 
 
-def prepare(
+def prepare_volume(
     volume: Volume,
     modality: str,
     section: Preprocess,
     *,
     intensity_offset: float = 0.0,
     missing_value: float | None = None,
-    drawn: Mapping[str, Volume] | None = None,
-) -> Prepared:
+    label_masks: Mapping[str, Volume] | None = None,
+) -> PreparedVolume:
     """Bring a scan, as read, to the stored grid and to int16.
 
     `intensity_offset` is added to the scan's values; `missing_value` is compared before that.
@@ -129,24 +129,24 @@ def prepare(
     """
     if modality not in ("CT", "MR"):
         raise UserError(f"The modality is {modality!r}: set it to CT or MR in the scan's root.")
-    own = canonical(volume)
+    own = to_canonical(volume)
     raw = own.data.transpose(2, 1, 0)
-    valid = valid_voxels(raw, missing_value)
+    valid = valid_mask(raw, missing_value)
     if not valid.any():
         raise UserError("No voxel holds a value: exclude the scan, or correct missing_value.")
     limits, scale, offset = section.ct.clip_hu, 1.0, 0.0
     if modality == "CT":
-        image = ct_int16(raw, valid, intensity_offset, limits)
+        image = ct_to_int16(raw, valid, intensity_offset, limits)
     else:
         limits = (-MR_LIMIT, MR_LIMIT)
-        image, scale, offset = mr_int16(raw, valid, intensity_offset)
-    affine, masks = own.affine, {VALID: valid, **_outlines(drawn or {}, own, valid)}
+        image, scale, offset = mr_to_int16(raw, valid, intensity_offset)
+    affine, masks = own.affine, {VALID: valid, **_label_mask_bits(label_masks or {}, own, valid)}
     if FOREGROUND not in masks:
-        masks[FOREGROUND] = _body(image, valid, modality, section)
-    oblique = residual_rotation_deg(affine) > OBLIQUE_DEG
-    if shear_deg(affine) > SHEARED_DEG or (section.straighten and oblique):
-        image, masks, affine = _straight(image, masks, affine, section, limits)
-    image, masks, affine = _on_grid(image, masks, affine, section, modality, limits)
+        masks[FOREGROUND] = _foreground(image, valid, modality, section)
+    oblique = residual_rotation_deg(affine) > OBLIQUE_TOLERANCE_DEG
+    if shear_deg(affine) > SHEAR_TOLERANCE_DEG or (section.straighten and oblique):
+        image, masks, affine = _straighten(image, masks, affine, section, limits)
+    image, masks, affine = _crop_and_resample(image, masks, affine, section, modality, limits)
     window = model_window(image, masks[FOREGROUND], modality, section, scale, offset)
     bits = sum(mask * np.int16(bit) for bit, mask in masks.items())
     data = np.stack([image, bits])
@@ -166,7 +166,7 @@ def prepare(
         foreground_share=round(float(masks[FOREGROUND].mean()), 6),
         valid_share=round(float(masks[VALID].mean()), 6),
     )
-    return Prepared(data, meta)
+    return PreparedVolume(data, meta)
 
 
 def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float32]:
@@ -174,7 +174,7 @@ def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float3
 
     Voxels that are not valid, also outside of the volume, have the value that `meta.low` has.
     """
-    factor, shift, low, high = (np.float32(unit) for unit in meta.units)
+    factor, shift, low, high = (np.float32(unit) for unit in meta.input_scaling)
     out: NDArray[np.float32] = block[0] * factor
     out += shift
     np.clip(out, low, high, out=out)
@@ -182,7 +182,7 @@ def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float3
     return out
 
 
-def shown(bits: NDArray[np.int16]) -> NDArray[np.bool_]:
+def learnable_mask(bits: NDArray[np.int16]) -> NDArray[np.bool_]:
     """Where mask bits say that a voxel was measured and left as it was: what may be learned."""
     found: NDArray[np.bool_] = (bits & (VALID | ANONYMISED)) == VALID
     return found
@@ -199,48 +199,50 @@ def check_memory(shape: Shape, section: Preprocess, *, resampled: bool) -> None:
         )
 
 
-def _body(
+def _foreground(
     image: NDArray[np.int16], valid: NDArray[np.bool_], modality: str, section: Preprocess
 ) -> NDArray[np.bool_]:
     if section.foreground == "all":
         return valid
     if modality == "CT":
-        return foreground(image, valid, section.ct.foreground_hu)
-    threshold = otsu(histogram(image, valid), section.mr.percentiles)
-    return foreground(image, valid, float(threshold))
+        return foreground_mask(image, valid, section.ct.foreground_hu)
+    threshold = otsu_threshold(histogram(image, valid), section.mr.percentiles)
+    return foreground_mask(image, valid, float(threshold))
 
 
-def _outlines(drawn: Mapping[str, Volume], own: Volume, valid: NDArray[np.bool_]) -> Masks:
+def _label_mask_bits(
+    label_masks: Mapping[str, Volume], own: Volume, valid: NDArray[np.bool_]
+) -> BitMasks:
     """Masks that were drawn for a scan whose axes are canonical."""
-    found: Masks = {}
-    for name, mask in drawn.items():
-        voxels = canonical(mask).data
+    found: BitMasks = {}
+    for name, mask in label_masks.items():
+        voxels = to_canonical(mask).data
         if voxels.shape != own.data.shape:
             raise UserError(f"Its {name} mask has another shape than it: draw it on its grid.")
-        found[DRAWN[name]] = (voxels.transpose(2, 1, 0) > 0) & valid
+        found[MASK_BITS[name]] = (voxels.transpose(2, 1, 0) > 0) & valid
     return found
 
 
-def _straight(
+def _straighten(
     image: NDArray[np.int16],
-    masks: Masks,
+    masks: BitMasks,
     affine: NDArray[np.float64],
     section: Preprocess,
     limits: tuple[int, int],
-) -> tuple[NDArray[np.int16], Masks, NDArray[np.float64]]:
+) -> tuple[NDArray[np.int16], BitMasks, NDArray[np.float64]]:
     """An oblique or sheared scan on straight axes: image and masks (z, y, x), and the affine."""
     ras = section.straighten
     shape, _ = straight_grid(_reversed(_triple(image.shape)), affine, along_ras=ras)
     check_memory(shape, section, resampled=True)
-    filled = _filled(image, masks[VALID], spacing_mm(affine))
-    image, placed, affine = straightened(
-        filled, tuple(masks.values()), affine, section.order, limits, along_ras=ras
+    filled = _fill_invalid(image, masks[VALID], spacing_mm(affine))
+    image, placed, affine = straighten_volume(
+        filled, tuple(masks.values()), affine, section.interpolation_order, limits, along_ras=ras
     )
     masks = dict(zip(masks, placed, strict=True))
     return np.where(masks[VALID], image, np.int16(limits[0])), masks, affine
 
 
-def _check_body(masks: Masks) -> None:
+def _check_body(masks: BitMasks) -> None:
     if not masks[FOREGROUND].any():
         raise UserError(
             "Its foreground mask is empty, or vanishes on the stored grid: draw it larger, or take"
@@ -248,30 +250,30 @@ def _check_body(masks: Masks) -> None:
         )
 
 
-def _on_grid(
+def _crop_and_resample(
     image: NDArray[np.int16],
-    masks: Masks,
+    masks: BitMasks,
     affine: NDArray[np.float64],
     section: Preprocess,
     modality: str,
     limits: tuple[int, int],
-) -> tuple[NDArray[np.int16], Masks, NDArray[np.float64]]:
+) -> tuple[NDArray[np.int16], BitMasks, NDArray[np.float64]]:
     """Crop to the body and resample: image and masks (z, y, x), and the affine of (x, y, z)."""
     _check_body(masks)
     spacing = spacing_mm(affine)
-    target = section.modality_dials(modality).spacing_mm
+    target = section.modality_settings(modality).spacing_mm
     margin = [
         math.ceil(section.margin_voxels * new / old - 1e-6)
         for old, new in zip(spacing, target or spacing, strict=True)
     ]
-    box = box_around(masks[FOREGROUND], (margin[2], margin[1], margin[0]))
+    box = bounding_box(masks[FOREGROUND], (margin[2], margin[1], margin[0]))
     image, masks = image[box], {bit: mask[box] for bit, mask in masks.items()}
     old = _triple(image.shape)
-    shape = _reversed(new_shape(_reversed(old), spacing, target))
+    shape = _reversed(resampled_shape(_reversed(old), spacing, target))
     check_memory((max(old[0], shape[0]), shape[1], shape[2]), section, resampled=shape != old)
     if shape != old:
-        image = _filled(image, masks[VALID], spacing)
-    orders = axis_orders(_reversed(spacing), section.order, section.thick_ratio)
+        image = _fill_invalid(image, masks[VALID], spacing)
+    orders = axis_orders(_reversed(spacing), section.interpolation_order, section.thick_slice_ratio)
     image = resample(image, shape, orders, limits)
     masks = {bit: resample_mask(mask, shape) for bit, mask in masks.items()}
     _check_body(masks)
@@ -282,7 +284,7 @@ def _on_grid(
     return image, masks, resampled_affine(cropped, _reversed(old), _reversed(shape))
 
 
-def _filled(
+def _fill_invalid(
     image: NDArray[np.int16], valid: NDArray[np.bool_], spacing: Triple
 ) -> NDArray[np.int16]:
     """The image with the value of the nearest valid voxel (in mm) where a voxel is not valid."""
@@ -302,13 +304,13 @@ def model_window(
     section: Preprocess,
     scale: float,
     offset: float,
-) -> Statistics:
+) -> IntensityStatistics:
     """What the model input is clipped to, centred on and divided by."""
     if modality == "CT":
         low, high = section.ct.window_hu
-        return Statistics(low, high, (low + high) / 2, (high - low) / 4)
-    found = statistics(histogram(image, body), section.mr.percentiles, scale, offset)
-    return Statistics(found.low, found.high, found.mean, max(found.std, scale))
+        return IntensityStatistics(low, high, (low + high) / 2, (high - low) / 4)
+    found = intensity_statistics(histogram(image, body), section.mr.percentiles, scale, offset)
+    return IntensityStatistics(found.low, found.high, found.mean, max(found.std, scale))
 
 
 def _triple(shape: tuple[int, ...]) -> Shape:
@@ -321,5 +323,5 @@ def _reversed(triple: tuple[T, T, T]) -> tuple[T, T, T]:
     return c, b, a
 
 
-def _rows(affine: NDArray[np.float64]) -> Affine:
+def _rows(affine: NDArray[np.float64]) -> AffineRows:
     return tuple(tuple(float(v) for v in row) for row in affine)

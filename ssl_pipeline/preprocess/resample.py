@@ -17,18 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ssl_pipeline.preprocess.slabs import slabs
+from ssl_pipeline.preprocess.chunking import slabs
 
 Shape = tuple[int, int, int]
 Triple = tuple[float, float, float]
-Order = Literal[0, 1, 3]
-Orders = tuple[Order, Order, Order]
-_NEAREST: Order = 0
+SplineOrder = Literal[0, 1, 3]
+AxisOrders = tuple[SplineOrder, SplineOrder, SplineOrder]
+_NEAREST: SplineOrder = 0
 BAND_ROWS = 32
-NEGLIGIBLE = 1e-7  # a weight that changes no HU: a spline's fall to a quarter from voxel to voxel
+NEGLIGIBLE_WEIGHT = (
+    1e-7  # a weight that changes no HU: a spline's fall to a quarter from voxel to voxel
+)
 
 
-def new_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Shape:
+def resampled_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Shape:
     """Voxels an axis that keep the field of view at about the target spacing (same axis order)."""
     if target is None:
         return shape
@@ -38,9 +40,9 @@ def new_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Shape:
     return a, b, c
 
 
-def axis_orders(spacing: Triple, order: Order, thick_ratio: float) -> Orders:
+def axis_orders(spacing: Triple, order: SplineOrder, thick_slice_ratio: float) -> AxisOrders:
     """Spline order for each axis: 0 along the slices of a scan whose slices are thick."""
-    thick = max(spacing) > thick_ratio * min(spacing)
+    thick = max(spacing) > thick_slice_ratio * min(spacing)
     a, b, c = (_NEAREST if thick and s == max(spacing) else order for s in spacing)
     return a, b, c
 
@@ -56,16 +58,16 @@ def resampled_affine(affine: NDArray[np.float64], old: Shape, new: Shape) -> NDA
     return np.asarray(affine, np.float64) @ change
 
 
-def nearest(n: int, m: int) -> NDArray[np.int64]:
+def nearest_indices(n: int, m: int) -> NDArray[np.int64]:
     """For each of m new voxels the one of n old voxels that its centre lies in."""
     return (2 * np.arange(m, dtype=np.int64) + 1) * n // (2 * m)
 
 
 @lru_cache(maxsize=64)
-def weights(n: int, m: int, order: Order) -> NDArray[np.float32]:
+def axis_weights(n: int, m: int, order: SplineOrder) -> NDArray[np.float32]:
     """Matrix (m, n) that resamples an axis of n voxels to m voxels by a spline of `order`."""
     if order == 0:
-        matrix = np.eye(n)[nearest(n, m)]
+        matrix = np.eye(n)[nearest_indices(n, m)]
     else:
         factors = (m / n, 1.0)
         matrix = ndimage.zoom(np.eye(n), factors, order=order, mode="nearest", grid_mode=True)
@@ -83,19 +85,19 @@ class Band(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def bands(n: int, m: int, order: Order) -> tuple[Band, ...]:
+def weight_bands(n: int, m: int, order: SplineOrder) -> tuple[Band, ...]:
     """The same as `weights`, without most of its zeros."""
-    whole, found = weights(n, m, order), []
+    whole, found = axis_weights(n, m, order), []
     for first in range(0, m, BAND_ROWS):
         rows = slice(first, min(first + BAND_ROWS, m))
-        used = np.flatnonzero((np.abs(whole[rows]) > NEGLIGIBLE).any(axis=0))
+        used = np.flatnonzero((np.abs(whole[rows]) > NEGLIGIBLE_WEIGHT).any(axis=0))
         columns = slice(int(used[0]), int(used[-1]) + 1)
         found.append(Band(rows, columns, np.ascontiguousarray(whole[rows, columns])))
     return tuple(found)
 
 
 def resample(
-    image: NDArray[np.int16], shape: Shape, orders: Orders, limits: tuple[int, int]
+    image: NDArray[np.int16], shape: Shape, orders: AxisOrders, limits: tuple[int, int]
 ) -> NDArray[np.int16]:
     """The volume (z, y, x) on a grid of `shape` voxels, rounded and clipped to `limits`.
 
@@ -106,33 +108,33 @@ def resample(
         return image
     mz, my, mx = shape
     zs, ys, xs = (
-        None if n == m else bands(n, m, order)
+        None if n == m else weight_bands(n, m, order)
         for n, m, order in zip(image.shape, shape, orders, strict=True)
     )
     planes = np.empty((image.shape[0], my, mx), np.float32)
     for part in slabs(image.shape[0], max(my * mx, image.shape[1] * image.shape[2])):
-        block = _product(ys, image[part].astype(np.float32), my, axis=-2)
+        block = _resample_along(ys, image[part].astype(np.float32), my, axis=-2)
         # One product of all rows takes a third of the time of one product a slice.
-        rows = _product(xs, block.reshape(-1, block.shape[2]), mx, axis=-1)
+        rows = _resample_along(xs, block.reshape(-1, block.shape[2]), mx, axis=-1)
         planes[part] = rows.reshape(len(block), my, mx)
     out = np.empty(shape, np.int16)
     columns, results = planes.reshape(len(planes), my * mx), out.reshape(mz, my * mx)
     for part in slabs(my * mx, max(mz, len(planes))):
-        block = _product(zs, columns[:, part], mz, axis=-2)
+        block = _resample_along(zs, columns[:, part], mz, axis=-2)
         np.rint(block, out=block)
         results[:, part] = np.clip(block, *limits, out=block)
     return out
 
 
-def _product(
-    along: tuple[Band, ...] | None, block: NDArray[np.float32], size: int, axis: Literal[-2, -1]
+def _resample_along(
+    bands: tuple[Band, ...] | None, block: NDArray[np.float32], size: int, axis: Literal[-2, -1]
 ) -> NDArray[np.float32]:
     """One of the last two axes resampled to `size` voxels, band by band; the block for none."""
-    if along is None:
+    if bands is None:
         return block
     shape = (*block.shape[:-2], size, block.shape[-1]) if axis == -2 else (*block.shape[:-1], size)
     out = np.empty(shape, np.float32)
-    for rows, columns, matrix in along:
+    for rows, columns, matrix in bands:
         if axis == -2:
             np.matmul(matrix, block[..., columns, :], out=out[..., rows, :])
         else:
@@ -144,5 +146,5 @@ def resample_mask(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
     """The mask (z, y, x) on the same grid as `resample`, by nearest neighbour."""
     for axis in (2, 1, 0):
         if mask.shape[axis] != shape[axis]:
-            mask = mask.take(nearest(mask.shape[axis], shape[axis]), axis)
+            mask = mask.take(nearest_indices(mask.shape[axis], shape[axis]), axis)
     return mask

@@ -12,43 +12,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_pipeline.atomic import write_text
-from ssl_pipeline.report import inputs
-from ssl_pipeline.report.templates import templates
+from ssl_pipeline.io.atomic import write_text
+from ssl_pipeline.report.render.templates import template_environment
+from ssl_pipeline.report.sections import dataset
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 
 
 def write_inventory_page(inventory: Inventory, name: str, path: Path) -> None:
     """Write the page whole; `name` is the study's."""
-    write_text(path, inventory_page(inventory, name))
+    write_text(path, render_inventory_page(inventory, name))
 
 
-def inventory_page(inventory: Inventory, name: str) -> str:
+def render_inventory_page(inventory: Inventory, name: str) -> str:
     """The page as HTML; equal inventories make equal pages."""
     rows = [
-        _row(scan, inventory.thumbnails) for scan in (*inventory.scans, *inventory.orphan_labels)
+        _page_row(scan, inventory.thumbnails)
+        for scan in (*inventory.scans, *inventory.orphan_labels)
     ]
     return (
-        templates()
+        template_environment()
         .get_template("inventory.html")
         .render(
             name=name,
-            summary=inputs.summary(inventory),
+            summary=dataset.inventory_summary(inventory),
             rows=rows,
-            choices={key: _choices(rows, key) for key in ("verdict", "root", "modality", "why")},
+            choices={
+                key: _filter_choices(rows, key) for key in ("verdict", "root", "modality", "why")
+            },
         )
     )
 
 
-def _row(scan: Scan, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
+def _page_row(scan: Scan, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
     """What the page's script knows of a scan."""
     labels = [name for name, fits in scan.labels.items() if fits]
     known = math.prod(scan.shape) > 0
     return {
         "id": scan.id,
-        "verdict": scan.verdict,
+        "verdict": scan.quality,
         "reason": scan.reason,
-        "why": inputs.general(scan) if scan.reason else "",
+        "why": dataset.reason_category(scan) if scan.reason else "",
         "root": scan.root,
         "part": scan.part,
         "modality": scan.modality,
@@ -65,7 +68,7 @@ def _row(scan: Scan, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _choices(rows: list[dict[str, Any]], key: str) -> list[tuple[str, int]]:
+def _filter_choices(rows: list[dict[str, Any]], key: str) -> list[tuple[str, int]]:
     """Every value of a column that is not empty and how many rows have it, commonest first."""
     found = Counter(row[key] for row in rows if row[key])
     return sorted(found.items(), key=lambda item: (-item[1], item[0]))

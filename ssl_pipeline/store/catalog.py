@@ -13,13 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_pipeline.atomic import replacing
-from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.io.atomic import atomic_write
+from ssl_pipeline.io.parquet import from_table, to_table
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.preprocess.resample import Shape, Triple
-from ssl_pipeline.records import from_table, to_table
-from ssl_pipeline.store.layout import Attributes
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.layout import VolumeAttributes
+from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Scan
 
 CATALOG_VERSION = 2
@@ -38,8 +38,8 @@ SCHEMA = pa.schema(
     ],
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
 )
-SAID = ("root", "site", "modality")  # what every scan says of itself, beside its targets
-OBJECTS, TUPLES = ("targets", "labels"), ("shape", "spacing_mm")
+SCAN_ATTRIBUTES = ("root", "site", "modality")  # what every scan says of itself, beside its targets
+JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels"), ("shape", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Entry:
     spacing_mm: Triple  # (x, y, z)
     bytes: int  # of the voxel file
     sha256: str  # of the voxel file
-    pixels: str  # hash of the scan's voxels as read, whatever the codec and the code
+    voxel_hash: str  # hash of the scan's voxels as read, whatever the codec and the code
     meta_json: str
 
     @cached_property
@@ -75,9 +75,9 @@ class Catalog:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def build(cls, shelf: Shelf, scans: Iterable[Scan]) -> "Catalog":
+    def build(cls, store: VolumeStore, scans: Iterable[Scan]) -> "Catalog":
         """Of those scans whose volume is complete and made with the shelf's dials."""
-        found = ((scan, shelf.stored(scan)) for scan in scans)
+        found = ((scan, store.complete_attributes(scan)) for scan in scans)
         return cls(tuple(_entry(scan, attributes) for scan, attributes in found if attributes))
 
     @classmethod
@@ -93,12 +93,12 @@ class Catalog:
                 f"{path} has catalog version {found}, this version reads {CATALOG_VERSION}: "
                 "preprocess again."
             )
-        return cls(tuple(from_table(table, Entry, OBJECTS, TUPLES)))
+        return cls(tuple(from_table(table, Entry, JSON_COLUMNS, TUPLE_COLUMNS)))
 
     def write(self, path: Path) -> None:
         """Write the catalog whole."""
-        table = to_table(self.entries, SCHEMA, OBJECTS)
-        with replacing(path) as temporary:
+        table = to_table(self.entries, SCHEMA, JSON_COLUMNS)
+        with atomic_write(path) as temporary:
             pq.write_table(table, temporary)
 
     @cached_property
@@ -116,24 +116,28 @@ class Catalog:
             ) from None
 
 
-def said(scan: Entry | Scan, name: str) -> str:
+def scan_attribute(scan: Entry | Scan, name: str) -> str:
     """What is known of a scan by a name of SAID or of a target; "" if nothing."""
-    return str(getattr(scan, name)) if name in SAID else scan.targets.get(name, "")
+    return str(getattr(scan, name)) if name in SCAN_ATTRIBUTES else scan.targets.get(name, "")
 
 
-def check_said(where: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()) -> None:
+def check_scan_attribute(
+    setting: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()
+) -> None:
     """Refuse what no scan says of itself; `where` names the place in the study."""
     entries = list(entries)
-    found = {said(entry, name) for entry in entries} - {""}
+    found = {scan_attribute(entry, name) for entry in entries} - {""}
     if not found:
-        known = {*SAID, *(target for entry in entries for target in entry.targets)}
-        raise UserError(f"{where}: no scan has {name!r}; {nearest(name, known)}")
+        known = {*SCAN_ATTRIBUTES, *(target for entry in entries for target in entry.targets)}
+        raise UserError(f"{setting}: no scan has {name!r}; {suggest_name(name, known)}")
     for value in values:
         if value not in found:
-            raise UserError(f"{where}.{name}: no scan has {value!r}; {nearest(value, found)}")
+            raise UserError(
+                f"{setting}.{name}: no scan has {value!r}; {suggest_name(value, found)}"
+            )
 
 
-def _entry(scan: Scan, attributes: Attributes) -> Entry:
+def _entry(scan: Scan, attributes: VolumeAttributes) -> Entry:
     return Entry(
         id=scan.id,
         subject=scan.subject,
@@ -148,6 +152,6 @@ def _entry(scan: Scan, attributes: Attributes) -> Entry:
         spacing_mm=attributes.meta.spacing_mm,
         bytes=attributes.bytes,
         sha256=attributes.sha256,
-        pixels=scan.pixels,
+        voxel_hash=scan.voxel_hash,
         meta_json=json.dumps(attributes.meta.to_json(), sort_keys=True),
     )

@@ -26,21 +26,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ssl_pipeline.atomic import read_json, sha256_json
+from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.atomic import read_json, sha256_json
 from ssl_pipeline.preprocess.prepare import VolumeMeta
-from ssl_pipeline.section import Section
 
 FORMAT_VERSION = 1
 INNER_CHUNK = (1, 32, 32, 32)
 DIMENSIONS = ("channel", "z", "y", "x")
-DOCUMENT = "zarr.json"
-VOXELS = "c/0/0/0/0"
-ATTRIBUTE = "ssl_pipeline"
-ABSENT = 2**64 - 1  # offset and length of an inner chunk that is all zeros
+METADATA_FILE = "zarr.json"
+VOXEL_FILE = "c/0/0/0/0"
+ATTRIBUTE_KEY = "ssl_pipeline"
+EMPTY_CHUNK = 2**64 - 1  # offset and length of an inner chunk that is all zeros
 
 
-class Store(Section):
+class StoreSettings(Section):
     """How volumes are compressed."""
 
     codec: Literal["lz4", "zstd", "none"] = Field(
@@ -50,37 +50,37 @@ class Store(Section):
 
 
 @dataclass(frozen=True)
-class Attributes:
+class VolumeAttributes:
     """What a volume says of itself."""
 
     meta: VolumeMeta
     key: str
     bytes: int
     sha256: str
-    document: str
+    document_sha256: str
 
 
-def files(scan_id: str) -> tuple[str, str]:
+def volume_files(scan_id: str) -> tuple[str, str]:
     """The two files of a volume, below the folder of all volumes."""
-    return f"{scan_id}.zarr/{DOCUMENT}", f"{scan_id}.zarr/{VOXELS}"
+    return f"{scan_id}.zarr/{METADATA_FILE}", f"{scan_id}.zarr/{VOXEL_FILE}"
 
 
 def read_document(volume: Path) -> dict[str, Any]:
     """The content of a volume's zarr.json; UserError where there is none that can be read."""
     try:
-        document = read_json(volume / DOCUMENT)
+        document = read_json(volume / METADATA_FILE)
         if isinstance(document, dict):
             return document
     except (OSError, ValueError):
         pass
     raise UserError(
-        f"{volume / DOCUMENT} is missing or damaged: delete {volume}, preprocess again."
+        f"{volume / METADATA_FILE} is missing or damaged: delete {volume}, preprocess again."
     )
 
 
-def read_attributes(volume: Path) -> Attributes:
+def read_attributes(volume: Path) -> VolumeAttributes:
     """A volume's attributes; UserError where they are damaged or of another format version."""
-    own = read_document(volume).get("attributes", {}).get(ATTRIBUTE, {})
+    own = read_document(volume).get("attributes", {}).get(ATTRIBUTE_KEY, {})
     found = own.get("format")
     if found != FORMAT_VERSION:
         raise UserError(
@@ -88,7 +88,7 @@ def read_attributes(volume: Path) -> Attributes:
             "delete it and preprocess again."
         )
     try:
-        return Attributes(
+        return VolumeAttributes(
             VolumeMeta.from_json(own["meta"]),
             own["key"],
             own["bytes"],
@@ -97,11 +97,11 @@ def read_attributes(volume: Path) -> Attributes:
         )
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{volume / DOCUMENT} is damaged: delete {volume} and preprocess again."
+            f"{volume / METADATA_FILE} is damaged: delete {volume} and preprocess again."
         ) from error
 
 
 def document_hash(document: dict[str, Any]) -> str:
     """Hash of a zarr.json without the entry that keeps this hash."""
-    own = {k: v for k, v in document["attributes"][ATTRIBUTE].items() if k != "document"}
-    return sha256_json({**document, "attributes": {**document["attributes"], ATTRIBUTE: own}})
+    own = {k: v for k, v in document["attributes"][ATTRIBUTE_KEY].items() if k != "document"}
+    return sha256_json({**document, "attributes": {**document["attributes"], ATTRIBUTE_KEY: own}})

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.resample import Shape
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.shard import BOTH, Shard, single_threaded
+from ssl_pipeline.store.shard import ALL_CHANNELS, ShardReader, disable_blosc_threads
 
-OPEN_MAPS = 256
+MAX_OPEN_MAPS = 256
 
 
 class CropReader:
@@ -27,10 +27,10 @@ class CropReader:
 
     def __init__(self, folder: Path, catalog: Catalog) -> None:
         self.folder, self.catalog = folder, catalog
-        self._fresh()
+        self._reset()
 
-    def block(
-        self, scan_id: str, start_zyx: Shape, size_zyx: Shape, channels: slice = BOTH
+    def read_crop(
+        self, scan_id: str, start_zyx: Shape, size_zyx: Shape, channels: slice = ALL_CHANNELS
     ) -> NDArray[np.int16]:
         """Intensity and mask bits (2, z, y, x) of a box; both 0 where it reaches out of the volume.
 
@@ -39,26 +39,26 @@ class CropReader:
         """
         return self._open(scan_id).read(start_zyx, size_zyx, channels)
 
-    def volume(self, scan_id: str) -> NDArray[np.int16]:
+    def read_volume(self, scan_id: str) -> NDArray[np.int16]:
         """A whole volume (2, z, y, x)."""
         shard = self._open(scan_id)
         return shard.read((0, 0, 0), shard.shape)
 
-    def _open(self, scan_id: str) -> Shard:
+    def _open(self, scan_id: str) -> ShardReader:
         if os.getpid() != self._process:
-            self._fresh()
+            self._reset()
         with self._lock:
             shard = self._shards.get(scan_id)
             if shard is None:
-                shard = self._shards[scan_id] = self._checked(scan_id)
-                if len(self._shards) > OPEN_MAPS:
+                shard = self._shards[scan_id] = self._open_checked(scan_id)
+                if len(self._shards) > MAX_OPEN_MAPS:
                     self._shards.popitem(last=False)
             self._shards.move_to_end(scan_id)
             return shard
 
-    def _checked(self, scan_id: str) -> Shard:
+    def _open_checked(self, scan_id: str) -> ShardReader:
         entry = self.catalog.by_id(scan_id)
-        shard = Shard(self.folder / f"{scan_id}.zarr")
+        shard = ShardReader(self.folder / f"{scan_id}.zarr")
         if shard.shape != entry.shape:
             raise UserError(
                 f"{shard.volume} has {shard.shape} voxels, the catalog says {entry.shape}: "
@@ -66,15 +66,15 @@ class CropReader:
             )
         return shard
 
-    def _fresh(self) -> None:
+    def _reset(self) -> None:
         """Nothing open yet, and a lock that no other thread holds."""
-        single_threaded()
+        disable_blosc_threads()
         self._process, self._lock = os.getpid(), Lock()
-        self._shards: OrderedDict[str, Shard] = OrderedDict()
+        self._shards: OrderedDict[str, ShardReader] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "catalog": self.catalog}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.folder, self.catalog = state["folder"], state["catalog"]
-        self._fresh()
+        self._reset()

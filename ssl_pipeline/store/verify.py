@@ -2,26 +2,26 @@
 
 from pathlib import Path
 
-from ssl_pipeline.atomic import sha256_file
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.store.layout import (
-    DOCUMENT,
-    VOXELS,
+    METADATA_FILE,
+    VOXEL_FILE,
     document_hash,
     read_attributes,
     read_document,
 )
 
 
-def verify(path: Path) -> str:
+def find_damage(volume: Path) -> str:
     """Empty if the volume is whole, else a sentence: which file, and what is wrong with it."""
     try:
-        attributes = read_attributes(path)
-        if document_hash(read_document(path)) != attributes.document:
-            return f"{path / DOCUMENT} differs from what was written."
+        attributes = read_attributes(volume)
+        if document_hash(read_document(volume)) != attributes.document_sha256:
+            return f"{volume / METADATA_FILE} differs from what was written."
     except UserError as error:
         return str(error)
-    voxels = path / VOXELS
+    voxels = volume / VOXEL_FILE
     if not voxels.is_file():
         return f"{voxels} is missing."
     if (size := voxels.stat().st_size) != attributes.bytes:

@@ -18,33 +18,33 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from ssl_pipeline.atomic import read_json, replacing, sha256_file, write_json
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.prepare import Prepared
+from ssl_pipeline.io.atomic import atomic_write, read_json, sha256_file, write_json
+from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.store.layout import (
-    ABSENT,
-    ATTRIBUTE,
+    ATTRIBUTE_KEY,
     DIMENSIONS,
-    DOCUMENT,
+    EMPTY_CHUNK,
     FORMAT_VERSION,
     INNER_CHUNK,
-    VOXELS,
-    Attributes,
-    Store,
+    METADATA_FILE,
+    VOXEL_FILE,
+    StoreSettings,
+    VolumeAttributes,
     document_hash,
     read_attributes,
 )
 
-LEVELS = {"lz4": 5, "zstd": 3}
+COMPRESSION_LEVELS = {"lz4": 5, "zstd": 3}
 
 
-def write(path: Path, prepared: Prepared, store: Store, key: str) -> None:
+def write_volume(path: Path, prepared: PreparedVolume, settings: StoreSettings, key: str) -> None:
     """Write a volume to the folder `path` in place of an older one; `key` hashes its origin."""
-    with replacing(path) as temporary:
-        _write_document(temporary, prepared.data, store)
-        voxels = temporary / VOXELS
-        _write_voxels(voxels, prepared.data, store)
-        document = read_json(temporary / DOCUMENT)
+    with atomic_write(path) as temporary:
+        _write_document(temporary, prepared.data, settings)
+        voxels = temporary / VOXEL_FILE
+        _write_voxels(voxels, prepared.data, settings)
+        document = read_json(temporary / METADATA_FILE)
         own = {
             "format": FORMAT_VERSION,
             "meta": prepared.meta.to_json(),
@@ -52,31 +52,31 @@ def write(path: Path, prepared: Prepared, store: Store, key: str) -> None:
             "bytes": voxels.stat().st_size,
             "sha256": sha256_file(voxels),
         }
-        document["attributes"] = {ATTRIBUTE: own}
+        document["attributes"] = {ATTRIBUTE_KEY: own}
         own["document"] = document_hash(document)
-        write_json(temporary / DOCUMENT, document)
+        write_json(temporary / METADATA_FILE, document)
 
 
-def complete(path: Path, key: str) -> Attributes | None:
+def read_complete_attributes(path: Path, key: str) -> VolumeAttributes | None:
     """What a volume says of itself, where it has this key and all its bytes; else None.
 
     `verify` looks at the bytes as well.
     """
     try:
         attributes = read_attributes(path)
-        whole = attributes.bytes == (path / VOXELS).stat().st_size
+        whole = attributes.bytes == (path / VOXEL_FILE).stat().st_size
     except (UserError, OSError):
         return None
     return attributes if whole and attributes.key == key else None
 
 
-def _write_document(path: Path, data: NDArray[np.int16], store: Store) -> None:
+def _write_document(path: Path, data: NDArray[np.int16], settings: StoreSettings) -> None:
     """The array's metadata, without a chunk."""
     whole = tuple(-(-n // chunk) * chunk for n, chunk in zip(data.shape, INNER_CHUNK, strict=True))
     packed: dict[str, Any] = {"chunks": data.shape, "compressors": None}
-    if store.codec != "none":
-        level = LEVELS[store.codec]
-        codec = BloscCodec(cname=store.codec, clevel=level, shuffle="shuffle", typesize=2)
+    if settings.codec != "none":
+        level = COMPRESSION_LEVELS[settings.codec]
+        codec = BloscCodec(cname=settings.codec, clevel=level, shuffle="shuffle", typesize=2)
         packed = {"chunks": INNER_CHUNK, "shards": whole, "compressors": codec}
     zarr.create_array(
         path,
@@ -88,21 +88,21 @@ def _write_document(path: Path, data: NDArray[np.int16], store: Store) -> None:
     )
 
 
-def _write_voxels(path: Path, data: NDArray[np.int16], store: Store) -> None:
+def _write_voxels(path: Path, data: NDArray[np.int16], settings: StoreSettings) -> None:
     """The voxel file, on the disk when this returns: a complete volume survives a power cut."""
     path.parent.mkdir(parents=True)
     with open(path, "wb") as file:
-        if store.codec == "none":
+        if settings.codec == "none":
             file.write(np.ascontiguousarray(data, "<i2").data)
         else:
-            _write_shard(file, data.astype("<i2", copy=False), store)
+            _write_shard(file, data.astype("<i2", copy=False), settings)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _write_shard(file: BinaryIO, data: NDArray[np.int16], store: Store) -> None:
+def _write_shard(file: BinaryIO, data: NDArray[np.int16], settings: StoreSettings) -> None:
     """Inner chunks one after the other, filled up with 0 beyond the array's end, then the index."""
-    pack = Blosc(store.codec, LEVELS[store.codec], Blosc.SHUFFLE).encode
+    pack = Blosc(settings.codec, COMPRESSION_LEVELS[settings.codec], Blosc.SHUFFLE).encode
     chunk = np.zeros(INNER_CHUNK[1:], "<i2")
     corners = (range(0, n, step) for n, step in zip(data.shape, INNER_CHUNK, strict=True))
     index, offset = [], 0
@@ -112,7 +112,7 @@ def _write_shard(file: BinaryIO, data: NDArray[np.int16], store: Store) -> None:
             chunk[:] = 0
         chunk[tuple(slice(n) for n in part.shape)] = part
         if not chunk.any():
-            index.append((ABSENT, ABSENT))
+            index.append((EMPTY_CHUNK, EMPTY_CHUNK))
             continue
         packed = pack(chunk)
         file.write(packed)

@@ -11,48 +11,54 @@ from typing import Any
 
 import torch
 
-from ssl_pipeline.atomic import read_json, sha256_file, sweep, write_bytes, write_json
-from ssl_pipeline.progress import say
+from ssl_pipeline.io.atomic import (
+    read_json,
+    remove_temporaries,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from ssl_pipeline.progress import info
 
 FORMAT_VERSION = 1
 
 
-def pack(state: dict[str, Any]) -> bytes:
+def pack_state(state: dict[str, Any]) -> bytes:
     """The bytes of a checkpoint."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT_VERSION, **state}, buffer)
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> dict[str, Any]:
+def unpack_state(content: bytes) -> dict[str, Any]:
     """The state that a checkpoint's bytes hold, on the CPU."""
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 
 
-def save(folder: Path, state: dict[str, Any], keep: int) -> None:
+def save_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> None:
     """Write the state after its `step`, and remove all but the newest `keep` checkpoints."""
-    sweep(folder)
+    remove_temporaries(folder)
     path = folder / f"step-{state['step']:08d}.pt"
-    write_bytes(path, pack(state))
+    write_bytes(path, pack_state(state))
     write_json(path.with_suffix(".json"), {"step": state["step"], "sha256": sha256_file(path)})
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
 
 
-def newest(folder: Path) -> dict[str, Any] | None:
+def load_newest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, on the CPU; None where there is none."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         if _is_whole(path):
-            loaded = unpack(path.read_bytes())
+            loaded = unpack_state(path.read_bytes())
             if loaded["format"] == FORMAT_VERSION:
                 return loaded
-        say(f"Checkpoint {path.name} is damaged or of another version; trying the one before.")
+        info(f"Checkpoint {path.name} is damaged or of another version; trying the one before.")
     return None
 
 
-def superseded(folder: Path) -> list[Path]:
+def superseded_files(folder: Path) -> list[Path]:
     """The files of all checkpoints but the newest that is whole; none where there is no such."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         if _is_whole(path):

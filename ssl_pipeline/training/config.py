@@ -4,23 +4,25 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 
 
-class Extends(Section):
+class ParentRun(Section):
     """The finished run of this study that is gone on from."""
 
     steps: int = Field(ge=1, description="steps of that run")
     cohort: int = Field(1, ge=1, description="its cohort")
-    extends: "Extends | None" = Field(None, description="the run that it went on from itself")
+    continue_from: "ParentRun | None" = Field(
+        None, description="the run that it went on from itself"
+    )
 
 
 class Training(Section):
     """How long, how large, how fast to learn, and on what."""
 
     steps: int = Field(1000, ge=1, description="optimizer steps of the whole run")
-    pairs: int = Field(48, ge=1, description="places a step, each seen in two views")
-    accumulate: int = Field(
+    batch_size: int = Field(48, ge=1, description="places a step, each seen in two views")
+    gradient_accumulation: int = Field(
         1,
         ge=1,
         description="parts that a rank's pairs are computed in, one after the other, where memory "
@@ -28,12 +30,14 @@ class Training(Section):
         "contrasted",
     )
     learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of AdamW")
-    final_rate: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")
+    min_learning_rate: float = Field(
+        1e-6, ge=0, description="learning rate at the end of the cosine"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps to reach the largest rate")
     weight_decay: float = Field(0.05, ge=0, description="none on biases, norms and tokens")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's averaging factors")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    average: float = Field(
+    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
         0.0,
         ge=0,
         lt=1,
@@ -52,16 +56,18 @@ class Training(Section):
         "auto", description="auto takes a GPU if there is"
     )
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 takes all cores")
-    readers: int = Field(1, ge=1, description="threads that read crops ahead; no result changes")
-    checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
-    checkpoints_kept: int = Field(2, ge=1, description="how many of the newest are kept")
-    log_steps: int = Field(20, ge=1, description="steps between lines of the metrics log")
+    loader_threads: int = Field(
+        1, ge=1, description="threads that read crops ahead; no result changes"
+    )
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the newest are kept")
+    log_every: int = Field(20, ge=1, description="steps between lines of the metrics log")
     cohort: int = Field(
         1,
         ge=1,
         description="raise by 1 to train on all volumes that have come since, anew or by `extends`",
     )
-    extends: Extends | None = Field(
+    continue_from: ParentRun | None = Field(
         None,
         description="go on from the end of a finished run of this study, which had so many steps, "
         "to `steps`, with a new warm-up; with a raised cohort, on more volumes",
@@ -69,9 +75,9 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _goes_on(self) -> "Training":
-        if self.extends and self.steps <= self.extends.steps:
+        if self.continue_from and self.steps <= self.continue_from.steps:
             raise ValueError(
-                f"steps is {self.steps}, not above extends.steps, {self.extends.steps}: steps "
+                f"steps is {self.steps}, not above extends.steps, {self.continue_from.steps}: steps "
                 "counts those of the run that is gone on from too"
             )
         return self
@@ -79,8 +85,10 @@ class Training(Section):
     @property
     def first_step(self) -> int:
         """Steps that lie behind when it begins: 0, or those of the run that it extends."""
-        return self.extends.steps if self.extends else 0
+        return self.continue_from.steps if self.continue_from else 0
 
 
 # Dials that a run may be gone on with under other values: it ends the same, but for rounding.
-FREE = frozenset({"accumulate", "readers", "checkpoint_steps", "checkpoints_kept", "log_steps"})
+RESUMABLE_KEYS = frozenset(
+    {"accumulate", "readers", "checkpoint_steps", "checkpoints_kept", "log_steps"}
+)

@@ -24,107 +24,111 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_pipeline.training.world import World
+from ssl_pipeline.training.ranks import RankInfo
 
 
-class LostRankError(KeyboardInterrupt):
+class RankLostError(KeyboardInterrupt):
     """Another rank died or does not answer: this run is interrupted, and can be resumed."""
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RankGroup:
     """The ranks of a run as one of them talks to the others; alone, it talks to nobody."""
 
-    world: World
+    rank_info: RankInfo
 
     @contextmanager
-    def joined(self, device: str) -> Iterator[None]:
+    def connect(self, device: str) -> Iterator[None]:
         """Wait for all ranks, and part from them at the end.
 
         On GPUs, tensors there go through NCCL and those on the host through gloo, so that asking
         whether to stop never waits for the GPU.
         """
-        if self.world.size == 1:
+        if self.rank_info.world_size == 1:
             yield
             return
-        with self._together():
-            _heedful(self._join, "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
+        with self._as_rank_lost():
+            _run_in_thread(
+                self._init_process_group, "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+            )
         try:
             yield
         finally:
             dist.destroy_process_group()
 
-    def _join(self, backend: str) -> None:
-        world = self.world
-        patience = timedelta(seconds=world.patience_s)
-        dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=patience)
+    def _init_process_group(self, backend: str) -> None:
+        world = self.rank_info
+        patience = timedelta(seconds=world.timeout_s)
+        dist.init_process_group(
+            backend, rank=world.rank, world_size=world.world_size, timeout=patience
+        )
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the ranks; its gradient is that of this rank's own values."""
-        if self.world.size == 1:
+        if self.rank_info.world_size == 1:
             return values
         total = values.clone()
-        with self._together():
+        with self._as_rank_lost():
             dist.all_reduce(total.detach())  # shares its memory with total
         return total
 
     def gather(self, values: Tensor) -> Tensor:
         """The rows of all ranks, in their order; this rank's own carry gradient."""
-        if self.world.size == 1:
+        if self.rank_info.world_size == 1:
             return values
-        rows = [torch.empty_like(values) for _ in range(self.world.size)]
-        with self._together():
+        rows = [torch.empty_like(values) for _ in range(self.rank_info.world_size)]
+        with self._as_rank_lost():
             dist.all_gather(rows, values.detach().contiguous())
-        rows[self.world.rank] = values
+        rows[self.rank_info.rank] = values
         return torch.cat(rows)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the ranks."""
-        if self.world.size == 1:
+        if self.rank_info.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        with self._together():
+        with self._as_rank_lost():
             dist.all_reduce(flat)
         parts = flat.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def largest(self, mine: float) -> float:
+    def maximum(self, value: float) -> float:
         """The largest of the ranks' numbers, the same on all."""
-        if self.world.size == 1:
-            return mine
-        number = torch.tensor(mine, dtype=torch.float64)
-        with self._together():
+        if self.rank_info.world_size == 1:
+            return value
+        number = torch.tensor(value, dtype=torch.float64)
+        with self._as_rank_lost():
             dist.all_reduce(number, dist.ReduceOp.MAX)
         return number.item()
 
-    def any(self, mine: bool) -> bool:
+    def any(self, value: bool) -> bool:
         """Whether it is so on any rank; the same answer on all."""
-        return self.largest(float(mine)) > 0
+        return self.maximum(float(value)) > 0
 
-    def from_first(self, content: bytes) -> bytes:
+    def broadcast(self, content: bytes) -> bytes:
         """What the first rank holds."""
-        box = [content if self.world.first else b""]
-        with self._together():
+        box = [content if self.rank_info.is_first else b""]
+        with self._as_rank_lost():
             dist.broadcast_object_list(box)
         return box[0]
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _as_rank_lost(self) -> Iterator[None]:
         """Tell of a rank that is lost as what it is; torch raises RuntimeError of several kinds."""
         try:
             yield
         except RuntimeError as error:
             # What torch says begins with a place in its code and ends with advice.
             cause = re.sub(r"^\[[^]]*\] ", "", str(error)).split(". ")[0].rstrip(".")
-            raise LostRankError(
-                f"rank {self.world.rank} of {self.world.size} lost another rank, whose own output "
+            raise RankLostError(
+                f"rank {self.rank_info.rank} of {self.rank_info.world_size} lost another rank, whose own output "
                 f"may say why ({cause})"
             ) from error
 
 
-def _heedful(function: Callable[[str], None], backend: str) -> None:
+def _run_in_thread(function: Callable[[str], None], backend: str) -> None:
     """Call in a thread and wait for it: a wait inside torch's own code would hear no signal."""
     ended: Future[None] = Future()
 

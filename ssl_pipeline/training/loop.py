@@ -26,37 +26,37 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.flight.config import Flight
-from ssl_pipeline.flight.verdict import Verdict, judge
-from ssl_pipeline.models.drop_path import survival
+from ssl_pipeline.models.drop_path import draw_branch_factors
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.monitoring.config import Monitoring
+from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose
+from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.objective import Objective
-from ssl_pipeline.objectives.step import backward
 from ssl_pipeline.progress import progress
-from ssl_pipeline.training import checkpoint, moments
-from ssl_pipeline.training.average import Average
+from ssl_pipeline.training import checkpoint, snapshots
+from ssl_pipeline.training.compute import Compute, select_compute
 from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.device import Compute, decide
-from ssl_pipeline.training.distributed import Ranks
-from ssl_pipeline.training.metrics import Metrics, Row, read
-from ssl_pipeline.training.notice import notice
-from ssl_pipeline.training.recorder import Recorder
-from ssl_pipeline.training.schedule import learning_rate, parameter_groups, share_of_run
-from ssl_pipeline.training.world import World
-from ssl_pipeline.views.augment import seen
-from ssl_pipeline.views.blocks import Blocks
-from ssl_pipeline.views.cut import Batch
+from ssl_pipeline.training.distributed import RankGroup
+from ssl_pipeline.training.ema import EMA
+from ssl_pipeline.training.interrupt import stop_event
+from ssl_pipeline.training.metrics_log import LogRow, MetricsLog, read_metrics
+from ssl_pipeline.training.monitor import Monitor
+from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.training.schedule import learning_rate, parameter_groups, run_progress
+from ssl_pipeline.views.augmentation import augmented_views
+from ssl_pipeline.views.collate import SampleBatch
+from ssl_pipeline.views.crops import Batch
 from ssl_pipeline.views.sampler import Sampler
 
-HEALTHY = Verdict("healthy", "")
-Log = Callable[[Row, bool], Verdict]  # keeps a row; whether the verdict is due
+HEALTHY = Diagnosis("healthy", "")
+WriteRow = Callable[[LogRow, bool], Diagnosis]  # keeps a row; whether the verdict is due
 
 
 class StoppedError(UserError):
     """The run's verdict is one that the study ends runs on."""
 
 
-class Run:
+class Trainer:
     """One pretraining run in a folder; `train` continues it to its end."""
 
     def __init__(
@@ -65,10 +65,10 @@ class Run:
         objective: Objective,
         sampler: Sampler,
         training: Training,
-        flight: Flight,
+        monitoring: Monitoring,
         *,
-        world: World | None = None,
-        start: Callable[[], dict[str, Any]] | None = None,
+        rank_info: RankInfo | None = None,
+        initial_state: Callable[[], dict[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """Without a checkpoint in the folder the run begins from the state that `start` gives.
@@ -76,28 +76,32 @@ class Run:
         `config` has the other dials of the run, as JSON, for its checkpoints to hold.
         """
         self.folder, self.sampler, self.config = folder, sampler, dict(config or {})
-        self.training, self.flight = training, flight
-        self.world = world or World()
-        self.ranks = Ranks(self.world)
-        self.parts = self.world.parts(training.pairs, training.accumulate)
-        state = checkpoint.newest(folder / "checkpoints")
+        self.training, self.monitoring = training, monitoring
+        self.rank_info = rank_info or RankInfo()
+        self.ranks = RankGroup(self.rank_info)
+        self.micro_batches = self.rank_info.micro_batches(
+            training.batch_size, training.gradient_accumulation
+        )
+        state = checkpoint.load_newest(folder / "checkpoints")
         if state is None:
-            self._refuse_lost_checkpoint()
-            state = start() if start else None
-        self.compute = Compute(**state["compute"]) if state else decide(training, self.world)
-        self.compute.apply(self.world, objective)
+            self._check_lost_checkpoint()
+            state = initial_state() if initial_state else None
+        self.compute = (
+            Compute(**state["compute"]) if state else select_compute(training, self.rank_info)
+        )
+        self.compute.apply(self.rank_info, objective)
         self.objective = objective.to(self.compute.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
         )
         self.scaler = self.compute.scaler()
-        self.average = Average(objective.encoder, training.average) if training.average else None
+        self.ema = EMA(objective.encoder, training.ema_decay) if training.ema_decay else None
         if training.compile:
             self.objective.compile()
         self.step = 0
-        self.embedded: Tensor | None = None  # the recorder's bank at its last record
+        self.previous_embeddings: Tensor | None = None  # the recorder's bank at its last record
         if state:
-            self._load(state)
+            self._load_state(state)
 
     def train(self) -> Encoder:
         """Train to the last step and return the encoder.
@@ -107,73 +111,75 @@ class Run:
         LostRankError where another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
-            return self._encoder()  # a run that is complete waits for no other rank
+            return self._final_encoder()  # a run that is complete waits for no other rank
         try:
-            with self.ranks.joined(self.compute.device):
-                self._go_on_together()
+            with self.ranks.connect(self.compute.device):
+                self._sync_ranks()
                 self.objective.train()
-                with notice() as stop, self._log() as log:
-                    self._steps(log, stop, self._recorder())
+                with stop_event() as stop, self._open_log() as log:
+                    self._train_steps(log, stop, self._build_monitor())
         except torch.OutOfMemoryError:
             raise UserError(
-                f"The GPU's memory is too small for {self.parts[0].stop - self.parts[0].start} "
+                f"The GPU's memory is too small for {self.micro_batches[0].stop - self.micro_batches[0].start} "
                 f"pairs of crops of {list(self.sampler.views.crop_voxels)} voxels: raise "
                 "training.accumulate, which computes a step in as many parts, or share the pairs "
                 "among more ranks."
             ) from None
-        return self._encoder()
+        return self._final_encoder()
 
-    def _encoder(self) -> Encoder:
+    def _final_encoder(self) -> Encoder:
         """What the run keeps: the encoder, with averaged weights where it has them."""
-        if self.average:
-            self.average.apply()
+        if self.ema:
+            self.ema.copy_to_module()
         return self.objective.encoder
 
-    def verdict(self) -> Verdict:
+    def diagnose(self) -> Diagnosis:
         """What the flight recorder says of all that was logged so far."""
-        return judge(read(self.folder / "metrics.jsonl"), self.flight)
+        return diagnose(read_metrics(self.folder / "metrics.jsonl"), self.monitoring)
 
-    def _refuse_lost_checkpoint(self) -> None:
+    def _check_lost_checkpoint(self) -> None:
         """UserError where the log tells of steps that only a run with a checkpoint goes on to."""
         first = self.training.first_step
-        logged = max((row["step"] for row in read(self.folder / "metrics.jsonl")), default=first)
-        if logged > first + self.training.checkpoint_steps:
+        logged = max(
+            (row["step"] for row in read_metrics(self.folder / "metrics.jsonl")), default=first
+        )
+        if logged > first + self.training.checkpoint_every:
             raise UserError(
                 f"{self.folder} has logged {logged} steps and holds no whole checkpoint (a scratch "
                 "that purges old files?): bring its folder checkpoints back, or remove the folder "
                 f"to start anew from step {first}."
             )
 
-    def _go_on_together(self) -> None:
+    def _sync_ranks(self) -> None:
         """All ranks take the first one's state and decisions, whatever each has found or measured.
 
         They come as the bytes of a checkpoint and not from its file, which another machine may
         not see yet.
         """
-        if self.world.size == 1:
+        if self.rank_info.world_size == 1:
             return
-        mine = checkpoint.pack(self._state()) if self.world.first else b""
-        content = self.ranks.from_first(mine)
-        if not self.world.first:
-            self._load(checkpoint.unpack(content))
+        mine = checkpoint.pack_state(self._state()) if self.rank_info.is_first else b""
+        content = self.ranks.broadcast(mine)
+        if not self.rank_info.is_first:
+            self._load_state(checkpoint.unpack_state(content))
 
     @contextmanager
-    def _log(self) -> Iterator[Log]:
+    def _open_log(self) -> Iterator[WriteRow]:
         """What takes the rows of numbers and judges them; only the first rank keeps any."""
-        if not self.world.first:
+        if not self.rank_info.is_first:
             yield lambda row, due: HEALTHY
             return
-        metrics = Metrics(self.folder, self.step)
+        metrics = MetricsLog(self.folder, self.step)
         recorded = max((n + 1 for n, row in enumerate(metrics.rows) if "rank" in row), default=0)
-        verdict = judge(metrics.rows[:recorded], self.flight)
+        verdict = diagnose(metrics.rows[:recorded], self.monitoring)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
 
-                def log(row: Row, due: bool) -> Verdict:
+                def log(row: LogRow, due: bool) -> Diagnosis:
                     nonlocal verdict
-                    metrics.write(row)
-                    verdict = judge(metrics.rows, self.flight) if due else verdict
+                    metrics.write_row(row)
+                    verdict = diagnose(metrics.rows, self.monitoring) if due else verdict
                     shown = f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s"
                     bar.advance(f"{shown}  {verdict.name}", to=self.step)
                     return verdict
@@ -182,118 +188,130 @@ class Run:
         finally:
             metrics.close()
 
-    def _recorder(self) -> Recorder | None:
+    def _build_monitor(self) -> Monitor | None:
         """What takes the signs of the run; on the first rank alone."""
-        if not self.world.first:
+        if not self.rank_info.is_first:
             return None
-        most = self.parts[0].stop - self.parts[0].start
+        most = self.micro_batches[0].stop - self.micro_batches[0].start
         sampler, compute = self.sampler, self.compute
-        return Recorder(
-            self.flight, self.objective, sampler, self.see, compute, most, self.embedded
+        return Monitor(
+            self.monitoring,
+            self.objective,
+            sampler,
+            self.make_views,
+            compute,
+            most,
+            self.previous_embeddings,
         )
 
-    def _steps(self, log: Log, stop: Event, recorder: Recorder | None) -> None:
+    def _train_steps(self, log: WriteRow, stop: Event, monitor: Monitor | None) -> None:
         clock, waited, done = time.perf_counter(), 0.0, []
-        for parts, wait in self._read():
-            done.append(self._optimise(parts))
+        for parts, wait in self._load_batches():
+            done.append(self._optimizer_step(parts))
             self.step, waited = self.step + 1, waited + wait
             last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
-            saved = last or stopping or self.step % self.training.checkpoint_steps == 0
-            recorded = last or self.step % self.flight.every_steps == 0
-            if saved or recorded or self.step % self.training.log_steps == 0:
-                row, took = self._row(done), time.perf_counter() - clock
-                rate = len(done) * self.training.pairs / took
-                row |= {"pairs_per_s": rate, "waiting": self.ranks.largest(waited / took)}
-                if recorded and recorder:
-                    share = share_of_run(self.step, self.training)
-                    row |= recorder.record(share, rate / self.world.size)
-                    self.embedded = recorder.before
-                    if moments.due(self.step, self.flight.every_steps, self.training.steps):
-                        moments.save(self.folder, self.step, recorder.moment())
+            saved = last or stopping or self.step % self.training.checkpoint_every == 0
+            recorded = last or self.step % self.monitoring.snapshot_every == 0
+            if saved or recorded or self.step % self.training.log_every == 0:
+                row, took = self._metrics_row(done), time.perf_counter() - clock
+                rate = len(done) * self.training.batch_size / took
+                row |= {"pairs_per_s": rate, "waiting": self.ranks.maximum(waited / took)}
+                if recorded and monitor:
+                    share = run_progress(self.step, self.training)
+                    row |= monitor.take_snapshot(share, rate / self.rank_info.world_size)
+                    self.previous_embeddings = monitor.previous_embeddings
+                    if snapshots.is_due(
+                        self.step, self.monitoring.snapshot_every, self.training.steps
+                    ):
+                        snapshots.save_images(self.folder, self.step, monitor.render_images())
                 finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
                 verdict = log(row, recorded or not finite)
                 if not (finite and last):
-                    self._judge(verdict, finite)
+                    self._stop_if_unhealthy(verdict, finite)
                 clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
-                self._save()
+                self._save_checkpoint()
             if stopping and not last:
                 raise KeyboardInterrupt
 
-    def _judge(self, verdict: Verdict, finite: bool) -> None:
+    def _stop_if_unhealthy(self, diagnosis: Diagnosis, is_finite: bool) -> None:
         """Stop all ranks where the first one's verdict is one to end early on, or nothing follows.
 
         A checkpoint is left behind, unless its weights are no numbers.
         """
-        if finite and not self.ranks.any(verdict.name in self.flight.stop_on):
+        if is_finite and not self.ranks.any(diagnosis.name in self.monitoring.stop_on):
             return
-        if finite:
-            self._save()
+        if is_finite:
+            self._save_checkpoint()
         raise StoppedError(
-            f"pretrain stopped at step {self.step} as {verdict.name}: {verdict.reason} "
+            f"pretrain stopped at step {self.step} as {diagnosis.name}: {diagnosis.reason} "
             "(flight.stop_on in the study says which verdicts end a run.)"
-            if self.world.first
+            if self.rank_info.is_first
             else f"pretrain stopped at step {self.step}; the first rank says why."
         )
 
-    def _read(self) -> Iterator[tuple[list[Blocks], float]]:
+    def _load_batches(self) -> Iterator[tuple[list[SampleBatch], float]]:
         """What each step still to come sees, and the seconds that the device waited for it."""
         todo = iter(range(self.step, self.training.steps))
-        readers = self.training.readers
+        readers = self.training.loader_threads
         with ThreadPoolExecutor(readers) as pool:
-            queue: deque[Future[list[Blocks]]] = deque()
-            queue.extend(pool.submit(self._draw, step) for step in islice(todo, readers + 1))
+            queue: deque[Future[list[SampleBatch]]] = deque()
+            queue.extend(pool.submit(self._draw_batch, step) for step in islice(todo, readers + 1))
             while queue:
                 start = time.perf_counter()
                 parts = queue.popleft().result()
                 wait = time.perf_counter() - start
-                queue.extend(pool.submit(self._draw, step) for step in islice(todo, 1))
+                queue.extend(pool.submit(self._draw_batch, step) for step in islice(todo, 1))
                 yield parts, wait
 
-    def _draw(self, step: int) -> list[Blocks]:
+    def _draw_batch(self, step: int) -> list[SampleBatch]:
         """The micro-batches of a step that are this rank's."""
-        drawn = [self._with_drop_path(self.sampler.batch(step, part)) for part in self.parts]
-        return drawn if self.compute.device == "cpu" else [blocks.pinned() for blocks in drawn]
+        drawn = [
+            self._with_drop_path(self.sampler.batch(step, part)) for part in self.micro_batches
+        ]
+        return drawn if self.compute.device == "cpu" else [blocks.pin_memory() for blocks in drawn]
 
-    def _with_drop_path(self, blocks: Blocks) -> Blocks:
+    def _with_drop_path(self, samples: SampleBatch) -> SampleBatch:
         encoder = self.objective.encoder
         if not encoder.branches:
-            return blocks
-        drawn = survival(
-            encoder.drop_path, encoder.branches, self.sampler.seed, blocks.number.tolist()
+            return samples
+        drawn = draw_branch_factors(
+            encoder.drop_path, encoder.branches, self.sampler.seed, samples.number.tolist()
         )
-        return replace(blocks, survive=torch.from_numpy(drawn))
+        return replace(samples, branch_factors=torch.from_numpy(drawn))
 
-    def see(self, blocks: Blocks) -> tuple[Batch, Tensor]:
+    def make_views(self, samples: SampleBatch) -> tuple[Batch, Tensor]:
         """The views of blocks on the run's device, and their images as the encoder sees them."""
-        return seen(blocks.to(self.compute.device), self.sampler.views, self.sampler.patch)
+        return augmented_views(
+            samples.to(self.compute.device), self.sampler.views, self.sampler.patch
+        )
 
-    def _optimise(self, parts: list[Blocks]) -> dict[str, Tensor]:
+    def _optimizer_step(self, micro_batches: list[SampleBatch]) -> dict[str, Tensor]:
         """One optimizer step; its losses, as this rank adds to them, and the gradient's norm."""
         rate = learning_rate(self.step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        share = share_of_run(self.step, self.training)
+        share = run_progress(self.step, self.training)
         losses = backward(
             self.objective,
-            parts,
-            self.see,
+            micro_batches,
+            self.make_views,
             share,
             self.ranks,
             autocast=self.compute.autocast,
-            scale=self.scaler.scale,
+            scale_loss=self.scaler.scale,
         )
         self.ranks.sum_gradients(self.objective.parameters())
         self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self.objective.parameters(), self.training.clip)
+        norm = clip_grad_norm_(self.objective.parameters(), self.training.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.average:
-            self.average.update(self.step)
-        return {"loss": losses.total, **losses.parts, "gradient_norm": norm}
+        if self.ema:
+            self.ema.update(self.step)
+        return {"loss": losses.total, **losses.by_term, "gradient_norm": norm}
 
-    def _row(self, done: list[dict[str, Tensor]]) -> Row:
+    def _metrics_row(self, done: list[dict[str, Tensor]]) -> LogRow:
         """Means over the steps since the last row; where the host waits for the device."""
         means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
         norm = means.pop("gradient_norm").item()  # the same on all ranks
@@ -304,7 +322,7 @@ class Run:
         return {
             "step": self.step,
             "share": self.step / self.training.steps,
-            "ramp": self.objective.factor(share_of_run(self.step, self.training)),
+            "ramp": self.objective.contrast_factor(run_progress(self.step, self.training)),
             **dict(zip(means, values, strict=True)),
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),
@@ -313,30 +331,30 @@ class Run:
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
-            "samples": self.step * self.training.pairs,
+            "samples": self.step * self.training.batch_size,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.weights if self.average else [],
+            "average": self.ema.weights if self.ema else [],
             "scaler": self.scaler.state_dict(),
-            "embedded": self.embedded,
+            "embedded": self.previous_embeddings,
             "config": self.config | {"training": self.training.model_dump(mode="json")},
             "compute": self.compute.to_json(),
         }
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _load_state(self, state: dict[str, Any]) -> None:
         self.compute = Compute(**state["compute"])
-        self.compute.apply(self.world, self.objective)
+        self.compute.apply(self.rank_info, self.objective)
         self.scaler = self.compute.scaler()
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.load(state["average"])
-        self.embedded = state.get("embedded")  # which earlier checkpoints have not
+        if self.ema:
+            self.ema.load_weights(state["average"])
+        self.previous_embeddings = state.get("embedded")  # which earlier checkpoints have not
         self.step = state["step"]
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Write a checkpoint, as the first rank alone does; all hold the same state."""
-        if self.world.first:
-            kept = self.training.checkpoints_kept
-            checkpoint.save(self.folder / "checkpoints", self._state(), kept)
+        if self.rank_info.is_first:
+            kept = self.training.keep_checkpoints
+            checkpoint.save_checkpoint(self.folder / "checkpoints", self._state(), kept)

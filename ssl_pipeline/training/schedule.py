@@ -17,13 +17,13 @@ def learning_rate(step: int, section: Training) -> float:
     if step < warmup:
         return section.learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(1, steps - warmup)
-    span = section.learning_rate - section.final_rate
-    return section.final_rate + span * 0.5 * (1 + math.cos(math.pi * share))
+    span = section.learning_rate - section.min_learning_rate
+    return section.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def share_of_run(step: int, section: Training) -> float:
+def run_progress(step: int, section: Training) -> float:
     """How far a run is, for what comes in slowly; 1 where it extends one that has had that."""
-    return 1.0 if section.extends else step / section.steps
+    return 1.0 if section.continue_from else step / section.steps
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:

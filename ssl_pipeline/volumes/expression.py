@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-ARITHMETIC: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -42,7 +42,7 @@ def parse(text: str) -> ast.expr:
     return tree
 
 
-def names(tree: ast.expr) -> set[str]:
+def variable_names(tree: ast.expr) -> set[str]:
     """The names whose values the expression needs."""
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {"str"}
 
@@ -55,9 +55,9 @@ def evaluate(tree: ast.expr, values: Mapping[str, int | str]) -> Any:
         case ast.Name(id=name):
             return values[name]
         case ast.BinOp(left=left, op=sign, right=right):
-            return ARITHMETIC[type(sign)](evaluate(left, values), evaluate(right, values))
+            return OPERATORS[type(sign)](evaluate(left, values), evaluate(right, values))
         case ast.Compare(left=left, ops=[sign], comparators=[right]):
-            return ARITHMETIC[type(sign)](evaluate(left, values), evaluate(right, values))
+            return OPERATORS[type(sign)](evaluate(left, values), evaluate(right, values))
         case ast.UnaryOp(operand=operand):
             return -evaluate(operand, values)
         case ast.IfExp(test=asked, body=body, orelse=other):
@@ -76,4 +76,4 @@ def _allowed(node: ast.AST) -> bool:
         case ast.Call(func=ast.Name(id="str"), args=[_], keywords=[]):
             return True
     plain = (ast.BinOp, ast.UnaryOp, ast.USub, ast.IfExp, ast.Name, ast.Load)
-    return isinstance(node, plain) or type(node) in ARITHMETIC
+    return isinstance(node, plain) or type(node) in OPERATORS

@@ -13,14 +13,14 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from ssl_pipeline.volumes.volume import Grid, Volume
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 Affine = NDArray[np.float64]
-SHEARED_DEG = 0.1  # axes that miss a right angle by less do so by the rounding of headers
+SHEAR_TOLERANCE_DEG = 0.1  # axes that miss a right angle by less do so by the rounding of headers
 GRID_TOLERANCE = 0.1  # of the smallest voxel side; headers round positions to about a thousandth
 
 
-def canonical(volume: Volume) -> Volume:
+def to_canonical(volume: Volume) -> Volume:
     """The same image with its axes swapped and flipped to lie nearest to R, A and S.
 
     Each voxel keeps its value and its place in the body; nothing is resampled.
@@ -30,12 +30,12 @@ def canonical(volume: Volume) -> Volume:
     return replace(volume, data=data, affine=canonical_grid(volume.grid).affine)
 
 
-def canonical_grid(grid: Grid) -> Grid:
+def canonical_grid(grid: VoxelGrid) -> VoxelGrid:
     """What `canonical` makes of a grid."""
     order = orientations.io_orientation(grid.affine)
     x, y, z = (grid.shape[int(axis)] for axis in np.argsort(order[:, 0]))
     affine = grid.affine @ orientations.inv_ornt_aff(order, grid.shape)
-    return Grid((x, y, z), np.asarray(affine, dtype=np.float64))
+    return VoxelGrid((x, y, z), np.asarray(affine, dtype=np.float64))
 
 
 def spacing_mm(affine: Affine) -> tuple[float, float, float]:
@@ -51,7 +51,7 @@ def axis_codes(affine: Affine) -> str:
 
 def residual_rotation_deg(affine: Affine) -> float:
     """The angle by which the axes miss R, A and S after `canonical`, in degrees from 0."""
-    straight = canonical_grid(Grid((1, 1, 1), affine)).affine[:3, :3]
+    straight = canonical_grid(VoxelGrid((1, 1, 1), affine)).affine[:3, :3]
     left, _, right = np.linalg.svd(straight / np.linalg.norm(straight, axis=0))
     cosine = (np.trace(left @ right) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
@@ -59,10 +59,10 @@ def residual_rotation_deg(affine: Affine) -> float:
 
 def shear_deg(affine: Affine) -> float:
     """How far the two worst voxel axes are from a right angle, in degrees from 0."""
-    return max(_angle_off(affine[:3, :3], pair) for pair in combinations(range(3), 2))
+    return max(_off_right_angle_deg(affine[:3, :3], pair) for pair in combinations(range(3), 2))
 
 
-def unsheared(affine: Affine) -> Affine:
+def deshear_affine(affine: Affine) -> Affine:
     """The affine with its axes at right angles.
 
     The two finest axes that stand at a right angle stay, for they are the plane of the slices (the
@@ -72,7 +72,9 @@ def unsheared(affine: Affine) -> Affine:
     sides = affine[:3, :3]
     order = np.argsort(np.linalg.norm(sides, axis=0), kind="stable")
     pairs = [(int(a), int(b)) for a, b in combinations(order, 2)]
-    first, second = next((p for p in pairs if _angle_off(sides, p) <= SHEARED_DEG), pairs[0])
+    first, second = next(
+        (p for p in pairs if _off_right_angle_deg(sides, p) <= SHEAR_TOLERANCE_DEG), pairs[0]
+    )
     third = 3 - first - second
     one = sides[:, first] / np.linalg.norm(sides[:, first])
     other = sides[:, second] - one * (one @ sides[:, second])
@@ -83,16 +85,18 @@ def unsheared(affine: Affine) -> Affine:
     return squared
 
 
-def _angle_off(sides: Affine, pair: tuple[int, int]) -> float:
+def _off_right_angle_deg(sides: Affine, pair: tuple[int, int]) -> float:
     """How far two axes are from a right angle, in degrees from 0."""
     one, other = sides[:, pair[0]], sides[:, pair[1]]
     cosine = abs(float(one @ other)) / float(np.linalg.norm(one) * np.linalg.norm(other))
     return math.degrees(math.asin(min(cosine, 1.0)))
 
 
-def same_place(one: Grid, other: Grid) -> bool:
+def is_same_grid(first: VoxelGrid, second: VoxelGrid) -> bool:
     """Whether two grids of one shape put their corners in the same places, axes in any order."""
-    one, other = canonical_grid(one), canonical_grid(other)
-    corners = np.stack(np.meshgrid(*[(0, side - 1) for side in one.shape], (1,)), -1).reshape(-1, 4)
-    apart = (corners @ (one.affine - other.affine).T)[:, :3]
-    return bool(np.abs(apart).max() <= GRID_TOLERANCE * min(spacing_mm(one.affine)))
+    first, second = canonical_grid(first), canonical_grid(second)
+    corners = np.stack(np.meshgrid(*[(0, side - 1) for side in first.shape], (1,)), -1).reshape(
+        -1, 4
+    )
+    apart = (corners @ (first.affine - second.affine).T)[:, :3]
+    return bool(np.abs(apart).max() <= GRID_TOLERANCE * min(spacing_mm(first.affine)))

@@ -17,34 +17,40 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_pipeline import atomic
-from ssl_pipeline.atomic import sha256_json
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io import atomic
+from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.io.parquet import from_table, to_table
 from ssl_pipeline.progress import progress
-from ssl_pipeline.records import from_table, to_table
-from ssl_pipeline.volumes import labels, readers
-from ssl_pipeline.volumes.candidates import Candidate, Orphan, find_candidates
-from ssl_pipeline.volumes.copies import near_duplicates
-from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inspection import Look, Seen, fingerprint, look_at, look_of
-from ssl_pipeline.volumes.keypoints import Keypoints
-from ssl_pipeline.volumes.origins import Code, Origin, Origins
+from ssl_pipeline.volumes import label_matching, readers
+from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.discovery import Candidate, OrphanLabel, discover_scans
+from ssl_pipeline.volumes.duplicates.keypoints import Keypoints
+from ssl_pipeline.volumes.duplicates.near_duplicates import find_near_duplicates
+from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.readers import Source
-from ssl_pipeline.volumes.splits import named_splits
-from ssl_pipeline.volumes.subjects import Whose, whose
-from ssl_pipeline.volumes.verdicts import Quality
+from ssl_pipeline.volumes.scan_check import (
+    ScanCheck,
+    ScanInfo,
+    inspect_scan,
+    scan_info_of,
+    source_sha256,
+)
+from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
+from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 
 FORMAT_VERSION = 5
 WORKERS = min(4, os.cpu_count() or 1)
-LABEL = "label"  # the format of a row that stands for a label without an image
+LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
-OBJECTS, TUPLES = ("targets", "labels", "masks"), ("shape", "spacing_mm")
+JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels", "masks"), ("shape", "spacing_mm")
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "part", "root", "subject", "site"), pa.string()),
         **dict.fromkeys(("modality", "split"), pa.string()),
         **dict.fromkeys(("weight", "intensity_offset", "missing_value"), pa.float64()),
-        **dict.fromkeys(OBJECTS, pa.string()),
+        **dict.fromkeys(JSON_COLUMNS, pa.string()),
         "format": pa.string(),
         "shape": pa.list_(pa.int64()),
         "spacing_mm": pa.list_(pa.float64()),
@@ -56,7 +62,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan(Look):
+class Scan(ScanInfo):
     """One scan: what was seen in it, and what is said of it."""
 
     id: str  # its code
@@ -72,7 +78,7 @@ class Scan(Look):
     masks: dict[str, dict[str, str]] = field(default_factory=dict)  # which `label`, its `sha256`
     intensity_offset: float = 0.0
     missing_value: float | None = None
-    verdict: str  # "accepted", "repaired" or "rejected"
+    quality: str  # "accepted", "repaired" or "rejected"
     reason: str = ""  # why it was rejected, what was repaired, or a note
 
 
@@ -88,54 +94,54 @@ class Inventory:
 
     scans: tuple[Scan, ...]
     orphan_labels: tuple[Scan, ...] = ()
-    salt: str = ""
-    dealt: str = ""
+    salt_fingerprint: str = ""
+    splits_hash: str = ""
     keypoints: Mapping[str, Keypoints] = field(default_factory=dict, compare=False, repr=False)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def accepted(self) -> tuple[Scan, ...]:
+    def accepted_scans(self) -> tuple[Scan, ...]:
         """The scans that are fit to learn from, repaired ones among them."""
-        return tuple(scan for scan in self.scans if scan.verdict in USABLE)
+        return tuple(scan for scan in self.scans if scan.quality in USABLE)
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet; equal inventories make equal files."""
         rows = (*self.scans, *self.orphan_labels)
-        told = {"format": FORMAT_VERSION, "salt": self.salt, "dealt": self.dealt}
+        told = {"format": FORMAT_VERSION, "salt": self.salt_fingerprint, "dealt": self.splits_hash}
         about = {"ssl_pipeline": json.dumps(told)}
-        with atomic.replacing(path) as temporary:
-            pq.write_table(to_table(rows, SCHEMA.with_metadata(about), OBJECTS), temporary)
+        with atomic.atomic_write(path) as temporary:
+            pq.write_table(to_table(rows, SCHEMA.with_metadata(about), JSON_COLUMNS), temporary)
 
     @classmethod
     def read(cls, path: Path) -> "Inventory":
         """Read what `write` wrote. Raises UserError for a table of another version."""
         table = pq.read_table(path)
-        about = _about(table.schema)
+        about = _metadata(table.schema)
         if about.get("format") != FORMAT_VERSION:
             raise UserError(
                 f"{path}: is an inventory of format {about.get('format')}, and this version reads"
                 f" {FORMAT_VERSION}: run the stage inventory, which takes it anew."
             )
-        rows = list(from_table(table, Scan, OBJECTS, TUPLES))
+        rows = list(from_table(table, Scan, JSON_COLUMNS, TUPLE_COLUMNS))
         return cls(
-            tuple(row for row in rows if row.format != LABEL),
-            tuple(row for row in rows if row.format == LABEL),
+            tuple(row for row in rows if row.format != LABEL_FORMAT),
+            tuple(row for row in rows if row.format == LABEL_FORMAT),
             about["salt"],
             about["dealt"],
         )
 
 
-def salt_of(path: Path) -> str:
+def read_salt_fingerprint(path: Path) -> str:
     """The fingerprint of the salt that an inventory was made with; empty where there is none."""
-    return str(_about(pq.read_schema(path)).get("salt", "")) if path.exists() else ""
+    return str(_metadata(pq.read_schema(path)).get("salt", "")) if path.exists() else ""
 
 
-def _about(schema: pa.Schema) -> dict[str, Any]:
+def _metadata(schema: pa.Schema) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
     return found
 
 
-class Drawn(NamedTuple):
+class LabelMatch(NamedTuple):
     """The labels that a scan has, what is to be told of others, and which of them are masks."""
 
     labels: tuple[str, ...] = ()
@@ -143,14 +149,14 @@ class Drawn(NamedTuple):
     masks: Mapping[str, dict[str, str]] = MappingProxyType({})
 
 
-LabelsOf = Callable[[Candidate], Drawn]
+LabelMatcher = Callable[[Candidate], LabelMatch]
 
 
-def take_inventory(
+def build_inventory(
     data: Data,
-    quality: Quality,
+    thresholds: QualityThresholds,
     study_dir: Path,
-    origins: Origins,
+    pseudonyms: PseudonymStore,
     previous: Inventory | None = None,
 ) -> Inventory:
     """Look at every scan of a study; those that `previous` knows unchanged are not read again.
@@ -159,53 +165,53 @@ def take_inventory(
     whatever is said of one can be traced. Raises UserError, one sentence, for a root without
     images, a rule that does not fit, a table or list that cannot be used, a salt that is lost.
     """
-    origins.open(previous.salt if previous else "")
-    found = find_candidates(data, study_dir, origins.code)
-    orphans = [_orphan(origins.code, each) for each in found.orphans]
+    pseudonyms.open(previous.salt_fingerprint if previous else "")
+    found = discover_scans(data, study_dir, pseudonyms.code)
+    orphans = [_orphan_row(pseudonyms.code, each) for each in found.orphans]
     lost = zip(orphans, found.orphans, strict=True)
     unused = [Origin(scan.id, str(each.path)) for scan, each in lost]
-    origins.write([*(each.place for each in found.candidates), *unused])
-    origins.write([*(each.origin for each in found.candidates), *unused])
-    named = named_splits(found.candidates, data.splits, study_dir)
+    pseudonyms.write([*(each.location for each in found.candidates), *unused])
+    pseudonyms.write([*(each.origin for each in found.candidates), *unused])
+    named = read_explicit_splits(found.candidates, data.splits, study_dir)
     dealt = sha256_json(data.splits.model_dump(exclude={"copies_likeness"}))
-    before = previous.scans if previous and previous.dealt == dealt else ()
-    seen = _look_at_all(found.candidates, quality, previous)
-    looks = [each.look for each in seen]
-    subjects = whose(
+    before = previous.scans if previous and previous.splits_hash == dealt else ()
+    seen = _inspect_all(found.candidates, thresholds, previous)
+    looks = [each.info for each in seen]
+    subjects = assign_subjects(
         found.candidates,
         looks,
         data.splits,
         named,
-        _copies(seen, data.splits.copies_likeness),
+        _find_duplicates(seen, data.splits.duplicate_threshold),
         {scan.id: scan.split for scan in before if scan.subject},
     )
-    scans = list(map(described, found.candidates, looks, subjects, repeat(_fitting_labels)))
+    scans = list(map(to_scan, found.candidates, looks, subjects, repeat(_match_labels)))
     places = zip(found.candidates, subjects, strict=True)
-    origins.write([*(replace(each.origin, subject=of.subject) for each, of in places), *unused])
+    pseudonyms.write([*(replace(each.origin, subject=of.subject) for each, of in places), *unused])
     opened = list(zip((scan.id for scan in scans), seen, strict=True))
     return Inventory(
-        tuple(_without_repeats(found.candidates, scans)),
+        tuple(_reject_duplicates(found.candidates, scans)),
         tuple(orphans),
-        origins.fingerprint,
+        pseudonyms.salt_fingerprint,
         dealt,
         {name: each.keypoints for name, each in opened if each.keypoints},
         {name: each.thumbnail for name, each in opened if each.thumbnail},
     )
 
 
-def _look_at_all(
-    candidates: tuple[Candidate, ...], quality: Quality, previous: Inventory | None
-) -> list[Seen]:
+def _inspect_all(
+    candidates: tuple[Candidate, ...], thresholds: QualityThresholds, previous: Inventory | None
+) -> list[ScanCheck]:
     before = previous or Inventory(())
     known = {
-        scan.id: Seen(
-            look_of(scan), before.thumbnails.get(scan.id, b""), before.keypoints.get(scan.id)
+        scan.id: ScanCheck(
+            scan_info_of(scan), before.thumbnails.get(scan.id, b""), before.keypoints.get(scan.id)
         )
         for scan in before.scans
     }
 
-    def look(each: Candidate) -> Seen:
-        return look_at(each.source, each.root, each.modality, quality, known.get(each.id))
+    def look(each: Candidate) -> ScanCheck:
+        return inspect_scan(each.source, each.root, each.modality, thresholds, known.get(each.id))
 
     seen = []
     with (
@@ -218,90 +224,96 @@ def _look_at_all(
     return seen
 
 
-def _copies(seen: Sequence[Seen], least: float | None) -> list[tuple[int, int]]:
+def _find_duplicates(checks: Sequence[ScanCheck], threshold: float | None) -> list[tuple[int, int]]:
     """Near-duplicates among the scans that are fit, by their numbers."""
-    if least is None:
+    if threshold is None:
         return []
-    fit = {at: each.keypoints for at, each in enumerate(seen) if each.keypoints}
+    fit = {at: each.keypoints for at, each in enumerate(checks) if each.keypoints}
     numbers = list(fit)
-    return [(numbers[low], numbers[high]) for low, high in near_duplicates([*fit.values()], least)]
+    return [
+        (numbers[low], numbers[high])
+        for low, high in find_near_duplicates([*fit.values()], threshold)
+    ]
 
 
-def described(candidate: Candidate, look: Look, of: Whose, labels_of: LabelsOf) -> Scan:
+def to_scan(
+    candidate: Candidate, info: ScanInfo, assignment: SubjectAssignment, match_labels: LabelMatcher
+) -> Scan:
     """The row of a candidate, with the labels that `labels_of` gives it and its note on them."""
     root = candidate.root
-    modality = candidate.modality or look.file_modality
-    reason = look.fault or candidate.stray or of.fault
+    modality = candidate.modality or info.file_modality
+    reason = info.fault or candidate.subject_fault or assignment.fault
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
-    own = Drawn() if reason else labels_of(candidate)
+    own = LabelMatch() if reason else match_labels(candidate)
     return Scan(
-        **asdict(look),
+        **asdict(info),
         id=candidate.id,
         part=candidate.source.series.partition("#")[2],
         root=root.title,
-        subject=of.subject,
+        subject=assignment.subject,
         site=candidate.site,
         modality=modality,
-        split=of.split,
+        split=assignment.split,
         weight=candidate.weight,
         targets=candidate.targets,
         labels={name: name in own.labels for name in candidate.labels},
         masks=dict(own.masks),
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,
-        verdict="rejected" if reason else "repaired" if look.repair else "accepted",
-        reason=reason or "; ".join(text for text in (look.repair, of.note, own.note) if text),
+        quality="rejected" if reason else "repaired" if info.repair else "accepted",
+        reason=reason
+        or "; ".join(text for text in (info.repair, assignment.note, own.note) if text),
     )
 
 
-def _fitting_labels(candidate: Candidate) -> Drawn:
+def _match_labels(candidate: Candidate) -> LabelMatch:
     """The labels that lie on the image's own grid, and what is wrong with the others."""
     given = {name: path for name, path in candidate.labels.items() if path}
     if not given:
-        return Drawn()
-    grid = readers.header(candidate.source)
-    faults = {name: labels.misfit(name, path, grid) for name, path in given.items()}
+        return LabelMatch()
+    grid = readers.read_grid(candidate.source)
+    faults = {name: label_matching.label_mismatch(name, path, grid) for name, path in given.items()}
     fitting = tuple(name for name in given if not faults[name])
     masks = {
-        kind: {"label": name, "sha256": fingerprint(Source(given[name]))}
+        kind: {"label": name, "sha256": source_sha256(Source(given[name]))}
         for kind, name in candidate.root.masks.model_dump(exclude_none=True).items()
         if name in fitting
     }
-    return Drawn(fitting, "; ".join(fault for fault in faults.values() if fault), masks)
+    return LabelMatch(fitting, "; ".join(fault for fault in faults.values() if fault), masks)
 
 
-def _without_repeats(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:
+def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:
     """The scans, of which the second of one image is rejected."""
     names: dict[Path, Scan] = {}
     pixels: dict[str, Scan] = {}
     kept = []
     for candidate, scan in zip(candidates, scans, strict=True):
-        if scan.verdict in USABLE:
+        if scan.quality in USABLE:
             source = candidate.source
-            name = Path(readers.stem(str(source.path))) / source.series
-            reason = _repeats(scan, names.get(name), pixels.get(scan.pixels))
+            name = Path(readers.strip_suffix(str(source.path))) / source.series
+            reason = _duplicate_reason(scan, names.get(name), pixels.get(scan.voxel_hash))
             if reason:
-                scan = replace(scan, verdict="rejected", reason=reason)
+                scan = replace(scan, quality="rejected", reason=reason)
             else:
-                names[name] = pixels[scan.pixels] = scan
+                names[name] = pixels[scan.voxel_hash] = scan
         kept.append(scan)
     return kept
 
 
-def _repeats(scan: Scan, namesake: Scan | None, equal: Scan | None) -> str:
+def _duplicate_reason(scan: Scan, namesake: Scan | None, equal: Scan | None) -> str:
     if namesake:
         return f"two files of one scan: {namesake.id} is used"
     return f"duplicate of {equal.id}: their voxels are equal" if equal else ""
 
 
-def _orphan(code: Code, orphan: Orphan) -> Scan:
+def _orphan_row(code: Coder, orphan: OrphanLabel) -> Scan:
     return Scan(
-        id=code(orphan.root.title, orphan.key, LABEL),
+        id=code(orphan.root.title, orphan.key, LABEL_FORMAT),
         root=orphan.root.title,
         targets={},
         labels={},
-        format=LABEL,
-        verdict="rejected",
+        format=LABEL_FORMAT,
+        quality="rejected",
         reason="label without image",
     )

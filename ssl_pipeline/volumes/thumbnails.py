@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssl_pipeline import atomic
+from ssl_pipeline.io import atomic
 from ssl_pipeline.volumes.geometry import spacing_mm
 from ssl_pipeline.volumes.volume import Volume
 
-SIDE = 64
-QUALITY = 60  # of the JPEG: 2 to 3 KB a scan
+SIDE_PIXELS = 64
+JPEG_QUALITY = 60  # of the JPEG: 2 to 3 KB a scan
 SCHEMA = pa.schema({"id": pa.string(), "jpeg": pa.binary()})
 
 
@@ -32,25 +32,27 @@ def thumbnail(volume: Volume, missing_value: float | None) -> bytes:
     low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 1.0)
     x, y, z = spacing_mm(volume.affine)
     extent = max(side * mm for side, mm in zip(volume.data.shape, (x, y, z), strict=True))
-    whole = Image.new("L", (3 * SIDE, SIDE))
+    whole = Image.new("L", (3 * SIDE_PIXELS, SIDE_PIXELS))
     for number, (plane, mm) in enumerate(zip(planes, ((y, x), (z, x), (z, y)), strict=True)):
         share = np.nan_to_num((plane - low) / max(high - low, 1e-6), posinf=1.0, neginf=0.0)
         grey = Image.fromarray((np.clip(share, 0, 1) * 255).astype(np.uint8))
         height, width = (
-            max(1, round(SIDE * side * each / extent))
+            max(1, round(SIDE_PIXELS * side * each / extent))
             for side, each in zip(plane.shape, mm, strict=True)
         )
         small = grey.resize((width, height), Image.Resampling.BOX)
-        whole.paste(small, (number * SIDE + (SIDE - width) // 2, (SIDE - height) // 2))
+        whole.paste(
+            small, (number * SIDE_PIXELS + (SIDE_PIXELS - width) // 2, (SIDE_PIXELS - height) // 2)
+        )
     buffer = io.BytesIO()
-    whole.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    whole.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
 
 
 def write(path: Path, thumbnails: Mapping[str, bytes]) -> None:
     """Keep thumbnails by id of their scan."""
     rows = [{"id": name, "jpeg": jpeg} for name, jpeg in sorted(thumbnails.items())]
-    with atomic.replacing(path) as temporary:
+    with atomic.atomic_write(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class VoxelGrid:
     """Where voxels lie: `shape` in voxels, and a (4, 4) `affine` from voxel index to RAS+ mm."""
 
     shape: tuple[int, int, int]
@@ -21,13 +21,13 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Slices:
+class SliceSpacing:
     """How evenly the slices of a series lie: all in mm."""
 
-    least_gap: float
-    median_gap: float
-    largest_gap: float
-    off: float  # the largest distance of a slice from where an even stack would have it
+    min_gap_mm: float
+    median_gap_mm: float
+    max_gap_mm: float
+    max_offset_mm: float  # the largest distance of a slice from where an even stack would have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,11 @@ class Volume:
     affine: NDArray[np.float64]
     modality: str | None = None
     image_type: tuple[str, ...] = ()
-    slices: Slices | None = None
+    slice_spacing: SliceSpacing | None = None
     repair: str = ""
 
     @property
-    def grid(self) -> Grid:
+    def grid(self) -> VoxelGrid:
         """The grid of the voxels."""
         x, y, z = self.data.shape
-        return Grid((x, y, z), self.affine)
+        return VoxelGrid((x, y, z), self.affine)

@@ -11,21 +11,21 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import t
 
-from ssl_pipeline.evaluation.estimates import Estimate
-from ssl_pipeline.evaluation.statistics import interval
-from tests.evaluation.simulated import WORLDS, truth
+from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
+from ssl_pipeline.evaluation.statistics.intervals import confidence_interval
+from tests.evaluation.simulation import SIMULATIONS, true_scores
 
-RUNS, BETWEEN = 2000, (0.0, 0.05, 0.1, 0.2)
+RUNS, SEED_SDS = 2000, (0.0, 0.05, 0.1, 0.2)
 SUBJECTS = (10, 20, 50, 100)
 Interval = Callable[[float, np.ndarray, int], tuple[float, float]]
 
 
 def ours_of_scores(value, parts, run):
-    return interval(value, parts, 0.95, (0.0, 1.0))
+    return confidence_interval(value, parts, 0.95, (0.0, 1.0))
 
 
 def ours(value, parts, run):
-    return interval(value, parts, 0.95)
+    return confidence_interval(value, parts, 0.95)
 
 
 def satterthwaite(value, parts, run):
@@ -60,7 +60,7 @@ def bootstrap_of_subjects(value, parts, run, draws=500):
     return tuple(value - parts.mean() + np.quantile(values, (0.025, 0.975)))
 
 
-WAYS: dict[str, tuple[Interval, Interval]] = {  # of scores, of differences
+METHODS: dict[str, tuple[Interval, Interval]] = {  # of scores, of differences
     "ours": (ours_of_scores, ours),
     "Satterthwaite": (satterthwaite, satterthwaite),
     "bootstrap of both": (bootstrap_of_both, bootstrap_of_both),
@@ -70,26 +70,26 @@ WAYS: dict[str, tuple[Interval, Interval]] = {  # of scores, of differences
 
 def coverage(name: str, subjects: int, between_seeds: float) -> np.ndarray:
     """Shares (ways, 2) of studies whose interval holds the truth, of a score and a difference."""
-    world = WORLDS[name]
-    first, second = truth(world, between_seeds, 0.4)
-    hits = np.zeros((len(WAYS), 2))
+    world = SIMULATIONS[name]
+    first, second = true_scores(world, between_seeds, 0.4)
+    hits = np.zeros((len(METHODS), 2))
     for run in range(RUNS):
         one, other = world(np.random.default_rng(run), subjects, 3, between_seeds, 0.4)
-        apart = Estimate(other.per_seed - one.per_seed, other.parts - one.parts)
-        for way, intervals in enumerate(WAYS.values()):
+        apart = MetricEstimate(other.per_seed - one.per_seed, other.pseudovalues - one.pseudovalues)
+        for way, intervals in enumerate(METHODS.values()):
             truths = (second, second - first)
             for kind, (own, true) in enumerate(zip((other, apart), truths, strict=True)):
-                low, high = intervals[kind](float(own.per_seed.mean()), own.parts, run)
+                low, high = intervals[kind](float(own.per_seed.mean()), own.pseudovalues, run)
                 hits[way, kind] += low <= true <= high
     return hits / RUNS
 
 
 def main() -> None:
-    print("| metric | subjects | of | " + " | ".join(WAYS) + " |")
-    print("|---|---:|---|" + "---:|" * len(WAYS))
-    for name in WORLDS:
+    print("| metric | subjects | of | " + " | ".join(METHODS) + " |")
+    print("|---|---:|---|" + "---:|" * len(METHODS))
+    for name in SIMULATIONS:
         for subjects in SUBJECTS:
-            found = np.stack([coverage(name, subjects, between) for between in BETWEEN])
+            found = np.stack([coverage(name, subjects, between) for between in SEED_SDS])
             for kind, word in enumerate(("a score", "a difference")):
                 least, most = (100 * bound(found[:, :, kind], axis=0) for bound in (np.min, np.max))
                 shown = (f"{a:.1f} to {b:.1f}" for a, b in zip(least, most, strict=True))

@@ -19,13 +19,13 @@ import zarrs  # noqa: F401 (registers its pipeline)
 from zarr.codecs import BloscCodec
 
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import Prepared
+from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Scan
-from tests.bench.table import Row, faster, seconds
+from tests.bench.table import BenchmarkRow, median_seconds, time_row
 
 SIDE = 96
 VOLUMES = 6
@@ -39,14 +39,14 @@ Array = np.ndarray[Any, Any]
 Read = Callable[[int, tuple[int, int, int]], Array]
 
 
-def rows(prepared: Prepared, folder: Path) -> Iterator[Row]:
+def rows(prepared: PreparedVolume, folder: Path) -> Iterator[BenchmarkRow]:
     """The comparisons that the store's goals are about."""
     readers = {**_ours(prepared, folder), **_peers(prepared.data, folder)}
     _agree(readers, prepared.data)
     places = _places(prepared.data.shape[1:])
     works = {name: _round(read, places) for name, read in readers.items()}
-    works |= _data_sets(prepared.data, folder)
-    taken = {name: t / CROPS for name, t in seconds(works, ROUNDS).items()}
+    works |= _datasets(prepared.data, folder)
+    taken = {name: t / CROPS for name, t in median_seconds(works, ROUNDS).items()}
     for ours, peer, goal in (
         ("ours none", "memory map", 0.9),
         ("ours lz4", "blosc2, nnU-Net's settings", 1.8),
@@ -63,16 +63,16 @@ def rows(prepared: Prepared, folder: Path) -> Iterator[Row]:
     ):
         rate, other = 1 / taken[ours], 1 / taken[peer]
         measure = f"crops of {SIDE}^3 a second, {ours.split()[1]}"
-        yield Row(measure, f"{rate:.0f}", f"{peer}: {other:.0f}", rate / other, goal)
+        yield BenchmarkRow(measure, f"{rate:.0f}", f"{peer}: {other:.0f}", rate / other, goal)
     yield from _cold(folder, readers, prepared.data.shape[1:])
 
 
-def _ours(prepared: Prepared, folder: Path) -> dict[str, Read]:
+def _ours(prepared: PreparedVolume, folder: Path) -> dict[str, Read]:
     """Our reader over each codec, as pretraining uses it."""
     found: dict[str, Read] = {}
     for codec in CODECS:
-        shelf = Shelf(folder / f"ours-{codec}", Preprocess(), Store(codec=codec))
-        scans = [scan(str(number)) for number in range(VOLUMES)]
+        shelf = VolumeStore(folder / f"ours-{codec}", Preprocess(), StoreSettings(codec=codec))
+        scans = [make_scan(str(number)) for number in range(VOLUMES)]
         for each in scans:
             shelf.put(each, prepared)
         reader = CropReader(shelf.folder, Catalog.build(shelf, scans))
@@ -81,14 +81,14 @@ def _ours(prepared: Prepared, folder: Path) -> dict[str, Read]:
 
 
 def _of_reader(reader: CropReader) -> Read:
-    return lambda number, start: reader.block(str(number), start, (SIDE, SIDE, SIDE))
+    return lambda number, start: reader.read_crop(str(number), start, (SIDE, SIDE, SIDE))
 
 
-def scan(name: str) -> Scan:
+def make_scan(name: str) -> Scan:
     """A scan for a volume that is stored under this name."""
     return Scan(
         id=name, root="bench", modality="CT", targets={}, labels={},
-        verdict="accepted", format="NIfTI",
+        quality="accepted", format="NIfTI",
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def _peers(data: Array, folder: Path) -> dict[str, Read]:
     }
 
 
-def _data_sets(data: Array, folder: Path) -> dict[str, Callable[[], object]]:
+def _datasets(data: Array, folder: Path) -> dict[str, Callable[[], object]]:
     """A round of crops from what trainers are fed by elsewhere; these draw places of their own."""
     from monai.data import CacheDataset, PersistentDataset
     from monai.transforms import Compose, LoadImage, RandSpatialCrop
@@ -224,14 +224,14 @@ def _agree(readers: dict[str, Read], data: Array) -> None:
         assert np.array_equal(read(1, at), data[_box(at)]), name
 
 
-def _cold(folder: Path, readers: dict[str, Read], shape: tuple[int, ...]) -> Iterator[Row]:
+def _cold(folder: Path, readers: dict[str, Read], shape: tuple[int, ...]) -> Iterator[BenchmarkRow]:
     """One crop of each volume after its files have left the page cache."""
     pairs = (("ours lz4", "blosc2, nnU-Net's settings"), ("ours none", "memory map"))
     firsts = _places(shape)[:VOLUMES]
     for ours, peer in pairs:
         works = {name: _round(readers[name], firsts) for name in (ours, peer)}
-        taken = seconds(works, 5, before=lambda: _forget(folder))
-        yield faster(
+        taken = median_seconds(works, 5, before=lambda: _forget(folder))
+        yield time_row(
             f"crop of {SIDE}^3, page cache dropped, {ours.split()[1]}",
             taken[ours] / VOLUMES,
             taken[peer] / VOLUMES,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from ssl_pipeline.training.compute import select_compute
 from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.device import decide
-from ssl_pipeline.training.world import World
-from tests.bench import steps, stored
+from ssl_pipeline.training.ranks import RankInfo
+from tests.bench import benchmark_study, steps
 
 STEPS = 2  # the second has the optimizer's state
 
@@ -21,16 +21,18 @@ def peak_mib(name: str, setting: str, folder: Path) -> float:
     return float(said.splitlines()[-1])
 
 
-def _measured(name: str, setting: steps.Setting, folder: Path) -> float:
-    compute = decide(Training(precision="fp32", threads=1), World())
-    blocks = stored.sampler(stored.prepared(folder), setting.views, setting.pairs).batch(0)
-    ready = steps.cut_already(blocks, setting, compute)
+def _measured(name: str, setting: steps.StepSize, folder: Path) -> float:
+    compute = select_compute(Training(precision="fp32", threads=1), RankInfo())
+    blocks = benchmark_study.build_sampler(
+        benchmark_study.prepare_study(folder), setting.views, setting.batch_size
+    ).batch(0)
+    ready = steps.prepare_batch(blocks, setting, compute)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _kib("VmRSS")
     if name == "ours":
-        step = steps.ours(steps.objective(setting), compute, ready)
+        step = steps.our_step(steps.build_objective(setting), compute, ready)
     else:
-        step = steps.peer(steps.Monai(setting), compute, ready)
+        step = steps.peer_step(steps.MonaiMae(setting), compute, ready)
     for _ in range(STEPS):
         step()
     if compute.device != "cpu":

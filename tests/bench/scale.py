@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ssl_pipeline.atomic import read_json, sha256_file, write_json
+from ssl_pipeline.io.atomic import read_json, sha256_file, write_json
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.sampler import Sampler
 from ssl_pipeline.volumes.inventory import Inventory
-from stages.contract import DONE, perform, withdraw
-from stages.study import Study, load
-from tests.bench.table import Row, show
+from stages.core.runner import COMPLETION_RECORD, remove_stale_manifests, run_stage
+from stages.core.study import Study, load_study
+from tests.bench.table import BenchmarkRow, write_table
 from tests.conftest import write_study
 
 COUNTS = (100, 10_000, 100_000)
@@ -43,25 +43,25 @@ def main() -> None:
     shutil.rmtree(WORK)
     numbers = " / ".join(f"{count:,}" for count in COUNTS)
     rows = [
-        Row(name, " / ".join(f"{figure:.3g}" for figure in figures), f"{numbers} volumes")
+        BenchmarkRow(name, " / ".join(f"{figure:.3g}" for figure in figures), f"{numbers} volumes")
         for name, figures in found.items()
     ]
-    show(rows, Path("build/bench/scale.json"))
+    write_table(rows, Path("build/bench/scale.json"))
 
 
 def _measured(count: int) -> Iterator[tuple[str, float]]:
     WORK.mkdir(parents=True)
-    study = load(write_study(WORK))
+    study = load_study(write_study(WORK))
     for name in ("inventory", "preprocess"):
-        perform(name, study, {})
+        run_stage(name, study, {})
     _multiply(study, count)
-    perform("preprocess", study, {})
+    run_stage("preprocess", study, {})
     _multiply(study, count, split="")  # as when whose scans they are is told anew
     catalog = study.folder / "preprocess" / "catalog.parquet"
     yield "read the inventory, s", _seconds(lambda: _inventory(study))
-    yield "preprocess again, all is stored, s", _seconds(lambda: perform("preprocess", study, {}))
-    yield "preprocess again, nothing to do, s", _seconds(lambda: perform("preprocess", study, {}))
-    yield "look for files that are gone, s", _seconds(lambda: withdraw(study.folder))
+    yield "preprocess again, all is stored, s", _seconds(lambda: run_stage("preprocess", study, {}))
+    yield "preprocess again, nothing to do, s", _seconds(lambda: run_stage("preprocess", study, {}))
+    yield "look for files that are gone, s", _seconds(lambda: remove_stale_manifests(study.folder))
     yield "read the catalog, s", _seconds(lambda: Catalog.read(catalog))
     yield "read the catalog and draw a first batch, s", _seconds(lambda: _first_batch(study))
     yield "peak memory, GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -86,9 +86,9 @@ def _multiply(study: Study, count: int, split: str = "train") -> None:
         inventory,
         scans=tuple(replace(one, id=name, subject=f"s{name}", split=split) for name in names),
     ).write(path)
-    origin = next(iter(study.origins.all.values()))
-    study.origins.write([replace(origin, id=name) for name in names])
-    done = path.parent / DONE
+    origin = next(iter(study.pseudonyms.origins.values()))
+    study.pseudonyms.write([replace(origin, id=name) for name in names])
+    done = path.parent / COMPLETION_RECORD
     record = read_json(done)
     record["sizes"][path.name] = path.stat().st_size
     record["manifest"]["files"][path.name] = sha256_file(path)
@@ -104,7 +104,7 @@ def _multiply(study: Study, count: int, split: str = "train") -> None:
 def _first_batch(study: Study) -> None:
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     reader = CropReader(study.folder / "preprocess" / "volumes", catalog)
-    Sampler(catalog.entries, reader, study.views, (8, 8, 8), pairs=8, seed=0).batch(0)
+    Sampler(catalog.entries, reader, study.views, (8, 8, 8), batch_size=8, seed=0).batch(0)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ and fused AdamW on crops that are ready on the device; our two views of a place 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import ssl_pipeline.torchvision_cure  # noqa: F401  (before timm)
+import ssl_pipeline.torchvision_compat  # noqa: F401  (before timm)
 
 import torch
 from lightly.models import utils
@@ -21,131 +21,151 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ssl_pipeline.models.vit import ViTEncoder
-from ssl_pipeline.models.vit_config import SIZES, ViT
+from ssl_pipeline.models.vit_config import PRESETS, ViT
 from ssl_pipeline.objectives import Hybrid, Mae
+from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.config import Contrast, Reconstruction
 from ssl_pipeline.objectives.objective import Objective
-from ssl_pipeline.objectives.step import backward
-from ssl_pipeline.training.device import Compute
-from ssl_pipeline.training.distributed import Ranks
-from ssl_pipeline.training.world import World
-from ssl_pipeline.views.augment import seen
-from ssl_pipeline.views.blocks import Blocks
+from ssl_pipeline.training.compute import Compute
+from ssl_pipeline.training.distributed import RankGroup
+from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.views.augmentation import augmented_views
+from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.cut import Batch, cut
-from ssl_pipeline.views.tokens import gather, patchify
-from tests.bench.stored import PATCH
+from ssl_pipeline.views.crops import Batch, crop_views
+from ssl_pipeline.views.patches import gather_tokens, patchify
+from tests.bench.benchmark_study import PATCH
 
 Step = Callable[[], object]
 VOXELS = PATCH[0] * PATCH[1] * PATCH[2]
-HIDDEN = 0.75
+MASK_RATIO = 0.75
 
 
 @dataclass(frozen=True)
-class Setting:
+class StepSize:
     """Sizes of a comparison."""
 
     name: str
     side: int  # of a crop, in voxels
-    pairs: int
+    batch_size: int
     encoder: tuple[int, int, int]  # width, depth, heads
     decoder: tuple[int, int]  # width, depth
 
     @property
     def views(self) -> Views:
-        return Views(crop_voxels=(self.side,) * 3, keep=1 - HIDDEN)
+        return Views(crop_voxels=(self.side,) * 3, visible_ratio=1 - MASK_RATIO)
 
     @property
-    def tokens(self) -> int:
+    def token_count(self) -> int:
         return (self.side // PATCH[0]) ** 3
 
 
-SMALL = Setting("192 x 12", 64, 4, (192, 12, 3), (96, 4))
-TINY = Setting("tiny", 32, 48, SIZES["tiny"], (64, 2))
-VIT_B = Setting("ViT-B", 64, 64, SIZES["B"], (384, 4))
+SMALL = StepSize("192 x 12", 64, 4, (192, 12, 3), (96, 4))
+TINY = StepSize("tiny", 32, 48, PRESETS["tiny"], (64, 2))
+VIT_B = StepSize("ViT-B", 64, 64, PRESETS["B"], (384, 4))
 
 
-def section(setting: Setting) -> ViT:
+def vit_section(setting: StepSize) -> ViT:
     """The project's own encoder in any size: one for which there is no preset has a name here."""
-    SIZES[setting.name] = setting.encoder
+    PRESETS[setting.name] = setting.encoder
     return ViT().model_copy(update={"preset": setting.name})  # a copy is not validated
 
 
-def objective(setting: Setting, kind: type[Mae | Hybrid] = Mae, decode: float = 1.0) -> Objective:
+def build_objective(
+    setting: StepSize, kind: type[Mae | Hybrid] = Mae, decode_ratio: float = 1.0
+) -> Objective:
     """The project's own objective around that encoder; a hybrid has all of its terms."""
     width, depth = setting.decoder
-    part = Reconstruction(decoder_width=width, decoder_depth=depth, decode=decode)
-    terms = {"contrast": Contrast(global_weight=0.1)} if kind is Hybrid else {}
-    return kind(reconstruction=part, **terms).build(section(setting).build())
+    part = Reconstruction(decoder_width=width, decoder_depth=depth, decode_ratio=decode_ratio)
+    terms = {"contrast": Contrast(subject_weight=0.1)} if kind is Hybrid else {}
+    return kind(reconstruction=part, **terms).build(vit_section(setting).build())
 
 
-class Dense(ViTEncoder):
+class DenseEncoder(ViTEncoder):
     """The same encoder with all tokens computed, of which the seen ones go on."""
 
-    def sparse(
-        self, crops: Tensor, spacing_mm: Tensor, visible: Tensor, survive: Tensor | None = None
+    def forward_sparse(
+        self,
+        crops: Tensor,
+        spacing_mm: Tensor,
+        visible: Tensor,
+        branch_factors: Tensor | None = None,
     ) -> Tensor:
-        return gather(self.forward(crops, spacing_mm), visible)
+        return gather_tokens(self.forward(crops, spacing_mm), visible)
 
 
-def dense(setting: Setting) -> Objective:
+def dense_objective(setting: StepSize) -> Objective:
     """The project's objective with an encoder that computes all tokens."""
-    made = objective(setting)
-    made.encoder.__class__ = Dense
+    made = build_objective(setting)
+    made.encoder.__class__ = DenseEncoder
     return made
 
 
-def ours(made: Objective, compute: Compute, ready: tuple[Batch, Tensor]) -> Step:
+def our_step(objective: Objective, compute: Compute, ready: tuple[Batch, Tensor]) -> Step:
     """A step by the project's own `backward` on crops that are cut already."""
-    return _step(made, compute, [ready], lambda part: part)
+    return _step(objective, compute, [ready], lambda part: part)
 
 
-def whole(made: Objective, compute: Compute, blocks: Blocks, views: Views) -> Step:
+def step_with_augmentation(
+    objective: Objective, compute: Compute, samples: SampleBatch, views: Views
+) -> Step:
     """The same from blocks: crops are cut, masked and augmented within the step."""
 
-    def see(part: Blocks) -> tuple[Batch, Tensor]:
-        return seen(part.to(compute.device), views, PATCH)
+    def see(part: SampleBatch) -> tuple[Batch, Tensor]:
+        return augmented_views(part.to(compute.device), views, PATCH)
 
-    return _step(made, compute, [blocks], see)
+    return _step(objective, compute, [samples], see)
 
 
-def build(name: str, setting: Setting, compute: Compute, blocks: Blocks) -> Step:
+def build_step(name: str, setting: StepSize, compute: Compute, samples: SampleBatch) -> Step:
     """A step by its name in the tables."""
     if name in ("MAE", "hybrid"):
         kind = {"MAE": Mae, "hybrid": Hybrid}[name]
-        return whole(objective(setting, kind), compute, blocks, setting.views)
-    ready = cut_already(blocks, setting, compute)
+        return step_with_augmentation(
+            build_objective(setting, kind), compute, samples, setting.views
+        )
+    ready = prepare_batch(samples, setting, compute)
     if name in PEERS:
-        return peer(PEERS[name](setting), compute, ready)
+        return peer_step(PEERS[name](setting), compute, ready)
     if name == "dense":
-        return ours(dense(setting), compute, ready)
-    made = objective(setting, decode=1 / 3 if "1/3" in name else 1.0)
+        return our_step(dense_objective(setting), compute, ready)
+    made = build_objective(setting, decode_ratio=1 / 3 if "1/3" in name else 1.0)
     if "compiled" in name:
         made.compile()
-    return ours(made, compute, ready)
+    return our_step(made, compute, ready)
 
 
-def _step(made: Objective, compute: Compute, parts: list, see: Callable) -> Step:
-    compute.apply(World(), made)
-    made.to(compute.device).train()
-    optimizer, ranks = _adamw(made), Ranks(World())
+def _step(
+    objective: Objective, compute: Compute, micro_batches: list, make_views: Callable
+) -> Step:
+    compute.apply(RankInfo(), objective)
+    objective.to(compute.device).train()
+    optimizer, ranks = _adamw(objective), RankGroup(RankInfo())
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        backward(made, parts, see, 1.0, ranks, autocast=compute.autocast, scale=lambda loss: loss)
+        backward(
+            objective,
+            micro_batches,
+            make_views,
+            1.0,
+            ranks,
+            autocast=compute.autocast,
+            scale_loss=lambda loss: loss,
+        )
         optimizer.step()
         _wait(compute)
 
     return step
 
 
-def peer(net: nn.Module, compute: Compute, ready: tuple[Batch, Tensor]) -> Step:
+def peer_step(net: nn.Module, compute: Compute, ready: tuple[Batch, Tensor]) -> Step:
     """A step of a module that gives its loss of images and their clean patches.
 
     Threads and attention are set as for ours, memory is as its users have it.
     """
     torch.set_num_threads(compute.threads)
-    compute.tell(net)
+    compute.set_attention_kernel(net)
     net.to(compute.device).train()
     optimizer, (batch, images) = _adamw(net), ready
 
@@ -160,14 +180,14 @@ def peer(net: nn.Module, compute: Compute, ready: tuple[Batch, Tensor]) -> Step:
     return step
 
 
-class Monai(nn.Module):
+class MonaiMae(nn.Module):
     """MONAI's masked autoencoder with the loss of its masked patches.
 
     Under bf16 it fails as shipped, for it puts tokens of bf16 among mask tokens of fp32; `cured`,
     they are fp32 before.
     """
 
-    def __init__(self, setting: Setting, cured: bool = False) -> None:
+    def __init__(self, setting: StepSize, patched: bool = False) -> None:
         super().__init__()
         (width, depth, heads), (narrow, short) = setting.encoder, setting.decoder
         self.net = MaskedAutoEncoderViT(
@@ -178,14 +198,14 @@ class Monai(nn.Module):
             mlp_dim=4 * width,
             num_layers=depth,
             num_heads=heads,
-            masking_ratio=HIDDEN,
+            masking_ratio=MASK_RATIO,
             decoder_hidden_size=narrow,
             decoder_mlp_dim=4 * narrow,
             decoder_num_layers=short,
             decoder_num_heads=max(1, narrow // 32),
             qkv_bias=True,
         )
-        if cured:
+        if patched:
             self.net.decoder_embed.register_forward_hook(lambda _, __, out: out.float())
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
@@ -207,10 +227,10 @@ class PatchEmbed3D(nn.Module):
         return self.proj(patchify(images, PATCH))
 
 
-class Lightly(nn.Module):
+class LightlyMae(nn.Module):
     """lightly's modules put together as its example of a masked autoencoder does, in 3D."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: StepSize) -> None:
         super().__init__()
         (width, depth, heads), (narrow, short) = setting.encoder, setting.decoder
         vit = VisionTransformer(
@@ -228,7 +248,7 @@ class Lightly(nn.Module):
         self.encoder.mask_token.requires_grad_(False)  # the decoder has its own
         self.embed = nn.Linear(width, narrow)
         self.decoder = MaskedVisionTransformerDecoderTIMM(
-            num_patches=setting.tokens,
+            num_patches=setting.token_count,
             embed_dim=narrow,
             depth=short,
             num_heads=max(1, narrow // 32),
@@ -238,7 +258,7 @@ class Lightly(nn.Module):
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
         size = (len(images), self.encoder.sequence_length)
-        keep, hide = utils.random_token_mask(size, mask_ratio=HIDDEN, device=images.device)
+        keep, hide = utils.random_token_mask(size, mask_ratio=MASK_RATIO, device=images.device)
         seen = self.embed(self.encoder.encode(images, idx_keep=keep))
         full = utils.repeat_token(self.decoder.mask_token, size).to(seen.dtype)
         decoded = self.decoder(utils.set_at_index(full, keep, seen))
@@ -246,20 +266,22 @@ class Lightly(nn.Module):
         return (said.float() - utils.get_at_index(target, hide - 1)).square().mean()
 
 
-PEERS: dict[str, Callable[[Setting], nn.Module]] = {
-    "MONAI": lambda setting: Monai(setting, cured=True),
-    "lightly": Lightly,
+PEERS: dict[str, Callable[[StepSize], nn.Module]] = {
+    "MONAI": lambda setting: MonaiMae(setting, patched=True),
+    "lightly": LightlyMae,
 }
 
 
-def cut_already(blocks: Blocks, setting: Setting, compute: Compute) -> tuple[Batch, Tensor]:
+def prepare_batch(
+    samples: SampleBatch, setting: StepSize, compute: Compute
+) -> tuple[Batch, Tensor]:
     """Crops and images that all steps are given."""
-    there = blocks.to(compute.device)
-    batch = cut(there, setting.views, PATCH)
+    there = samples.to(compute.device)
+    batch = crop_views(there, setting.views, PATCH)
     return batch, batch.clean.clone()
 
 
-def parameters(module: nn.Module) -> int:
+def parameter_count(module: nn.Module) -> int:
     """Numbers that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 

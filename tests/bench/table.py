@@ -15,11 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ssl_pipeline.atomic import write_json
+from ssl_pipeline.io.atomic import write_json
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One comparison."""
 
     measure: str
@@ -29,7 +29,7 @@ class Row:
     goal: float | None = None
 
     @property
-    def verdict(self) -> str:
+    def outcome(self) -> str:
         if self.goal is None or self.ratio is None:
             return ""
         return "met" if self.ratio >= self.goal else "missed"
@@ -39,20 +39,20 @@ class Row:
 class Times:
     """Seconds of works that took turns, by round."""
 
-    all: Mapping[str, Sequence[float]]
+    rounds: Mapping[str, Sequence[float]]
 
     def median(self, name: str) -> float:
         """Of a work."""
-        return statistics.median(self.all[name])
+        return statistics.median(self.rounds[name])
 
     def ratio(self, ours: str, peer: str) -> float:
         """How many times faster ours is: the median of the rounds' ratios."""
         return statistics.median(
-            theirs / mine for mine, theirs in zip(self.all[ours], self.all[peer], strict=True)
+            theirs / mine for mine, theirs in zip(self.rounds[ours], self.rounds[peer], strict=True)
         )
 
 
-def times(
+def interleaved_times(
     works: Mapping[str, Callable[[], Any]],
     rounds: int,
     before: Callable[[], object] = lambda: None,
@@ -77,29 +77,33 @@ def times(
     return Times(taken)
 
 
-def seconds(
+def median_seconds(
     works: Mapping[str, Callable[[], object]],
     rounds: int,
     before: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Median seconds of each work, in turns as `times` has them."""
-    taken = times(works, rounds, before)
+    taken = interleaved_times(works, rounds, before)
     return {name: taken.median(name) for name in works}
 
 
-def faster(measure: str, ours: float, peer: float, name: str, goal: float | None = None) -> Row:
+def time_row(
+    measure: str, ours: float, peer: float, name: str, goal: float | None = None
+) -> BenchmarkRow:
     """A comparison of seconds."""
-    return Row(measure, f"{ours * 1e3:.3g} ms", f"{name}: {peer * 1e3:.3g} ms", peer / ours, goal)
+    return BenchmarkRow(
+        measure, f"{ours * 1e3:.3g} ms", f"{name}: {peer * 1e3:.3g} ms", peer / ours, goal
+    )
 
 
-def show(rows: list[Row], out: Path) -> None:
+def write_table(rows: list[BenchmarkRow], out: Path) -> None:
     """Print the table, and write its rows."""
     table = Table(box=None, title=out.stem, title_justify="left")
     for column in ("measure", "ours", "peer", "ratio", "goal", ""):
         table.add_column(column, justify="right" if column in ("ratio", "goal") else "left")
     for row in rows:
         numbers = ("" if n is None else f"{n:.2f}" for n in (row.ratio, row.goal))
-        table.add_row(row.measure, row.ours, row.peer, *numbers, row.verdict)
+        table.add_row(row.measure, row.ours, row.peer, *numbers, row.outcome)
     Console(width=140).print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, [asdict(row) for row in rows])

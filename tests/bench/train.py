@@ -14,66 +14,69 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ssl_pipeline.training.device import Compute
-    from stages.study import Study
-    from tests.bench.steps import Setting, Step
-    from tests.bench.table import Row, Times
+    from ssl_pipeline.training.compute import Compute
+    from stages.core.study import Study
+    from tests.bench.steps import Step, StepSize
+    from tests.bench.table import BenchmarkRow, Times
 
 OUT = Path("build/bench")
 ROUNDS = 11
 COMPARED = ("ours", "ours, compiled", "MONAI", "lightly")
-SAME = 0.01  # largest relative difference of parameters
+MAX_PARAMETER_DIFFERENCE = 0.01  # largest relative difference of parameters
 GOALS = {"MONAI": 1.3, "MONAI, fp32": 3.3, "hybrid": 0.87, "mfu": 0.45}
 
 
 def main() -> None:
-    # Before torch is imported; see `stages.__main__`.
+    # Before torch is imported; see `stages.cli`.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from tests.bench import reading, steps, stored
-    from tests.bench.table import show
+    from tests.bench import benchmark_study, data_loading, steps
+    from tests.bench.table import write_table
 
-    study = stored.prepared(OUT)
+    study = benchmark_study.prepare_study(OUT)
     gpu = torch.cuda.is_available()
     setting = steps.VIT_B if gpu else steps.SMALL
     rows = [*_rows(study, setting)]
     readers = (2, len(os.sched_getaffinity(0))) if gpu else (1, 2)
-    rows += reading.rows(study, steps.VIT_B if gpu else steps.TINY, readers, OUT / "work")
-    show(rows, OUT / "train.json")
+    rows += data_loading.rows(study, steps.VIT_B if gpu else steps.TINY, readers, OUT / "work")
+    write_table(rows, OUT / "train.json")
 
 
-def _rows(study: "Study", setting: "Setting") -> Iterator["Row"]:
+def _rows(study: "Study", setting: "StepSize") -> Iterator["BenchmarkRow"]:
     """Steps against steps."""
+    from ssl_pipeline.training.compute import select_compute
     from ssl_pipeline.training.config import Training
-    from ssl_pipeline.training.device import decide
-    from ssl_pipeline.training.world import World
-    from tests.bench import memory, steps, stored
-    from tests.bench.apart import Apart
-    from tests.bench.table import Row, times
+    from ssl_pipeline.training.ranks import RankInfo
+    from tests.bench import benchmark_study, memory, steps
+    from tests.bench.subprocess_timer import SubprocessTimer
+    from tests.bench.table import BenchmarkRow, interleaved_times
 
-    compute = decide(Training(threads=1), World())
+    compute = select_compute(Training(threads=1), RankInfo())
     clock = time.process_time if compute.device == "cpu" else time.perf_counter
     sizes = {"": setting, " tiny": steps.TINY}
-    blocks = {s.name: stored.sampler(study, s.views, s.pairs).batch(0) for s in sizes.values()}
+    blocks = {
+        s.name: benchmark_study.build_sampler(study, s.views, s.batch_size).batch(0)
+        for s in sizes.values()
+    }
     works = {
-        name: Apart(clock, steps.build, kind, size, each, blocks[size.name])
+        name: SubprocessTimer(clock, steps.build_step, kind, size, each, blocks[size.name])
         for name, (kind, size, each) in _works(setting, compute).items()
     }
-    taken = times(works, ROUNDS, clock=None)
-    yield from _against(setting, compute, taken)
+    taken = interleaved_times(works, ROUNDS, clock=None)
+    yield from _comparison_rows(setting, compute, taken)
     for name, size in sizes.items():
-        yield Row(
+        yield BenchmarkRow(
             f"{size.name}, MAE step / hybrid step (all terms), from blocks on",
             f"hybrid {taken.median(f'hybrid{name}') * 1e3:.0f} ms",
             f"MAE: {taken.median(f'MAE{name}') * 1e3:.0f} ms",
             taken.ratio(f"hybrid{name}", f"MAE{name}"),
             GOALS["hybrid"],
         )
-    step = steps.build("ours", setting, compute, blocks[setting.name])
-    yield _effort(setting, compute, step, taken.median("ours"))
+    step = steps.build_step("ours", setting, compute, blocks[setting.name])
+    yield _mfu_row(setting, compute, step, taken.median("ours"))
     mine, theirs = (memory.peak_mib(name, setting.name, OUT) for name in ("ours", "MONAI"))
-    yield Row(
+    yield BenchmarkRow(
         f"{setting.name}, peak memory of a step, fp32",
         f"{mine:.0f} MiB",
         f"MONAI: {theirs:.0f} MiB",
@@ -81,13 +84,15 @@ def _rows(study: "Study", setting: "Setting") -> Iterator["Row"]:
     )
 
 
-def _works(setting: "Setting", compute: "Compute") -> dict[str, tuple[str, "Setting", "Compute"]]:
+def _works(setting: "StepSize", compute: "Compute") -> dict[str, tuple[str, "StepSize", "Compute"]]:
     """Steps of equal size, in the precision that is faster here and in fp32: kind, size, device."""
     from tests.bench import steps
 
-    full, made = steps.in_fp32(compute), steps.parameters(steps.objective(setting))
+    full, made = steps.in_fp32(compute), steps.parameter_count(steps.build_objective(setting))
     for name, net in steps.PEERS.items():
-        assert abs(steps.parameters(net(setting)) - made) <= SAME * made, name
+        assert abs(steps.parameter_count(net(setting)) - made) <= MAX_PARAMETER_DIFFERENCE * made, (
+            name
+        )
     alone = ("ours, 1/3 decoded", "dense", "MAE", "hybrid")
     works = {name: (name, setting, compute) for name in (*COMPARED, *alone)}
     works |= {f"{name} tiny": (name, steps.TINY, compute) for name in ("MAE", "hybrid")}
@@ -96,11 +101,13 @@ def _works(setting: "Setting", compute: "Compute") -> dict[str, tuple[str, "Sett
     return works
 
 
-def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator["Row"]:
+def _comparison_rows(
+    setting: "StepSize", compute: "Compute", taken: "Times"
+) -> Iterator["BenchmarkRow"]:
     """Crops a second of ours against those of others."""
-    from tests.bench.table import Row
+    from tests.bench.table import BenchmarkRow
 
-    reduced = "MONAI, fp32" in taken.all
+    reduced = "MONAI, fp32" in taken.rounds
     pairs: list[tuple[str, str, float | None]] = [
         ("ours, compiled", "MONAI", None),
         ("ours", "lightly", None),
@@ -124,8 +131,8 @@ def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator
         precision = "fp32" if mine.endswith("fp32") else compute.precision
         kind = ", 1/3 of hidden tokens decoded" if "1/3" in mine else ""
         kind += ", compiled" if "compiled" in mine else ""
-        rate, theirs = (2 * setting.pairs / taken.median(name) for name in (mine, other))
-        yield Row(
+        rate, theirs = (2 * setting.batch_size / taken.median(name) for name in (mine, other))
+        yield BenchmarkRow(
             f"{setting.name}, crops of {setting.side}^3 a second, {precision}{kind}",
             f"{rate:.3g}",
             f"{other}: {theirs:.3g}",
@@ -133,17 +140,21 @@ def _against(setting: "Setting", compute: "Compute", taken: "Times") -> Iterator
             goal,
         )
     if not reduced:
-        yield Row(f"{setting.name}, bf16", "not used", "measured: does not pay on this processor")
+        yield BenchmarkRow(
+            f"{setting.name}, bf16", "not used", "measured: does not pay on this processor"
+        )
 
 
-def _effort(setting: "Setting", compute: "Compute", step: "Step", seconds: float) -> "Row":
+def _mfu_row(
+    setting: "StepSize", compute: "Compute", step: "Step", seconds: float
+) -> "BenchmarkRow":
     """Share of what the device could do."""
-    from ssl_pipeline.flight.effort import mfu, peak_of, step_flops
-    from tests.bench.table import Row
+    from ssl_pipeline.monitoring.utilization import mfu, peak_flops, step_flops
+    from tests.bench.table import BenchmarkRow
 
-    peak = peak_of(compute.device, compute.precision)
+    peak = peak_flops(compute.device, compute.precision)
     share = mfu(step_flops(step), 1 / seconds, peak)
-    return Row(
+    return BenchmarkRow(
         f"{setting.name}, MFU of a step, {compute.precision}",
         f"{share:.1%}",
         f"of {peak / 1e12:.3g} TFLOP/s",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import load
+from cluster.config import load_cluster_config
 from ssl_pipeline.errors import UserError
 
 TRACKED = Path(__file__).resolve().parent.parent.parent / "workflows/profiles/slurm/cluster.yaml"
@@ -15,13 +15,13 @@ def read(tmp_path):
     def reader(text):
         path = tmp_path / "cluster.yaml"
         path.write_text(text)
-        return load(path)
+        return load_cluster_config(path)
 
     return reader
 
 
 def test_the_tracked_file_names_no_site():
-    cluster = load(TRACKED)
+    cluster = load_cluster_config(TRACKED)
     for name in ("preprocess", "pretrain", "probe", "finetune"):
         asked = cluster.resources(name)
         assert asked and not any((asked.partition, asked.account, asked.qos, asked.constraint))
@@ -44,7 +44,7 @@ def test_a_stage_asks_for_the_defaults_and_its_own(read):
         ("stages: {pretrain: {gpu: 1}}", "stages.pretrain.gpu is not known: did you mean gpus?"),
         ("defaults: {time_min: 0}", "defaults.time_min is 0"),
         ("defaults: {time_min: 1}", "notice_s is 120, and the time limit is only 1 min"),
-        ("stages: {sample: {}}", "stages.sample is not known"),
+        ("stages: {download: {}}", "stages.download is not known"),
         ("stages: {probe: {nodes: 2}}", "probe asks for 2 nodes: only"),
         ("stages: {preprocess: {nodes: 3, tasks_per_node: 2}}", "preprocess asks for 2 tasks_per"),
         ("defaults: {tasks_per_node: 2}\nstages: {probe: }", "probe asks for 2 tasks_per_node"),
@@ -63,7 +63,7 @@ def test_a_mistake_is_one_sentence(read, text, sentence):
 
 @pytest.mark.parametrize("seconds, requeues", [(0, 0), (60, 0), (61, 1), (120, 1), (6000, 99)])
 def test_work_goes_back_to_the_queue_at_each_notice(read, seconds, requeues):
-    asked = read("defaults: {time_min: 2, notice_s: 60}").defaults
+    asked = read("defaults: {time_min: 2, signal_before_end_s: 60}").defaults
     assert asked.requeues_for(seconds) == requeues
 
 

@@ -4,24 +4,24 @@ import shutil
 
 import pytest
 
-from cluster.config import Resources
-from cluster.node import ranks
-from cluster.outcome import conclude, read
-from cluster.slurm import State, clean, parse_sacct, parse_scontrol
+from cluster.config import JobResources
+from cluster.job_entry import distributed_env
+from cluster.job_result import interpret_result, report_result
+from cluster.slurm import JobState, outer_variables, parse_sacct, parse_scontrol
 
-RESOURCES = Resources(mem_gb=4, time_min=30)
+RESOURCES = JobResources(mem_gb=4, time_min=30)
 
 
 @pytest.mark.parametrize(
     "answer, state",
     [
-        ("COMPLETED|0:0|0:0\n", State("COMPLETED")),
-        ("FAILED|2:0|0:0\n", State("FAILED", code=2)),
-        ("FAILED|9:0|0:9\n", State("FAILED", code=9, signal=9)),
-        ("CANCELLED by 0|0:0|0:0\n", State("CANCELLED")),
-        ("TIMEOUT|0:0|0:0\n", State("TIMEOUT")),
-        ("FAILED|0:53|0:0\n", State("FAILED", signal=53)),
-        ("RESIZING|0:0|0:0\nCOMPLETED|0:0|0:0\n", State("COMPLETED")),  # went on without a node
+        ("COMPLETED|0:0|0:0\n", JobState("COMPLETED")),
+        ("FAILED|2:0|0:0\n", JobState("FAILED", exit_code=2)),
+        ("FAILED|9:0|0:9\n", JobState("FAILED", exit_code=9, signal=9)),
+        ("CANCELLED by 0|0:0|0:0\n", JobState("CANCELLED")),
+        ("TIMEOUT|0:0|0:0\n", JobState("TIMEOUT")),
+        ("FAILED|0:53|0:0\n", JobState("FAILED", signal=53)),
+        ("RESIZING|0:0|0:0\nCOMPLETED|0:0|0:0\n", JobState("COMPLETED")),  # went on without a node
         ("REQUEUED|0:0|0:0\n", None),
         ("RUNNING|0:0|0:0\n", None),
         ("", None),
@@ -31,9 +31,9 @@ def test_sacct(answer, state):
     assert parse_sacct(answer) == state
 
 
-def test_scontrol_tells_the_same_where_there_is_no_accounting():
+def test_scontrol_gives_the_same_state_without_accounting():
     line = "JobId=9 JobName=a b JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0 Restarts=1"
-    assert parse_scontrol(line + " DerivedExitCode=0:0") == State("FAILED", code=2)
+    assert parse_scontrol(line + " DerivedExitCode=0:0") == JobState("FAILED", exit_code=2)
     assert parse_scontrol("JobId=9 JobState=RUNNING ExitCode=0:0 DerivedExitCode=0:0") is None
     assert parse_scontrol("") is None
 
@@ -41,27 +41,35 @@ def test_scontrol_tells_the_same_where_there_is_no_accounting():
 @pytest.mark.parametrize(
     "state, lines, code, meaning",
     [
-        (State("FAILED", code=1), [], 1, "ended with an error"),
-        (State("FAILED", code=2), [], 2, "asks for a change"),
-        (State("FAILED", code=3), [], 3, "was interrupted"),
-        (State("FAILED", code=11, signal=11), [], 1, "died"),
-        (State("FAILED", code=9, signal=9), ["error: Exceeded job memory limit"], 2, "of memory"),
-        (State("OUT_OF_MEMORY"), [], 2, "raise mem_gb from 4"),
-        (State("TIMEOUT"), [], 2, "time limit of 30 min"),
-        (State("CANCELLED"), [], 3, "was cancelled"),
-        (State("NODE_FAIL"), [], 3, "lost its node"),
-        (State("FAILED", signal=53), [], 1, "could not open its log"),
+        (JobState("FAILED", exit_code=1), [], 1, "ended with an error"),
+        (JobState("FAILED", exit_code=2), [], 2, "asks for a change"),
+        (JobState("FAILED", exit_code=3), [], 3, "was interrupted"),
+        (JobState("FAILED", exit_code=11, signal=11), [], 1, "died"),
+        (
+            JobState("FAILED", exit_code=9, signal=9),
+            ["error: Exceeded job memory limit"],
+            2,
+            "of memory",
+        ),
+        (JobState("OUT_OF_MEMORY"), [], 2, "raise mem_gb from 4"),
+        (JobState("TIMEOUT"), [], 2, "time limit of 30 min"),
+        (JobState("CANCELLED"), [], 3, "was cancelled"),
+        (JobState("NODE_FAIL"), [], 3, "lost its node"),
+        (JobState("FAILED", signal=53), [], 1, "could not open its log"),
     ],
 )
 def test_an_end_has_a_meaning_and_an_exit_code(state, lines, code, meaning):
-    found, said = read(state, lines, RESOURCES)
+    found, said = interpret_result(state, lines, RESOURCES)
     assert found == code and meaning in said
 
 
 def test_the_sentence_has_state_code_log_and_its_last_lines(tmp_path, capsys):
     log = tmp_path / "7_0_log.out"
     log.write_text("submitit INFO (now) - Starting\nhalf way\nSegmentation fault\n")
-    assert conclude("pretrain", "7", State("FAILED", code=11, signal=11), log, RESOURCES) == 1
+    assert (
+        report_result("pretrain", "7", JobState("FAILED", exit_code=11, signal=11), log, RESOURCES)
+        == 1
+    )
     said = capsys.readouterr().err
     assert "job 7 died (SLURM says FAILED, exit code 11, signal 11)" in said
     assert str(log) in said and "| Segmentation fault" in said and "submitit" not in said
@@ -69,17 +77,17 @@ def test_the_sentence_has_state_code_log_and_its_last_lines(tmp_path, capsys):
 
 def test_nothing_of_an_outer_job_or_a_users_shell_is_inherited():
     outer = ["SLURM_JOB_ID", "SBATCH_PARTITION", "SRUN_DEBUG", "SLURM_CONF", "RANK", "PATH", "HOME"]
-    assert clean(outer) == ["SLURM_JOB_ID", "SBATCH_PARTITION", "SRUN_DEBUG", "RANK"]
+    assert outer_variables(outer) == ["SLURM_JOB_ID", "SBATCH_PARTITION", "SRUN_DEBUG", "RANK"]
 
 
 @pytest.mark.skipif(shutil.which("scontrol") is None, reason="scontrol names the nodes of a job")
 def test_one_task_has_no_ranks_and_attempts_take_other_ports(monkeypatch):
-    assert ranks({"SLURM_NTASKS": "1"}) == {}
+    assert distributed_env({"SLURM_NTASKS": "1"}) == {}
     several = {
         "SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "12",
         "SLURM_JOB_NODELIST": "unknown[1-2]", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
     }  # fmt: skip
-    first = ranks(several)
+    first = distributed_env(several)
     assert (first["RANK"], first["WORLD_SIZE"], first["LOCAL_RANK"]) == ("3", "4", "1")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert ranks(several)["MASTER_PORT"] != first["MASTER_PORT"]
+    assert distributed_env(several)["MASTER_PORT"] != first["MASTER_PORT"]

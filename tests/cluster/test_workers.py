@@ -10,49 +10,49 @@ from concurrent.futures import as_completed
 from cluster.workers import Dask, dask_client
 
 
-def work(number):
+def slow_task(number):
     from distributed import get_worker
 
     time.sleep(0.1)
     return number, str(get_worker().name), os.getpid()
 
 
-def takes_part(client, name):
+def has_worker(client, name):
     return name in {str(worker["name"]) for worker in client.scheduler_info()["workers"].values()}
 
 
-def until(condition):
+def wait_until(condition):
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def elsewhere(client, node="far"):
+def start_remote_worker(client, node="far"):
     """A process with one worker, as a further node of a job has it; waits until it takes part."""
-    until(lambda: not takes_part(client, f"{node}-0"))
+    wait_until(lambda: not has_worker(client, f"{node}-0"))
     command = [sys.executable, "-m", "cluster.workers", client.scheduler.address, "1", "1"]
     environment = {**os.environ, "SLURMD_NODENAME": node}
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
-    until(lambda: takes_part(client, f"{node}-0"))
+    wait_until(lambda: has_worker(client, f"{node}-0"))
     return process
 
 
 def test_workers_come_and_go_and_every_task_is_done():
     with dask_client(Dask(workers=2, memory_gib=1), 90) as (client, workers):
         assert workers == 2
-        first = elsewhere(client)
+        first = start_remote_worker(client)
         executor = client.get_executor(pure=False)
         done = []
-        for future in as_completed([executor.submit(work, number) for number in range(60)]):
+        for future in as_completed([executor.submit(slow_task, number) for number in range(60)]):
             done.append(future.result())
             if len(done) == 15:  # all of a place
                 first.kill()
             if len(done) == 20:  # one worker, which its nanny starts again
                 os.kill(next(pid for _, name, pid in done if name == "0"), signal.SIGKILL)
-        second = elsewhere(client)
-        third = elsewhere(client, "further")
-        done += executor.map(work, range(60, 90))
+        second = start_remote_worker(client)
+        third = start_remote_worker(client, "further")
+        done += executor.map(slow_task, range(60, 90))
         third.communicate(b"over\n", timeout=30)
     assert sorted(number for number, *_ in done) == list(range(90))
     assert len({pid for _, name, pid in done if name == "far-0"}) == 2

@@ -18,17 +18,17 @@ import torch
 
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate
-from ssl_pipeline.evaluation.plan import Setting
+from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import Encoder, random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import prepare
+from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Scan
-from ssl_pipeline.volumes.readers import Source, read
+from ssl_pipeline.volumes.readers import Source, read_volume
 from ssl_pipeline.volumes.volume import Volume
 
 BRIGHT, DARK = 3, 5
@@ -36,7 +36,7 @@ ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
 
 
 @dataclass(frozen=True)
-class Made:
+class StoredStudy:
     """A stored study."""
 
     catalog: Catalog
@@ -45,35 +45,35 @@ class Made:
 
     def label_file(self, scan: str, name: str) -> Path:
         """The file of a scan's label."""
-        return label_link(self.folder, scan, name)
+        return label_link_path(self.folder, scan, name)
 
-    def setting(self, out: Path, **changes: Any) -> Setting:
+    def context(self, out: Path, **changes: Any) -> EvaluationContext:
         """A setting with tiny encoders and few draws."""
         given = {
             "catalog": self.catalog,
             "reader": self.reader,
             "label_file": self.label_file,
             "evaluate": Evaluate(subjects=(2, 0)),
-            "encoder_of": encoder_of,
+            "encoder_of": build_test_encoder,
             "starts": {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""},
             "crop_voxels": (16, 16, 16),
             "out": out,
             "labels": out / "labels",
         }
-        return Setting(**(given | changes))
+        return EvaluationContext(**(given | changes))
 
 
-def label_link(folder: Path, scan: str, name: str) -> Path:
+def label_link_path(folder: Path, scan: str, name: str) -> Path:
     """Where a stored study has a link to a label file."""
     return folder / "labels" / f"{scan}-{name}.nii.gz"
 
 
-def encoder_of(init: str, seed: int) -> Encoder:
+def build_test_encoder(initialization: str, seed: int) -> Encoder:
     """Both kinds are random; the pretrained one is the same whichever the seed."""
-    return random_encoder(ViT(preset="tiny"), 1000 if init == "pretrained" else seed)
+    return random_encoder(ViT(preset="tiny"), 1000 if initialization == "pretrained" else seed)
 
 
-def store(
+def store_scan(
     folder: Path,
     *,
     subject: str,
@@ -94,33 +94,35 @@ def store(
         split=split,
         targets=dict(targets or {}),
         labels={name: bool(file) for name, file in (labels or {}).items()},
-        verdict="accepted",
+        quality="accepted",
         format="NIfTI",
         sha256=hashlib.sha256(volume.data.tobytes()).hexdigest(),
-        pixels=hashlib.sha256(volume.data.tobytes()).hexdigest(),
+        voxel_hash=hashlib.sha256(volume.data.tobytes()).hexdigest(),
     )
-    _shelf(folder).put(scan, prepare(volume, "MR", _shelf(folder).preprocess))
+    _shelf(folder).put(scan, prepare_volume(volume, "MR", _shelf(folder).preprocess))
     for label in (name for name, there in scan.labels.items() if there):
-        link = label_link(folder, scan.id, label)
+        link = label_link_path(folder, scan.id, label)
         link.parent.mkdir(exist_ok=True)
         link.symlink_to((labels or {})[label])
     return scan
 
 
-def finish(folder: Path, scans: list[Scan]) -> Made:
+def build_study(folder: Path, scans: list[Scan]) -> StoredStudy:
     """The catalog of stored scans, and a reader of it."""
     catalog = Catalog.build(_shelf(folder), scans)
     assert len(catalog.entries) == len(scans)
-    return Made(catalog, CropReader(folder / "volumes", catalog), folder)
+    return StoredStudy(catalog, CropReader(folder / "volumes", catalog), folder)
 
 
-def _shelf(folder: Path) -> Shelf:
-    return Shelf(folder / "volumes", Preprocess(foreground="all"), Store())
+def _shelf(folder: Path) -> VolumeStore:
+    return VolumeStore(folder / "volumes", Preprocess(foreground="all"), StoreSettings())
 
 
-def _planted(rng: np.random.Generator, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _plant_blobs(
+    rng: np.random.Generator, target: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A volume (x, y, z), its labels and affine."""
-    anatomy = read(Source(ANATOMY))
+    anatomy = read_volume(Source(ANATOMY))
     data = anatomy.data[3:29, 6:36, :].astype(np.float32)
     sd = float(data.std())
     data += rng.normal(0, 0.1 * sd, data.shape).astype(np.float32)
@@ -146,18 +148,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     """8 training and 10 test subjects with two scans each, of target 0 and 1."""
     folder = tmp_path_factory.mktemp("planted")
     scans = []
     for index in range(18):
         rng = np.random.default_rng(index)
         for target in (0, 1):
-            data, drawn, affine = _planted(rng, target)
+            data, drawn, affine = _plant_blobs(rng, target)
             file = folder / f"labels-{index}-{target}.nii.gz"
             nib.save(nib.Nifti1Image(drawn, affine), file)
             scans.append(
-                store(
+                store_scan(
                     folder,
                     subject=f"s{index:02d}",
                     split="train" if index < 8 else "test",
@@ -167,22 +169,22 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Made:
                     number=target,
                 )
             )
-    return finish(folder, scans)
+    return build_study(folder, scans)
 
 
 @pytest.fixture(scope="session")
 def anatomy() -> Volume:
     """A small real volume."""
-    return read(Source(ANATOMY))
+    return read_volume(Source(ANATOMY))
 
 
 @pytest.fixture
-def few(tmp_path: Path, anatomy: Volume) -> Callable[..., Made]:
+def few(tmp_path: Path, anatomy: Volume) -> Callable[..., StoredStudy]:
     """Makes a study of unchanged volumes from (subject, split, targets, labels, root)."""
 
-    def make(*rows: tuple[str, str, dict[str, str], dict[str, str], str]) -> Made:
+    def make(*rows: tuple[str, str, dict[str, str], dict[str, str], str]) -> StoredStudy:
         scans = [
-            store(
+            store_scan(
                 tmp_path,
                 subject=subject,
                 split=split,
@@ -194,15 +196,15 @@ def few(tmp_path: Path, anatomy: Volume) -> Callable[..., Made]:
             )
             for number, (subject, split, targets, labels, root) in enumerate(rows)
         ]
-        return finish(tmp_path, scans)
+        return build_study(tmp_path, scans)
 
     return make
 
 
 @pytest.fixture
-def store_volumes(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Made]:
+def store_volumes(tmp_path: Path) -> Callable[[list[dict[str, Any]]], StoredStudy]:
     """Stores volumes given with the keywords of `store`."""
-    return lambda rows: finish(tmp_path, [store(tmp_path, **row) for row in rows])
+    return lambda rows: build_study(tmp_path, [store_scan(tmp_path, **row) for row in rows])
 
 
 @pytest.fixture(scope="session")

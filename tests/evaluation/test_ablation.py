@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ssl_pipeline.atomic import read_json, write_json
-from ssl_pipeline.evaluation.ablation import compare
+from ssl_pipeline.evaluation.ablation import ablation_table
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.io.atomic import read_json, write_json
 
 SUBJECTS = [f"subject-{number:02}" for number in range(12)]
 DIALS = {"confidence": 0.95, "seed": 0}
@@ -67,7 +67,7 @@ def rows_of(table):
 
 def test_an_arm_scores_the_mean_over_seeds_and_draws_of_labels(arms):
     with_pixels(arms["random"])
-    rows = rows_of(compare(arms, **DIALS))
+    rows = rows_of(ablation_table(arms, **DIALS))
     assert list(rows) == ["mae", "hybrid", "random", PIXELS]
     expected = [random_hits(0.8, seed).mean() for seed in range(2)]
     assert rows["mae"]["per_seed"] == pytest.approx(expected, abs=1e-6)
@@ -77,7 +77,7 @@ def test_an_arm_scores_the_mean_over_seeds_and_draws_of_labels(arms):
 
 def test_differences_are_paired_by_subject_and_seed(arms):
     with_pixels(arms["random"])
-    found = {(d["arm"], d["against"]): d for d in compare(arms, **DIALS)["differences"]}
+    found = {(d["arm"], d["against"]): d for d in ablation_table(arms, **DIALS)["differences"]}
     assert found.keys() == {
         ("hybrid", "mae"),
         *((arm, other) for arm in ("mae", "hybrid") for other in ("random", PIXELS)),
@@ -98,7 +98,7 @@ def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
         ]
         other = [trial(tmp_path / f"{name}-r{s}", random_hits(0.3, s), "random") for s in range(2)]
         with_pixels(other)
-        row = rows_of(compare({"mae": folders, "random": other}, **DIALS))["mae"]
+        row = rows_of(ablation_table({"mae": folders, "random": other}, **DIALS))["mae"]
         return row["high"] - row["low"]
 
     assert width(10, "many") == pytest.approx(width(1, "one"), abs=1e-6)
@@ -106,8 +106,8 @@ def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
 
 def test_few_subjects_get_no_interval(arms, monkeypatch):
     with_pixels(arms["random"])
-    monkeypatch.setattr("ssl_pipeline.evaluation.estimates.FEWEST", len(SUBJECTS) + 1)
-    table = compare(arms, **DIALS)
+    monkeypatch.setattr("ssl_pipeline.evaluation.statistics.estimates.FEWEST", len(SUBJECTS) + 1)
+    table = ablation_table(arms, **DIALS)
     assert all(row["low"] is None for row in (*table["rows"], *table["differences"]))
 
 
@@ -116,7 +116,7 @@ def test_warnings_of_trials_are_told_once(arms):
     for folder in arms["mae"]:
         path = folder / "results.json"
         write_json(path, {**read_json(path), "warning": "Seen."})
-    assert compare(arms, **DIALS)["warning"] == "Seen."
+    assert ablation_table(arms, **DIALS)["warning"] == "Seen."
 
 
 def test_a_row_of_which_a_seed_has_failed_is_left_out_and_told(arms):
@@ -124,7 +124,7 @@ def test_a_row_of_which_a_seed_has_failed_is_left_out_and_told(arms):
     path = arms["hybrid"][1] / "results.json"
     failed = [{"method": "knn", "init": "pretrained", "subjects": 5, "seed": 0, "reason": "why"}]
     write_json(path, {**read_json(path), "rows": [], "failed": failed})
-    table = compare(arms, **DIALS)
+    table = ablation_table(arms, **DIALS)
     assert set(rows_of(table)) == {"mae", "random", PIXELS}
     assert {(d["arm"], d["against"]) for d in table["differences"]} == {
         ("mae", "random"),

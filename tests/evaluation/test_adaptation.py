@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_pipeline.atomic import read_json
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import (
     TITLES,
@@ -21,14 +20,19 @@ from ssl_pipeline.evaluation.adaptation import (
 )
 from ssl_pipeline.evaluation.cells import PIXELS, RESNET, Cell
 from ssl_pipeline.evaluation.config import Evaluate, Finetune
-from ssl_pipeline.evaluation.finetune import run_finetune
-from ssl_pipeline.evaluation.networks import kept, of_regions
-from ssl_pipeline.evaluation.optimise import groups, optimise, trained
-from ssl_pipeline.evaluation.plan import Plan
-from ssl_pipeline.evaluation.pooling import Attention, Mean
-from ssl_pipeline.evaluation.region_cells import RegionCells
-from ssl_pipeline.evaluation.region_network import RegionNetwork, predict
+from ssl_pipeline.evaluation.data.pooling import AttentionPool, MeanPool
+from ssl_pipeline.evaluation.finetuning.crop_model import EncoderCropModel, predict_crops
+from ssl_pipeline.evaluation.finetuning.optimizer import (
+    count_trained_parameters,
+    optimise,
+    parameter_groups,
+)
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.crop_cells import CropCells
+from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
+from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
 
@@ -48,18 +52,18 @@ def crops(number=2):
     return torch.randn(number, 1, 16, 16, 16), torch.ones(number, 3)
 
 
-def adapted(method, model, seed=0):
+def adapt_encoder(method, model, seed=0):
     encoder = random_encoder(model, 0)
     torch.manual_seed(seed)
     method.apply(encoder)
     return encoder
 
 
-def serves(kind, model):
+def is_supported(kind, model):
     return not (kind.TRANSFORMER and model is CONVOLUTIONS)
 
 
-def shaken(encoder):
+def perturb(encoder):
     """Move what is trained away from where it began."""
     torch.manual_seed(5)
     with torch.no_grad():
@@ -72,27 +76,27 @@ def shaken(encoder):
 @both
 @each
 def test_an_adapted_encoder_begins_as_it_was_pretrained(kind, model):
-    if not serves(kind, model):
+    if not is_supported(kind, model):
         return
-    plain, encoder = random_encoder(model, 0), adapted(kind(), model)
+    plain, encoder = random_encoder(model, 0), adapt_encoder(kind(), model)
     same = torch.allclose(encoder(*crops()), plain(*crops()), atol=1e-5)
     assert same == (kind is not Prompts)  # which are looked at from the first step on
 
 
 @each
 def test_a_method_for_transformers_says_so(kind):
-    if not serves(kind, CONVOLUTIONS):
+    if not is_supported(kind, CONVOLUTIONS):
         with pytest.raises(UserError, match=f"{kind.TITLE} works on the blocks of a transformer"):
-            adapted(kind(), CONVOLUTIONS)
+            adapt_encoder(kind(), CONVOLUTIONS)
 
 
 @both
 @each
 def test_what_is_frozen_stays_and_what_is_trained_moves(kind, model):
-    if not serves(kind, model):
+    if not is_supported(kind, model):
         return
     method, encoder = kind(), random_encoder(model, 0)
-    network = RegionNetwork(encoder, 2, method.pool(encoder.dim))
+    network = EncoderCropModel(encoder, 2, method.pool(encoder.dim))
     method.apply(encoder)
     free = {name for name, p in network.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -104,14 +108,14 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(kind, model):
         losses.append(nn.functional.cross_entropy(logits, targets))
         return losses[-1]
 
-    optimise(network, loss_of, Finetune(steps=12, lr=1e-3, warmup=0), method)
+    optimise(network, loss_of, Finetune(steps=12, learning_rate=1e-3, warmup=0), method)
     moved = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
     assert moved == free
     assert losses[-1] < losses[0]
 
 
 def test_light_methods_train_few_weights_and_the_full_one_all():
-    own = {kind: trained(adapted(kind(), TRANSFORMER)) for kind in METHODS}
+    own = {kind: count_trained_parameters(adapt_encoder(kind(), TRANSFORMER)) for kind in METHODS}
     whole = sum(p.numel() for p in random_encoder(TRANSFORMER, 0).parameters())
     assert own.pop(Full) == whole
     assert own.pop(Attentive) == 0
@@ -122,9 +126,9 @@ def test_light_methods_train_few_weights_and_the_full_one_all():
 @pytest.mark.parametrize("name", sorted(MERGED))
 def test_a_merged_encoder_is_a_plain_one_that_computes_the_same(name, model):
     (kind,) = [kind for kind in METHODS if kind().name == name]
-    if not serves(kind, model):
+    if not is_supported(kind, model):
         return
-    encoder = shaken(adapted(kind(), model))
+    encoder = perturb(adapt_encoder(kind(), model))
     before, plain = encoder(*crops()), random_encoder(model, 0)
     assert not torch.allclose(before, plain(*crops()), atol=1e-2)
     kind().merge(encoder)
@@ -135,16 +139,16 @@ def test_a_merged_encoder_is_a_plain_one_that_computes_the_same(name, model):
 
 @each
 def test_a_copy_of_an_adapted_encoder_is_its_own(kind):
-    encoder = adapted(kind(), TRANSFORMER)
+    encoder = adapt_encoder(kind(), TRANSFORMER)
     before = encoder(*crops())
-    copied = shaken(deepcopy(encoder))
+    copied = perturb(deepcopy(encoder))
     assert torch.equal(encoder(*crops()), before)
     assert torch.allclose(copied(*crops()), before, atol=1e-3) == (kind is Attentive)
 
 
 @each
 def test_adapting_is_a_function_of_the_generator(kind):
-    first, second, other = (shaken(adapted(kind(), TRANSFORMER, seed)) for seed in (0, 0, 1))
+    first, second, other = (perturb(adapt_encoder(kind(), TRANSFORMER, seed)) for seed in (0, 0, 1))
     assert torch.equal(first(*crops()), second(*crops()))
     drawn = kind.__name__ in ("Lora", "Dora", "Adapters", "Prompts")
     assert torch.equal(first(*crops()), other(*crops())) != drawn
@@ -152,15 +156,15 @@ def test_adapting_is_a_function_of_the_generator(kind):
 
 def test_layers_decay_towards_the_crop():
     method, encoder = Full(layer_decay=0.5), random_encoder(TRANSFORMER, 0)
-    network = RegionNetwork(encoder, 2, Mean())
+    network = EncoderCropModel(encoder, 2, MeanPool())
     method.apply(encoder)
     of = {
         id(p): group["scale"]
-        for group in groups(network, Finetune(), method)
+        for group in parameter_groups(network, Finetune(), method)
         for p in group["params"]
     }
     scale = {name: of[id(p)] for name, p in network.named_parameters()}
-    assert scale["head.1.weight"] == Finetune().head_rate
+    assert scale["head.1.weight"] == Finetune().head_lr_factor
     assert scale["encoder.norm.weight"] == 1
     assert scale["encoder.blocks.5.mlp.fc1.weight"] == 0.5
     assert scale["encoder.blocks.0.mlp.fc1.weight"] == 0.5**6
@@ -169,27 +173,29 @@ def test_layers_decay_towards_the_crop():
 
 def test_weights_of_light_methods_do_not_decay():
     method, encoder = Lora(), random_encoder(TRANSFORMER, 0)
-    network = RegionNetwork(encoder, 2, Mean())
+    network = EncoderCropModel(encoder, 2, MeanPool())
     method.apply(encoder)
-    decayed = [group for group in groups(network, Finetune(), method) if group["weight_decay"]]
+    decayed = [
+        group for group in parameter_groups(network, Finetune(), method) if group["weight_decay"]
+    ]
     assert [p.shape for group in decayed for p in group["params"]] == [(2, encoder.dim)]
 
 
 def test_attention_begins_as_the_mean_and_looks_at_no_token_of_weight_zero():
     torch.manual_seed(0)
     tokens, weight = torch.randn(2, 5, 12), torch.tensor([[1.0, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
-    pool = Attention(12, 3)
-    assert torch.allclose(pool(tokens, weight), Mean()(tokens, weight), atol=1e-6)
+    pool = AttentionPool(12, 3)
+    assert torch.allclose(pool(tokens, weight), MeanPool()(tokens, weight), atol=1e-6)
     nn.init.normal_(pool.queries)
     changed = tokens.clone()
     changed[0, 3:] += 100
     assert torch.equal(pool(tokens, weight)[0], pool(changed, weight)[0])
     with pytest.raises(UserError, match="shares 12 features among 5 queries"):
-        Attention(12, 5)
+        AttentionPool(12, 5)
 
 
 def test_each_query_weighs_its_own_share_of_the_features():
-    pool = Attention(4, 2)
+    pool = AttentionPool(4, 2)
     tokens = torch.tensor([[[1.0, 0, 5, 5], [0, 1, 7, 7]]])
     with torch.no_grad():
         pool.queries[0] = torch.tensor([100.0, -100, 0, 0])  # looks at the first token alone
@@ -199,7 +205,7 @@ def test_each_query_weighs_its_own_share_of_the_features():
 
 def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
     method, encoder = Attentive(), random_encoder(TRANSFORMER, 0)
-    network = RegionNetwork(encoder, 2, method.pool(encoder.dim))
+    network = EncoderCropModel(encoder, 2, method.pool(encoder.dim))
     method.apply(encoder)
     images, spacing = crops()
 
@@ -214,7 +220,7 @@ def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
 
 
 def test_every_method_has_its_rows_for_classes(planted, tmp_path):
-    dials = Finetune(methods=tuple(kind() for kind in METHODS), steps=2, batch=4, seeds=3)
+    dials = Finetune(methods=tuple(kind() for kind in METHODS), steps=2, batch_size=4, seeds=3)
     results = run_finetune(BLOBS, dials, planted.setting(tmp_path, evaluate=ALL))
     rows = {(r["method"], r["init"]) for r in results["rows"]}
     expected = {(m, i) for m in TITLES for i in ("pretrained", "random")}
@@ -225,7 +231,7 @@ def test_every_method_has_its_rows_for_classes(planted, tmp_path):
 
 
 def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
-    dials = Finetune(methods=(Lora(), Attentive()), steps=1, batch=2, predictions="none")
+    dials = Finetune(methods=(Lora(), Attentive()), steps=1, batch_size=2, keep_predictions="none")
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     results = run_finetune(VOXELS, dials, setting)
     assert {r["method"] for r in results["rows"]} == {"lora"}
@@ -234,16 +240,16 @@ def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
 
 def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
-    run_finetune(BLOBS, Finetune(steps=1, batch=2), setting)
+    run_finetune(BLOBS, Finetune(steps=1, batch_size=2), setting)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch=2), setting)
+    run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch_size=2), setting)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert len(list((tmp_path / "cells").iterdir())) == 2 * len(before)
 
 
 def memory_of(kind):
     method, encoder = kind(), random_encoder(TRANSFORMER, 0)
-    network = RegionNetwork(encoder, 2, Mean())
+    network = EncoderCropModel(encoder, 2, MeanPool())
     method.apply(encoder)
     images, spacing = crops()
 
@@ -263,20 +269,20 @@ def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
 
 @each
 def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
-    method, dials = kind(), Finetune(methods=(kind(),), steps=3, batch=4, keep_networks=True)
+    method, dials = kind(), Finetune(methods=(kind(),), steps=3, batch_size=4, keep_networks=True)
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     run_finetune(BLOBS, dials, setting)
-    plan, cell = Plan(BLOBS, setting), Cell(method.name, "pretrained", 0, 0)
+    plan, cell = TaskRunner(BLOBS, setting), Cell(method.name, "pretrained", 0, 0)
     assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
-    network = kept(of_regions(plan, cell, method), method, cell, tmp_path)
-    cells = RegionCells(plan, BLOBS)
-    probability = predict(network, cells.crops(cells.test, 8), "cpu")
+    network = load_network(build_crop_model(plan, cell, method), method, cell, tmp_path)
+    cells = CropCells(plan, BLOBS)
+    probability = predict_crops(network, cells.crop_batches(cells.test_crops, 8), "cpu")
     before = read_json(cell.path(tmp_path))["predictions"]
     assert np.allclose(probability, [row["probability"] for row in before], atol=1e-5)
 
 
 def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
-    plan, method = Plan(BLOBS, planted.setting(tmp_path)), Full()
+    plan, method = TaskRunner(BLOBS, planted.setting(tmp_path)), Full()
     cell = Cell("full", "pretrained", 0, 0)
     with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks"):
-        kept(of_regions(plan, cell, method), method, cell, tmp_path)
+        load_network(build_crop_model(plan, cell, method), method, cell, tmp_path)

@@ -7,9 +7,9 @@ import torch
 
 from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.decoders import DecoderConfig
-from ssl_pipeline.evaluation.decoders.unetr import Unetr
-from ssl_pipeline.evaluation.finetune import run_finetune
-from ssl_pipeline.evaluation.segmenter import Segmenter
+from ssl_pipeline.evaluation.decoders.unetr import UnetrDecoder
+from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
+from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.tasks import Segmentation
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
@@ -27,7 +27,7 @@ MODELS = [
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.name}-{m.patch_voxels[0]}")
 def test_every_decoder_draws_every_voxel_and_all_of_it_learns(model, decoder):
     encoder = random_encoder(model, 0)
-    network = Segmenter(encoder, decoder.build(encoder), 2, raw_voxels=True)
+    network = SegmentationModel(encoder, decoder.build(encoder), 2, with_input_skip=True)
     images = torch.randn(2, 16, 16, 24)
     logits = network(images, torch.ones(2, 3))
     assert logits.shape == (2, 3, 16, 16, 24)
@@ -38,12 +38,12 @@ def test_every_decoder_draws_every_voxel_and_all_of_it_learns(model, decoder):
 
 def test_skips_join_at_their_own_resolution_of_a_convolutional_encoder():
     encoder = random_encoder(ResEnc(), 0)
-    rise = Unetr().build(encoder)
-    assert [encoder.maps[index].step for index in rise.skips] == [(4, 4, 4), (2, 2, 2)]
+    rise = UnetrDecoder().build(encoder)
+    assert [encoder.feature_info[index].step for index in rise.skips] == [(4, 4, 4), (2, 2, 2)]
 
 
 def test_skips_of_a_transformer_are_evenly_deep():
-    assert Unetr().build(random_encoder(ViT(preset="S"), 0)).skips == [7, 3]
+    assert UnetrDecoder().build(random_encoder(ViT(preset="S"), 0)).skips == [7, 3]
 
 
 def test_the_last_of_what_blocks_give_are_the_tokens():
@@ -58,7 +58,14 @@ def test_the_last_of_what_blocks_give_are_the_tokens():
 
 def test_a_segmentation_learns_with_skips(planted, tmp_path):
     task = Segmentation(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
-    dials = Finetune(steps=60, batch=4, lr=3e-3, overlap=0, decoder=Unetr(), predictions="none")
+    dials = Finetune(
+        steps=60,
+        batch_size=4,
+        learning_rate=3e-3,
+        overlap=0,
+        decoder=UnetrDecoder(),
+        keep_predictions="none",
+    )
     setting = planted.setting(
         tmp_path, evaluate=Evaluate(subjects=(0,)), starts={"pretrained": "x"}
     )

@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from ssl_pipeline.evaluation.metrics import (
-    area,
-    calibration,
+from ssl_pipeline.evaluation.metrics.scores import (
+    auroc,
+    calibration_bins,
     calibration_error,
-    classification,
     dice,
-    ratio,
-    segmentation,
+    mean_class_ratio,
+    score_classification,
+    score_segmentation,
 )
-from ssl_pipeline.evaluation.statistics import variances
-from ssl_pipeline.evaluation.surfaces import surfaces
+from ssl_pipeline.evaluation.metrics.surface import surface_metrics
+from ssl_pipeline.evaluation.statistics.intervals import variance_components
 
 
 def maps(*values: int) -> np.ndarray:
@@ -44,18 +44,18 @@ def test_voxels_outside_of_the_label_do_not_count():
 def test_balanced_accuracy_weighs_classes_alike():
     targets = np.array([0, 0, 0, 1])
     probability = np.eye(2)[[0, 0, 1, 1]]
-    scored = classification(["a", "b"], ["a", "a", "b", "b"], targets, probability)
-    assert scored.measures["balanced accuracy"].value == pytest.approx(5 / 6)
-    assert scored.measures["Brier score"].value == pytest.approx(0.5)
+    scored = score_classification(["a", "b"], ["a", "a", "b", "b"], targets, probability)
+    assert scored.metrics["balanced accuracy"].value == pytest.approx(5 / 6)
+    assert scored.metrics["Brier score"].value == pytest.approx(0.5)
     assert scored.per_class.tolist() == pytest.approx([2 / 3, 1])
-    assert next(iter(scored.measures)) == "balanced accuracy"
+    assert next(iter(scored.metrics)) == "balanced accuracy"
 
 
 def test_auc_is_one_for_a_perfect_order_and_nan_for_one_class():
     probability = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
     rows = np.arange(3)
-    assert area(3, rows, np.array([0, 0, 1]), probability).value == 1
-    assert np.isnan(area(3, rows, np.array([0, 0, 0]), probability).value)
+    assert auroc(3, rows, np.array([0, 0, 1]), probability).value == 1
+    assert np.isnan(auroc(3, rows, np.array([0, 0, 0]), probability).value)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,7 +68,7 @@ def test_figures_are_those_of_scikit_learn(seed, classes, n, ties):
         probability = probability.round(1)
     of = [f"s{subject}" for subject in rng.integers(5, size=len(targets))]
     subjects = sorted(set(of))
-    measures = classification(subjects, of, targets, probability).measures
+    measures = score_classification(subjects, of, targets, probability).metrics
     right = balanced_accuracy_score(targets, probability.argmax(axis=1))
     assert measures["balanced accuracy"].value == pytest.approx(right)
     areas = [roc_auc_score(targets == c, probability[:, c]) for c in range(classes)]
@@ -87,8 +87,8 @@ def test_the_error_of_an_area_is_delongs():
     rng = np.random.default_rng(0)
     targets = np.arange(80) % 2
     score = rng.normal(targets, 1).round(1)
-    found = area(80, np.arange(80), targets, np.stack([-score, score], axis=1))
-    variance, _ = variances(found.parts[None])
+    found = auroc(80, np.arange(80), targets, np.stack([-score, score], axis=1))
+    variance, _ = variance_components(found.pseudovalues[None])
     assert variance == pytest.approx(delong(targets == 1, score).item(), rel=0.03)
 
 
@@ -98,36 +98,38 @@ def test_the_error_of_a_difference_of_paired_areas_is_delongs():
     common = rng.normal(targets, 1)
     scores = [(common + rng.normal(size=80)).round(1), (common + rng.normal(size=80)).round(1)]
     own, other = (
-        area(80, np.arange(80), targets, np.stack([-score, score], axis=1)).parts
+        auroc(80, np.arange(80), targets, np.stack([-score, score], axis=1)).pseudovalues
         for score in scores
     )
     covariance = delong(targets == 1, *scores)
     assert covariance[0, 1] > 0.2 * covariance[0, 0], "they are paired"
-    variance, _ = variances((own - other)[None])
+    variance, _ = variance_components((own - other)[None])
     expected = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     assert variance == pytest.approx(expected, rel=0.03)
 
 
 def test_a_part_is_the_jackknifes():
     total, count = np.array([[1.0, 0], [2, 1], [0, 1]]), np.array([[2.0, 0], [2, 1], [1, 2]])
-    found = ratio(total, count)
+    found = mean_class_ratio(total, count)
     assert found.value == pytest.approx((3 / 5 + 2 / 3) / 2)
     without_first = ((2 + 0) / (2 + 1) + 2 / 3) / 2
-    assert found.parts[0] == pytest.approx(3 * found.value - 2 * without_first)
+    assert found.pseudovalues[0] == pytest.approx(3 * found.value - 2 * without_first)
 
 
 def test_who_alone_shows_a_class_has_a_part_all_the_same():
-    found = ratio(np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [2.0, 0.0]]))
-    assert np.isfinite(found.parts).all()
-    alone = ratio(np.array([[1.0], [0.0]]), np.array([[2.0], [0.0]]))
-    assert alone.value == 0.5 and np.isfinite(alone.parts).all()
-    assert np.isnan(ratio(np.zeros((2, 1)), np.zeros((2, 1))).value)
+    found = mean_class_ratio(np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [2.0, 0.0]]))
+    assert np.isfinite(found.pseudovalues).all()
+    alone = mean_class_ratio(np.array([[1.0], [0.0]]), np.array([[2.0], [0.0]]))
+    assert alone.value == 0.5 and np.isfinite(alone.pseudovalues).all()
+    assert np.isnan(mean_class_ratio(np.zeros((2, 1)), np.zeros((2, 1))).value)
 
 
 def test_dice_skips_what_is_not_defined():
     scores = np.array([[0.5, np.nan], [0.7, np.nan], [0.9, 0.2]])
-    scored = segmentation(["a", "b"], ["a", "a", "b"], {"mean Dice": scores, "other": scores[::-1]})
-    assert scored.measures["mean Dice"].value == pytest.approx((0.7 + 0.2) / 2)
+    scored = score_segmentation(
+        ["a", "b"], ["a", "a", "b"], {"mean Dice": scores, "other": scores[::-1]}
+    )
+    assert scored.metrics["mean Dice"].value == pytest.approx((0.7 + 0.2) / 2)
     assert scored.per_class.tolist() == pytest.approx([0.7, 0.2])
 
 
@@ -136,7 +138,7 @@ def test_calibration_is_off_by_what_confidence_promises_too_much():
     hit = np.arange(100) % 2 == 0
     assert calibration_error(hit, sure) == pytest.approx(0.4)
     assert calibration_error(np.ones(100, bool), np.ones(100)) == 0
-    few = calibration(np.array([True, False, True]), np.array([0.5, 0.6, 0.9]))
+    few = calibration_bins(np.array([True, False, True]), np.array([0.5, 0.6, 0.9]))
     assert few == [(0.5, 1, 1), (0.6, 0, 1), (0.9, 1, 1)]
 
 
@@ -147,7 +149,7 @@ def box(at, side=6, shape=(20, 20, 20)):
 
 
 def near(predicted, truth, told=(True,), spacing=(2.0, 1.0, 1.0), tolerance=2.0):
-    (far,), (share,) = surfaces(
+    (far,), (share,) = surface_metrics(
         predicted, truth, told, 255, spacing_mm=spacing, tolerance_mm=tolerance
     )
     return far, share

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
+from ssl_pipeline.evaluation.baselines.pixels_pca import block_means, pixel_features
 from ssl_pipeline.evaluation.probes import ProbeMethod
-from ssl_pipeline.evaluation.probes.pixels_pca import baseline, blocks
-from ssl_pipeline.evaluation.probes.predictor import Labelled
+from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures
 from ssl_pipeline.evaluation.probes.sweep import Sweep
 
 METHODS = [method() for method in get_args(get_args(ProbeMethod)[0])]
 
 
-def separated(n: int, seed: int) -> Labelled:
+def separated(n: int, seed: int) -> LabelledFeatures:
     """Three classes that lie apart."""
     rng = np.random.default_rng(seed)
     targets = np.arange(n) % 3
     features = rng.normal(0, 0.1, (n, 8)) + np.eye(8)[targets] + 100
-    return Labelled(features.astype(np.float32)[:, None], targets, np.arange(n) // 3, 3)
+    return LabelledFeatures(features.astype(np.float32)[:, None], targets, np.arange(n) // 3, 3)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -40,14 +40,14 @@ class TestEveryMethod:
     def test_a_class_without_a_label_gets_no_probability(self, method):
         known, test = separated(30, 0), separated(12, 1)
         for kept in (known.targets < 2, known.targets < 1):
-            probability = method.fit(known.rows(kept), 0)(test.features)
+            probability = method.fit(known.select(kept), 0)(test.features)
             assert (probability[:, 2] == 0).all()
 
     def test_numbers_are_told_where_there_are_no_classes(self, method):
         rng = np.random.default_rng(0)
         numbers = rng.uniform(20, 80, 80)
         features = np.stack([numbers / 30, rng.normal(0, 0.1, 80)], axis=1).astype(np.float32)
-        known = Labelled(features[:60, None], numbers[:60], np.arange(60) // 2, 0)
+        known = LabelledFeatures(features[:60, None], numbers[:60], np.arange(60) // 2, 0)
         told = method.fit(known, 0)(features[60:, None])
         assert told.shape == (20, 1)
         assert r2_score(numbers[60:], told[:, 0]) > 0.7
@@ -65,16 +65,17 @@ def test_the_sweep_reads_earlier_blocks_where_they_say_more():
         for each in (separated(60, 0), separated(12, 1))
         for noise in [rng.normal(0, 1, each.features.shape)]
     )
-    fitted = Sweep(blocks=(1, 2)).fit(known, 0)
+    fitted = Sweep(last_blocks=(1, 2)).fit(known, 0)
     assert (fitted(test.features).argmax(axis=1) == test.targets).all()
-    blind = Sweep(blocks=(1,)).fit(known, 0)
+    blind = Sweep(last_blocks=(1,)).fit(known, 0)
     assert (blind(test.features).argmax(axis=1) == test.targets).mean() < 0.9
 
 
 def test_heads_of_a_sweep_do_not_see_each_other():
     known = separated(6, 0)  # fewer subjects than folds
     many, one = (
-        Sweep(rates=rates).fit(known, 0)(known.features) for rates in ((1e-5, 0.01, 10.0), (0.01,))
+        Sweep(learning_rates=rates).fit(known, 0)(known.features)
+        for rates in ((1e-5, 0.01, 10.0), (0.01,))
     )
     assert np.allclose(many, one)
 
@@ -83,7 +84,7 @@ def test_blocks_are_means_also_where_the_side_is_no_multiple():
     image = np.arange(40, dtype=np.float32)[None, :, None, None] * np.ones(
         (1, 40, 8, 8), np.float32
     )
-    coarse = blocks(image).reshape(1, 14, 8, 8)
+    coarse = block_means(image).reshape(1, 14, 8, 8)
     assert coarse[0, 0, 0, 0] == pytest.approx(1.0)
     assert coarse[0, -1, 0, 0] == pytest.approx(39.0)
 
@@ -92,8 +93,8 @@ def test_components_see_the_training_crops_alone():
     rng = np.random.default_rng(0)
     images = rng.normal(size=(12, 8, 8, 8)).astype(np.float32)
     fitted_on = np.arange(12) < 8
-    features = baseline([images[:5], images[5:]], fitted_on, 0)
+    features = pixel_features([images[:5], images[5:]], fitted_on, 0)
     assert features.shape == (12, 7)
     other = images.copy()
     other[8:] *= 3
-    assert np.allclose(baseline([other], fitted_on, 0)[:8], features[:8], atol=1e-4)
+    assert np.allclose(pixel_features([other], fitted_on, 0)[:8], features[:8], atol=1e-4)

@@ -10,12 +10,12 @@ from sklearn.metrics import r2_score
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
-from ssl_pipeline.evaluation.finetune import run_finetune
-from ssl_pipeline.evaluation.labels import LabelMaps
-from ssl_pipeline.evaluation.metrics import regression
-from ssl_pipeline.evaluation.probe import run_probe
+from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.metrics.scores import score_regression
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.probes.sweep import Sweep
+from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks.regression import Regression
 
 CORNER = Regression(title="How bright the corner is", target="corner")
@@ -28,17 +28,17 @@ def test_r2_is_that_of_scikit_learn_and_the_parts_average_about_it():
     told = truth + rng.normal(0, 5, 60)
     subjects = [f"s{n}" for n in range(30)]
     of = [subjects[n // 2] for n in range(60)]
-    found = regression(subjects, of, truth, told).measures
+    found = score_regression(subjects, of, truth, told).metrics
     assert found["R²"].value == pytest.approx(r2_score(truth, told))
-    assert found["R²"].parts.mean() == pytest.approx(found["R²"].value, abs=0.02)
+    assert found["R²"].pseudovalues.mean() == pytest.approx(found["R²"].value, abs=0.02)
     assert found["mean absolute error"].value == pytest.approx(np.abs(truth - told).mean())
-    constant = regression(subjects, of, truth, np.full(60, truth.mean())).measures
+    constant = score_regression(subjects, of, truth, np.full(60, truth.mean())).metrics
     assert constant["R²"].value == pytest.approx(0)
 
 
 def test_r2_of_equal_numbers_is_not_defined():
-    found = regression(["a", "b"], ["a", "b"], np.ones(2), np.zeros(2))
-    assert np.isnan(found.measures["R²"].value)
+    found = score_regression(["a", "b"], ["a", "b"], np.ones(2), np.zeros(2))
+    assert np.isnan(found.metrics["R²"].value)
 
 
 def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
@@ -47,7 +47,7 @@ def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
     drawn, voxel = np.asarray(image.dataobj), np.prod(image.header.get_zooms())
     for classes, counted in (({}, drawn > 0), ({5: "dark"}, drawn == 5)):
         task = Regression(title="Volume", label="blobs", classes=classes)
-        (region,) = task.regions([entry], labels, (16, 16, 16), 0)
+        (region,) = task.labelled_crops([entry], labels, (16, 16, 16), 0)
         assert region.target == pytest.approx(counted.sum() * voxel / 1000, rel=0.1)
 
 
@@ -63,7 +63,7 @@ def test_numbers_are_probed(planted, tmp_path):
 
 
 def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
-    dials = Finetune(steps=60, batch=8, lr=3e-3, keep_networks=True)
+    dials = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks=True)
     results = run_finetune(CORNER, dials, planted.setting(tmp_path, evaluate=ALL))
     means = {r["init"]: r["mean"] for r in results["rows"]}
     assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8

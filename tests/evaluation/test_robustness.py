@@ -6,36 +6,38 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import Full, Lora
-from ssl_pipeline.evaluation.cells import BASELINES, Cell, save
+from ssl_pipeline.evaluation.cells import BASELINES, Cell, save_cell
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
-from ssl_pipeline.evaluation.finetune import run_finetune, section_of
-from ssl_pipeline.evaluation.judges import Tried
-from ssl_pipeline.evaluation.looks import read_looks
-from ssl_pipeline.evaluation.plan import Plan
-from ssl_pipeline.evaluation.probe import run_probe
-from ssl_pipeline.evaluation.robustness import run_robustness
+from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
+from ssl_pipeline.evaluation.robustness.robustness import run_robustness
+from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.finetune import cell_section, run_finetune
+from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.preprocess.config import Preprocess
 
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
 ALL = Evaluate(subjects=(0,))
-DIALS = Finetune(methods=(Full(), Lora()), steps=6, batch=4, keep_networks=True, predictions="none")
+DIALS = Finetune(
+    methods=(Full(), Lora()), steps=6, batch_size=4, keep_networks=True, keep_predictions="none"
+)
 WORSE = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
 
 
-def tried(folder, **changes):
+def robustness_inputs(folder, **changes):
     given = {"robustness": WORSE, "probe": Probe(), "finetune": DIALS} | changes
-    return Tried(preprocess=Preprocess(foreground="all"), networks=folder, **given)
+    return RobustnessInputs(preprocess=Preprocess(foreground="all"), networks=folder, **given)
 
 
-def fail(task, setting, cell, dials):
+def write_failed_cell(task, setting, cell, dials):
     """What a cell that failed leaves."""
-    plan = Plan(task, setting)
+    plan = TaskRunner(task, setting)
     (method,) = (each for each in dials.methods if each.name == cell.method)
-    key = plan.key(cell, section_of(dials, (0,), cell, method))
-    save(cell, key, plan.encoder(cell), {"failed": "out of memory"}, setting.out)
+    key = plan.cell_key(cell, cell_section(dials, (0,), cell, method))
+    save_cell(cell, key, plan.encoder_hash(cell), {"failed": "out of memory"}, setting.out)
 
 
 def means(results, method, init):
@@ -48,7 +50,7 @@ def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, 
     tuned = run_finetune(BLOBS, DIALS, setting)
     probed = run_probe(BLOBS, Probe(), planted.setting(tmp_path / "probe", evaluate=ALL))
     out = planted.setting(tmp_path / "robustness", evaluate=ALL)
-    results = run_robustness(BLOBS, tried(tmp_path / "finetune"), out)
+    results = run_robustness(BLOBS, robustness_inputs(tmp_path / "finetune"), out)
     ways = {(r["method"], r["init"]) for r in results["rows"]}
     assert ways == {
         (m, i) for m in ("knn", "linear", "full", "lora") for i in ("pretrained", "random")
@@ -66,38 +68,38 @@ def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, 
 
 def test_conditions_are_not_computed_twice_and_again_when_a_dial_changes(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
-    dials = Finetune(steps=2, batch=4, keep_networks=True)
+    dials = Finetune(steps=2, batch_size=4, keep_networks=True)
     run_finetune(BLOBS, dials, setting)
-    first = run_robustness(BLOBS, tried(tmp_path, finetune=dials), setting)
+    first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials), setting)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "conditions").iterdir()}
     assert len(before) == 6  # as they are, four worse, and groups
-    assert run_robustness(BLOBS, tried(tmp_path, finetune=dials), setting) == first
+    assert run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials), setting) == first
     assert {p: p.stat().st_mtime_ns for p in before} == before
     more = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 3, 5))
-    run_robustness(BLOBS, tried(tmp_path, finetune=dials, robustness=more), setting)
+    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials, robustness=more), setting)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert len(list((tmp_path / "conditions").iterdir())) == 8
 
 
 def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
-    dials = Finetune(steps=8, batch=4, keep_networks=True, predictions="none", overlap=0)
+    dials = Finetune(steps=8, batch_size=4, keep_networks=True, keep_predictions="none", overlap=0)
     clean = run_finetune(VOXELS, dials, setting)
-    results = run_robustness(VOXELS, tried(tmp_path, finetune=dials), setting)
+    results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=dials), setting)
     row, curve = means(results, "full", "pretrained")
     assert curve[0] == pytest.approx(clean["rows"][0]["mean"], abs=1e-6)
     assert results["metric"] == "mean Dice" and len(row["corruptions"]["blur"]) == 2
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert [look["split"] for look in read_looks(tmp_path)] == ["test", "test"]
-    fail(VOXELS, setting, Cell("full", "pretrained", 0, 1), dials)
+    assert [look["split"] for look in read_test_accesses(tmp_path)] == ["test", "test"]
+    write_failed_cell(VOXELS, setting, Cell("full", "pretrained", 0, 1), dials)
     with pytest.raises(UserError, match="every method has cells that failed"):
-        run_robustness(VOXELS, tried(tmp_path, finetune=dials), setting)
+        run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=dials), setting)
 
 
 def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     with pytest.raises(UserError, match=r"set finetune.keep_networks"):
-        run_robustness(BLOBS, tried(tmp_path), setting)
+        run_robustness(BLOBS, robustness_inputs(tmp_path), setting)
 
 
 def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
@@ -109,21 +111,21 @@ def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
 def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
     run_finetune(BLOBS, DIALS, setting)
-    fail(BLOBS, setting, Cell("lora", "pretrained", 0, 1), DIALS)
-    results = run_robustness(BLOBS, tried(tmp_path), setting)
+    write_failed_cell(BLOBS, setting, Cell("lora", "pretrained", 0, 1), DIALS)
+    results = run_robustness(BLOBS, robustness_inputs(tmp_path), setting)
     assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
     assert results["notes"] == ["Left out, for cells of it failed: LoRA from pretrained."]
 
 
 def test_more_seeds_are_judged_anew(planted, tmp_path):
     setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
-    few = Finetune(steps=2, batch=4, keep_networks=True)
+    few = Finetune(steps=2, batch_size=4, keep_networks=True)
     run_finetune(BLOBS, few, setting)
-    run_robustness(BLOBS, tried(tmp_path, finetune=few), setting)
+    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), setting)
     before = (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns
     more = few.model_copy(update={"seeds": 4})
     run_finetune(BLOBS, more, setting)
-    run_robustness(BLOBS, tried(tmp_path, finetune=more), setting)
+    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=more), setting)
     assert (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns > before
 
 
@@ -133,4 +135,4 @@ def test_corruptions_of_another_modality_are_refused(planted, tmp_path):
     with pytest.raises(
         UserError, match=r"none of robustness.corruptions is of its scans' modality"
     ):
-        run_robustness(BLOBS, tried(tmp_path, robustness=worse), setting)
+        run_robustness(BLOBS, robustness_inputs(tmp_path, robustness=worse), setting)

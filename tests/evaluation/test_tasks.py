@@ -4,9 +4,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl_pipeline.evaluation.crops import cut, window
-from ssl_pipeline.evaluation.labels import LabelMaps
-from ssl_pipeline.evaluation.segment import drawn, place
+from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
+from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.finetuning.segmentation_training import (
+    build_labelled_volume,
+    crop_start,
+)
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
 
 CLASSES = {3: "bright", 5: "dark"}
@@ -21,8 +24,8 @@ def crops(**changes):
 
 def test_a_scan_gives_a_region_in_its_middle(planted, tmp_path):
     task = Classification(title="C", target="corner", classes={0: "no", 1: "yes"})
-    entries = task.usable(planted.catalog)
-    regions = task.regions(entries, LabelMaps(tmp_path, planted.label_file), SIZE, 0)
+    entries = task.usable_entries(planted.catalog)
+    regions = task.labelled_crops(entries, LabelMaps(tmp_path, planted.label_file), SIZE, 0)
     assert len(regions) == len(planted.catalog.entries)
     for entry, region in zip(entries, regions, strict=True):
         middle = np.array(region.start) + 8
@@ -36,7 +39,7 @@ def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
     regions = task.regions([entry], labels, SIZE, 0)
     assert [region.target for region in regions] == [0, 1]
     for region, value in zip(regions, CLASSES, strict=True):
-        where = np.argwhere(labels.of(entry, "blobs") == value)
+        where = np.argwhere(labels.load(entry, "blobs") == value)
         assert np.abs(np.array(region.start) + 7.5 - where.mean(axis=0)).max() <= 0.5
 
 
@@ -48,12 +51,12 @@ def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(plant
     assert first == again != other
     for region in first:
         z, y, x = (at + 8 for at in region.start)
-        assert labels.of(entry, "blobs")[z, y, x] == list(CLASSES)[region.target]
+        assert labels.load(entry, "blobs")[z, y, x] == list(CLASSES)[region.target]
 
 
 def test_a_crop_that_reaches_out_of_the_volume_is_not_valid_there(planted):
     entry = planted.catalog.entries[0]
-    found = cut(planted.reader, [(entry, (-8, 0, 0))], SIZE)
+    found = read_crops(planted.reader, [(entry, (-8, 0, 0))], SIZE)
     assert found.valid[0, :8].max() == 0
     assert found.valid[0, 8:].min() == 1
     assert found.images.dtype == np.float32
@@ -69,8 +72,8 @@ def test_a_label_on_another_grid_is_brought_to_the_images(planted, tmp_path):
     affine[:3, 3] -= own.affine[:3, 0] / 4
     file = tmp_path / "fine.nii.gz"
     nib.save(nib.Nifti1Image(half, affine), file)
-    whole = LabelMaps(tmp_path / "maps", planted.label_file).of(entry, "blobs")
-    found = LabelMaps(tmp_path / "maps", lambda scan, name: file).of(entry, "blobs")
+    whole = LabelMaps(tmp_path / "maps", planted.label_file).load(entry, "blobs")
+    found = LabelMaps(tmp_path / "maps", lambda scan, name: file).load(entry, "blobs")
     assert set(np.unique(found)) <= {0, 3, 5, 255}
     known = found != 255
     assert 0.3 < known.mean() < 0.5
@@ -80,14 +83,17 @@ def test_a_label_on_another_grid_is_brought_to_the_images(planted, tmp_path):
 def test_values_that_a_task_does_not_name_are_background_and_255_stays_outside():
     task = Segmentation(title="S", label="blobs", classes={5: "dark", 300: "far"})
     values = np.array([[[0, 3, 5, 300, 255]]], np.int16)
-    assert task.indices(values).tolist() == [[[0, 0, 1, 2, 255]]]
+    assert task.class_indices(values).tolist() == [[[0, 0, 1, 2, 255]]]
 
 
 def test_an_absent_class_was_not_drawn_only_if_the_task_says_so():
     found = np.array([[[0, 1, 255]]], np.uint8)
     given = {"title": "S", "label": "blobs", "classes": CLASSES}
-    assert Segmentation(**given).told(found) == (True, True)
-    assert Segmentation(**given, absent_means="not drawn").told(found) == (True, False)
+    assert Segmentation(**given).annotated_classes(found) == (True, True)
+    assert Segmentation(**given, missing_class_means="not drawn").annotated_classes(found) == (
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -100,16 +106,18 @@ def test_half_of_the_training_crops_show_a_class(planted):
     indices = np.zeros((60, 60, 60), np.uint8)
     indices[50:53, 5:8, 50:53] = 2
     entry = planted.catalog.entries[0]
-    scan = drawn(entry, indices, (True, True), 0)
+    scan = build_labelled_volume(entry, indices, (True, True), 0)
     rng = np.random.default_rng(0)
-    shown = [2 in window(indices, place(scan, SIZE, rng), SIZE, 255) for _ in range(300)]
+    shown = [
+        2 in padded_window(indices, crop_start(scan, SIZE, rng), SIZE, 255) for _ in range(300)
+    ]
     assert 0.4 < np.mean(shown) < 0.7
 
 
 def test_a_window_outside_of_the_labels_is_marked_so():
     indices = np.ones((4, 4, 4), np.uint8)
-    found = window(indices, (-2, 0, 2), (4, 4, 4), 255)
+    found = padded_window(indices, (-2, 0, 2), (4, 4, 4), 255)
     assert (found[2:, :, :2] == 1).all()
     assert (found[:2] == 255).all()
     assert (found[:, :, 2:] == 255).all()
-    assert (window(indices, (9, 0, 0), (4, 4, 4), 255) == 255).all()
+    assert (padded_window(indices, (9, 0, 0), (4, 4, 4), 255) == 255).all()

@@ -8,7 +8,7 @@ from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 
 
-def save(folder, example=None, *, model=None, crop=(16, 16, 16)):
+def save_random_bundle(folder, example=None, *, model=None, crop=(16, 16, 16)):
     """Write a bundle of random weights; returns its folder."""
     model, preprocess = model or ViT(), Preprocess(foreground="all")
     encoder = random_encoder(model, 7)
@@ -18,4 +18,4 @@ def save(folder, example=None, *, model=None, crop=(16, 16, 16)):
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("bundle") / "encoder")
+    return save_random_bundle(tmp_path_factory.mktemp("bundle") / "encoder")

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ssl_pipeline import load_encoder
-from ssl_pipeline.atomic import sha256_file
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.card import CARD, PROOF, WEIGHTS
-from ssl_pipeline.export.proof import Example
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.self_test import SelfTestInput
+from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
-from stages.contract import ROOT
+from stages.core.runner import ROOT
 from tests.conftest import real_volume, write_scans
-from tests.export.conftest import save
+from tests.export.conftest import save_random_bundle
 
 
 def test_loaded_weights_are_the_saved_ones(bundle):
@@ -31,7 +31,7 @@ def test_loaded_weights_are_the_saved_ones(bundle):
         assert torch.equal(loaded.model.state_dict()[name], value)
 
 
-def damaged(bundle, tmp_path, name, change):
+def load_damaged(bundle, tmp_path, name, change):
     """What loading says of a bundle one of whose files was changed, or removed."""
     folder = tmp_path / "damaged"
     shutil.copytree(bundle, folder, dirs_exist_ok=True)
@@ -50,36 +50,42 @@ def flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, PROOF])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, SELF_TEST_FILE])
 def test_a_bit_that_changed_or_a_file_that_is_gone_is_told(bundle, tmp_path, name):
-    said = damaged(bundle, tmp_path, name, flip_a_bit)
+    said = load_damaged(bundle, tmp_path, name, flip_a_bit)
     assert f"{name} is damaged, for its SHA-256 is not" in said
-    assert f"lacks {name}" in damaged(bundle, tmp_path, name, lambda _: None)
+    assert f"lacks {name}" in load_damaged(bundle, tmp_path, name, lambda _: None)
 
 
 def test_a_card_that_cannot_be_read_is_told(bundle, tmp_path):
     for change in (lambda whole: whole[:-9], lambda _: b"[]", lambda _: b"\xff"):
-        assert f"{CARD} is damaged" in damaged(bundle, tmp_path, CARD, change)
-    odd = damaged(bundle, tmp_path, CARD, lambda whole: whole.replace(b'"tiny"', b'"huge"'))
+        assert f"{BUNDLE_MANIFEST} is damaged" in load_damaged(
+            bundle, tmp_path, BUNDLE_MANIFEST, change
+        )
+    odd = load_damaged(
+        bundle, tmp_path, BUNDLE_MANIFEST, lambda whole: whole.replace(b'"tiny"', b'"huge"')
+    )
     assert "preset: Input should be 'tiny'" in odd
 
 
 def test_bundles_of_other_formats_say_what_to_do(bundle, tmp_path):
     for number, cure in ((1, "run `python -m stages pretrain"), (3, "use a newer ssl-pipeline")):
         other = f'"format": {number}'.encode()
-        said = damaged(bundle, tmp_path, CARD, lambda c, o=other: c.replace(b'"format": 2', o))
+        said = load_damaged(
+            bundle, tmp_path, BUNDLE_MANIFEST, lambda c, o=other: c.replace(b'"format": 2', o)
+        )
         assert f"has format {number}, this version reads 2: {cure}" in said
 
 
 def test_code_that_has_come_to_mean_something_else_is_noticed(bundle, tmp_path):
     folder = tmp_path / "encoder"
     shutil.copytree(bundle, folder)
-    proof = load_file(folder / PROOF)
+    proof = load_file(folder / SELF_TEST_FILE)
     # Another spacing for the same tokens: as if positions had another unit.
-    save_file({**proof, "spacing_mm": proof["spacing_mm"] * 1.001}, folder / PROOF)
-    card = json.loads((folder / CARD).read_text())
-    card["sha256"][PROOF] = sha256_file(folder / PROOF)
-    (folder / CARD).write_text(json.dumps(card))
+    save_file({**proof, "spacing_mm": proof["spacing_mm"] * 1.001}, folder / SELF_TEST_FILE)
+    card = json.loads((folder / BUNDLE_MANIFEST).read_text())
+    card["sha256"][SELF_TEST_FILE] = sha256_file(folder / SELF_TEST_FILE)
+    (folder / BUNDLE_MANIFEST).write_text(json.dumps(card))
     with pytest.raises(UserError, match="gives other tokens for its stored input") as said:
         load_encoder(folder)
     assert str(folder) in str(said.value) and "with torch 2." in str(said.value)
@@ -88,7 +94,7 @@ def test_code_that_has_come_to_mean_something_else_is_noticed(bundle, tmp_path):
 @pytest.mark.parametrize("model", [ViT(), ResEnc(preset="L")], ids=lambda model: model.name)
 def test_another_processor_and_number_of_threads_prove_the_same(model, tmp_path):
     # Two tokens: where float32 has no digit left of a deep instance norm.
-    folder = save(tmp_path / "encoder", model=model, crop=(16, 8, 8))
+    folder = save_random_bundle(tmp_path / "encoder", model=model, crop=(16, 8, 8))
     code = (
         "import sys, torch; torch.set_num_threads(int(sys.argv[2]))\n"
         "from ssl_pipeline import load_encoder; load_encoder(sys.argv[1])"
@@ -104,15 +110,15 @@ def test_neither_saving_nor_loading_uses_up_random_numbers(bundle, tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    save(tmp_path / "encoder")
+    save_random_bundle(tmp_path / "encoder")
     load_encoder(tmp_path / "encoder")
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_given_crop_becomes_the_proof(tmp_path):
-    example = Example(torch.ones(1, 1, 8, 16, 24), torch.tensor([[2.0, 1.0, 1.0]]))
-    save(tmp_path / "encoder", example)
-    proof = load_file(tmp_path / "encoder" / PROOF)
+    example = SelfTestInput(torch.ones(1, 1, 8, 16, 24), torch.tensor([[2.0, 1.0, 1.0]]))
+    save_random_bundle(tmp_path / "encoder", example)
+    proof = load_file(tmp_path / "encoder" / SELF_TEST_FILE)
     assert torch.equal(proof["crops"], example.crops) and proof["tokens"].shape == (1, 6, 128)
     load_encoder(tmp_path / "encoder")
 

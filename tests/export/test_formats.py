@@ -12,13 +12,13 @@ import torch
 
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.formats import FORMATS, format_of
-from ssl_pipeline.export.proof import synthetic
+from ssl_pipeline.export.formats import FORMATS, load_format
+from ssl_pipeline.export.self_test import synthetic_input
 from ssl_pipeline.models import ResEnc, ViT
-from stages.contract import ROOT
-from stages.export import export
+from stages.commands.export import export_encoder
+from stages.core.runner import ROOT
 from tests.conftest import real_volume
-from tests.export.conftest import save
+from tests.export.conftest import save_random_bundle
 
 CROP = (16, 24, 32)
 
@@ -27,32 +27,34 @@ CROP = (16, 24, 32)
 def scaled(tmp_path_factory):
     """A bundle whose sides all differ, with LayerScale, normed queries and registers."""
     model = ViT(patch_voxels=(4, 8, 16), layer_scale=0.1, qk_norm=True, registers=3)
-    return save(tmp_path_factory.mktemp("scaled") / "encoder", model=model, crop=CROP)
+    return save_random_bundle(tmp_path_factory.mktemp("scaled") / "encoder", model=model, crop=CROP)
 
 
 @pytest.fixture(scope="module")
 def convolutional(tmp_path_factory):
     model = ResEnc(patch_voxels=(4, 8, 16))
-    return save(tmp_path_factory.mktemp("convolutional") / "encoder", model=model, crop=CROP)
+    return save_random_bundle(
+        tmp_path_factory.mktemp("convolutional") / "encoder", model=model, crop=CROP
+    )
 
 
-def exported(bundle, name, folder):
-    path = folder / f"encoder{format_of(name).SUFFIX}"
-    export(bundle, name, path)
+def export_to_folder(bundle, name, folder):
+    path = folder / f"encoder{load_format(name).SUFFIX}"
+    export_encoder(bundle, name, path)
     return path
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_one_file_that_says_what_it_is(bundle, tmp_path, name, capsys):
-    path = exported(bundle, name, tmp_path)
+    path = export_to_folder(bundle, name, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert str(path) in capsys.readouterr().out
-    with pytest.raises(UserError, match=f"let it end in {format_of(name).SUFFIX}"):
-        export(bundle, name, tmp_path / "encoder.other")
+    with pytest.raises(UserError, match=f"let it end in {load_format(name).SUFFIX}"):
+        export_encoder(bundle, name, tmp_path / "encoder.other")
 
 
 def test_weights_load_where_this_project_is_not_installed(bundle, tmp_path):
-    path = exported(bundle, "state_dict", tmp_path)
+    path = export_to_folder(bundle, "state_dict", tmp_path)
     code = f"import torch; print(len(torch.load({str(path)!r}, weights_only=True)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
@@ -68,7 +70,7 @@ def test_weights_load_where_this_project_is_not_installed(bundle, tmp_path):
 def test_onnx_gives_the_tokens_of_torch_for_any_batch(name, tmp_path, request):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder = request.getfixturevalue(name)
-    path, encoder = exported(folder, "onnx", tmp_path), load_encoder(folder)
+    path, encoder = export_to_folder(folder, "onnx", tmp_path), load_encoder(folder)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         crops, spacing_mm = torch.randn(batch, 1, *CROP), torch.rand(batch, 3) + 0.5
@@ -82,7 +84,7 @@ def test_onnx_gives_the_tokens_of_torch_for_any_batch(name, tmp_path, request):
 def test_without_the_optional_packages_onnx_is_one_sentence(bundle, tmp_path):
     code = (
         "import sys; sys.modules['onnxscript'] = None\n"
-        "from stages.__main__ import main\n"
+        "from stages.cli import main\n"
         f"sys.exit(main(['export', {str(bundle)!r}, '--to', 'onnx', '--out', 'e.onnx']))"
     )
     command = [sys.executable, "-W", "ignore", "-c", code]
@@ -91,17 +93,17 @@ def test_without_the_optional_packages_onnx_is_one_sentence(bundle, tmp_path):
     assert done.stderr == "export: ONNX needs onnxscript: pip install 'ssl-pipeline[export]'.\n"
 
 
-def snippets(bundle):
+def code_snippets(bundle):
     """The model card's code, in its order."""
     return re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
 
 
 def test_the_model_cards_timm_gives_equal_features(scaled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    export(scaled, "timm", tmp_path / "encoder.timm.safetensors")
+    export_encoder(scaled, "timm", tmp_path / "encoder.timm.safetensors")
     names = {}
-    exec(snippets(scaled)[2], names)  # the bundle's README, as a reader would run it
-    crops, spacing_mm = synthetic(CROP).crops, torch.tensor([[3.0, 1.0, 1.0]])
+    exec(code_snippets(scaled)[2], names)  # the bundle's README, as a reader would run it
+    crops, spacing_mm = synthetic_input(CROP).crops, torch.tensor([[3.0, 1.0, 1.0]])
     with torch.inference_mode():
         said = names["vit"].forward_features(crops)[:, 3:]
         expected = load_encoder(scaled).model(crops, spacing_mm)
@@ -113,7 +115,9 @@ def test_the_model_cards_other_code_runs(bundle, tmp_path):
     pytest.importorskip("monai")
     (tmp_path / "encoder").symlink_to(bundle)
     nib.save(real_volume(), tmp_path / "scan.nii.gz")
-    for code, shown in zip(snippets(bundle)[:2], ("(128,)", "torch.Size([1, 128, "), strict=True):
+    for code, shown in zip(
+        code_snippets(bundle)[:2], ("(128,)", "torch.Size([1, 128, "), strict=True
+    ):
         command = [sys.executable, "-W", "ignore", "-c", code]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
@@ -122,9 +126,9 @@ def test_the_model_cards_other_code_runs(bundle, tmp_path):
 
 def test_timm_refuses_what_it_has_no_place_for(convolutional, tmp_path):
     with pytest.raises(UserError, match=r"no place for stem.* of this encoder: export it as"):
-        export(convolutional, "timm", tmp_path / "encoder.safetensors")
+        export_encoder(convolutional, "timm", tmp_path / "encoder.safetensors")
     assert not list(tmp_path.iterdir())
-    assert len(snippets(convolutional)) == 2, "its model card does not speak of timm"
+    assert len(code_snippets(convolutional)) == 2, "its model card does not speak of timm"
 
 
 def test_the_model_card_tells_the_contract_and_no_path(bundle):

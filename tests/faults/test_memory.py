@@ -14,8 +14,8 @@ STEPS, EARLY = 1000, 200
 WATCH = """
 import resource, sys
 from ssl_pipeline.training.loop import Run
-from stages.contract import perform
-from stages.study import load
+from stages.core.runner import perform
+from stages.core.study import load
 
 optimise, peaks = Run._optimise, {}
 
@@ -36,7 +36,7 @@ def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
     study = write_study(tmp_path)
     text = study.read_text().replace("steps: 6\n", f"steps: {STEPS}\n", 1)
     text = text.replace("checkpoint_steps: 2", "checkpoint_steps: 50\n  readers: 2")
-    study.write_text(text + "flight: {every_steps: 100, bank: 8, stop_on: []}\n")
+    study.write_text(text + "monitoring: {snapshot_every: 100, snapshot_samples: 8, stop_on: []}\n")
     code = WATCH.replace("EARLY", str(EARLY)).replace("STEPS", str(STEPS))
     done = subprocess.run(
         [sys.executable, "-c", code, str(study)], cwd=ROOT, capture_output=True, text=True

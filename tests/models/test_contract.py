@@ -36,7 +36,7 @@ def test_tokens_are_those_of_the_patches(kind, patch):
     encoder, (crops, spacing, order) = random_encoder(config, 0), crops_of(config)
     assert encoder.patch == patch and encoder.dim == config.width
     assert encoder(crops, spacing).shape == (2, PATCHES[patch], config.width)
-    assert encoder.sparse(crops, spacing, order[:, :3]).shape == (2, 3, config.width)
+    assert encoder.forward_sparse(crops, spacing, order[:, :3]).shape == (2, 3, config.width)
 
 
 @each
@@ -62,7 +62,7 @@ def test_hidden_voxels_do_not_reach_the_seen_tokens(kind, patch):
     for hidden in (5.0, torch.inf, torch.nan):
         changed = torch.where(voxels, crops, hidden)
         with torch.no_grad():
-            before, after = (encoder.sparse(c, spacing, seen) for c in (crops, changed))
+            before, after = (encoder.forward_sparse(c, spacing, seen) for c in (crops, changed))
         assert torch.equal(before, after)
 
 
@@ -82,8 +82,8 @@ def test_neither_a_crop_nor_its_order_depends_on_the_batch(kind, patch):
     config = kind(patch_voxels=patch)
     encoder, (crops, spacing, order) = random_encoder(config, 0), crops_of(config, 3)
     with torch.no_grad():
-        together = encoder.sparse(crops, spacing, order[:, :5])
-        alone = encoder.sparse(crops[1:2], spacing[1:2], order[1:2, :5])
+        together = encoder.forward_sparse(crops, spacing, order[:, :5])
+        alone = encoder.forward_sparse(crops[1:2], spacing[1:2], order[1:2, :5])
     assert torch.allclose(together[1:2], alone, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_operations_of_a_pass_are_those_that_torch_counts(kind, patch):
     for seen in (len(order[0]), 5):
         # Fused attention on a CPU is not counted.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            encoder.sparse(crops, spacing, order[:, :seen])
+            encoder.forward_sparse(crops, spacing, order[:, :seen])
         told = config.forward_flops(seen, CROP)
         assert told == pytest.approx(counter.get_total_flops(), rel=0.15)
 
@@ -143,7 +143,7 @@ def test_numbers_kept_are_those_that_autograd_saves(kind, patch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
-        encoder.sparse(crops, spacing, order[:, :8])
+        encoder.forward_sparse(crops, spacing, order[:, :8])
     saved = sum(size for pointer, (_, size) in kept.items() if pointer not in weights)
     assert config.kept_numbers(8, CROP) == pytest.approx(saved, rel=0.2)
 

@@ -12,13 +12,13 @@ def test_strides_multiply_to_the_patch_and_thick_slices_wait():
     stages = ResEnc(patch_voxels=(4, 8, 8), preset="L").stages
     assert [s.stride for s in stages] == [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
     assert [s.kernel for s in stages] == [(1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
-    assert [(s.width, s.blocks) for s in stages] == [(32, 1), (64, 3), (128, 4), (256, 6)]
-    assert stages[-1].step == (4, 8, 8)
+    assert [(s.out_channels, s.blocks) for s in stages] == [(32, 1), (64, 3), (128, 4), (256, 6)]
+    assert stages[-1].reduction == (4, 8, 8)
 
 
 def test_widths_end_at_the_widest_and_blocks_at_the_last_number():
     stages = ResEnc(patch_voxels=(32, 32, 32), preset="L").stages
-    assert [s.width for s in stages] == [32, 64, 128, 256, 320, 320]
+    assert [s.out_channels for s in stages] == [32, 64, 128, 256, 320, 320]
     assert [s.blocks for s in stages] == [1, 3, 4, 6, 6, 6]
 
 
@@ -28,11 +28,11 @@ def test_what_stages_give_has_every_resolution(patch):
     encoder = random_encoder(config, 0)
     crops = torch.randn(2, 1, 16, 16, 24)
     with torch.no_grad():
-        given = encoder.hidden(crops, torch.ones(2, 3))
+        given = encoder.forward_intermediates(crops, torch.ones(2, 3))
         tokens = encoder(crops, torch.ones(2, 3))
     for stage, features in zip(config.stages, given, strict=True):
-        size = [n // s for n, s in zip((16, 16, 24), stage.step, strict=True)]
-        assert features.shape == (2, stage.width, *size)
+        size = [n // s for n, s in zip((16, 16, 24), stage.reduction, strict=True)]
+        assert features.shape == (2, stage.out_channels, *size)
     last = encoder.norm(encoder.project(given[-1][0, :, -1, 0, 1]))
     number = torch.arange(tokens.shape[1]).reshape(given[-1].shape[2:])[-1, 0, 1]
     assert torch.allclose(tokens[0, number], last, atol=1e-5)
@@ -51,5 +51,5 @@ def test_what_is_seen_is_normed_by_itself():
     wide = torch.cat([crops, torch.full((1, 1, 4, 4, 4), 9.0)], dim=2)
     with torch.no_grad():
         alone = encoder(crops, torch.ones(1, 3))
-        beside = encoder.sparse(wide, torch.ones(1, 3), torch.arange(8)[None])
+        beside = encoder.forward_sparse(wide, torch.ones(1, 3), torch.arange(8)[None])
     assert torch.allclose(alone, beside, atol=1e-5)

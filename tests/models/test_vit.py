@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from ssl_pipeline.models import ViT
-from ssl_pipeline.models.decoder import Decoder
-from ssl_pipeline.models.drop_path import survival
+from ssl_pipeline.models.decoder import ReconstructionDecoder
+from ssl_pipeline.models.drop_path import draw_branch_factors
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.models.positions import positions
-from ssl_pipeline.views.tokens import centres_mm, gather, patchify
+from ssl_pipeline.models.position_encoding import position_encoding
+from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patchify
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_factor_of_one_is_timms_block_and_of_zero_skips_it(layer_scale):
     with torch.no_grad():
         plain = encoder.sparse(crops, spacing, seen)
         scaled = encoder.sparse(crops, spacing, seen, factors)
-        places = positions(centres_mm((16, 16, 16), (8, 8, 8), spacing), 128)
+        places = position_encoding(patch_centres_mm((16, 16, 16), (8, 8, 8), spacing), 128)
         skipped = encoder.norm(encoder.embed(patchify(crops, (8, 8, 8))) + places)
     assert encoder.branches == 12
     assert torch.allclose(scaled[[0, 2]], plain[[0, 2]], atol=1e-6)
@@ -56,24 +56,26 @@ def test_a_model_has_no_branches_to_skip_unless_asked(encoder):
 
 
 def test_survival_is_a_function_of_sample_and_view_alone():
-    whole = survival(0.5, 12, 3, [7, 8, 9])
+    whole = draw_branch_factors(0.5, 12, 3, [7, 8, 9])
     assert whole.shape == (6, 12) and whole.dtype == np.float32
-    alone = survival(0.5, 12, 3, [8])
+    alone = draw_branch_factors(0.5, 12, 3, [8])
     assert np.array_equal(alone, whole[[1, 4]])
     assert not np.array_equal(whole[:3], whole[3:])
     torch.manual_seed(11)
-    assert np.array_equal(whole, survival(0.5, 12, 3, [7, 8, 9]))
-    assert not np.array_equal(whole, survival(0.5, 12, 4, [7, 8, 9]))
+    assert np.array_equal(whole, draw_branch_factors(0.5, 12, 3, [7, 8, 9]))
+    assert not np.array_equal(whole, draw_branch_factors(0.5, 12, 4, [7, 8, 9]))
 
 
 def test_survival_keeps_the_mean_and_grows_with_depth():
-    factors = survival(0.4, 8, 0, range(3000))  # rates of the four blocks: 0, .13, .27, .4
+    factors = draw_branch_factors(
+        0.4, 8, 0, range(3000)
+    )  # rates of the four blocks: 0, .13, .27, .4
     assert (factors[:, :2] == 1).all()
     skipped = (factors == 0).mean(axis=0)
     assert np.allclose(skipped, np.linspace(0, 0.4, 4).repeat(2), atol=0.02)
     assert np.allclose(factors.mean(axis=0), 1, atol=0.03)
     assert np.allclose(np.unique(factors[:, -1]), [0, 1 / 0.6])
-    assert survival(0.0, 0, 0, [1, 2]).shape == (4, 0)
+    assert draw_branch_factors(0.0, 0, 0, [1, 2]).shape == (4, 0)
 
 
 def values_and_mixed(encoder, crops, spacing):
@@ -106,28 +108,28 @@ def test_attention_is_what_the_last_block_uses(registers, qk_norm):
 
 
 def test_positions_depend_on_millimetres_alone():
-    fine = centres_mm((16, 16, 16), (8, 8, 8), torch.tensor([[1.0, 1.0, 1.0]]))
-    coarse = centres_mm((8, 8, 8), (4, 4, 4), torch.tensor([[2.0, 2.0, 2.0]]))
-    assert torch.allclose(positions(fine, 128), positions(coarse, 128))
-    assert len(positions(fine, 128)[0].unique(dim=0)) == 8
+    fine = patch_centres_mm((16, 16, 16), (8, 8, 8), torch.tensor([[1.0, 1.0, 1.0]]))
+    coarse = patch_centres_mm((8, 8, 8), (4, 4, 4), torch.tensor([[2.0, 2.0, 2.0]]))
+    assert torch.allclose(position_encoding(fine, 128), position_encoding(coarse, 128))
+    assert len(position_encoding(fine, 128)[0].unique(dim=0)) == 8
 
 
 @pytest.mark.parametrize("dim", [96, 100, 128])
 def test_positions_fill_any_width(dim):
-    assert positions(torch.zeros(1, 5, 3), dim).shape == (1, 5, dim)
+    assert position_encoding(torch.zeros(1, 5, 3), dim).shape == (1, 5, dim)
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_decoder_says_what_whole_blocks_would(fused):
     """Its last block computes the wanted tokens alone."""
     torch.manual_seed(0)
-    decoder = Decoder(16, 8, width=64, depth=2)
+    decoder = ReconstructionDecoder(16, 8, width=64, depth=2)
     for block in decoder.blocks:
         block.attn.fused_attn = fused
     places, tokens = torch.randn(2, 6, 3), torch.randn(2, 2, 16)
     visible, wanted = torch.tensor([[0, 3], [1, 5]]), torch.tensor([[1, 4, 5], [0, 2, 3]])
     full = torch.cat([decoder.embed(tokens), decoder.mask_token.expand(2, 3, 64)], dim=1)
-    full = full + positions(gather(places, torch.cat([visible, wanted], 1)), 64)
+    full = full + position_encoding(gather_tokens(places, torch.cat([visible, wanted], 1)), 64)
     for block in decoder.blocks:
         full = block(full)
     whole = decoder.to_voxels(decoder.norm(full[:, 2:]))
@@ -142,7 +144,7 @@ def test_the_decoder_says_what_whole_blocks_would(fused):
 
 def test_the_decoder_can_learn_a_constant():
     torch.manual_seed(0)
-    decoder = Decoder(16, 8, width=32, depth=1)
+    decoder = ReconstructionDecoder(16, 8, width=32, depth=1)
     places, tokens = torch.randn(2, 6, 3), torch.randn(2, 2, 16)
     visible, wanted = torch.tensor([[0, 3], [1, 5]]), torch.tensor([[1, 4, 5], [0, 2, 3]])
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2)

@@ -2,7 +2,7 @@
 
 import math
 
-import ssl_pipeline.torchvision_cure  # noqa: F401
+import ssl_pipeline.torchvision_compat  # noqa: F401
 
 import pytest
 import torch
@@ -10,18 +10,18 @@ from lightly.loss import DCLLoss, NTXentLoss
 from torch.nn.functional import normalize
 
 from ssl_pipeline.objectives.losses import (
+    local_contrast_loss,
     masked_huber,
-    matches,
-    patch_units,
-    place_contrast,
-    subject_contrast,
+    match_tokens,
+    patch_statistics,
+    subject_contrast_loss,
 )
 
 
 def contrast(first, second, subject, temperature, traits=None):
     """The loss between subjects of whom nothing is known, unless it is."""
     traits = torch.zeros(len(subject), 0) if traits is None else traits
-    return subject_contrast(first, second, subject, traits, temperature)
+    return subject_contrast_loss(first, second, subject, traits, temperature)
 
 
 def test_all_subjects_different_is_lightlys_decoupled_loss():
@@ -90,20 +90,20 @@ def test_subjects_without_negatives_leave_no_gradient():
 
 def test_perfect_places_cost_little_and_random_ones_cost_chance():
     distance = torch.tensor([[[0.0, 5, 5, 5], [5, 0, 5, 5], [5, 5, 0, 5], [5, 5, 5, 0]]])
-    found = matches(distance, positive=1.5, negative=2.0)
-    assert found.usable.all()
+    found = match_tokens(distance, positive=1.5, negative=2.0)
+    assert found.is_usable.all()
     perfect = torch.eye(4)[None]
-    assert place_contrast(perfect, perfect, found, 0.1).item() / 4 < 0.001
+    assert local_contrast_loss(perfect, perfect, found, 0.1).item() / 4 < 0.001
     constant = torch.ones(1, 4, 4)
-    chance = place_contrast(constant, constant, found, 0.1) / 4
+    chance = local_contrast_loss(constant, constant, found, 0.1) / 4
     assert chance.item() == pytest.approx(math.log(4), abs=1e-5)
 
 
 def test_where_all_others_are_negatives_the_loss_of_places_is_lightlys():
     torch.manual_seed(0)
     first, second = torch.randn(2, 1, 6, 16)
-    found = matches(5.0 * (1 - torch.eye(6))[None], positive=1.5, negative=2.0)
-    ours = place_contrast(first, second, found, 0.2) / 6
+    found = match_tokens(5.0 * (1 - torch.eye(6))[None], positive=1.5, negative=2.0)
+    ours = local_contrast_loss(first, second, found, 0.2) / 6
     queue = NTXentLoss(temperature=0.2, memory_bank_size=(6, 16))
     # lightly's negatives are those of its memory: filled with the others of each anchor in turn.
     theirs = []
@@ -119,25 +119,25 @@ def test_where_all_others_are_negatives_the_loss_of_places_is_lightlys():
 def test_loss_between_places_has_right_gradients():
     torch.manual_seed(0)
     distance = torch.rand(2, 5, 5, dtype=torch.float64) * 4
-    found = matches(distance, positive=1.5, negative=2.0)
-    assert found.usable.any() and not found.usable.all()
+    found = match_tokens(distance, positive=1.5, negative=2.0)
+    assert found.is_usable.any() and not found.is_usable.all()
     anchor = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
     other = torch.randn(2, 5, 4, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(place_contrast(anchor, other, found, 0.5), anchor)
+    (gradient,) = torch.autograd.grad(local_contrast_loss(anchor, other, found, 0.5), anchor)
     step, eps = torch.randn_like(anchor), 1e-3
     with torch.no_grad():
-        up = place_contrast(anchor + eps * step, other, found, 0.5)
-        down = place_contrast(anchor - eps * step, other, found, 0.5)
+        up = local_contrast_loss(anchor + eps * step, other, found, 0.5)
+        down = local_contrast_loss(anchor - eps * step, other, found, 0.5)
     assert ((up - down) / (2 * eps)).item() == pytest.approx(
         (gradient * step).sum().item(), abs=2e-3
     )
 
 
 def test_places_without_a_partner_count_nothing():
-    found = matches(torch.full((1, 3, 3), 5.0), positive=1.5, negative=2.0)
+    found = match_tokens(torch.full((1, 3, 3), 5.0), positive=1.5, negative=2.0)
     tokens = torch.randn(1, 3, 8, requires_grad=True)
-    loss = place_contrast(tokens, tokens, found, 0.1)
-    assert loss.item() == 0 and not found.usable.any()
+    loss = local_contrast_loss(tokens, tokens, found, 0.1)
+    assert loss.item() == 0 and not found.is_usable.any()
     loss.backward()
     assert torch.isfinite(tokens.grad).all()
 
@@ -152,6 +152,6 @@ def test_reconstruction_ignores_weightless_voxels_and_survives_none():
 
 def test_a_patch_is_measured_about_its_own_valid_voxels():
     voxels = torch.tensor([[[1.0, 3.0, 99.0], [5.0, 5.0, 5.0]]])
-    mean, unit = patch_units(voxels, torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]]))
+    mean, unit = patch_statistics(voxels, torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]]))
     assert torch.allclose(mean, torch.tensor([[[2.0], [5.0]]]))
     assert torch.allclose(unit, torch.tensor([[[math.sqrt(1.01)], [0.1]]]))  # flat: noise is small

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Preprocess
-from ssl_pipeline.preprocess.labels import OUTSIDE, label_on_grid, to_source_grid
-from ssl_pipeline.preprocess.prepare import prepare
+from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid, to_source_grid
+from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.volumes.volume import Volume
 
 SHAPE = (40, 36, 30)
@@ -41,7 +41,7 @@ def scan():
 @pytest.mark.parametrize("foreground", ["all", "auto"])
 def test_a_label_goes_to_the_grid_and_back(scan, classes, spacing, foreground):
     section = Preprocess(ct=Ct(spacing_mm=spacing), foreground=foreground)
-    meta = prepare(scan, "CT", section).meta
+    meta = prepare_volume(scan, "CT", section).meta
     drawn = label_on_grid(Volume(classes, scan.affine), meta)
     assert drawn.shape == meta.shape
     assert drawn.dtype == np.uint8
@@ -54,13 +54,13 @@ def test_a_label_goes_to_the_grid_and_back(scan, classes, spacing, foreground):
 def test_a_label_lines_up_with_the_mask_of_its_own_image(scan):
     section = Preprocess(ct=Ct(spacing_mm=(0.8, 1.0, 3.1)), foreground="all")
     marked = np.where(scan.data > 100, 0, scan.data)
-    prepared = prepare(Volume(marked, scan.affine), "CT", section, missing_value=0.0)
+    prepared = prepare_volume(Volume(marked, scan.affine), "CT", section, missing_value=0.0)
     label = Volume((marked != 0).astype(np.uint8), scan.affine)
     assert np.array_equal(label_on_grid(label, prepared.meta), prepared.data[1] & 1)
 
 
 def test_a_label_of_other_axes_and_spacing_lands_at_its_millimetre(scan):
-    meta = prepare(scan, "CT", Preprocess(foreground="all")).meta
+    meta = prepare_volume(scan, "CT", Preprocess(foreground="all")).meta
     fine = np.array([[0, 0.3, 0, -30], [0, 0, 0.5, -20], [-0.4, 0, 0, 35], [0, 0, 0, 1.0]])
     drawn = label_on_grid(Volume(np.zeros((50, 110, 90), np.int16), fine), meta)
     index = np.moveaxis(np.indices(meta.shape[::-1]), 0, -1)
@@ -68,11 +68,11 @@ def test_a_label_of_other_axes_and_spacing_lands_at_its_millimetre(scan):
     in_label = (places - fine[:3, 3]) @ np.linalg.inv(fine[:3, :3]).T
     reached = np.all((in_label > -0.5) & (in_label < np.array((50, 110, 90)) - 0.5), axis=-1)
     assert 0.02 < reached.mean() < 0.98
-    assert np.array_equal(drawn.T == OUTSIDE, ~reached)
+    assert np.array_equal(drawn.T == IGNORE_LABEL, ~reached)
 
 
 def test_a_rotated_label_lands_at_its_millimetre(scan):
-    meta = prepare(scan, "CT", Preprocess(foreground="all")).meta
+    meta = prepare_volume(scan, "CT", Preprocess(foreground="all")).meta
     affine = grid(degrees=20.0)
     ball_mm = np.array((0.0, 8.0, -5.0))
     places = np.moveaxis(np.indices((60, 60, 40)), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
@@ -83,7 +83,7 @@ def test_a_rotated_label_lands_at_its_millimetre(scan):
 
 
 def test_many_classes_need_int16(scan):
-    meta = prepare(scan, "CT", Preprocess()).meta
+    meta = prepare_volume(scan, "CT", Preprocess()).meta
     label = np.full(SHAPE, 2035, np.int32)
     assert label_on_grid(Volume(label, scan.affine), meta).dtype == np.int16
 
@@ -92,7 +92,7 @@ def test_many_classes_need_int16(scan):
     ("value", "reason"), [(-1, "whole numbers"), (0.5, "fractions"), (255, "not drawn")]
 )
 def test_values_that_are_no_classes_are_refused(scan, value, reason):
-    meta = prepare(scan, "CT", Preprocess()).meta
+    meta = prepare_volume(scan, "CT", Preprocess()).meta
     label = np.zeros(SHAPE, np.float32)
     label[5:9, 5:9, 5:9] = value
     with pytest.raises(UserError, match=reason):

@@ -16,9 +16,9 @@ from ssl_pipeline.preprocess.prepare import (
     FOREGROUND,
     VALID,
     VolumeMeta,
+    learnable_mask,
     model_input,
-    prepare,
-    shown,
+    prepare_volume,
 )
 from ssl_pipeline.volumes.geometry import shear_deg
 from ssl_pipeline.volumes.volume import Volume
@@ -65,8 +65,8 @@ def centre_of_mass_mm(prepared):
 @pytest.mark.parametrize("degrees", [8.0, 25.0])
 def test_an_oblique_scan_is_straightened_where_the_study_asks(degrees):
     oblique = scan_with_blob(axes=(1, 2, 0), flips=(-1, 1, 1), degrees=degrees)
-    kept = prepare(oblique, "CT", Preprocess(foreground="all"))
-    straight = prepare(oblique, "CT", Preprocess(foreground="all", straighten=True))
+    kept = prepare_volume(oblique, "CT", Preprocess(foreground="all"))
+    straight = prepare_volume(oblique, "CT", Preprocess(foreground="all", straighten=True))
     turned, axes = (np.array(each.meta.affine)[:3, :3] for each in (kept, straight))
     assert np.abs(turned - np.diag(np.diag(turned))).max() > 0.1
     assert np.array_equal(axes, np.diag(np.diag(axes)))
@@ -84,7 +84,7 @@ def test_an_oblique_scan_is_straightened_where_the_study_asks(degrees):
 def test_a_scan_of_a_tilted_gantry_is_straightened(axes, degrees, along_ras):
     spacing = (1.5, 1.7, 2.0) if axes == (0, 1, 2) else (2.0, 1.5, 1.7)
     tilted = scan_with_blob(axes, (-1, 1, 1), degrees, spacing, tilt_deg=20)
-    made = prepare(tilted, "CT", Preprocess(foreground="all", straighten=along_ras))
+    made = prepare_volume(tilted, "CT", Preprocess(foreground="all", straighten=along_ras))
     assert shear_deg(np.array(made.meta.affine)) < 1e-6
     assert made.meta.spacing_mm == pytest.approx(spacing)  # of the slices: from plane to plane
     assert np.allclose(centre_of_mass_mm(made), BLOB_MM, atol=0.05)
@@ -95,7 +95,7 @@ def test_a_scan_of_a_tilted_gantry_is_straightened(axes, degrees, along_ras):
 
 def test_slices_of_a_tilted_gantry_only_slide_in_their_plane():
     tilted = scan_with_blob(tilt_deg=20)
-    made = prepare(tilted, "CT", Preprocess(foreground="all", order=1))
+    made = prepare_volume(tilted, "CT", Preprocess(foreground="all", interpolation_order=1))
     assert made.meta.shape[0] == tilted.data.shape[2]
     for before, after in zip(tilted.data.transpose(2, 1, 0), made.data[0], strict=True):
         assert after.max() == pytest.approx(before.max(), abs=40)
@@ -105,7 +105,7 @@ def test_slices_of_a_tilted_gantry_only_slide_in_their_plane():
 
 def test_a_straight_scan_is_not_touched_by_straightening():
     scan = scan_with_blob()
-    plain, asked = (prepare(scan, "CT", Preprocess(straighten=on)) for on in (False, True))
+    plain, asked = (prepare_volume(scan, "CT", Preprocess(straighten=on)) for on in (False, True))
     assert np.array_equal(plain.data, asked.data) and plain.meta == asked.meta
 
 
@@ -118,21 +118,23 @@ def test_a_blob_stays_at_its_millimetre(spacing, degrees):
         ((0, 1, 2), (-1, -1, 1)),
         ((2, 0, 1), (1, -1, 1)),
     ):
-        prepared = prepare(scan_with_blob(axes, flips, degrees), "CT", section)
+        prepared = prepare_volume(scan_with_blob(axes, flips, degrees), "CT", section)
         assert np.abs(centre_of_mass_mm(prepared) - BLOB_MM).max() < 0.01
 
 
 def test_axes_of_every_order_give_the_same_volume():
-    first = prepare(scan_with_blob(spacing=(1.5, 1.5, 1.5)), "CT", Preprocess())
+    first = prepare_volume(scan_with_blob(spacing=(1.5, 1.5, 1.5)), "CT", Preprocess())
     for axes in itertools.permutations(range(3)):
-        other = prepare(scan_with_blob(axes, (1, -1, -1), 0, (1.5, 1.5, 1.5)), "CT", Preprocess())
+        other = prepare_volume(
+            scan_with_blob(axes, (1, -1, -1), 0, (1.5, 1.5, 1.5)), "CT", Preprocess()
+        )
         assert np.all(np.diag(other.meta.affine)[:3] > 0)
         assert np.abs(centre_of_mass_mm(other) - centre_of_mass_mm(first)).max() < 0.01
 
 
 def test_hu_are_unchanged_where_nothing_is_resampled():
     scan = scan_with_blob()
-    prepared = prepare(scan, "CT", Preprocess(foreground="all"))
+    prepared = prepare_volume(scan, "CT", Preprocess(foreground="all"))
     assert np.array_equal(prepared.data[0], scan.data.T)
     assert prepared.meta.source_affine == prepared.meta.affine
     assert (prepared.meta.scale, prepared.meta.offset) == (1, 0)
@@ -142,7 +144,7 @@ def test_hu_are_unchanged_where_nothing_is_resampled():
 
 def test_the_crop_keeps_the_body_and_its_margin():
     scan = scan_with_blob()
-    prepared = prepare(scan, "CT", Preprocess(margin_voxels=3))
+    prepared = prepare_volume(scan, "CT", Preprocess(margin_voxels=3))
     whole = scan.data.T
     body = np.argwhere(whole > -500)
     assert prepared.data.shape[1:] == tuple(body.max(0) - body.min(0) + 1 + 6)
@@ -159,14 +161,14 @@ def test_missing_voxels_are_invalid_and_do_not_bleed(spacing):
     stored[:half] = 0
     section = Preprocess(ct=Ct(spacing_mm=spacing), foreground="all", margin_voxels=4)
     options = {"intensity_offset": -1100.0, "missing_value": 0.0}
-    prepared = prepare(Volume(stored, scan.affine), "CT", section, **options)
+    prepared = prepare_volume(Volume(stored, scan.affine), "CT", section, **options)
     intensity, valid = prepared.data[0], (prepared.data[1] & VALID) > 0
     assert not (prepared.data[1][~valid] & FOREGROUND).any()
     assert np.all(intensity[~valid] == -1024)
     assert 0.8 < prepared.meta.valid_share < 1
     # The border of valid voxels is as smooth as the blob: no trace of -1100 or of ringing.
     column = np.argmax(valid.any(axis=(0, 1)))
-    truth = prepare(scan, "CT", Preprocess(ct=Ct(spacing_mm=spacing), foreground="all"))
+    truth = prepare_volume(scan, "CT", Preprocess(ct=Ct(spacing_mm=spacing), foreground="all"))
     start = truth.data.shape[3] - prepared.data.shape[3]
     if spacing is None:
         expected = truth.data[0][:, :, start:]
@@ -180,7 +182,7 @@ def test_missing_voxels_are_invalid_and_do_not_bleed(spacing):
 def test_a_real_mr_gets_statistics_of_its_foreground():
     image = nibabel.load(f"{data_path}/anatomical.nii")
     data = np.asarray(image.dataobj, np.float32)
-    prepared = prepare(Volume(data, image.affine), "MR", Preprocess())
+    prepared = prepare_volume(Volume(data, image.affine), "MR", Preprocess())
     shown = model_input(prepared.data, prepared.meta)
     body = (prepared.data[1] & FOREGROUND) > 0
     assert shown.dtype == np.float32
@@ -197,30 +199,30 @@ def test_a_real_mr_gets_statistics_of_its_foreground():
 
 
 def test_model_input_of_ct_is_its_window():
-    meta = prepare(scan_with_blob(), "CT", Preprocess()).meta
+    meta = prepare_volume(scan_with_blob(), "CT", Preprocess()).meta
     block = np.array([[-1024, -1000, 0, 500, 3000, 500], [1, 1, 1, 3, 1, 0]], np.int16)
     shown = model_input(block.reshape(2, 1, 1, 6), meta)
     assert shown.ravel().tolist() == pytest.approx([-2, -2, 0, 1, 2, -2])
 
 
 def test_the_meta_survives_json():
-    meta = prepare(scan_with_blob(degrees=7.0), "CT", Preprocess()).meta
+    meta = prepare_volume(scan_with_blob(degrees=7.0), "CT", Preprocess()).meta
     assert VolumeMeta.from_json(json.loads(json.dumps(meta.to_json()))) == meta
 
 
 def test_a_volume_beyond_the_memory_is_refused_in_one_sentence():
     section = Preprocess(ct=Ct(spacing_mm=(0.05, 0.05, 0.05)), max_gib=0.5)
     with pytest.raises(UserError, match=r"preprocess\.max_gib, 0\.5: set a larger spacing_mm"):
-        prepare(scan_with_blob(), "CT", section)
+        prepare_volume(scan_with_blob(), "CT", section)
 
 
 def test_what_cannot_be_prepared_says_why():
     scan = scan_with_blob()
     with pytest.raises(UserError, match="set it to CT or MR"):
-        prepare(scan, "PT", Preprocess())
+        prepare_volume(scan, "PT", Preprocess())
     with pytest.raises(UserError, match="No voxel holds a value"):
         empty = Volume(np.zeros((4, 5, 6), np.int16), np.eye(4))
-        prepare(empty, "CT", Preprocess(), missing_value=0.0)
+        prepare_volume(empty, "CT", Preprocess(), missing_value=0.0)
 
 
 def test_dials_that_make_no_sense_are_refused():
@@ -235,7 +237,7 @@ def test_dials_that_make_no_sense_are_refused():
             wrong()
 
 
-def drawn_ball(scan, radius=15, dtype=np.uint8):
+def ball_mask(scan, radius=15, dtype=np.uint8):
     """A mask about the blob, on the scan's own grid."""
     places = np.moveaxis(np.indices(scan.data.shape), 0, -1) @ scan.affine[:3, :3].T
     apart = places + scan.affine[:3, 3] - BLOB_MM
@@ -246,7 +248,7 @@ def drawn_ball(scan, radius=15, dtype=np.uint8):
 def test_a_drawn_foreground_takes_the_place_of_the_found_one(degrees):
     scan = scan_with_blob((1, 2, 0), (-1, 1, 1), degrees)
     section = Preprocess(ct=Ct(spacing_mm=(2, 2, 2)), straighten=degrees > 0, margin_voxels=2)
-    made = prepare(scan, "CT", section, drawn={"foreground": drawn_ball(scan)})
+    made = prepare_volume(scan, "CT", section, label_masks={"foreground": ball_mask(scan)})
     sphere = 4 / 3 * np.pi * 15**3 / 8
     assert np.count_nonzero(made.data[1] & FOREGROUND) == pytest.approx(sphere, rel=0.1)
     assert max(made.meta.shape) <= 21 + 2
@@ -255,28 +257,32 @@ def test_a_drawn_foreground_takes_the_place_of_the_found_one(degrees):
 
 def test_what_was_anonymised_is_marked_and_shown_to_nobody():
     scan = scan_with_blob()
-    mask = drawn_ball(scan)
-    made = prepare(scan, "CT", Preprocess(foreground="all"), drawn={"anonymised": mask})
+    mask = ball_mask(scan)
+    made = prepare_volume(
+        scan, "CT", Preprocess(foreground="all"), label_masks={"anonymised": mask}
+    )
     # The same mask in another axis order.
     other = nibabel.Nifti1Image(mask.data, mask.affine).as_reoriented(
         nibabel.orientations.axcodes2ornt("SPL")
     )
     again = Volume(np.asarray(other.dataobj), other.affine)
-    equal = prepare(scan, "CT", Preprocess(foreground="all"), drawn={"anonymised": again})
+    equal = prepare_volume(
+        scan, "CT", Preprocess(foreground="all"), label_masks={"anonymised": again}
+    )
     assert np.array_equal(made.data, equal.data)
     hidden = made.data[1] & ANONYMISED > 0
     assert np.array_equal(hidden, mask.data.T > 0)
     assert (made.data[1] & VALID > 0).all()
-    assert np.array_equal(shown(made.data[1]), ~hidden)
+    assert np.array_equal(learnable_mask(made.data[1]), ~hidden)
 
 
 def test_masks_that_say_nothing_or_do_not_fit_are_refused():
     scan = scan_with_blob()
     with pytest.raises(UserError, match="foreground mask is empty"):
-        prepare(scan, "CT", Preprocess(), drawn={"foreground": drawn_ball(scan, 0)})
+        prepare_volume(scan, "CT", Preprocess(), label_masks={"foreground": ball_mask(scan, 0)})
     small = Volume(np.ones((9, 9, 9), np.uint8), scan.affine)
     with pytest.raises(UserError, match="anonymised mask has another shape"):
-        prepare(scan, "CT", Preprocess(), drawn={"anonymised": small})
+        prepare_volume(scan, "CT", Preprocess(), label_masks={"anonymised": small})
 
 
 def test_a_foreground_that_no_stored_voxel_shows_is_refused():
@@ -285,4 +291,4 @@ def test_a_foreground_that_no_stored_voxel_shows_is_refused():
     one[31, 31, 31] = 1
     coarse = Preprocess(ct=Ct(spacing_mm=(6, 6, 6)))
     with pytest.raises(UserError, match="vanishes on the stored grid"):
-        prepare(scan, "CT", coarse, drawn={"foreground": Volume(one, scan.affine)})
+        prepare_volume(scan, "CT", coarse, label_masks={"foreground": Volume(one, scan.affine)})

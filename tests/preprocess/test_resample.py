@@ -8,11 +8,11 @@ from scipy import ndimage
 
 from ssl_pipeline.preprocess.resample import (
     axis_orders,
-    nearest,
-    new_shape,
+    nearest_indices,
     resample,
     resample_mask,
     resampled_affine,
+    resampled_shape,
 )
 
 LIMITS = (-32768, 32767)
@@ -46,9 +46,9 @@ def test_order_0_takes_the_voxel_that_the_centre_lies_in(brain):
 
 
 def test_nearest_has_no_rounding():
-    assert nearest(3, 6).tolist() == [0, 0, 1, 1, 2, 2]
-    assert nearest(6, 3).tolist() == [1, 3, 5]
-    assert nearest(4, 4).tolist() == [0, 1, 2, 3]
+    assert nearest_indices(3, 6).tolist() == [0, 0, 1, 1, 2, 2]
+    assert nearest_indices(6, 3).tolist() == [1, 3, 5]
+    assert nearest_indices(4, 4).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("order", [1, 3])
@@ -63,7 +63,7 @@ def test_a_ramp_in_mm_stays_a_ramp_in_mm(order, target):
         places = np.moveaxis(np.indices(size), 0, -1) @ grid[:3, :3].T + grid[:3, 3]
         return (places @ slope).T  # (z, y, x)
 
-    new = new_shape(shape, spacing, target)
+    new = resampled_shape(shape, spacing, target)
     ours = resample(np.rint(ramp(affine, shape)).astype(np.int16), new[::-1], (order,) * 3, LIMITS)
     difference = np.abs(ours - ramp(resampled_affine(affine, shape, new), new))
     edge = 12  # voxels of the old grid that the edge reaches: the spline's tail
@@ -93,7 +93,7 @@ def test_thick_slices_are_repeated(brain):
     assert orders == (0, 3, 3)
     assert axis_orders((2.0, 0.8, 0.8), 3, 3.0) == (3, 3, 3)
     thick = resample(brain, (70, *brain.shape[1:]), orders, LIMITS)
-    assert np.array_equal(thick, brain[nearest(len(brain), 70)])
+    assert np.array_equal(thick, brain[nearest_indices(len(brain), 70)])
 
 
 def test_an_overshoot_is_clipped():
@@ -105,5 +105,5 @@ def test_an_overshoot_is_clipped():
 
 
 def test_a_spacing_that_changes_no_voxel_count_changes_nothing(brain):
-    assert new_shape((35, 51, 35), (1.0, 1.0, 1.0), (1.01, 1.0, 0.99)) == (35, 51, 35)
+    assert resampled_shape((35, 51, 35), (1.0, 1.0, 1.0), (1.01, 1.0, 0.99)) == (35, 51, 35)
     assert resample(brain, brain.shape, (3, 3, 3), LIMITS) is brain

@@ -7,16 +7,24 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import prepare
+from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.layout import Store
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.layout import StoreSettings
+from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes import readers
-from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inventory import take_inventory
-from ssl_pipeline.volumes.origins import Origins
-from ssl_pipeline.volumes.verdicts import Quality
-from tests.report.small_study import ANATOMY, CROPS, VOXELS, StudyFolder, gaps, pretrained, results
+from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.inventory import build_inventory
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.quality_control import QualityThresholds
+from tests.report.study_folder import (
+    ANATOMY,
+    CROPS,
+    VOXELS,
+    StudyFolder,
+    gaps,
+    results,
+    write_pretraining,
+)
 
 
 @pytest.fixture
@@ -60,19 +68,21 @@ def stored(study: StudyFolder, raw: Path) -> StudyFolder:
                     "labels": {"sides": {"path": str(raw / "labels")}},
                 }
             ],
-            "splits": {"copies_likeness": None},  # one head, with noise, stands for three
+            "splits": {"duplicate_threshold": None},  # one head, with noise, stands for three
         }
     )
-    origins = Origins(study.folder.parent / "private", "study", Path())
-    inventory = take_inventory(data, Quality(), study.folder, origins)
+    origins = PseudonymStore(study.folder.parent / "private", "study", Path())
+    inventory = build_inventory(data, QualityThresholds(), study.folder, origins)
     inventory.write(study.folder / "inventory" / "scans.parquet")
     section = Preprocess()
-    shelf = Shelf(study.folder / "preprocess" / "volumes", section, Store())
-    for scan in inventory.accepted:
-        volume = readers.read(origins.all[scan.id].source)
-        shelf.put(scan, prepare(volume, scan.modality, section))
-    Catalog.build(shelf, inventory.accepted).write(study.folder / "preprocess" / "catalog.parquet")
-    study.write("preprocess/failed.json", {})
+    shelf = VolumeStore(study.folder / "preprocess" / "volumes", section, StoreSettings())
+    for scan in inventory.accepted_scans:
+        volume = readers.read_volume(origins.origins[scan.id].source)
+        shelf.put(scan, prepare_volume(volume, scan.modality, section))
+    Catalog.build(shelf, inventory.accepted_scans).write(
+        study.folder / "preprocess" / "catalog.parquet"
+    )
+    study.write_json("preprocess/failed.json", {})
     return study
 
 
@@ -85,15 +95,17 @@ def whole(stored: StudyFolder) -> StudyFolder:
     more = results(unsure, method="knn")
     probe["rows"] += more["rows"]
     probe["differences"] += more["differences"]
-    stored.judge("side", "probe", probe)
+    stored.write_results("side", "probe", probe)
     tuned = gaps((0.1, 0.05, 0.15), method="full")
-    stored.judge("voxels", "finetune", results(tuned, method="full", task=VOXELS))
+    stored.write_results("voxels", "finetune", results(tuned, method="full", task=VOXELS))
     cost = {"method": "linear", "init": "pretrained", "subjects": 0, "seed": 0}
     cost |= {"trained_parameters": 1234, "seconds": 61.0, "feature_seconds": 3.0}
-    stored.write("probe/side/costs.json", [cost])
-    pretrained(stored)
+    stored.write_json("probe/side/costs.json", [cost])
+    write_pretraining(stored)
     for stage in ("inventory", "preprocess", "probe/side"):
-        stored.provenance(stage)
-    stored.provenance("pretrain", trained={"verdict": "starved", "reason": "It waited for data."})
-    stored.provenance("sample", licences={"scans==1.0": "CC0-1.0"})
+        stored.write_provenance(stage)
+    stored.write_provenance(
+        "pretrain", trained={"verdict": "starved", "reason": "It waited for data."}
+    )
+    stored.write_provenance("sample", licences={"scans==1.0": "CC0-1.0"})
     return stored

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_pipeline.report.inventory_page import inventory_page
-from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inventory import Inventory, take_inventory
-from ssl_pipeline.volumes.origins import Origins
-from ssl_pipeline.volumes.verdicts import Quality
+from ssl_pipeline.report.inventory_page import render_inventory_page
+from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.inventory import Inventory, build_inventory
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 from tests.conftest import write_scans
-from tests.volumes.writing import save_nifti
+from tests.volumes.volume_writers import save_nifti
 
 RULE = {"pattern": r"person(?P<id>\d+)"}
 
@@ -43,18 +43,20 @@ def inventory(folder):
         "subject": RULE,
         "labels": {"tissue": {"path": str(folder / "labels")}},
     }
-    origins = Origins(folder.parent / "private", "small", Path())
-    return take_inventory(Data.model_validate({"roots": [root]}), Quality(), Path(), origins)
+    origins = PseudonymStore(folder.parent / "private", "small", Path())
+    return build_inventory(
+        Data.model_validate({"roots": [root]}), QualityThresholds(), Path(), origins
+    )
 
 
 def rows(page: str, folder: Path) -> dict[str, dict]:
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    origins = Origins(folder.parent / "private", "small", Path()).all
+    origins = PseudonymStore(folder.parent / "private", "small", Path()).origins
     return {Path(origins[row["id"]].path).name: row for row in json.loads(data)}
 
 
 def test_every_scan_and_orphan_is_there_with_its_verdict_and_picture(inventory, folder):
-    found = rows(inventory_page(inventory, "small"), folder)
+    found = rows(render_inventory_page(inventory, "small"), folder)
     verdicts = {name: row["verdict"] for name, row in found.items()}
     assert verdicts == {
         **{f"person{n}.nii.gz": "accepted" for n in (0, 2, 3, 4, 5)},
@@ -73,14 +75,14 @@ def test_every_scan_and_orphan_is_there_with_its_verdict_and_picture(inventory, 
 
 
 def test_it_stands_alone_and_names_no_folder(inventory):
-    page = inventory_page(inventory, "small")
+    page = render_inventory_page(inventory, "small")
     assert not re.search(r"https?:|src=|href=", page)
     assert not re.search("Doe|/images|person", page)
-    assert page == inventory_page(inventory, "small")
+    assert page == render_inventory_page(inventory, "small")
 
 
 def test_five_thousand_scans_stay_below_30_mb(inventory):
     scans = [replace(inventory.scans[0], id=f"{number:012}") for number in range(5000)]
     (largest,) = sorted(inventory.thumbnails.values(), key=len)[-1:]
     many = Inventory(tuple(scans), thumbnails={scan.id: largest for scan in scans})
-    assert 5e6 < len(inventory_page(many, "large").encode()) < 30e6
+    assert 5e6 < len(render_inventory_page(many, "large").encode()) < 30e6

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import write_study
-from tests.slurm.lab import LAB, ROOT, WEIGHTS, Work
+from tests.slurm.slurm_harness import LAB, ROOT, WEIGHTS, StudyCopy
 
 STEPS = 100
 SCRIPTS = ROOT / "tests" / "slurm"
@@ -38,7 +38,7 @@ def by_hand(study, *commands):
     return said
 
 
-def refused(study, words):
+def refusal_message(study, words):
     """What a command of the door says that asks for a change."""
     command = [sys.executable, "-m", "stages", *words.split(), "--config", study]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -63,7 +63,7 @@ def raw(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prepared(raw, tmp_path_factory):
     """The tiny study, preprocessed: faults are about its pretraining."""
-    work = Work(raw, tmp_path_factory.mktemp("prepared"))
+    work = StudyCopy(raw, tmp_path_factory.mktemp("prepared"))
     by_hand(work.study, "inventory", "preprocess")
     return work.folder
 
@@ -71,7 +71,7 @@ def prepared(raw, tmp_path_factory):
 @pytest.fixture(scope="session")
 def undisturbed(prepared, tmp_path_factory):
     """The weights of a run without SLURM that nothing happened to."""
-    work = Work(prepared, tmp_path_factory.mktemp("undisturbed"))
+    work = StudyCopy(prepared, tmp_path_factory.mktemp("undisturbed"))
     by_hand(work.study, "pretrain")
     return (work.folder / WEIGHTS).read_bytes()
 
@@ -85,7 +85,7 @@ def outcome(request, record_property):
 
 @pytest.fixture
 def work(prepared, tmp_path):
-    return Work(prepared, tmp_path)
+    return StudyCopy(prepared, tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter):

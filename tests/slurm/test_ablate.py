@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.conftest import write_study
-from tests.slurm.lab import ROOT, slurm
+from tests.slurm.slurm_harness import ROOT, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 RESOURCES = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3}

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from stages.contract import perform
-from stages.study import load
+from stages.core.runner import run_stage
+from stages.core.study import load_study
 from tests.conftest import write_study
-from tests.slurm.lab import ROOT, slurm, until
+from tests.slurm.slurm_harness import ROOT, slurm, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 RESOURCES = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3}
@@ -24,14 +24,14 @@ def prepared(tmp_path, steps):
         file.read_text().replace("finetune: {steps: 2,", f"finetune: {{steps: {steps},")
     )
     for name in ("inventory", "preprocess", "pretrain"):
-        perform(name, load(file), {})
+        run_stage(name, load_study(file), {})
     cluster = tmp_path / "cluster.yaml"
-    cluster.write_text(json.dumps({"defaults": RESOURCES, "stages": {"finetune": {"array": 3}}}))
+    cluster.write_text(json.dumps({"defaults": RESOURCES, "stages": {"finetune": {"array_size": 3}}}))
     command = [sys.executable, "-m", "stages", "finetune", "--config", str(file), "task=side"]
-    return load(file), [*command, "--on", str(cluster)]
+    return load_study(file), [*command, "--on", str(cluster)]
 
 
-def test_cells_are_shared_by_an_array(tmp_path, outcome):
+def test_cells_are_sharded_by_an_array(tmp_path, outcome):
     """An array of three, then the job that waits for it."""
     study, command = prepared(tmp_path, steps=2)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -63,12 +63,12 @@ def test_interrupting_ends_the_array_and_loses_no_cell(tmp_path, outcome):
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
         )
-    until(lambda: cells.is_dir() and len(list(cells.glob("*.json"))) >= 2, "two cells", 120)
+    wait_until(lambda: cells.is_dir() and len(list(cells.glob("*.json"))) >= 2, "two cells", 120)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) == 3, said.read_text()
     record = json.loads((tmp_path / "out/jobs/finetune-side/job.json").read_text())
     numbers = f"{record['array']},{record['job']}"
-    until(lambda: not slurm("squeue", "-h", "-j", numbers), "all of it has left the queue")
+    wait_until(lambda: not slurm("squeue", "-h", "-j", numbers), "all of it has left the queue")
     kept = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
     assert 2 <= len(kept) < 12
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

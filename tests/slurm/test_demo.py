@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.conftest import edit
-from tests.slurm.lab import ROOT, slurm
+from tests.slurm.slurm_harness import ROOT, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 

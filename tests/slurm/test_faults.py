@@ -12,31 +12,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.conftest import by_hand, edit, refused
-from tests.slurm.lab import (
+from tests.slurm.conftest import by_hand, edit, refusal_message
+from tests.slurm.slurm_harness import (
     ROOT,
-    Work,
+    StudyCopy,
     children,
     end_daemon,
-    finished,
     has_been_sent,
     is_gone,
-    kill,
+    kill_launcher,
     slurm,
     start_daemon,
-    until,
+    wait_for_launcher,
+    wait_until,
     wake,
 )
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
 
 
-def high(node):
+def submit_preempting_job(node):
     """A job that takes a whole node from partitions below."""
     slurm("sbatch", "-p", "high", "-w", node, "-c4", "-o", "/dev/null", "--wrap", "sleep 3")
 
 
-def is_as_if_nothing_had_happened(work, undisturbed):
+def is_equal_to_undisturbed(work, undisturbed):
     rows = work.rows()
     assert rows == sorted(set(rows)), "a step is logged once"
     return work.weights() == undisturbed
@@ -44,9 +44,9 @@ def is_as_if_nothing_had_happened(work, undisturbed):
 
 def test_undisturbed(raw, undisturbed, tmp_path, outcome):
     """Nothing, through snakemake --profile slurm."""
-    work = Work(raw, tmp_path)
-    finished(work.snakemake())
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    work = StudyCopy(raw, tmp_path)
+    wait_for_launcher(work.snakemake())
+    assert is_equal_to_undisturbed(work, undisturbed)
     submit, start = slurm("sacct", "-nXP", "-j", work.job, "-o", "submit,start").split("|")
     waited = datetime.fromisoformat(start) - datetime.fromisoformat(submit)
     outcome(f"equal; {waited.seconds} s from submission to start")
@@ -58,10 +58,10 @@ def test_preemption(work, undisturbed, outcome, partition):
     work.ask(partition=partition)
     launcher = work.door()
     work.until_training()
-    high(work.node)
-    finished(launcher)
+    submit_preempting_job(work.node)
+    wait_for_launcher(launcher)
     assert work.attempt >= 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome(f"{'with' if partition == 'low' else 'without'} grace: requeued, equal")
 
 
@@ -70,26 +70,26 @@ def test_notice_in_the_first_second(work, undisturbed, outcome):
     launcher = work.door()
     work.task()
     slurm("scancel", "--signal=USR2", work.job)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.attempt == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("notice kept until heard, requeued, equal")
 
 
 def test_notice_with_workers(raw, undisturbed, tmp_path, outcome):
     """Told to stop while Dask workers preprocess."""
-    work = Work(raw, tmp_path)
+    work = StudyCopy(raw, tmp_path)
     work.stage = "preprocess"
     edit(work.study, "dask: {workers: 1}", "dask: {workers: 2}")
     by_hand(work.study, "inventory")
-    launcher = work.door()
-    task = work.task()
-    until(lambda: len(children(task)) > 1, "workers have started")
+    launcher = work.launch()
+    task = work.stage_process()
+    wait_until(lambda: len(children(task)) > 1, "workers have started")
     slurm("scancel", "--signal=USR2", work.job)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.attempt == 1
     by_hand(work.study, "pretrain")
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("workers do not hear it, requeued, equal")
 
 
@@ -98,9 +98,9 @@ def test_requeue(work, undisturbed, outcome):
     launcher = work.door()
     work.until_training()
     slurm("scontrol", "requeue", work.job)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.attempt == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("checkpoint on TERM, equal")
 
 
@@ -111,11 +111,11 @@ def test_time_out(work, undisturbed, outcome):
     work.until_training()
     task = work.task()
     os.kill(task, signal.SIGSTOP)
-    until(lambda: has_been_sent(task, signal.SIGUSR2), "SLURM tells of the time limit")
+    wait_until(lambda: has_been_sent(task, signal.SIGUSR2), "SLURM tells of the time limit")
     wake(task)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.attempt >= 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("checkpoint, requeued, equal")
 
 
@@ -127,13 +127,13 @@ def test_lost_node(work, undisturbed, outcome):
     os.kill(task, signal.SIGSTOP)
     end_daemon(f"slurmd-{node}")
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    until(lambda: work.attempt == 1, "the second attempt takes the lease")
+    wait_until(lambda: work.attempt == 1, "the second attempt takes the lease")
     wake(task)
-    until(lambda: is_gone(task), "the first attempt ends")
+    wait_until(lambda: is_gone(task), "the first attempt ends")
     assert "Attempt 0 of job" in work.log and "was given up" in work.log
-    finished(launcher)
+    wait_for_launcher(launcher)
     start_daemon("slurmd", "-N", node)
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("older attempt stopped by its fence, equal")
 
 
@@ -144,9 +144,9 @@ def test_controller_away(work, undisturbed, outcome):
     end_daemon("slurmctld", signal.SIGTERM)
     time.sleep(15)
     start_daemon("slurmctld")
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.attempt == 0
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("launcher waited, equal")
 
 
@@ -156,9 +156,9 @@ def test_controller_away_at_submission(work, undisturbed, outcome):
     launcher = work.door()
     time.sleep(5)
     start_daemon("slurmctld")
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert len(work.jobs()) == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("launcher waited, one job, equal")
 
 
@@ -166,11 +166,11 @@ def test_killed_snakemake(work, undisturbed, outcome):
     """Snakemake and its launcher killed."""
     first = work.snakemake()
     work.until_training()
-    kill(first)
+    kill_launcher(first)
     first.wait()
-    said = finished(work.snakemake())
+    said = wait_for_launcher(work.snakemake())
     assert f"attached to job {work.job}" in said and len(work.jobs()) == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("attached, one job, equal")
 
 
@@ -178,22 +178,22 @@ def test_lost_record(work, undisturbed, outcome):
     """Launcher killed and the record of its job lost."""
     first = work.door()
     work.until_training()
-    kill(first)
+    kill_launcher(first)
     first.wait()
     (work.folder / "out/jobs/pretrain/job.json").unlink()
-    assert "attached to job" in finished(work.door())
+    assert "attached to job" in wait_for_launcher(work.door())
     assert len(work.jobs()) == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("found by its name, one job, equal")
 
 
 def test_two_launchers(work, undisturbed, outcome):
     """Two launchers at once."""
     first, second = work.door(), work.door()
-    said = finished(first) + finished(second)
+    said = wait_for_launcher(first) + wait_for_launcher(second)
     assert said.count("submitted job") == said.count("attached to job") == 1
     assert len(work.jobs()) == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("one job, both followed it, equal")
 
 
@@ -202,14 +202,16 @@ def test_interrupted(work, undisturbed, outcome):
     first = work.snakemake()
     work.until_training()
     job, trained = work.job, len(work.rows())
-    kill(first, signal.SIGINT)
+    kill_launcher(first, signal.SIGINT)
     first.wait(60)
-    until(lambda: not slurm("squeue", "-h", "-j", job), "the job has ended")
-    until(lambda: "run the same command again" in first.said.read_text(), "it says how to go on")
-    finished(work.snakemake())
+    wait_until(lambda: not slurm("squeue", "-h", "-j", job), "the job has ended")
+    wait_until(
+        lambda: "run the same command again" in first.said.read_text(), "it says how to go on"
+    )
+    wait_for_launcher(work.snakemake())
     assert len(work.jobs()) == 2
     assert f"Pretraining: {trained}" not in work.log and "Pretraining: 0/" not in work.log
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     by_hand(work.study, "clean --yes")
     jobs = work.folder / "out/jobs/pretrain"
     assert [path.name for path in jobs.glob("[0-9]*")] == [work.job]
@@ -222,15 +224,17 @@ def test_detached(work, undisturbed, outcome):
     work.ask(on_interrupt="detach")
     first = work.door()
     work.until_training()
-    kill(first, signal.SIGINT)
-    assert f"job {work.job} runs on" in finished(first, code=3)
+    kill_launcher(first, signal.SIGINT)
+    assert f"job {work.job} runs on" in wait_for_launcher(first, code=3)
     assert work.is_running()
     assert "RUNNING" in by_hand(work.study, "status")
-    assert f"Job {work.job} of pretrain is in SLURM's queue" in refused(work.study, "clean --yes")
-    assert "attached to job" in finished(work.door())
+    assert f"Job {work.job} of pretrain is in SLURM's queue" in refusal_message(
+        work.study, "clean --yes"
+    )
+    assert "attached to job" in wait_for_launcher(work.door())
     assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
     assert len(work.jobs()) == 1
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     by_hand(work.study, "clean --all --yes")
     assert not (work.folder / "out").exists()
     outcome("job ran on, attached, equal; cleaned only once it had ended")
@@ -242,12 +246,12 @@ def test_failing_job(work, undisturbed, outcome):
     volumes.rename(work.folder / "away")
     launcher = work.door()
     launcher.wait(120)
-    said = finished(launcher, code=launcher.returncode)
+    said = wait_for_launcher(launcher, code=launcher.returncode)
     assert launcher.returncode in (1, 2)
     assert f"job {work.job}" in said and "SLURM says FAILED" in said and "_log.out" in said
     (work.folder / "away").rename(volumes)
-    finished(work.door())
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    wait_for_launcher(work.door())
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("one sentence with state, code, log; repaired, equal")
 
 
@@ -260,7 +264,7 @@ def test_no_accounting(work, outcome):
     (work.folder / "out/preprocess/volumes").rename(work.folder / "away")
     launcher = work.door(PATH=f"{sacct.parent}:{os.environ['PATH']}")
     launcher.wait(120)
-    said = finished(launcher, code=launcher.returncode)
+    said = wait_for_launcher(launcher, code=launcher.returncode)
     assert f"SLURM says FAILED, exit code {launcher.returncode})" in said
     outcome("the controller's own memory is asked")
 
@@ -268,11 +272,11 @@ def test_no_accounting(work, outcome):
 def test_out_of_memory(work, undisturbed, outcome):
     """Job that needs more memory than it asked for."""
     work.ask(mem_gb=0.2)
-    said = finished(work.door(), code=2)
+    said = wait_for_launcher(work.door(), code=2)
     assert "ran out of memory, raise mem_gb from 0.2" in said
     work.ask()
-    finished(work.door())
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    wait_for_launcher(work.door())
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("one sentence; with more memory equal")
 
 
@@ -284,10 +288,10 @@ def test_volumes_on_the_nodes_own_disk(work, undisturbed, outcome):
     work.until_training()
     assert (disk / f"ssl-pipeline-{work.job}/volumes").is_dir()
     slurm("scontrol", "requeue", work.job)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.log.count(f"copied to {disk}") == 2
     assert not list(disk.iterdir())
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("copied by each attempt, removed at its end, equal")
 
 
@@ -307,18 +311,18 @@ def test_packed_environment(work, undisturbed, outcome):
     launcher = work.door()
     command = (Path("/proc") / str(work.task()) / "cmdline").read_text()
     assert command.startswith(f"{disk}/env/bin/python")
-    finished(launcher)
-    assert is_as_if_nothing_had_happened(work, undisturbed)
+    wait_for_launcher(launcher)
+    assert is_equal_to_undisturbed(work, undisturbed)
     outcome("the node's own Python, equal")
 
 
 def test_two_studies(prepared, undisturbed, tmp_path, outcome):
     """Two studies at the same time."""
-    works = [Work(prepared, tmp_path / name) for name in ("one", "two")]
+    works = [StudyCopy(prepared, tmp_path / name) for name in ("one", "two")]
     launchers = [work.snakemake() for work in works]
     for work, launcher in zip(works, launchers, strict=True):
-        finished(launcher)
-        assert is_as_if_nothing_had_happened(work, undisturbed)
+        wait_for_launcher(launcher)
+        assert is_equal_to_undisturbed(work, undisturbed)
     assert works[0].job != works[1].job
     outcome("two jobs, both equal")
 
@@ -329,11 +333,11 @@ def test_changed_inputs(work, undisturbed, outcome):
     work.until_training()
     edit(work.study, "crop_voxels: [16, 16, 16]", "crop_voxels: [16, 16, 8]")
     second = work.door()
-    assert f"job {work.job}" in finished(first, code=3)
-    assert "works on earlier inputs and is told to stop" in finished(second)
+    assert f"job {work.job}" in wait_for_launcher(first, code=3)
+    assert "works on earlier inputs and is told to stop" in wait_for_launcher(second)
     changed = work.weights()
     edit(work.study, "crop_voxels: [16, 16, 8]", "crop_voxels: [16, 16, 16]")
     shutil.rmtree(work.folder / "out/jobs/pretrain")
-    finished(work.door())
+    wait_for_launcher(work.door())
     assert changed != undisturbed and work.weights() == undisturbed
     outcome("old job stopped, no record answers, equal")

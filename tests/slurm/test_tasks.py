@@ -2,21 +2,21 @@
 
 import pytest
 
-from cluster.config import Resources
-from cluster.launch import Task, launch, record
-from tests.slurm.lab import Work, finished, slurm
-from tests.slurm.meeting import meet
+from cluster.config import JobResources
+from cluster.launch import StageJob, launch_job, read_job_record
+from tests.slurm.rendezvous import sum_ranks
+from tests.slurm.slurm_harness import StudyCopy, slurm, wait_for_launcher
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
 
 def test_two_nodes_with_two_tasks_each(tmp_path, outcome):
     """Two nodes with two tasks each."""
-    asked = Resources(nodes=2, tasks_per_node=2, time_min=5, mem_gb=3)
+    asked = JobResources(nodes=2, tasks_per_node=2, time_min=5, mem_gb=3)
     jobs = tmp_path / "jobs" / "meeting"
-    task = Task("meeting", jobs, tmp_path / "out", "key", meet, asked, on_ranks=True)
-    assert launch(task) == 0
-    job = record(jobs)["job"]
+    task = StageJob("meeting", jobs, tmp_path / "out", "key", sum_ranks, asked, is_distributed=True)
+    assert launch_job(task) == 0
+    job = read_job_record(jobs)["job"]
     said = [(jobs / job / f"{job}_{rank}_log.out").read_text() for rank in range(4)]
     for rank, text in enumerate(said):
         assert f"met {rank} 4 {rank % 2} 6" in text
@@ -27,14 +27,14 @@ def test_two_nodes_with_two_tasks_each(tmp_path, outcome):
 
 def test_pretraining_on_two_nodes_with_two_tasks_each(prepared, tmp_path, outcome):
     """Requeued while it pretrains on two nodes with two tasks each."""
-    quiet, broken = (Work(prepared, tmp_path / name) for name in ("quiet", "broken"))
+    quiet, broken = (StudyCopy(prepared, tmp_path / name) for name in ("quiet", "broken"))
     for work in (quiet, broken):
-        work.ask(pretrain={"nodes": 2, "tasks_per_node": 2})
-    finished(quiet.door())
-    launcher = broken.door()
-    broken.until_training()
+        work.write_cluster_file(pretrain={"nodes": 2, "tasks_per_node": 2})
+    wait_for_launcher(quiet.launch())
+    launcher = broken.launch()
+    broken.wait_for_training()
     slurm("scontrol", "requeue", broken.job)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert broken.attempt == 1
     assert broken.weights() == quiet.weights()
     rows = broken.rows()

@@ -6,19 +6,19 @@ import signal
 
 import pytest
 
-from ssl_pipeline.atomic import sha256_file
+from ssl_pipeline.io.atomic import sha256_file
 from tests.conftest import write_scans, write_study
 from tests.slurm.conftest import by_hand, edit
-from tests.slurm.lab import (
-    Work,
-    finished,
+from tests.slurm.slurm_harness import (
+    StudyCopy,
     is_gone,
-    lose,
+    lose_node,
+    node_of,
     processes,
     slurm,
     start_daemon,
-    until,
-    where,
+    wait_for_launcher,
+    wait_until,
 )
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -39,16 +39,16 @@ def scans(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(scans, tmp_path_factory):
     """The store of a run without SLURM, by one process."""
-    work = Work(scans, tmp_path_factory.mktemp("alone"))
+    work = StudyCopy(scans, tmp_path_factory.mktemp("alone"))
     by_hand(work.study, "preprocess")
     return store(work)
 
 
 @pytest.fixture
 def work(scans, tmp_path):
-    work = Work(scans, tmp_path)
+    work = StudyCopy(scans, tmp_path)
     work.stage = "preprocess"
-    work.ask(preprocess={"nodes": 2})
+    work.write_cluster_file(preprocess={"nodes": 2})
     return work
 
 
@@ -61,81 +61,82 @@ def store(work):
     return hashes | {"manifest": (out / "manifest.json").read_text()}
 
 
-def counts(work):
+def scans_by_worker(work):
     """How many scans each worker has prepared in the last attempt."""
     provenance = json.loads((work.folder / "out/preprocess/provenance.json").read_text())
     return provenance["scans_by_worker"]
 
 
-def helper(work):
+def second_node_process(work):
     """The process of the second node, once a worker of it has stored a scan."""
     log = work.folder / "out/logs/preprocess.log"
-    until(lambda: log.exists() and "-0: stored" in log.read_text(), "the second node works")
+    wait_until(lambda: log.exists() and "-0: stored" in log.read_text(), "the second node works")
     return processes(f"SLURM_JOB_ID={work.job}", "cluster.workers")[0]
 
 
-def nothing_is_left(work):
+def has_no_processes(work):
     return not processes(f"SLURM_JOB_ID={work.job}")
 
 
 def test_undisturbed(work, alone, outcome):
     """Nothing, while two nodes preprocess."""
-    finished(work.door())
+    wait_for_launcher(work.door())
     assert store(work) == alone
-    assert sum(counts(work).values()) == SCANS and len(counts(work)) == 2
-    assert nothing_is_left(work)
+    assert sum(scans_by_worker(work).values()) == SCANS and len(scans_by_worker(work)) == 2
+    assert has_no_processes(work)
     outcome(
-        "equal; " + ", ".join(f"{n} scans by worker {name}" for name, n in counts(work).items())
+        "equal; "
+        + ", ".join(f"{n} scans by worker {name}" for name, n in scans_by_worker(work).items())
     )
 
 
 def test_killed_worker(work, alone, outcome):
     """Worker killed on the second node, and then all workers of that node."""
     launcher = work.door()
-    process = helper(work)
+    process = second_node_process(work)
     spawned = processes(f"SLURM_JOB_ID={work.job}", "spawn_main")
-    worker = next(pid for pid in spawned if where(pid) == where(process))
+    worker = next(pid for pid in spawned if node_of(pid) == node_of(process))
     os.kill(worker, signal.SIGKILL)
-    until(lambda: is_gone(worker), "the worker has ended")
+    wait_until(lambda: is_gone(worker), "the worker has ended")
     os.kill(process, signal.SIGKILL)
-    finished(launcher)
+    wait_for_launcher(launcher)
     assert work.attempt == 0 and store(work) == alone
-    assert sum(counts(work).values()) == SCANS and nothing_is_left(work)
+    assert sum(scans_by_worker(work).values()) == SCANS and has_no_processes(work)
     outcome("what it had in work was done by others, equal")
 
 
 def test_lost_node(work, alone, outcome):
     """Second node lost while two nodes preprocess."""
     launcher = work.door()
-    node = where(helper(work))
-    lose(node)
-    finished(launcher)
+    node = node_of(second_node_process(work))
+    lose_node(node)
+    wait_for_launcher(launcher)
     start_daemon("slurmd", "-N", node)
     assert work.attempt == 0 and store(work) == alone
-    assert sum(counts(work).values()) == SCANS
+    assert sum(scans_by_worker(work).values()) == SCANS
     outcome("the job ran on without it, equal")
 
 
 def test_lost_first_node(work, alone, outcome):
     """First node lost while two nodes preprocess."""
     launcher = work.door()
-    helper(work)
-    node = where(work.task())
-    lose(node)
-    finished(launcher)
+    second_node_process(work)
+    node = node_of(work.task())
+    lose_node(node)
+    wait_for_launcher(launcher)
     start_daemon("slurmd", "-N", node)
     assert work.attempt == 1 and store(work) == alone
-    assert sum(counts(work).values()) < SCANS
+    assert sum(scans_by_worker(work).values()) < SCANS
     outcome("requeued, stored volumes kept, equal")
 
 
 def test_notice(work, alone, outcome):
     """Told to stop while two nodes preprocess."""
     launcher = work.door()
-    process = helper(work)
+    process = second_node_process(work)
     slurm("scancel", "--signal=USR2", work.job)
-    until(lambda: is_gone(process), "the second node's workers have ended")
-    finished(launcher)
+    wait_until(lambda: is_gone(process), "the second node's workers have ended")
+    wait_for_launcher(launcher)
     assert work.attempt == 1 and store(work) == alone
-    assert sum(counts(work).values()) < SCANS and nothing_is_left(work)
+    assert sum(scans_by_worker(work).values()) < SCANS and has_no_processes(work)
     outcome("workers ended, requeued, stored volumes kept, equal")

@@ -14,7 +14,7 @@ ENV = {**os.environ, "PYTHONWARNINGS": "default"}
 OFFLINE = ["unshare", "--map-root-user", "--net"]  # before a command: it has no network
 
 
-def door(*words, before=(), **more):
+def run_cli(*words, before=(), **more):
     command = [*before, sys.executable, "-m", "stages", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, **{"env": ENV, **more})
 
@@ -38,11 +38,11 @@ def whole(tmp_path_factory, worker_id):
     with open(folder.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "out/report/report.html").exists():
-            make_whole(folder)
+            run_whole_study(folder)
     return folder / "tiny.yaml"
 
 
-def make_whole(folder):
+def run_whole_study(folder):
     folder.mkdir()
     study = write_study(folder)
     before = OFFLINE if can_be_offline() else ()
@@ -50,11 +50,11 @@ def make_whole(folder):
         ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
         ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
     ):  # fmt: skip
-        done = door(words[0], "--config", study, *words[1:], before=before)
+        done = run_cli(words[0], "--config", study, *words[1:], before=before)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def copy_of(study, folder):
+def copy_study(study, folder):
     """A study with all that is beside it, in another folder that is not there yet."""
     shutil.copytree(study.parent, folder)
     for file in folder.glob("*.yaml"):
@@ -65,4 +65,4 @@ def copy_of(study, folder):
 @pytest.fixture
 def copied(whole, tmp_path):
     """The whole study in a folder of its own."""
-    return copy_of(whole, tmp_path / "copied")
+    return copy_study(whole, tmp_path / "copied")

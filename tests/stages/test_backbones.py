@@ -5,8 +5,8 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import load_encoder
 from ssl_pipeline.models.resenc import ResEncEncoder
-from stages.contract import perform
-from stages.study import load
+from stages.core.runner import run_stage
+from stages.core.study import load_study
 from tests.conftest import write_study
 
 OTHER = "model: {name: resenc, patch_voxels: [4, 8, 8]}"
@@ -20,12 +20,12 @@ def study_file(tmp_path):
 
 
 def test_a_convolutional_study_goes_from_raw_scans_to_the_report(study_file):
-    study = load(study_file)
+    study = load_study(study_file)
     for name, wildcards in (
         ("inventory", {}), ("preprocess", {}), ("pretrain", {}), ("probe", {"task": "side"}),
         ("finetune", {"task": "side"}), ("finetune", {"task": "tissue"}), ("report", {}),
     ):  # fmt: skip
-        perform(name, study, wildcards)
+        run_stage(name, study, wildcards)
     encoder = load_encoder(study.encoder)
     assert isinstance(encoder.model, ResEncEncoder) and encoder.model.patch == (4, 8, 8)
     assert encoder.embed(study_file.parent / "raw/images/person4.nii.gz", "MR").vector.shape == (
@@ -44,7 +44,7 @@ def test_a_convolutional_study_goes_from_raw_scans_to_the_report(study_file):
         ("presets: L", "model.presets is not known: did you mean preset"),
     ],
 )
-def test_what_does_not_fit_is_told_in_a_sentence(study_file, dials, told):
+def test_settings_that_do_not_fit_are_refused_in_one_sentence(study_file, dials, told):
     study_file.write_text(study_file.read_text().replace("patch_voxels: [4, 8, 8]", dials))
     with pytest.raises(UserError, match=told):
-        load(study_file)
+        load_study(study_file)

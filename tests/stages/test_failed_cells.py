@@ -3,14 +3,14 @@
 import json
 import shutil
 
-from stages import status
-from stages.contract import MANIFEST, perform, withdraw
-from stages.study import load
+from stages.commands import status
+from stages.core.runner import MANIFEST, remove_stale_manifests, run_stage
+from stages.core.study import load_study
 
 
 def finetune(file):
-    study = load(file)
-    perform("finetune", study, {"task": "side"})
+    study = load_study(file)
+    run_stage("finetune", study, {"task": "side"})
     return study, study.stage_folder("finetune", {"task": "side"})
 
 
@@ -19,13 +19,13 @@ def cells(out):
 
 
 def state(study):
-    rows = list(zip(*(column.cells for column in status.table(study).columns), strict=True))
+    rows = list(zip(*(column.cells for column in status.status_table(study).columns), strict=True))
     return next(row[1] for row in rows if row[0] == "finetune-side")
 
 
 def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     text = copied.read_text()
-    shutil.rmtree(load(copied).stage_folder("finetune", {"task": "side"}) / "cells")
+    shutil.rmtree(load_study(copied).stage_folder("finetune", {"task": "side"}) / "cells")
     copied.write_text(text.replace("finetune: {", "finetune: {lr: 1.0e+30, "))
     assert copied.read_text() != text
     study, out = finetune(copied)
@@ -35,11 +35,11 @@ def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     failed = json.loads((out / "results.json").read_text())["failed"]
     assert state(study) == f"done, {len(failed)} failed"
     before = cells(out)
-    perform("report", study, {})
+    run_stage("report", study, {})
     page = (study.folder / "report/report.html").read_text()
     assert "training diverged" in page and ">failed<" in page
     assert (out / MANIFEST).exists()  # what waits for the stage may go on
-    withdraw(study.folder)
+    remove_stale_manifests(study.folder)
     assert not (out / MANIFEST).exists()  # and the next time Snakemake runs it again
     finetune(copied)
     again = {name for name, when in cells(out).items() if before[name] != when}

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from ssl_pipeline.atomic import sha256_file
-from stages.study import load
+from ssl_pipeline.io.atomic import sha256_file
+from stages.core.study import load_study
 
 OWN = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
 RUN = "{python} -m stages {stage} --config {study} 2>&1; echo code $?;"
@@ -71,4 +71,4 @@ def test_pretraining_goes_on_to_the_same_weights(on_small_disk, study_file, whol
     )
     assert "The disk is full" in full and full.endswith("code 2")
     assert done.endswith("code 0")
-    assert sha256_file(copy) == sha256_file(load(whole).encoder / "encoder.safetensors")
+    assert sha256_file(copy) == sha256_file(load_study(whole).encoder / "encoder.safetensors")

@@ -7,28 +7,28 @@ from dataclasses import replace
 import pytest
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export import trained_on
+from ssl_pipeline.export import training_subjects
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
-from stages.contract import perform
-from stages.parts import parts
-from stages.study import load
-from tests.stages.conftest import copy_of
+from stages.core.runner import run_stage
+from stages.core.stage_runs import stage_runs
+from stages.core.study import load_study
+from tests.stages.conftest import copy_study
 
 STORED = ("inventory", "preprocess")
 
 
-def run(study, *stages):
+def run_stages(study, *stages):
     """Run stages of the study in this file, such as "probe side"."""
     for name, *task in map(str.split, stages):
-        perform(name, load(study), {"task": task[0]} if task else {})
+        run_stage(name, load_study(study), {"task": task[0]} if task else {})
     return study
 
 
-def refusal(study):
+def refusal_message(study):
     """What is said instead of a probe."""
     with pytest.raises(UserError) as refused:
-        run(study, "probe side")
+        run_stages(study, "probe side")
     return str(refused.value)
 
 
@@ -38,7 +38,7 @@ def with_evaluate(study, words):
     study.write_text(text.replace(line, line.replace("{", "{" + words + ", ")))
 
 
-def whole_of(study):
+def entries_by_person(study):
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     return {study.origins.all[entry.id].person: entry for entry in catalog.entries}
 
@@ -46,59 +46,59 @@ def whole_of(study):
 @pytest.fixture(scope="module")
 def others(whole, tmp_path_factory):
     """Another study of the same scans: it holds out others, and judges the first one's encoder."""
-    copied = copy_of(whole, tmp_path_factory.mktemp("others") / "copied")
+    copied = copy_study(whole, tmp_path_factory.mktemp("others") / "copied")
     folder = copied.parent
     text = copied.read_text().replace("name: tiny", "name: other").replace("/out\n", "/elsewhere\n")
     (folder / "other.txt").write_text("0\n4\n")
     study = folder / "other.yaml"
     study.write_text(text.replace("test.txt", "other.txt"))
     with_evaluate(study, f"encoders: {{theirs: {folder}/out/pretrain/encoder}}")
-    return run(study, *STORED)
+    return run_stages(study, *STORED)
 
 
 @pytest.fixture
 def other(others, tmp_path):
     """That study, stored, in a folder of its own."""
-    return copy_of(others, tmp_path / "other")
+    return copy_study(others, tmp_path / "other")
 
 
-def test_an_encoder_says_whom_it_was_trained_on(copied):
-    study = load(copied)
-    said = trained_on.read(study.encoder)
-    people = whole_of(study)
+def test_an_encoder_lists_its_training_subjects(copied):
+    study = load_study(copied)
+    said = training_subjects.read(study.encoder)
+    people = entries_by_person(study)
     learned = [people[name] for name in "0123"]
     assert said.subjects == {entry.subject for entry in learned}
     assert said.scans == {entry.id for entry in learned}
-    assert said.pixels == {entry.pixels for entry in learned}
-    assert said.salt == study.origins.fingerprint
+    assert said.voxel_hashes == {entry.pixels for entry in learned}
+    assert said.salt_fingerprint == study.pseudonyms.salt_fingerprint
 
 
-def test_a_subject_that_was_seen_is_refused_or_told_of(copied):
+def test_a_pretraining_subject_is_refused_or_reported(copied):
     (copied.parent / "test.txt").write_text("0\n4\n")  # by hand, without pretraining anew
-    told, study = refusal(run(copied, *STORED)), load(copied)
-    zero = whole_of(study)["0"].subject
+    told, study = refusal_message(run_stages(copied, *STORED)), load_study(copied)
+    zero = entries_by_person(study)["0"].subject
     assert f"The encoder has seen 1 subject of the split test, such as {zero}" in told
     assert "raise training.cohort to pretrain anew, or set evaluate.allow_seen" in told
     with_evaluate(copied, "allow_seen: true")
-    run(copied, "probe side", "finetune side", "finetune tissue", "report")
+    run_stages(copied, "probe side", "finetune side", "finetune tissue", "report")
     results = json.loads((study.folder / "probe/side/results.json").read_text())
     assert "and evaluate.allow_seen lets them be scored" in results["warning"]
     page = (study.folder / "report/report.html").read_text()
     assert "Not to be trusted as it stands.</strong> The encoder has seen 1 subject" in page
 
 
-def test_another_study_knows_whom_the_encoder_has_seen(other):
-    told = refusal(other)
-    zero = whole_of(load(other))["0"].subject
+def test_another_study_recognises_pretraining_subjects(other):
+    told = refusal_message(other)
+    zero = entries_by_person(load_study(other))["0"].subject
     assert f"has seen 1 subject of the split test, such as {zero}" in told
     assert "judge another encoder, or set evaluate.allow_seen" in told
 
 
-def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
+def test_a_study_of_an_external_encoder_has_no_pretraining(other):
     (other.parent / "other.txt").write_text("4\n5\n")
-    assert "pretrain" not in parts(load(other))
-    run(other, *STORED, "probe side", "finetune side", "finetune tissue", "report")
-    folder = load(other).folder
+    assert "pretrain" not in stage_runs(load_study(other))
+    run_stages(other, *STORED, "probe side", "finetune side", "finetune tissue", "report")
+    folder = load_study(other).folder
     assert json.loads((folder / "probe/side/results.json").read_text())["warning"] == ""
     page = (folder / "report/report.html").read_text()
     assert "Another study trained this encoder" in page and "/out/pretrain" not in page
@@ -108,47 +108,50 @@ def test_a_study_that_judges_anothers_encoder_pretrains_none(other):
 def test_under_another_salt_equal_voxels_tell_and_the_rest_is_unknown(other):
     other.write_text(other.read_text() + f"private: {other.parent}/secret\n")
     shutil.rmtree(other.parent / "elsewhere")
-    assert "1 subject of the split test" in refusal(run(other, *STORED))
+    assert "1 subject of the split test" in refusal_message(run_stages(other, *STORED))
     (other.parent / "other.txt").write_text("4\n5\n")
-    told = refusal(run(other, *STORED))
+    told = refusal_message(run_stages(other, *STORED))
     assert "coded with another salt" in told and "share the `private` folder" in told
 
 
-def test_an_encoder_that_says_nothing_is_refused(other):
+def test_an_encoder_without_training_subjects_is_refused(other):
     encoder = other.parent / "out/pretrain/encoder"
-    (encoder / trained_on.NAME).unlink()
-    assert "does not say whom it was trained on" in refusal(other)
+    (encoder / training_subjects.FILE_NAME).unlink()
+    assert "does not say whom it was trained on" in refusal_message(other)
 
 
 def test_an_encoder_of_another_kind_is_refused(other):
     other.write_text(other.read_text().replace("foreground: all", "foreground: auto"))
-    told = refusal(run(other, *STORED))
+    told = refusal_message(run_stages(other, *STORED))
     assert "trained with another `preprocess` than this study's" in told
     card = other.parent / "out/pretrain/encoder/encoder.json"
     written = card.read_text()
     card.write_text(written.replace('"registers": 0', '"registers": 4'))
     assert card.read_text() != written
-    assert "trained with another `model` than this study's" in refusal(other)
+    assert "trained with another `model` than this study's" in refusal_message(other)
     shutil.rmtree(other.parent / "out/pretrain/encoder")
-    assert "is no encoder bundle" in refusal(other)
+    assert "is no encoder bundle" in refusal_message(other)
 
 
 def test_a_scan_that_has_since_become_anothers_or_was_rejected_still_counts(study):
     scans = Inventory.read(study.folder / "inventory" / "scans.parquet").scans
     held, learned = (next(scan for scan in scans if scan.split == s) for s in ("test", "train"))
-    rejected = replace(learned, subject=held.subject, verdict="rejected")
-    then = trained_on.TrainedOn(
-        frozenset({learned.subject}), frozenset({learned.id}), frozenset({learned.pixels}), "salt"
+    rejected = replace(learned, subject=held.subject, quality="rejected")
+    then = training_subjects.TrainingSubjects(
+        frozenset({learned.subject}),
+        frozenset({learned.id}),
+        frozenset({learned.voxel_hash}),
+        "salt",
     )
-    assert then.seen([held, learned], "salt") == {learned.subject}
-    assert then.seen([held, rejected], "salt") == {held.subject, learned.subject}
-    assert then.seen([held, rejected], "another") == {held.subject}
-    assert then.seen([held], "another") == set()
+    assert then.overlapping_subjects([held, learned], "salt") == {learned.subject}
+    assert then.overlapping_subjects([held, rejected], "salt") == {held.subject, learned.subject}
+    assert then.overlapping_subjects([held, rejected], "another") == {held.subject}
+    assert then.overlapping_subjects([held], "another") == set()
 
 
-def test_a_scan_that_a_run_began_with_and_lost_is_still_told(study, tmp_path):
+def test_a_scan_lost_during_a_run_is_still_listed(study, tmp_path):
     entries = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries
-    trained_on.write(tmp_path, ["gone", entries[0].id], entries, "salt")
-    said = trained_on.read(tmp_path)
+    training_subjects.write(tmp_path, ["gone", entries[0].id], entries, "salt")
+    said = training_subjects.read(tmp_path)
     assert said.scans == {"gone", entries[0].id}
-    assert said.subjects == {entries[0].subject} and said.pixels == {entries[0].pixels}
+    assert said.subjects == {entries[0].subject} and said.voxel_hashes == {entries[0].voxel_hash}

@@ -9,22 +9,22 @@ import zarr
 from ssl_pipeline.preprocess.prepare import ANONYMISED, FOREGROUND
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.views.cut import cut
+from ssl_pipeline.views.crops import crop_views
 from ssl_pipeline.views.sampler import Sampler
-from stages.study import load
-from tests.stages.conftest import door
+from stages.core.study import load_study
+from tests.stages.conftest import run_cli
 
 
 def prepared(study):
     for name in ("inventory", "preprocess"):
-        done = door(name, "--config", study)
+        done = run_cli(name, "--config", study)
         assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def stored(study):
     """The mask bits (z, y, x) of each person's volume."""
-    study = load(study)
+    study = load_study(study)
     folder = study.folder / "preprocess" / "volumes"
     return {
         study.origins.all[path.stem].person: zarr.open(path, mode="r")[1]
@@ -70,13 +70,13 @@ def test_masks_go_from_labels_to_the_store_and_a_new_one_remakes_its_volume_alon
 
 def test_pretraining_learns_nothing_of_what_was_anonymised(masked):
     prepared(masked)
-    study = load(masked)
+    study = load_study(masked)
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     entries = [entry for entry in catalog.entries if entry.labels["bright"]]
     reader = CropReader(study.folder / "preprocess" / "volumes", catalog)
     views = study.views.model_copy(update={"min_valid": 0.0})
-    blocks = Sampler(entries, reader, views, (8, 8, 8), pairs=8, seed=0).batch(0)
-    batch = cut(blocks, views, (8, 8, 8))
+    blocks = Sampler(entries, reader, views, (8, 8, 8), batch_size=8, seed=0).batch(0)
+    batch = crop_views(blocks, views, (8, 8, 8))
     body = torch.stack(
         [
             blocks.voxels[view % 8, 1, z : z + 16, y : y + 16, x : x + 16] & FOREGROUND
@@ -87,10 +87,10 @@ def test_pretraining_learns_nothing_of_what_was_anonymised(masked):
     assert bright.any() and not (batch.valid[bright] > 0).any()
 
 
-def test_a_mask_that_is_no_label_is_told(study_file):
+def test_a_mask_that_is_no_label_is_refused(study_file):
     text = study_file.read_text().replace(
         "modality: MR\n", "modality: MR\n      masks: {anonymised: tisue}\n"
     )
     study_file.write_text(text)
-    done = door("inventory", "--config", study_file)
+    done = run_cli("inventory", "--config", study_file)
     assert "masks.anonymised is tisue, which is no label: did you mean tissue?" in done.stderr

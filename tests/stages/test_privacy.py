@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydicom import dcmread
 
-from stages.study import load
-from stages.where import concealed
+from stages.core.locate import redact
+from stages.core.study import load_study
 from tests.conftest import real_volume, write_study
-from tests.stages.conftest import ENV, door
-from tests.volumes.writing import save_dicom, save_itk
+from tests.stages.conftest import ENV, run_cli
+from tests.volumes.volume_writers import save_dicom, save_itk
 
 NAME, BORN, UID = "QZDOE", "19610407", "1.2.777333777"
 MARKS = (NAME, BORN, UID)
@@ -128,7 +128,7 @@ def texts_of(path):
     return content.decode("latin-1") + content.decode("utf-16-le", errors="ignore")
 
 
-def test_nothing_that_is_written_or_said_names_a_person(planted, said):
+def test_no_output_or_message_names_a_person(planted, said):
     assert [line for line in said.splitlines() if re.search("|".join(MARKS), line)] == []
     out = planted.parent / "out"
     packed = [base64.b64encode(mark.encode()).decode().rstrip("=")[:-1] for mark in MARKS]
@@ -156,16 +156,16 @@ def test_every_fault_that_was_planted_was_met(planted, said):
     assert sum(row["verdict"] == "accepted" for row in rows) == 9
 
 
-def test_origins_lie_in_a_folder_of_ones_own_and_are_told_at_a_terminal_alone(planted, said):
-    study = load(planted)
-    assert stat.S_IMODE(study.origins.private.stat().st_mode) == 0o700
+def test_origins_lie_in_a_private_folder_and_are_printed_only_at_a_terminal(planted, said):
+    study = load_study(planted)
+    assert stat.S_IMODE(study.pseudonyms.private_folder.stat().st_mode) == 0o700
     rows = pq.read_table(study.folder / "inventory/scans.parquet").to_pylist()
     row = next(row for row in rows if row["subject"])
-    refused = door("where", row["id"], "--config", planted)
+    refused = run_cli("where", row["id"], "--config", planted)
     assert refused.returncode == 2 and NAME not in refused.stdout + refused.stderr
     for code in (row["id"], row["subject"]):
         told = at_a_terminal("where", code, "--config", planted)
-        assert study.origins.all[row["id"]].path in told.replace("\r\n", "")
+        assert study.pseudonyms.origins[row["id"]].path in told.replace("\r\n", "")
 
 
 def at_a_terminal(*words):
@@ -187,52 +187,52 @@ def at_a_terminal(*words):
     return found.decode()
 
 
-def test_a_label_that_is_torn_is_told_by_its_scans_code(planted, said):
+def test_a_torn_label_is_reported_by_the_code_of_its_scan(planted, said):
     labels = planted.parent / "raw/labels"
     torn = labels / f"{NAME}^0/{NAME}0 {BORN}.nii.gz"  # its header is whole
     kept = torn.read_bytes()
     torn.write_bytes(kept[:-200])
     try:
-        done = door("finetune", "--config", planted, "task=tissue")
+        done = run_cli("finetune", "--config", planted, "task=tissue")
     finally:
         torn.write_bytes(kept)
     assert done.returncode == 2 and not re.search("|".join(MARKS), done.stdout + done.stderr)
     assert re.search("The label tissue of scan [0-9a-f]{12} cannot be read as NIfTI", done.stderr)
 
 
-def test_a_bug_tells_no_path(planted, said):
-    study = load(planted)
-    (name, origin), *_ = study.origins.all.items()
+def test_a_traceback_shows_no_path(planted, said):
+    study = load_study(planted)
+    (name, origin), *_ = study.pseudonyms.origins.items()
     text = f"OSError: [Errno 5] Input/output error: '{origin.path}/slice of {NAME}'\n"
-    assert concealed(study, text) == f"OSError: [Errno 5] Input/output error: '{name}'\n"
+    assert redact(study, text) == f"OSError: [Errno 5] Input/output error: '{name}'\n"
     folder = planted.parent / f"raw/images/{NAME}^9"
-    assert concealed(study, f"PermissionError: '{folder}'") == "PermissionError: 'head'"
+    assert redact(study, f"PermissionError: '{folder}'") == "PermissionError: 'head'"
 
 
 def test_a_lost_salt_is_noticed_and_not_replaced(planted, said):
-    study = load(planted)
-    salt = study.origins.private / "salt"
+    study = load_study(planted)
+    salt = study.pseudonyms.private_folder / "salt"
     kept = salt.read_text()
     try:
         salt.unlink()
-        lost = door("inventory", "--config", planted)
+        lost = run_cli("inventory", "--config", planted)
         assert lost.returncode == 2 and "is lost" in lost.stderr and not salt.exists()
         salt.write_text("ab" * 32)
-        other = door("inventory", "--config", planted)
+        other = run_cli("inventory", "--config", planted)
         assert other.returncode == 2 and "is not the salt" in other.stderr
         (study.folder / "probe/side/.done.json").unlink()
-        assert "is not the salt" in door("probe", "--config", planted, "task=side").stderr
+        assert "is not the salt" in run_cli("probe", "--config", planted, "task=side").stderr
     finally:
         salt.write_text(kept)
-    assert door("inventory", "--config", planted).returncode == 0
+    assert run_cli("inventory", "--config", planted).returncode == 0
 
 
 def test_a_private_folder_that_others_can_look_into_is_refused(planted, said):
-    private = load(planted).origins.private
+    private = load_study(planted).pseudonyms.private_folder
     (planted.parent / "raw/images/new.txt").write_text("")
     private.chmod(0o750)
     try:
-        done = door("inventory", "--config", planted)
+        done = run_cli("inventory", "--config", planted)
     finally:
         private.chmod(0o700)
     assert done.returncode == 2 and f"chmod 700 {private}" in done.stderr
@@ -240,14 +240,14 @@ def test_a_private_folder_that_others_can_look_into_is_refused(planted, said):
 
 def test_two_studies_of_one_name_do_not_share_their_origins(planted, said, tmp_path):
     text = planted.read_text().replace(f"output: {planted.parent}/out", f"output: {tmp_path}/out")
-    private = load(planted).origins.private
+    private = load_study(planted).pseudonyms.private_folder
     (tmp_path / "tiny.yaml").write_text(text + f"private: {private}\n")
     (tmp_path / "test.txt").write_text("4\n5\n")
-    done = door("inventory", "--config", tmp_path / "tiny.yaml")
+    done = run_cli("inventory", "--config", tmp_path / "tiny.yaml")
     assert done.returncode == 2 and f"{private}/tiny belongs to the study that" in done.stderr
     renamed = (tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other")
     (tmp_path / "tiny.yaml").write_text(renamed)
-    assert door("inventory", "--config", tmp_path / "tiny.yaml").returncode == 0
+    assert run_cli("inventory", "--config", tmp_path / "tiny.yaml").returncode == 0
     both = [
         {row["id"]: row["subject"] for row in pq.read_table(path).to_pylist()}
         for path in (planted.parent / "out/inventory/scans.parquet",

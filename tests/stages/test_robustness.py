@@ -2,33 +2,33 @@
 
 import json
 
-from stages.contract import perform
-from stages.parts import parts
-from stages.study import load
-from tests.stages.conftest import door
+from stages.core.runner import run_stage
+from stages.core.stage_runs import stage_runs
+from stages.core.study import load_study
+from tests.stages.conftest import run_cli
 
-ASKED = """\
+ROBUSTNESS = """\
 robustness: {severities: [1, 5], corruptions: [{name: blur}, {name: gamma}]}
 """
 
 
-def test_a_task_is_judged_on_worse_scans_and_the_report_shows_it(copied):
+def test_a_task_is_evaluated_on_corrupted_scans_and_reported(copied):
     text = copied.read_text().replace("finetune: {", "finetune: {keep_networks: true, ")
-    copied.write_text(text + ASKED)
-    study = load(copied)
-    assert {"robustness-side", "robustness-tissue"} < parts(study).keys()
-    done = door("robustness", "--config", copied, "task=side")
+    copied.write_text(text + ROBUSTNESS)
+    study = load_study(copied)
+    assert {"robustness-side", "robustness-tissue"} < stage_runs(study).keys()
+    done = run_cli("robustness", "--config", copied, "task=side")
     assert done.returncode == 2 and "set finetune.keep_networks" in done.stderr
     for task in ("side", "tissue"):
-        perform("finetune", study, {"task": task})
-        perform("robustness", study, {"task": task})
+        run_stage("finetune", study, {"task": task})
+        run_stage("robustness", study, {"task": task})
     results = json.loads((study.folder / "robustness/side/results.json").read_text())
     assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
-    perform("probe", study, {"task": "side"})
-    perform("report", study, {})
+    run_stage("probe", study, {"task": "side"})
+    run_stage("report", study, {})
     page = (study.folder / "report/report.html").read_text()
     assert page.count("means over corruptions, which act on whole scans") == 2
     assert "linear probe on worse scans: pretrained" in page
-    assert "nothing to do" in door("robustness", "--config", copied, "task=side").stdout
-    estimated = door("estimate", "--config", copied)
+    assert "nothing to do" in run_cli("robustness", "--config", copied, "task=side").stdout
+    estimated = run_cli("estimate", "--config", copied)
     assert estimated.returncode == 0 and "robustness-tissue" in estimated.stdout

@@ -6,13 +6,13 @@ import pytest
 from nibabel.testing import data_path
 
 from ssl_pipeline.preprocess.config import Mr, Preprocess
-from ssl_pipeline.preprocess.prepare import prepare
-from ssl_pipeline.store.layout import Store
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.preprocess.prepare import prepare_volume
+from ssl_pipeline.store.layout import StoreSettings
+from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Scan
 from ssl_pipeline.volumes.volume import Volume
 
-DIALS = Preprocess(mr=Mr(spacing_mm=(1.0, 1.0, 1.0)), foreground="all")
+SETTINGS = Preprocess(mr=Mr(spacing_mm=(1.0, 1.0, 1.0)), foreground="all")
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def prepared():
     data = np.asarray(image.dataobj, np.float32)
     data[:, 22:] = np.nan
     data[0, -1, -1] = data.mean(where=np.isfinite(data))
-    return prepare(Volume(data, image.affine), "MR", DIALS)
+    return prepare_volume(Volume(data, image.affine), "MR", SETTINGS)
 
 
 @pytest.fixture
@@ -49,6 +49,6 @@ def make_scan():
 
 
 @pytest.fixture
-def shelf(tmp_path):
+def volume_store(tmp_path):
     """An empty shelf."""
-    return Shelf(tmp_path / "volumes", DIALS, Store())
+    return VolumeStore(tmp_path / "volumes", SETTINGS, StoreSettings())

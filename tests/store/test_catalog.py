@@ -6,8 +6,8 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Mr
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.layout import Store
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.layout import StoreSettings
+from ssl_pipeline.store.volume_store import VolumeStore
 
 
 @pytest.fixture
@@ -15,10 +15,10 @@ def scans(make_scan):
     return [make_scan(name, site=f"site {name}") for name in ("c", "a", "b")]
 
 
-def test_complete_volumes_are_entered_and_read_back(shelf, scans, prepared, tmp_path):
+def test_complete_volumes_are_entered_and_read_back(volume_store, scans, prepared, tmp_path):
     for scan in scans[:2]:
-        shelf.put(scan, prepared)
-    catalog = Catalog.build(shelf, scans)
+        volume_store.put(scan, prepared)
+    catalog = Catalog.build(volume_store, scans)
     assert [entry.id for entry in catalog.entries] == ["c", "a"]
     catalog.write(tmp_path / "catalog.parquet")
     again = Catalog.read(tmp_path / "catalog.parquet")
@@ -35,23 +35,27 @@ def test_complete_volumes_are_entered_and_read_back(shelf, scans, prepared, tmp_
         again.by_id("b")
 
 
-def test_equal_content_gives_equal_bytes(shelf, scans, prepared, tmp_path):
+def test_equal_content_gives_equal_bytes(volume_store, scans, prepared, tmp_path):
     for scan in scans:
-        shelf.put(scan, prepared)
-    Catalog.build(shelf, scans).write(tmp_path / "one.parquet")
-    Catalog.build(shelf, scans).write(tmp_path / "two.parquet")
+        volume_store.put(scan, prepared)
+    Catalog.build(volume_store, scans).write(tmp_path / "one.parquet")
+    Catalog.build(volume_store, scans).write(tmp_path / "two.parquet")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-def test_a_restart_skips_what_is_done_with_the_same_dials(shelf, make_scan, prepared):
+def test_a_restart_skips_what_is_done_with_the_same_dials(volume_store, make_scan, prepared):
     mr, ct = make_scan("mr"), make_scan("ct", modality="CT")
     for scan in (mr, ct):
-        shelf.put(scan, prepared)
-    assert shelf.is_complete(mr)
-    assert shelf.is_complete(ct)
+        volume_store.put(scan, prepared)
+    assert volume_store.is_complete(mr)
+    assert volume_store.is_complete(ct)
 
     def with_dials(**changes):
-        return Shelf(shelf.folder, shelf.preprocess.model_copy(update=changes), shelf.store)
+        return VolumeStore(
+            volume_store.folder,
+            volume_store.preprocess.model_copy(update=changes),
+            volume_store.store,
+        )
 
     thinner = with_dials(mr=Mr(spacing_mm=(0.5, 0.5, 0.5)))
     assert (thinner.is_complete(mr), thinner.is_complete(ct)) == (False, True)
@@ -59,22 +63,24 @@ def test_a_restart_skips_what_is_done_with_the_same_dials(shelf, make_scan, prep
     assert (wider.is_complete(mr), wider.is_complete(ct)) == (True, False)
     assert with_dials(max_gib=1.0).is_complete(mr)
     assert not with_dials(margin_voxels=9).is_complete(mr)
-    assert not Shelf(shelf.folder, shelf.preprocess, Store(codec="zstd")).is_complete(mr)
-    assert not shelf.is_complete(make_scan("mr", sha256="the file has changed"))
-    assert not shelf.is_complete(make_scan("mr", missing_value=0.0))
-    assert shelf.is_complete(make_scan("mr", subject="another name"))
+    assert not VolumeStore(
+        volume_store.folder, volume_store.preprocess, StoreSettings(codec="zstd")
+    ).is_complete(mr)
+    assert not volume_store.is_complete(make_scan("mr", sha256="the file has changed"))
+    assert not volume_store.is_complete(make_scan("mr", missing_value=0.0))
+    assert volume_store.is_complete(make_scan("mr", subject="another name"))
     assert Catalog.build(thinner, [mr, ct]).entries[0].id == "ct"
 
 
-def test_another_version_and_another_file_are_one_sentence(shelf, scans, prepared, tmp_path):
+def test_another_version_and_another_file_are_one_sentence(volume_store, scans, prepared, tmp_path):
     path = tmp_path / "catalog.parquet"
     with pytest.raises(UserError, match="no catalog that can be read"):
         Catalog.read(path)
     path.write_text("not a table")
     with pytest.raises(UserError, match="no catalog that can be read"):
         Catalog.read(path)
-    shelf.put(scans[0], prepared)
-    Catalog.build(shelf, scans).write(path)
+    volume_store.put(scans[0], prepared)
+    Catalog.build(volume_store, scans).write(path)
     table = pq.read_table(path).replace_schema_metadata({b"ssl_pipeline_catalog": b"7"})
     pq.write_table(table, path)
     with pytest.raises(UserError, match="has catalog version 7, this version reads 2"):

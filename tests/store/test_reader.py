@@ -14,10 +14,10 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import VALID
 from ssl_pipeline.store import reader as reader_module
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.layout import Store
+from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.shard import BITS, INTENSITY
-from ssl_pipeline.store.shelf import Shelf
+from ssl_pipeline.store.shard import INTENSITY_CHANNEL, MASK_CHANNEL
+from ssl_pipeline.store.volume_store import VolumeStore
 
 CODECS = ("lz4", "zstd", "none")
 Offset = st.floats(-0.6, 1.3)
@@ -36,16 +36,18 @@ def readers(prepared, tmp_path_factory):
         modality="MR",
         targets={},
         labels={},
-        verdict="accepted",
+        quality="accepted",
         format="NIfTI",
     )
     made = {}
     for codec in CODECS:
-        shelf = Shelf(tmp_path_factory.mktemp(codec), Preprocess(), Store(codec=codec))
+        shelf = VolumeStore(
+            tmp_path_factory.mktemp(codec), Preprocess(), StoreSettings(codec=codec)
+        )
         shelf.put(scan, prepared)
         made[codec] = (
             CropReader(shelf.folder, Catalog.build(shelf, [scan])),
-            zarr.open(shelf.path("a"), mode="r"),
+            zarr.open(shelf.volume_path("a"), mode="r"),
         )
     return made
 
@@ -70,7 +72,7 @@ def test_equal_to_zarr_python(readers, codec, where, size):
     block = reader.block("a", start, size)
     assert block.dtype == np.int16
     assert np.array_equal(block, by_zarr(array, start, size))
-    for one in (INTENSITY, BITS):
+    for one in (INTENSITY_CHANNEL, MASK_CHANNEL):
         assert np.array_equal(reader.block("a", start, size, one), block[one])
 
 
@@ -118,61 +120,61 @@ def test_a_pickled_reader_has_nothing_open(readers):
     assert np.array_equal(again.volume("a"), reader.volume("a"))
 
 
-def test_only_so_many_maps_stay_open(shelf, make_scan, prepared, monkeypatch):
-    monkeypatch.setattr(reader_module, "OPEN_MAPS", 3)
+def test_only_so_many_maps_stay_open(volume_store, make_scan, prepared, monkeypatch):
+    monkeypatch.setattr(reader_module, "MAX_OPEN_MAPS", 3)
     scans = [make_scan(name) for name in "abcde"]
     for scan in scans:
-        shelf.put(scan, prepared)
-    reader = CropReader(shelf.folder, Catalog.build(shelf, scans))
+        volume_store.put(scan, prepared)
+    reader = CropReader(volume_store.folder, Catalog.build(volume_store, scans))
     files = len(os.listdir("/proc/self/fd"))
     for name in "abcdeabcde":
-        reader.block(name, (0, 0, 0), (8, 8, 8))
-    reader.block("c", (0, 0, 0), (8, 8, 8))
+        reader.read_crop(name, (0, 0, 0), (8, 8, 8))
+    reader.read_crop("c", (0, 0, 0), (8, 8, 8))
     assert list(reader._shards) == ["d", "e", "c"]
     assert len(os.listdir("/proc/self/fd")) <= files + 3
 
 
-def test_what_cannot_be_read_is_one_sentence(shelf, make_scan, prepared):
+def test_what_cannot_be_read_is_one_sentence(volume_store, make_scan, prepared):
     scans = [make_scan(name) for name in "abc"]
     for scan in scans:
-        shelf.put(scan, prepared)
-    catalog = Catalog.build(shelf, scans)
-    voxels = shelf.path("a") / "c/0/0/0/0"
+        volume_store.put(scan, prepared)
+    catalog = Catalog.build(volume_store, scans)
+    voxels = volume_store.path("a") / "c/0/0/0/0"
     content = bytearray(voxels.read_bytes())
     content[-20] ^= 1  # the index
     voxels.write_bytes(content)
-    (shelf.path("b") / "c/0/0/0/0").write_bytes(b"")
-    (shelf.path("c") / "zarr.json").unlink()
+    (volume_store.path("b") / "c/0/0/0/0").write_bytes(b"")
+    (volume_store.path("c") / "zarr.json").unlink()
     for name in "abc":
         with pytest.raises(UserError, match="damaged"):
-            CropReader(shelf.folder, catalog).volume(name)
+            CropReader(volume_store.folder, catalog).read_volume(name)
     with pytest.raises(UserError, match="not among the 3"):
-        CropReader(shelf.folder, catalog).volume("d")
+        CropReader(volume_store.folder, catalog).read_volume("d")
 
 
-def test_damaged_chunk_headers_are_refused(shelf, make_scan, prepared):
+def test_damaged_chunk_headers_are_refused(volume_store, make_scan, prepared):
     scan = make_scan("a")
-    shelf.put(scan, prepared)
-    catalog = Catalog.build(shelf, [scan])
-    voxels = shelf.path("a") / "c/0/0/0/0"
+    volume_store.put(scan, prepared)
+    catalog = Catalog.build(volume_store, [scan])
+    voxels = volume_store.path("a") / "c/0/0/0/0"
     whole = voxels.read_bytes()
-    reader = CropReader(shelf.folder, catalog)
-    reader.volume("a")
+    reader = CropReader(volume_store.folder, catalog)
+    reader.read_volume("a")
     begin = next(b for b, e in reader._shards["a"]._places if 0 < e - b < 60000)  # compressed
     for place in (4, 12, 18, 19):  # bytes, compressed bytes, where the first block begins
         content = bytearray(whole)
         content[begin + place] ^= 0x41
         voxels.write_bytes(content)
         with pytest.raises(UserError, match="damaged"):
-            CropReader(shelf.folder, catalog).volume("a")
+            CropReader(volume_store.folder, catalog).read_volume("a")
 
 
-def test_a_volume_that_the_catalog_does_not_describe_is_refused(shelf, make_scan, prepared):
+def test_a_volume_that_the_catalog_does_not_describe_is_refused(volume_store, make_scan, prepared):
     from dataclasses import replace
 
     scan = make_scan("a")
-    shelf.put(scan, prepared)
-    catalog = Catalog.build(shelf, [scan])
-    shelf.put(scan, replace(prepared, data=np.ascontiguousarray(prepared.data[:, 1:])))
+    volume_store.put(scan, prepared)
+    catalog = Catalog.build(volume_store, [scan])
+    volume_store.put(scan, replace(prepared, data=np.ascontiguousarray(prepared.data[:, 1:])))
     with pytest.raises(UserError, match="the catalog says"):
-        CropReader(shelf.folder, catalog).volume("a")
+        CropReader(volume_store.folder, catalog).read_volume("a")

@@ -7,15 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.store.layout import Store, read_attributes
-from ssl_pipeline.store.verify import verify
-from ssl_pipeline.store.writer import write
+from ssl_pipeline.store.layout import StoreSettings, read_attributes
+from ssl_pipeline.store.verify import find_damage
+from ssl_pipeline.store.writer import write_volume
 
 
 @pytest.fixture(scope="module")
 def volume(prepared, tmp_path_factory):
     path = tmp_path_factory.mktemp("verify") / "a.zarr"
-    write(path, prepared, Store(), "key")
+    write_volume(path, prepared, StoreSettings(), "key")
     return path
 
 
@@ -33,11 +33,11 @@ def test_a_damaged_byte_is_named(volume, name, place, bit):
     try:
         file.write_bytes(after)
         same = name == "zarr.json" and _loaded(after) == json.loads(before)
-        assert (verify(volume) == "") == same
-        assert same or name in verify(volume) or "store format" in verify(volume)
+        assert (find_damage(volume) == "") == same
+        assert same or name in find_damage(volume) or "store format" in find_damage(volume)
     finally:
         file.write_bytes(before)
-    assert verify(volume) == ""
+    assert find_damage(volume) == ""
 
 
 def _loaded(content):
@@ -51,11 +51,11 @@ def test_missing_and_short_files_are_named(volume):
     voxels = volume / "c/0/0/0/0"
     content = voxels.read_bytes()
     voxels.write_bytes(content[:-5])
-    assert f"has {len(content) - 5} bytes where {len(content)} were written" in verify(volume)
+    assert f"has {len(content) - 5} bytes where {len(content)} were written" in find_damage(volume)
     voxels.unlink()
-    assert verify(volume) == f"{voxels} is missing."
+    assert find_damage(volume) == f"{voxels} is missing."
     voxels.write_bytes(content)
-    assert "zarr.json is missing or damaged" in verify(volume.parent / "none.zarr")
+    assert "zarr.json is missing or damaged" in find_damage(volume.parent / "none.zarr")
 
 
 def test_another_format_version_is_one_sentence(volume):

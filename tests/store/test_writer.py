@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from ssl_pipeline.store.layout import DIMENSIONS, Store, read_attributes
-from ssl_pipeline.store.verify import verify
-from ssl_pipeline.store.writer import complete, write
+from ssl_pipeline.store.layout import DIMENSIONS, StoreSettings, read_attributes
+from ssl_pipeline.store.verify import find_damage
+from ssl_pipeline.store.writer import read_complete_attributes, write_volume
 
 FOREVER = """
 import sys
@@ -34,7 +34,7 @@ while True:
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
 def test_zarr_opens_it(prepared, tmp_path, codec):
     path = tmp_path / "a.zarr"
-    write(path, prepared, Store(codec=codec), "key")
+    write_volume(path, prepared, StoreSettings(codec=codec), "key")
     files = sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
     assert files == ["c/0/0/0/0", "zarr.json"]
     array = zarr.open(path, mode="r")
@@ -50,7 +50,7 @@ def test_zarr_opens_it(prepared, tmp_path, codec):
 
 def test_equal_volumes_are_equal_bytes(prepared, tmp_path):
     for name in ("a.zarr", "b.zarr"):
-        write(tmp_path / name, prepared, Store(), "key")
+        write_volume(tmp_path / name, prepared, StoreSettings(), "key")
     for file in ("zarr.json", "c/0/0/0/0"):
         one, other = (tmp_path / name / file for name in ("a.zarr", "b.zarr"))
         assert one.read_bytes() == other.read_bytes()
@@ -58,19 +58,19 @@ def test_equal_volumes_are_equal_bytes(prepared, tmp_path):
 
 def test_complete_means_the_same_key_and_all_bytes(prepared, tmp_path):
     path = tmp_path / "a.zarr"
-    assert not complete(path, "key")
-    write(path, prepared, Store(), "key")
-    assert complete(path, "key")
-    assert not complete(path, "another key")
+    assert not read_complete_attributes(path, "key")
+    write_volume(path, prepared, StoreSettings(), "key")
+    assert read_complete_attributes(path, "key")
+    assert not read_complete_attributes(path, "another key")
     voxels = path / "c/0/0/0/0"
     voxels.write_bytes(voxels.read_bytes()[:-1])
-    assert not complete(path, "key")
-    write(path, prepared, Store(), "another key")
-    assert complete(path, "another key")
+    assert not read_complete_attributes(path, "key")
+    write_volume(path, prepared, StoreSettings(), "another key")
+    assert read_complete_attributes(path, "another key")
 
 
 def test_what_a_killed_process_left_is_never_taken_for_a_volume(prepared, tmp_path):
-    write(tmp_path / "model.zarr", prepared, Store(), "key")
+    write_volume(tmp_path / "model.zarr", prepared, StoreSettings(), "key")
     np.save(tmp_path / "data.npy", prepared.data)
     command = [sys.executable, "-c", FOREVER, str(tmp_path)]
     for delay in (0.0, 0.004, 0.011, 0.02):
@@ -80,18 +80,20 @@ def test_what_a_killed_process_left_is_never_taken_for_a_volume(prepared, tmp_pa
         child.send_signal(signal.SIGKILL)
         rest, _ = child.communicate()
         last = 1 + rest.count("\n")
-        whole = [n for n in range(last + 2) if complete(tmp_path / "a.zarr", f"key {n}")]
+        whole = [
+            n for n in range(last + 2) if read_complete_attributes(tmp_path / "a.zarr", f"key {n}")
+        ]
         assert len(whole) <= 1
         if whole:
-            assert verify(tmp_path / "a.zarr") == ""
+            assert find_damage(tmp_path / "a.zarr") == ""
         else:
             assert not (tmp_path / "a.zarr").exists()
 
 
 def test_a_failure_leaves_the_older_volume(prepared, tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
-    write(path, prepared, Store(), "key")
+    write_volume(path, prepared, StoreSettings(), "key")
     with pytest.raises(KeyError):
-        write(path, prepared, Store.model_construct(codec="unheard of"), "key 2")
-    assert complete(path, "key")
+        write_volume(path, prepared, StoreSettings.model_construct(codec="unheard of"), "key 2")
+    assert read_complete_attributes(path, "key")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]

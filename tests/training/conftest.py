@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.training.small import small_run
+from tests.training.small_trainer import small_trainer
 
 
 @pytest.fixture
 def start(study):
     """Builds a small run in a folder, on the volumes of the tiny study; see `small_run`."""
-    return lambda folder, *told, **dials: small_run(folder, study.folder, *told, **dials)
+    return lambda folder, *told, **dials: small_trainer(folder, study.folder, *told, **dials)

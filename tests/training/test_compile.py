@@ -9,14 +9,14 @@ import shutil
 import pytest
 import torch
 
-from ssl_pipeline.training.metrics import read
-from tests.training.small import small_run, weights
+from ssl_pipeline.training.metrics_log import read_metrics
+from tests.training.small_trainer import flat_weights, small_trainer
 
 
 def train(folder, output, compiled):
     """Leave the weights behind."""
-    encoder = small_run(folder, output, compile=compiled).train()
-    torch.save(weights(encoder), folder / "end.pt")
+    encoder = small_trainer(folder, output, compile=compiled).train()
+    torch.save(flat_weights(encoder), folder / "end.pt")
 
 
 @pytest.mark.kill
@@ -33,5 +33,5 @@ def test_a_compiled_run_ends_as_a_plain_one(study, tmp_path):
         process.join()
         assert process.exitcode == 0
         ends.append(torch.load(folder / "end.pt"))
-        assert "gradient_ratio" in read(folder / "metrics.jsonl")[-1]
+        assert "gradient_ratio" in read_metrics(folder / "metrics.jsonl")[-1]
     assert (ends[1] - ends[0]).norm() < 1e-4 * ends[0].norm()

@@ -11,17 +11,17 @@ import torch
 
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.training import checkpoint
-from tests.conftest import die_at
-from tests.training.small import built, small_run, weights
+from tests.conftest import crash_at_step
+from tests.training.small_trainer import build_objective, flat_weights, small_trainer
 
 
 def train(folders, output):
     """Half a run, and the other half as a resume; leaves the weights behind."""
     for precision, folder in folders.items():
-        die_at(small_run(folder, output, Hybrid(), precision=precision), 3)
-        resumed = small_run(folder, output, Hybrid(), precision=precision)
+        crash_at_step(small_trainer(folder, output, Hybrid(), precision=precision), 3)
+        resumed = small_trainer(folder, output, Hybrid(), precision=precision)
         resumed.train()
-        torch.save(weights(resumed.objective), folder / "w")
+        torch.save(flat_weights(resumed.objective), folder / "w")
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,12 @@ def ends(study, tmp_path_factory):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_two_bytes_end_near_four(ends, precision):
     exact, near = torch.load(ends["fp32"] / "w"), torch.load(ends[precision] / "w")
-    start = weights(built(Hybrid()))
+    start = flat_weights(build_objective(Hybrid()))
     assert 0 < (near - exact).norm() < 0.5 * (exact - start).norm()
 
 
 def test_the_scale_of_fp16_is_kept_and_used(ends):
-    kept = {p: checkpoint.newest(ends[p] / "checkpoints") for p in ends}
+    kept = {p: checkpoint.load_newest(ends[p] / "checkpoints") for p in ends}
     assert kept["fp16"]["compute"]["precision"] == "fp16"
     # 65536 halves whenever a gradient is too large for fp16; 6 good steps never raise it.
     assert kept["fp16"]["scaler"]["scale"] <= 65536

@@ -14,19 +14,19 @@ import pytest
 import torch
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.flight.config import Flight
+from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.loop import StoppedError
-from ssl_pipeline.training.metrics import read
-from ssl_pipeline.training.world import World
-from stages.contract import perform
+from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.ranks import RankInfo
+from stages.core.runner import run_stage
 from tests.conftest import write_study
-from tests.training.small import CONTRASTIVE, HYBRID, small_run
+from tests.training.small_trainer import CONTRASTIVE, HYBRID, small_trainer
 
 OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
-FLIGHT = Flight(every_steps=1, bank=4, stop_on=())
+FLIGHT = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())
 STEPS = 60
 WEIGHTS = "out/pretrain/encoder/encoder.safetensors"
 
@@ -51,7 +51,7 @@ def free_port():
 def train(folder, output, objective, steps, world):
     """Leave the last gradient and the last weights behind."""
     there = folder / f"{objective.name}-{steps}"
-    run = small_run(there, output, objective, flight=FLIGHT, world=world, steps=steps)
+    run = small_trainer(there, output, objective, monitoring=FLIGHT, rank_info=world, steps=steps)
     run.train()
     if world.first:
         weights = {n: p.detach() for n, p in run.objective.named_parameters()}
@@ -61,9 +61,9 @@ def train(folder, output, objective, steps, world):
 
 def starve(folder, output, world):
     """Train until it is stopped, where the second rank's data come late; leaves what is said."""
-    flight = Flight(every_steps=2, bank=4, patience=1, stop_on=("starved",))
+    flight = Monitoring(snapshot_every=2, snapshot_samples=4, patience=1, stop_on=("starved",))
     dials = {"steps": STEPS, "checkpoint_steps": STEPS, "flight": flight, "world": world}
-    run = small_run(folder / "starved", output, Mae(), **dials)
+    run = small_trainer(folder / "starved", output, Mae(), **dials)
     if not world.first:
         batch = run.sampler.batch
         run.sampler.batch = lambda *which: (time.sleep(1), batch(*which))[1]
@@ -75,9 +75,9 @@ def starve(folder, output, world):
 def train_as_rank(folder, output, rank, ports):
     for (objective, steps), port in zip(RUNS, ports, strict=False):
         os.environ.update(variables(rank, 2, port))
-        train(folder, output, objective, steps, World.from_environment())
+        train(folder, output, objective, steps, RankInfo.from_environment())
     os.environ.update(variables(rank, 2, ports[-1]))
-    starve(folder, output, World.from_environment())
+    starve(folder, output, RankInfo.from_environment())
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def ends(study, tmp_path_factory):
     for rank in ranks:
         rank.start()
     for objective, steps in RUNS:
-        train(one, study.folder, objective, steps, World())
+        train(one, study.folder, objective, steps, RankInfo())
     for rank in ranks:
         rank.join()
         assert rank.exitcode == 0
@@ -110,7 +110,7 @@ def test_two_ranks_train_as_one(ends, objective):
     largest = flat(one).abs().max()
     assert (flat(one) - flat(two)).abs().max() < 3e-6 * largest  # gradients of one step
 
-    logs = (read(folder / f"{objective.name}-6" / "metrics.jsonl") for folder in ends)
+    logs = (read_metrics(folder / f"{objective.name}-6" / "metrics.jsonl") for folder in ends)
     for mine, theirs in zip(*logs, strict=True):
         assert mine.keys() == theirs.keys()
         for part in mine.keys() & {"loss", "reconstruction", "global", "local", "gradient_norm"}:
@@ -125,7 +125,7 @@ def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
     shutil.copytree(ends[1] / "hybrid-6", tmp_path / "run")
     for path in (tmp_path / "run/checkpoints").glob("step-00000006*"):
         path.unlink()
-    run = small_run(tmp_path / "run", study.folder, HYBRID, flight=FLIGHT, steps=6)
+    run = small_trainer(tmp_path / "run", study.folder, HYBRID, monitoring=FLIGHT, steps=6)
     assert run.step == 4
     run.train()
     whole = torch.load(ends[0] / "hybrid-6" / "end.pt")[0]
@@ -138,8 +138,10 @@ def test_a_verdict_stops_all_ranks_and_the_first_says_why(ends):
     first, second = ((ends[1] / f"starved-{rank}").read_text() for rank in (0, 1))
     assert "as starved: The device waits for data" in first
     assert second == "pretrain stopped at step 2; the first rank says why."
-    assert [row["waiting"] > 0.5 for row in read(ends[1] / "starved" / "metrics.jsonl")] == [1, 1]
-    assert checkpoint.newest(ends[1] / "starved" / "checkpoints")["step"] == 2
+    assert [
+        row["waiting"] > 0.5 for row in read_metrics(ends[1] / "starved" / "metrics.jsonl")
+    ] == [1, 1]
+    assert checkpoint.load_newest(ends[1] / "starved" / "checkpoints")["step"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +184,7 @@ def run_whole(file):
 
 def steps_logged(file):
     logs = list(file.parent.glob("out/pretrain/runs/*/metrics.jsonl"))
-    return len(read(logs[0])) if logs else 0
+    return len(read_metrics(logs[0])) if logs else 0
 
 
 def wait_for_steps(file, count, processes):
@@ -199,7 +201,7 @@ def test_a_notice_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepa
     said, codes = end(processes)
     assert codes == [3, 3] and all("interrupted" in words for words in said), said
     (folder,) = file.parent.glob("out/pretrain/runs/*/checkpoints")
-    assert checkpoint.newest(folder)["step"] == steps_logged(file) < STEPS
+    assert checkpoint.load_newest(folder)["step"] == steps_logged(file) < STEPS
     run_whole(file)
     assert steps_logged(file) == STEPS and (file.parent / WEIGHTS).exists()
     provenance = json.loads((file.parent / "out/pretrain/provenance.json").read_text())
@@ -218,7 +220,9 @@ def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
 
 def test_a_complete_run_waits_for_no_other_rank(ends, study):
     for rank in (0, 1):
-        run = small_run(ends[1] / "mae-6", study.folder, Mae(), world=World(rank=rank, size=2))
+        run = small_trainer(
+            ends[1] / "mae-6", study.folder, Mae(), rank_info=RankInfo(rank=rank, world_size=2)
+        )
         run.train()
         assert run.step == 6
 
@@ -240,24 +244,24 @@ def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
 
 def test_pairs_that_do_not_divide_are_one_sentence(study, tmp_path):
     with pytest.raises(UserError, match=r"training\.pairs is 4, which 3 ranks cannot share"):
-        small_run(tmp_path, study.folder, Mae(), world=World(rank=2, size=3))
+        small_trainer(tmp_path, study.folder, Mae(), rank_info=RankInfo(rank=2, world_size=3))
 
 
 def test_other_stages_refuse_ranks(study, monkeypatch):
     for name, value in variables(1, 2, 1).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="the stage inventory runs in one process"):
-        perform("inventory", study, {})
+        run_stage("inventory", study, {})
 
 
 def test_a_missing_variable_is_one_sentence(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="RANK is not set: start with torchrun"):
-        World.from_environment()
+        RankInfo.from_environment()
 
 
 def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
-    run = small_run(tmp_path, study.folder, Mae())
+    run = small_trainer(tmp_path, study.folder, Mae())
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -8,10 +8,10 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.training.world import World
-from ssl_pipeline.views.augment import augment
-from ssl_pipeline.views.config import Affine, Intensity, Views
-from ssl_pipeline.views.cut import cut
+from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.views.augmentation import augment
+from ssl_pipeline.views.config import AffineAugmentation, IntensityAugmentation, Views
+from ssl_pipeline.views.crops import crop_views
 from ssl_pipeline.views.sampler import Sampler
 
 VIEWS = Views(crop_voxels=(16, 16, 16))
@@ -19,7 +19,7 @@ VIEWS = Views(crop_voxels=(16, 16, 16))
 
 @pytest.fixture
 def sampler(catalog, reader):
-    return Sampler(catalog.entries, reader, VIEWS, (8, 8, 8), pairs=4, seed=3)
+    return Sampler(catalog.entries, reader, VIEWS, (8, 8, 8), batch_size=4, seed=3)
 
 
 def equal(first, second):
@@ -36,7 +36,7 @@ def test_a_batch_is_the_same_first_or_last_and_in_another_process(sampler, study
         CropReader(study.folder / "preprocess" / "volumes", catalog),
         VIEWS,
         (8, 8, 8),
-        pairs=4,
+        batch_size=4,
         seed=3,
     )
     for step in range(3):
@@ -46,16 +46,20 @@ def test_a_batch_is_the_same_first_or_last_and_in_another_process(sampler, study
 
 
 def test_ranks_draw_the_samples_of_one_rank_in_its_order(catalog, reader):
-    every = Intensity(noise_share=1, blur_share=1, window_share=1, bias_share=1)
-    views = VIEWS.model_copy(update={"intensity": every, "affine": Affine(share=0.5)})
-    sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), pairs=4, seed=3)
+    every = IntensityAugmentation(
+        noise_probability=1, blur_probability=1, window_probability=1, bias_probability=1
+    )
+    views = VIEWS.model_copy(
+        update={"intensity": every, "affine": AffineAugmentation(probability=0.5)}
+    )
+    sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     whole = sampler.batch(2)
-    halves = [sampler.batch(2, World(rank, 2).parts(4, 1)[0]) for rank in (0, 1)]
+    halves = [sampler.batch(2, RankInfo(rank, 2).micro_batches(4, 1)[0]) for rank in (0, 1)]
     assert np.concatenate([half.number for half in halves]).tolist() == [8, 9, 10, 11]
-    batch = cut(whole, views, (8, 8, 8))
+    batch = crop_views(whole, views, (8, 8, 8))
     images = augment(batch, whole)
     for half, pairs in zip(halves, ([0, 1], [2, 3]), strict=True):
-        mine, seen = pairs + [pair + 4 for pair in pairs], cut(half, views, (8, 8, 8))
+        mine, seen = pairs + [pair + 4 for pair in pairs], crop_views(half, views, (8, 8, 8))
         for name, values in vars(seen).items():
             rows = pairs if name in ("subject", "traits") else mine
             assert same(values, None if values is None else getattr(batch, name)[rows]), name
@@ -64,14 +68,14 @@ def test_ranks_draw_the_samples_of_one_rank_in_its_order(catalog, reader):
 
 def test_steps_that_share_what_is_read_see_other_views_of_it(catalog, reader):
     views = VIEWS.model_copy(update={"reuse": 3})
-    sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), pairs=4, seed=3)
+    sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     first, second, third, other = (sampler.batch(step) for step in range(4))
     for later in (second, third):
         assert torch.equal(first.voxels, later.voxels) and torch.equal(first.subject, later.subject)
         assert not np.array_equal(first.start, later.start)
         assert not torch.equal(first.order, later.order)
     assert not torch.equal(first.voxels, other.voxels)
-    alone = Sampler(catalog.entries, reader, views, (8, 8, 8), pairs=4, seed=3)
+    alone = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     assert equal(alone.batch(2), third)  # a resume in the middle reads the same again
 
 
@@ -81,7 +85,7 @@ def test_subjects_of_a_step_differ_while_there_are_enough(sampler):
 
 
 def test_more_pairs_than_subjects_use_each_of_them(catalog, reader):
-    sampler = Sampler(catalog.entries, reader, VIEWS, (8, 8, 8), pairs=14, seed=0)
+    sampler = Sampler(catalog.entries, reader, VIEWS, (8, 8, 8), batch_size=14, seed=0)
     counts = np.bincount(sampler.subjects(0), minlength=6)
     assert counts.min() == 2 and counts.max() == 3
 
@@ -91,9 +95,9 @@ def test_a_root_is_drawn_by_its_weight(catalog, reader):
         dataclasses.replace(entry, root="a" if index < 1 else "b", weight=3.0 if index < 1 else 1.0)
         for index, entry in enumerate(catalog.entries)
     ]
-    sampler = Sampler(heavy, reader, VIEWS, (8, 8, 8), pairs=1, seed=0)
+    sampler = Sampler(heavy, reader, VIEWS, (8, 8, 8), batch_size=1, seed=0)
     drawn = np.concatenate([sampler.subjects(step) for step in range(1000)])
-    first = sampler._code[heavy[0].subject]
+    first = sampler._subject_codes[heavy[0].subject]
     assert (drawn == first).mean() == pytest.approx(0.75, abs=0.05)
 
 
@@ -104,12 +108,12 @@ def test_volumes_and_subjects_are_drawn_by_their_weights(catalog, reader):
         dataclasses.replace(entry, root="r", subject=subject[index], weight=weight[index])
         for index, entry in enumerate(catalog.entries)
     ]
-    sampler = Sampler(entries, reader, VIEWS, (8, 8, 8), pairs=1, seed=0)
+    sampler = Sampler(entries, reader, VIEWS, (8, 8, 8), batch_size=1, seed=0)
     drawn = np.concatenate([sampler.subjects(step) for step in range(1000)])
-    assert (drawn == sampler._code["a"]).mean() == pytest.approx(2 / 3, abs=0.05)
-    assert not (drawn == sampler._code["c"]).any()
+    assert (drawn == sampler._subject_codes["a"]).mean() == pytest.approx(2 / 3, abs=0.05)
+    assert not (drawn == sampler._subject_codes["c"]).any()
     rng = np.random.default_rng(0)
-    volumes = [sampler._volume(rng, sampler._code["a"]) for _ in range(1000)]
+    volumes = [sampler._draw_volume(rng, sampler._subject_codes["a"]) for _ in range(1000)]
     assert np.bincount(volumes)[0] / 1000 == pytest.approx(0.75, abs=0.05)
 
 
@@ -117,4 +121,4 @@ def test_volumes_and_subjects_are_drawn_by_their_weights(catalog, reader):
 def test_what_cannot_be_drawn_is_refused(catalog, reader, entries, crop, sentence):
     views = Views(crop_voxels=(crop, crop, crop))
     with pytest.raises(UserError, match=sentence):
-        Sampler(catalog.entries[:entries], reader, views, (8, 8, 8), pairs=2, seed=0)
+        Sampler(catalog.entries[:entries], reader, views, (8, 8, 8), batch_size=2, seed=0)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from ssl_pipeline.volumes.readers import Source, read
+from ssl_pipeline.volumes.readers import Source, read_volume
 from ssl_pipeline.volumes.volume import Volume
-from tests.volumes.inventories import noisy
-from tests.volumes.writing import ANATOMICAL, save_nifti
+from tests.volumes.inventory_helpers import with_noise
+from tests.volumes.volume_writers import ANATOMICAL, save_nifti
 
 
 @pytest.fixture(scope="session")
 def brain() -> Volume:
     """A real, small MR of a head, 33x41x25 at 2 mm."""
-    return read(Source(ANATOMICAL))
+    return read_volume(Source(ANATOMICAL))
 
 
 @pytest.fixture(scope="session")
@@ -29,5 +29,7 @@ def public_data() -> Path:
 def folder(brain, tmp_path):
     """Six scans of three subjects."""
     for number in range(1, 7):
-        save_nifti(tmp_path / "raw" / f"s_{number:02}.nii.gz", noisy(brain, number), brain.affine)
+        save_nifti(
+            tmp_path / "raw" / f"s_{number:02}.nii.gz", with_noise(brain, number), brain.affine
+        )
     return tmp_path

@@ -18,31 +18,31 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import RLELossless
 
-from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inventory import take_inventory
-from ssl_pipeline.volumes.listing import listing_hash
-from ssl_pipeline.volumes.origins import Origins
-from ssl_pipeline.volumes.readers import ReadError, Source, find, read
-from ssl_pipeline.volumes.verdicts import Quality
-from tests.volumes.writing import save_dicom, save_enhanced, save_itk, save_nifti
+from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.fingerprint import data_fingerprint
+from ssl_pipeline.volumes.inventory import build_inventory
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.quality_control import QualityThresholds
+from ssl_pipeline.volumes.readers import ReadError, Source, find_sources, read_volume
+from tests.volumes.volume_writers import save_dicom, save_enhanced, save_itk, save_nifti
 
 FUZZ = int(os.environ.get("FUZZ", "15"))
 MEMORY_BYTES = 1 << 29  # more than that above what the process has is asked for by no small file
-QUALITY = Quality(min_axis_voxels=2, min_fov_mm=0)
+THRESHOLDS = QualityThresholds(min_axis_voxels=2, min_fov_mm=0)
 
 
-def inventory_of(folder, quality=QUALITY):
+def inventory_of(folder, quality=THRESHOLDS):
     root = {"path": str(folder), "modality": "MR"}
     data = Data.model_validate({"roots": [root]})
-    return take_inventory(data, quality, Path(), origins_of(folder))
+    return build_inventory(data, quality, Path(), pseudonyms_of(folder))
 
 
-def origins_of(folder):
+def pseudonyms_of(folder):
     """Beside the folder of scans, or it would be walked too."""
-    return Origins(folder.parent / f"{folder.name}-private", "study", Path())
+    return PseudonymStore(folder.parent / f"{folder.name}-private", "study", Path())
 
 
-def check_told(scan):
+def check_reason(scan):
     """A verdict in one plain sentence: no traceback, no line break, no endless text."""
     assert scan.verdict in ("accepted", "repaired", "rejected")
     assert (scan.verdict == "rejected") <= bool(scan.reason)
@@ -111,7 +111,7 @@ WRITERS = {
 }
 
 
-def mutated(content, random):
+def mutate(content, random):
     """The bytes with a few changed, cut off, replaced, made a huge number, or copied elsewhere."""
     made = bytearray(content)
     end = min(len(made), 1500) if random.random() < 0.7 else len(made)  # mostly the header
@@ -141,14 +141,14 @@ def test_mutated_files(kind, small, tmp_path, bounded):
         shutil.copytree(tmp_path / "whole", folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         path = files[random.integers(len(files))]
-        path.write_bytes(mutated(path.read_bytes(), random))
+        path.write_bytes(mutate(path.read_bytes(), random))
     WRITERS[kind](tmp_path / "raw" / "0-good", *small)
     inventory = inventory_of(tmp_path / "raw")
-    origins = origins_of(tmp_path / "raw").all
+    origins = pseudonyms_of(tmp_path / "raw").all
     good = [scan for scan in inventory.scans if "/0-good" in origins[scan.id].path]
     assert good and all(scan.verdict != "rejected" for scan in good)
     for scan in inventory.scans:
-        check_told(scan)
+        check_reason(scan)
 
 
 # files that are something else
@@ -165,9 +165,9 @@ def test_noise_and_nothing_in_every_format(small, tmp_path):
     inventory = inventory_of(tmp_path)
     assert len(inventory.scans) >= 2 * len(suffixes) + 1
     (accepted,) = inventory.accepted
-    assert origins_of(tmp_path).all[accepted.id].path == str(tmp_path / "good.nii")
+    assert pseudonyms_of(tmp_path).all[accepted.id].path == str(tmp_path / "good.nii")
     for scan in inventory.scans:
-        check_told(scan)
+        check_reason(scan)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
@@ -186,7 +186,7 @@ def test_a_gzip_with_a_wrong_sum(small, tmp_path):
     content[-6] ^= 1
     path.write_bytes(content)
     with pytest.raises(ReadError, match="CRC"):
-        read(Source(path))
+        read_volume(Source(path))
     (scan,) = inventory_of(tmp_path).scans
     assert scan.reason == "cannot be read as NIfTI; is the file complete?"
 
@@ -197,7 +197,7 @@ def test_bad_files_that_are_read_at_once_crash_nobody(small, tmp_path):
 
     def told(_):
         try:
-            read(Source(path))
+            read_volume(Source(path))
         except ReadError as error:
             return str(error)
 
@@ -236,15 +236,15 @@ HUGE = {
 
 
 @pytest.mark.parametrize("kind", HUGE)
-@pytest.mark.parametrize("quality", [QUALITY, QUALITY.model_copy(update={"max_gib": 1e9})])
+@pytest.mark.parametrize("quality", [THRESHOLDS, THRESHOLDS.model_copy(update={"max_gib": 1e9})])
 def test_a_huge_claim_is_refused_before_memory_is_asked_for(
     quality, kind, small, tmp_path, bounded
 ):
     HUGE[kind](tmp_path, *small)
     (scan,) = inventory_of(tmp_path, quality).scans
-    check_told(scan)
+    check_reason(scan)
     assert scan.verdict == "rejected"
-    if quality is QUALITY:
+    if quality is THRESHOLDS:
         assert "quality.max_gib is 4" in scan.reason
 
 
@@ -291,7 +291,7 @@ def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_read(small, 
     assert closed.reason == "may not be read; ask for read access."
     assert good.verdict == "accepted"
     data = Data.model_validate({"roots": [{"path": str(folder)}]})
-    assert listing_hash(data, folder, folder / ".record") != "absent"
+    assert data_fingerprint(data, folder, folder / ".record") != "absent"
 
 
 def test_links_in_circles_end(small, tmp_path):
@@ -300,8 +300,8 @@ def test_links_in_circles_end(small, tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "c")
     (tmp_path / "c").symlink_to(tmp_path / "b")
     (tmp_path / "self.nii").symlink_to(tmp_path / "self.nii")
-    assert len(find(tmp_path)) == 2
+    assert len(find_sources(tmp_path)) == 2
     scan, circle = inventory_of(tmp_path).scans
     assert scan.verdict == "accepted" and circle.reason.endswith("is a link to nothing.")
     data = Data.model_validate({"roots": [{"path": str(tmp_path)}]})
-    assert listing_hash(data, tmp_path, tmp_path / ".record") != "absent"
+    assert data_fingerprint(data, tmp_path, tmp_path / ".record") != "absent"

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_pipeline.volumes import geometry
-from ssl_pipeline.volumes.volume import Grid, Volume
-from tests.volumes.writing import turned
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
+from tests.volumes.volume_writers import rotated_affine
 
 DATA = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 ORIENTATIONS = [
@@ -32,14 +32,14 @@ def test_all_48_orientations_become_ras_and_move_nothing(axes):
     affine[:3, :3] = axes * (1.0, 1.5, 2.5)
     affine[:3, 3] = 7, -3, 11
     volume = Volume(DATA, affine, "MR")
-    straight = geometry.canonical(volume)
+    straight = geometry.to_canonical(volume)
     assert geometry.axis_codes(straight.affine) == "RAS"
     assert straight.modality == "MR"
     np.testing.assert_allclose(places(straight), places(volume))
     assert geometry.residual_rotation_deg(affine) == pytest.approx(0, abs=1e-5)
     assert geometry.canonical_grid(volume.grid).shape == straight.data.shape
     np.testing.assert_allclose(geometry.canonical_grid(volume.grid).affine, straight.affine)
-    np.testing.assert_array_equal(geometry.canonical(straight).data, straight.data)
+    np.testing.assert_array_equal(geometry.to_canonical(straight).data, straight.data)
 
 
 angle = st.floats(-180, 180)
@@ -54,8 +54,8 @@ coordinate = st.floats(-400, 400)
     st.tuples(coordinate, coordinate, coordinate),
 )
 def test_an_oblique_scan_keeps_its_places(degrees, spacing, origin):
-    volume = Volume(DATA, turned(degrees, spacing, origin))
-    straight = geometry.canonical(volume)
+    volume = Volume(DATA, rotated_affine(degrees, spacing, origin))
+    straight = geometry.to_canonical(volume)
     np.testing.assert_allclose(places(straight), places(volume), atol=0.01)
     assert sorted(geometry.spacing_mm(straight.affine)) == pytest.approx(sorted(spacing))
     assert geometry.shear_deg(straight.affine) == pytest.approx(0, abs=1e-4)
@@ -63,7 +63,7 @@ def test_an_oblique_scan_keeps_its_places(degrees, spacing, origin):
 
 @pytest.mark.parametrize("degrees", [0, 5, 30, -44])
 def test_residual_rotation_is_the_angle(degrees):
-    flipped = turned((0, 0, degrees)) @ np.diag([-1, 1, -1, 1])
+    flipped = rotated_affine((0, 0, degrees)) @ np.diag([-1, 1, -1, 1])
     assert geometry.residual_rotation_deg(flipped) == pytest.approx(abs(degrees), abs=1e-4)
 
 
@@ -74,10 +74,12 @@ def test_shear_is_the_angle():
 
 
 def test_same_place_knows_flips_and_shifts():
-    grid = Grid((4, 5, 6), turned())
-    flipped = geometry.canonical_grid(Grid((4, 5, 6), turned() @ np.diag([1, 1, -1, 1])))
+    grid = VoxelGrid((4, 5, 6), rotated_affine())
+    flipped = geometry.canonical_grid(
+        VoxelGrid((4, 5, 6), rotated_affine() @ np.diag([1, 1, -1, 1]))
+    )
     shifted = grid.affine.copy()
     shifted[0, 3] += 1
-    assert geometry.same_place(grid, grid)
-    assert not geometry.same_place(grid, flipped)
-    assert not geometry.same_place(grid, Grid(grid.shape, shifted))
+    assert geometry.is_same_grid(grid, grid)
+    assert not geometry.is_same_grid(grid, flipped)
+    assert not geometry.is_same_grid(grid, VoxelGrid(grid.shape, shifted))

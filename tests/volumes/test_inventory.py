@@ -13,30 +13,30 @@ from PIL import Image
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import thumbnails
-from ssl_pipeline.volumes.dataset import Data
+from ssl_pipeline.volumes.config import Data
 from ssl_pipeline.volumes.inventory import Inventory
-from ssl_pipeline.volumes.verdicts import Quality
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.volume import Volume
-from tests.volumes.inventories import (
+from tests.volumes.inventory_helpers import (
     RULE,
+    as_hounsfield,
+    build,
     by_name,
-    hounsfield,
-    noisy,
-    origins_of,
-    person,
-    study,
-    take,
+    data_of,
+    pseudonyms_of,
+    subject_name,
+    with_noise,
 )
-from tests.volumes.writing import save_dicom, save_itk, save_nifti
+from tests.volumes.volume_writers import save_dicom, save_itk, save_nifti
 
 
 def test_who_and_what(folder):
-    data = study(folder, name="mr", weight=2, targets={"odd": RULE | {"expression": "id % 2"}})
-    inventory = take(data, folder)
+    data = data_of(folder, name="mr", weight=2, targets={"odd": RULE | {"expression": "id % 2"}})
+    inventory = build(data, folder)
     assert len(inventory.accepted) == 6
     scan = inventory.scans[2]
     assert (scan.targets, scan.root, scan.weight) == ({"odd": "1"}, "mr", 2)
-    assert person(folder, scan) == "2" and re.fullmatch("[0-9a-f]{12}", scan.subject)
+    assert subject_name(folder, scan) == "2" and re.fullmatch("[0-9a-f]{12}", scan.subject)
     assert (scan.format, scan.shape, scan.orientation) == ("NIfTI", (33, 41, 25), "LAS")
     assert scan.spacing_mm == pytest.approx((2, 2, 2))
     assert len({scan.id for scan in inventory.scans}) == 6
@@ -44,9 +44,9 @@ def test_who_and_what(folder):
 
 
 def test_the_table_comes_back_and_is_equal_when_made_again(folder):
-    inventory = take(study(folder), folder)
+    inventory = build(data_of(folder), folder)
     inventory.write(folder / "a.parquet")
-    take(study(folder), folder).write(folder / "b.parquet")
+    build(data_of(folder), folder).write(folder / "b.parquet")
     assert Inventory.read(folder / "a.parquet") == inventory
     assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
 
@@ -58,33 +58,35 @@ def test_a_table_of_another_version_is_refused(folder):
 
 
 def test_unchanged_files_are_not_read_again(folder):
-    before = take(study(folder), folder)
+    before = build(data_of(folder), folder)
     path = folder / "raw" / "s_01.nii.gz"
     state = path.stat()
     path.write_bytes(bytes(state.st_size))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert take(study(folder), folder, before) == before
+    assert build(data_of(folder), folder, before) == before
     os.utime(path)
-    assert by_name(folder, take(study(folder), folder, before))["s_01.nii.gz"].verdict == "rejected"
+    assert (
+        by_name(folder, build(data_of(folder), folder, before))["s_01.nii.gz"].verdict == "rejected"
+    )
 
 
 def test_a_touched_file_leaves_the_table_equal(folder):
-    before = take(study(folder), folder)
+    before = build(data_of(folder), folder)
     os.utime(folder / "raw" / "s_01.nii.gz", (1, 1))
-    assert take(study(folder), folder, before) == before
+    assert build(data_of(folder), folder, before) == before
 
 
 def test_other_thresholds_judge_again(folder):
-    before = take(study(folder), folder)
-    after = take(study(folder), folder, before, Quality(min_axis_voxels=30))
+    before = build(data_of(folder), folder)
+    after = build(data_of(folder), folder, before, QualityThresholds(min_axis_voxels=30))
     assert not after.accepted
-    assert take(study(folder), folder, after) == before
+    assert build(data_of(folder), folder, after) == before
 
 
 def test_scans_that_are_added_move_nobody(folder, brain):
-    before = take(study(folder), folder)
-    save_nifti(folder / "raw" / "s_00.nii.gz", noisy(brain, 99), brain.affine)
-    after = take(study(folder), folder, before)
+    before = build(data_of(folder), folder)
+    save_nifti(folder / "raw" / "s_00.nii.gz", with_noise(brain, 99), brain.affine)
+    after = build(data_of(folder), folder, before)
     assert len(after.scans) == 7
     assert all(scan in after.scans for scan in before.scans)
 
@@ -95,29 +97,29 @@ def test_scans_that_are_added_move_nobody(folder, brain):
 def test_an_empty_folder(tmp_path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match=r"no image was found in .*raw; known formats are NIfTI"):
-        take(study(tmp_path), tmp_path)
+        build(data_of(tmp_path), tmp_path)
 
 
 def test_an_absent_folder(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
-        take(study(tmp_path), tmp_path)
+        build(data_of(tmp_path), tmp_path)
 
 
 def test_no_data_at_all(tmp_path):
     with pytest.raises(UserError, match="neither `roots` nor a `table`"):
-        take(Data(), tmp_path)
+        build(Data(), tmp_path)
 
 
 def test_each_bad_file_has_its_reason(folder, brain):
     raw = folder / "raw"
-    spoiled = noisy(brain, 1).astype(np.float32)
+    spoiled = with_noise(brain, 1).astype(np.float32)
     spoiled[0, 0, 0] = np.nan
     save_nifti(raw / "s_11.nii", spoiled, brain.affine)
     save_nifti(raw / "s_12.nii", np.zeros_like(brain.data), brain.affine)
     save_nifti(raw / "s_13.nii", brain.data[:, :, 9], brain.affine)
     save_nifti(raw / "s_14.nii", np.stack([brain.data] * 2, -1), brain.affine)
     os.truncate(raw / "s_01.nii.gz", 9000)
-    scans = by_name(folder, take(study(folder), folder))
+    scans = by_name(folder, build(data_of(folder), folder))
     reasons = {
         "s_01.nii.gz": "is the file complete?",
         "s_11.nii": "1 voxels are NaN or infinite",
@@ -132,54 +134,56 @@ def test_each_bad_file_has_its_reason(folder, brain):
 
 
 def test_an_unknown_modality(folder):
-    inventory = take(study(folder, modality=None), folder)
+    inventory = build(data_of(folder, modality=None), folder)
     assert {scan.reason for scan in inventory.scans} == {
         "modality is unknown: set `modality` for this root"
     }
 
 
 def test_dicom_says_its_own_modality(folder, brain):
-    save_dicom(folder / "raw" / "series_09", hounsfield(brain, 9), brain.affine, "CT", uid="1.2.3")
-    inventory = take(study(folder, modality=None), folder)
+    save_dicom(
+        folder / "raw" / "series_09", as_hounsfield(brain, 9), brain.affine, "CT", uid="1.2.3"
+    )
+    inventory = build(data_of(folder, modality=None), folder)
     assert [scan.modality for scan in inventory.accepted] == ["CT"]
-    assert origins_of(folder).all[inventory.accepted[0].id].series == "1.2.3"
+    assert pseudonyms_of(folder).all[inventory.accepted[0].id].series == "1.2.3"
     touched = sorted((folder / "raw" / "series_09").iterdir())[3]
     os.utime(touched, (1, 1))
-    assert take(study(folder, modality=None), folder, inventory) == inventory
+    assert build(data_of(folder, modality=None), folder, inventory) == inventory
 
 
 def test_two_files_of_one_scan(folder, brain):
-    save_nifti(folder / "raw" / "s_01.nii", noisy(brain, 50), brain.affine)
-    scans = by_name(folder, take(study(folder), folder))
+    save_nifti(folder / "raw" / "s_01.nii", with_noise(brain, 50), brain.affine)
+    scans = by_name(folder, build(data_of(folder), folder))
     assert scans["s_01.nii"].verdict == "accepted"
     assert scans["s_01.nii.gz"].reason == (f"two files of one scan: {scans['s_01.nii'].id} is used")
 
 
 def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
-    flipped = noisy(brain, 3)[:, ::-1].astype(np.int32)
+    flipped = with_noise(brain, 3)[:, ::-1].astype(np.int32)
     affine = brain.affine @ np.diag([1, -1, 1, 1])
     affine[1, 3] = brain.affine[1, 3] + 40 * brain.affine[1, 1]
     save_itk(folder / "raw" / "t_20.mha", flipped, affine)
-    scans = by_name(folder, take(study(folder), folder))
+    scans = by_name(folder, build(data_of(folder), folder))
     assert scans["t_20.mha"].reason.startswith(f"duplicate of {scans['s_03.nii.gz'].id}")
 
 
 def test_a_stray_file_whose_subject_cannot_be_told_is_rejected_alone(folder, brain):
-    save_nifti(folder / "raw" / "stray.nii", noisy(brain, 8), brain.affine)
-    inventory = take(study(folder), folder)
+    save_nifti(folder / "raw" / "stray.nii", with_noise(brain, 8), brain.affine)
+    inventory = build(data_of(folder), folder)
     assert len(inventory.accepted) == 6
     stray = by_name(folder, inventory)["stray.nii"]
     assert stray.verdict == "rejected" and stray.subject == "" and stray.split == ""
     assert "`_(?P<id>\\d+)` does not match its path; change the pattern" in stray.reason
-    assert len(take(study(folder, exclude=["stray*"]), folder).scans) == 6
+    assert len(build(data_of(folder, exclude=["stray*"]), folder).scans) == 6
 
 
 def test_a_link_to_nothing_is_rejected_alone(folder):
     (folder / "raw" / "s_07.nii.gz").symlink_to(folder / "moved" / "s_07.nii.gz")
-    link = by_name(folder, take(study(folder), folder))["s_07.nii.gz"]
+    link = by_name(folder, build(data_of(folder), folder))["s_07.nii.gz"]
     assert link.verdict == "rejected" and link.reason == "is a link to nothing."
     (folder / "raw" / "s_08").symlink_to(folder / "moved")
-    assert len(take(study(folder), folder).accepted) == 6
+    assert len(build(data_of(folder), folder).accepted) == 6
 
 
 # labels
@@ -194,16 +198,16 @@ def labelled(folder, brain):
 
 
 def test_labels_find_their_images_and_orphans_are_told(labelled):
-    data = study(labelled, labels={"organ": {"path": str(labelled / "seg")}})
-    inventory = take(data, labelled)
+    data = data_of(labelled, labels={"organ": {"path": str(labelled / "seg")}})
+    inventory = build(data, labelled)
     scans = by_name(labelled, inventory)
     assert scans["s_01.nii.gz"].labels == {"organ": True}
-    file = origins_of(labelled).label(scans["s_01.nii.gz"].id, "organ")
+    file = pseudonyms_of(labelled).label(scans["s_01.nii.gz"].id, "organ")
     assert file == labelled / "seg" / "s_01.nii.gz"
     assert scans["s_05.nii.gz"].labels == {"organ": False}
     assert len(inventory.accepted) == 6
     (orphan,) = inventory.orphan_labels
-    assert origins_of(labelled).all[orphan.id].path.endswith("s_09.nii.gz")
+    assert pseudonyms_of(labelled).all[orphan.id].path.endswith("s_09.nii.gz")
     assert orphan.reason == "label without image"
     inventory.write(labelled / "a.parquet")
     assert Inventory.read(labelled / "a.parquet") == inventory
@@ -220,7 +224,9 @@ def test_a_label_of_another_shape_is_dropped_with_a_note(labelled, brain):
     save_nifti(seg / "s_02.nii.gz", np.zeros((33, 41, 24), np.uint8), brain.affine)
     save_nifti(seg / "s_03.nii.gz", np.zeros((33, 41, 25), np.uint8), np.diag([2.0, 2, 2, 1]))
     (seg / "s_01.nii.gz").write_bytes(b"nothing")
-    scans = by_name(labelled, take(study(labelled, labels={"organ": {"path": str(seg)}}), labelled))
+    scans = by_name(
+        labelled, build(data_of(labelled, labels={"organ": {"path": str(seg)}}), labelled)
+    )
     notes = {
         "s_01.nii.gz": "label organ was dropped",
         "s_02.nii.gz": "label organ has another shape, 33 x 41 x 24 for an image of 33 x 41 x 25",
@@ -237,7 +243,7 @@ def test_a_label_in_other_axis_order_fits(labelled, brain):
     affine = brain.affine[:, [2, 0, 1, 3]]
     save_nifti(labelled / "seg" / "s_02.nii.gz", turned, affine)
     scans = by_name(
-        labelled, take(study(labelled, labels={"o": {"path": str(labelled / "seg")}}), labelled)
+        labelled, build(data_of(labelled, labels={"o": {"path": str(labelled / "seg")}}), labelled)
     )
     assert scans["s_02.nii.gz"].labels["o"]
 
@@ -245,7 +251,7 @@ def test_a_label_in_other_axis_order_fits(labelled, brain):
 def test_labels_beside_their_images_are_no_images(brain, tmp_path):
     mask = (brain.data > 5000).astype(np.uint8)
     for number, who in enumerate(("p_1", "p_2")):
-        save_nifti(tmp_path / "raw" / who / "ct_0000.nii", noisy(brain, number), brain.affine)
+        save_nifti(tmp_path / "raw" / who / "ct_0000.nii", with_noise(brain, number), brain.affine)
         save_nifti(tmp_path / "raw" / who / "masks" / "liver.nii", mask, brain.affine)
         save_nifti(tmp_path / "raw" / who / "ct_seg.nii", mask, brain.affine)
     raw = str(tmp_path / "raw")
@@ -253,12 +259,12 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
         "liver": {"path": raw, "pattern": "{folder}/masks/liver.nii"},
         "all": {"path": raw, "image": "(?P<case>.*)_0000", "pattern": "{case}_seg"},
     }
-    inventory = take(study(tmp_path, labels=labels), tmp_path)
+    inventory = build(data_of(tmp_path, labels=labels), tmp_path)
     assert len(inventory.scans) == 2
     assert not inventory.orphan_labels
     for scan in inventory.scans:
         assert scan.labels == {"liver": True, "all": True}
-        files = origins_of(tmp_path).all[scan.id].labels.values()
+        files = pseudonyms_of(tmp_path).all[scan.id].labels.values()
         assert {os.path.basename(path) for path in files} == {"liver.nii", "ct_seg.nii"}
 
 
@@ -268,15 +274,15 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
 def test_a_tilted_scan_counts_as_usable_and_is_told(folder, brain):
     tilted = brain.affine.copy()
     tilted[1, 2] += 0.4
-    save_dicom(folder / "raw" / "t_09", noisy(brain, 9), tilted)
-    inventory = take(study(folder), folder)
+    save_dicom(folder / "raw" / "t_09", with_noise(brain, 9), tilted)
+    inventory = build(data_of(folder), folder)
     (repaired,) = [scan for scan in inventory.scans if scan.verdict == "repaired"]
     assert repaired in inventory.accepted and len(inventory.accepted) == 7
     assert repaired.reason == repaired.repair
     assert repaired.reason.startswith("its axes, 11.3 degrees off a right angle")
     inventory.write(folder / "a.parquet")
     assert Inventory.read(folder / "a.parquet") == inventory
-    strict = take(study(folder), folder, inventory, Quality(max_shear_deg=0))
+    strict = build(data_of(folder), folder, inventory, QualityThresholds(max_shear_deg=0))
     assert "as by a tilted gantry" in by_name(folder, strict)["t_09"].reason
     assert by_name(folder, strict)["t_09"].verdict == "rejected"
 
@@ -287,14 +293,14 @@ def test_a_tilted_scan_counts_as_usable_and_is_told(folder, brain):
 def test_every_scan_that_opens_has_a_thumbnail_also_when_it_is_not_read_again(folder, brain):
     (folder / "raw" / "bad_07.nii").write_bytes(b"nothing")
     save_nifti(folder / "raw" / "flat_08.nii", np.full_like(brain.data, 7), brain.affine)
-    before = take(study(folder), folder)
+    before = build(data_of(folder), folder)
     opened = {scan.id for scan in before.scans if scan.pixels}
     assert set(before.thumbnails) == opened and len(opened) == 7
     thumbnails.write(folder / "t.parquet", before.thumbnails)
     kept = replace(before, thumbnails=thumbnails.read(folder / "t.parquet"))
-    assert take(study(folder), folder, kept).thumbnails == before.thumbnails
+    assert build(data_of(folder), folder, kept).thumbnails == before.thumbnails
     lost = replace(before, thumbnails={})
-    assert take(study(folder), folder, lost).thumbnails == before.thumbnails
+    assert build(data_of(folder), folder, lost).thumbnails == before.thumbnails
 
 
 def test_a_thumbnail_shows_three_planes_the_right_way_up():

@@ -5,22 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from ssl_pipeline.volumes.dataset import Data
-from ssl_pipeline.volumes.inventory import take_inventory
-from ssl_pipeline.volumes.origins import Origins
-from ssl_pipeline.volumes.verdicts import Quality
+from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.inventory import build_inventory
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 
 
 @pytest.fixture
-def origins(tmp_path):
-    return Origins(tmp_path, "study", Path())
+def pseudonyms(tmp_path):
+    return PseudonymStore(tmp_path, "study", Path())
 
 
-def inventory_of(root, origins):
-    return take_inventory(Data.model_validate({"roots": [root]}), Quality(), Path(), origins)
+def inventory_of(root, pseudonyms):
+    return build_inventory(
+        Data.model_validate({"roots": [root]}), QualityThresholds(), Path(), pseudonyms
+    )
 
 
-def test_pairs_of_one_subject_never_part_and_orphans_are_told(public_data, origins):
+def test_pairs_of_one_subject_never_part_and_orphans_are_told(public_data, pseudonyms):
     inventory = inventory_of(
         {
             "path": str(public_data / "hippocampus" / "images"),
@@ -28,21 +30,21 @@ def test_pairs_of_one_subject_never_part_and_orphans_are_told(public_data, origi
             "subject": {"pattern": r"hippocampus_(?P<id>\d+)", "expression": "(id + 1) // 2"},
             "labels": {"parts": {"path": str(public_data / "hippocampus" / "labels")}},
         },
-        origins,
+        pseudonyms,
     )
     assert len(inventory.accepted) == 261
     assert len({scan.subject for scan in inventory.scans}) == 171
     assert sum(bool(scan.labels["parts"]) for scan in inventory.scans) == 260
-    (alone,) = [origins.all[s.id].path for s in inventory.scans if not s.labels["parts"]]
+    (alone,) = [pseudonyms.all[s.id].path for s in inventory.scans if not s.labels["parts"]]
     assert "118" in alone
-    lost = sorted(Path(origins.all[scan.id].path).name for scan in inventory.orphan_labels)
+    lost = sorted(Path(pseudonyms.all[scan.id].path).name for scan in inventory.orphan_labels)
     assert [name.split("_")[1][:3] for name in lost] == ["010", "281"]
     splits = {(scan.subject, scan.split) for scan in inventory.scans}
     assert len(splits) == 171
     assert set(Counter(split for _, split in splits)) == {"train", "val", "test"}
 
 
-def test_planning_scans_with_missing_values_are_accepted(public_data, origins):
+def test_planning_scans_with_missing_values_are_accepted(public_data, pseudonyms):
     inventory = inventory_of(
         {
             "path": str(public_data / "openkbp" / "images"),
@@ -53,21 +55,23 @@ def test_planning_scans_with_missing_values_are_accepted(public_data, origins):
             "subject": {"pattern": r"pt_(?P<id>\d+)"},
             "labels": {"organs": {"path": str(public_data / "openkbp" / "labels")}},
         },
-        origins,
+        pseudonyms,
     )
     assert len(inventory.accepted) == len(inventory.scans) == 9
     assert all(scan.labels["organs"] for scan in inventory.accepted)
     assert {scan.missing_value for scan in inventory.accepted} == {0}
 
 
-def test_dicom_series_good_and_broken(public_data, origins):
+def test_dicom_series_good_and_broken(public_data, pseudonyms):
     inventory = inventory_of(
-        {"path": str(public_data / "dicom"), "exclude": ["*ground_truth*"]}, origins
+        {"path": str(public_data / "dicom"), "exclude": ["*ground_truth*"]}, pseudonyms
     )
-    good = [scan for scan in inventory.accepted if "mr_brain_normal" in origins.all[scan.id].path]
+    good = [
+        scan for scan in inventory.accepted if "mr_brain_normal" in pseudonyms.all[scan.id].path
+    ]
     assert len(good) == len(inventory.accepted) == 3
     assert {(scan.modality, scan.shape) for scan in good} == {("MR", (280, 320, 22))}
-    places = {scan.id: origins.all[scan.id].path for scan in inventory.scans}
+    places = {scan.id: pseudonyms.all[scan.id].path for scan in inventory.scans}
     reasons = {places[s.id].partition("broken/")[2]: s.reason for s in inventory.scans}
     assert "gaps of 5 to 10 mm" in reasons["sliceincrement/001"]
     assert "gaps of 0.7497 to 1.499 mm" in reasons["sliceincrement/002"]

@@ -25,12 +25,12 @@ def snakemake(study, *words, code=0, root=ROOT):
     return done.stdout + done.stderr
 
 
-def by_hand(study, *words):
+def run_stage_by_hand(study, *words):
     command = ["python", "-m", "stages", words[0], "--config", study, *words[1:]]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
-def planned(study, *words, root=ROOT):
+def planned_rules(study, *words, root=ROOT):
     """The rules that a run would execute."""
     said = snakemake(study, "-n", *words, root=root)
     table = said.split("Job stats:")[-1] if "Job stats:" in said else ""
@@ -63,7 +63,7 @@ EVERYTHING = {"inventory", "preprocess", "pretrain", "probe", "finetune", "repor
 
 
 def test_a_dry_run_of_a_new_study_plans_everything(tmp_path):
-    assert planned(write_study(tmp_path)) == EVERYTHING
+    assert planned_rules(write_study(tmp_path)) == EVERYTHING
 
 
 def test_an_ablation_is_a_target_of_its_own(tmp_path):
@@ -72,23 +72,26 @@ def test_an_ablation_is_a_target_of_its_own(tmp_path):
     study.write_text(study.read_text() + "ablate: {seeds: 2}\n")
     data = {"inventory", "preprocess", "budget"}
     trials = {"pretrain_trial", "probe_trial", "finetune_trial"}
-    assert planned(study, "--", "ablate") == {*data, *trials, "ablate"}
-    assert planned(study) == EVERYTHING
+    assert planned_rules(study, "--", "ablate") == {*data, *trials, "ablate"}
+    assert planned_rules(study) == EVERYTHING
 
 
 def test_a_finished_study_has_nothing_to_do(finished):
-    assert planned(finished) == set()
+    assert planned_rules(finished) == set()
     assert "Nothing to be done" in snakemake(finished)
     assert (finished.parent / "out/report/report.html").exists()
 
 
-def test_another_place_reruns_nothing(finished):
-    assert planned(finished, "--profile", "slurm") == set()
+def test_another_profile_reruns_nothing(finished):
+    assert planned_rules(finished, "--profile", "slurm") == set()
 
 
 def test_until_and_forcerun(tmp_path, finished):
-    assert planned(write_study(tmp_path), "--until", "preprocess") == {"inventory", "preprocess"}
-    assert planned(finished, "--forcerun", "probe") == {"probe", "report"}
+    assert planned_rules(write_study(tmp_path), "--until", "preprocess") == {
+        "inventory",
+        "preprocess",
+    }
+    assert planned_rules(finished, "--forcerun", "probe") == {"probe", "report"}
 
 
 def test_the_graph_of_rules(finished):
@@ -111,7 +114,7 @@ def edit(study, old, new):
 def test_new_titles_rerun_nothing_and_head_the_page_when_it_is_asked_for(study):
     study.write_text(study.read_text() + "title: Another title\n")
     edit(study, "title: Tissue", "title: Another tissue")
-    assert planned(study) == set()
+    assert planned_rules(study) == set()
     said = snakemake(study, "--forcerun", "report")
     assert "the page is" in said and "nothing to do" not in said
     page = (study.parent / "out/report/report.html").read_text()
@@ -122,7 +125,7 @@ def test_a_touched_file_reruns_nothing(study):
     os.utime(study.parent / "raw/images/person0.nii.gz")
     os.utime(study.parent / "out/preprocess/manifest.json")
     os.utime(study)
-    assert planned(study) == set()
+    assert planned_rules(study) == set()
 
 
 @pytest.mark.parametrize(
@@ -136,21 +139,21 @@ def test_a_touched_file_reruns_nothing(study):
 )
 def test_one_value_reruns_what_depends_on_it_and_nothing_else(study, old, new, rerun):
     edit(study, old, new)
-    assert planned(study) == rerun
+    assert planned_rules(study) == rerun
 
 
 def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it(study_file):
     for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
-        by_hand(study_file, *words.split())
+        run_stage_by_hand(study_file, *words.split())
     rest = {"finetune", "report"}
-    assert planned(study_file) == rest
+    assert planned_rules(study_file) == rest
     edit(study_file, "confidence: 0.9}", "confidence: 0.8}")
-    assert planned(study_file) == rest | {"probe"}
+    assert planned_rules(study_file) == rest | {"probe"}
     edit(study_file, "steps: 6", "steps: 8")
-    assert planned(study_file) == rest | {"probe", "pretrain"}
+    assert planned_rules(study_file) == rest | {"probe", "pretrain"}
     edit(study_file, "steps: 8", "steps: 6")
     edit(study_file, "confidence: 0.8}", "confidence: 0.9}")
-    assert planned(study_file) == rest
+    assert planned_rules(study_file) == rest
 
 
 def test_a_newer_version_of_a_stage_reruns_it(study, study_file, tmp_path):
@@ -160,23 +163,23 @@ def test_a_newer_version_of_a_stage_reruns_it(study, study_file, tmp_path):
     shutil.copy(ROOT / "Snakefile", root)
     (root / ".snakemake").symlink_to(ROOT / ".snakemake")
     for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
-        by_hand(study_file, *words.split())
-    assert planned(study, root=root) == set()
-    assert planned(study_file, root=root) == {"finetune", "report"}
+        run_stage_by_hand(study_file, *words.split())
+    assert planned_rules(study, root=root) == set()
+    assert planned_rules(study_file, root=root) == {"finetune", "report"}
     module = root / "stages" / "probe.py"
     edit(module, f"\nVERSION = {probe.VERSION}\n", f"\nVERSION = {probe.VERSION + 1}\n")
     now = time.time()
     os.utime(module, (0, 0))  # of a study that Snakemake ran, it knows without the file's date
-    assert planned(study, root=root) == {"probe", "report"}
+    assert planned_rules(study, root=root) == {"probe", "report"}
     os.utime(module, (now, now))
-    assert planned(study_file, root=root) == {"probe", "finetune", "report"}
+    assert planned_rules(study_file, root=root) == {"probe", "finetune", "report"}
 
 
 def test_one_task_reruns_alone(study):
     edit(study, "classes: {0: left, 1: right}", "classes: {0: even, 1: odd}")
     said = snakemake(study, "-n")
     assert "task=tissue" not in said.split("Job stats:")[0]
-    assert planned(study) == {"probe", "finetune", "report"}
+    assert planned_rules(study) == {"probe", "finetune", "report"}
 
 
 def test_purged_volumes_are_made_again_once_a_stage_needs_them(study):
@@ -184,12 +187,12 @@ def test_purged_volumes_are_made_again_once_a_stage_needs_them(study):
     volume = min((out / "preprocess/volumes").iterdir())
     encoder = (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns
     shutil.rmtree(volume)
-    assert planned(study) == set(), "a study that is done needs no store"
+    assert planned_rules(study) == set(), "a study that is done needs no store"
     edit(study, "finetune: {steps: 2", "finetune: {steps: 3")
     assert "6 volumes stored, 1 of them new" in snakemake(study)
     assert (volume / "zarr.json").exists()
     assert (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
-    assert planned(study) == set()
+    assert planned_rules(study) == set()
 
 
 def test_an_equal_remake_reruns_nothing_after_it(study):
@@ -200,7 +203,7 @@ def test_an_equal_remake_reruns_nothing_after_it(study):
     assert "6 volumes stored, 6 of them new" in said
     assert "pretrain: nothing to do" in said
     assert weights.stat().st_mtime_ns == before
-    assert planned(study) == set()
+    assert planned_rules(study) == set()
 
 
 def test_a_new_scan_is_preprocessed_alone_and_waits_for_the_next_cohort(study):
@@ -216,7 +219,7 @@ def test_a_new_scan_is_preprocessed_alone_and_waits_for_the_next_cohort(study):
     assert "1 new volumes wait" in said
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (folder / "out/pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
-    assert planned(study) == set()
+    assert planned_rules(study) == set()
     edit(study, "steps: 6", "steps: 6\n  cohort: 2")
     assert "pretrain: 6 steps on 5 volumes" in snakemake(study, "--until", "pretrain")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.section import Section
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,11 +23,13 @@ class Adaptation(Section, ABC):
     """The part that all methods share."""
 
     TITLE: ClassVar[str]
-    DECAYS: ClassVar[bool] = False  # whether AdamW's weight decay holds for what it trains
-    TRANSFORMER: ClassVar[bool] = False  # whether it needs blocks of attention
-    VOXELS: ClassVar[bool] = True  # whether it serves segmentation
+    USES_WEIGHT_DECAY: ClassVar[bool] = (
+        False  # whether AdamW's weight decay holds for what it trains
+    )
+    NEEDS_TRANSFORMER: ClassVar[bool] = False  # whether it needs blocks of attention
+    SUPPORTS_SEGMENTATION: ClassVar[bool] = True  # whether it serves segmentation
 
-    rate: float = Field(
+    lr_factor: float = Field(
         1.0, gt=0, description="factor of finetune.lr for what is trained inside the encoder"
     )
 
@@ -37,7 +39,7 @@ class Adaptation(Section, ABC):
         But for prompts, what it computes does not change by that. Weights are drawn from torch's
         global generator. Raises UserError for an encoder that the method cannot adapt.
         """
-        if self.TRANSFORMER and not hasattr(blocks_of(encoder)[0], "mlp"):
+        if self.NEEDS_TRANSFORMER and not hasattr(encoder_blocks(encoder)[0], "mlp"):
             raise UserError(
                 f"finetune.methods: {self.TITLE} works on the blocks of a transformer, and this "
                 "encoder has none: leave it out, or choose a model with them."
@@ -54,27 +56,27 @@ class Adaptation(Section, ABC):
 
     def pool(self, dim: int) -> "nn.Module":
         """What makes one vector of tokens of width `dim`, for classes: their mean."""
-        from ssl_pipeline.evaluation.pooling import Mean
+        from ssl_pipeline.evaluation.data.pooling import MeanPool
 
-        return Mean()
+        return MeanPool()
 
-    def scale(self, above: int) -> float:
+    def block_lr_factor(self, layers_above: int) -> float:
         """Factor of finetune.lr for a block with so many floors above it; 0 is the last norm."""
-        return self.rate
+        return self.lr_factor
 
 
-class Light(Adaptation):
+class ParameterEfficient(Adaptation):
     """A method that trains so few weights that they may go much faster.
 
     The factor was 10 in the papers that introduce them.
     """
 
-    rate: float = Field(
+    lr_factor: float = Field(
         10.0, gt=0, description="factor of finetune.lr for what is trained inside the encoder"
     )
 
 
-def blocks_of(encoder: "Encoder") -> "nn.ModuleList":
+def encoder_blocks(encoder: "Encoder") -> "nn.ModuleList":
     """What a crop goes through, one after the other."""
     from torch import nn
 

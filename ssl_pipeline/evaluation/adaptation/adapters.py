@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from ssl_pipeline.evaluation.adaptation.adaptation import Light, blocks_of
+from ssl_pipeline.evaluation.adaptation.adaptation import ParameterEfficient, encoder_blocks
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-class Adapters(Light):
+class Adapters(ParameterEfficient):
     """An adapter behind the MLP of every block."""
 
     TITLE: ClassVar[str] = "adapters"
-    TRANSFORMER: ClassVar[bool] = True
+    NEEDS_TRANSFORMER: ClassVar[bool] = True
 
     name: Literal["adapters"] = "adapters"
     width: PositiveInt = Field(16, description="width of the narrow layer")
@@ -27,14 +27,14 @@ class Adapters(Light):
         """Hang an adapter on each MLP."""
         from torch import nn
 
-        for block in blocks_of(encoder):
+        for block in encoder_blocks(encoder):
             mlp = block.get_submodule("mlp")
             last = nn.Linear(self.width, encoder.dim)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             mlp.adapter = nn.Sequential(nn.Linear(encoder.dim, self.width), nn.GELU(), last)
-            mlp.register_forward_hook(_add)
+            mlp.register_forward_hook(_add_adapter)
 
 
-def _add(mlp: Any, _given: Any, tokens: Any) -> Any:
+def _add_adapter(mlp: Any, _given: Any, tokens: Any) -> Any:
     return tokens + mlp.adapter(tokens)

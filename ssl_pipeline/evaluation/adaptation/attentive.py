@@ -21,7 +21,7 @@ class Attentive(Adaptation):
     """Attention over frozen tokens."""
 
     TITLE: ClassVar[str] = "attentive probe"
-    VOXELS: ClassVar[bool] = False
+    SUPPORTS_SEGMENTATION: ClassVar[bool] = False
 
     name: Literal["attentive"] = "attentive"
     queries: PositiveInt = Field(8, description="queries, which share a token's features")
@@ -31,6 +31,6 @@ class Attentive(Adaptation):
 
     def pool(self, dim: int) -> "nn.Module":
         """Attention in place of the mean."""
-        from ssl_pipeline.evaluation.pooling import Attention
+        from ssl_pipeline.evaluation.data.pooling import AttentionPool
 
-        return Attention(dim, self.queries)
+        return AttentionPool(dim, self.queries)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ssl_pipeline.evaluation.adaptation.adaptation import Light
+from ssl_pipeline.evaluation.adaptation.adaptation import ParameterEfficient
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 BIASES = ("bias", "shift")  # `shift` is what the convolutional backbone's norms call theirs
 
 
-class BitFit(Light):
+class BitFit(ParameterEfficient):
     """Every bias, of norms too."""
 
     TITLE: ClassVar[str] = "BitFit"

@@ -12,6 +12,6 @@ class Dora(LowRank):
     """Weight-decomposed low-rank adaptation."""
 
     TITLE: ClassVar[str] = "DoRA"
-    DORA: ClassVar[bool] = True
+    USES_DORA: ClassVar[bool] = True
 
     name: Literal["dora"] = "dora"

@@ -14,7 +14,7 @@ class Full(Adaptation):
     """All weights."""
 
     TITLE: ClassVar[str] = "full fine-tuning"
-    DECAYS: ClassVar[bool] = True
+    USES_WEIGHT_DECAY: ClassVar[bool] = True
 
     name: Literal["full"] = "full"
     layer_decay: float = Field(
@@ -29,6 +29,6 @@ class Full(Adaptation):
         """Set everything free."""
         encoder.requires_grad_(True)
 
-    def scale(self, above: int) -> float:
+    def block_lr_factor(self, layers_above: int) -> float:
         """Less the further a block is from the head."""
-        return self.rate * self.layer_decay**above
+        return self.lr_factor * self.layer_decay**layers_above

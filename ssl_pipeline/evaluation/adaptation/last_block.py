@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ssl_pipeline.evaluation.adaptation.adaptation import Adaptation, blocks_of
+from ssl_pipeline.evaluation.adaptation.adaptation import Adaptation, encoder_blocks
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -12,11 +12,11 @@ class LastBlock(Adaptation):
     """The last block, and the norm behind it."""
 
     TITLE: ClassVar[str] = "last block"
-    DECAYS: ClassVar[bool] = True
+    USES_WEIGHT_DECAY: ClassVar[bool] = True
 
     name: Literal["last_block"] = "last_block"
 
     def adapt(self, encoder: "Encoder") -> None:
         """Set the last block and the last norm free."""
-        blocks_of(encoder)[-1].requires_grad_(True)
+        encoder_blocks(encoder)[-1].requires_grad_(True)
         encoder.get_submodule("norm").requires_grad_(True)

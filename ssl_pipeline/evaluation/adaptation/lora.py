@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.adaptation.adaptation import Light, blocks_of
+from ssl_pipeline.evaluation.adaptation.adaptation import ParameterEfficient, encoder_blocks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-class LowRank(Light):
+class LowRank(ParameterEfficient):
     """What LoRA and DoRA share."""
 
-    DORA: ClassVar[bool]
+    USES_DORA: ClassVar[bool]
 
     rank: PositiveInt = Field(8, description="width of the thin matrices")
     alpha: float = Field(16.0, gt=0, description="their product is multiplied by alpha / rank")
@@ -29,11 +29,11 @@ class LowRank(Light):
         peft = _peft(self.TITLE)
         layers = [
             f"{encoder.trunk}.{name}"
-            for name, module in blocks_of(encoder).named_modules()
-            if _takes(module)
+            for name, module in encoder_blocks(encoder).named_modules()
+            if _is_adaptable(module)
         ]
         config = peft.LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, target_modules=layers, use_dora=self.DORA
+            r=self.rank, lora_alpha=self.alpha, target_modules=layers, use_dora=self.USES_DORA
         )
         peft.inject_adapter_in_model(config, encoder)
 
@@ -51,12 +51,12 @@ class Lora(LowRank):
     """Low-rank adaptation."""
 
     TITLE: ClassVar[str] = "LoRA"
-    DORA: ClassVar[bool] = False
+    USES_DORA: ClassVar[bool] = False
 
     name: Literal["lora"] = "lora"
 
 
-def _takes(module: "nn.Module") -> bool:
+def _is_adaptable(module: "nn.Module") -> bool:
     """Linear layers and convolutions, but for those of one voxel.
 
     When peft 0.21 merges a kernel of 1 x 1 x 1, it takes it for one of two axes and fails.
@@ -69,7 +69,7 @@ def _takes(module: "nn.Module") -> bool:
 
 
 def _peft(title: str) -> Any:
-    import ssl_pipeline.torchvision_cure  # noqa: F401  (before peft, whose transformers ask for it)
+    import ssl_pipeline.torchvision_compat  # noqa: F401  (before peft, whose transformers ask for it)
 
     try:
         import peft

@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from ssl_pipeline.evaluation.adaptation.adaptation import Light, blocks_of
+from ssl_pipeline.evaluation.adaptation.adaptation import ParameterEfficient, encoder_blocks
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-class Prompts(Light):
+class Prompts(ParameterEfficient):
     """Prompts before every block."""
 
     TITLE: ClassVar[str] = "visual prompts"
-    TRANSFORMER: ClassVar[bool] = True
+    NEEDS_TRANSFORMER: ClassVar[bool] = True
 
     name: Literal["prompts"] = "prompts"
-    number: PositiveInt = Field(8, description="prompts of a block")
+    prompts_per_block: PositiveInt = Field(8, description="prompts of a block")
 
     def adapt(self, encoder: "Encoder") -> None:
         """Hang prompts on each block."""
         import torch
         from torch import nn
 
-        for block in blocks_of(encoder):
-            block.prompts = nn.Parameter(torch.randn(self.number, encoder.dim) * 0.02)
-            block.register_forward_pre_hook(_put_before)
-            block.register_forward_hook(_take_away)
+        for block in encoder_blocks(encoder):
+            block.prompts = nn.Parameter(torch.randn(self.prompts_per_block, encoder.dim) * 0.02)
+            block.register_forward_pre_hook(_prepend_prompts)
+            block.register_forward_hook(_remove_prompts)
 
 
-def _put_before(block: Any, given: Any) -> Any:
+def _prepend_prompts(block: Any, given: Any) -> Any:
     import torch
 
     tokens, *others = given
@@ -42,5 +42,5 @@ def _put_before(block: Any, given: Any) -> Any:
     return torch.cat([prompts, tokens], dim=1), *others
 
 
-def _take_away(block: Any, _given: Any, tokens: Any) -> Any:
+def _remove_prompts(block: Any, _given: Any, tokens: Any) -> Any:
     return tokens[:, len(block.prompts) :]

@@ -5,7 +5,7 @@ Both fold into the weights before them exactly, so an adapted encoder costs noth
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ssl_pipeline.evaluation.adaptation.adaptation import Light
+from ssl_pipeline.evaluation.adaptation.adaptation import ParameterEfficient
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-class ScaleShift(Light):
+class ScaleShift(ParameterEfficient):
     """A scale and a shift for every feature that a layer or norm of the encoder gives."""
 
     TITLE: ClassVar[str] = "scale and shift"
-    TRANSFORMER: ClassVar[bool] = True
+    NEEDS_TRANSFORMER: ClassVar[bool] = True
 
     name: Literal["scale_shift"] = "scale_shift"
 
@@ -29,7 +29,7 @@ class ScaleShift(Light):
         for layer in _layers(encoder):
             layer.scale = nn.Parameter(torch.ones(len(layer.weight)))
             layer.shift = nn.Parameter(torch.zeros(len(layer.weight)))
-            layer.folds = layer.register_forward_hook(_scaled)
+            layer.folds = layer.register_forward_hook(_scale_and_shift)
 
     def merge(self, encoder: "Encoder") -> None:
         """Multiply weights and biases, and take the scales and shifts off."""
@@ -50,5 +50,5 @@ def _layers(encoder: "nn.Module") -> list[Any]:
     return [m for m in encoder.modules() if isinstance(m, nn.Linear | nn.LayerNorm)]
 
 
-def _scaled(layer: Any, _given: Any, out: Any) -> Any:
+def _scale_and_shift(layer: Any, _given: Any, out: Any) -> Any:
     return out * layer.scale + layer.shift

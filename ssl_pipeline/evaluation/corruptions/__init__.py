@@ -36,4 +36,4 @@ CorruptionConfig = Annotated[
     | ThickSlices,
     Field(discriminator="name"),
 ]
-ALL = tuple(kind() for kind in get_args(get_args(CorruptionConfig)[0]))
+ALL_CORRUPTIONS = tuple(kind() for kind in get_args(get_args(CorruptionConfig)[0]))

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
-from ssl_pipeline.evaluation.corruptions.thick_slices import thickened
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
+from ssl_pipeline.evaluation.corruptions.thick_slices import thicken_slices
 
 
 class Anisotropy(Corruption):
@@ -22,6 +22,6 @@ class Anisotropy(Corruption):
 
     name: Literal["anisotropy"] = "anisotropy"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Along a drawn axis."""
-        return replace(scan, image=thickened(scan.image, int(level), int(rng.integers(3))))
+        return replace(scan, image=thicken_slices(scan.image, int(level), int(rng.integers(3))))

@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
+from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform, import_torchio
 
 
 class BiasField(Corruption):
@@ -17,7 +17,7 @@ class BiasField(Corruption):
 
     name: Literal["bias_field"] = "bias_field"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Coefficients are drawn up to the level."""
         coefficients = rng.uniform(-level, level, 20).tolist()
-        return transformed(scan, torchio().BiasField(coefficients, 3))
+        return apply_transform(scan, import_torchio().BiasField(coefficients, 3))

@@ -12,14 +12,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Image = NDArray[np.float32]  # (z, y, x)
 
 
 @dataclass(frozen=True)
-class Taken:
+class ScanImage:
     """A scan as it was taken."""
 
     image: Image  # HU, or the scan's own units
@@ -34,10 +34,10 @@ class Corruption(Section, ABC):
     MODALITY: ClassVar[Literal["CT", "MR"]]
     LEVELS: ClassVar[tuple[float, float, float, float, float]]
 
-    def apply(self, scan: Taken, severity: int, rng: np.random.Generator) -> Taken:
+    def apply(self, scan: ScanImage, severity: int, rng: np.random.Generator) -> ScanImage:
         """The scan at a severity from 1 to 5; its shape and spacing stay."""
-        return self.worsen(scan, self.LEVELS[severity - 1], rng)
+        return self.corrupt(scan, self.LEVELS[severity - 1], rng)
 
     @abstractmethod
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """The scan at a level."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 
 class CutField(Corruption):
@@ -17,7 +17,7 @@ class CutField(Corruption):
 
     name: Literal["cut_field"] = "cut_field"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Voxels outside are no longer valid; the image below stays."""
         _, height, width = scan.image.shape
         _, y_mm, x_mm = scan.spacing_mm

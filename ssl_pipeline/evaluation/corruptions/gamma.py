@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
+from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform, import_torchio
 
 
 class Gamma(Corruption):
@@ -17,7 +17,7 @@ class Gamma(Corruption):
 
     name: Literal["gamma"] = "gamma"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Darker or brighter, as is drawn."""
         power = float(np.exp(level * rng.choice((-1.0, 1.0))))
-        return transformed(scan, torchio().Gamma(power))
+        return apply_transform(scan, import_torchio().Gamma(power))

@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
+from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform, import_torchio
 
 
 class Ghosting(Corruption):
@@ -17,7 +17,7 @@ class Ghosting(Corruption):
 
     name: Literal["ghosting"] = "ghosting"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Lines of k-space are changed but for its middle."""
         axis = int(rng.integers(3))
-        return transformed(scan, torchio().Ghosting(4, axis, level, 0.02))
+        return apply_transform(scan, import_torchio().Ghosting(4, axis, level, 0.02))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 
 class HuOffset(Corruption):
@@ -17,6 +17,6 @@ class HuOffset(Corruption):
 
     name: Literal["hu_offset"] = "hu_offset"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Up or down, as is drawn."""
         return replace(scan, image=scan.image + np.float32(level * rng.choice((-1.0, 1.0))))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 FULL_DOSE_HU = 15.0  # standard deviation that a scan has at full dose
 
@@ -22,7 +22,7 @@ class LowDose(Corruption):
 
     name: Literal["low_dose"] = "low_dose"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Variance of noise is that of full dose times 1 / level - 1."""
         deviation = FULL_DOSE_HU * np.sqrt(1 / level - 1)
         noise = rng.standard_normal(scan.image.shape, np.float32) * np.float32(deviation)

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 METAL_HU, RADIUS_MM, HALF_HEIGHT_MM, REACH_MM, STREAKS = 3000.0, 4.0, 10.0, 60.0, 14
 
@@ -24,7 +24,7 @@ class MetalStreak(Corruption):
 
     name: Literal["metal_streak"] = "metal_streak"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Streaks fade with the distance from the metal, in the plane and between slices."""
         middle = [rng.uniform(0.25, 0.75) * side for side in scan.image.shape]
         z, y, x = (

@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
+from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform, import_torchio
 
 
 class Motion(Corruption):
@@ -17,8 +17,8 @@ class Motion(Corruption):
 
     name: Literal["motion"] = "motion"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Turns and shifts are drawn up to the level."""
         moves = rng.uniform(-level, level, (2, 3, 3))
         times = np.sort(rng.uniform(0.2, 0.8, 3))
-        return transformed(scan, torchio().Motion(moves[0], moves[1], times, "linear"))
+        return apply_transform(scan, import_torchio().Motion(moves[0], moves[1], times, "linear"))

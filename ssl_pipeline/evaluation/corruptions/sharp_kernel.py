@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 RADIUS_MM = 2.0
 
@@ -20,7 +20,7 @@ class SharpKernel(Corruption):
 
     name: Literal["sharp_kernel"] = "sharp_kernel"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Along y and x alone."""
         _, y_mm, x_mm = scan.spacing_mm
         blurred = gaussian_filter(scan.image, (0, RADIUS_MM / y_mm, RADIUS_MM / x_mm))

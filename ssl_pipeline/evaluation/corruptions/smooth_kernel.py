@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 
 class SmoothKernel(Corruption):
@@ -18,7 +18,7 @@ class SmoothKernel(Corruption):
 
     name: Literal["smooth_kernel"] = "smooth_kernel"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Along y and x alone."""
         _, y_mm, x_mm = scan.spacing_mm
         return replace(scan, image=gaussian_filter(scan.image, (0, level / y_mm, level / x_mm)))

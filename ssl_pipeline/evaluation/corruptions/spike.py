@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.by_torchio import torchio, transformed
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
+from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform, import_torchio
 
 
 class Spike(Corruption):
@@ -17,7 +17,7 @@ class Spike(Corruption):
 
     name: Literal["spike"] = "spike"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Places near the middle of k-space make broad stripes."""
         place = rng.uniform(0.3, 0.7, (1, 3))
-        return transformed(scan, torchio().Spike(place, level))
+        return apply_transform(scan, import_torchio().Spike(place, level))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Image, Taken
+from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Image, ScanImage
 
 
 class ThickSlices(Corruption):
@@ -17,12 +17,12 @@ class ThickSlices(Corruption):
 
     name: Literal["thick_slices"] = "thick_slices"
 
-    def worsen(self, scan: Taken, level: float, rng: np.random.Generator) -> Taken:
+    def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Along z."""
-        return replace(scan, image=thickened(scan.image, int(level), 0))
+        return replace(scan, image=thicken_slices(scan.image, int(level), 0))
 
 
-def thickened(image: Image, number: int, axis: int) -> Image:
+def thicken_slices(image: Image, number: int, axis: int) -> Image:
     """Means over `number` slices along an axis, and straight lines between their middles."""
     along = np.moveaxis(image, axis, 0)
     slices = len(along)

@@ -2,22 +2,22 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.evaluation.decoders.rise import Rise
+    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
     from ssl_pipeline.models.encoder import Encoder
 
 
-class Light(Section):
+class LightDecoder(Section):
     """The smallest decoder: what it draws, the encoder has seen."""
 
     FLOPS: ClassVar[int] = 12_000  # of a voxel, forward; convolutions are of a kind that is slow
 
     name: Literal["light"] = "light"
 
-    def build(self, encoder: "Encoder") -> "Rise":
+    def build(self, encoder: "Encoder") -> "VoxelDecoder":
         """From crops to a map at full resolution."""
-        from ssl_pipeline.evaluation.decoders.rise import FromTokens
+        from ssl_pipeline.evaluation.decoders.upsampling import TokenUpsampler
 
-        return FromTokens(encoder)
+        return TokenUpsampler(encoder)

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ssl_pipeline.section import Section
+from ssl_pipeline.config.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.evaluation.decoders.rise import Rise
+    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
     from ssl_pipeline.models.encoder import Encoder
 
 
-class Unetr(Section):
+class UnetrDecoder(Section):
     """Skips from the trunk, evenly deep, as of Hatamizadeh et al. 2022 (arXiv:2103.10504).
 
     Of an encoder that has maps of several resolutions, each joins at its own, as in a U-Net.
@@ -19,8 +19,8 @@ class Unetr(Section):
 
     name: Literal["unetr"] = "unetr"
 
-    def build(self, encoder: "Encoder") -> "Rise":
+    def build(self, encoder: "Encoder") -> "VoxelDecoder":
         """From crops to a map at full resolution."""
-        from ssl_pipeline.evaluation.decoders.rise import WithSkips
+        from ssl_pipeline.evaluation.decoders.upsampling import SkipUpsampler
 
-        return WithSkips(encoder)
+        return SkipUpsampler(encoder)

@@ -7,50 +7,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled
+from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction
 
-FOLDS = 4
+N_FOLDS = 4
 
 
-def cross_validated(
-    fits: Callable[[Labelled], Sequence[Fitted]], known: Labelled
+def cross_validate(
+    fit_candidates: Callable[[LabelledFeatures], Sequence[PredictFunction]],
+    labelled: LabelledFeatures,
 ) -> NDArray[np.float64] | None:
     """Mean score over folds of each probe that `fits` makes.
 
     Balanced accuracy, or less the squared error where there are no classes. None where there are
     fewer subjects than folds, or a fold lacks a class.
     """
-    folds = folds_of(known.targets, known.subjects, known.n_classes)
+    folds = subject_folds(labelled.targets, labelled.subjects, labelled.n_classes)
     if not folds:
         return None
     scores = [
-        [_score(fitted, known.rows(held)) for fitted in fits(known.rows(kept))]
+        [_score(fitted, labelled.select(held)) for fitted in fit_candidates(labelled.select(kept))]
         for kept, held in folds
     ]
     mean: NDArray[np.float64] = np.mean(scores, axis=0)
     return mean
 
 
-def folds_of(
+def subject_folds(
     targets: NDArray[Any], subjects: NDArray[np.int64], n_classes: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows to learn from and rows held out, by fold; none where a probe cannot be chosen so."""
     from sklearn.model_selection import GroupKFold
 
-    if len(np.unique(subjects)) < FOLDS:
+    if len(np.unique(subjects)) < N_FOLDS:
         return []
-    folds = list(GroupKFold(FOLDS).split(targets, targets, subjects))
+    folds = list(GroupKFold(N_FOLDS).split(targets, targets, subjects))
     parts = [targets[part] for fold in folds for part in fold]
     if n_classes and any(len(np.unique(part)) < n_classes for part in parts):
         return []
     return folds
 
 
-def _score(fitted: Fitted, held: Labelled) -> float:
+def _score(predict: PredictFunction, held_out: LabelledFeatures) -> float:
     from sklearn.metrics import balanced_accuracy_score
 
-    predicted = fitted(held.features)
-    if held.n_classes:
-        return float(balanced_accuracy_score(held.targets, predicted.argmax(axis=1)))
-    error = float(((predicted[:, 0] - held.targets) ** 2).mean())
+    predicted = predict(held_out.features)
+    if held_out.n_classes:
+        return float(balanced_accuracy_score(held_out.targets, predicted.argmax(axis=1)))
+    error = float(((predicted[:, 0] - held_out.targets) ** 2).mean())
     return -error if math.isfinite(error) else -math.inf  # a head may have diverged

@@ -11,30 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled, Predictor
+from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
 
 
 class Knn(Predictor):
     """Vote of the nearest labelled features."""
 
     TITLE: ClassVar[str] = "kNN"
-    SECONDS: ClassVar[float] = 0.02
-    FOLDED: ClassVar[bool] = False
+    FIT_SECONDS: ClassVar[float] = 0.02
+    USES_FOLDS: ClassVar[bool] = False
 
     name: Literal["knn"] = "knn"
     neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")
     temperature: float = Field(default=0.07, gt=0, description="how fast votes fade with distance")
 
-    def learn(self, known: Labelled, seed: int) -> Fitted:
+    def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """Keep what is known; numbers are means of the neighbours'."""
-        train, targets = known.features[:, 0], known.targets
+        train, targets = labelled.features[:, 0], labelled.targets
         middle = train.mean(axis=0, keepdims=True)
-        rows = unit(train - middle)
-        truth = np.eye(known.n_classes)[targets] if known.n_classes else targets[:, None]
+        rows = unit_rows(train - middle)
+        truth = np.eye(labelled.n_classes)[targets] if labelled.n_classes else targets[:, None]
         k = min(self.neighbours, len(train))
 
         def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-            similarity = unit(test[:, 0] - middle) @ rows.T
+            similarity = unit_rows(test[:, 0] - middle) @ rows.T
             nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
             near = np.take_along_axis(similarity, nearest, axis=1)
             votes = np.exp((near - near[:, :1]) / self.temperature)
@@ -44,12 +44,12 @@ class Knn(Predictor):
 
         return predict
 
-    def parameters(self, dim: int, n_classes: int) -> int:
+    def count_parameters(self, dim: int, n_classes: int) -> int:
         """Trained parameters: none, for neighbours are looked up."""
         return 0
 
 
-def unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Rows of length 1; a row of zeros stays one."""
     wide = rows.astype(np.float64)
     unit: NDArray[np.float64] = wide / np.maximum(

@@ -18,45 +18,45 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
-from ssl_pipeline.evaluation.probes.folds import cross_validated
-from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled, Predictor
+from ssl_pipeline.evaluation.probes.folds import cross_validate
+from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
 
 
 class Linear(Predictor):
     """Linear probe."""
 
     TITLE: ClassVar[str] = "linear probe"
-    SECONDS: ClassVar[float] = 0.2
+    FIT_SECONDS: ClassVar[float] = 0.2
 
     name: Literal["linear"] = "linear"
-    strengths: tuple[PositiveFloat, ...] = Field(
+    c_values: tuple[PositiveFloat, ...] = Field(
         default=(0.001, 0.01, 0.1, 1.0, 10.0),
         min_length=1,
         description="values of C that cross-validation chooses from (larger is freer)",
     )
 
-    def learn(self, known: Labelled, seed: int) -> Fitted:
+    def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """Fitted with the strength that cross-validation chooses, to all."""
         from threadpoolctl import threadpool_limits
 
-        fit = _logistic if known.n_classes else _ridge
-        strength = self.strengths[0]
+        fit = _logistic if labelled.n_classes else _ridge
+        strength = self.c_values[0]
         with threadpool_limits(1, "blas"):
-            if len(self.strengths) > 1:
-                scores = cross_validated(
-                    lambda part: [fit(each, part) for each in self.strengths], known
+            if len(self.c_values) > 1:
+                scores = cross_validate(
+                    lambda part: [fit(each, part) for each in self.c_values], labelled
                 )
-                strength = 1.0 if scores is None else self.strengths[int(np.argmax(scores))]
-            return fit(strength, known)
+                strength = 1.0 if scores is None else self.c_values[int(np.argmax(scores))]
+            return fit(strength, labelled)
 
 
-def _logistic(strength: float, known: Labelled) -> Fitted:
+def _logistic(strength: float, labelled: LabelledFeatures) -> PredictFunction:
     """Gives probabilities (m, classes)."""
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(C=strength, max_iter=10_000, class_weight="balanced")
-    scaled = scaling(known.features[:, 0])
-    regression.fit(scaled(known.features[:, 0]), known.targets)
+    scaled = fit_scaler(labelled.features[:, 0])
+    regression.fit(scaled(labelled.features[:, 0]), labelled.targets)
 
     def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = regression.predict_proba(scaled(test[:, 0]))
@@ -65,12 +65,12 @@ def _logistic(strength: float, known: Labelled) -> Fitted:
     return predict
 
 
-def _ridge(strength: float, known: Labelled) -> Fitted:
+def _ridge(strength: float, labelled: LabelledFeatures) -> PredictFunction:
     """Gives numbers (m, 1)."""
     from sklearn.linear_model import Ridge
 
-    regression, scaled = Ridge(alpha=1 / strength), scaling(known.features[:, 0])
-    regression.fit(scaled(known.features[:, 0]), known.targets)
+    regression, scaled = Ridge(alpha=1 / strength), fit_scaler(labelled.features[:, 0])
+    regression.fit(scaled(labelled.features[:, 0]), labelled.targets)
 
     def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = regression.predict(scaled(test[:, 0]))[:, None]
@@ -79,7 +79,7 @@ def _ridge(strength: float, known: Labelled) -> Fitted:
     return predict
 
 
-def scaling(rows: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+def fit_scaler(rows: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     """What centres features (n, D) about the mean of `rows` and divides them by one scale."""
     mean = rows.mean(axis=0, dtype=np.float64)
     scale = max(float(np.sqrt(((rows - mean) ** 2).mean())), 1e-12)

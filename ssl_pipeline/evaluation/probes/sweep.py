@@ -12,77 +12,77 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ssl_pipeline.evaluation.probes.folds import cross_validated
-from ssl_pipeline.evaluation.probes.linear import scaling
-from ssl_pipeline.evaluation.probes.predictor import Fitted, Labelled, Predictor
+from ssl_pipeline.evaluation.probes.folds import cross_validate
+from ssl_pipeline.evaluation.probes.linear import fit_scaler
+from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
 
 MOMENTUM = 0.9
-USUAL = 0.01  # rate of the head, of the last block, where subjects are too few for folds
+DEFAULT_RATE = 0.01  # rate of the head, of the last block, where subjects are too few for folds
 
 
 class Sweep(Predictor):
     """Linear heads by stochastic gradient descent."""
 
     TITLE: ClassVar[str] = "sweep of linear heads"
-    SECONDS: ClassVar[float] = 5.0
+    FIT_SECONDS: ClassVar[float] = 5.0
 
     name: Literal["sweep"] = "sweep"
-    rates: tuple[PositiveFloat, ...] = Field(
+    learning_rates: tuple[PositiveFloat, ...] = Field(
         (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1),
         min_length=1,
         description="learning rates, for batches of 256",
     )
-    blocks: tuple[PositiveInt, ...] = Field(
+    last_blocks: tuple[PositiveInt, ...] = Field(
         (1, 4), min_length=1, description="numbers of last blocks that a head reads"
     )
     steps: PositiveInt = Field(500, description="steps of a head")
-    batch: PositiveInt = Field(128, description="crops of a step")
+    batch_size: PositiveInt = Field(128, description="crops of a step")
 
     @property
-    def deepest(self) -> int:
+    def n_blocks(self) -> int:
         """How many of the last blocks are asked for."""
-        return max(self.blocks)
+        return max(self.last_blocks)
 
-    def learn(self, known: Labelled, seed: int) -> Fitted:
+    def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """The head that folds choose, trained on all."""
-        depths = sorted({min(blocks, known.features.shape[1]) for blocks in self.blocks})
-        heads = [(depth, rate) for depth in depths for rate in self.rates]
+        depths = sorted({min(blocks, labelled.features.shape[1]) for blocks in self.last_blocks})
+        heads = [(depth, rate) for depth in depths for rate in self.learning_rates]
 
-        def fits(part: Labelled) -> list[Fitted]:
-            trained = (self._heads(part, depth, self.rates, seed) for depth in depths)
+        def fits(part: LabelledFeatures) -> list[PredictFunction]:
+            trained = (self._fit_heads(part, depth, self.learning_rates, seed) for depth in depths)
             return [head for of_depth in trained for head in of_depth]
 
-        scores = cross_validated(fits, known)
-        depth, rate = (1, USUAL) if scores is None else heads[int(np.argmax(scores))]
-        (chosen,) = self._heads(known, depth, (rate,), seed)
+        scores = cross_validate(fits, labelled)
+        depth, rate = (1, DEFAULT_RATE) if scores is None else heads[int(np.argmax(scores))]
+        (chosen,) = self._fit_heads(labelled, depth, (rate,), seed)
         return chosen
 
-    def _heads(
-        self, known: Labelled, depth: int, rates: tuple[float, ...], seed: int
-    ) -> list[Fitted]:
+    def _fit_heads(
+        self, labelled: LabelledFeatures, depth: int, rates: tuple[float, ...], seed: int
+    ) -> list[PredictFunction]:
         """One head a rate, of the last `depth` blocks."""
-        n_classes, targets = known.n_classes, known.targets
-        rows = _joined(known.features, depth)
-        scaled = scaling(rows)
+        n_classes, targets = labelled.n_classes, labelled.targets
+        rows = _concatenate_blocks(labelled.features, depth)
+        scaled = fit_scaler(rows)
         middle, spread = (0.0, 1.0) if n_classes else (targets.mean(), targets.std() or 1.0)
         truth = np.eye(n_classes)[targets] if n_classes else ((targets - middle) / spread)[:, None]
         weight = 1 / (truth.sum(axis=0)[targets]) if n_classes else np.ones(len(truth))
         with_one = np.pad(scaled(rows), ((0, 0), (0, 1)), constant_values=1.0)
-        final = self._descended(with_one, truth, weight / weight.mean(), n_classes, rates, seed)
+        final = self._sgd(with_one, truth, weight / weight.mean(), n_classes, rates, seed)
 
-        def fitted(head: NDArray[np.float64]) -> Fitted:
+        def fitted(head: NDArray[np.float64]) -> PredictFunction:
             def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-                outputs = scaled(_joined(test, depth)) @ head[:-1] + head[-1]
-                found: NDArray[np.float64] = _likely(outputs) if n_classes else outputs
+                outputs = scaled(_concatenate_blocks(test, depth)) @ head[:-1] + head[-1]
+                found: NDArray[np.float64] = _softmax(outputs) if n_classes else outputs
                 return found * spread + middle
 
             return predict
 
         return [fitted(head) for head in final]
 
-    def _descended(
+    def _sgd(
         self,
-        given: NDArray[np.float64],
+        rows: NDArray[np.float64],
         truth: NDArray[np.float64],
         weight: NDArray[np.float64],
         n_classes: int,
@@ -94,25 +94,25 @@ class Sweep(Predictor):
         Down the cross-entropy of classes, or the squared error; either has the slope of what is
         predicted less the truth (n, outputs).
         """
-        heads = np.zeros((len(rates), given.shape[1], truth.shape[1]))
-        moving, pace = np.zeros_like(heads), np.array(rates)[:, None, None] * self.batch / 256
+        heads = np.zeros((len(rates), rows.shape[1], truth.shape[1]))
+        moving, pace = np.zeros_like(heads), np.array(rates)[:, None, None] * self.batch_size / 256
         rng = np.random.default_rng(seed)
         for step in range(self.steps):
-            chosen = rng.integers(len(given), size=self.batch)
-            outputs = given[chosen] @ heads
-            off = (_likely(outputs) if n_classes else outputs) - truth[chosen]
-            slope = given[chosen].T @ (off * weight[chosen, None]) / self.batch
+            chosen = rng.integers(len(rows), size=self.batch_size)
+            outputs = rows[chosen] @ heads
+            off = (_softmax(outputs) if n_classes else outputs) - truth[chosen]
+            slope = rows[chosen].T @ (off * weight[chosen, None]) / self.batch_size
             moving = MOMENTUM * moving + slope
             heads -= pace * moving * (0.5 + 0.5 * np.cos(np.pi * step / self.steps))
         return heads
 
 
-def _joined(features: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
+def _concatenate_blocks(features: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
     """Features (n, depth x D) of the last blocks of (n, blocks, D)."""
     return features[:, :depth].reshape(len(features), -1)
 
 
-def _likely(outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _softmax(outputs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Softmax over the last axis."""
     raised = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
     likely: NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.labels import LabelMaps
-from ssl_pipeline.evaluation.regions import Region, middle
+from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
@@ -16,7 +16,7 @@ class Classification(Task):
     """Class of a scan, from a target that the roots or the table declare."""
 
     METRIC: ClassVar[str] = "balanced accuracy"
-    JUDGED_BY: ClassVar[tuple[str, ...]] = ("probe", "finetune")
+    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["classification"] = "classification"
     target: str = Field(description="name of the target that holds the class")
@@ -27,9 +27,9 @@ class Classification(Task):
             raise ValueError("classes has fewer than two entries: name at least two")
         return self
 
-    def usable(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans whose target is one of the classes, by value or by name."""
-        carrying = self.carrying(self.entries(catalog), "target", self.target)
+        carrying = self.entries_with(self.entries(catalog), "target", self.target)
         usable = [entry for entry in carrying if self._index(entry) is not None]
         if not usable:
             found = sorted({entry.targets[self.target] for entry in carrying})[:10]
@@ -39,16 +39,16 @@ class Classification(Task):
             )
         return usable
 
-    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the truth of a scan depends on."""
         return entry.targets[self.target]
 
-    def regions(
+    def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
-    ) -> list[Region]:
+    ) -> list[LabelledCrop]:
         """One region a scan, in the middle of its volume."""
         told = ((entry, self._index(entry)) for entry in entries)
-        return [middle(entry, size, index) for entry, index in told if index is not None]
+        return [centre_crop(entry, size, index) for entry, index in told if index is not None]
 
     def _index(self, entry: Entry) -> int | None:
         word = entry.targets[self.target]

@@ -6,19 +6,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ssl_pipeline.evaluation.labels import LabelMaps
-from ssl_pipeline.evaluation.regions import Region
+from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
-from ssl_pipeline.views.randomness import generator
+from ssl_pipeline.views.rng import generator
 
 
 class CropClassification(Task):
     """Crops about each class that a scan's label file draws."""
 
     METRIC: ClassVar[str] = "balanced accuracy"
-    JUDGED_BY: ClassVar[tuple[str, ...]] = ("probe", "finetune")
+    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["crop_classification"] = "crop_classification"
     label: str = Field(description="name of the labels that the roots declare")
@@ -32,32 +32,34 @@ class CropClassification(Task):
             raise ValueError("classes has fewer than two entries: name at least two")
         return self
 
-    def usable(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have a label file."""
-        return self.carrying(self.entries(catalog), "label", self.label)
+        return self.entries_with(self.entries(catalog), "label", self.label)
 
-    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the truth of a scan depends on."""
         return labels.sha256(entry, self.label)
 
-    def regions(
+    def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
-    ) -> list[Region]:
+    ) -> list[LabelledCrop]:
         """Crops about the centroid of each class, or about random voxels of it.
 
         A class that a scan's labels lack gives no crop. Windows may reach out of the volume.
         """
         regions = []
         for entry in entries:
-            drawn = labels.of(entry, self.label)
-            for index, value in enumerate(self.values):
+            drawn = labels.load(entry, self.label)
+            for index, value in enumerate(self.class_values):
                 where = np.flatnonzero(drawn == value)
                 if not len(where):
                     continue
-                rng = generator(seed, value, f"crops {entry.pixels}")
+                rng = generator(seed, value, f"crops {entry.voxel_hash}")
                 for centre in self._centres(where, drawn.shape, rng):
                     z, y, x = (math.ceil(c - s / 2) for c, s in zip(centre, size, strict=True))
-                    regions.append(Region(entry.id, entry.subject, entry.split, (z, y, x), index))
+                    regions.append(
+                        LabelledCrop(entry.id, entry.subject, entry.split, (z, y, x), index)
+                    )
         return regions
 
     def _centres(

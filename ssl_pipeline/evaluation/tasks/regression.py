@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.labels import OUTSIDE, LabelMaps
-from ssl_pipeline.evaluation.regions import Region, middle
+from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMaps
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
@@ -19,7 +19,7 @@ class Regression(Task):
     """A number of a scan: a target that the roots or the table declare, or the volume of labels."""
 
     METRIC: ClassVar[str] = "R²"
-    JUDGED_BY: ClassVar[tuple[str, ...]] = ("probe", "finetune")
+    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["regression"] = "regression"
     target: str | None = Field(None, description="name of the target that holds the number")
@@ -39,15 +39,15 @@ class Regression(Task):
         return self
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """None: a number has no classes."""
         return ()
 
-    def usable(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have the label, or whose target is a number; UserError for other words."""
         if self.target is None:
-            return self.carrying(self.entries(catalog), "label", self.label or "")
-        carrying = self.carrying(self.entries(catalog), "target", self.target)
+            return self.entries_with(self.entries(catalog), "label", self.label or "")
+        carrying = self.entries_with(self.entries(catalog), "target", self.target)
         for entry in carrying:
             if _number(entry.targets[self.target]) is None:
                 raise UserError(
@@ -57,23 +57,23 @@ class Regression(Task):
                 )
         return carrying
 
-    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the truth of a scan depends on."""
         return entry.targets[self.target] if self.target else labels.sha256(entry, self.label or "")
 
-    def regions(
+    def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
-    ) -> list[Region]:
+    ) -> list[LabelledCrop]:
         """One region a scan, in the middle of its volume."""
-        return [middle(entry, size, self._value(entry, labels)) for entry in entries]
+        return [centre_crop(entry, size, self._value(entry, labels)) for entry in entries]
 
     def _value(self, entry: Entry, labels: LabelMaps) -> float:
         if self.target:
             return float(entry.targets[self.target])
-        drawn = labels.of(entry, self.label or "")
-        counted = (drawn > 0) & (drawn != OUTSIDE)
+        drawn = labels.load(entry, self.label or "")
+        counted = (drawn > 0) & (drawn != IGNORE_LABEL)
         if self.classes:
-            counted = sum((drawn == value for value in self.values), start=drawn < 0)
+            counted = sum((drawn == value for value in self.class_values), start=drawn < 0)
         return float(counted.sum()) * math.prod(entry.meta.spacing_mm) / MM3_PER_ML
 
 

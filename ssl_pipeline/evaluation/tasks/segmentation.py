@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ssl_pipeline.evaluation.labels import OUTSIDE, LabelMap, LabelMaps
+from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMap, LabelMaps
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 
@@ -15,17 +15,17 @@ class Segmentation(Task):
     """Voxels of each class, from label files; value 0, and values not named, are background."""
 
     METRIC: ClassVar[str] = "mean Dice"
-    JUDGED_BY: ClassVar[tuple[str, ...]] = ("finetune",)
+    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("finetune",)
 
     kind: Literal["segmentation"] = "segmentation"
     label: str = Field(description="name of the labels that the roots declare")
-    absent_means: Literal["absent", "not drawn"] = Field(
+    missing_class_means: Literal["absent", "not drawn"] = Field(
         "absent",
         description="what a class that a label file lacks means: the scan has none of it (absent), "
         "or nobody looked, so that the scan says nothing about that class (not drawn)",
     )
 
-    given: str | None = Field(
+    external_predictions: str | None = Field(
         None,
         description="name of labels that another method, such as nnU-Net, drew of the scored scans;"
         " it gets a row of its own. It must have learned from the training subjects alone",
@@ -36,39 +36,43 @@ class Segmentation(Task):
 
     @model_validator(mode="after")
     def _values(self) -> "Segmentation":
-        if 0 in self.classes or OUTSIDE in self.classes:
-            raise ValueError(f"classes names 0 or {OUTSIDE}: those are background and 'not drawn'")
-        if len(self.classes) >= OUTSIDE:
-            raise ValueError(f"classes has {len(self.classes)} entries: at most {OUTSIDE - 1} fit")
+        if 0 in self.classes or IGNORE_LABEL in self.classes:
+            raise ValueError(
+                f"classes names 0 or {IGNORE_LABEL}: those are background and 'not drawn'"
+            )
+        if len(self.classes) >= IGNORE_LABEL:
+            raise ValueError(
+                f"classes has {len(self.classes)} entries: at most {IGNORE_LABEL - 1} fit"
+            )
         return self
 
-    def usable(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have a label file."""
-        return self.carrying(self.entries(catalog), "label", self.label)
+        return self.entries_with(self.entries(catalog), "label", self.label)
 
-    def truth(self, entry: Entry, labels: LabelMaps) -> str:
+    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the truth of a scan depends on."""
         return labels.sha256(entry, self.label)
 
-    def indices(self, drawn: LabelMap) -> NDArray[np.uint8]:
+    def class_indices(self, label_map: LabelMap) -> NDArray[np.uint8]:
         """Labels as the network counts them: 0 background, 1 the first class; 255 stays outside."""
         table = np.zeros(np.iinfo(np.int16).max + 1, np.uint8)
-        for index, value in enumerate(self.values, start=1):
+        for index, value in enumerate(self.class_values, start=1):
             table[value] = index
-        table[OUTSIDE] = OUTSIDE
-        return table[drawn]
+        table[IGNORE_LABEL] = IGNORE_LABEL
+        return table[label_map]
 
-    def told(self, indices: NDArray[np.uint8]) -> tuple[bool, ...]:
+    def annotated_classes(self, class_indices: NDArray[np.uint8]) -> tuple[bool, ...]:
         """Which classes a scan says something about, from its labels as `indices` gives them."""
-        if self.absent_means == "absent":
+        if self.missing_class_means == "absent":
             return (True,) * len(self.classes)
-        found = present(indices)
+        found = classes_present(class_indices)
         return tuple(index in found for index in range(1, len(self.classes) + 1))
 
 
-def present(indices: NDArray[np.uint8]) -> frozenset[int]:
+def classes_present(class_indices: NDArray[np.uint8]) -> frozenset[int]:
     """Classes that a label map (z, y, x) shows, 1 the first; background and outside are none."""
     found: set[int] = set()
-    for plane in indices:
+    for plane in class_indices:
         found.update(np.unique(plane).tolist())
-    return frozenset(found - {0, OUTSIDE})
+    return frozenset(found - {0, IGNORE_LABEL})

@@ -14,10 +14,10 @@ from pydantic import (
     field_serializer,
 )
 
-from ssl_pipeline.errors import UserError, nearest
+from ssl_pipeline.config.section import Section
+from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.config import Finetune, Probe
-from ssl_pipeline.section import Section
-from ssl_pipeline.store.catalog import Catalog, Entry, check_said, said
+from ssl_pipeline.store.catalog import Catalog, Entry, check_scan_attribute, scan_attribute
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
@@ -26,7 +26,7 @@ class Task(Section):
     """The part that all kinds share."""
 
     METRIC: ClassVar[str]
-    JUDGED_BY: ClassVar[tuple[str, ...]]  # the stages that can
+    SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # the stages that can
 
     title: str = Field(description="what a reader of the report should call it")
     classes: dict[NonNegativeInt, str] = Field(
@@ -38,7 +38,7 @@ class Task(Section):
         description="scans that are learned from, by root, site, modality or a target and its "
         "values, such as one protocol of several; all if empty. Scored is everyone",
     )
-    by: tuple[Literal["probe", "finetune", "robustness"], ...] = Field(
+    stages: tuple[Literal["probe", "finetune", "robustness"], ...] = Field(
         (), description="stages that judge it; all that can if empty"
     )
     probe: Probe | None = Field(None, description="dials of `probe` that differ for this task")
@@ -55,21 +55,23 @@ class Task(Section):
         return dials.model_dump(mode="json", exclude_unset=True) if dials else None
 
     @property
-    def judged_by(self) -> tuple[str, ...]:
+    def evaluation_stages(self) -> tuple[str, ...]:
         """The stages that judge it."""
-        return tuple(stage for stage in self.JUDGED_BY if not self.by or stage in self.by)
+        return tuple(
+            stage for stage in self.SUPPORTED_STAGES if not self.stages or stage in self.stages
+        )
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their indices; none where a number is told."""
         return tuple(self.classes.values())
 
     @property
-    def values(self) -> tuple[int, ...]:
+    def class_values(self) -> tuple[int, ...]:
         """Values of the classes in the truth, in the order of their indices."""
         return tuple(self.classes)
 
-    def crop(self, default: Triple) -> Triple:
+    def crop_size(self, default: Triple) -> Triple:
         """The size of this task's crops (z, y, x)."""
         return self.crop_voxels or default
 
@@ -80,24 +82,24 @@ class Task(Section):
             if root not in known:
                 raise UserError(
                     f"Task {self.title!r}: no prepared scan comes from root {root!r}; "
-                    f"{nearest(root, known)}"
+                    f"{suggest_name(root, known)}"
                 )
         return [e for e in catalog.entries if not self.roots or e.root in self.roots]
 
-    def without_left_out(self, entries: Sequence[Entry]) -> list[Entry]:
+    def filter_train_on(self, entries: Sequence[Entry]) -> list[Entry]:
         """Scans less those for training that `train_on` leaves out.
 
         Raises UserError for a name or value that no scan has.
         """
         for name, values in self.train_on.items():
-            check_said(f"Task {self.title!r}: train_on", entries, name, values)
-        return [e for e in entries if e.split != "train" or self.may_learn_from(e)]
+            check_scan_attribute(f"Task {self.title!r}: train_on", entries, name, values)
+        return [e for e in entries if e.split != "train" or self.can_train_on(e)]
 
-    def may_learn_from(self, scan: Entry | Scan) -> bool:
+    def can_train_on(self, scan: Entry | Scan) -> bool:
         """Whether `train_on` lets a scan be learned from."""
-        return all(said(scan, name) in values for name, values in self.train_on.items())
+        return all(scan_attribute(scan, name) in values for name, values in self.train_on.items())
 
-    def carrying(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
+    def entries_with(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
         """Scans that have the `kind` ("label" or "target") of this name, whatever it says.
 
         Raises UserError where no scan knows the name, or none has it filled in.
@@ -106,7 +108,9 @@ class Task(Section):
         known = {word for _, found in sources for word in found}
         if name not in known:
             tail = (
-                nearest(name, known) if known else f"the scans of this task have no {kind} at all."
+                suggest_name(name, known)
+                if known
+                else f"the scans of this task have no {kind} at all."
             )
             raise UserError(f"Task {self.title!r}: unknown {kind} {name!r}; {tail}")
         carrying = [entry for entry, found in sources if found.get(name)]

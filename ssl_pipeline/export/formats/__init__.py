@@ -25,10 +25,10 @@ class Format(Protocol):
 
     SUFFIX: str
 
-    def write(self, loaded: "LoadedEncoder", path: Path) -> str:
+    def write(self, encoder: "LoadedEncoder", path: Path) -> str:
         """Write the encoder to `path`; returns what was written, in a few words."""
 
 
-def format_of(name: str) -> Format:
+def load_format(name: str) -> Format:
     """The module of a format."""
     return cast(Format, import_module(f"{__name__}.{name}"))

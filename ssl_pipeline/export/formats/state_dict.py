@@ -13,8 +13,8 @@ from ssl_pipeline.export.bundle import LoadedEncoder
 SUFFIX = ".pt"
 
 
-def write(loaded: LoadedEncoder, path: Path) -> str:
+def write(encoder: LoadedEncoder, path: Path) -> str:
     """Write the encoder's weights, whatever its backbone."""
-    weights = dict(loaded.model.state_dict())
+    weights = dict(encoder.model.state_dict())
     torch.save(weights, path)
     return f"{len(weights)} tensors for torch.load"

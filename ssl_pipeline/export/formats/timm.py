@@ -14,30 +14,30 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from ssl_pipeline.atomic import write_bytes
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import LoadedEncoder
+from ssl_pipeline.io.atomic import write_bytes
 
 SUFFIX = ".safetensors"
-KNOWN = ("embed.", "registers", "blocks.", "norm.")
+SUPPORTED_PREFIXES = ("embed.", "registers", "blocks.", "norm.")
 
 
-def write(loaded: LoadedEncoder, path: Path) -> str:
+def write(encoder: LoadedEncoder, path: Path) -> str:
     """Write a vision transformer's weights.
 
     Raises UserError where timm's transformer has no place for some of them.
     """
-    weights = dict(loaded.model.state_dict())
-    foreign = [name for name in weights if not name.startswith(KNOWN)]
+    weights = dict(encoder.model.state_dict())
+    foreign = [name for name in weights if not name.startswith(SUPPORTED_PREFIXES)]
     if foreign:
         raise UserError(
             f"timm's VisionTransformer has no place for {foreign[0]} of this encoder: export it as "
             "state_dict or onnx."
         )
     patches = weights.pop("embed.weight")  # (dim, voxels)
-    weights["patch_embed.proj.weight"] = patches.reshape(-1, 1, *loaded.model.patch).contiguous()
+    weights["patch_embed.proj.weight"] = patches.reshape(-1, 1, *encoder.model.patch).contiguous()
     weights["patch_embed.proj.bias"] = weights.pop("embed.bias")
     if "registers" in weights:
-        weights["reg_token"] = weights.pop("registers").reshape(1, -1, loaded.model.dim)
+        weights["reg_token"] = weights.pop("registers").reshape(1, -1, encoder.model.dim)
     write_bytes(path, save(weights))
     return f"{len(weights)} tensors for timm's VisionTransformer, without positions"

@@ -9,24 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ssl_pipeline.volumes import folders
+from ssl_pipeline.volumes import walk
 from ssl_pipeline.volumes.readers import dicom, metaimage, nifti, nrrd
 from ssl_pipeline.volumes.readers.reader import Reader, ReadError, Source
-from ssl_pipeline.volumes.volume import Grid, Volume
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 __all__ = [
     "READERS",
     "ReadError",
     "Reader",
     "Source",
-    "absent",
-    "closed",
-    "files",
-    "find",
+    "find_sources",
     "format_of",
-    "header",
-    "read",
-    "stem",
+    "missing_error",
+    "read_grid",
+    "read_volume",
+    "source_files",
+    "strip_suffix",
+    "unreadable_error",
 ]
 
 READERS: tuple[Reader, ...] = (nifti.READER, nrrd.READER, metaimage.READER, dicom.READER)
@@ -34,53 +34,53 @@ READERS: tuple[Reader, ...] = (nifti.READER, nrrd.READER, metaimage.READER, dico
 T = TypeVar("T")
 
 
-def find(root: Path) -> list[Source]:
+def find_sources(root: Path) -> list[Source]:
     """Every image below `root`, or at `root` if that is a file, sorted; none where there is none.
 
     A folder of DICOM gives one image a series, and one that may not be listed an image that cannot
     be read. Raises UserError where `root` is absent or may not be listed.
     """
     if not root.exists():
-        raise absent(root)
+        raise missing_error(root)
     if root.is_file():
         return _images([root])
     found = []
-    for entries in folders.walk(root):
+    for entries in walk.walk_folders(root):
         found += _images([Path(entry.path) for entry in entries])
     return sorted(found)
 
 
 def _images(paths: list[Path]) -> list[Source]:
     by_reader: dict[str, list[Path]] = {}
-    locked = [path for path in paths if folders.is_closed(path)]
+    locked = [path for path in paths if walk.is_unlistable(path)]
     for path in sorted(set(paths) - set(locked)):
-        reader = next((reader for reader in READERS if reader.matches(path)), None)
+        reader = next((reader for reader in READERS if reader.can_read(path)), None)
         if reader:
             by_reader.setdefault(reader.name, []).append(path)
     return [Source(path) for path in locked] + [
         source
         for reader in READERS
         if reader.name in by_reader
-        for source in reader.sources(by_reader[reader.name])
+        for source in reader.find_sources(by_reader[reader.name])
     ]
 
 
-def read(source: Source) -> Volume:
+def read_volume(source: Source) -> Volume:
     """Read an image whole. Raises ReadError, one sentence, where it is not a usable volume."""
     reader = _reader(source)
-    return _guarded(reader, source, reader.read)
+    return _with_read_errors(reader, source, reader.read_volume)
 
 
-def header(source: Source) -> Grid:
+def read_grid(source: Source) -> VoxelGrid:
     """An image's shape and affine, without its voxels where the format allows. Raises ReadError."""
     reader = _reader(source)
-    return _guarded(reader, source, reader.grid)
+    return _with_read_errors(reader, source, reader.read_grid)
 
 
-def files(source: Source) -> list[Path]:
+def source_files(source: Source) -> list[Path]:
     """Every file that an image is made of. Raises ReadError."""
     reader = _reader(source)
-    return _guarded(reader, source, reader.files)
+    return _with_read_errors(reader, source, reader.list_files)
 
 
 def format_of(source: Source) -> str:
@@ -88,7 +88,7 @@ def format_of(source: Source) -> str:
     return _reader(source).name
 
 
-def stem(name: str) -> str:
+def strip_suffix(name: str) -> str:
     """A file's name or path without the suffix of its format: "a/b.nii.gz" gives "a/b"."""
     for suffix in sorted((s for reader in READERS for s in reader.suffixes), key=len, reverse=True):
         if name.lower().endswith(suffix):
@@ -96,12 +96,12 @@ def stem(name: str) -> str:
     return name
 
 
-def absent(path: Path) -> ReadError:
+def missing_error(path: Path) -> ReadError:
     """What is to be said of a file that cannot be found."""
     return ReadError(path, "is a link to nothing." if path.is_symlink() else "is not there.")
 
 
-def closed(path: Path) -> ReadError:
+def unreadable_error(path: Path) -> ReadError:
     """What is to be said of a file or folder that may not be read."""
     return ReadError(path, "may not be read; ask for read access.")
 
@@ -110,21 +110,21 @@ def _reader(source: Source) -> Reader:
     if source.path.is_dir():
         return dicom.READER
     for reader in READERS:
-        if reader.matches(source.path):
+        if reader.can_read(source.path):
             return reader
     known = ", ".join(reader.name for reader in READERS)
     raise ReadError(source.path, f"is of no known format; known are {known}.")
 
 
-def _guarded(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
+def _with_read_errors(reader: Reader, source: Source, work: Callable[[Source], T]) -> T:
     try:
         return work(source)
     except ReadError:
         raise
     except FileNotFoundError:
-        raise absent(source.path) from None
+        raise missing_error(source.path) from None
     except PermissionError:
-        raise closed(source.path) from None
+        raise unreadable_error(source.path) from None
     except Exception as error:  # libraries raise anything over a garbled file
         what = f"cannot be read as {reader.name}; is the file complete?"
         raise ReadError(source.path, what, _one_line(error, source.path)) from error

@@ -13,25 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from ssl_pipeline.volumes.readers import itk
-from ssl_pipeline.volumes.readers.dicom_frames import MODALITIES, Frame, frames_of
-from ssl_pipeline.volumes.readers.dicom_parts import (
-    MOST,
-    SAME_PLACE_MM,
-    evenness,
-    most_in_one_place,
-    parts,
-    without_copies,
+from ssl_pipeline.volumes.readers.dicom_headers import MODALITIES, Frame, read_frames
+from ssl_pipeline.volumes.readers.dicom_pixels import decode_frames
+from ssl_pipeline.volumes.readers.dicom_split import (
+    MAX_VOLUMES,
+    SAME_POSITION_MM,
+    max_frames_per_position,
+    measure_slice_spacing,
+    split_series,
+    unique_frames,
 )
-from ssl_pipeline.volumes.readers.dicom_pixels import voxels
 from ssl_pipeline.volumes.readers.reader import (
     Reader,
     ReadError,
     Source,
-    placed,
-    plain,
-    three_axes,
+    checked_affine,
+    shape_3d,
+    to_numeric,
 )
-from ssl_pipeline.volumes.volume import Grid, Slices, Volume
+from ssl_pipeline.volumes.volume import SliceSpacing, Volume, VoxelGrid
 
 SUFFIXES = (".dcm", ".ima")
 
@@ -51,7 +51,7 @@ def _sources(paths: list[Path]) -> list[Source]:
     for folder in sorted({path.parent for path in paths}):
         volumes, unreadable = _contents(folder)
         found += [
-            Source(folder, name, frames[0].patient, frames[0].study)
+            Source(folder, name, frames[0].patient_id, frames[0].study_uid)
             for name, frames in volumes.items()
         ]
         found += [Source(path) for path in unreadable]
@@ -74,21 +74,21 @@ def _contents_at(folder: Path, _changed_ns: int) -> tuple[dict[str, list[Frame]]
         if path.name.startswith(".") or not _matches(path):
             continue
         try:
-            for frame in frames_of(path):
-                series.setdefault(frame.series, []).append(frame)
+            for frame in read_frames(path):
+                series.setdefault(frame.series_uid, []).append(frame)
         except Exception:  # pydicom raises whatever a garbled byte leads to; `read` says it again
             unreadable.append(path)
     volumes = {
         f"{uid}#{name}" if name else uid: frames
         for uid, whole in series.items()
-        for name, frames in parts(whole).items()
+        for name, frames in split_series(whole).items()
     }
     return volumes, unreadable
 
 
 def _frames(source: Source) -> list[Frame]:
     if source.path.is_file():
-        volumes = parts(frames_of(source.path))
+        volumes = split_series(read_frames(source.path))
     else:
         volumes, _ = _contents(source.path)
     if source.series in volumes:
@@ -108,28 +108,28 @@ def _files(source: Source) -> list[Path]:
 
 def _stack(source: Source) -> list[Frame]:
     """The frames in the order of their places. ReadError where they make no stack of slices."""
-    frames = without_copies(_frames(source))
+    frames = unique_frames(_frames(source))
     fault = next((frame for frame in frames if frame.fault), None)
     if fault:
         raise ReadError(fault.path, f"{fault.fault}.")
     if len(frames) == 1:
         scout = "a localizer of" if "LOCALIZER" in frames[0].image_type else "a series of"
         raise ReadError(source.path, f"is {scout} one 2D image; a volume needs three axes.")
-    _check_places(source, frames)
+    _check_positions(source, frames)
     normal = frames[0].normal
     return sorted(frames, key=lambda frame: float(frame.position @ normal))
 
 
-def _check_places(source: Source, frames: list[Frame]) -> None:
-    deepest = most_in_one_place(frames)
-    if deepest > MOST:
+def _check_positions(source: Source, frames: list[Frame]) -> None:
+    deepest = max_frames_per_position(frames)
+    if deepest > MAX_VOLUMES:
         raise ReadError(
             source.path,
             f"is a 4D series with up to {deepest} images in one place (time points,"
-            f" directions or phases); at most {MOST} are taken apart.",
+            f" directions or phases); at most {MAX_VOLUMES} are taken apart.",
         )
     heights = np.sort([frame.position @ frames[0].normal for frame in frames])
-    if deepest > 1 or np.diff(heights).min() < SAME_PLACE_MM:
+    if deepest > 1 or np.diff(heights).min() < SAME_POSITION_MM:
         raise ReadError(
             source.path,
             "has several slices in one place, and nothing in their headers tells"
@@ -137,11 +137,11 @@ def _check_places(source: Source, frames: list[Frame]) -> None:
         )
 
 
-def _slices(frames: list[Frame]) -> Slices:
-    return evenness(np.array([frame.position for frame in frames]), frames[0].normal)
+def _slice_spacing(frames: list[Frame]) -> SliceSpacing:
+    return measure_slice_spacing(np.array([frame.position for frame in frames]), frames[0].normal)
 
 
-def _stack_grid(source: Source, frames: list[Frame]) -> Grid:
+def _stack_grid(source: Source, frames: list[Frame]) -> VoxelGrid:
     first, last = frames[0], frames[-1]
     rows, columns = first.size
     lps = np.eye(4)
@@ -149,11 +149,11 @@ def _stack_grid(source: Source, frames: list[Frame]) -> Grid:
     lps[:3, 1] = first.cosines[1] * first.spacing[0]
     lps[:3, 2] = (last.position - first.position) / (len(frames) - 1)
     lps[:3, 3] = first.position
-    shape = three_axes(source.path, (columns, rows, len(frames)))
-    return Grid(shape, placed(source.path, itk.RAS_OF_LPS @ lps))
+    shape = shape_3d(source.path, (columns, rows, len(frames)))
+    return VoxelGrid(shape, checked_affine(source.path, itk.LPS_TO_RAS @ lps))
 
 
-def _grid(source: Source) -> Grid:
+def _grid(source: Source) -> VoxelGrid:
     return _stack_grid(source, _stack(source))
 
 
@@ -162,11 +162,11 @@ def _read(source: Source) -> Volume:
     grid = _stack_grid(source, frames)
     first, copies = frames[0], len(_frames(source)) - len(frames)
     return Volume(
-        plain(source.path, voxels(frames)),
+        to_numeric(source.path, decode_frames(frames)),
         grid.affine,
         first.modality if first.modality in MODALITIES else None,
         first.image_type,
-        _slices(frames),
+        _slice_spacing(frames),
         f"{copies} copies of its slices were left out" if copies else "",
     )
 
@@ -174,9 +174,9 @@ def _read(source: Source) -> Volume:
 READER = Reader(
     name="DICOM",
     suffixes=SUFFIXES,
-    matches=_matches,
-    sources=_sources,
-    files=_files,
-    grid=_grid,
-    read=_read,
+    can_read=_matches,
+    find_sources=_sources,
+    list_files=_files,
+    read_grid=_grid,
+    read_volume=_read,
 )

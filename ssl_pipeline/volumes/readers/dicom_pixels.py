@@ -20,10 +20,10 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, RLELossless
 
 from ssl_pipeline.volumes.readers import itk
-from ssl_pipeline.volumes.readers.dicom_frames import Frame
-from ssl_pipeline.volumes.readers.reader import rescaled
+from ssl_pipeline.volumes.readers.dicom_headers import Frame
+from ssl_pipeline.volumes.readers.reader import rescale
 
-PIXELS = (
+PIXEL_TAGS = (
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -36,7 +36,7 @@ PIXELS = (
 )
 
 
-def voxels(frames: list[Frame]) -> NDArray[Any]:
+def decode_frames(frames: list[Frame]) -> NDArray[Any]:
     """The frames, in this order, as an array (columns, rows, frames), rescaled."""
     numbers: dict[Path, list[int]] = {}
     for frame in frames:
@@ -44,30 +44,30 @@ def voxels(frames: list[Frame]) -> NDArray[Any]:
     found = {
         (path, number): values
         for path, own in numbers.items()
-        for number, values in zip(own, _stored(path)[own], strict=True)
+        for number, values in zip(own, _stored_values(path)[own], strict=True)
     }
     stack = np.stack([found[frame.path, frame.number] for frame in frames], axis=-1)
     slopes, intercepts = zip(*(frame.rescale for frame in frames), strict=True)
     if len(set(slopes)) == len(set(intercepts)) == 1:
-        return rescaled(stack.transpose(1, 0, 2), slopes[0], intercepts[0])
+        return rescale(stack.transpose(1, 0, 2), slopes[0], intercepts[0])
     scaled = stack * np.array(slopes, np.float32) + np.array(intercepts, np.float32)
     return scaled.transpose(1, 0, 2)
 
 
-def _stored(path: Path) -> NDArray[Any]:
+def _stored_values(path: Path) -> NDArray[Any]:
     """A file's values as they are stored (frames, rows, columns)."""
     file = pydicom.dcmread(path)
     packing = file.file_meta.TransferSyntaxUID
     if not packing.is_encapsulated or packing == RLELossless:
         values: NDArray[Any] = file.pixel_array
     else:
-        values = _unpacked(file)
+        values = _decompress(file)
     return values.reshape(-1, int(file.Rows), int(file.Columns))
 
 
-def _unpacked(file: pydicom.Dataset) -> NDArray[Any]:
+def _decompress(file: pydicom.Dataset) -> NDArray[Any]:
     bare = pydicom.Dataset()
-    for name in PIXELS:
+    for name in PIXEL_TAGS:
         if name in file:
             bare[name] = file[name]
     count = int(file.get("NumberOfFrames") or 1)
@@ -80,4 +80,4 @@ def _unpacked(file: pydicom.Dataset) -> NDArray[Any]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "pixels.dcm"
         bare.save_as(copy, enforce_file_format=True)
-        return itk.voxels(SimpleITK.ReadImage(str(copy), imageIO="GDCMImageIO")).T
+        return itk.voxel_array(SimpleITK.ReadImage(str(copy), imageIO="GDCMImageIO")).T

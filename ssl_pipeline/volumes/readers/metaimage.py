@@ -1,16 +1,16 @@
 """MetaImage, in one file (.mha) or with its voxels beside the header (.mhd)."""
 
 from ssl_pipeline.volumes.readers import itk
-from ssl_pipeline.volumes.readers.reader import Reader, has_suffix, one_each
+from ssl_pipeline.volumes.readers.reader import Reader, one_source_per_file, suffix_matcher
 
 SUFFIXES = (".mha", ".mhd")
 
 READER = Reader(
     name="MetaImage",
     suffixes=SUFFIXES,
-    matches=has_suffix(*SUFFIXES),
-    sources=one_each,
-    files=itk.companions,
-    grid=itk.grid,
-    read=itk.read,
+    can_read=suffix_matcher(*SUFFIXES),
+    find_sources=one_source_per_file,
+    list_files=itk.image_files,
+    read_grid=itk.read_grid,
+    read_volume=itk.read_volume,
 )

@@ -17,14 +17,14 @@ from ssl_pipeline.volumes.readers.reader import (
     Reader,
     ReadError,
     Source,
-    has_suffix,
-    one_each,
-    placed,
-    plain,
-    rescaled,
-    three_axes,
+    checked_affine,
+    one_source_per_file,
+    rescale,
+    shape_3d,
+    suffix_matcher,
+    to_numeric,
 )
-from ssl_pipeline.volumes.volume import Grid, Volume
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 SUFFIXES = (".nii", ".nii.gz")
 HEADER_BYTES = 540  # of version 2, the longer one
@@ -32,7 +32,7 @@ HEADERS = {348: Nifti1Header, HEADER_BYTES: Nifti2Header}
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metres and micrometres; anything else is taken as mm
 
 
-def _grid(source: Source) -> Grid:
+def _grid(source: Source) -> VoxelGrid:
     header = _header(source.path, _content(source.path, HEADER_BYTES))
     return _header_grid(source.path, header)
 
@@ -45,8 +45,8 @@ def _read(source: Source) -> Volume:
     content = _content(source.path, start + math.prod(grid.shape) * kind.itemsize + 1)
     stored = np.ndarray(grid.shape, kind, content, start, order="F")
     slope, intercept = header.get_slope_inter()
-    data = rescaled(stored, slope or 1.0, intercept or 0.0)
-    return Volume(plain(source.path, data), grid.affine)
+    data = rescale(stored, slope or 1.0, intercept or 0.0)
+    return Volume(to_numeric(source.path, data), grid.affine)
 
 
 def _content(path: Path, count: int) -> bytes:
@@ -69,19 +69,19 @@ def _header(path: Path, content: bytes) -> Nifti1Header:
     return header
 
 
-def _header_grid(path: Path, header: Nifti1Header) -> Grid:
-    shape = three_axes(path, tuple(int(side) for side in header.get_data_shape()))
-    affine = placed(path, header.get_best_affine())
+def _header_grid(path: Path, header: Nifti1Header) -> VoxelGrid:
+    shape = shape_3d(path, tuple(int(side) for side in header.get_data_shape()))
+    affine = checked_affine(path, header.get_best_affine())
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    return Grid(shape, affine)
+    return VoxelGrid(shape, affine)
 
 
 READER = Reader(
     name="NIfTI",
     suffixes=SUFFIXES,
-    matches=has_suffix(*SUFFIXES),
-    sources=one_each,
-    files=lambda source: [source.path],
-    grid=_grid,
-    read=_read,
+    can_read=suffix_matcher(*SUFFIXES),
+    find_sources=one_source_per_file,
+    list_files=lambda source: [source.path],
+    read_grid=_grid,
+    read_volume=_read,
 )

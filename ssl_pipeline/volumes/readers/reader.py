@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.volumes.volume import Grid, Volume
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 
 class ReadError(UserError):
@@ -19,9 +19,9 @@ class ReadError(UserError):
     the library that read the file, which may say anything that is in the file: it can be passed on.
     """
 
-    def __init__(self, path: Path, what: str, words: str = "") -> None:
-        super().__init__(path, what, words)
-        self.what = what
+    def __init__(self, path: Path, reason: str, details: str = "") -> None:
+        super().__init__(path, reason, details)
+        self.reason = reason
 
     def __str__(self) -> str:
         path, what, words = self.args
@@ -34,8 +34,8 @@ class Source:
 
     path: Path
     series: str = ""
-    patient: str = field(default="", compare=False, repr=False)  # who was scanned, by the header
-    study: str = field(default="", compare=False, repr=False)  # UID of the visit, by the header
+    patient_id: str = field(default="", compare=False, repr=False)  # who was scanned, by the header
+    study_uid: str = field(default="", compare=False, repr=False)  # UID of the visit, by the header
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,28 @@ class Reader:
 
     name: str
     suffixes: tuple[str, ...]  # of file names, in lower case, with the dot
-    matches: Callable[[Path], bool]  # whether a file is of this format, by its name or first bytes
-    sources: Callable[[list[Path]], list[Source]]  # the images among matching files of one folder
-    files: Callable[[Source], list[Path]]  # every file that the image is made of
-    grid: Callable[[Source], Grid]  # shape and affine, without reading voxels where possible
-    read: Callable[[Source], Volume]
+    can_read: Callable[[Path], bool]  # whether a file is of this format, by its name or first bytes
+    find_sources: Callable[
+        [list[Path]], list[Source]
+    ]  # the images among matching files of one folder
+    list_files: Callable[[Source], list[Path]]  # every file that the image is made of
+    read_grid: Callable[
+        [Source], VoxelGrid
+    ]  # shape and affine, without reading voxels where possible
+    read_volume: Callable[[Source], Volume]
 
 
-def has_suffix(*suffixes: str) -> Callable[[Path], bool]:
+def suffix_matcher(*suffixes: str) -> Callable[[Path], bool]:
     """A test for file names that end in one of `suffixes`, in any case."""
     return lambda path: path.name.lower().endswith(suffixes)
 
 
-def one_each(paths: list[Path]) -> list[Source]:
+def one_source_per_file(paths: list[Path]) -> list[Source]:
     """For formats in which each file is an image."""
     return [Source(path) for path in paths]
 
 
-def plain(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+def to_numeric(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     """Voxels as numbers of at most 32 bits in this machine's byte order.
 
     Integers stay integers where they fit in 32 bits with their sign; all else becomes float32.
@@ -86,7 +90,7 @@ def _fits_int32(data: NDArray[Any]) -> bool:
     return data.size == 0 or (int(data.min()) >= span.min and int(data.max()) <= span.max)
 
 
-def rescaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
     """Stored values times `slope` plus `intercept`; integers stay integers where that is exact."""
     if slope == 1 and intercept == 0:
         return stored
@@ -95,7 +99,7 @@ def rescaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[An
     return stored * np.float64(slope) + intercept
 
 
-def three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def shape_3d(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape less trailing axes of length 1 beyond the third. ReadError where it is not 3D."""
     kept = shape
     while len(kept) > 3 and kept[-1] == 1:
@@ -108,7 +112,7 @@ def three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     raise ReadError(path, f"is a 2D image ({size}); a volume needs three axes.")
 
 
-def placed(path: Path, affine: NDArray[Any]) -> NDArray[np.float64]:
+def checked_affine(path: Path, affine: NDArray[Any]) -> NDArray[np.float64]:
     """The affine in double precision. ReadError where it does not span space."""
     affine = np.asarray(affine, dtype=np.float64)
     if not np.isfinite(affine).all():

@@ -1,0 +1,63 @@
+"""Label files on the grid of the stored volumes.
+
+A label is brought to its image's grid by nearest neighbour once and kept as a plain array, which
+later runs, and the trials of an ablation, map into memory: a training step then reads a crop of it
+without touching the label file again. A kept map is known by the label file's bytes, the stored
+grid, and this format.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.atomic import atomic_write, sha256_file, sha256_json
+from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.volumes.readers import ReadError, Source, read_volume
+
+FORMAT_VERSION = 1
+LabelMap = NDArray[np.uint8] | NDArray[np.int16]
+LabelFile = Callable[[str, str], Path]  # the file of a scan's label, by the scan's id and its name
+
+__all__ = ["IGNORE_LABEL", "LabelFile", "LabelMap", "LabelMaps", "resampled_label"]
+
+
+class LabelMaps:
+    """Label maps of scans, made when first asked for and kept in `folder`."""
+
+    def __init__(self, folder: Path, label_file: LabelFile) -> None:
+        self.folder, self.label_file = folder, label_file
+        self._hashes: dict[Path, str] = {}
+
+    def sha256(self, entry: Entry, name: str) -> str:
+        """Hash of the label file's bytes."""
+        path = self.label_file(entry.id, name)
+        if path not in self._hashes:
+            self._hashes[path] = sha256_file(path)
+        return self._hashes[path]
+
+    def load(self, entry: Entry, name: str) -> LabelMap:
+        """The labels (z, y, x) of a scan on its stored grid; 255 is outside of the label."""
+        key = sha256_json(
+            [FORMAT_VERSION, self.sha256(entry, name), entry.meta.to_json(), list(entry.shape)]
+        )
+        kept = self.folder / f"{entry.id}-{key[:16]}.npy"
+        if not kept.exists():
+            drawn = resampled_label(self.label_file, entry, name)
+            with atomic_write(kept) as temporary, open(temporary, "wb") as file:
+                np.save(file, drawn)
+        mapped: LabelMap = np.load(kept, mmap_mode="r")
+        return mapped
+
+
+def resampled_label(label_file: LabelFile, entry: Entry, name: str) -> LabelMap:
+    """A scan's label on its stored grid, from its file. Raises UserError if it cannot be used."""
+    try:
+        return label_on_grid(read_volume(Source(label_file(entry.id, name))), entry.meta)
+    except ReadError as error:
+        raise UserError(f"The label {name} of scan {entry.id} {error.reason}") from None
+    except UserError as error:
+        raise UserError(f"The label {name} of scan {entry.id}: {error}") from None

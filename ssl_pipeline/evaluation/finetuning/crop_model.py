@@ -1,0 +1,148 @@
+"""Fine-tuning for regions: encoder, a vector of its tokens, LayerNorm and a linear layer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.data.crops import CropBatch, read_crops
+from ssl_pipeline.evaluation.data.features import to_tensors, valid_tokens
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
+from ssl_pipeline.evaluation.finetuning.optimizer import optimise
+from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.rng import generator
+
+
+class CropModel(nn.Module, ABC):
+    """From crops to logits of classes, or to a number where there are none.
+
+    Numbers are learned in units of their spread about their mean, both over the labelled regions.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    @abstractmethod
+    def forward(
+        self,
+        images: Float[Tensor, "batch z y x"],
+        valid: Float[Tensor, "batch z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch outputs"]:
+        """Logits of classes, or a number in units of its spread."""
+
+    def loss(self, outputs: Float[Tensor, "batch outputs"], targets: Tensor) -> Tensor:
+        """Cross-entropy, or the squared error."""
+        if self.n_classes:
+            return nn.functional.cross_entropy(outputs, targets)
+        return nn.functional.mse_loss(outputs[:, 0], (targets - self.mean) / self.spread)
+
+    def to_predictions(
+        self, outputs: Float[Tensor, "batch outputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """Probabilities of classes, or numbers (batch, 1)."""
+        if self.n_classes:
+            return outputs.double().softmax(dim=1)
+        return outputs.double() * self.spread + self.mean
+
+
+class EncoderCropModel(CropModel):
+    """An encoder with a head; `pool` makes one vector of a crop's tokens."""
+
+    def __init__(self, encoder: Encoder, n_classes: int, pool: nn.Module) -> None:
+        super().__init__(n_classes)
+        self.encoder, self.pool = encoder, pool
+        outputs = max(1, n_classes)
+        self.head = nn.Sequential(nn.LayerNorm(encoder.dim), nn.Linear(encoder.dim, outputs))
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch z y x"],
+        valid: Float[Tensor, "batch z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch outputs"]:
+        """Logits of classes, or a number in units of its spread."""
+        tokens = self.encoder(images[:, None], spacing_mm)
+        outputs: Tensor = self.head(self.pool(tokens, valid_tokens(valid, self.encoder.patch)))
+        return outputs
+
+
+def train_crop_model(
+    model: CropModel,
+    reader: CropReader,
+    entries: Mapping[str, Entry],
+    crops: Sequence[LabelledCrop],
+    size: Triple,
+    section: Finetune,
+    method: AdaptationMethod | None,
+    *,
+    seed: int,
+    device: str,
+) -> int:
+    """Train the head, and of an encoder what is not frozen, on `regions`.
+
+    A step draws classes alike and then regions, for the metric weighs classes alike; numbers are
+    drawn as they come. A crop is read anew at a jittered place and its contrast changed a little;
+    the draws are functions of the seed. Returns the bytes that it took.
+    """
+    kinds = sorted({region.target for region in crops}) if model.n_classes else []
+    of_class = [[r for r in crops if r.target == kind] for kind in kinds] or [list(crops)]
+    if not model.n_classes:
+        numbers = np.array([region.target for region in crops])
+        model.mean.fill_(numbers.mean())
+        model.spread.fill_(numbers.std() or 1.0)
+    model.to(device).train()
+
+    def loss_of(step: int) -> Tensor:
+        rng = generator(seed, step, "fine-tuning")
+        chosen = []
+        for _ in range(section.batch_size):
+            candidates = of_class[rng.integers(len(of_class))]
+            chosen.append(candidates[int(rng.integers(len(candidates)))])
+        places = [(entries[r.scan], _jitter(r.start, section, rng)) for r in chosen]
+        images, valid, spacing = to_tensors(read_crops(reader, places, size), device)
+        images = (
+            images * contrast_factors(len(chosen), section, rng).to(device)[:, None, None, None]
+        )
+        targets = torch.tensor([region.target for region in chosen], device=device)
+        return model.loss(model(images, valid, spacing), targets)
+
+    return optimise(model, loss_of, section, method)
+
+
+def predict_crops(
+    model: CropModel, batches: Iterable[CropBatch], device: str
+) -> NDArray[np.float64]:
+    """Probabilities (n, classes), or numbers (n, 1), of crops that come in batches."""
+    model.eval()
+    with torch.inference_mode():
+        rows = [model.to_predictions(model(*to_tensors(batch, device))) for batch in batches]
+    return torch.cat(rows).cpu().numpy()
+
+
+def contrast_factors(
+    number: int, section: Finetune, rng: np.random.Generator
+) -> Float[Tensor, " {number}"]:
+    """Factors by which crops are multiplied."""
+    factors = 1 + rng.uniform(-section.contrast_jitter, section.contrast_jitter, number)
+    return torch.from_numpy(factors.astype(np.float32))
+
+
+def _jitter(start: Triple, section: Finetune, rng: np.random.Generator) -> Triple:
+    shift = rng.integers(-section.jitter_voxels, section.jitter_voxels + 1, 3)
+    return start[0] + int(shift[0]), start[1] + int(shift[1]), start[2] + int(shift[2])

@@ -1,0 +1,136 @@
+"""Fine-tuning for voxels: training crops, half of them about a class, and the sliding window.
+
+Crops are read from the store as training goes, so memory does not grow with the number of scans but
+for their label maps, one byte a voxel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
+from ssl_pipeline.evaluation.data.features import to_tensors
+from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
+from ssl_pipeline.evaluation.finetuning.crop_model import contrast_factors
+from ssl_pipeline.evaluation.finetuning.optimizer import optimise
+from ssl_pipeline.evaluation.finetuning.segmentation_loss import segmentation_loss
+from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
+from ssl_pipeline.evaluation.finetuning.sliding_window import sliding_window_inference
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.views.rng import generator
+
+MAX_CENTRES = 2000  # most voxels of a class and scan that training crops may be centred on
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """A scan with its labels."""
+
+    entry: Entry
+    class_indices: NDArray[np.uint8]  # (z, y, x): 0 background, 1 the first class, 255 outside
+    annotated_classes: tuple[bool, ...]  # which classes the labels tell about
+    centres: tuple[NDArray[np.int64], ...]  # voxels (n, 3) of each class that is there
+
+
+def build_labelled_volume(
+    entry: Entry, class_indices: NDArray[np.uint8], annotated_classes: tuple[bool, ...], seed: int
+) -> LabelledVolume:
+    """Gather what training needs to know of a scan's labels (z, y, x)."""
+    centres = []
+    for index in range(1, len(annotated_classes) + 1):
+        where = np.flatnonzero(class_indices == index)
+        if len(where):
+            rng = generator(seed, index, f"centres {entry.voxel_hash}")
+            chosen = rng.choice(where, min(MAX_CENTRES, len(where)), replace=False)
+            centres.append(np.stack(np.unravel_index(chosen, class_indices.shape), axis=1))
+    return LabelledVolume(entry, class_indices, annotated_classes, tuple(centres))
+
+
+def train_segmentation(
+    model: SegmentationModel,
+    reader: CropReader,
+    scans: Sequence[LabelledVolume],
+    size: Triple,
+    section: Finetune,
+    method: AdaptationMethod,
+    *,
+    seed: int,
+    device: str,
+) -> int:
+    """Train the decoder, and of the encoder what is not frozen, on crops of `size` voxels.
+
+    All draws are functions of the seed. Returns the bytes that it took.
+    """
+    model.to(device).train()
+
+    def loss_of(step: int) -> Tensor:
+        rng = generator(seed, step, "fine-tuning")
+        chosen = [scans[index] for index in rng.integers(len(scans), size=section.batch_size)]
+        starts = [crop_start(scan, size, rng) for scan in chosen]
+        crops = read_crops(
+            reader, [(s.entry, at) for s, at in zip(chosen, starts, strict=True)], size
+        )
+        images, _, spacing = to_tensors(crops, device)
+        images = (
+            images * contrast_factors(len(chosen), section, rng).to(device)[:, None, None, None]
+        )
+        truth = np.stack(
+            [
+                padded_window(s.indices, at, size, IGNORE_LABEL)
+                for s, at in zip(chosen, starts, strict=True)
+            ]
+        )
+        target = torch.from_numpy(truth).to(device).long()
+        told = torch.tensor([scan.told for scan in chosen], device=device)
+        return segmentation_loss(model(images, spacing), target, told, IGNORE_LABEL)
+
+    return optimise(model, loss_of, section, method)
+
+
+def predict_volume(
+    model: SegmentationModel,
+    reader: CropReader,
+    entry: Entry,
+    size: Triple,
+    section: Finetune,
+    device: str,
+) -> NDArray[np.uint8]:
+    """The class of every voxel of a stored volume (z, y, x): 0 background, 1 the first class."""
+    model.eval()
+
+    def probabilities(starts: Sequence[Triple]) -> Tensor:
+        images, _, spacing = to_tensors(
+            read_crops(reader, [(entry, at) for at in starts], size), device
+        )
+        found: Tensor = model(images, spacing).float().softmax(dim=1).cpu()
+        return found
+
+    with torch.inference_mode():
+        return sliding_window_inference(
+            entry.shape, size, section.overlap, section.batch_size, probabilities
+        )
+
+
+def crop_start(scan: LabelledVolume, size: Triple, rng: np.random.Generator) -> Triple:
+    """Where a training crop begins: about a voxel of some class half of the time, else anywhere.
+
+    A crop about a class stays inside the volume where it fits; anywhere is inside as well.
+    """
+    room = np.array(scan.class_indices.shape) - np.array(size)
+    if scan.centres and rng.random() < 0.5:
+        of_class = scan.centres[rng.integers(len(scan.centres))]
+        start = of_class[rng.integers(len(of_class))] - np.array(size) // 2
+        start = start + rng.integers(-np.array(size) // 4, np.array(size) // 4 + 1)
+        start = np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), room // 2)
+    else:
+        start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
+    z, y, x = (int(value) for value in start)
+    return z, y, x

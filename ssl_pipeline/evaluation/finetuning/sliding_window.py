@@ -1,0 +1,70 @@
+"""A window slid over a whole volume, its overlapping votes weighed towards its middle.
+
+Only the planes that a row of windows touches are held as probabilities; planes that no later window
+reaches are decided and dropped. A scan of 512 x 512 x 600 voxels and eight classes takes under 1
+GiB with a window of 48, where the whole would take 5.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_pipeline.views.config import Triple
+
+SIGMA = 1 / 8  # of the votes' Gaussian, in sides of the window
+
+
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin along one axis; a window that is larger reaches over both ends."""
+    if size <= window:
+        return [-((window - size) // 2)]
+    step = max(1, int(window * (1 - overlap)))
+    return [*range(0, size - window, step), size - window]
+
+
+def gaussian_weights(window: Triple) -> Tensor:
+    """Weights (z, y, x) of a window's votes, 1 in the middle and above zero everywhere."""
+    weight = torch.ones(())
+    for side in window:
+        place = (torch.arange(side) - (side - 1) / 2) / (side * SIGMA)
+        weight = weight[..., None] * torch.exp(-0.5 * place**2)
+    return weight.clamp(min=1e-4)
+
+
+def sliding_window_inference(
+    shape: Triple,
+    window: Triple,
+    overlap: float,
+    batch_size: int,
+    probabilities: Callable[[Sequence[Triple]], Tensor],
+) -> NDArray[np.uint8]:
+    """The most probable class of each voxel of a volume of `shape` (z, y, x).
+
+    `probabilities` maps starts of windows to (windows, classes, z, y, x) on the CPU.
+    """
+    rows, *plane = (window_starts(s, w, overlap) for s, w in zip(shape, window, strict=True))
+    origin = [axis[0] for axis in (rows, *plane)]
+    whole = [max(s, w) for s, w in zip(shape, window, strict=True)]
+    weight = gaussian_weights(window)
+    decided, votes = [], torch.zeros(0)
+    for row, z in enumerate(rows):
+        windows = [(z, y, x) for y, x in product(*plane)]
+        for first in range(0, len(windows), batch_size):
+            places = windows[first : first + batch_size]
+            found = probabilities(places) * weight
+            if not len(votes):
+                votes = torch.zeros(found.shape[1], window[0], whole[1], whole[2])
+            for (_, y, x), vote in zip(places, found, strict=True):
+                y, x = y - origin[1], x - origin[2]
+                votes[:, :, y : y + window[1], x : x + window[2]] += vote
+        following = rows[row + 1] if row + 1 < len(rows) else z + window[0]
+        final = following - z
+        decided.append(votes[:, :final].argmax(dim=0).to(torch.uint8))
+        votes = torch.cat([votes[:, final:], torch.zeros_like(votes[:, :final])], dim=1)
+    inside = tuple(slice(-o, -o + s) for o, s in zip(origin, shape, strict=True))
+    classes: NDArray[np.uint8] = torch.cat(decided).numpy()[inside]
+    return classes

@@ -1,0 +1,272 @@
+"""How good predictions are: figures over all subjects, and each subject's part in them.
+
+A subject's part is its jackknife pseudo-value: n times the figure of all subjects less n - 1 times
+that of all but this one. The parts' mean is about the figure, and their spread says how sure it is,
+whatever the metric (see `statistics`). Libraries score all predictions at once; here a figure is
+put together from what each subject adds, so that one without a subject costs no second pass. Tests
+hold the figures against scikit-learn's; surfaces are MONAI's (see `surfaces`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_CALIBRATION_BINS = 10  # of predictions, by confidence
+SubjectClassTable = NDArray[np.float64]  # (subjects, classes)
+RANGES: dict[str, tuple[float, float] | None] = {  # between which a figure lies
+    "balanced accuracy": (0.0, 1.0),
+    "AUC": (0.0, 1.0),
+    "Brier score": (0.0, 2.0),
+    "calibration error": (0.0, 1.0),
+    "mean Dice": (0.0, 1.0),
+    "surface Dice": (0.0, 1.0),
+    "HD95 in mm": None,
+    "R²": None,
+    "mean absolute error": None,
+}
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A figure of one cell."""
+
+    value: float
+    pseudovalues: NDArray[np.float64]  # (subjects,)
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """What one cell scored."""
+
+    metrics: dict[str, MetricValue]  # the task's own metric comes first
+    per_class: NDArray[np.float64]  # (classes,) of that metric; nan where no subject shows a class
+
+
+def score_predictions(
+    subjects: Sequence[str], predictions: Sequence[Mapping[str, Any]]
+) -> CellScores:
+    """Figures of the predictions in a cell's file: classes, numbers, or scans with their Dice."""
+    of = [row["subject"] for row in predictions]
+    if "dice" in predictions[0]:
+        keys = {"mean Dice": "dice", "surface Dice": "surface_dice", "HD95 in mm": "hd95_mm"}
+        scores = {  # null becomes nan
+            name: np.array([row[key] for row in predictions], np.float64)
+            for name, key in keys.items()
+        }
+        return score_segmentation(subjects, of, scores)
+    targets = np.array([row["target"] for row in predictions])
+    if "value" in predictions[0]:
+        return score_regression(
+            subjects, of, targets, np.array([row["value"] for row in predictions])
+        )
+    return score_classification(
+        subjects, of, targets, np.array([row["probability"] for row in predictions])
+    )
+
+
+def score_classification(
+    subjects: Sequence[str],
+    row_subjects: Sequence[str],
+    targets: NDArray[np.int64],
+    probability: NDArray[np.float64],
+) -> CellScores:
+    """Figures of predictions (n, classes) whose rows belong to the subjects `of` (n,).
+
+    Balanced accuracy; the mean over classes of the area under the one-against-rest ROC curve; the
+    Brier score, the squared error summed over classes (Brier 1950), and the expected calibration
+    error of the likeliest class, of both of which less is better. No interval is known of the last.
+    """
+    rows = _subject_rows(subjects, row_subjects)
+    hit = probability.argmax(axis=1) == targets
+    total, count = np.zeros((2, len(subjects), probability.shape[1]))
+    np.add.at(count, (rows, targets), 1)
+    np.add.at(total, (rows, targets), hit)
+    error = ((probability - np.eye(probability.shape[1])[targets]) ** 2).sum(axis=1)
+    squared, each = np.zeros((2, len(subjects), 1))
+    np.add.at(squared[:, 0], rows, error)
+    np.add.at(each[:, 0], rows, 1)
+    measures = {
+        "balanced accuracy": mean_class_ratio(total, count),
+        "AUC": auroc(len(subjects), rows, targets, probability),
+        "Brier score": mean_class_ratio(squared, each),
+        "calibration error": MetricValue(
+            calibration_error(hit, probability.max(axis=1)), np.full(len(subjects), np.nan)
+        ),
+    }
+    return CellScores(measures, _per_class(total, count))
+
+
+def score_regression(
+    subjects: Sequence[str],
+    row_subjects: Sequence[str],
+    targets: NDArray[np.float64],
+    values: NDArray[np.float64],
+) -> CellScores:
+    """Figures of predicted `values` (n,) whose rows belong to the subjects `of` (n,).
+
+    R² is 1 less the squared error over that of the mean of the scored subjects' own numbers: 0 is
+    no better than a constant, and it has no lower limit. nan where all numbers are one.
+    """
+    rows = _subject_rows(subjects, row_subjects)
+    count, error, total, squares, apart = np.zeros((5, len(subjects)))
+    np.add.at(count, rows, 1)
+    np.add.at(error, rows, (targets - values) ** 2)
+    np.add.at(total, rows, targets)
+    np.add.at(squares, rows, targets**2)
+    np.add.at(apart, rows, np.abs(targets - values))
+    sums = np.stack([count, error, total, squares])
+    whole = sums.sum(axis=1, keepdims=True)
+    (value,), without = _r_squared(whole), _r_squared(whole - sums)
+    without = np.where(np.isnan(without), value, without)
+    parts = len(subjects) * value - (len(subjects) - 1) * without
+    measures = {
+        "R²": MetricValue(float(value), parts),
+        "mean absolute error": mean_class_ratio(apart[:, None], count[:, None]),
+    }
+    return CellScores(measures, np.zeros(0))
+
+
+def _r_squared(sums: SubjectClassTable) -> NDArray[np.float64]:
+    """R² of numbers whose count, squared error, sum and sum of squares are the rows of (4, k)."""
+    count, error, total, squares = sums
+    spread = squares - total**2 / np.maximum(count, 1)
+    known = spread > 1e-9 * np.abs(squares)
+    shares: NDArray[np.float64] = np.where(known, 1 - error / np.where(known, spread, 1), np.nan)
+    return shares
+
+
+def score_segmentation(
+    subjects: Sequence[str], row_subjects: Sequence[str], scores: Mapping[str, NDArray[np.float64]]
+) -> CellScores:
+    """Figures of `scores` by name, each (scans, classes), of scans that belong to subjects `of`.
+
+    The first is the task's own. Of HD95 less is better, and scans that lack a class have none.
+    """
+    rows = _subject_rows(subjects, row_subjects)
+    tables = {}
+    for name, values in scores.items():
+        known = ~np.isnan(values)
+        total, count = np.zeros((2, len(subjects), values.shape[1]))
+        np.add.at(total, rows, np.where(known, values, 0.0))
+        np.add.at(count, rows, known)
+        tables[name] = total, count
+    measures = {name: mean_class_ratio(*table) for name, table in tables.items()}
+    return CellScores(measures, _per_class(*next(iter(tables.values()))))
+
+
+def mean_class_ratio(total: SubjectClassTable, count: SubjectClassTable) -> MetricValue:
+    """Mean over classes of total / count, both summed over subjects.
+
+    Classes without a count are left out; nan where no class has one.
+    """
+    subjects = len(total)
+    value = _mean_ratio(total.sum(axis=0), count.sum(axis=0))
+    without = _mean_ratio(total.sum(axis=0) - total, count.sum(axis=0) - count)
+    # Who is the only one to show any class has no figure without.
+    without = np.where(np.isnan(without), value, without)
+    return MetricValue(float(value), subjects * value - (subjects - 1) * without)
+
+
+def auroc(
+    n_subjects: int,
+    rows: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    probability: NDArray[np.float64],
+) -> MetricValue:
+    """Area under the ROC curve, the mean over classes that are both there and not there, or nan.
+
+    `rows` (n,) says to which of the subjects a prediction belongs. What a prediction adds is the
+    share of the other side that it is ranked right against, DeLong's components (DeLong et al.
+    1988), summed over a subject's predictions as Obuchowski 1997 has it.
+    """
+    values, parts = [], []
+    for index in range(probability.shape[1]):
+        positive = targets == index
+        if 0 < positive.sum() < len(targets):
+            right = _rank_shares(probability[:, index], positive)
+            value = float(right[positive].mean())
+            added = np.zeros(n_subjects)
+            for side in (positive, ~positive):
+                own = np.bincount(rows[side], minlength=n_subjects)
+                left = np.where(own < side.sum(), side.sum() - own, own)
+                added += np.bincount(rows[side], right[side] - value, n_subjects) / left
+            values.append(value)
+            parts.append(value + (n_subjects - 1) * added)
+    if not values:
+        return MetricValue(float("nan"), np.full(n_subjects, np.nan))
+    return MetricValue(float(np.mean(values)), np.mean(parts, axis=0))
+
+
+def _rank_shares(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """For each prediction, the share of the other side that it is ranked right against."""
+    from scipy.stats import rankdata
+
+    whole = rankdata(score)
+    right = np.zeros(len(score))
+    for side in (positive, ~positive):
+        below = (whole[side] - rankdata(score[side])) / (~side).sum()
+        right[side] = below if side is positive else 1 - below
+    return right
+
+
+def calibration_bins(
+    hit: NDArray[np.bool_], confidence: NDArray[np.float64]
+) -> list[tuple[float, float, int]]:
+    """Predictions by confidence, in groups of about one size: mean confidence, accuracy, number.
+
+    Groups of one size and not of one width: of few predictions most widths would hold none (Nixon
+    et al. 2019, arXiv:1904.01685).
+    """
+    order = np.argsort(confidence, kind="stable")
+    groups = [group for group in np.array_split(order, N_CALIBRATION_BINS) if len(group)]
+    return [(float(confidence[g].mean()), float(hit[g].mean()), len(g)) for g in groups]
+
+
+def calibration_error(hit: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float:
+    """Mean distance of a group's confidence from its accuracy, over predictions (ECE)."""
+    groups = calibration_bins(hit, confidence)
+    return sum(number * abs(sure - right) for sure, right, number in groups) / len(hit)
+
+
+def dice(
+    predicted: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    annotated: Sequence[bool],
+    ignore_index: int,
+) -> list[float]:
+    """Dice of classes 1 to len(drawn) of two label maps of one shape.
+
+    Voxels where the truth is `ignored` do not count. nan for a class that neither map shows, and
+    for one that was not drawn.
+    """
+    counted = truth != ignore_index
+    found = []
+    for index, is_drawn in enumerate(annotated, start=1):
+        a, b = (predicted == index) & counted, truth == index
+        size = np.count_nonzero(a) + np.count_nonzero(b)
+        known = is_drawn and size > 0
+        found.append(2 * float(np.count_nonzero(a & b)) / size if known else float("nan"))
+    return found
+
+
+def _subject_rows(subjects: Sequence[str], row_subjects: Sequence[str]) -> NDArray[np.int64]:
+    place = {subject: row for row, subject in enumerate(subjects)}
+    return np.array([place[subject] for subject in row_subjects])
+
+
+def _mean_ratio(total: NDArray[np.float64], count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the last axis, of tables (..., classes)."""
+    known = count > 0.5  # counts are whole, less what subtraction leaves
+    shares = np.where(known, total / np.where(known, count, 1), 0)
+    classes = known.sum(axis=-1)
+    mean: NDArray[np.float64] = np.where(
+        classes > 0, shares.sum(axis=-1) / np.maximum(classes, 1), np.nan
+    )
+    return mean
+
+
+def _per_class(total: SubjectClassTable, count: SubjectClassTable) -> NDArray[np.float64]:
+    return _mean_ratio(total.sum(axis=0)[:, None], count.sum(axis=0)[:, None])

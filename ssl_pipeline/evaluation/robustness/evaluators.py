@@ -1,0 +1,280 @@
+"""Who judges a task on volumes, as they are or worse: probes, networks, and features themselves.
+
+Probes are fitted once more on clean features, and the networks of fine-tuning are those that were
+kept, all with most labels. Features are judged without labels (see `embedding`), and stand among
+the cells by names of their own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import BASELINES, FAILED, RANDOM, Cell
+from ssl_pipeline.evaluation.config import Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.data.crops import StoredVolumes
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
+from ssl_pipeline.evaluation.metrics.scores import MetricValue, score_predictions
+from ssl_pipeline.evaluation.probes.predictor import PredictFunction
+from ssl_pipeline.evaluation.robustness.feature_analysis import (
+    FeatureRows,
+    explained_variance,
+    feature_icc,
+    neighbour_distance,
+    ood_auroc,
+)
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.crop_cells import CropCells
+from ssl_pipeline.evaluation.runner.finetune import cell_section
+from ssl_pipeline.evaluation.tasks import CropTask
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.preprocess.config import Preprocess
+
+# What features themselves are judged by, where others have a method.
+OOD, STABILITY = "outliers", "stability"
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What scores some cells on volumes, as they are or worse."""
+
+    cells: tuple[Cell, ...]
+    score: Callable[[StoredVolumes], dict[Cell, MetricValue]]
+    # How much of what it sees is groups of subjects; a cell has the groups' name for a method.
+    explained_variance: Callable[[], dict[Cell, MetricValue]] = dict
+
+
+@dataclass(frozen=True)
+class RobustnessInputs:
+    """What is tried, and on what."""
+
+    robustness: Robustness
+    probe: Probe
+    finetune: Finetune
+    preprocess: Preprocess
+    networks: Path  # folder of the task's fine-tuning, with the networks that it kept
+
+
+def build_evaluators(
+    runner: TaskRunner, inputs: RobustnessInputs
+) -> tuple[list[Evaluator], list[str]]:
+    """All that judged the task with most labels, and what has to be said of it."""
+    evaluate = runner.context.evaluate
+    encoders = [start for start in runner.context.initializations if start not in BASELINES]
+    cells = CropCells(runner, runner.task) if isinstance(runner.task, CropTask) else None
+    found: list[Evaluator] = []
+    if cells:
+        most = runner.budgets(evaluate.subjects)[-1]
+        seeds = range(evaluate.seeds)
+        for start in encoders:  # seeds share the features of a trained encoder
+            alike = [[seed] for seed in seeds] if start == RANDOM else [list(seeds)]
+            found += [
+                _ProbeEvaluator(cells, inputs.probe, start, most, each).evaluator for each in alike
+            ]
+    left = []
+    for method in inputs.finetune.methods:
+        if cells or method.SUPPORTS_SEGMENTATION:
+            for start in encoders:
+                own = _network_cells(runner, inputs, method, start)
+                if not own:
+                    left.append(f"{method.TITLE} from {start}")
+                found += [_network_evaluator(runner, cells, inputs, method, cell) for cell in own]
+    if not found:
+        raise UserError(
+            f"Task {runner.task.title!r}: nothing can be tried on worse scans, for every method has "
+            "cells that failed: run the stage finetune again, which computes them alone."
+        )
+    notes = [f"Left out, for cells of it failed: {', '.join(left)}."] if left else []
+    return found, notes
+
+
+def _network_cells(
+    runner: TaskRunner, inputs: RobustnessInputs, method: AdaptationMethod, initialization: str
+) -> list[Cell]:
+    """The cells of a row with most labels; none where one failed.
+
+    Raises UserError where fine-tuning has not kept their networks, or kept those of other dials.
+    """
+    finetune, evaluate = inputs.finetune, runner.context.evaluate
+    budgets = runner.budgets(finetune.subjects or evaluate.subjects)
+    seeds = range(finetune.seeds or evaluate.seeds)
+    cells = [Cell(method.name, initialization, budgets[-1], seed) for seed in seeds]
+    for cell in cells:
+        path = cell.path(inputs.networks)
+        content = read_json(path) if path.exists() else {}
+        if content.get("key") != runner.cell_key(
+            cell, cell_section(finetune, budgets, cell, method)
+        ):
+            raise UserError(
+                f"Fine-tuning has not kept the network of {cell.name} for the present dials: set "
+                "finetune.keep_networks, and run the stage finetune again."
+            )
+        if FAILED in content:
+            return []
+    return cells
+
+
+def _network_evaluator(
+    runner: TaskRunner,
+    cells: CropCells | None,
+    inputs: RobustnessInputs,
+    method: AdaptationMethod,
+    cell: Cell,
+) -> Evaluator:
+    """A network that was kept."""
+    if cells:
+        return _crop_evaluator(cells, inputs, method, cell)
+    assert isinstance(runner.task, Segmentation)
+    return _segmentation_evaluator(runner, runner.task, inputs, method, cell)
+
+
+class _ProbeEvaluator:
+    """Simple classifiers on the features of one encoder, fitted when they are first asked."""
+
+    def __init__(
+        self,
+        cells: CropCells,
+        probe: Probe,
+        initialization: str,
+        subjects: int,
+        seeds: Sequence[int],
+    ) -> None:
+        self.cells, self.probe, self.initialization, self.seed = (
+            cells,
+            probe,
+            initialization,
+            seeds[0],
+        )
+        self.methods = {
+            Cell(method.name, initialization, subjects, seed): method
+            for seed in seeds
+            for method in probe.methods
+        }
+        self.feature_cells = [
+            Cell(n, initialization, subjects, self.seed) for n in (OOD, STABILITY)
+        ]
+        place = {
+            subject: row for row, subject in enumerate(cells.runner.subject_split.test_subjects)
+        }
+        self.rows = np.array([place[region.subject] for region in cells.test_crops])
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Of all its cells."""
+        return Evaluator(
+            (*self.methods, *self.feature_cells), self._score, self._explained_variance
+        )
+
+    def _explained_variance(self) -> dict[Cell, MetricValue]:
+        """How much of the differences between subjects is what groups them."""
+        found, plan, like = {}, self.cells.runner, self.feature_cells[0]
+        for name in dict.fromkeys(group.name for group in plan.subgroups):
+            of = {s: g.value for g in plan.subgroups if g.name == name for s in g.subjects}
+            told = [of[subject] for subject in plan.subject_split.test_subjects]
+            found[replace(like, method=name)] = explained_variance(
+                self._clean_features[:, 0], self.rows, told
+            )
+        return found
+
+    def _score(self, volumes: StoredVolumes) -> dict[Cell, MetricValue]:
+        seen = self._extract(self.cells.test_crops, volumes)
+        scores = {
+            cell: _score_crops(self.cells, told(seen)) for cell, told in self._fitted_probes.items()
+        }
+        return scores | {
+            cell: self._feature_metric(cell, seen[:, 0]) for cell in self.feature_cells
+        }
+
+    def _feature_metric(self, cell: Cell, features: FeatureRows) -> MetricValue:
+        """What features say without labels."""
+        train, clean = self._train_features[:, 0], self._clean_features[:, 0]
+        number = len(self.cells.runner.subject_split.test_subjects)
+        if cell.method == OOD:
+            known, worse = neighbour_distance(train, clean), neighbour_distance(train, features)
+            return ood_auroc(known, worse, self.rows, number)
+        return feature_icc(clean, features, self.rows, number)
+
+    def _extract(
+        self, labelled_crops: Sequence[LabelledCrop], volumes: StoredVolumes | None = None
+    ) -> NDArray[np.float32]:
+        """Features (n, blocks, dim)."""
+        from ssl_pipeline.evaluation.data.features import extract_features
+
+        setting = self.cells.runner.context
+        encoder = setting.encoder_factory(self.initialization, setting.seed + self.seed)
+        blocks = max(method.n_blocks for method in self.probe.methods)
+        crops = self.cells.crop_batches(labelled_crops, self.probe.batch_size, volumes)
+        return extract_features(encoder, crops, setting.device, blocks)
+
+    @cached_property
+    def _train_features(self) -> NDArray[np.float32]:
+        return self._extract(self.cells.train_crops)
+
+    @cached_property
+    def _clean_features(self) -> NDArray[np.float32]:
+        return self._extract(self.cells.test_crops)
+
+    @cached_property
+    def _fitted_probes(self) -> dict[Cell, PredictFunction]:
+        cells, found = self.cells, {}
+        for cell, method in self.methods.items():
+            found[cell] = method.fit(cells.labelled_features(cell, self._train_features), cell.seed)
+        return found
+
+
+def _crop_evaluator(
+    cells: CropCells, inputs: RobustnessInputs, method: AdaptationMethod, cell: Cell
+) -> Evaluator:
+    """A network for regions that was kept."""
+
+    def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
+        from ssl_pipeline.evaluation.finetuning.crop_model import predict_crops
+        from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network
+
+        device = cells.runner.context.device
+        network = load_network(
+            build_crop_model(cells.runner, cell, method), method, cell, inputs.networks
+        )
+        crops = cells.crop_batches(cells.test_crops, inputs.finetune.batch_size, volumes)
+        return {cell: _score_crops(cells, predict_crops(network.to(device), crops, device))}
+
+    return Evaluator((cell,), score)
+
+
+def _segmentation_evaluator(
+    runner: TaskRunner,
+    task: Segmentation,
+    inputs: RobustnessInputs,
+    method: AdaptationMethod,
+    cell: Cell,
+) -> Evaluator:
+    """A network for voxels that was kept."""
+
+    def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
+        from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, load_network
+        from ssl_pipeline.evaluation.runner.segmentation_cells import SegmentationCells
+
+        built = build_segmentation_model(runner, cell, method, inputs.finetune)
+        network = load_network(built, method, cell, inputs.networks).to(runner.context.device)
+        voxels = SegmentationCells(runner, task)
+        return {
+            cell: _primary_metric(runner, voxels.score_network(network, volumes, inputs.finetune))
+        }
+
+    return Evaluator((cell,), score)
+
+
+def _score_crops(cells: CropCells, predicted: NDArray[np.float64]) -> MetricValue:
+    return _primary_metric(cells.runner, cells.prediction_rows(predicted))
+
+
+def _primary_metric(runner: TaskRunner, rows: Sequence[dict[str, Any]]) -> MetricValue:
+    """The task's own metric of predictions."""
+    return next(iter(score_predictions(runner.subject_split.test_subjects, rows).metrics.values()))

@@ -1,0 +1,251 @@
+"""How judgements hold when scans are taken worse: scores at every corruption and severity.
+
+What encoders and random weights were judged by with most labels is judged again on the scored
+subjects' scans, made worse: probes are fitted once more on clean features, and the networks of
+fine-tuning are those that were kept. Every way of judging sees the same worse scans. The corruption
+error is the error at all severities over that of random weights with the same method, a mean over
+corruptions (Hendrycks & Dietterich 2019, arXiv:1903.12261; of medical images, di Salvo et al. 2024,
+arXiv:2406.17536): below 1 an encoder holds better than none.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import RANDOM, Cell
+from ssl_pipeline.evaluation.config import Robustness
+from ssl_pipeline.evaluation.corruptions import CorruptionConfig
+from ssl_pipeline.evaluation.data.crops import StoredVolumes
+from ssl_pipeline.evaluation.metrics.scores import RANGES, MetricValue
+from ssl_pipeline.evaluation.robustness.corrupted_reader import corrupt_volumes
+from ssl_pipeline.evaluation.robustness.evaluators import (
+    OOD,
+    STABILITY,
+    RobustnessInputs,
+    build_evaluators,
+)
+from ssl_pipeline.evaluation.runner.access_log import record_test_access
+from ssl_pipeline.evaluation.runner.context import (
+    SCORE_INDEPENDENT_KEYS,
+    EvaluationContext,
+    TaskRunner,
+)
+from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.progress import progress
+
+CLEAN = "clean"
+FEATURE_RANGES = {OOD: RANGES["AUC"], STABILITY: None}
+
+
+def run_robustness(
+    task: TaskConfig, inputs: RobustnessInputs, context: EvaluationContext
+) -> dict[str, Any]:
+    """Judge a task on worse scans; write `conditions/` and `results.json` below `setting.out`.
+
+    Returns what `results.json` holds. Conditions that are there with the same key are not computed
+    again. Raises UserError where a network was not kept.
+    """
+    plan = TaskRunner(task, context)
+    conditions = inputs.robustness.conditions(
+        {entry.modality for entry in plan.subject_split.entries}
+    )
+    if not conditions:
+        raise UserError(
+            f"Task {task.title!r}: none of robustness.corruptions is of its scans' modality."
+        )
+    panel, notes = build_evaluators(plan, inputs)
+    cells = [asdict(cell) for judge in panel for cell in judge.cells]
+    asked_of = [plan.truth_hash, *_section_dumps(inputs), dict(context.initializations)]
+    judged = [*asked_of, cells]
+    found: dict[str, dict[Cell, MetricValue]] = {}
+    todo: list[tuple[CorruptionConfig, int] | None] = [None, *conditions]
+    with progress(f"Robustness: {task.title}", total=len(todo)) as bar:
+        for condition in todo:
+            name, level, volumes = _condition(plan, inputs, condition)
+            asked = [partial(judge.score, volumes) for judge in panel]
+            found[name] = _load_or_score(context.out, name, [level, *judged], asked)
+            bar.advance(name)
+    record_test_access(context.out, context.evaluate.split, sha256_json(asked_of))
+    groups = [[group.name, group.value, sorted(group.scans)] for group in plan.subgroups]
+    shares = _load_or_score(
+        context.out, "groups", [groups, *judged], [judge.explained_variance for judge in panel]
+    )
+    results = _results(plan, inputs.robustness, conditions, found, shares, notes)
+    write_json(context.out / "results.json", results)
+    return results
+
+
+def _load_or_score(
+    out: Path,
+    name: str,
+    determined_by: list[Any],
+    score_functions: Sequence[Callable[[], dict[Cell, MetricValue]]],
+) -> dict[Cell, MetricValue]:
+    """What all that are asked score, from the file where that is of the same key."""
+    key, path = sha256_json(determined_by), out / "conditions" / f"{name}.json"
+    content = read_json(path) if path.exists() else {}
+    if content.get("key") != key:
+        scores = [pair for each in score_functions for pair in each().items()]
+        content = {"key": key, "scores": [_score_record(*pair) for pair in scores]}
+        write_json(path, content)
+    return dict(_parse_score(row) for row in content["scores"])
+
+
+def _condition(
+    runner: TaskRunner, inputs: RobustnessInputs, condition: tuple[CorruptionConfig, int] | None
+) -> tuple[str, float | None, StoredVolumes]:
+    """Name, level and volumes; volumes that were made worse go with them, for they are large."""
+    if condition is None:
+        return CLEAN, None, runner.volumes
+    corruption, severity = condition
+    seed = runner.context.seed
+    volumes = corrupt_volumes(runner.volumes, corruption, severity, inputs.preprocess, seed)
+    return f"{corruption.name}-{severity}", corruption.LEVELS[severity - 1], volumes
+
+
+def _section_dumps(inputs: RobustnessInputs) -> list[dict[str, Any]]:
+    """What scores depend on, and not how predictions are kept."""
+    parts = (inputs.probe, inputs.finetune.for_methods(*inputs.finetune.methods), inputs.preprocess)
+    return [part.model_dump(mode="json", exclude=SCORE_INDEPENDENT_KEYS) for part in parts]
+
+
+def _score_record(cell: Cell, value: MetricValue) -> dict[str, Any]:
+    return {
+        **asdict(cell),
+        "value": to_json_number(value.value),
+        "parts": [to_json_number(p) for p in value.pseudovalues],
+    }
+
+
+def _parse_score(row: dict[str, Any]) -> tuple[Cell, MetricValue]:
+    cell = Cell(row["method"], row["init"], row["subjects"], row["seed"])
+    value, *parts = np.array([row["value"], *row["parts"]], np.float64)  # null becomes nan
+    return cell, MetricValue(float(value), np.array(parts))
+
+
+@dataclass(frozen=True)
+class _ConditionScores:
+    """Scores by condition, and what is told of them."""
+
+    scores: dict[str, dict[Cell, MetricValue]]
+    robustness: Robustness
+    metric: str
+    confidence: float
+
+    def row(self, method: str, initialization: str, kinds: Sequence[str]) -> dict[str, Any]:
+        """A way of judging from one start, over severities, by corruption, and against none."""
+        errors = {
+            kind: self._error(method, initialization, kind) / own
+            for kind in kinds
+            if (own := self._error(method, RANDOM, kind)) > 0
+        }
+        return {
+            **self.curve(method, initialization, kinds),
+            "corruption_errors": {kind: to_json_number(ratio) for kind, ratio in errors.items()},
+            "corruption_error": to_json_number(float(np.mean(list(errors.values() or [np.nan])))),
+        }
+
+    def curve(self, method: str, initialization: str, kinds: Sequence[str]) -> dict[str, Any]:
+        """A figure over severities, and by corruption."""
+        severities = self.robustness.severities
+        curve = {0: [CLEAN]} | {s: [f"{kind}-{s}" for kind in kinds] for s in severities}
+        return {
+            "method": method,
+            "init": initialization,
+            "severities": [
+                {"severity": s, **self._mean_and_interval(method, initialization, names)}
+                for s, names in curve.items()
+            ],
+            "corruptions": {
+                kind: [
+                    {
+                        "severity": s,
+                        **self._mean_and_interval(method, initialization, [f"{kind}-{s}"]),
+                    }
+                    for s in severities
+                ]
+                for kind in kinds
+            },
+        }
+
+    def _seed_values(self, method: str, initialization: str, name: str) -> list[MetricValue]:
+        scores = self.scores[name].items()
+        return [
+            own
+            for cell, own in scores
+            if (cell.method, cell.initialization) == (method, initialization)
+        ]
+
+    def _mean_and_interval(
+        self, method: str, initialization: str, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Mean and interval over seeds, each a mean over conditions."""
+        drawn = zip(
+            *(self._seed_values(method, initialization, name) for name in names), strict=True
+        )
+        estimate = MetricEstimate.from_repeats([list(each) for each in drawn])
+        limits = FEATURE_RANGES.get(method, RANGES[self.metric])
+        return estimate.mean_and_interval(self.confidence, limits)
+
+    def _error(self, method: str, initialization: str, kind: str) -> float:
+        """What is missing to 1, summed over severities and seeds; 0 where nobody was judged so."""
+        names = (f"{kind}-{severity}" for severity in self.robustness.severities)
+        return sum(
+            (1 - own.value for n in names for own in self._seed_values(method, initialization, n)),
+            0.0,
+        )
+
+
+def _results(
+    runner: TaskRunner,
+    robustness: Robustness,
+    conditions: Sequence[tuple[CorruptionConfig, int]],
+    scores: dict[str, dict[Cell, MetricValue]],
+    explained_variance: dict[Cell, MetricValue],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Scores of every row at every condition, their curve over severities, and their error."""
+    task, evaluate = runner.task, runner.context.evaluate
+    kinds = list(dict.fromkeys(corruption.name for corruption, _ in conditions))
+    found = _ConditionScores(scores, robustness, task.METRIC, evaluate.confidence)
+    ways = dict.fromkeys((cell.method, cell.initialization) for cell in scores[CLEAN])
+    return {
+        "task": task.title,
+        "kind": task.kind,
+        "metric": task.METRIC,
+        "split": evaluate.split,
+        "confidence": evaluate.confidence,
+        "n_test_subjects": len(runner.subject_split.test_subjects),
+        "starts": list(runner.context.initializations),
+        "rows": [found.row(*way, kinds) for way in ways if way[0] not in FEATURE_RANGES],
+        "shares": list(_explained_variance_rows(explained_variance, evaluate.confidence)),
+        "features": [found.curve(*way, kinds) for way in ways if way[0] in FEATURE_RANGES],
+        "notes": list(notes),
+        "warning": runner.context.warning,
+    }
+
+
+def _explained_variance_rows(
+    explained_variance: dict[Cell, MetricValue], confidence: float
+) -> Iterator[dict[str, Any]]:
+    """How much of the differences between subjects each grouping is, by encoder."""
+    for name, init in dict.fromkeys(
+        (cell.method, cell.initialization) for cell in explained_variance
+    ):
+        seeds = [
+            own
+            for cell, own in explained_variance.items()
+            if (cell.method, cell.initialization) == (name, init)
+        ]
+        yield {
+            "group": name,
+            "init": init,
+            **MetricEstimate.from_seeds(seeds).mean_and_interval(confidence),
+        }

@@ -1,0 +1,78 @@
+"""The networks of fine-tuning: built alike for training and for what was kept of it."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.torch import load_file, save
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.finetuning.crop_model import CropModel, EncoderCropModel
+from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.io.atomic import write_bytes
+from ssl_pipeline.models.encoder import Encoder
+
+Network = TypeVar("Network", EncoderCropModel, SegmentationModel)
+
+
+def build_crop_model(runner: TaskRunner, cell: Cell, method: AdaptationMethod) -> EncoderCropModel:
+    """An encoder with a head of classes or a number, ready to be adapted; see `of_voxels`."""
+    encoder = _build_encoder(runner, cell)
+    network = EncoderCropModel(encoder, len(runner.task.class_names), method.pool(encoder.dim))
+    method.apply(encoder)
+    return network
+
+
+def build_segmentation_model(
+    runner: TaskRunner, cell: Cell, method: AdaptationMethod, section: Finetune
+) -> SegmentationModel:
+    """An encoder with a decoder of voxels, ready to be adapted.
+
+    Weights are drawn from torch's global generator, those of the head first: they are the same
+    whatever the method.
+    """
+    encoder = _build_encoder(runner, cell)
+    rise = section.decoder.build(encoder)
+    network = SegmentationModel(
+        encoder, rise, len(runner.task.class_names), with_input_skip=section.input_skip
+    )
+    method.apply(encoder)
+    return network
+
+
+def _build_encoder(runner: TaskRunner, cell: Cell) -> Encoder:
+    """What a cell starts from."""
+    encoder = runner.context.encoder_factory(cell.initialization, runner.context.seed + cell.seed)
+    runner.check_patch(encoder.patch)
+    return encoder
+
+
+def network_path(cell: Cell) -> str:
+    """Where a cell's network lies below the folder of its task."""
+    return f"networks/{cell.name}.safetensors"
+
+
+def save_network(network: CropModel | SegmentationModel, cell: Cell, out: Path) -> str:
+    """Write a trained network, whose method has merged; returns `name_of` the cell."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(out / network_path(cell), save(state))
+    return network_path(cell)
+
+
+def load_network(network: Network, method: AdaptationMethod, cell: Cell, out: Path) -> Network:
+    """An untrained network with the weights that were kept of its cell.
+
+    Raises UserError where there are none.
+    """
+    path = out / network_path(cell)
+    if not path.exists():
+        raise UserError(
+            f"The trained network {path} is not there: set finetune.keep_networks, and run the "
+            "stage finetune again."
+        )
+    method.merge(network.encoder)
+    network.load_state_dict(load_file(path))
+    return network

@@ -1,0 +1,92 @@
+"""Probing: simple classifiers on frozen features.
+
+The features of an encoder are computed once and used by every method, budget and draw of labelled
+subjects. The pretrained encoder and the baseline differ between seeds by that draw alone; random
+weights are drawn anew for every seed as well.
+"""
+
+import time
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
+from ssl_pipeline.evaluation.config import Probe
+from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.runner.context import (
+    EncoderFactory,
+    EvaluationContext,
+    TaskRunner,
+    run_cells,
+)
+from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
+from ssl_pipeline.evaluation.tasks import CropTask, TaskConfig
+
+__all__ = ["EvaluationContext", "run_probe"]
+
+
+def run_probe(task: TaskConfig, probe: Probe, context: EvaluationContext) -> dict[str, Any]:
+    """Probe a task of regions; write `cells/`, `results.json`, `costs.json` below `setting.out`.
+
+    Returns what `results.json` holds. Cells that are there with the same key are not
+    computed again. Raises UserError for a task that cannot be probed or compared by subject.
+    """
+    if not isinstance(task, CropTask):
+        raise UserError(
+            f"Task {task.title!r} is of kind {task.kind}: probes read crops as a whole; "
+            "list it for finetune alone."
+        )
+    cells = CropCells(TaskRunner(task, context), task)
+    bank = _FeatureCache(cells, probe, context.encoder_factory)
+
+    def compute(cell: Cell, method: ProbeMethod) -> dict[str, Any]:
+        features, waited = bank.features(
+            cell.initialization, cell.seed if cell.initialization == RANDOM else 0
+        )
+        began = time.monotonic()
+        number = len(cells.train_crops)
+        fitted = method.fit(cells.labelled_features(cell, features[:number]), cell.seed)
+        predicted = fitted(features[number:])
+        parameters = method.count_parameters(features.shape[-1], cells.n_classes)
+        return cells.cell_content(predicted, began, parameters, feature_seconds=waited)
+
+    everything = [
+        (Cell(method.name, init, budget, seed), method)
+        for init in context.initializations
+        for seed in range(context.evaluate.seeds)
+        for method in probe.methods
+        for budget in cells.runner.budgets(context.evaluate.subjects)
+    ]
+    usual = cells.fold_notes(cell for cell, method in everything if method.USES_FOLDS)
+    notes = (PIXELS_NOTE, *cells.notes, *usual)
+    return run_cells(cells.runner, everything, compute, "Probing", notes)
+
+
+class _FeatureCache:
+    """Frozen features of all regions, train first; the last ones asked for are kept."""
+
+    def __init__(self, cells: CropCells, probe: Probe, encoder_factory: EncoderFactory) -> None:
+        self.cells, self.probe, self.encoder_factory = cells, probe, encoder_factory
+        self.features = lru_cache(maxsize=1)(self._compute_features)
+
+    def _compute_features(
+        self, initialization: str, seed: int
+    ) -> tuple[NDArray[np.float32], float]:
+        """Features (n, blocks, dim) and the seconds that they took."""
+        began = time.monotonic()
+        if initialization == PIXELS:
+            return self.cells.pixel_features, time.monotonic() - began
+        from ssl_pipeline.evaluation.data.features import extract_features
+
+        setting = self.cells.runner.context
+        encoder = self.encoder_factory(initialization, setting.seed + seed)
+        self.cells.runner.check_patch(encoder.patch)
+        crops = self.cells.crop_batches(
+            [*self.cells.train_crops, *self.cells.test_crops], self.probe.batch_size
+        )
+        blocks = max(method.n_blocks for method in self.probe.methods)
+        found = extract_features(encoder, crops, setting.device, blocks)
+        return found, time.monotonic() - began

@@ -1,0 +1,239 @@
+"""Segmentation cells: train, slide over every scored scan, write it back, and score it.
+
+Scores are taken on the stored grid, where labels were brought by nearest neighbour, distances in
+mm; the written maps are in the scan's own grid, with the values that the label files use.
+"""
+
+import gzip
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.baselines import voxel_pca
+from ssl_pipeline.evaluation.cells import EXTERNAL, PIXELS, Cell
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.data.crops import StoredVolumes
+from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
+from ssl_pipeline.evaluation.finetuning import segmentation_training
+from ssl_pipeline.evaluation.finetuning.optimizer import count_trained_parameters, fixed_seed
+from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
+from ssl_pipeline.evaluation.finetuning.segmentation_training import LabelledVolume
+from ssl_pipeline.evaluation.metrics.scores import dice
+from ssl_pipeline.evaluation.metrics.surface import surface_metrics
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, save_network
+from ssl_pipeline.evaluation.runner.subject_splits import check_classes_learnable, unscored_note
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, classes_present
+from ssl_pipeline.io.atomic import write_bytes
+from ssl_pipeline.preprocess.labels import to_source_grid
+from ssl_pipeline.preprocess.prepare import model_input
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.views.rng import generator
+
+SEGMENTATION_NOTE = (
+    "pixels + PCA: logistic regression on the principal components of each voxel's 5 x 5 x 5 "
+    "neighbourhood. Dice leaves out scans where neither truth nor prediction shows a class, "
+    "and scans that do not draw it where the task says so."
+)
+
+
+class SegmentationCells:
+    """A segmentation task, its labels, and how each cell is computed and scored."""
+
+    def __init__(self, runner: TaskRunner, task: Segmentation) -> None:
+        self.runner, self.task = runner, task
+        self.test_entries = [e for e in runner.subject_split.entries if e.split != "train"]
+
+    @cached_property
+    def scored_classes(self) -> frozenset[int]:
+        """Classes that the scored subjects' labels show."""
+        return frozenset().union(
+            *(classes_present(self._class_indices(entry)) for entry in self.test_entries)
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of classes that nobody is scored by."""
+        classes = range(1, len(self.task.class_names) + 1)
+        return unscored_note(
+            [self.task.class_names[i - 1] for i in classes if i not in self.scored_classes]
+        )
+
+    @cached_property
+    def classes_by_subject(self) -> dict[str, frozenset[int]]:
+        """Classes that each training subject's labels show; UserError where that is not enough."""
+        shown: dict[str, frozenset[int]] = {
+            s: frozenset() for s in self.runner.subject_split.train_subjects
+        }
+        for entry in self.runner.subject_split.entries:
+            if entry.split == "train":
+                shown[entry.subject] |= classes_present(self._class_indices(entry))
+        if not any(shown.values()):
+            raise UserError(
+                f"Task {self.task.title!r}: the training subjects show none of the classes: "
+                "check classes against the values in the labels."
+            )
+        learned = frozenset().union(*shown.values())
+        lacking = [
+            self.task.class_names[index - 1] for index in sorted(self.scored_classes - learned)
+        ]
+        check_classes_learnable(self.task.title, lacking)
+        return shown
+
+    def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:
+        """Train a cell, segment every scored scan, and return the cell's file."""
+        began = time.monotonic()
+        if cell.initialization == EXTERNAL:
+            return self._score_external(began)
+        seed = self.runner.context.seed + cell.seed
+        subjects = set(self.runner.labelled_subjects(cell, self.classes_by_subject))
+        labelled = [
+            self._labelled_volume(entry)
+            for entry in self.runner.subject_split.entries
+            if entry.split == "train" and entry.subject in subjects
+        ]
+        if cell.initialization == PIXELS:
+            model = self._fit_baseline(labelled, seed)
+            costs, kept = {"trained_parameters": int(model.weight.size + model.bias.size)}, []
+            segmented = (model.predict(self._image(entry)) for entry in self.test_entries)
+        else:
+            network, costs = self._train_network(cell, section, labelled, seed)
+            volumes = self.runner.volumes
+            segmented = (self._segment(network, e, volumes, section) for e in self.test_entries)
+            kept = (
+                [save_network(network, cell, self.runner.context.out)]
+                if section.keep_networks
+                else []
+            )
+        written = section.keep_predictions == "all" or (
+            section.keep_predictions == "first seed" and cell.seed == 0
+        )
+        rows = [
+            {
+                **self._score_scan(entry, each),
+                "file": self._write_prediction(cell, entry, each) if written else "",
+            }
+            for entry, each in zip(self.test_entries, segmented, strict=True)
+        ]
+        files = [*(row["file"] for row in rows if row["file"]), *kept]
+        seconds = round(time.monotonic() - began, 3)
+        return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
+
+    def _score_external(self, began: float) -> dict[str, Any]:
+        """Score what another method drew."""
+        rows = []
+        for entry in self.test_entries:
+            drawn = self.task.class_indices(
+                self.runner.label_maps.load(entry, self.task.external_predictions or "")
+            )
+            rows.append(
+                {**self._score_scan(entry, np.where(drawn == IGNORE_LABEL, 0, drawn)), "file": ""}
+            )
+        costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - began, 3)}
+        return {"predictions": rows, "files": [], "costs": costs}
+
+    def score_network(
+        self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune
+    ) -> list[dict[str, Any]]:
+        """How near a network comes on the scored scans, as they are or worse."""
+        return [
+            self._score_scan(entry, self._segment(network, entry, volumes, section))
+            for entry in self.test_entries
+        ]
+
+    def _class_indices(self, entry: Entry) -> NDArray[np.uint8]:
+        return self.task.class_indices(self.runner.label_maps.load(entry, self.task.label))
+
+    def _labelled_volume(self, entry: Entry) -> LabelledVolume:
+        indices = self._class_indices(entry)
+        return segmentation_training.build_labelled_volume(
+            entry, indices, self.task.annotated_classes(indices), self.runner.context.seed
+        )
+
+    def _image(self, entry: Entry) -> NDArray[np.float32]:
+        return model_input(self.runner.context.reader.read_volume(entry.id), entry.meta)
+
+    def _fit_baseline(self, labelled: list[LabelledVolume], seed: int) -> voxel_pca.VoxelModel:
+        """Background comes from scans that draw every class, if there are such scans."""
+        sure = any(all(scan.annotated_classes) for scan in labelled)
+        samples = [
+            voxel_pca.sample_voxels(
+                self._image(scan.entry),
+                scan.class_indices,
+                scan.annotated_classes,
+                generator(seed, 0, f"voxels {scan.entry.voxel_hash}"),
+                background=all(scan.annotated_classes) or not sure,
+            )
+            for scan in labelled
+        ]
+        return voxel_pca.fit(samples, seed)
+
+    def _train_network(
+        self, cell: Cell, section: Finetune, labelled: list[LabelledVolume], seed: int
+    ) -> tuple[SegmentationModel, dict[str, int]]:
+        """A trained network, and what that took."""
+        setting, (method,) = self.runner.context, section.methods
+        with fixed_seed(seed, setting.device):
+            network = build_segmentation_model(self.runner, cell, method, section)
+            memory = segmentation_training.train_segmentation(
+                network,
+                setting.reader,
+                labelled,
+                self.runner.crop_size,
+                section,
+                method,
+                seed=seed,
+                device=setting.device,
+            )
+        costs = {"trained_parameters": count_trained_parameters(network), "memory_bytes": memory}
+        method.merge(network.encoder)
+        return network, costs
+
+    def _segment(
+        self, network: SegmentationModel, entry: Entry, volumes: StoredVolumes, section: Finetune
+    ) -> NDArray[np.uint8]:
+        found, device = volumes.entries[entry.id], self.runner.context.device
+        return segmentation_training.predict_volume(
+            network, volumes.reader, found, self.runner.crop_size, section, device
+        )
+
+    def _write_prediction(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> str:
+        """Keep a prediction in the scan's own grid; returns its name."""
+        name = f"predictions/{cell.name}/{entry.id}.nii.gz"
+        values = np.array([0, *self.task.class_values], np.int16)[predicted]
+        grid = to_source_grid(values, entry.meta)
+        image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
+        packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+        write_bytes(self.runner.context.out / name, packed)
+        return name
+
+    def _score_scan(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
+        """One scan's scores."""
+        truth = self._class_indices(entry)
+        told = self.task.annotated_classes(truth)
+        distances, shares = surface_metrics(
+            predicted,
+            truth,
+            told,
+            IGNORE_LABEL,
+            spacing_mm=entry.meta.spacing_mm[::-1],
+            tolerance_mm=self.task.tolerance_mm,
+        )
+        return {
+            "scan": entry.id,
+            "subject": entry.subject,
+            "dice": _to_json(dice(predicted, truth, told, IGNORE_LABEL)),
+            "hd95_mm": _to_json(distances),
+            "surface_dice": _to_json(shares),
+        }
+
+
+def _to_json(values: Sequence[float]) -> list[float | None]:
+    """As JSON can say them."""
+    return [None if np.isnan(value) else round(value, 6) for value in values]

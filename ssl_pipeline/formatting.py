@@ -1,0 +1,72 @@
+"""How the report writes numbers: scores without a leading zero, and an interval in brackets behind.
+
+One place, so that every table reads alike: `.93 [.90, .95]`, `+.120 [+.080, +.160]`, `.93 ± .02`.
+"""
+
+NO_VALUE = "–"
+Number = float | None
+
+
+def format_score(value: Number, digits: int = 2) -> str:
+    """A score: `.93`, `1.00`, or a dash where it is not defined."""
+    if value is None:
+        return NO_VALUE
+    text = f"{abs(value):.{digits}f}"
+    sign = "−" if value < 0 and float(text) else ""
+    return sign + (text[1:] if text.startswith("0.") else text)
+
+
+def format_signed(value: Number) -> str:
+    """A difference of scores, with its sign: `+.120`."""
+    text = format_score(value, 3)
+    return f"+{text}" if value is not None and value > 0 and float(text) else text
+
+
+def format_with_interval(mean: Number, low: Number, high: Number) -> str:
+    """A score and its interval: `.93 [.90, .95]`; the score alone where there is none."""
+    if low is None or high is None:
+        return format_score(mean)
+    return f"{format_score(mean)} [{format_score(low)}, {format_score(high)}]"
+
+
+def format_with_spread(mean: Number, sd: Number) -> str:
+    """A score and its standard deviation over seeds: `.93 ± .02`."""
+    return format_score(mean) if sd is None else f"{format_score(mean)} ± {format_score(sd)}"
+
+
+def format_difference(mean: Number, low: Number, high: Number) -> str:
+    """A difference and its interval: `+.120 [+.080, +.160]`."""
+    if low is None or high is None:
+        return format_signed(mean)
+    return f"{format_signed(mean)} [{format_signed(low)}, {format_signed(high)}]"
+
+
+def format_p_value(value: float) -> str:
+    """A p-value: `= .03`, `< .001`."""
+    return "< .001" if value < 0.001 else f"= {format_score(value, 2 if value >= 0.1 else 3)}"
+
+
+def format_count(number: int, noun: str) -> str:
+    """A number and its noun: `1 scan`, `1,200 scans`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person says them: `3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def format_bytes(n_bytes: int) -> str:
+    """Bytes as a person says them: `3.2 MiB`."""
+    value = float(n_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -1,0 +1,68 @@
+"""What every adapter is: where weights lie, what they hold, and whom they have seen.
+
+An adapter says under which names of this library's encoders a file's tensors go; what becomes of
+them is the same for all (`take_over`). Sections, so that no torch is imported before it is needed.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ssl_pipeline.config.section import Section
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.training_subjects import TrainingSubjects
+from ssl_pipeline.io.atomic import sha256_file, sha256_json
+from ssl_pipeline.volumes.config import resolve_path
+
+if TYPE_CHECKING:
+    from ssl_pipeline.init_from.transfer import PretrainedWeights
+
+
+class WeightsSource(Section, ABC):
+    """Weights in the format that `name` says, whose content counts and whose place does not."""
+
+    name: str
+    path: str = Field(min_length=1, description="where the weights lie, from where you run")
+
+    @property
+    def weights_path(self) -> Path:
+        """The file of the weights."""
+        return resolve_path(self.path)
+
+    @property
+    def files(self) -> list[Path]:
+        """The weights, and all else that is read with them; what is not there is left out."""
+        return [self.weights_path]
+
+    @property
+    def description(self) -> str:
+        """What is told of where the weights come from, which is no path; UserError as `sha256`."""
+        return f"weights in the format of {self.name} (SHA-256 {self.sha256[:12]})"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights. Raises UserError where they are not there."""
+        if not self.weights_path.is_file():
+            raise UserError(
+                f"init_from.path is {self.path}, where no weights are: correct the path, or bring "
+                "the file back."
+            )
+        return sha256_file(self.weights_path)
+
+    @property
+    def files_sha256(self) -> str:
+        """Hash of all its files. Raises UserError as `sha256`."""
+        others = [path.is_file() and sha256_file(path) for path in self.files[1:]]
+        return sha256_json([self.sha256, *others])
+
+    @abstractmethod
+    def read(self) -> "PretrainedWeights":
+        """The tensors. Raises UserError for files that cannot be read or are of another kind."""
+
+    def read_training_subjects(self) -> TrainingSubjects:
+        """Whom the weights were trained on, as far as they say it."""
+        return TrainingSubjects(
+            frozenset(), frozenset(), frozenset(), salt_fingerprint="", is_third_party=True
+        )

@@ -1,0 +1,95 @@
+"""Files that are whole or absent, and the hashes by which they are known.
+
+Everything is written under a temporary name beside its place and renamed when it is complete, so a
+process that is killed at any instruction leaves either the old file or the new one (of a folder
+that is replaced, for an instant, neither). Temporary names
+begin with `.tmp-`; `sweep` removes what a killed process left. An attempt that a newer one has
+fenced off (ssl_pipeline/io/lease.py) renames nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssl_pipeline.io import lease
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, file or folder, that takes its name at a good end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}")
+    older = temporary.with_name(f"{temporary.name}-older")
+    try:
+        yield temporary
+        lease.check()
+        if temporary.is_dir() and path.is_dir():  # no folder can take the name of one with files
+            path.rename(older)
+        temporary.replace(path)
+    finally:
+        remove_path(temporary)
+        remove_path(older)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left in `folder` under temporary names."""
+    for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        remove_path(left)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` whole, with its bytes on the disk before the name is."""
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON that a person can read, with sorted keys, so that equal is equal."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text())
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, -1 where it cannot be seen."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(content: Any) -> str:
+    """Hex SHA-256 of anything JSON can say; keys in any order give the same hash."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

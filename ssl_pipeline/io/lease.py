@@ -1,0 +1,82 @@
+"""A fence between attempts: of all that ever began to write in a folder, only the newest may go on.
+
+A scheduler that loses sight of a node starts its job again elsewhere, while the old processes may
+still run behind a broken switch or wake from a hung disk. So an attempt takes a lease, a small file
+in the folder that it writes to, and everything that renames or appends looks whether the lease is
+still its own. A file lock cannot do this: whoever hangs keeps it. What is held stands in an
+environment variable, so that worker processes are fenced too; where none is held, as in every run
+by hand, a look costs nothing. Between the look and the rename lie microseconds that stay unfenced.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+
+LEASE_FILE = ".lease.json"
+LEASE_VARIABLE = "SSL_PIPELINE_LEASE"
+
+
+class LeaseLostError(UserError):
+    """A newer attempt writes here now."""
+
+
+def acquire(folder: Path, job: int, attempt: int) -> None:
+    """Let this process and its children write in `folder`, and nobody who took its lease before.
+
+    A greater job number is newer, and so is a greater attempt at the same job. Raises FencedError
+    where a newer one was here first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mine, holder = (job, attempt), _read_holder(folder)
+    if holder and holder > mine:
+        raise _lease_lost(folder, mine, holder)
+    temporary = folder / f".tmp-lease-{job}-{attempt}-{os.getpid()}"
+    temporary.write_text(json.dumps({"job": job, "attempt": attempt}) + "\n")
+    temporary.replace(folder / LEASE_FILE)
+    os.environ[LEASE_VARIABLE] = f"{job}.{attempt} {folder.absolute()}"
+
+
+def check() -> None:
+    """Raise FencedError if the lease that this process holds was taken by a newer attempt."""
+    held = os.environ.get(LEASE_VARIABLE)
+    if held is None:
+        return
+    number, folder = held.split(" ", 1)
+    job, attempt = number.split(".")
+    mine, holder = (int(job), int(attempt)), _read_holder(Path(folder))
+    if holder != mine:
+        raise _lease_lost(Path(folder), mine, holder)
+
+
+def is_held() -> bool:
+    """Whether this process writes under a lease."""
+    return LEASE_VARIABLE in os.environ
+
+
+def revoke(folder: Path) -> None:
+    """Take the right to write in `folder` from whoever holds its lease.
+
+    Also what a new job begins with, for another cluster may count its jobs from 1 again.
+    """
+    (folder / LEASE_FILE).unlink(missing_ok=True)
+
+
+def _read_holder(folder: Path) -> tuple[int, int] | None:
+    """Job and attempt of the lease in a folder; it is always read anew."""
+    try:
+        lease = json.loads((folder / LEASE_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    return int(lease["job"]), int(lease["attempt"])
+
+
+def _lease_lost(
+    folder: Path, own: tuple[int, int], holder: tuple[int, int] | None
+) -> LeaseLostError:
+    newer = f"attempt {holder[1]} of job {holder[0]}" if holder else "another run"
+    return LeaseLostError(
+        f"Attempt {own[1]} of job {own[0]} was given up and {newer} has taken its place in "
+        f"{folder}: this one stops without writing."
+    )

@@ -1,0 +1,123 @@
+"""Copies of files on a node's own disk, for what a job reads again and again from a shared one.
+
+A launcher holds a folder of the job there (`near`), and readers ask where to read from (`nearer`);
+between them stands an environment variable, as with the fence. What is read is the same bytes, so
+results are the same, and without room, without a disk, or without a launcher it is read where it
+lies. Tasks of one job on one node share the copies: the first copies, the others wait for it, and
+the last one to end removes them, as the lock that each holds tells. A task that is killed frees its
+lock and leaves the folder; the next job of the same user on that node removes it.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from ssl_pipeline.io.atomic import atomic_write, file_size
+from ssl_pipeline.progress import info
+
+CACHE_DIR_VARIABLE = "SSL_PIPELINE_NEAR"
+FOLDER_PREFIX, JOB_LOCK, COPY_LOCK = "ssl-pipeline-", ".held", ".copying"
+COPY_THREADS = 4
+FREE_SHARE = 0.05  # share of the free space that is left to others
+
+
+@contextmanager
+def job_cache(scratch_dir: str, job: str) -> Iterator[None]:
+    """Have a folder for this job's copies below `where`, a path with this node's variables."""
+    held = _acquire_folder(scratch_dir, job) if scratch_dir else None
+    if held is None:
+        yield
+        return
+    folder = Path(held.name).parent
+    os.environ[CACHE_DIR_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[CACHE_DIR_VARIABLE]
+        _remove_if_unlocked(held, folder)
+        held.close()
+
+
+def cached_folder(folder: Path, names: Iterable[str]) -> Path:
+    """Where to read files of `folder` from, by their names in it: copies that are near, or itself.
+
+    A copy has its name only when it is whole; one of another size is copied again.
+    """
+    top = os.environ.get(CACHE_DIR_VARIABLE)
+    if top is None:
+        return folder
+    copies = Path(top) / folder.name
+    try:
+        with open(Path(top) / COPY_LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            sizes = {name: (folder / name).stat().st_size for name in names}
+            todo = [name for name, size in sizes.items() if file_size(copies / name) != size]
+            needed, free = sum(sizes[name] for name in todo), shutil.disk_usage(top).free
+            if needed > free * (1 - FREE_SHARE):
+                info(
+                    f"{folder} is read where it lies: {_format_gib(needed)}, and {top} has {_format_gib(free)}."
+                )
+                return folder
+            _copy(folder, copies, todo)
+            if todo:
+                info(f"{len(todo)} files of {folder} copied to {top}, {_format_gib(needed)}.")
+    except OSError as error:
+        info(f"{folder} is read where it lies, for it could not be copied: {error}.")
+        return folder
+    return copies
+
+
+def _copy(folder: Path, copies: Path, names: Iterable[str]) -> None:
+    def copy(name: str) -> None:
+        with atomic_write(copies / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
+
+    with ThreadPoolExecutor(COPY_THREADS) as pool:
+        for _ in pool.map(copy, names):
+            pass
+
+
+def _acquire_folder(scratch_dir: str, job: str) -> IO[str] | None:
+    """The job's folder, by a lock in it that all its tasks share; None, and why, without one."""
+    below = Path(os.path.expandvars(scratch_dir))
+    if "$" in str(below):
+        info(f"Nothing is copied to {scratch_dir}: this node does not set that variable.")
+        return None
+    folder = below / f"{FOLDER_PREFIX}{job}"
+    try:
+        _remove_stale_folders(below, folder)
+        while True:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                held = open(folder / JOB_LOCK, "w")  # noqa: SIM115
+                fcntl.flock(held, fcntl.LOCK_SH)
+                if (folder / JOB_LOCK).stat().st_ino == os.fstat(held.fileno()).st_ino:
+                    return held
+    except OSError as error:
+        info(f"Nothing is copied to {scratch_dir}: {error}.")
+        return None
+
+
+def _remove_stale_folders(parent: Path, own_folder: Path) -> None:
+    """Remove the folders of killed jobs; those of other users cannot be opened."""
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        with suppress(OSError):
+            if folder != own_folder:
+                with open(folder / JOB_LOCK, "r+") as held:
+                    _remove_if_unlocked(held, folder)
+
+
+def _remove_if_unlocked(lock: IO[str], folder: Path) -> None:
+    """Remove a folder unless another process holds it."""
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _format_gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.3g} GiB"

@@ -1,0 +1,287 @@
+"""What the signs of a run say, in one word and one sentence with its numbers and what to try.
+
+Rules stand in a table, gravest first, and the first that holds is the verdict. Each is a sign that
+has been beyond a dial in all of the last few records, because one record may be an accident; a
+sign that a run lacks, or that is nan, keeps silent. Loss, gradient and shortcuts are judged from
+the start, collapse and what rebuilding is worth only once the run is settled: untrained embeddings
+look collapsed.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Literal
+
+from ssl_pipeline.monitoring.config import Alarm, Monitoring
+
+MetricValues = Mapping[str, float | int]  # the signs of one moment, by the names of `signs.SIGNS`
+DiagnosisName = Literal["healthy"] | Alarm
+DiagnosisRule = Callable[
+    [Sequence[MetricValues], Monitoring], str | None
+]  # the reason, where it holds
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How a run fares, and why, in plain words."""
+
+    name: DiagnosisName
+    reason: str
+
+
+def diagnose(history: Sequence[MetricValues], section: Monitoring) -> Diagnosis:
+    """The verdict on a run whose records, oldest first, are `history`; gaps in them are allowed."""
+    for name, rule in RULES:
+        reason = rule(history, section)
+        if reason:
+            return Diagnosis(name, reason)
+    return Diagnosis("healthy", _healthy_reason(history, section))
+
+
+def rows_after(history: Sequence[MetricValues], progress: float) -> list[MetricValues]:
+    """The records after this share of the run in which contrast has its whole weight."""
+    return [
+        row for row in history if row.get("share", 1.0) >= progress and row.get("ramp", 1.0) >= 1.0
+    ]
+
+
+def metric_series(history: Sequence[MetricValues], metric: str, minus: str = "") -> list[float]:
+    """The finite values of a sign, less those of another where one is named, oldest first."""
+    values = (
+        row.get(metric, math.nan) - (row.get(minus, math.nan) if minus else 0.0) for row in history
+    )
+    return [value for value in values if math.isfinite(value)]
+
+
+def _not_finite(history: Sequence[MetricValues], section: Monitoring) -> str | None:
+    for sign, words in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
+        value = next((row[sign] for row in reversed(history) if sign in row), 0.0)
+        if not math.isfinite(value):
+            return (
+                f"The {words} is {value}: lower training.learning_rate, or set "
+                "training.precision to fp32."
+            )
+    return None
+
+
+def window_means(history: Sequence[MetricValues], metric: str, section: Monitoring) -> list[float]:
+    """Means of a sign over every whole `every_steps` steps of `history`.
+
+    Rows between records make them: the loss of a single step is mostly the luck of its batch, and
+    a row may tell of a hundred steps or, before a checkpoint, of one.
+    """
+    found: dict[int, list[float]] = {}
+    whole = history[-1]["step"] // section.snapshot_every * section.snapshot_every if history else 0
+    for row in history:
+        if row["step"] <= whole and math.isfinite(row.get(metric, math.nan)):
+            found.setdefault(int(row["step"] - 1) // section.snapshot_every, []).append(row[metric])
+    return [fmean(values) for values in found.values()]
+
+
+def _loss_climbs(history: Sequence[MetricValues], section: Monitoring) -> str | None:
+    """The last windows against the best one before them, once contrast has its whole weight."""
+    losses = window_means(rows_after(history, 0.0), "loss", section)
+    before, last = losses[: -section.patience], losses[-section.patience :]
+    if not before:
+        return None
+    best, now = min(before), min(last)
+    limit = best + section.max_loss_rise * max(losses[0] - best, abs(best))
+    if now <= limit:
+        return None
+    return (
+        f"The loss has climbed to at least {now:.3g} from its best, {best:.3g} (the alarm is above "
+        f"{limit:.3g}): lower training.learning_rate, or make training.warmup longer."
+    )
+
+
+def _gradient_explodes(history: Sequence[MetricValues], section: Monitoring) -> str | None:
+    """The last windows against the median of those before, once contrast has its whole weight."""
+    norms = window_means(rows_after(history, 0.0), "gradient_norm", section)
+    before, last = norms[: -section.patience], norms[-section.patience :]
+    if len(before) < section.patience or min(last) <= section.max_gradient_rise * median(before):
+        return None
+    return (
+        f"The gradient's norm has been at least {min(last):.3g} for {len(last)} records, after a "
+        f"median of {median(before):.3g} (the alarm is {section.max_gradient_rise:g} times that): "
+        "lower training.learning_rate."
+    )
+
+
+def _data_bound_reason(history: Sequence[MetricValues], section: Monitoring) -> str | None:
+    """The last windows, on the rank that waits most."""
+    shares = window_means(history, "waiting", section)[-section.patience :]
+    if len(shares) < section.patience or min(shares) <= section.max_data_wait:
+        return None
+    return (
+        f"The device waits for data {shares[-1]:.0%} of the time (the alarm is above "
+        f"{section.max_data_wait:.0%}): keep the store on a faster disk, give the reader more cores,"
+        " or use smaller crops."
+    )
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Holds where a sign is below the dial `least`, or above the dial `most`.
+
+    `less` is a sign that is taken off it, `after` the dial of the share of the run from which on it
+    is judged; `says` has places for the `value` and its `limit`.
+    """
+
+    metric: str
+    message: str
+    minus: str = ""
+    min_setting: str = ""
+    max_setting: str = ""
+    after_setting: str = ""
+
+    def __call__(self, history: Sequence[MetricValues], section: Monitoring) -> str | None:
+        """The reason, where all of the last records are beyond."""
+        rows = (
+            rows_after(history, getattr(section, self.after_setting))
+            if self.after_setting
+            else history
+        )
+        values = metric_series(rows, self.metric, self.minus)[-section.patience :]
+        limit: float = getattr(section, self.min_setting or self.max_setting)
+        beyond = [value < limit if self.min_setting else value > limit for value in values]
+        if len(values) < section.patience or not all(beyond):
+            return None
+        return self.message.format(value=values[-1], limit=limit)
+
+
+RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
+    ("diverging", _not_finite),
+    ("diverging", _loss_climbs),
+    ("diverging", _gradient_explodes),
+    (
+        "collapsed",
+        Threshold(
+            "drift",
+            min_setting="least_drift",
+            after_setting="after",
+            message="The embeddings have not changed between records (by {value:.1g} of their length; "
+            "the alarm is below {limit:g}): the encoder is frozen or learns nothing. Look at "
+            "training.learning_rate and at which parameters the optimizer holds.",
+        ),
+    ),
+    (
+        "collapsed",
+        Threshold(
+            "spread",
+            min_setting="least_spread",
+            after_setting="after",
+            message="Places of all subjects have nearly one embedding: its spread is {value:.2f} "
+            "(about 1 is healthy, the alarm is below {limit:g}). Raise training.pairs or "
+            "objective.contrast.global_weight, or lower training.learning_rate.",
+        ),
+    ),
+    (
+        "collapsed",
+        Threshold(
+            "uniformity",
+            max_setting="most_uniformity",
+            after_setting="after",
+            message="Embeddings crowd into one place of their sphere: their uniformity is {value:.2f} "
+            "(about -4 is even, 0 is one point, the alarm is above {limit:g}). Raise "
+            "training.pairs, or lower objective.contrast.temperature.",
+        ),
+    ),
+    (
+        "collapsed",
+        Threshold(
+            "rank_share",
+            min_setting="least_rank",
+            after_setting="after",
+            message="Embeddings use few directions: their effective rank is {value:.1%} of what so "
+            "many places could have (the alarm is below {limit:.0%}). Raise the weight of "
+            "reconstruction, or lower training.learning_rate.",
+        ),
+    ),
+    (
+        "collapsed",
+        Threshold(
+            "global_chance",
+            minus="global_bank",
+            min_setting="chance_margin",
+            after_setting="after",
+            message="The loss between subjects is {value:.2f} below chance (the alarm is below "
+            "{limit:g}): no two subjects are told apart. Raise training.learning_rate or "
+            "training.pairs, or lower objective.contrast.temperature.",
+        ),
+    ),
+    (
+        "shortcut",
+        Threshold(
+            "placed",
+            max_setting="most_position",
+            message="The encoder is told where crops lie: without any content it solves {value:.0%} "
+            "of the loss between places (the alarm is above {limit:.0%}), by position and not by "
+            "anatomy. See that positions are those in the crop alone.",
+        ),
+    ),
+    (
+        "shortcut",
+        Threshold(
+            "matched_by_histogram",
+            max_setting="most_histogram",
+            message="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%}): "
+            "contrast needs no anatomy. Widen views.intensity, and see that both views of a place "
+            "are changed apart.",
+        ),
+    ),
+    (
+        "shortcut",
+        Threshold(
+            "own_negatives",
+            max_setting="most_own_negatives",
+            message="Places of one subject are negatives of each other: where all places are one's, "
+            "the loss between subjects is {value:.2f} nats (0 is sound, the alarm is above "
+            "{limit:g}). See that the objective compares subjects alone.",
+        ),
+    ),
+    (
+        "shortcut",
+        Threshold(
+            "rebuilt_outside",
+            max_setting="most_outside",
+            message="Of the gradient of rebuilding {value:.0%} lies outside the body (the alarm is "
+            "above {limit:.0%}): padding and air are what is learned. Lower "
+            "objective.reconstruction.background, and see that padding does not count.",
+        ),
+    ),
+    (
+        "shortcut",
+        Threshold(
+            "skill",
+            min_setting="least_skill",
+            after_setting="late",
+            message="Rebuilding the body is no better than smooth in-painting (skill {value:.2f}, the "
+            "alarm is below {limit:g}): padding and air dominate, or the run is too short. "
+            "Lower objective.reconstruction.background or views.background, or train longer.",
+        ),
+    ),
+    ("starved", _data_bound_reason),
+)
+
+
+def _healthy_reason(history: Sequence[MetricValues], section: Monitoring) -> str:
+    """What a healthy run's last numbers are, and what has not been judged yet."""
+    shown = [
+        f"{words} {values[-1]:.2f}"
+        for sign, words in (
+            ("skill", "skill against in-painting"),
+            ("spread", "spread"),
+            ("rank_share", "effective rank over its ceiling"),
+            ("region", "body region by neighbours"),
+            ("waiting", "share of time waiting"),
+        )
+        if (values := metric_series(history, sign))
+    ]
+    told = f"No alarm: {', '.join(shown)}." if shown else "No alarm."
+    if rows_after(history, section.skill_after):
+        return told
+    return (
+        f"{told} Collapse is judged after {section.collapse_after:.0%} of the run and rebuilding after "
+        f"{section.skill_after:.0%}, once contrast has its whole weight."
+    )

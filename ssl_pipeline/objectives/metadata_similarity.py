@@ -1,0 +1,60 @@
+"""How alike two subjects are by what is known of their scans: their contrast counts less for it.
+
+Two healthy chests of one age are false negatives of each other: a loss that pushes them apart
+learns who they are. Metadata tell of such pairs; what a task asks for is refused here (see
+`stages.core.study_validation`), for pretraining must not see it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
+
+EQUAL: Literal["equal"] = "equal"
+WORD_DISTANCE = 1000.0  # between two words, in widths: their kernel is 0 in any precision
+
+
+def metadata_features(
+    entries: Sequence[Entry], similar_by: Mapping[str, float | Literal["equal"]]
+) -> Float[NDArray[np.float32], "entries traits"]:
+    """What is said of each scan by the names of `alike`, in units of their widths.
+
+    exp(-d^2 / 2), where d is how far two rows are apart, is the kernel of the pair (`alikeness` in
+    `losses`); nan where nothing is known. Raises UserError for a name that no scan has, for a word
+    where a number is asked for, and where no two scans differ.
+    """
+    columns = []
+    for name, width in similar_by.items():
+        where = f"objective.contrast.alike.{name}"
+        check_scan_attribute(where, entries, name)
+        words = [scan_attribute(entry, name) for entry in entries]
+        columns.append(
+            _word_codes(words) if width == EQUAL else _scaled_numbers(words, width, where)
+        )
+    found = np.array(columns, np.float32).reshape(len(similar_by), len(entries)).T
+    if similar_by and len(entries) > 1 and (found == found[0]).all():
+        raise UserError(
+            f"objective.contrast.alike is {', '.join(similar_by)}, in which no two scans differ, so "
+            "that no subject would be told from another: leave it out."
+        )
+    return found
+
+
+def _word_codes(words: Sequence[str]) -> list[float]:
+    code = {word: WORD_DISTANCE * number for number, word in enumerate(sorted(set(words)))}
+    return [code[word] if word else np.nan for word in words]
+
+
+def _scaled_numbers(words: Sequence[str], width: float, where: str) -> list[float]:
+    try:
+        return [float(word) / width if word else np.nan for word in words]
+    except ValueError as error:
+        raise UserError(
+            f"{where} is {width:g}, a width, and not all that scans say is a number ({error}): "
+            f"put `{EQUAL}` there."
+        ) from None

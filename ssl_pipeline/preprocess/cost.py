@@ -1,0 +1,68 @@
+"""How large a scan becomes, and what preparing it takes, from its header alone."""
+
+import math
+from dataclasses import dataclass
+
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.resample import Shape, Triple, axis_orders, resampled_shape
+
+FOREGROUND_SHARE = (
+    0.9  # share of the field of view that the box around the body keeps, where it is sought
+)
+BASE_BYTES = 260e6  # a worker that has imported all it needs
+READ_VOXEL_BYTES = 8  # a voxel as read: at most 4 bytes of it, int16, masks
+STORED_VOXEL_BYTES = 8  # a stored voxel: int16, masks, and both once more as written
+SECONDS_PER_SCAN, SECONDS_PER_VOXEL = (
+    0.15,
+    0.15e-6,
+)  # of one core, for a volume and for each voxel read
+
+
+@dataclass(frozen=True)
+class VoxelCounts:
+    """What a scan becomes."""
+
+    source_voxels: int  # voxels
+    intermediate_voxels: int  # voxels after two of three axes are resampled
+    stored_voxels: float  # voxels
+    distinct_voxels: float  # of them, without those that repeat a thick slice
+
+
+def voxel_counts(
+    shape: Shape, spacing_mm: Triple, orientation: str, modality: str, section: Preprocess
+) -> VoxelCounts:
+    """From a scan's grid: voxels and spacing an axis, and where its axes point, such as "LPS"."""
+    target = section.modality_settings(modality).spacing_mm
+    order = [next(i for i, ends in enumerate(("LR", "PA", "IS")) if a in ends) for a in orientation]
+    wanted = (target[order[0]], target[order[1]], target[order[2]]) if target else None
+    new = resampled_shape(shape, spacing_mm, wanted)
+    repeats = [
+        max(1.0, after / before) if kind == 0 else 1.0
+        for kind, before, after in zip(
+            axis_orders(spacing_mm, section.interpolation_order, section.thick_slice_ratio),
+            shape,
+            new,
+            strict=True,
+        )
+    ]
+    kept = math.prod(new) * (FOREGROUND_SHARE if section.foreground == "auto" else 1.0)
+    slices = order.index(2)
+    between = math.prod(new) // new[slices] * max(shape[slices], new[slices])
+    return VoxelCounts(math.prod(shape), between, kept, kept / math.prod(repeats))
+
+
+def worker_bytes(counts: VoxelCounts) -> float:
+    """Peak resident memory of a worker that prepares a scan of this size."""
+    resampling = (
+        4 * counts.intermediate_voxels + 32e6 if counts.stored_voxels != counts.source_voxels else 0
+    )
+    return (
+        BASE_BYTES
+        + READ_VOXEL_BYTES * counts.source_voxels
+        + max(resampling, STORED_VOXEL_BYTES * counts.stored_voxels)
+    )
+
+
+def preprocess_seconds(counts: VoxelCounts) -> float:
+    """Time of one core."""
+    return SECONDS_PER_SCAN + SECONDS_PER_VOXEL * counts.source_voxels

@@ -1,0 +1,288 @@
+"""Curves, drawn small and one idea each, so that the page can lay them out at any width.
+
+Figures are SVG in a data URI, with letters as shapes: they look alike everywhere and need no file.
+Colours are of Okabe and Ito's palette, which colour-blind people tell apart; markers differ too.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ssl_pipeline.evaluation.cells import EXTERNAL, NOT_PRETRAINED, PIXELS, RANDOM, RESNET
+from ssl_pipeline.formatting import format_score
+from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TEXT_COLOUR, GRID_COLOUR = "#333333", "#d5d9de"
+# How each start is drawn: colour, matplotlib's marker, and the marker as a letter.
+BASELINE_STYLES = {
+    RANDOM: ("#D55E00", "s", "■"),
+    PIXELS: ("#009E73", "^", "▲"),
+    RESNET: ("#777777", "X", "✖"),
+    EXTERNAL: ("#000000", "*", "★"),
+}
+ENCODER_COLOURS = ("#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
+ENCODER_MARKERS = (("o", "●"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
+LogRow = Mapping[str, float | int]  # a line of the metrics log
+LOG_TITLES = {
+    "loss": "loss",
+    "learning_rate": "learning rate",
+    "pairs_per_s": "pairs per second",
+    "gradient_norm": "gradient norm",
+}
+LOSS_TERMS = ("reconstruction", "global", "local")
+LINE_STYLES = ("-", "--", ":", "-.")  # beside the colour, so that lines differ in print too
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#777777")
+PREFERRED_METHODS = ("linear", "full")  # methods, by which of them the tasks are shown together
+MAX_POINTS = 400  # of a curve; more cannot be told apart at this width
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Something to look at: a data URI, and the same in words."""
+
+    uri: str
+    alt: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """An entry of a legend."""
+
+    glyph: str
+    colour: str
+    text: str
+
+
+def legend(results: Sequence[TaskResult]) -> list[LegendEntry]:
+    """Which colour and marker stand for which start."""
+    return legend_entries(
+        list(dict.fromkeys(init for each in results for init in each.initializations))
+    )
+
+
+def legend_entries(initializations: Sequence[str]) -> list[LegendEntry]:
+    """Which colour and marker stand for which of these."""
+    return [
+        LegendEntry(look[2], look[0], initialization_title(i))
+        for i, look in marker_styles(initializations).items()
+    ]
+
+
+def marker_styles(initializations: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """How each start is drawn."""
+    encoders = [start for start in initializations if start not in NOT_PRETRAINED]
+    return {
+        start: BASELINE_STYLES.get(start) or _encoder_style(encoders.index(start))
+        for start in initializations
+    }
+
+
+def _encoder_style(number: int) -> tuple[str, str, str]:
+    """Beyond the fourth, colours come with other markers; the seventeenth is drawn as the first."""
+    return ENCODER_COLOURS[number % 4], *ENCODER_MARKERS[(number + number // 4) % 4]
+
+
+def interval_note(results: Sequence[TaskResult]) -> str:
+    """What is drawn about the means."""
+    share = 100 * results[0].content["confidence"]
+    kinds = {each.has_intervals: f"Bars: {share:g} % intervals." for each in results}
+    return " ".join(kinds[sure] if sure else "Dashes: single seeds." for sure in sorted(kinds))
+
+
+def score_panels(results: Sequence[TaskResult]) -> list[Picture]:
+    """One panel a method: score against labelled subjects; all of a task on one scale."""
+    limits = _axis_limits([row for each in results for row in each.content["rows"]])
+    return [_score_panel(each, method, limits) for each in results for method in each.methods]
+
+
+def log_panels(rows: Sequence[LogRow]) -> list[Picture]:
+    """One panel for the loss, each of its parts, learning rate and speed, against the step."""
+    if not rows:
+        return []
+    order = ["loss", *LOSS_TERMS, "learning_rate", "pairs_per_s", "gradient_norm"]
+    titles = {name: LOG_TITLES.get(name, f"loss: {name}") for name in order if name in rows[-1]}
+    return [log_panel(rows, title, {name: ""}) for name, title in titles.items()]
+
+
+def log_panel(rows: Sequence[LogRow], title: str, lines: Mapping[str, str]) -> Picture:
+    """Some numbers of the log against the step, with a legend where there are several."""
+    figure, axes = small_figure(3.3, 2.1)
+    told = []
+    for index, (name, word) in enumerate(lines.items()):
+        points = [(row["step"], row[name]) for row in _subsample(rows, name)]
+        axes.plot(
+            *zip(*points, strict=True),
+            color=LINE_COLOURS[index],
+            linestyle=LINE_STYLES[index],
+            linewidth=1.5,
+            marker="o" if len(points) < 8 else "",
+            markersize=3,
+            label=word,
+        )
+        ends = [f"{value:.3g} at step {step:g}" for step, value in (points[0], points[-1])]
+        told.append(f"{word} {', '.join(ends)}".strip())
+    if len(lines) > 1:
+        axes.legend(fontsize=8, frameon=False, labelcolor=TEXT_COLOUR)
+    axes.set_xlabel("step")
+    axes.margins(x=0.03, y=0.12)
+    if "pairs_per_s" in lines:
+        axes.set_ylim(bottom=0)
+    return Picture(svg_uri(figure), f"{title}: {'; '.join(told)}.", title)
+
+
+def _subsample(rows: Sequence[LogRow], name: str) -> list[LogRow]:
+    """The rows that have a number, at most as many as can be told apart, and the last one."""
+    having = [row for row in rows if name in row]
+    return [*having[: -1 : -(-len(having) // MAX_POINTS)], having[-1]]
+
+
+def summary_figure(selections: Sequence[tuple[TaskResult, str]]) -> Picture | None:
+    """One picture of all tasks, of what `plainest` gave for each; None of none."""
+    if not selections:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(selections), 2.9), layout="constrained")
+    told = []
+    for at, (judgement, method) in enumerate(selections, 1):
+        axes: Any = _style_axes(figure.add_subplot(1, len(selections), at))
+        _draw_scores(axes, judgement, method, _axis_limits(judgement.content["rows"]))
+        title = judgement.content["task"]
+        axes.set_title(title, fontsize=9.5, color=TEXT_COLOUR, wrap=True, parse_math=False)
+        told.append(f"{judgement.content['task']}: {_describe_last_points(judgement, method)}")
+    methods = dict.fromkeys(method_title(method) for _, method in selections)
+    return Picture(svg_uri(figure), "; ".join(told), ", ".join(methods))
+
+
+def primary_method(results: Sequence[TaskResult]) -> tuple[TaskResult, str]:
+    """The judgement of a task that most readers ask for first, and the method in it."""
+    ways = {method: each for each in results for method in each.methods}
+    method = next((method for method in PREFERRED_METHODS if method in ways), next(iter(ways)))
+    return ways[method], method
+
+
+def _score_panel(result: TaskResult, method: str, limits: tuple[float, float]) -> Picture:
+    figure, axes = small_figure(3.9, 2.9)
+    _draw_scores(axes, result, method, limits)
+    metric, title = result.content["metric"], method_title(method)
+    told = _describe_last_points(result, method)
+    return Picture(svg_uri(figure), f"{title}: {metric} against labelled subjects; {told}.", title)
+
+
+def _describe_last_points(result: TaskResult, method: str) -> str:
+    """The last point of each curve, in words."""
+    series = result.series(method).items()
+    last = (
+        f"{initialization_title(init)} {format_score(rows[-1]['mean'])}" for init, rows in series
+    )
+    return f"with most, {', '.join(last)}"
+
+
+def _draw_scores(
+    axes: "Axes", result: TaskResult, method: str, limits: tuple[float, float]
+) -> None:
+    budgets, chance = result.label_budgets(method), 1 / max(1, len(result.content["classes"]))
+    if result.content["metric"] == "balanced accuracy" and limits[0] < chance < limits[1]:
+        axes.axhline(chance, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "chance",
+            (1, chance),
+            (-2, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            color="#666666",
+            fontsize=8.5,
+        )
+    series = result.series(method)
+    for index, (init, rows) in enumerate(series.items()):
+        shift = 0.13 * (index - (len(series) - 1) / 2)
+        places = [budgets.index(row["subjects"]) + shift for row in rows]
+        _plot_series(axes, marker_styles(result.initializations)[init], rows, places)
+    axes.set_xticks(range(len(budgets)), [result.budget_text(number) for number in budgets])
+    axes.set_xlim(-0.45, len(budgets) - 0.55)
+    axes.set_ylim(*limits)
+    axes.set_xlabel("labelled subjects")
+    axes.set_ylabel(result.content["metric"])
+
+
+def _plot_series(
+    axes: "Axes", style: tuple[str, str, str], rows: Sequence[Row], positions: Sequence[float]
+) -> None:
+    """Means with their intervals, or with a dot a seed where there is no interval."""
+    known = [(x, row) for x, row in zip(positions, rows, strict=True) if row["mean"] is not None]
+    colour, marker, _ = style
+    means = [row["mean"] for _, row in known]
+    axes.plot(
+        [x for x, _ in known],
+        means,
+        color=colour,
+        marker=marker,
+        markersize=5.5,
+        linewidth=1.6,
+        zorder=3,
+    )
+    for x, row in known:
+        if row["low"] is not None:
+            axes.plot([x, x], [row["low"], row["high"]], color=colour, linewidth=1.4, zorder=2)
+        else:
+            seeds = [value for value in row["per_seed"] if value is not None]
+            axes.plot(
+                [x] * len(seeds),
+                seeds,
+                color=colour,
+                marker="_",
+                markersize=8,
+                linestyle="none",
+                alpha=0.6,
+                zorder=2,
+            )
+
+
+def _axis_limits(rows: Sequence[Row]) -> tuple[float, float]:
+    """A scale that holds all means, intervals and seeds of a task."""
+    values = [row[key] for row in rows for key in ("mean", "low", "high")]
+    values += [value for row in rows if row["low"] is None for value in row["per_seed"]]
+    shown = [value for value in values if value is not None]
+    if not shown:
+        return 0.0, 1.0
+    low = min(shown) - 0.06
+    return low if min(shown) < 0 else max(low, -0.02), min(max(shown) + 0.06, 1.03)
+
+
+def small_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """An empty figure (inches) without a frame's noise."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, _style_axes(figure.add_subplot())
+
+
+def _style_axes(axes: Any) -> "Axes":
+    """Axes without a frame's noise."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#888888")
+    axes.tick_params(colors=TEXT_COLOUR, labelsize=9, length=3)
+    axes.grid(axis="y", color=GRID_COLOUR, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set(color=TEXT_COLOUR, fontsize=9.5)
+    axes.yaxis.label.set(color=TEXT_COLOUR, fontsize=9.5)
+    plain: Axes = axes
+    return plain
+
+
+def svg_uri(figure: "Figure") -> str:
+    """A figure as a data URI, the same bytes whenever it is drawn."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "report"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,120 @@
+"""A segmentation beside its label: what a Dice looks like.
+
+The scan shown is the one whose Dice is the median of the scored ones, so that it flatters nobody;
+the slice is the one with most labelled voxels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.evaluation.cells import Cell, comparable_methods
+from ssl_pipeline.evaluation.data.label_maps import LabelFile, resampled_label
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.formatting import format_score
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid
+from ssl_pipeline.preprocess.prepare import model_input
+from ssl_pipeline.report.data.results import TaskResult, initialization_title
+from ssl_pipeline.report.render.figures import LegendEntry, Picture
+from ssl_pipeline.report.render.images import (
+    Colour,
+    display_window,
+    encode_picture,
+    orient_for_display,
+    resize_image,
+    to_grey,
+)
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.volumes.readers import Source, read_volume
+
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+OPACITY = 0.55
+LONGEST_SIDE_PIXELS = 240  # pixels
+Labels = NDArray[np.uint8] | NDArray[np.int16]
+
+
+def segmentation_overlays(
+    result: TaskResult, task: Segmentation, reader: CropReader, label_file: LabelFile
+) -> tuple[list[Picture], list[LegendEntry]]:
+    """Label and predictions of one scan, and the legend; empty where no prediction was kept."""
+    scan = _median_scan(result)
+    entry = next((e for e in reader.catalog.entries if e.id == scan), None)
+    if entry is None or not entry.labels.get(task.label):
+        return [], []
+    if not label_file(entry.id, task.label).is_file():
+        return [], []
+    label = resampled_label(label_file, entry, task.label)
+    area = np.isin(label, task.class_values).sum(axis=(1, 2))
+    height = int(area.argmax())
+    plane = _read_plane(entry, reader, height)
+    found = [_paint_labels(plane, label[height], task, entry, "label")]
+    for init in result.initializations:
+        row_of_scan = _prediction(result, init, scan)
+        if row_of_scan:
+            predicted = _resample_label(result.folder / row_of_scan["file"], entry)
+            title = f"{initialization_title(init)}, Dice {format_score(_mean_dice(row_of_scan))}"
+            found.append(_paint_labels(plane, predicted[height], task, entry, title))
+    marks = [
+        LegendEntry("■", _class_colour(index), name) for index, name in enumerate(task.class_names)
+    ]
+    return found, marks
+
+
+def _cell_path(result: TaskResult, init: str) -> Path:
+    method = result.methods[0]
+    most = result.label_budgets(method)[-1]
+    return Cell(comparable_methods(method, init)[-1], init, most, 0).path(result.folder)
+
+
+def _predictions(result: TaskResult, init: str) -> list[dict[str, Any]]:
+    """Rows of a cell's file, with most labels and the first seed, whose maps were kept."""
+    path = _cell_path(result, init)
+    rows = read_json(path).get("predictions", []) if path.exists() else []  # it may have failed
+    return [r for r in rows if r.get("file") and (result.folder / r["file"]).exists()]
+
+
+def _prediction(result: TaskResult, init: str, scan: str) -> dict[str, Any] | None:
+    return next((r for r in _predictions(result, init) if r["scan"] == scan), None)
+
+
+def _median_scan(result: TaskResult) -> str:
+    rows = sorted(_predictions(result, result.initializations[0]), key=_mean_dice)
+    return str(rows[len(rows) // 2]["scan"]) if rows else ""
+
+
+def _mean_dice(prediction: dict[str, Any]) -> float:
+    known = [value for value in prediction["dice"] if value is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def _resample_label(path: Path, entry: Entry) -> Labels:
+    return label_on_grid(read_volume(Source(path)), entry.meta)
+
+
+def _read_plane(entry: Entry, reader: CropReader, height: int) -> NDArray[np.float32]:
+    _, y, x = entry.shape
+    block = reader.read_crop(entry.id, (height, 0, 0), (1, y, x))
+    plane: NDArray[np.float32] = model_input(block, entry.meta)[0]
+    return plane
+
+
+def _paint_labels(
+    plane: NDArray[np.float32], labels: Labels, task: Segmentation, entry: Entry, title: str
+) -> Picture:
+    colours: Colour = to_grey(plane, *display_window(plane))
+    for index, value in enumerate(task.class_values):
+        inside = (labels == value) & (labels != IGNORE_LABEL)
+        tint = np.array([int(_class_colour(index)[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+        colours[inside] = (1 - OPACITY) * colours[inside] + OPACITY * tint
+    x_mm, y_mm, _ = entry.spacing_mm
+    scale = LONGEST_SIDE_PIXELS / max(plane.shape[0] * y_mm, plane.shape[1] * x_mm)
+    image = resize_image(orient_for_display(colours), (y_mm, x_mm), scale, smooth=False)
+    return encode_picture(image, f"{task.title}: {title}, scan {entry.id}", title, is_photo=False)
+
+
+def _class_colour(index: int) -> str:
+    return PALETTE[index % len(PALETTE)]

@@ -1,0 +1,141 @@
+"""Whether the encoder is worth it, in words that say no more than the intervals do.
+
+"Better" and "worse" are kept for differences whose interval excludes zero. Where too few subjects
+were scored for an interval, the report says that instead of an answer.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ssl_pipeline.evaluation.cells import BASELINES, NOT_PRETRAINED, RANDOM
+from ssl_pipeline.formatting import format_count, format_difference
+from ssl_pipeline.report.data.results import TaskResult, method_title
+
+Outcome = Literal["better", "worse", "undecided", "no interval"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An encoder less another start, with one method and one number of labels."""
+
+    initialization: str
+    method: str
+    subjects: int
+    against: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    p: float | None = None  # of a paired permutation test over subjects
+    other_metrics: Mapping[str, Any] = field(default_factory=dict)  # the same of other metrics
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the interval allows to say."""
+        return classify_interval(self.low, self.high)
+
+
+def classify_interval(low: float | None, high: float | None) -> Outcome:
+    """What an interval of a difference allows to say."""
+    if low is None or high is None:
+        return "no interval"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "undecided"
+
+
+def read_comparisons(results: Iterable[TaskResult]) -> list[Comparison]:
+    """All differences of these results."""
+    return [Comparison(**row) for each in results for row in each.content["differences"]]
+
+
+def overall_conclusion(results_by_task: Mapping[str, Sequence[TaskResult]]) -> str:
+    """Is it worth it? One sentence an encoder."""
+    judgements = [each for own in results_by_task.values() for each in own]
+    found = read_comparisons(judgements)
+    if not judgements:
+        return "No task has been judged, so nothing is known of what the encoder is worth."
+    if not found:
+        return "Not known, for every comparison of an encoder has cells that failed; see below."
+    if all(each.outcome == "no interval" for each in found):
+        return f"Not decided, for there is {no_interval_note(judgements)}; {_mean_tendency(found)}."
+    encoders = dict.fromkeys(each.initialization for each in found)
+    told = {
+        init: _encoder_conclusion([each for each in found if each.initialization == init])
+        for init in encoders
+    }
+    if len(told) == 1:
+        return next(iter(told.values()))
+    return " ".join(f"{init}: {sentence}" for init, sentence in told.items())
+
+
+def _encoder_conclusion(compared: Sequence[Comparison]) -> str:
+    """The answer for one encoder."""
+    random, *plain = (_compared_with(compared, other) for other in NOT_PRETRAINED)
+    names = ("random weights", *BASELINES)
+    parts = [_count_outcomes(own, o) for own, o in zip((random, *plain), names, strict=True) if own]
+    return f"{_headline(random, [each for own in plain for each in own])}: {'; '.join(parts)}."
+
+
+def task_conclusion(results: Sequence[TaskResult]) -> str:
+    """What the answer is for one task."""
+    found = _compared_with(read_comparisons(results), RANDOM)
+    if not found:
+        return "not compared with random weights."
+    if all(each.outcome == "no interval" for each in found):
+        return f"{no_interval_note(results)}; {_mean_tendency(found)}."
+    several = len({each.initialization for each in found}) > 1
+    last = {(each.initialization, each.method): each for each in found}  # budgets rise
+    largest = [
+        f"{f'{init}, ' if several else ''}{method_title(method)} "
+        f"{format_difference(each.mean, each.low, each.high)}"
+        for (init, method), each in last.items()
+    ]
+    return f"{_count_outcomes(found, 'random weights')}. With most labels: {'; '.join(largest)}."
+
+
+def no_interval_note(results: Iterable[TaskResult]) -> str:
+    """That there is no interval, and why."""
+    numbers = sorted({each.content["n_test_subjects"] for each in results})
+    shown = format_count(numbers[-1], "scored subject")
+    few = shown if len(numbers) == 1 else f"{numbers[0]} to {shown}"
+    return f"no interval over subjects: {few}; spread over seeds shown"
+
+
+def _compared_with(compared: Iterable[Comparison], other: str) -> list[Comparison]:
+    return [each for each in compared if each.against == other]
+
+
+def _headline(random: Sequence[Comparison], baselines: Sequence[Comparison]) -> str:
+    """The answer's first word; losing to a simple baseline anywhere keeps it from a plain yes."""
+    outcomes = Counter(each.outcome for each in random)
+    lost = outcomes["worse"] or any(each.outcome == "worse" for each in baselines)
+    if not outcomes["better"]:
+        return "No" if outcomes["worse"] else "Not shown"
+    if lost or 2 * outcomes["better"] < len(random):
+        return "In part"
+    return "Yes" if outcomes["better"] == len(random) else "Mostly"
+
+
+def _count_outcomes(compared: Sequence[Comparison], other: str) -> str:
+    """How often which outcome; the first that there is in full, the others behind it."""
+    outcomes = Counter(each.outcome for each in compared)
+    words: dict[Outcome, tuple[str, str]] = {
+        "better": (f"better than {other}", "better"),
+        "worse": (f"worse than {other}", "worse"),
+        "undecided": (f"no clear difference from {other}", "no clear difference"),
+        "no interval": (f"no interval against {other}", "no interval"),
+    }
+    first, *others = [outcome for outcome in words if outcomes[outcome]]
+    whole = f"of {format_count(len(compared), 'comparison')}"
+    rest = ", ".join(f"{words[outcome][1]} in {outcomes[outcome]}" for outcome in others)
+    return f"{words[first][0]} in {outcomes[first]} {whole}" + (f" ({rest})" if rest else "")
+
+
+def _mean_tendency(compared: Sequence[Comparison]) -> str:
+    """Which way the means point, where nothing more can be said."""
+    random = _compared_with(compared, RANDOM)
+    higher = sum(each.mean is not None and each.mean > 0 for each in random)
+    whole = format_count(len(random), "comparison")
+    return f"mean scores were higher than those of random weights in {higher} of {whole}"

@@ -1,0 +1,179 @@
+"""What went in: how many scans of which kind, what was rejected and why.
+
+Scans are named by their codes: paths often hold names of people, and the page is made to be passed
+on.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+
+from ssl_pipeline.formatting import format_bytes, format_count
+from ssl_pipeline.report.sections.tables import Table
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
+
+MAX_ROWS = 200
+MAX_SITES = 30
+SPLIT_TITLES = {"train": "train", "val": "val", "test": "test", "": "no split"}
+# A number on its own: no part of a name, nor of 2D and 4D.
+CODE_PATTERN = re.compile(r"\b[0-9a-f]{12}\b")  # of a scan or a subject
+NUMBER_PATTERN = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[+-]\d+)?(?!D|\w)")
+
+
+def inventory_summary(inventory: Inventory) -> str:
+    """One sentence about all scans."""
+    accepted, subjects = inventory.accepted_scans, _count_subjects(inventory.accepted_scans)
+    rejected = len(inventory.scans) - len(accepted)
+    repaired = sum(scan.quality == "repaired" for scan in accepted)
+    some = f" ({repaired:,} of them repaired)" if repaired else ""
+    orphans = format_count(len(inventory.orphan_labels), "label") + " without image"
+    return (
+        f"{format_count(len(inventory.scans), 'scan')} found: {len(accepted):,} accepted from "
+        f"{format_count(subjects, 'subject')}{some}, {rejected:,} rejected; {orphans}."
+    )
+
+
+def scan_table(inventory: Inventory) -> Table:
+    """Scans by root, modality and format."""
+    groups: dict[tuple[str, str, str], list[Scan]] = {}
+    for scan in inventory.scans:
+        groups.setdefault((scan.root, scan.modality or "unknown", scan.format), []).append(scan)
+    rows = []
+    for key, scans in sorted(groups.items()):
+        accepted = [scan for scan in scans if scan.quality in USABLE]
+        repaired = sum(scan.quality == "repaired" for scan in scans)
+        rejected = len(scans) - len(accepted)
+        rows.append((*key, *_split_counts(accepted), f"{repaired:,}", f"{rejected:,}"))
+    told = ("scans", "subjects", *SPLIT_TITLES.values(), "of them repaired", "rejected")
+    head = ("root", "modality", "format", *told)
+    return Table("Accepted scans by root, modality and format", head, rows, text_columns=3)
+
+
+def site_table(inventory: Inventory) -> Table | None:
+    """Scans by site; None where no site is known."""
+    groups: dict[str, list[Scan]] = {}
+    for scan in inventory.accepted_scans:
+        groups.setdefault(scan.site, []).append(scan)
+    if set(groups) <= {""}:
+        return None
+    ranked = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    rows = [(site or "unknown", *_split_counts(scans)) for site, scans in ranked[:MAX_SITES]]
+    more = f", the largest {MAX_SITES} of {len(ranked)}" if len(ranked) > MAX_SITES else ""
+    return Table(
+        f"Accepted scans by site{more}", ("site", "scans", "subjects", *SPLIT_TITLES.values()), rows
+    )
+
+
+def geometry_table(inventory: Inventory) -> Table | None:
+    """Least, middle and largest voxel and image of each modality; None without accepted scans."""
+    rows = []
+    for modality in sorted({scan.modality for scan in inventory.accepted_scans}):
+        scans = [scan for scan in inventory.accepted_scans if scan.modality == modality]
+        for what, of, form in _MEASURES:
+            values = [of(scan) for scan in scans]
+            cells = (
+                " × ".join(form.format(pick(axis)) for axis in zip(*values, strict=True))
+                for pick in (min, median, max)
+            )
+            rows.append((modality, what, *cells))
+    head = ("modality", "measure", "least", "median", "largest")
+    caption = "Voxels and images, axis by axis in the order of the files"
+    return Table(caption, head, rows, text_columns=2) if rows else None
+
+
+_MEASURES: tuple[tuple[str, Callable[[Scan], tuple[float, ...]], str], ...] = (
+    ("spacing (mm)", lambda scan: scan.spacing_mm, "{:.3g}"),
+    ("size (voxels)", lambda scan: scan.shape, "{:.0f}"),
+)
+
+
+def label_table(inventory: Inventory) -> Table | None:
+    """How many scans have each label and target; None where the study names none."""
+    rows = []
+    for kind in ("label", "target"):
+        sources = [
+            (s, s.labels if kind == "label" else s.targets) for s in inventory.accepted_scans
+        ]
+        for name in sorted({name for _, own in sources for name in own}):
+            having = [(scan, own[name]) for scan, own in sources if own.get(name)]
+            values = Counter(value for _, value in having) if kind == "target" else Counter()
+            shown = ", ".join(f"{value}: {number:,}" for value, number in values.most_common(8))
+            more = ", …" if len(values) > 8 else ""
+            rows.append(
+                (name, kind, shown + more or "voxels", *_split_counts([s for s, _ in having]))
+            )
+    head = ("name", "kind", "values", "scans", "subjects", *SPLIT_TITLES.values())
+    return Table("What is known of accepted scans", head, rows, text_columns=3) if rows else None
+
+
+def rejection_reason_table(inventory: Inventory) -> Table | None:
+    """Why scans were rejected, commonest first; None where none was."""
+    rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
+    found = Counter(reason_category(scan) for scan in rejected)
+    rows = [(reason, f"{number:,}") for reason, number in found.most_common(MAX_ROWS)]
+    return (
+        Table("Why scans were rejected", ("reason", "scans"), rows, can_wrap=True) if rows else None
+    )
+
+
+def rejected_scan_table(inventory: Inventory) -> Table | None:
+    """Every rejected scan; None where none was."""
+    rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
+    return _scan_list_table("Rejected scans", rejected)
+
+
+def orphan_label_table(inventory: Inventory) -> Table | None:
+    """Every label without an image; None where there is none."""
+    return _scan_list_table("Labels without an image", inventory.orphan_labels)
+
+
+def scan_note_table(inventory: Inventory) -> Table | None:
+    """Usable scans of which something must be said; None where there is none."""
+    return _scan_list_table(
+        "Repaired, or accepted with a note",
+        [scan for scan in inventory.accepted_scans if scan.reason],
+    )
+
+
+def preprocessing_failure_table(failed: Mapping[str, str]) -> Table | None:
+    """Accepted scans that could not be preprocessed; None where all could."""
+    rows = sorted(failed.items())[:MAX_ROWS]
+    caption = f"Not preprocessed: {format_count(len(failed), 'scan')}"
+    return Table(caption, ("scan", "reason"), rows, text_columns=2, can_wrap=True) if rows else None
+
+
+def store_summary(catalog: Catalog) -> str:
+    """One sentence about the stored volumes."""
+    entries = catalog.entries
+    total = sum(entry.bytes for entry in entries)
+    body = [entry.meta.foreground_share for entry in entries]
+    share = f", {100 * median(body):.0f} % of whose voxels (median) are body" if body else ""
+    return f"{format_count(len(entries), 'volume')} stored in {format_bytes(total)}{share}."
+
+
+def reason_category(scan: Scan) -> str:
+    """A scan's reason or note without numbers and codes, so that like ones are counted."""
+    return NUMBER_PATTERN.sub("…", CODE_PATTERN.sub("…", scan.reason))
+
+
+def _scan_list_table(caption: str, scans: Sequence[Scan]) -> Table | None:
+    rows = [(scan.id, scan.root, scan.reason) for scan in scans[:MAX_ROWS]]
+    more = f", the first {MAX_ROWS}" if len(scans) > MAX_ROWS else ""
+    head, title = ("scan", "root", "reason"), f"{caption}: {len(scans):,}{more}"
+    return Table(title, head, rows, text_columns=3, can_wrap=True) if rows else None
+
+
+def _count_subjects(scans: Iterable[Scan]) -> int:
+    return len({(scan.subject or scan.id) for scan in scans})
+
+
+def _split_counts(scans: Sequence[Scan]) -> tuple[str, ...]:
+    """Scans, subjects, and scans of each split."""
+    splits = Counter(scan.split for scan in scans)
+    return (
+        f"{len(scans):,}",
+        f"{_count_subjects(scans):,}",
+        *(f"{splits[name]:,}" for name in SPLIT_TITLES),
+    )

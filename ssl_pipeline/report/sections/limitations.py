@@ -1,0 +1,103 @@
+"""Where the encoder must not be used, as far as this study can tell: one sentence each.
+
+What was tried and failed comes first, then what nobody tried.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ssl_pipeline.evaluation.cells import NOT_PRETRAINED, RANDOM
+from ssl_pipeline.formatting import format_count, format_score
+from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
+from ssl_pipeline.report.sections.conclusions import Comparison
+from ssl_pipeline.report.sections.robustness import CORRUPTION_TITLES
+from ssl_pipeline.store.catalog import Catalog
+
+MIN_SCORE_LOSS = 0.1  # of a score, from which on a corruption is named
+
+
+def limitations(
+    results_by_task: Mapping[str, Sequence[TaskResult]],
+    robustness_by_task: Mapping[str, Row],
+    catalog: Catalog | None,
+) -> list[str]:
+    """All that is known to speak against using the encoder somewhere.
+
+    `judged` has what scored each task, `worse` what it scored on worse scans, if it was tried.
+    """
+    found = []
+    for task, judgements in results_by_task.items():
+        if judgements:
+            title = judgements[0].content["task"]
+            found += [f"{title}: {sentence}" for sentence in _lost_comparisons(judgements)]
+            found += [f"{title}: {sentence}" for sentence in _subgroup_gaps(judgements)]
+            found += [
+                f"{title}: {sentence}"
+                for sentence in _corruption_losses(robustness_by_task.get(task))
+            ]
+    return [*found, *(_dataset_limits(catalog) if catalog else ())]
+
+
+def _lost_comparisons(results: Sequence[TaskResult]) -> Iterator[str]:
+    """Comparisons that an encoder lost."""
+    lost: dict[tuple[str, str], list[str]] = {}
+    for each in results:
+        for row in each.content["differences"]:
+            own = Comparison(**row)
+            if own.outcome == "worse" and own.against in NOT_PRETRAINED:
+                words = f"{method_title(own.method)} of {each.budget_text(own.subjects)}"
+                lost.setdefault((own.initialization, own.against), []).append(words)
+    for (init, against), ways in lost.items():
+        yield f"{init} is worse than {initialization_title(against)} in {', '.join(ways)} labelled subjects."
+
+
+def _subgroup_gaps(results: Sequence[TaskResult]) -> Iterator[str]:
+    """Groups that fare worse than others, with most labels."""
+    for each in results:
+        for gap in each.content.get("gaps", ()):
+            largest = gap["subjects"] == each.label_budgets(gap["method"])[-1]
+            sure = gap["low"] is not None and gap["low"] > 0
+            if largest and sure and gap["init"] not in NOT_PRETRAINED:
+                yield (
+                    f"{gap['init']}, {method_title(gap['method'])}: of {gap['group']}, "
+                    f"{gap['worst']} is {format_score(gap['mean'])} behind {gap['best']}."
+                )
+
+
+def _corruption_losses(robustness: Row | None) -> Iterator[str]:
+    """Corruptions by which an encoder loses a tenth of the score or more."""
+    for row in robustness["rows"] if robustness else ():
+        clean = row["severities"][0]["mean"]
+        if row["init"] == RANDOM or clean is None:
+            continue
+        first = {
+            kind: _first_severity_lost(points, clean) for kind, points in row["corruptions"].items()
+        }
+        told = [f"{CORRUPTION_TITLES[kind]} from severity {s}" for kind, s in first.items() if s]
+        if told:
+            yield (
+                f"{row['init']}, {method_title(row['method'])}: loses {format_score(MIN_SCORE_LOSS)} or more to "
+                f"{', '.join(told)}."
+            )
+
+
+def _first_severity_lost(points: Iterable[Mapping[str, Any]], clean: float) -> int | None:
+    severities = (
+        p["severity"]
+        for p in points
+        if p["mean"] is not None and clean - p["mean"] > MIN_SCORE_LOSS
+    )
+    return next(severities, None)
+
+
+def _dataset_limits(catalog: Catalog) -> Iterator[str]:
+    """What the stored volumes are, beyond which nothing is known."""
+    for modality in sorted({entry.modality for entry in catalog.entries}):
+        own = [entry for entry in catalog.entries if entry.modality == modality]
+        spacing = [value for entry in own for value in entry.spacing_mm]
+        roots = ", ".join(sorted({entry.root for entry in own}))
+        yield (
+            f"Nothing is known beyond what was seen: of {modality}, {format_count(len(own), 'scan')} of "
+            f"{roots}, voxels of {min(spacing):.2g} to {max(spacing):.2g} mm."
+        )
+    yield "No figure here is of a patient's benefit; none of it is for diagnosis."

@@ -1,0 +1,107 @@
+"""What pretraining did: its curves, what it rebuilds, and what its tokens tell apart."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.report.render.figures import Picture, log_panels
+from ssl_pipeline.report.render.images import (
+    display_window,
+    encode_picture,
+    fill_missing,
+    join_images,
+    orient_for_display,
+    resize_image,
+    to_grey,
+)
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training import snapshots
+from ssl_pipeline.training.metrics_log import read_metrics as read_metrics
+
+CROP_PIXELS, MAP_PIXELS = 90, 260  # pixels of the longest side
+MAX_ATTENTION = 3.0  # times the mean, which is shown as white
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+def training_curves(pretrain_folder: Path) -> list[Picture]:
+    """Curves of the run that `run.json` names; none where there is no run."""
+    record = pretrain_folder / "run.json"
+    if not record.exists():
+        return []
+    return log_panels(read_metrics(pretrain_folder / read_json(record)["folder"] / "metrics.jsonl"))
+
+
+def read_feature_pca(pretrain_folder: Path) -> Arrays:
+    """The arrays of `pictures.npz`; none where there is no such file."""
+    path = pretrain_folder / "pictures.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def snapshot_strips(pretrain_folder: Path) -> list[Picture]:
+    """Of each crop what was hidden and rebuilt, and where the encoder looked, moment by moment."""
+    record = pretrain_folder / "run.json"
+    found = (
+        snapshots.read_images(pretrain_folder / read_json(record)["folder"])
+        if record.exists()
+        else []
+    )
+    shown: list[Picture] = []
+    for index in range(len(found[-1][1]["input"]) if found else 0):
+        shown.append(_strip(found, index, ("input", "masked"), "rebuilt"))
+        if "attention" in found[-1][1]:
+            shown.append(_strip(found, index, ("input",), "attention"))
+    return shown
+
+
+def _strip(
+    snapshots: Sequence[tuple[int, Arrays]], index: int, fixed: tuple[str, ...], repeated: str
+) -> Picture:
+    """Planes of one crop: those of `first`, and that of `then` for every moment that has it."""
+    last = snapshots[-1][1]
+    limits = display_window(last["input"][index])
+    planes = [(last[kind][index], limits, kind) for kind in fixed]
+    of = (0.0, MAX_ATTENTION) if repeated == "attention" else limits
+    planes += [
+        (has[repeated][index], of, f"{repeated} at step {step}")
+        for step, has in snapshots
+        if repeated in has
+    ]
+    scale = CROP_PIXELS / max(planes[0][0].shape)
+    images = [
+        resize_image(to_grey(orient_for_display(plane), low, high), (1.0, 1.0), scale, smooth=False)
+        for plane, (low, high), _ in planes
+    ]
+    alt = f"Crop {index + 1}: {', '.join(what for *_, what in planes)}."
+    return encode_picture(join_images(images), alt, is_photo=False)
+
+
+def feature_maps(arrays: Arrays, catalog: Catalog | None) -> list[Picture]:
+    """Slices, each beside the first three principal components of its tokens as colours."""
+    if "slice" not in arrays or "pca" not in arrays:
+        return []
+    found = []
+    for index, (plane, colours) in enumerate(zip(arrays["slice"], arrays["pca"], strict=True)):
+        scan = str(arrays["ids"][index]) if "ids" in arrays else ""
+        known = {entry.id: entry.spacing_mm for entry in catalog.entries} if catalog else {}
+        x_mm, y_mm, _ = known.get(scan, (1.0, 1.0, 1.0))
+        there = np.isfinite(plane)  # slices of one file are filled up to one size with nan
+        rows, columns = (np.flatnonzero(there.any(axis=axis)).max() + 1 for axis in (1, 0))
+        plane, colours = plane[:rows, :columns], colours[:rows, :columns]
+        low, high = display_window(plane)
+        scale = MAP_PIXELS / max(plane.shape[0] * y_mm, plane.shape[1] * x_mm)
+        images = [
+            resize_image(part, (y_mm, x_mm), scale, smooth=False)
+            for part in (
+                to_grey(orient_for_display(plane), low, high),
+                fill_missing(orient_for_display(colours)),
+            )
+        ]
+        alt = f"Slice {scan} beside a map of its features"
+        found.append(encode_picture(join_images(images), alt, scan, is_photo=False))
+    return found

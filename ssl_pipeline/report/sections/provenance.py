@@ -1,0 +1,83 @@
+"""Where the results came from: the records that every stage left beside what it made."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ssl_pipeline.formatting import NO_VALUE, format_duration
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.report.sections.tables import Table
+
+STAGE_ORDER = ("sample", "inventory", "preprocess", "pretrain", "probe", "finetune", "robustness")
+Record = Mapping[str, Any]
+
+
+def read_provenance(folder: Path) -> list[tuple[str, Record]]:
+    """The provenance of every stage below a study's folder, by `stage` or `stage task`."""
+    found = []
+    for stage in STAGE_ORDER:
+        for path in sorted((folder / stage).glob("**/provenance.json")):
+            name = " ".join(path.parent.relative_to(folder).parts)
+            found.append((name, read_json(path)))
+    return found
+
+
+def stage_table(records: Sequence[tuple[str, Record]]) -> Table:
+    """When each stage ran, how long, with how much memory, and from which code."""
+    rows = [
+        (
+            name,
+            datetime.fromisoformat(record["began"]).strftime("%Y-%m-%d %H:%M"),
+            format_duration(record["wall_s"]),
+            f"{record['peak_memory_gib']:.2f}",
+            str(record["seed"]),
+            _short_commit(record["git_commit"]),
+            record["config_hash"][:12],
+        )
+        for name, record in records
+    ]
+    head = ("stage", "began (UTC)", "took", "peak GiB", "seed", "commit", "config")
+    return Table("Stages", head, rows, text_columns=2)
+
+
+def version_table(records: Sequence[tuple[str, Record]]) -> Table | None:
+    """Packages that the stages ran with; one column where all had the same."""
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, record in records:
+        groups.setdefault(tuple(sorted(record["versions"].items())), []).append(name)
+    if not groups:
+        return None
+    named = [dict(group) for group in groups]
+    packages = sorted({package for group in named for package in group})
+    rows = [(p, *(group.get(p, NO_VALUE) for group in named)) for p in packages]
+    stages = list(groups.values())
+    head = [", ".join(names) for names in stages] if len(stages) > 1 else ["all stages"]
+    return Table("Versions", ("package", *head), rows)
+
+
+def licence_table(records: Sequence[tuple[str, Record]]) -> Table | None:
+    """Licences of sample packages; None where no scans came from packages."""
+    given = {k: v for _, record in records for k, v in record.get("licences", {}).items()}
+    rows = sorted(given.items())
+    head = ("package", "licence")
+    return Table("Licences of the sample scans", head, rows, text_columns=2) if rows else None
+
+
+def training_table(records: Sequence[tuple[str, Record]]) -> Table | None:
+    """What pretraining says of itself; None where it has not run."""
+    record = dict(records).get("pretrain", {}).get("trained", {})
+    rows = [(key.replace("_", " "), _value_text(value)) for key, value in record.items()]
+    return Table("The run", ("what", "value"), rows) if rows else None
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short_commit(commit: str) -> str:
+    """The first digits of a commit, and whether files differed from it."""
+    head, plus, changes = commit.partition("+")
+    return head[:10] + plus + changes if commit else NO_VALUE

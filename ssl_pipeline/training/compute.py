@@ -1,0 +1,111 @@
+"""What a run computes on, decided once: device, precision, attention kernel, threads.
+
+The decision is stored in the checkpoint and in the provenance and kept on resume, so that a resumed
+run rounds as the first part did. bf16 is measured and never assumed: one processor is four times
+faster with it, another eight times slower.
+"""
+
+import ctypes
+import os
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.monitoring.utilization import matmul_seconds
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.ranks import RankInfo
+
+MIN_SPEEDUP = 1.3  # bf16 must be this much faster than fp32 to be worth its rounding
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+MMAP_THRESHOLD_BYTES = 1 << 30  # what is larger is asked of the kernel each time
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run computes."""
+
+    device: str
+    precision: str
+    fused_attention: bool
+    threads: int
+
+    def apply(self, rank_info: RankInfo, model: nn.Module) -> None:
+        """Set torch's threads, a model's attention kernel, and how memory or the GPU is used."""
+        self.set_attention_kernel(model)
+        torch.set_num_threads(self.threads)
+        if self.device != "cpu":
+            if not torch.cuda.is_available():
+                raise UserError(
+                    "This run began on a GPU, and torch sees none here: go on where there is one, "
+                    "or set training.device to cpu to begin anew."
+                )
+            # A scheduler may show each rank its own GPU alone, which is then number 0.
+            torch.cuda.set_device(rank_info.local_rank % torch.cuda.device_count())
+        else:
+            _keep_freed_memory()
+
+    def set_attention_kernel(self, model: nn.Module) -> None:
+        """Tell timm's blocks the attention kernel, which they ask for when they are made."""
+        for own in map(vars, model.modules()):
+            if "fused_attn" in own:
+                own["fused_attn"] = self.fused_attention
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return torch.autocast(self.device, reduced, enabled=reduced is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """What keeps small gradients of fp16 above zero; does nothing in other precisions."""
+        return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
+
+    def to_json(self) -> dict[str, str | bool | int]:
+        """As checkpoint and provenance hold it."""
+        return asdict(self)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one.
+
+    It gives large blocks back, and the kernel then hands out the same pages anew, zeroed one by
+    one: of a step of the tiny preset 7% in fp32, 14% in bf16. Where malloc is another's, nothing
+    is done.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES):
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
+
+
+def select_compute(section: Training, rank_info: RankInfo) -> Compute:
+    """Choose from the dials and, for `auto`, from what this machine shows."""
+    cuda = torch.cuda.is_available()
+    if section.device == "cuda" and not cuda:
+        raise UserError(
+            "training.device is cuda, but torch sees no GPU here: set it to auto or cpu, "
+            "or install a torch build with CUDA."
+        )
+    device = "cuda" if cuda and section.device != "cpu" else "cpu"
+    threads = section.threads or _thread_count(rank_info)
+    precision: str = section.precision
+    if precision == "auto":
+        torch.set_num_threads(threads)
+        reduced = "bf16" if device == "cpu" or torch.cuda.is_bf16_supported(False) else "fp16"
+        precision = reduced if _speedup(reduced, device) >= MIN_SPEEDUP else "fp32"
+    # On CPU the fused attention kernel is slow in bf16: plain matrix products are twice as fast.
+    fused = device != "cpu" or precision == "fp32"
+    return Compute(device, precision, fused, threads)
+
+
+def _thread_count(rank_info: RankInfo) -> int:
+    """What a launcher says that this rank may use, else its share of the cores."""
+    told = int(os.environ.get("OMP_NUM_THREADS", 0))
+    return told or max(1, len(os.sched_getaffinity(0)) // rank_info.local_world_size)
+
+
+def _speedup(reduced: str, device: str) -> float:
+    """How many times faster a matrix product is in bf16 or fp16 than in fp32 on this machine."""
+    side = 512 if device == "cpu" else 4096  # a GPU is not busy with less
+    full, short = (matmul_seconds(side, precision, device) for precision in ("fp32", reduced))
+    return full / short

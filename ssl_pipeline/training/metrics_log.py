@@ -1,0 +1,58 @@
+"""One stream of numbers: lines of JSON, and TensorBoard events made from them.
+
+The JSONL file is the truth. On resume it is cut back to the checkpoint's step and the events are
+written again from it, so neither ever shows a step twice.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from ssl_pipeline.io import lease
+from ssl_pipeline.io.atomic import write_text
+
+LogRow = dict[str, float | int]  # a step and its numbers
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and to `tensorboard/` in a run's folder; `rows` are all so far."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Continue after `step`: what was logged beyond it is dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        self.events = SummaryWriter(str(folder / "tensorboard"))
+        for row in self.rows:
+            self._to_events(row)
+
+    def write_row(self, row: LogRow) -> None:
+        """Log one row; it must have a `step`. FencedError where a newer attempt writes here."""
+        lease.check()
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        self._to_events(row)
+
+    def _to_events(self, row: LogRow) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self.events.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Flush the events."""
+        self.events.close()
+
+
+def read_metrics(path: Path) -> list[LogRow]:
+    """All whole rows of a metrics log; a line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

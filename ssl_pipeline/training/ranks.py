@@ -1,0 +1,67 @@
+"""How many processes share a training run, and which of them this is; imports no torch.
+
+Read from the variables that torchrun sets and that a cluster's launcher exports, so both start the
+same door. Without them there is one rank, and nothing of this is used.
+"""
+
+import os
+from dataclasses import dataclass
+
+from ssl_pipeline.errors import UserError
+
+REQUIRED_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """A process among those of its run."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # among the ranks of this machine
+    local_world_size: int = 1  # ranks that share this process's cores
+    timeout_s: float = 600.0  # how long to wait for a rank that does not answer
+
+    @classmethod
+    def from_environment(cls) -> "RankInfo":
+        """The world that started this process. Raises UserError where a variable is missing."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        missing = [name for name in REQUIRED_VARIABLES if not os.environ.get(name)]
+        if missing:
+            raise UserError(
+                f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun, or set "
+                f"{', '.join(REQUIRED_VARIABLES)} for each rank, or unset WORLD_SIZE for one rank."
+            )
+        return cls(
+            rank=int(os.environ["RANK"]),
+            world_size=size,
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            timeout_s=float(os.environ.get("SSL_PIPELINE_PATIENCE_S", cls.timeout_s)),
+        )
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank is the one that writes."""
+        return self.rank == 0
+
+    def micro_batches(self, batch_size: int, gradient_accumulation: int) -> list[slice]:
+        """Which of a step's pairs are this rank's, in `accumulate` parts that follow each other.
+
+        Raises UserError where they do not divide.
+        """
+        step = self.world_size * gradient_accumulation
+        if batch_size % step:
+            parts = f" in {gradient_accumulation} parts each" if gradient_accumulation > 1 else ""
+            raise UserError(
+                f"training.pairs is {batch_size}, which {self.world_size} rank{'s' * (self.world_size > 1)} cannot "
+                f"share alike{parts}: set it to a multiple of {step}, or change the number of "
+                "ranks or training.accumulate."
+            )
+        each = batch_size // step
+        first = self.rank * gradient_accumulation
+        return [
+            slice(n * each, (n + 1) * each) for n in range(first, first + gradient_accumulation)
+        ]

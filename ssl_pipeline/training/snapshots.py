@@ -1,0 +1,43 @@
+"""Pictures of a run while it goes on: what it rebuilds, and where it looks, at a few moments.
+
+Small and few: middle slices of some crops of the recorder's bank, at the end of each quarter of the
+run, in a file of some kilobytes each. Arrays, (n, y, x) in model input: `input`, `masked` (nan
+where hidden), `rebuilt` (hidden patches as the decoder says them) where there is a decoder, and
+where the backbone has attention, `attention`, how much the middle token attends to each voxel's
+patch in the last block, over the mean. Imports no torch, for the report reads them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.io.atomic import atomic_write
+
+FOLDER, IMAGES_PER_RUN = "moments", 4
+ImageArrays = dict[str, NDArray[np.float32]]
+
+
+def is_due(step: int, every: int, steps: int) -> bool:
+    """Whether a record at `step`, of those taken every so many steps, ends a quarter of the run."""
+    return (
+        step == steps
+        or IMAGES_PER_RUN * step // steps > IMAGES_PER_RUN * max(0, step - every) // steps
+    )
+
+
+def save_images(folder: Path, step: int, arrays: ImageArrays) -> None:
+    """Keep a moment in a run's folder."""
+    path = folder / FOLDER / f"step-{step:08d}.npz"
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_images(folder: Path) -> list[tuple[int, ImageArrays]]:
+    """The moments of a run's folder, by step."""
+    found = []
+    for path in sorted((folder / FOLDER).glob("step-*.npz")):
+        with np.load(path) as stored:
+            found.append((int(path.stem.split("-")[1]), {n: stored[n] for n in stored.files}))
+    return found

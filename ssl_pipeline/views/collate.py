@@ -1,0 +1,131 @@
+"""What is read and drawn of a step's samples, on its way to the device that trains.
+
+Voxels go there as they are stored: int16, half the bytes of floats and one block for two crops.
+What decides how work is batched stays on the host as well, so that the device is not asked for it;
+what the device needs for that work (which places are turned, weights of blurs) goes there with the
+voxels, so that it never waits for a small copy of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int16
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Columns of `Blocks.changes`: what is done to the grey values of a view, in this order.
+INTENSITY_PARAMS = ("bias", "blur", "gamma", "low", "high", "contrast", "brightness", "noise")
+BLUR_RADIUS = 3  # voxels
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, two views of a place; names and units as in `Blocks`."""
+
+    voxels: NDArray[np.int16]
+    units: NDArray[np.float32]
+    spacing_mm: NDArray[np.float32]
+    zoom: float
+    matrix: NDArray[np.float32]
+    is_transformed: bool
+    start: NDArray[np.int64]
+    order: NDArray[np.float32]
+    intensity_params: NDArray[np.float32]
+    bias_field: NDArray[np.float32]
+    noise_seeds: NDArray[np.int64]
+    centre: NDArray[np.float32]
+    subject: int
+    metadata_features: NDArray[np.float32]
+    number: int
+    entry_index: int
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """B samples; of axes `views` all first views come before all second ones."""
+
+    voxels: Int16[Tensor, "pairs 2 z y x"]  # of a block: intensity and mask bits, as stored
+    units: Float[Tensor, "pairs 4"]  # model input = clip(stored * factor + shift, low, high)
+    spacing_mm: Float[Tensor, "pairs 3"]  # (z, y, x) of the stored voxels
+    zoom: Float[Tensor, " pairs"]  # how many stored voxels a voxel of a view spans
+    matrix: Float[Tensor, "pairs 3 3"]  # from mm of a view to mm of the block, about its middle
+    transformed_index: Int[Tensor, " turned"]  # the places whose `matrix` is more than the identity
+    start: Int[Tensor, "views 3"]  # first voxel of a crop in its block
+    host_start: NDArray[np.int64]  # the same on the host
+    order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are seen
+    intensity_params: Float[Tensor, "views changes"]  # of grey values, see `CHANGES`
+    host_intensity_params: NDArray[np.float32]  # the same on the host
+    blur_index: Int[Tensor, " blurred"]  # the views that are blurred
+    blur_taps: Float[Tensor, "blurred taps"]  # weights of their blurs, voxel by voxel
+    bias_field: Float[Tensor, "views 3 3 3"]  # a coarse random field
+    noise_seeds: NDArray[np.int64]  # (views,) seeds of the noise
+    centre: NDArray[np.float32]  # (views, 3) of a crop, as a share of its volume
+    subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
+    metadata_features: Float[
+        Tensor, "pairs traits"
+    ]  # what makes subjects alike, see `objectives.alike`
+    number: NDArray[np.int64]  # (pairs,) global sample numbers
+    entry_index: NDArray[np.int64]  # (pairs,) places of the volumes in the sampler's list
+    branch_factors: Float[Tensor, "views branches"] | None = (
+        None  # drop-path, where the encoder has it
+    )
+
+    def to(self, device: str) -> "SampleBatch":
+        """The same on another device, without waiting for it."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "SampleBatch":
+        """The same in memory that a GPU copies from while the host goes on."""
+        return self._map_tensors(Tensor.pin_memory)
+
+    def _map_tensors(self, move: Callable[[Tensor], Tensor]) -> "SampleBatch":
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: move(value) for name, value in tensors.items()}
+        return replace(self, **moved)
+
+
+def collate(samples: Sequence[Sample]) -> SampleBatch:
+    """The samples as one."""
+
+    def each(name: str) -> NDArray[Any]:
+        return np.stack([getattr(pair, name) for pair in samples])
+
+    def views(name: str) -> NDArray[Any]:
+        return np.concatenate(list(each(name).swapaxes(0, 1)))
+
+    start, changes = views("start"), views("changes")
+    sigmas = changes[:, INTENSITY_PARAMS.index("blur")]
+    blurred = np.flatnonzero(sigmas)
+    return SampleBatch(
+        **{name: torch.from_numpy(each(name)) for name in ("voxels", "units", "spacing_mm")},
+        zoom=torch.tensor([pair.zoom for pair in samples], dtype=torch.float32),
+        matrix=torch.from_numpy(each("matrix")),
+        transformed_index=torch.from_numpy(
+            np.flatnonzero([pair.is_transformed for pair in samples])
+        ),
+        start=torch.from_numpy(start),
+        host_start=start,
+        order=torch.from_numpy(views("order")),
+        intensity_params=torch.from_numpy(changes),
+        host_intensity_params=changes,
+        blur_index=torch.from_numpy(blurred),
+        blur_taps=torch.from_numpy(_gaussian_taps(sigmas[blurred])),
+        bias_field=torch.from_numpy(views("field")),
+        noise_seeds=views("noise_key"),
+        centre=views("middle"),
+        subject=torch.tensor([pair.subject for pair in samples]),
+        metadata_features=torch.from_numpy(each("traits")),
+        number=np.array([pair.number for pair in samples]),
+        entry_index=np.array([pair.entry_index for pair in samples]),
+    )
+
+
+def _gaussian_taps(sigmas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A Gaussian each (sigma in voxels) out to `BLUR_RADIUS`, with a sum of 1."""
+    taps = np.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=np.float32)
+    weights: NDArray[np.float32] = np.exp(-0.5 * (taps / sigmas[:, None]) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights

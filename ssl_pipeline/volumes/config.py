@@ -1,0 +1,157 @@
+"""The `data` section of a study: where scans lie, and what is known of them beside their voxels.
+
+A relative folder of scans or labels is taken from where the pipeline is run, as its output folder
+is; a table and split lists belong to the study, and are taken from the folder of its file.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ssl_pipeline.config.section import Section
+from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.volumes.metadata_rules import Fractions, Rule, named_groups
+
+Modality = Literal["CT", "MR"]
+SplitName = Literal["train", "val", "test"]
+
+
+class LabelSource(Section):
+    """Where the label volumes of a root lie, and which belongs to which image."""
+
+    path: str = Field(description="folder of label volumes; variables and ~ are expanded")
+    pattern: str = Field(
+        "{folder}/{stem}",
+        description="label's path below that folder, from the image's folder below its root and its"
+        " file name without suffix; any known suffix will do",
+    )
+    image_pattern: str | None = Field(
+        None,
+        description="regular expression over the image's path below its root, whose named groups"
+        " `pattern` may use, where the label's name is not built of the image's stem",
+    )
+
+    @model_validator(mode="after")
+    def _names_the_image(self) -> "LabelSource":
+        groups = named_groups(self.image_pattern) if self.image_pattern else set()
+        known = {"stem", "folder"} | groups
+        if "{" not in self.pattern or set(re.findall(r"{(.*?)}", self.pattern)) - known:
+            raise ValueError(f"`{self.pattern}` must be built of {{{'}, {'.join(sorted(known))}}}")
+        return self
+
+
+class Masks(Section):
+    """Which of a root's labels say where to look; their voxels above 0 count."""
+
+    foreground: str | None = Field(
+        None, description="label that outlines the body, or the brain, in place of what is found"
+    )
+    anonymised: str | None = Field(
+        None, description="label of what was made unrecognisable: never a target of pretraining"
+    )
+
+
+class Root(Section):
+    """One folder of scans, all of which are treated alike."""
+
+    path: str = Field(description="folder; environment variables and ~ are expanded")
+    name: str = Field("", description="short name, the folder's own where empty")
+    weight: float = Field(1.0, gt=0, description="share of sampling, against the other roots")
+    modality: Modality | None = Field(None, description="needed where the files do not say it")
+    layout: Literal["folder", "bids"] = Field("folder", description="how the folder is arranged")
+    include: str = Field("**", description="paths below the root to take; * also crosses folders")
+    exclude: tuple[str, ...] = Field((), description="paths below the root to leave out")
+    subject: Rule | None = Field(None, description="who was scanned")
+    site: Rule | None = Field(None, description="where, or on which scanner")
+    targets: dict[str, Rule] = Field({}, description="what evaluation may predict, by name")
+    intensity_offset: float = Field(
+        0.0, allow_inf_nan=False, description="added to stored values, to give HU for CT"
+    )
+    missing_value: float | None = Field(
+        None, allow_inf_nan=False, description="stored value that means: nothing was measured here"
+    )
+    labels: dict[str, LabelSource] = Field({}, description="voxel labels, by name")
+    masks: Masks = Field(Masks(), description="labels that say where to look")
+
+    @model_validator(mode="after")
+    def _headers_name_subjects(self) -> "Root":
+        if any(rule and rule.header for rule in (self.site, *self.targets.values())):
+            raise ValueError("`header` is for `subject` alone: results say sites and targets")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_labels(self) -> "Root":
+        for kind, name in self.masks.model_dump(exclude_none=True).items():
+            if name not in self.labels:
+                tail = (
+                    suggest_name(name, self.labels) if self.labels else "the root has no `labels`."
+                )
+                raise ValueError(f"masks.{kind} is {name}, which is no label: {tail}")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The root's name in results: as given, or its folder's."""
+        return self.name or Path(self.path).name.strip("${}") or "root"
+
+
+class Splits(Section):
+    """Who is held out. A table's `split` column goes first, then lists, then fractions."""
+
+    fractions: Fractions = Field(Fractions(), description="shares of subjects, drawn by hash")
+    lists: dict[SplitName, str] = Field(
+        {},
+        description="text files with a subject a line; a split with a list has nobody else in it",
+    )
+    stratify: tuple[str, ...] = Field(
+        (),
+        description="root, site, modality or targets: among the subjects of each combination of"
+        " them the fractions are met to a subject or two",
+    )
+    duplicate_threshold: float | None = Field(
+        1.4,
+        gt=0,
+        description="scans of two subjects are copies, and their subjects one, from this likeness"
+        " on: the share of common keypoints times the square root of their number; null looks for"
+        " no copies",
+    )
+    seed: int = Field(0, description="another seed draws other subjects")
+
+
+class Data(Section):
+    """All scans of a study."""
+
+    roots: tuple[Root, ...] = Field((), description="folders of scans")
+    table: str | None = Field(
+        None,
+        description="CSV or Parquet with the columns path, subject, site, modality, split, "
+        "sampling_weight (all but path may be absent); every further column is a target, whose "
+        "values results say",
+    )
+    splits: Splits = Field(Splits(), description="who is held out for evaluation")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Data":
+        titles = [root.title for root in self.roots]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"two roots are called {twice[0]}; give each a `name` of its own")
+        return self
+
+
+def resolve_path(text: str, folder: Path = Path()) -> Path:
+    """A path as a study says it, with variables and ~ expanded; a relative one lies below `folder`.
+
+    Raises UserError for an environment variable that is not set.
+    """
+    for braced, bare in re.findall(r"\$(?:{(\w+)}|(\w+))", text):
+        if (braced or bare) not in os.environ:
+            raise UserError(
+                f"The path `{text}` uses the environment variable {braced or bare}, which is not"
+                " set; set it, or write the path in full."
+            )
+    path = Path(os.path.expandvars(text)).expanduser()
+    return Path(os.path.normpath(Path.cwd() / folder / path))

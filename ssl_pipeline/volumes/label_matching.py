@@ -1,0 +1,75 @@
+"""Which label volume belongs to which image, and which belong to none."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes import geometry, readers
+from ssl_pipeline.volumes.config import LabelSource, resolve_path
+from ssl_pipeline.volumes.readers import ReadError, Source
+from ssl_pipeline.volumes.volume import VoxelGrid
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """The label volumes of one source, by their path below its folder without suffix."""
+
+    source: LabelSource
+    files: dict[str, Path]
+
+    def label_path(self, relative_path: str) -> Path | None:
+        """The label of the image at `relative`, its path below its own root."""
+        path = PurePosixPath(readers.strip_suffix(relative_path))
+        words = {"stem": path.name, "folder": str(path.parent) if path.parent.name else ""}
+        if self.source.image_pattern:
+            match = re.search(self.source.image_pattern, relative_path)
+            if not match:
+                return None
+            words |= {name: text or "" for name, text in match.groupdict().items()}
+        return self.files.get(readers.strip_suffix(self.source.pattern).format(**words).lstrip("/"))
+
+
+def find_labels(source: LabelSource) -> LabelFolder:
+    """Find the label volumes of one source. Raises UserError where their folder is absent."""
+    folder = resolve_path(source.path)
+    if not folder.is_dir():
+        raise UserError(f"data.roots.labels: there is no folder {folder}; correct the path.")
+    shape = _as_regex(readers.strip_suffix(source.pattern))
+    files: dict[str, Path] = {}
+    for each in readers.find_sources(folder):
+        key = readers.strip_suffix(each.path.relative_to(folder).as_posix())
+        if shape.fullmatch(key):
+            files.setdefault(key, each.path)
+    return LabelFolder(source, files)
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    """What the path of any label looks like, whatever its image is called."""
+    parts = {"{stem}": "[^/]+", "{folder}/": "(?:.+/)?"}
+    pieces = re.split(r"({folder}/|{\w+})", pattern)
+    return re.compile(
+        "".join(
+            parts.get(piece, ".+") if piece.startswith("{") else re.escape(piece)
+            for piece in pieces
+        )
+    )
+
+
+def label_mismatch(name: str, label_path: Path, image_grid: VoxelGrid) -> str:
+    """Why a label cannot be laid over an image of grid `image`; empty where it can."""
+    try:
+        found = readers.read_grid(Source(label_path))
+    except ReadError as error:
+        return f"label {name} was dropped: {error.reason}"
+    wanted = geometry.canonical_grid(image_grid).shape
+    given = geometry.canonical_grid(found).shape
+    if given != wanted:
+        return f"label {name} has another shape, {_shape_text(given)} for an image of {_shape_text(wanted)}"
+    if not geometry.is_same_grid(found, image_grid):
+        return f"label {name} lies in another place than the image"
+    return ""
+
+
+def _shape_text(shape: tuple[int, int, int]) -> str:
+    return " x ".join(str(side) for side in shape)

@@ -1,0 +1,214 @@
+"""Whose scans they are and where they came from: one private folder, apart from all results.
+
+Results, logs and messages name scans and subjects by codes: the first 12 hex digits of an
+HMAC-SHA256 (RFC 2104) under a salt that stays in this folder, so that nobody finds a name by
+hashing a list of names. All studies that share the folder share the codes, and so can tell whether
+they share a subject. Codes cannot be made again without the salt. So results carry its fingerprint,
+by which a salt that is lost or another is noticed; it is never replaced.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.io import atomic
+from ssl_pipeline.io.parquet import from_table, to_table
+from ssl_pipeline.volumes.readers import Source
+
+Coder = Callable[..., str]  # words to a code of 12 hex digits
+CODE_DIGITS = 12
+SALT_BYTES = 32
+LOST_SALT_ADVICE = (
+    ", by which results know their subjects: put it back from a backup, or begin anew with another"
+    " `output` and another `private` folder."
+)
+OTHERS_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
+FIELDS = ("id", "path", "series", "subject", "person", "labels")
+SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()))
+OWNER_KEY = b"output"
+JSON_COLUMNS = ("labels",)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one scan lies, and who was scanned."""
+
+    id: str  # the scan's code
+    path: str  # file, or folder of a DICOM series
+    series: str = ""
+    subject: str = ""  # its code
+    subject_name: str = ""  # as the files or the table name the subject
+    labels: Mapping[str, str] = field(default_factory=dict)  # files, by the label's name
+
+    @property
+    def source(self) -> Source:
+        """What a reader reads it from."""
+        return Source(Path(self.path), self.series)
+
+
+def coder(salt: bytes) -> Coder:
+    """Codes under a salt; the same words have the same code."""
+
+    def code(*words: str) -> str:
+        return hmac.digest(salt, "\n".join(words).encode(), "sha256").hex()[:CODE_DIGITS]
+
+    return code
+
+
+class PseudonymStore:
+    """The origins of one study's scans, in the private folder that it may share with others.
+
+    `output` is where the study's results lie: another one of its name must not share its folder.
+    """
+
+    def __init__(self, private_folder: Path, study_name: str, output: Path) -> None:
+        self.private_folder, self.study_folder, self.output = (
+            private_folder,
+            private_folder / study_name,
+            output,
+        )
+        self.table, self.file_hashes = (
+            self.study_folder / "origins.parquet",
+            self.study_folder / "listing.json",
+        )
+        self.files = (self.table, self.file_hashes)
+
+    def open(self, salt_fingerprint: str) -> None:
+        """Make the folder and the salt, where results carry no fingerprint yet.
+
+        Raises UserError for a salt that is lost or another one, for a folder that others can look
+        into, and for one that a study of the same name uses.
+        """
+        self.private_folder.mkdir(stat.S_IRWXU, parents=True, exist_ok=True)
+        self.study_folder.mkdir(exist_ok=True)
+        with open(self.private_folder / ".lock", "a") as lock:  # two studies may begin at once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._salt_file.exists():
+                self._create_salt(salt_fingerprint)
+        if stat.S_IMODE(self.private_folder.stat().st_mode) & OTHERS_PERMISSIONS:
+            raise UserError(
+                f"Others may look into {self.private_folder}: `chmod 700 {self.private_folder}`."
+            )
+        self._refuse_namesake()
+        self.check_salt(salt_fingerprint)
+
+    def _create_salt(self, salt_fingerprint: str) -> None:
+        """Make the salt, where none was ever used."""
+        if salt_fingerprint or any(self.private_folder.glob("*/origins.parquet")):
+            raise UserError(f"{self._salt_file} is lost{LOST_SALT_ADVICE}")
+        mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # never in place of another
+        with open(os.open(self._salt_file, mode, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
+            file.write(secrets.token_hex(SALT_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def _relative_output(self) -> str:
+        """Where the output lies from the private folder: the same when both are moved."""
+        return os.path.relpath(self.output, self.private_folder)
+
+    def _refuse_namesake(self) -> None:
+        if not self.table.exists():
+            return
+        owner = (pq.read_schema(self.table).metadata or {}).get(OWNER_KEY, b"").decode()
+        if owner not in ("", self._relative_output) and (self.private_folder / owner).exists():
+            raise UserError(
+                f"{self.study_folder} belongs to the study that writes to {self.private_folder / owner}: give "
+                "this one another `name`, or a `private` folder of its own."
+            )
+
+    def check_salt(self, salt_fingerprint: str) -> None:
+        """Raises UserError where results that carry this fingerprint were made with another salt.
+
+        Results that carry none pass.
+        """
+        if salt_fingerprint and salt_fingerprint != self.salt_fingerprint:
+            raise UserError(
+                f"{self._salt_file} is not the salt with which the results were made, so their subjects "
+                "cannot be matched: put that one back, or give the study a new `output`."
+            )
+
+    @property
+    def _salt_file(self) -> Path:
+        return self.private_folder / "salt"
+
+    @cached_property
+    def _salt_bytes(self) -> bytes:
+        try:
+            secret = bytes.fromhex(self._salt_file.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self._salt_file} is lost{LOST_SALT_ADVICE}") from None
+        except ValueError:
+            secret = b""
+        if len(secret) != SALT_BYTES:
+            raise UserError(f"{self._salt_file} is damaged{LOST_SALT_ADVICE}")
+        return secret
+
+    @property
+    def salt_fingerprint(self) -> str:
+        """By which the salt is known again; nothing can be learned from it."""
+        return hashlib.sha256(b"fingerprint" + self._salt_bytes).hexdigest()[:16]
+
+    @property
+    def code(self) -> Coder:
+        """The codes of this folder."""
+        return coder(self._salt_bytes)
+
+    def write(self, origins: Sequence[Origin]) -> None:
+        """Keep all origins of the study's scans."""
+        with atomic.atomic_write(self.table) as temporary:
+            schema = SCHEMA.with_metadata({OWNER_KEY: self._relative_output})
+            pq.write_table(to_table(origins, schema, JSON_COLUMNS), temporary)
+        self.__dict__.pop("all", None)
+
+    @cached_property
+    def origins(self) -> Mapping[str, Origin]:
+        """What `write` kept, by the scan's id. Raises UserError where it is not there."""
+        if not self.table.exists():
+            raise UserError(f"{self.table} is not there: run the stage inventory again.")
+        table = pq.read_table(self.table)
+        return {origin.id: origin for origin in from_table(table, Origin, JSON_COLUMNS, ())}
+
+    def label_path(self, scan_id: str, name: str) -> Path:
+        """The file of a scan's label. Raises UserError where there is none."""
+        origin = self.origins.get(scan_id)
+        if origin is None or not origin.labels.get(name):
+            raise UserError(f"The label {name} of {scan_id} has no file: run the inventory again.")
+        return Path(origin.labels[name])
+
+    def redact(self, text: str) -> str:
+        """A text in which the scans' paths, and what follows them, give way to the scans' ids."""
+        if not self.table.exists():
+            return text
+        places = {
+            path: name
+            for name, origin in self.origins.items()
+            for path in (origin.path, *origin.labels.values())
+            if path in text
+        }
+        for path in sorted(places, key=len, reverse=True):
+            text = re.sub(re.escape(path) + r"[^'\"\n]*", places[path], text)
+        return text
+
+    def origins_of(self, code: str) -> Mapping[str, Origin]:
+        """The scans of this id, or of the subject of this code. Raises UserError for neither."""
+        found = {
+            name: origin for name, origin in self.origins.items() if code in (name, origin.subject)
+        }
+        if not found:
+            near = suggest_name(code, self.origins) if self.origins else ""
+            tail = f" {near}" if near.startswith("did") else ""
+            raise UserError(f"No scan and no subject of this study is called {code}.{tail}")
+        return found

@@ -1,0 +1,204 @@
+"""Which volumes are fit to learn from, and in plain words why one is not, or what was repaired.
+
+Sizes are judged in mm, for a voxel count means nothing without its spacing. The defaults are wide,
+and take crops of 24 mm as well as whole bodies; a study of large archives should narrow them. All
+faults of a grid are told at once, the values are only looked at where the grid is good.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ssl_pipeline.config.section import Section
+from ssl_pipeline.volumes import geometry
+from ssl_pipeline.volumes.config import Root
+from ssl_pipeline.volumes.volume import SliceSpacing, Volume, VoxelGrid
+
+MISSING_GAP_RATIO = 1.5  # a gap of this many usual ones misses a slice
+PERCENTILE_VOXELS = 1 << 20  # voxels that percentiles are taken of
+
+
+class QualityThresholds(Section):
+    """Thresholds beyond which a scan is rejected."""
+
+    min_axis_voxels: int = Field(8, ge=2, description="voxels along the shortest axis")
+    min_fov_mm: float = Field(20.0, ge=0, description="extent of the shortest axis, mm")
+    max_fov_mm: float = Field(2500.0, gt=0, description="extent of the longest axis, mm")
+    min_spacing_mm: float = Field(0.05, ge=0, description="shortest side of a voxel, mm")
+    max_spacing_mm: float = Field(10.0, gt=0, description="longest side of a voxel, mm")
+    max_gib: float = Field(
+        4.0, gt=0, description="memory for the voxels in float32, GiB; larger ones are not opened"
+    )
+    max_slice_offset_mm: float = Field(
+        0.2, ge=0, description="distance of a slice from its place in an even stack, mm"
+    )
+    max_shear_deg: float = Field(
+        35.0,
+        ge=0,
+        lt=90,
+        description="departure of axes from a right angle, as by a tilted gantry, up to which"
+        " preprocessing straightens a scan; 0 rejects every such scan",
+    )
+    reject_image_types: tuple[str, ...] = Field(
+        (
+            *("LOCALIZER", "SCOUT", "MPR", "REFORMATTED", "CPR", "MIP", "MINIP", "PROJECTION"),
+            *("VOLUME RENDER", "VRT", "SSD", "SCREEN", "PERFUSION", "SUBTRACT", "MOSAIC"),
+        ),
+        description="beginnings of words in DICOM's ImageType that mark scouts and derived objects",
+    )
+    max_saturated_share: float = Field(
+        0.05, gt=0, le=1, description="share of voxels above the lowest value that have the highest"
+    )
+    max_dark_hu: float = Field(
+        -200.0,
+        description="CT whose 1st percentile is above this holds no air, HU; rejected where it is"
+        " also brighter than max_bright_hu, as HU + 1024 is",
+    )
+    max_bright_hu: float = Field(800.0, description="99th percentile of a CT without air, HU")
+    min_contrast_hu: float = Field(
+        20.0, ge=0, description="1st to 99th percentile of a CT, HU; less is no scale of HU"
+    )
+
+
+class ScanQuality(NamedTuple):
+    """What is said of a volume: rejected for `fault`, else used, after `repair` where it has one.
+
+    Both are plain sentences, or empty.
+    """
+
+    fault: str = ""
+    repair: str = ""
+
+
+def check_quality(
+    volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str = ""
+) -> ScanQuality:
+    """Whether a volume is fit to learn from; `modality` is what it is taken for."""
+    fault = (
+        _image_type_fault(volume, thresholds)
+        or _grid_fault(volume, thresholds)
+        or _intensity_fault(volume, root, thresholds, modality)
+    )
+    repairs = (volume.repair, _shear_repair(volume.affine))
+    return ScanQuality(fault, "" if fault else "; ".join(repair for repair in repairs if repair))
+
+
+def size_fault(grid: VoxelGrid, thresholds: QualityThresholds) -> str:
+    """Why a volume must not even be opened; empty where it may."""
+    gib = 4 * float(np.prod(grid.shape, dtype=np.float64)) / 2**30
+    if gib <= thresholds.max_gib:
+        return ""
+    size = " x ".join(str(side) for side in grid.shape)
+    return (
+        f"says that it has {size} voxels, {gib:.3g} GiB in memory; quality.max_gib is"
+        f" {thresholds.max_gib:g}"
+    )
+
+
+def spacing_fault(slice_spacing: SliceSpacing | None, thresholds: QualityThresholds) -> str:
+    """Why slices make no even stack; empty where they do, or are not known."""
+    if slice_spacing is None or slice_spacing.max_offset_mm <= thresholds.max_slice_offset_mm:
+        return ""
+    gaps = f"gaps of {slice_spacing.min_gap_mm:.4g} to {slice_spacing.max_gap_mm:.4g} mm"
+    if slice_spacing.max_gap_mm >= MISSING_GAP_RATIO * slice_spacing.median_gap_mm:
+        return f"slices are missing ({gaps}); copy the whole series"
+    return (
+        f"its slices are unevenly spaced ({gaps}, up to {slice_spacing.max_offset_mm:.3g} mm off;"
+        f" {thresholds.max_slice_offset_mm:g} mm is the limit)"
+    )
+
+
+def _image_type_fault(volume: Volume, thresholds: QualityThresholds) -> str:
+    words = [word.upper().replace("_", " ") for word in volume.image_type]
+    # Named by the study's own words: a header's may say anything.
+    marked = [
+        mark for mark in thresholds.reject_image_types if any(w.startswith(mark) for w in words)
+    ]
+    if not marked:
+        return ""
+    scout = any(mark in ("LOCALIZER", "SCOUT") for mark in marked)
+    what = "a localizer" if scout else "a derived object, not a scan"
+    return f"is {what}: its ImageType says {', '.join(marked)}"
+
+
+def _grid_fault(volume: Volume, thresholds: QualityThresholds) -> str:
+    spacing = geometry.spacing_mm(volume.affine)
+    voxels = min(volume.data.shape)
+    extents = [side * mm for side, mm in zip(volume.data.shape, spacing, strict=True)]
+    shear = geometry.shear_deg(volume.affine)
+    faults = [spacing_fault(volume.slice_spacing, thresholds)]
+    if voxels < thresholds.min_axis_voxels:
+        faults.append(
+            f"only {voxels} voxels along its shortest axis; {thresholds.min_axis_voxels} are needed"
+        )
+    if min(extents) < thresholds.min_fov_mm:
+        faults.append(
+            f"only {min(extents):.3g} mm along its shortest axis; {thresholds.min_fov_mm:g} are needed"
+        )
+    if max(extents) > thresholds.max_fov_mm:
+        faults.append(
+            f"{max(extents):.4g} mm along its longest axis; {thresholds.max_fov_mm:g} mm is the limit"
+        )
+    if min(spacing) < thresholds.min_spacing_mm:
+        faults.append(
+            f"voxels of only {min(spacing):.3g} mm; {thresholds.min_spacing_mm:g} mm is the limit"
+        )
+    if max(spacing) > thresholds.max_spacing_mm:
+        faults.append(
+            f"voxels of up to {max(spacing):.3g} mm; {thresholds.max_spacing_mm:g} mm is the limit"
+        )
+    if shear > max(thresholds.max_shear_deg, geometry.SHEAR_TOLERANCE_DEG):
+        faults.append(f"its axes are {shear:.1f} degrees off a right angle, as by a tilted gantry")
+    return "; ".join(fault for fault in faults if fault)
+
+
+def _shear_repair(affine: NDArray[np.float64]) -> str:
+    """What preprocessing does to sheared axes, in words; empty where they are straight."""
+    shear = geometry.shear_deg(affine)
+    if shear <= geometry.SHEAR_TOLERANCE_DEG:
+        return ""
+    return (
+        f"its axes, {shear:.1f} degrees off a right angle as by a tilted gantry, are straightened"
+    )
+
+
+def _intensity_fault(
+    volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
+) -> str:
+    data = volume.data
+    missing = root.missing_value if root else None
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        return f"{np.count_nonzero(~np.isfinite(data))} voxels are NaN or infinite"
+    values = data[data != missing] if missing is not None else data
+    if values.size == 0:
+        return f"every voxel has the value {missing:g}, which stands for nothing measured"
+    low, high = values.min(), values.max()
+    if low == high:
+        return f"every voxel has the same value, {low:g}"
+    saturated = np.count_nonzero(values == high) / np.count_nonzero(values > low)
+    if saturated > thresholds.max_saturated_share:
+        return (
+            f"{saturated:.0%} of the voxels above the lowest value have the highest, {high:g}:"
+            " saturated, or a mask and no image"
+        )
+    return _hounsfield_fault(values, root, thresholds) if modality == "CT" else ""
+
+
+def _hounsfield_fault(
+    values: NDArray[Any], root: Root | None, thresholds: QualityThresholds
+) -> str:
+    sample = values.ravel(order="K")[:: max(1, values.size // PERCENTILE_VOXELS)]
+    dark, bright = np.percentile(sample, (1, 99)) + (root.intensity_offset if root else 0.0)
+    if bright - dark < thresholds.min_contrast_hu:
+        return (
+            f"nearly all values lie between {dark:.3g} and {bright:.3g}: no Hounsfield units; give"
+            " the scan as the scanner wrote it"
+        )
+    if dark > thresholds.max_dark_hu and bright > thresholds.max_bright_hu:
+        return (
+            f"its values, {dark:.0f} to {bright:.0f}, are no Hounsfield units, in which air is"
+            " -1000; set intensity_offset for this root"
+        )
+    return ""

@@ -1,0 +1,262 @@
+"""What a DICOM file says of its images: where each lies, and what tells it from its neighbours.
+
+A classic file holds one image, an enhanced one many, whose places and marks stand in functional
+groups, shared or one a frame. Both become `Frame`s here, and nothing after this knows the
+difference. Only headers are read. A frame that cannot be part of a volume says why in `fault`.
+"""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.uid import UID
+
+warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is told here
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # scanners write odd values
+
+HEADER_TAGS = [
+    "AcquisitionDateTime",
+    "AcquisitionNumber",
+    "AcquisitionTime",
+    "Columns",
+    "ContentTime",
+    "DiffusionBValue",
+    "EchoNumbers",
+    "EchoTime",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "ImageType",
+    "InversionTime",
+    "Modality",
+    "NumberOfFrames",
+    "PatientID",
+    "PerFrameFunctionalGroupsSequence",
+    "PixelSpacing",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "Rows",
+    "SamplesPerPixel",
+    "SeriesInstanceUID",
+    "SharedFunctionalGroupsSequence",
+    "StudyInstanceUID",
+    "SOPInstanceUID",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+]
+MODALITIES = ("CT", "MR")
+OTHER_MODALITIES = (  # those that messages name, for a header may say anything
+    *("CR", "DX", "MG", "NM", "PR", "PT", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT"),
+    *("SC", "SEG", "SR", "US", "XA"),
+)
+UNSPECIFIED_MODALITIES = (
+    "",
+    "OT",
+)  # objects of "other" modality are conversions, whose root says what they are
+DECODABLE_SYNTAXES = (  # transfer syntaxes that GDCM or pydicom decode, by the end of their UID
+    *("1.2", "1.2.1", "1.2.2", "1.2.1.99", "1.2.5"),
+    *(f"1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)),
+)
+DICOM_UID_PREFIX = "1.2.840.10008."
+UNIT_TOLERANCE = 0.01  # by which a direction's length may miss 1 before it is taken for an error
+NO_POSITION = np.zeros(3)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One 2D image of a file."""
+
+    path: Path
+    number: int  # in its file, from 0
+    count: int  # of frames in its file
+    patient_id: str  # who was scanned
+    study_uid: str  # UID of the visit
+    series_uid: str
+    uid: str  # of its file
+    modality: str
+    image_type: tuple[str, ...]
+    size: tuple[int, int]  # rows, columns
+    spacing: tuple[float, float]  # mm between rows, between columns
+    rescale: tuple[float, float]  # slope, intercept
+    position: NDArray[np.float64]  # of the first voxel, LPS mm
+    cosines: NDArray[np.float64]  # (2, 3): along a row, along a column
+    split_values: dict[str, str]  # what may tell it from others in its place, by name
+    fault: str = ""
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """The direction in which slices are stacked, LPS, of length 1."""
+        return np.cross(*self.cosines)
+
+
+class _FrameError(Exception):
+    """Why a frame cannot be part of a volume."""
+
+
+def read_frames(path: Path) -> list[Frame]:
+    """The images of a DICOM file; none where it holds none. Raises whatever pydicom raises."""
+    header = pydicom.dcmread(path, specific_tags=[*HEADER_TAGS], stop_before_pixels=True)
+    if "Rows" not in header:
+        return []
+    frames = header.get("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        return [_frame(path, header, [header], 0, 1, _file_fault(header))]
+    shared = header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    fault = _file_fault(header, len(frames))
+    if fault:
+        return [_frame(path, header, [header], 0, 1, fault)]
+    return [
+        _frame(path, header, [each, shared[0], header], number, len(frames), "")
+        for number, each in enumerate(frames)
+    ]
+
+
+def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
+    """Why no image of a file can be used, whatever its place."""
+    modality = str(header.get("Modality") or "")
+    frames = int(header.get("NumberOfFrames") or 1)
+    packing = UID(header.file_meta.get("TransferSyntaxUID", ""))
+    if modality not in (*MODALITIES, *UNSPECIFIED_MODALITIES):
+        told = f"modality {modality}" if modality in OTHER_MODALITIES else "another modality"
+        return f"is of {told}; only CT and MR are read"
+    if int(header.get("SamplesPerPixel") or 1) > 1:
+        return "holds colours; a volume has one number a voxel"
+    if frames != described_frames and described_frames == 1:
+        return f"holds {frames} frames and does not say where each lies"
+    if frames != described_frames:
+        return f"says that it holds {frames} frames, and describes {described_frames}"
+    if (
+        packing.startswith(DICOM_UID_PREFIX)
+        and packing.removeprefix(DICOM_UID_PREFIX) not in DECODABLE_SYNTAXES
+    ):
+        told = f"as {packing.name}" if packing.name != packing else "in an unknown way"
+        return f"is packed {told}, which cannot be decoded here; unpack it first"
+    return ""
+
+
+def _frame(
+    path: Path,
+    header: pydicom.Dataset,
+    groups: list[pydicom.Dataset],
+    number: int,
+    count: int,
+    fault: str,
+) -> Frame:
+    """One frame; `groups` say things of it, the most particular first."""
+    try:
+        if fault:
+            raise _FrameError(fault)
+        position = _numbers(_attribute(groups, "PlanePositionSequence", "ImagePositionPatient"), 3)
+        cosines = _numbers(
+            _attribute(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), 6
+        )
+        sides = _numbers(_attribute(groups, "PixelMeasuresSequence", "PixelSpacing"), 2)
+        cosines = _unit_vectors(cosines.reshape(2, 3))
+    except _FrameError as error:
+        fault, position, cosines, sides = str(error), NO_POSITION, np.eye(3)[:2], np.ones(2)
+    slope = _attribute(groups, "PixelValueTransformationSequence", "RescaleSlope")[1]
+    intercept = _attribute(groups, "PixelValueTransformationSequence", "RescaleIntercept")[1]
+    return Frame(
+        path=path,
+        number=number,
+        count=count,
+        patient_id=str(header.get("PatientID") or ""),
+        study_uid=str(header.get("StudyInstanceUID") or ""),
+        series_uid=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
+        uid=str(header.get("SOPInstanceUID") or ""),
+        modality=str(header.get("Modality") or ""),
+        image_type=_image_type(header, groups),
+        size=(int(header.Rows), int(header.Columns or 0)),
+        spacing=(float(sides[0]), float(sides[1])),
+        rescale=(float(slope or 1), float(intercept or 0)),
+        position=position,
+        cosines=cosines,
+        split_values={
+            name: _split_value(groups, places) for name, places in SPLIT_ATTRIBUTES.items()
+        },
+        fault=fault,
+    )
+
+
+def _attribute(groups: Iterable[pydicom.Dataset], sequence: str, name: str) -> tuple[str, Any]:
+    """An attribute's name and value: from a group's sequence, or from the group itself."""
+    for group in groups:
+        inside = group.get(sequence)
+        for place in (inside[0] if inside else None, group):
+            if place is not None and place.get(name) not in (None, ""):
+                return name, place.get(name)
+    return name, None
+
+
+def _numbers(attribute: tuple[str, Any], count: int) -> NDArray[np.float64]:
+    name, value = attribute
+    if not value:
+        raise _FrameError(f"has no {name}, so its place in the body is unknown")
+    try:
+        numbers = np.array([float(part) for part in value], dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array([np.nan])
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise _FrameError(f"has an {name} that is not {count} numbers")
+    return numbers
+
+
+def _unit_vectors(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.linalg.norm(cosines, axis=1)
+    if np.abs(lengths - 1).max() > UNIT_TOLERANCE or abs(cosines[0] @ cosines[1]) > UNIT_TOLERANCE:
+        raise _FrameError(
+            "has an ImageOrientationPatient that is no pair of right angled directions"
+        )
+    unit: NDArray[np.float64] = cosines / lengths[:, None]
+    return unit
+
+
+def _image_type(header: pydicom.Dataset, groups: list[pydicom.Dataset]) -> tuple[str, ...]:
+    frame_type = next(
+        (
+            found
+            for sequence in ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence")
+            if (found := _attribute(groups[:-1], sequence, "FrameType")[1])
+        ),
+        None,
+    )
+    words = frame_type or header.get("ImageType") or ()
+    return (words,) if isinstance(words, str) else tuple(str(word) for word in words)
+
+
+# Each mark with the places that may say it: (sequence of an enhanced group, attribute). The order
+# is that in which they are tried; an echo or a contrast says more than a time.
+SPLIT_ATTRIBUTES: dict[str, tuple[tuple[str, str], ...]] = {
+    "echo": (("", "EchoNumbers"),),
+    "echotime": (("MREchoSequence", "EffectiveEchoTime"), ("", "EchoTime")),
+    "bvalue": (("MRDiffusionSequence", "DiffusionBValue"),),
+    "inversion": (("", "InversionTime"),),
+    "acquisition": (
+        ("FrameContentSequence", "FrameAcquisitionNumber"),
+        ("", "AcquisitionNumber"),
+    ),
+    "timepoint": (
+        ("FrameContentSequence", "TemporalPositionIndex"),
+        ("", "TemporalPositionIdentifier"),
+    ),
+    "phase": (
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+        ("", "TriggerTime"),
+    ),
+    "stack": (("FrameContentSequence", "StackID"),),
+    "time": (
+        ("FrameContentSequence", "FrameAcquisitionDateTime"),
+        ("", "AcquisitionDateTime"),
+        ("", "AcquisitionTime"),
+        ("", "ContentTime"),
+    ),
+}
+
+
+def _split_value(groups: list[pydicom.Dataset], places: tuple[tuple[str, str], ...]) -> str:
+    values = (_attribute(groups, sequence, name)[1] for sequence, name in places)
+    return next((str(value) for value in values if value is not None), "")

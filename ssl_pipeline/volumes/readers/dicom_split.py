@@ -1,0 +1,176 @@
+"""Taking a DICOM series apart into volumes.
+
+Scanners put several volumes into one series: the three planes of a localizer, echoes, phases of
+contrast, b-values, time points. What differs in size, direction or echo is always taken apart. Any
+other mark (acquisition, b-value, time, ...) is only looked at where images share a place or lie
+unevenly, and only believed where it sorts them into stacks: an acquisition number or a time that
+counts the slices of one good volume must not tear it up.
+
+A series that would part into more than MOST volumes is a 4D one (fMRI, perfusion, cine): hundreds
+of near copies of one moment, which would outweigh other patients, so it is left whole and refused.
+Up to MOST are echoes, phases or b-values, each of them a contrast worth learning from.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_pipeline.volumes.readers.dicom_headers import SPLIT_ATTRIBUTES, Frame
+from ssl_pipeline.volumes.volume import SliceSpacing
+
+MAX_VOLUMES = 8  # volumes into which a series is taken apart
+MIN_STACK_SLICES = (
+    3  # slices of a stack that a mark must give, to be believed where no place repeats
+)
+MAX_UNEVEN_SHARE = 0.1  # share of the slice distance by which the slices of a stack may lie off
+SAME_POSITION_MM = 0.01
+MAX_COSINE_DIFFERENCE = 1e-3  # difference of direction cosines between slices that are not parallel
+
+FrameKey = Callable[[Frame], object]
+NamedFrames = tuple[str, list[Frame]]
+SPLIT_HINTS: tuple[tuple[str, FrameKey], ...] = (
+    ("type", lambda frame: frame.image_type),
+    *((name, lambda frame, name=name: frame.marks[name]) for name in SPLIT_ATTRIBUTES),
+)
+
+
+def split_series(frames: list[Frame]) -> dict[str, list[Frame]]:
+    """The volumes of one series, by what tells them apart; one of them may be named "".
+
+    Copies of a frame stay with it. Frames that have no place are a part of their own.
+    """
+    placed = [frame for frame in frames if not frame.fault]
+    lost = [frame for frame in frames if frame.fault]
+    found: dict[str, list[Frame]] = {"unplaced" if placed else "": lost} if lost else {}
+    for name, alike in _split_by_geometry(placed):
+        volumes = _split_by_hints(alike, SPLIT_HINTS)
+        if len(volumes) > MAX_VOLUMES:
+            volumes = [("", alike)]
+        for more, volume in volumes:
+            found[_join_names(name, more)] = volume
+    return found
+
+
+def unique_frames(frames: list[Frame]) -> list[Frame]:
+    """The frames less those that are in another file, or the same one under another name, too."""
+    kept: dict[object, Frame] = {}
+    for frame in frames:
+        kept.setdefault((frame.uid or frame.path, frame.number, tuple(frame.position)), frame)
+    return list(kept.values())
+
+
+def max_frames_per_position(frames: list[Frame]) -> int:
+    """How many images lie in the place that has most."""
+    places = (tuple(np.round(frame.position / SAME_POSITION_MM)) for frame in frames)
+    return max(Counter(places).values())
+
+
+def measure_slice_spacing(
+    positions: NDArray[np.float64], normal: NDArray[np.float64]
+) -> SliceSpacing:
+    """How evenly at least two sorted slices at `positions` (n, 3), in mm, are stacked."""
+    gaps = np.diff(positions @ normal)
+    even = np.linspace(positions[0], positions[-1], len(positions))
+    off = float(np.linalg.norm(positions - even, axis=1).max())
+    return SliceSpacing(float(gaps.min()), float(np.median(gaps)), float(gaps.max()), off)
+
+
+def _split_by_geometry(frames: list[Frame]) -> list[NamedFrames]:
+    """Frames taken apart by what no volume mixes."""
+    if not frames:
+        return []
+    directions = _directions(frames)
+    natures: tuple[tuple[str, FrameKey], ...] = (
+        ("size", lambda frame: (frame.size, tuple(round(side, 4) for side in frame.spacing))),
+        ("direction", lambda frame: directions[id(frame)]),
+        ("scout", lambda frame: "LOCALIZER" in frame.image_type),
+        ("echo", lambda frame: frame.split_values["echo"]),
+    )
+    found: list[NamedFrames] = [("", frames)]
+    for name, key in natures:
+        found = [
+            (_join_names(before, more), piece)
+            for before, whole in found
+            for more, piece in _split_by_key(whole, name, key)
+        ]
+    return found
+
+
+def _directions(frames: list[Frame]) -> dict[int, int]:
+    """For each frame the number of its direction; those within TURNED of the first share it."""
+    known: list[NDArray[np.float64]] = []
+    numbers = {}
+    for frame in frames:
+        near = (
+            n
+            for n, each in enumerate(known)
+            if np.abs(each - frame.cosines).max() <= MAX_COSINE_DIFFERENCE
+        )
+        number = next(near, len(known))
+        if number == len(known):
+            known.append(frame.cosines)
+        numbers[id(frame)] = number
+    return numbers
+
+
+def _split_by_hints(
+    frames: list[Frame], hints: tuple[tuple[str, FrameKey], ...]
+) -> list[NamedFrames]:
+    """The stacks that the first hints to do so make of frames, or the frames as they are."""
+    if not hints or _is_stack(frames):
+        return [("", frames)]
+    (name, key), *rest = hints
+    pieces = _split_by_key(frames, name, key)
+    if not _is_useful_split(frames, [piece for _, piece in pieces]):
+        return _split_by_hints(frames, tuple(rest))
+    return [
+        (_join_names(label, more), volume)
+        for label, piece in pieces
+        for more, volume in _split_by_hints(piece, tuple(rest))
+    ]
+
+
+def _split_by_key(frames: list[Frame], name: str, key: FrameKey) -> list[NamedFrames]:
+    """Frames by the value of a key, named by its rank; unnamed where all have the same."""
+    groups: dict[object, list[Frame]] = {}
+    for frame in frames:
+        groups.setdefault(key(frame), []).append(frame)
+    if len(groups) == 1:
+        return [("", frames)]
+    ranked = sorted(groups, key=_rank)
+    return [(f"{name}{number}", groups[value]) for number, value in enumerate(ranked, 1)]
+
+
+def _join_names(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def _rank(value: object) -> tuple[float, str]:
+    """Numbers in their order, everything else in that of its text."""
+    try:
+        return float(str(value)), ""
+    except ValueError:
+        return float("inf"), str(value)
+
+
+def _is_useful_split(frames: list[Frame], pieces: list[list[Frame]]) -> bool:
+    deepest = max_frames_per_position(unique_frames(frames))
+    if deepest == 1:
+        return len(pieces) > 1 and all(len(p) >= MIN_STACK_SLICES and _is_stack(p) for p in pieces)
+    shallower = all(max_frames_per_position(unique_frames(piece)) < deepest for piece in pieces)
+    return 1 < len(pieces) <= deepest and shallower
+
+
+def _is_stack(frames: list[Frame]) -> bool:
+    kept = unique_frames(frames)
+    if len(kept) < 2:
+        return True
+    if max_frames_per_position(kept) > 1:
+        return False
+    normal = kept[0].normal
+    found = measure_slice_spacing(
+        np.array(sorted((f.position for f in kept), key=lambda p: p @ normal)), normal
+    )
+    return found.max_offset_mm <= MAX_UNEVEN_SHARE * abs(found.median_gap_mm)

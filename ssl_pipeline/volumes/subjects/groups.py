@@ -1,0 +1,74 @@
+"""Whose scans belong together: one subject, whatever number of names it has.
+
+Scans of one person are one subject. So are scans of two names that come from one study of a
+scanner, hold equal voxels, or are copies of one another: held apart, one of them would be learned
+from and the other scored. A scan without a name joins the subject that it is linked with.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ssl_pipeline.volumes.discovery import Candidate
+
+MAX_NAMES_PER_VISIT = (
+    3  # PatientIDs of one visit; an anonymiser writes one constant for many people
+)
+
+
+@dataclass(frozen=True)
+class SubjectGroup:
+    """The scans of one subject by their numbers, and the names that it has, both by place."""
+
+    members: tuple[int, ...]
+    subject_names: tuple[str, ...]
+
+
+def group_subjects(
+    candidates: Sequence[Candidate],
+    voxel_hashes: Sequence[str] = (),
+    duplicates: Iterable[tuple[int, int]] = (),
+) -> list[SubjectGroup]:
+    """The groups of all candidates, by place (union-find).
+
+    `pixels` has a hash of each scan's voxels, empty where there is none; `copies` are pairs of near
+    duplicates.
+    """
+    links = [*duplicates]
+    persons = [each.subject_name for each in candidates]
+    for words in (persons, _visits(candidates), voxel_hashes):
+        first: dict[str, int] = {}
+        links += [(first.setdefault(word, at), at) for at, word in enumerate(words) if word]
+    above = list(range(len(candidates)))
+    for pair in links:
+        low, high = sorted(_representative(above, each) for each in pair)
+        above[high] = low
+    members: dict[int, list[int]] = {}
+    for at in range(len(candidates)):
+        members.setdefault(_representative(above, at), []).append(at)
+    return [
+        SubjectGroup(
+            tuple(each),
+            tuple(
+                dict.fromkeys(
+                    candidates[at].subject_name for at in each if candidates[at].subject_name
+                )
+            ),
+        )
+        for each in members.values()
+    ]
+
+
+def _visits(candidates: Sequence[Candidate]) -> list[str]:
+    """The visit of each scan; none where headers of so many patients share it that it is none."""
+    patients: dict[str, set[str]] = {}
+    for each in candidates:
+        patients.setdefault(each.source.study_uid, set()).add(each.source.patient_id)
+    visits = [each.source.study_uid for each in candidates]
+    return [visit if len(patients[visit]) <= MAX_NAMES_PER_VISIT else "" for visit in visits]
+
+
+def _representative(parents: list[int], index: int) -> int:
+    while parents[index] != index:
+        parents[index] = parents[parents[index]]
+        index = parents[index]
+    return index

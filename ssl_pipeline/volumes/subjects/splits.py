@@ -1,0 +1,135 @@
+"""Who is held out: each subject gets one split, and keeps it in every scan.
+
+The table's word goes first, then the study's lists, then a draw by hash. A split that has a list
+has nobody else in it, so that a published test set stays what it was. Draws are by name and not by
+code, so that they are the same wherever the study is run; nobody moves when scans are added, but
+one whose scan turns out to be another's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes.config import Splits, resolve_path
+from ssl_pipeline.volumes.discovery import Candidate
+from ssl_pipeline.volumes.metadata_rules import split_of_draw, uniform_draw
+from ssl_pipeline.volumes.subjects.groups import SubjectGroup
+
+SPLITS_BY_STRICTNESS = (
+    "test",
+    "val",
+    "train",
+    "",
+)  # of several that one subject could have, the first
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # steps of it, modulo 1, fill the interval evenly (Weyl)
+
+
+def read_explicit_splits(
+    candidates: Sequence[Candidate], splits: Splits, study_dir: Path
+) -> dict[str, str]:
+    """The split of every person whom the table or a list names; the table's word goes first.
+
+    Raises UserError where two sources of one rank disagree, and for a list that cannot be used.
+    """
+    persons = {each.subject_name for each in candidates} - {""}
+    return _splits_from_lists(splits, study_dir, persons) | _splits_from_table(candidates)
+
+
+def assign_splits(
+    groups: Sequence[SubjectGroup],
+    explicit_splits: Mapping[str, str],
+    splits: Splits,
+    strata: Sequence[str] = (),
+    previous_splits: Sequence[str | None] = (),
+) -> list[str]:
+    """The split of each group; "" for one without a name, and for one on no list, where the draw
+    leads to a split with a list.
+
+    Of several splits that a group's names call for it gets the first of STRICTEST; a draw is the
+    lowest of its names, and so leans to test. `strata` says
+    among which groups the fractions are to be met, and `before` what a group was dealt earlier,
+    None where it is new; both matter to `splits.stratify` alone.
+    """
+    free = splits.fractions.model_copy(
+        update={name: 0.0 for name in splits.lists if name != "train"}
+    )
+    told = [[explicit_splits.get(person, "") for person in group.subject_names] for group in groups]
+    dealt = [strictest_split(each) or "" for each in told]
+    left = [at for at, group in enumerate(groups) if group.subject_names and not dealt[at]]
+    draws = {
+        at: min(uniform_draw(name, splits.seed) for name in groups[at].subject_names) for at in left
+    }
+    drawn = {at: split_of_draw(draw, free) for at, draw in draws.items()}
+    if splits.stratify:
+        drawn = _stratified_splits(
+            draws, strata, previous_splits, splits.seed, lambda draw: split_of_draw(draw, free)
+        )
+    for at, split in drawn.items():
+        dealt[at] = "" if split in splits.lists else split
+    return dealt
+
+
+def strictest_split(splits: Iterable[str]) -> str | None:
+    """Of several splits that one subject could have, the one that keeps most from being learned.
+
+    None where there is none.
+    """
+    return min(splits, key=SPLITS_BY_STRICTNESS.index, default=None)
+
+
+def _stratified_splits(
+    draws: Mapping[int, float],
+    strata: Sequence[str],
+    previous_splits: Sequence[str | None],
+    seed: int,
+    split_of: Callable[[float], str],
+) -> dict[int, str]:
+    """The split of each group that is drawn for; in a stratum one draw follows evenly on the last.
+
+    Those that have a split keep it. The new ones come in the order of their own draws.
+    """
+    dealt = {at: split for at in draws if (split := previous_splits[at]) is not None}
+    number = Counter(strata[at] for at in dealt)
+    for at in sorted(draws.keys() - dealt, key=lambda at: draws[at]):
+        start = uniform_draw(strata[at], seed)
+        dealt[at] = split_of((start + number[strata[at]] * GOLDEN_RATIO) % 1)
+        number[strata[at]] += 1
+    return dealt
+
+
+def _splits_from_table(candidates: Sequence[Candidate]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for each in candidates:
+        split = each.row.get("split") if each.row else ""
+        if split and each.subject_name and named.setdefault(each.subject_name, split) != split:
+            raise UserError(
+                f"data.table: subject {each.subject} is in {named[each.subject_name]} and in {split};"
+                " all scans of a subject must be in one split."
+            )
+    return named
+
+
+def _splits_from_lists(splits: Splits, study_dir: Path, subject_names: set[str]) -> dict[str, str]:
+    listed: dict[str, str] = {}
+    for name, text in splits.lists.items():
+        path = resolve_path(text, study_dir)
+        members = read_subject_list(path)
+        if not members.keys() & subject_names:
+            raise UserError(f"data.splits.lists.{name}: no subject of {path} is among the scans.")
+        for person, line in members.items():
+            if listed.setdefault(person, name) != name:
+                raise UserError(
+                    f"data.splits.lists: the subject of {path}, line {line}, is in the list of"
+                    f" {listed[person]} too; keep it in one."
+                )
+    return listed
+
+
+def read_subject_list(path: Path) -> dict[str, int]:
+    """The subjects of a list, each with its line; `#` begins a comment. UserError without it."""
+    if not path.is_file():
+        raise UserError(f"data.splits.lists: there is no file {path}; correct the path.")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    named = (line.partition("#")[0].strip() for line in lines)
+    return {subject: number for number, subject in enumerate(named, start=1) if subject}

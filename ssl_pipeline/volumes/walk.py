@@ -1,0 +1,78 @@
+"""Walking folders of raw scans: quick, in a fixed order, and safe from loops.
+
+Hidden files and unfinished ones (`.tmp-`) are passed over. Links to folders are followed, but each
+real folder is entered once, and under its own name where it also lies below the root. A link that
+leads to nothing, and a folder that may not be listed, are given as files, so that whoever opens
+them learns of it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+
+
+def walk_folders(root: Path) -> Iterator[list[os.DirEntry[str]]]:
+    """The files of each folder below `root`, itself included; files and folders sorted by name.
+
+    Raises UserError where `root` itself may not be listed.
+    """
+    if is_unlistable(root):
+        raise UserError(f"{root}: this folder may not be listed; ask for read access.")
+    links: list[str] = []
+    entered: set[tuple[int, int]] = set()
+    yield from _walk_below(str(root), entered, links)
+    while links:
+        yield from _walk_below(links.pop(0), entered, links)
+
+
+def _walk_below(
+    folder: str, entered: set[tuple[int, int]], links: list[str]
+) -> Iterator[list[os.DirEntry[str]]]:
+    status = Path(folder).stat()
+    if (status.st_dev, status.st_ino) in entered:
+        return
+    entered.add((status.st_dev, status.st_ino))
+    entries = _list_entries(folder)
+    yield [
+        entry
+        for entry in entries
+        if is_file(entry) or _is_broken_link(entry) or is_unlistable(entry.path)
+    ]
+    for entry in entries:
+        if not _is_folder(entry) or is_unlistable(entry.path):
+            continue
+        if entry.is_symlink():
+            links.append(entry.path)
+        else:
+            yield from _walk_below(entry.path, entered, links)
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to one; a link in a circle is not."""
+    return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link in a circle is not."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def is_unlistable(path: Path | str) -> bool:
+    """Whether a path is a folder that may not be listed."""
+    mode = os.R_OK | os.X_OK
+    return not os.access(path, mode, effective_ids=True) and Path(path).is_dir()
+
+
+def _is_broken_link(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not Path(entry.path).exists()
+
+
+def _list_entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except PermissionError:  # closed since it was looked at
+        shown = []
+    return sorted(shown, key=lambda entry: entry.name)

@@ -1,0 +1,203 @@
+"""Remove what a study no longer needs, or all that it made, and nothing that anybody else did.
+
+Each stage says which files it makes (`MAKES`) and, where it can, which of them are stale; only
+files of these patterns are ever touched, so a user's own notes in the output folder stay, and so do
+raw scans. Paths of origin go with all that was made, the salt of the codes never. It is said what
+goes and how much before it does. While it goes, the locks of all stages are held, and a study with
+a job in the queue is left alone.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.prompt import Confirm
+from rich.table import Table
+
+from cluster import launch
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.formatting import format_bytes, format_count
+from ssl_pipeline.io import atomic
+from ssl_pipeline.progress import console, info
+from stages import evaluation_inputs, preprocess
+from stages.core import pretraining_runs
+from stages.core.runner import (
+    COMPLETION_RECORD,
+    RECORD_FILES,
+    STAGES,
+    load_stage,
+    stage_folders,
+    stage_lock,
+)
+from stages.core.study import TRIALS_FOLDER, Study
+from stages.core.trials import trials
+
+JOBS_FOLDER, LOGS_FOLDER = "jobs", "logs"
+TEMPORARY_NAME = re.compile(rf"{re.escape(atomic.TEMPORARY_PREFIX)}.+-\w+")
+
+
+@dataclass(frozen=True)
+class CleanGroup:
+    """Files that go for one reason."""
+
+    reason: str
+    files: list[Path]
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take on disk, in bytes."""
+        return sum(path.lstat().st_size for path in self.files)
+
+
+def clean_study(study: Study, *, remove_all: bool, assume_yes: bool) -> None:
+    """Say what would go, and remove it if that is agreed to, in advance or on the terminal.
+
+    Raises UserError while a stage runs, and where nobody can be asked.
+    """
+    if not study.folder.is_dir() and not study.pseudonyms.study_folder.is_dir():
+        raise UserError(f"There is no {study.folder}: the study has made nothing yet.")
+    with exclusive_access(study):
+        groups = [group for group in _groups(study, remove_all) if group.files]
+        if not groups:
+            info(f"clean: nothing to remove in {study.folder}")
+            return
+        console.print(_table(study, groups))
+        if not (assume_yes or _ask_confirmation()):
+            info("clean: nothing was removed")
+            return
+        files = [path for group in groups for path in group.files]
+        total = sum(group.size_bytes for group in groups)
+        _remove(files, (study.folder, study.pseudonyms.study_folder))
+        info(f"clean: {format_count(len(files), 'file')} removed, {format_bytes(total)}")
+    if remove_all and study.folder.is_dir():
+        info(f"clean: {study.folder} stays, for it holds what no stage made")
+
+
+@contextmanager
+def exclusive_access(study: Study) -> Iterator[None]:
+    """Hold the locks of all stages. Raises UserError where one runs, here or as a job."""
+    for folder in sorted((study.folder / JOBS_FOLDER).glob("*/")):
+        for job in launch.active_jobs(folder.name, _job_output_folder(study, folder.name)):
+            raise UserError(
+                f"Job {job} of {folder.name} is in SLURM's queue: wait for it, or `scancel {job}`."
+            )
+    with ExitStack() as locks:
+        for name, out in stage_folders(study):
+            locks.enter_context(stage_lock(out, name))
+        yield
+
+
+def _job_output_folder(study: Study, name: str) -> Path:
+    """Where the job of this name writes, also of a task or trial that the study has no more."""
+    part, _, trial = name.partition("@")
+    stage_name, _, task = part.partition("-")
+    top = study.folder.joinpath(*((TRIALS_FOLDER, trial) if trial else ()))
+    return top.joinpath(stage_name, *([task] if task else []))
+
+
+def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
+    if remove_all:
+        made = _pipeline_files(study)
+        tops = {
+            name: study.folder / name for name in (*STAGES, TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER)
+        }
+        tops["paths of origin"] = study.pseudonyms.study_folder
+        for name, top in tops.items():
+            yield CleanGroup(f"all of {name}", sorted(p for p in made if p.is_relative_to(top)))
+        return
+    both = (study, *trials(study))
+    job_folders = (study.folder / JOBS_FOLDER).glob("*/")
+    stale: dict[str, Iterable[Path]] = {
+        "parts of interrupted writes": _temporary_files(study),
+        "stored volumes of scans that are gone": preprocess.orphaned_volumes(study),
+        "trials that the ablation has no more": _stale_trials(study),
+        "pretraining with other dials or cohorts": _collect(pretraining_runs.stale_runs, both),
+        "checkpoints before the newest": _collect(pretraining_runs.stale_checkpoints, both),
+        "evaluation of other encoders": _collect(evaluation_inputs.stale_cell_files, both),
+        "earlier jobs": [
+            job for folder in job_folders for job in launch.previous_job_files(folder)
+        ],
+    }
+    made = _pipeline_files(study)
+    for reason, paths in stale.items():
+        files = _files_below(paths) & made
+        made -= files
+        yield CleanGroup(reason, sorted(files))
+
+
+def _collect(find_stale: Callable[[Study], list[Path]], studies: Iterable[Study]) -> list[Path]:
+    return [path for study in studies for path in find_stale(study)]
+
+
+def _stale_trials(study: Study) -> list[Path]:
+    """Folders of trials; all of them, where the study has no ablation any more."""
+    now = {trial.trial for trial in trials(study)}
+    return [path for path in (study.folder / TRIALS_FOLDER).glob("*") if path.name not in now]
+
+
+def _pipeline_files(study: Study) -> set[Path]:
+    """Every file that the pipeline has made for this study."""
+    found = {*study.folder.glob(f"{LOGS_FOLDER}/*.log"), *study.pseudonyms.files}
+    for folder in (study.folder / JOBS_FOLDER).glob("*/"):
+        found |= {path for pattern in launch.JOB_FILES for path in folder.glob(pattern)}
+    for name, out in stage_folders(study):
+        found |= {
+            path
+            for pattern in (*RECORD_FILES, *load_stage(name).OUTPUTS)
+            for path in out.glob(pattern)
+        }
+        if (out / COMPLETION_RECORD).exists():
+            sizes = atomic.read_json(out / COMPLETION_RECORD)["sizes"]
+            found |= {out / file for file in sizes if not file.startswith(os.pardir)}
+    found |= _files_below(_temporary_files(study))
+    return {path for path in found if path.is_file() or path.is_symlink()}
+
+
+def _temporary_files(study: Study) -> list[Path]:
+    """What killed processes left under temporary names."""
+    tops = (study.folder / name for name in (*STAGES, TRIALS_FOLDER, JOBS_FOLDER))
+    found = (path for top in tops for path in top.rglob(f"{atomic.TEMPORARY_PREFIX}*"))
+    return [path for path in found if TEMPORARY_NAME.fullmatch(path.name)]
+
+
+def _files_below(paths: Iterable[Path]) -> set[Path]:
+    """These files, and all files below these folders."""
+    return {file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,))}
+
+
+def _table(study: Study, groups: list[CleanGroup]) -> Table:
+    shown = Table(title=f"{study.name} in {study.folder}", box=None)
+    for column in ("what goes", "files", "size", "such as"):
+        shown.add_column(column, no_wrap=column != "such as", overflow="fold")
+    for group in groups:
+        example = os.path.relpath(group.files[0], study.folder)
+        shown.add_row(
+            group.reason, f"{len(group.files):,}", format_bytes(group.size_bytes), example
+        )
+    return shown
+
+
+def _ask_confirmation() -> bool:
+    """Ask on the terminal. Raises UserError where there is none."""
+    if not sys.stdin.isatty():
+        raise UserError("Nothing was removed, for nobody can be asked here: add --yes.")
+    return Confirm.ask("Remove this?", default=False, console=console)
+
+
+def _remove(files: list[Path], tops: tuple[Path, ...]) -> None:
+    """Remove files, and the folders that become empty, `tops` among them."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    folders = {
+        parent
+        for path in files
+        for parent in path.parents
+        if any(parent.is_relative_to(top) for top in tops)
+    }
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()

@@ -1,0 +1,40 @@
+"""Public weights as an encoder bundle, untrained any further: `ssl-pipeline adopt`.
+
+So that they can be judged beside those that a study trains (`evaluate.encoders`).
+"""
+
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export import training_subjects
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST
+from ssl_pipeline.progress import info
+from ssl_pipeline.volumes.inventory import read_salt_fingerprint
+from stages.core.runner import manifest_hash
+from stages.core.study import Study
+from stages.pretrain import random_encoder
+
+
+def import_weights(study: Study, out: Path) -> None:
+    """Write what `init_from` names as a bundle with the study's model and preprocessing.
+
+    Raises UserError where the study names no weights, they do not fit its model, the inventory has
+    not run, or `out` holds something else.
+    """
+    from ssl_pipeline.export.bundle import save_bundle
+    from ssl_pipeline.init_from.transfer import load_pretrained
+
+    start = study.init_from
+    if start is None:
+        raise UserError(f"{study.name} names no weights: say in `init_from` what to adopt.")
+    if out.exists() and any(out.iterdir()) and not (out / BUNDLE_MANIFEST).exists():
+        raise UserError(f"{out} holds something that is no encoder: name another folder.")
+    manifest_hash(study, "inventory")  # whose salt says by which codes the study knows people
+    encoder = random_encoder(study, study.seed)
+    told = load_pretrained(encoder, start.read(), start.description)
+    trained = {"study": study.name, "objective": "none, as they came", "init_from": told}
+    save_bundle(out, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
+    salt = read_salt_fingerprint(study.folder / "inventory" / "scans.parquet")
+    training_subjects.write(out, (), (), salt, start.read_training_subjects())
+    info(told)
+    info(f"{out}: name it in evaluate.encoders of a study with this model and preprocessing.")

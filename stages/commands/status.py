@@ -1,0 +1,154 @@
+"""How far a study is: one line a stage, from its files and, where there is SLURM, from its queue.
+
+Step, rate and time left are read from the stage's log, which every stage writes alike wherever it
+runs, so the table needs no SLURM. A stage that is done may still be out of date: `snakemake -n`
+says what would run again, and why.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from rich.table import Table
+
+from cluster import slurm
+from cluster.job_result import strip_noise
+from cluster.launch import log_path, read_job_record
+from cluster.slurm import JobStatus
+from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.io import lease
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.monitoring.diagnosis import diagnose
+from ssl_pipeline.training.metrics_log import read_metrics as read_metrics
+from stages.core.pretraining_runs import cohort_path, run_folder
+from stages.core.runner import COMPLETION_RECORD
+from stages.core.stage_runs import StageRun, stage_runs
+from stages.core.study import Study
+
+COLUMNS = (
+    *("stage", "state", "job", "node", "elapsed", "step"),
+    *("rate", "left", "requeues", "verdict", "log"),
+)
+PROGRESS_LINE = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
+TAIL_BYTES = 16_384
+
+
+def status_table(study: Study) -> Table:
+    """One row a stage, and one a task for the stages that judge; logs as below the folder."""
+    stages = stage_runs(study)
+    records = {name: read_job_record(study.folder / "jobs" / name) for name in stages}
+    known = slurm.job_statuses([found["job"] for found in records.values() if found])
+    rows = []
+    for name, part in stages.items():
+        found = records[name]
+        job = found["job"] if found else ""
+        rows.append(_row(study, part, job, known.get(job)))
+    return _format_table(f"{study.name} in {study.folder}", rows)
+
+
+def _format_table(title: str, rows: list[list[str]]) -> Table:
+    """The rows as a table, without the columns that say nothing, such as those of jobs here."""
+    shown = Table(title=title, title_justify="left", box=None)
+    columns = list(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    said = [(column, cells) for column, cells in columns if any(cells)]
+    for column, _ in said:
+        shown.add_column(column, no_wrap=True)
+    for cells in zip(*(cells for _, cells in said), strict=True):
+        shown.add_row(*cells)
+    return shown
+
+
+def print_log(study: Study, name: str, follow: bool) -> None:
+    """Print the log of a stage, and with `follow` what is added until Ctrl-C."""
+    stages = stage_runs(study)
+    if name not in stages:
+        raise UserError(f"There is no stage {name}: {suggest_name(name, stages)}")
+    path = _newest_log(study, name)
+    if not path.exists():
+        raise UserError(f"{name} has not said anything yet: there is no {path}.")
+    try:
+        for line in _lines(path, follow):
+            print(line, end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+
+
+def _lines(path: Path, follow: bool) -> Iterator[str]:
+    with open(path, errors="replace") as file:
+        while (line := file.readline()) or follow:
+            yield from strip_noise([line])
+            if not line:
+                time.sleep(0.5)
+
+
+def _newest_log(study: Study, name: str) -> Path:
+    """The log of a stage's newest job, or of its runs here."""
+    folder = study.folder / "jobs" / name
+    found = read_job_record(folder)
+    if found and log_path(folder, found["job"]).exists():
+        return log_path(folder, found["job"])
+    return study.folder / "logs" / f"{name}.log"
+
+
+def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | None) -> list[str]:
+    name, out = stage_run.name, stage_run.out
+    live = job_status is not None and job_status.is_active
+    state = ""
+    if job_status and (live or not (out / COMPLETION_RECORD).exists()):
+        state = job_status.state
+    elif (out / COMPLETION_RECORD).exists():
+        failed = read_json(out / COMPLETION_RECORD).get("failed")
+        state = f"done, {failed} failed" if failed else "done"
+    log = _newest_log(study, name)
+    step, rate, left = _progress(log, live)
+    return [
+        name,
+        state,
+        job,
+        job_status.nodes if job_status else "",
+        job_status.elapsed if job_status else "",
+        step,
+        rate,
+        left,
+        _requeues(out, job),
+        _diagnosis(stage_run) if stage_run.stage == "pretrain" else "",
+        str(log.relative_to(study.folder)) if log.exists() else "",
+    ]
+
+
+def _diagnosis(stage_run: StageRun) -> str:
+    """What the flight recorder said of a run, or says of it so far; empty before it has looked."""
+    study = stage_run.study
+    if stage_run.is_done:
+        return str(read_json(stage_run.out / "run.json")["verdict"])
+    with suppress(UserError):  # what the run starts from is not there yet
+        if cohort_path(study).exists():
+            rows = read_metrics(run_folder(study) / "metrics.jsonl")
+            return (
+                diagnose(rows, study.monitoring).name if any("rank" in row for row in rows) else ""
+            )
+    return ""
+
+
+def _progress(log: Path, is_active: bool) -> tuple[str, str, str]:
+    """Step, rate and time left, as the end of a log has them."""
+    if not log.exists():
+        return "", "", ""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = PROGRESS_LINE.findall(file.read().decode(errors="replace"))
+    if not lines:
+        return "", "", ""
+    step, steps, left = (int(word) for word in lines[-1])
+    if not is_active or not left:
+        return f"{step}/{steps}", "", ""
+    return f"{step}/{steps}", f"{(steps - step) / left:.2g}/s", f"{left // 60} min {left % 60} s"
+
+
+def _requeues(out: Path, job: str) -> str:
+    """How often a job went back to the queue, from its lease."""
+    lease_file = out / lease.LEASE_FILE
+    held = read_json(lease_file) if job and lease_file.exists() else {}
+    return str(held["attempt"]) if held.get("job") == int(job or 0) and held else ""

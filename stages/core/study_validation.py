@@ -1,0 +1,167 @@
+"""Whether the sections of a study fit each other.
+
+Each section checks itself; what one says of another is checked here when the study is read, for a
+misspelt label that is found by the first judgement has cost the whole pretraining by then. What
+only a table or the files can say is left to the stages.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ssl_pipeline.errors import suggest_name
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.objectives import ObjectiveConfig
+from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
+from ssl_pipeline.views.config import Triple
+from ssl_pipeline.volumes.config import Root
+
+if TYPE_CHECKING:
+    from stages.core.study import Study
+
+MIN_CONTRAST_BATCH = (
+    16  # of a step: with fewer negatives the loss between subjects is near its chance
+)
+
+
+def check_study(study: "Study") -> None:
+    """Raise ValueError, one sentence, for the first disagreement."""
+    if study.pseudonyms.private_folder == study.folder:
+        raise ValueError(
+            f"name is {study.name}, whose folder keeps paths of origin: choose another"
+        )
+    if study.ablate and (study.training.continue_from or study.external_encoders):
+        raise ValueError(
+            "ablate trains encoders of its own, whole: leave training.extends and "
+            "evaluate.encoders out of this study, or ablate"
+        )
+    _check_patch_multiple(study, "views.crop_voxels", study.views.crop_voxels)
+    _check_visible_tokens(
+        study, "views.crop_voxels", study.views.crop_voxels, study.views.visible_ratio
+    )
+    for key, objective in _objectives(study):
+        _check_batch_size(study, key, objective)
+        _check_label_leakage(study, key, objective)
+    for name, task in study.tasks.items():
+        _check_methods(study, name, task)
+        if task.crop_voxels:
+            _check_patch_multiple(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
+            _check_visible_tokens(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
+        roots = _task_roots(study, name, task)
+        if study.data.table is None:  # which may name subjects and targets
+            _check_subject_rules(name, roots)
+            _check_truth_declared(name, task, roots)
+
+
+def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
+    """Each way of adapting must know the backbone, and each task have one that serves it."""
+    dials = study.finetune_of(name)
+    for method in dials.methods:
+        if method.NEEDS_TRANSFORMER and not study.model.is_transformer:
+            raise ValueError(
+                f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
+                f"and model is {study.model.name}: leave it out"
+            )
+    if "robustness" in study.evaluation_stages(name) and not dials.keep_networks:
+        raise ValueError(
+            "robustness judges the networks of fine-tuning again: set finetune.keep_networks to "
+            "true, or leave robustness out"
+        )
+    if task.kind == "segmentation" and not any(
+        method.SUPPORTS_SEGMENTATION for method in dials.methods
+    ):
+        raise ValueError(
+            f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
+            "that does, such as full"
+        )
+    if "robustness" in task.stages and "robustness" not in study.evaluation_stages(name):
+        raise ValueError(
+            f"tasks.{name}.by has robustness, which tries the networks of fine-tuning: add finetune"
+            " to it, and a section robustness to the study"
+        )
+    if not task.evaluation_stages:
+        raise ValueError(
+            f"tasks.{name}.by is {list(task.stages)}, and a task of kind {task.kind} is judged by "
+            f"{' and '.join(task.SUPPORTED_STAGES)} alone: leave `by` out"
+        )
+
+
+def _check_patch_multiple(study: "Study", key: str, crop: Triple) -> None:
+    patch = study.model.patch_voxels
+    if any(side % step for side, step in zip(crop, patch, strict=True)):
+        raise ValueError(
+            f"{key} is {list(crop)}, no multiple of model.patch_voxels, {list(patch)}: choose "
+            "sides that the patch divides"
+        )
+
+
+def _check_visible_tokens(study: "Study", key: str, crop: Triple, visible_ratio: float) -> None:
+    """`share` of a crop's tokens are seen."""
+    seen, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
+    if seen < least:
+        raise ValueError(
+            f"{key} is {list(crop)}, of whose tokens the encoder sees {seen} and needs {least}: "
+            "choose larger crops, or a smaller model.patch_voxels"
+        )
+
+
+def _objectives(study: "Study") -> list[tuple[str, ObjectiveConfig]]:
+    arms = study.ablate.arms if study.ablate else {}
+    return [("objective", study.objective), *((f"ablate.arms.{n}", arm) for n, arm in arms.items())]
+
+
+def _check_batch_size(study: "Study", key: str, objective: ObjectiveConfig) -> None:
+    """Subjects are told apart among the pairs of a step, of all ranks and parts."""
+    contrast = getattr(objective, "contrast", None)
+    if contrast and contrast.global_weight and study.training.batch_size < MIN_CONTRAST_BATCH:
+        raise ValueError(
+            f"{key}.contrast.global_weight is {contrast.global_weight:g}, and training.pairs is "
+            f"{study.training.batch_size}: among fewer than {MIN_CONTRAST_BATCH} there is too little to tell "
+            "apart, so raise training.pairs (training.accumulate computes them in parts), or set "
+            "the weight to 0"
+        )
+
+
+def _check_label_leakage(study: "Study", key: str, objective: ObjectiveConfig) -> None:
+    """What makes subjects alike is no task's, and declared by a root unless a table may say it."""
+    contrast = getattr(objective, "contrast", None)
+    known = {*SCAN_ATTRIBUTES, *(target for root in study.data.roots for target in root.targets)}
+    for name in contrast.alike if contrast else ():
+        for task, section in study.tasks.items():
+            if getattr(section, "target", None) == name:
+                raise ValueError(
+                    f"{key}.contrast.alike names {name}, the target of tasks.{task}: pretraining "
+                    "would see what it is judged by, so leave one of them out"
+                )
+        if study.data.table is None and name not in known:
+            raise ValueError(f"{key}.contrast.alike names {name}: {suggest_name(name, known)}")
+
+
+def _task_roots(study: "Study", name: str, task: TaskConfig) -> list[Root]:
+    """The roots whose scans a task takes."""
+    titles = {root.title: root for root in study.data.roots}
+    for title in task.roots:
+        if title not in titles and study.data.table is None:
+            raise ValueError(f"tasks.{name}.roots names {title}: {suggest_name(title, titles)}")
+    return [root for title, root in titles.items() if not task.roots or title in task.roots]
+
+
+def _check_subject_rules(name: str, roots: Iterable[Root]) -> None:
+    for root in roots:
+        if root.subject is None and root.layout != "bids":
+            raise ValueError(
+                f"tasks.{name} takes scans of root {root.title}, which does not say whose they "
+                "are, and a split by file would leak: give the root a `subject` rule, or leave it "
+                "out with the task's `roots`"
+            )
+
+
+def _check_truth_declared(name: str, task: TaskConfig, roots: Iterable[Root]) -> None:
+    """The label or target that a task is about must be declared by one of its roots."""
+    for key, kind in (("label", "label"), ("target", "target"), ("given", "label")):
+        wanted = getattr(task, key, None)
+        if wanted is None:
+            continue
+        known = {word for root in roots for word in getattr(root, f"{kind}s")}
+        if wanted not in known:
+            tail = suggest_name(wanted, known) if known else f"its roots declare no `{kind}s`."
+            raise ValueError(f"tasks.{name}.{key} is {wanted}, which is not known: {tail}")

@@ -1,0 +1,62 @@
+"""The trials of an ablation: the study again, with an arm's objective and a seed of its own.
+
+A trial shares the study's stored volumes and has its own pretraining and judgements below
+`trials/`. All trials of an ablation cost the same: the operations of the study's own objective in
+`training.steps`, as the stage `budget` has counted them. Random weights are a trial without
+pretraining.
+"""
+
+from typing import Any
+
+from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.evaluation.cells import RANDOM
+from ssl_pipeline.io.atomic import read_json
+from stages.core.study import Study
+
+SEED_STRIDE = 1000  # draws of labels count up from a trial's seed, and no two trials share one
+BUDGET_FILE = "steps.json"
+
+
+def trial_of(study: Study, name: str) -> Study:
+    """The study of a trial, such as `hybrid-0`. Raises UserError where the study has none such.
+
+    Its steps are the study's own until the stage `budget` has told what an arm's are.
+    """
+    require_ablation(study)
+    assert study.ablate
+    if name not in study.ablate.trials:
+        raise UserError(f"The study has no trial {name}: {suggest_name(name, study.ablate.trials)}")
+    arm, _, seed = name.rpartition("-")
+    changed: dict[str, Any] = {"seed": study.seed + SEED_STRIDE * int(seed)}
+    if arm != RANDOM:
+        training = study.training.model_copy(update=_arm_steps(study, arm))
+        changed |= {"objective": study.ablate.arms[arm], "training": training}
+    trial = study.model_copy(update=changed)
+    trial._trial = name
+    return trial
+
+
+def planned_trial(study: Study, name: str) -> Study:
+    """The same with the study's own steps, whether the budget has been counted yet or not."""
+    trial = trial_of(study, name)
+    return trial.model_copy(update={"training": study.training})
+
+
+def trials(study: Study) -> list[Study]:
+    """Every trial of a study; none where it has no ablation."""
+    return [trial_of(study, name) for name in study.ablate.trials] if study.ablate else []
+
+
+def require_ablation(study: Study) -> None:
+    """UserError where the study has no ablation."""
+    if study.ablate is None:
+        raise UserError(
+            "The study compares no objectives: give it a section `ablate`, `ablate: {}` for mae, "
+            "contrastive and hybrid."
+        )
+
+
+def _arm_steps(study: Study, arm: str) -> dict[str, int]:
+    path = study.stage_folder("budget", {}) / BUDGET_FILE
+    found = read_json(path)["arms"] if path.exists() else {}
+    return {"steps": found[arm]["steps"]} if arm in found else {}

@@ -1,0 +1,213 @@
+"""What probing and fine-tuning share: the encoder, the task's scans, and who may not be scored."""
+
+import math
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, files_of_other_encoders
+from ssl_pipeline.evaluation.cost_model import CostInputs, EvaluationCost
+from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
+from ssl_pipeline.evaluation.runner.context import EvaluationContext
+from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
+from ssl_pipeline.export import training_subjects
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE, read_manifest
+from ssl_pipeline.formatting import format_count
+from ssl_pipeline.io.atomic import sha256_file, sha256_json
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training.cost import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
+from stages import leakage, preprocess
+from stages.core.locate import redact
+from stages.core.resources import DatasetSize, ResourceEstimate, assumed
+from stages.core.runner import StageResult, manifest_hash
+from stages.core.study import Study
+from stages.pretrain import random_encoder
+
+if TYPE_CHECKING:
+    from ssl_pipeline.models.encoder import Encoder
+
+
+OUTPUTS = (
+    "results.json",
+    "costs.json",
+    ACCESS_LOG,
+    "cells/*.json",
+    "labels/*.npy",
+    "networks/*.safetensors",
+    "predictions/*/*.nii.gz",
+)
+
+
+def inputs(study: Study, task: str) -> dict[str, str]:
+    """Stored volumes, encoders, and the label files that the task's scans name."""
+    found = {"preprocess": manifest_hash(study, "preprocess"), **_encoder_hashes(study)}
+    config, label_file = study.tasks[task], study.pseudonyms.label_path
+    asked = [getattr(config, key, None) for key in ("label", "given")]
+    for entry in _catalog(study).entries:
+        for name in (name for name in asked if name and entry.labels.get(name)):
+            found[f"{name} {entry.id}"] = _label_hash(label_file(entry.id, name))
+    return found
+
+
+def _encoder_hashes(study: Study) -> dict[str, str]:
+    """What pretraining made, and the encoders that the study names, with whom they have seen."""
+    found = {"pretrain": manifest_hash(study, "pretrain")} if study.has_pretraining else {}
+    for name, bundle in study.external_encoders.items():
+        paths = [
+            bundle / file for file in (WEIGHTS_FILE, BUNDLE_MANIFEST, training_subjects.FILE_NAME)
+        ]
+        hashes = [path.exists() and sha256_file(path) for path in paths]
+        found[f"encoder {name}"] = sha256_json(hashes)
+    return found
+
+
+def _label_hash(label: Path) -> str:
+    """A label file's content; small files, so that they are simply read."""
+    return sha256_file(label) if label.is_file() else "a folder"
+
+
+def evaluation_context(study: Study, stage: str, out: Path, task: str) -> EvaluationContext:
+    """All that an evaluation works on. UserError where a scored subject was pretrained on."""
+    catalog = _catalog(study)
+    for name, bundle in study.external_encoders.items():
+        _check_bundle_contract(study, name, bundle)
+    entries = split_subjects(study.tasks[task], catalog, study.evaluate.split).entries
+    return EvaluationContext(
+        catalog=catalog,
+        reader=preprocess.crop_reader(study, catalog, entries),
+        label_file=study.pseudonyms.label_path,
+        evaluate=study.evaluate,
+        encoder_factory=_EncoderLoader(study),
+        initializations=initializations(study),
+        crop_voxels=study.views.crop_voxels,
+        out=out,
+        label_map_folder=study.folder / stage / task / "labels",  # which all trials share
+        device=_device(study),
+        seed=study.seed,
+        warning=leakage.leakage_warning(study, catalog),
+        redact=partial(redact, study),
+    )
+
+
+def initializations(study: Study) -> dict[str, str]:
+    """What is compared, with the hash that tells its weights; encoders whose bundle is there."""
+    weights = {name: bundle / WEIGHTS_FILE for name, bundle in study.encoders.items()}
+    found = {name: sha256_file(path) for name, path in weights.items() if path.exists()}
+    known = {RANDOM: sha256_json(study.model.model_dump(mode="json")), PIXELS: ""}
+    return found | {name: known[name] for name in study.baselines}
+
+
+def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
+    """The numbers of a task's scans, as the tables or the headers have them."""
+    config = study.tasks[task]
+    words = [(getattr(config, kind, None), f"{kind}s") for kind in ("label", "target")]
+    usable = [
+        scan
+        for scan in dataset.scans
+        if (not config.roots or scan.root in config.roots)
+        and all(getattr(scan, where).get(word) for word, where in words if word)
+    ]
+    everyone = [scan for scan in usable if scan.split == "train"]
+    # Before the inventory nobody knows what is said of a scan: then all are counted.
+    train = list(filter(config.can_train_on, everyone)) or everyone
+    test = [scan for scan in usable if scan.split == study.evaluate.split]
+    return CostInputs(
+        initializations=(*study.encoders, *study.baselines),
+        writes_label_maps=not study.trial,
+        train_subjects=max(1, len({scan.subject for scan in train})),
+        train_scans=len(train),
+        test_scans=len(test),
+        voxels=tuple(dataset.sizes[scan.id].stored_voxels for scan in (*train, *test)),
+        test_voxels=math.fsum(dataset.sizes[scan.id].stored_voxels for scan in test),
+        raw_test_voxels=sum(dataset.sizes[scan.id].source_voxels for scan in test),
+    )
+
+
+def resource_estimate(
+    cost: EvaluationCost, dataset: DatasetSize, has_gpu: bool
+) -> ResourceEstimate:
+    """The figures of a judgement."""
+    flops = GPU_FLOPS if has_gpu else CORE_FLOPS
+    where = "one H100" if has_gpu else "a core with AVX-512"
+    host = CUDA_HOST_BYTES if has_gpu else 0
+    return ResourceEstimate(
+        disk=assumed(cost.disk_bytes, "predictions, and labels on the stored grid"),
+        files=dataset.quantity_from_scans(
+            cost.files, "one a cell, label map and prediction of voxels"
+        ),
+        memory=assumed(cost.memory_bytes + host, "one batch and the largest volume"),
+        seconds=assumed(cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}"),
+        gpu_memory=assumed(CUDA_BYTES + cost.memory_bytes, "one batch") if has_gpu else None,
+    )
+
+
+def stage_result(out: Path, results: dict[str, Any]) -> StageResult:
+    """The table and the sentence of a finished judgement."""
+    failed = len(results["failed"])
+    summary = (
+        f"{results['task']}: {format_count(results['n_test_subjects'], 'subject')} scored, "
+        f"{format_count(len(results['rows']), 'row')}"
+    )
+    if failed:
+        summary += (
+            f"; {format_count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: run the "
+            "same command again, which computes what failed alone"
+        )
+    networks = sorted(out.glob("networks/*.safetensors"))
+    looks = {"looks": read_test_accesses(out)}
+    return StageResult(
+        [out / "results.json"], summary, looks, indexed_files=networks, n_failed=failed
+    )
+
+
+def stale_cell_files(study: Study) -> list[Path]:
+    """Files of the cells that the present encoders will have computed again."""
+    present = initializations(study)
+    if not present.keys() >= study.encoders.keys():
+        return []
+    judged = (study.stage_folder(name, {}) for name in ("probe", "finetune"))
+    tasks = (out for folder in judged for out in folder.glob("*"))
+    return [path for out in tasks for path in files_of_other_encoders(out, present.values())]
+
+
+class _EncoderLoader:
+    """Fresh copies of a trained encoder, or of its architecture with random weights."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.cache: dict[str, Encoder] = {}  # read, and proven, once
+
+    def __call__(self, initialization: str, seed: int) -> "Encoder":
+        if initialization == RANDOM:
+            return random_encoder(self.study, seed)
+        if initialization not in self.cache:
+            from ssl_pipeline.export.bundle import load_encoder
+
+            self.cache[initialization] = load_encoder(self.study.encoders[initialization]).model
+        return deepcopy(self.cache[initialization])
+
+
+def _catalog(study: Study) -> Catalog:
+    return Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+
+
+def _check_bundle_contract(study: Study, name: str, bundle: Path) -> None:
+    """An encoder must see volumes as it was trained on, and random weights be of its kind."""
+    card = read_manifest(bundle)
+    for key, trained_with, own in (
+        ("model", card.model, study.model),
+        ("preprocess", card.preprocess, study.preprocess),
+    ):
+        if trained_with != own:
+            raise UserError(
+                f"evaluate.encoders.{name} was trained with another `{key}` than this study's: "
+                f"write here what {bundle / BUNDLE_MANIFEST} says."
+            )
+
+
+def _device(study: Study) -> str:
+    import torch
+
+    return "cuda" if study.training.device != "cpu" and torch.cuda.is_available() else "cpu"

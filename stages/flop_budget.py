@@ -1,0 +1,119 @@
+"""Count what a step of every arm of an ablation costs, and how many steps each may take.
+
+All arms get the operations that the study's own objective takes in `training.steps`. A step is
+counted as it is trained, forward and backward, on real crops.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from ssl_pipeline.io.atomic import write_json
+from ssl_pipeline.objectives import ObjectiveConfig
+from ssl_pipeline.progress import progress
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training.ranks import RankInfo
+from stages import pretrain
+from stages.core.resources import (
+    RECORD_FILE_COUNT,
+    DatasetSize,
+    Hardware,
+    ResourceEstimate,
+    assumed,
+    counted,
+)
+from stages.core.runner import StageResult, manifest_hash
+from stages.core.study import Study
+from stages.core.trials import BUDGET_FILE, require_ablation
+
+if TYPE_CHECKING:
+    from torch import Tensor, autocast
+
+    from ssl_pipeline.views.collate import SampleBatch
+
+MICRO_BATCH_SIZE = (
+    8  # of a part: all terms but that between subjects, a thousandth, grow with their number
+)
+STEPS = 4  # whose mean is taken, for the number of matched places varies
+BASE_BYTES = 1.5e9  # torch, and the activations of so few crops
+CONFIG_KEYS = (*pretrain.CONFIG_KEYS, "ablate.arms")
+DEPENDS_ON = ("preprocess",)
+VERSION = 1
+OUTPUTS = (BUDGET_FILE,)
+
+
+def inputs(study: Study) -> dict[str, str]:
+    """Stored volumes. Raises UserError where no objectives are compared."""
+    require_ablation(study)
+    return {"preprocess": manifest_hash(study, "preprocess")}
+
+
+def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
+    """One small file."""
+    return ResourceEstimate(
+        disk=counted(1e3, "one small file"),
+        files=counted(RECORD_FILE_COUNT + 1, "one small file"),
+        memory=assumed(BASE_BYTES, "torch and a few crops"),
+        seconds=assumed(20.0, "a few steps"),
+    )
+
+
+def run(study: Study, out: Path) -> StageResult:
+    """Write the operations of a step and the steps of every arm."""
+    assert study.ablate
+    drawn = list(_batches(study))
+    whole = _step_flops(study, study.objective, drawn) * study.training.steps
+    arms = {}
+    with progress("Counting operations", total=len(study.ablate.arms)) as bar:
+        for name, objective in study.ablate.arms.items():
+            flops = _step_flops(study, objective, drawn)
+            arms[name] = {"step_flops": round(flops), "steps": max(1, round(whole / flops))}
+            bar.advance(name)
+    write_json(out / BUDGET_FILE, {"flops": round(whole), "arms": arms})
+    steps = ", ".join(f"{arm['steps']} steps of {name}" for name, arm in arms.items())
+    return StageResult([out / BUDGET_FILE], f"{whole:.3g} operations are {steps}")
+
+
+def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
+    """A few steps' parts, of as many pairs as need to be counted."""
+    catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+    entries, parts = pretrain.training_entries(study, catalog), study.training.gradient_accumulation
+    pairs = parts * min(MICRO_BATCH_SIZE, study.training.batch_size // parts)
+    sampler = pretrain.build_sampler(study, catalog, entries, pairs)
+    for step in range(STEPS):
+        yield [sampler.batch(step, part) for part in RankInfo().micro_batches(pairs, parts)]
+
+
+def _step_flops(
+    study: Study, objective: ObjectiveConfig, batches: Sequence[list["SampleBatch"]]
+) -> float:
+    """Operations of a step of all pairs by an objective, with contrast at its whole weight."""
+    from ssl_pipeline.monitoring.utilization import step_flops
+    from ssl_pipeline.objectives.backward import backward
+    from ssl_pipeline.training.distributed import RankGroup
+    from ssl_pipeline.views.augmentation import augmented_views
+
+    arm = study.model_copy(update={"objective": objective})
+    built = pretrain.build_objective(pretrain.random_encoder(study, study.seed), arm)
+    see = partial(augmented_views, views=study.views, patch=study.model.patch_voxels)
+
+    def step(parts: list["SampleBatch"]) -> None:
+        backward(
+            built, parts, see, 1.0, RankGroup(RankInfo()), autocast=_fp32, scale_loss=_identity
+        )
+
+    each = [step_flops(partial(step, parts)) for parts in batches]
+    pairs = sum(len(part.number) for part in batches[0])
+    return fmean(each) * study.training.batch_size / pairs
+
+
+def _fp32() -> "autocast":
+    import torch
+
+    return torch.autocast("cpu", enabled=False)
+
+
+def _identity(loss: "Tensor") -> "Tensor":
+    return loss

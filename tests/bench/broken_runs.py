@@ -1,0 +1,147 @@
+"""Ways to spoil a pretraining run, each true to its name: what the flight recorder has to notice.
+
+Each puts one wrong piece into a run's objective or sampler while it is active; what the recorder
+looks at is the spoilt run itself, as it would be if the mistake were in the code.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.objectives import backward, losses, terms
+from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.terms import ReconstructionTerm
+from ssl_pipeline.views.collate import Sample, SampleBatch
+from ssl_pipeline.views.crops import Batch
+from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
+from ssl_pipeline.views.sampler import Sampler
+
+
+@contextmanager
+def nothing(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """The run as it is."""
+    yield
+
+
+@contextmanager
+def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """Positives attract, and nothing is held against them, in both terms of contrast."""
+
+    def subjects(
+        first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
+    ) -> Tensor:
+        alike = (normalize(first, dim=1) * normalize(second, dim=1)).sum(dim=1)
+        return -alike.mean() / temperature
+
+    def places(
+        anchor: Tensor, other: Tensor, found: losses.TokenMatches, temperature: float
+    ) -> Tensor:
+        mate = gather_tokens(normalize(other.float(), dim=-1), found.positive_index)
+        alike = (normalize(anchor.float(), dim=-1) * mate).sum(dim=-1)
+        return torch.where(found.is_usable, -alike / temperature, 0).sum()
+
+    with (
+        patch.object(backward, "subject_contrast", subjects),
+        patch.object(terms, "place_contrast", places),
+    ):
+        yield
+
+
+@contextmanager
+def shared_intensity(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """Both views of a place get the grey-value changes that were drawn for the first."""
+    drawn = sampler._draw_sample
+
+    def shared(*told: object) -> Sample:
+        pair = drawn(*told)
+        both = {name: np.stack([getattr(pair, name)[0]] * 2) for name in ("changes", "field")}
+        return replace(pair, **both, noise_seeds=pair.noise_seeds[[0, 0]])
+
+    with patch.object(sampler, "_pair", shared):
+        yield
+
+
+@contextmanager
+def padding_in_the_loss(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """Every hidden voxel is rebuilt with the same weight: body, air, and what was never stored."""
+    rebuilding = objective.reconstruction_term
+
+    def whole(batch: Batch) -> Batch:
+        ones = {name: torch.ones_like(getattr(batch, name)) for name in ("valid", "body")}
+        return replace(batch, **ones, valid_share=torch.ones_like(batch.valid_share))
+
+    with (
+        patch.object(
+            rebuilding, "count", lambda batch: ReconstructionTerm.count(rebuilding, whole(batch))
+        ),
+        patch.object(
+            rebuilding,
+            "forward",
+            lambda batch, tokens: ReconstructionTerm.forward(rebuilding, whole(batch), tokens),
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def same_subject_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """All other places of a step are negatives, those of the same subject too."""
+
+    def everybody(
+        first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
+    ) -> Tensor:
+        places = torch.arange(len(subject))
+        return losses.subject_contrast_loss(first, second, places, traits, temperature)
+
+    with patch.object(backward, "subject_contrast", everybody):
+        yield
+
+
+@contextmanager
+def frozen_encoder(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """Heads and decoder learn; nothing reaches the encoder's parameters."""
+
+    def tokens(batch: Batch, images: Tensor) -> Tensor:
+        return Objective.encode(objective, batch, images).detach()
+
+    with patch.object(objective, "tokens", tokens):
+        yield
+
+
+@contextmanager
+def absolute_positions(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """Tokens are told where they lie in the frame that both views share, not in their crop."""
+    encoder = objective.encoder
+    assert isinstance(encoder, ViTEncoder)
+
+    def tokens(batch: Batch, images: Tensor) -> Tensor:
+        size = (images.shape[2], images.shape[3], images.shape[4])
+        places = patch_centres_mm(size, encoder.patch, batch.spacing_mm) + batch.start_mm[:, None]
+        patches, _ = encoder._patches(images, batch.spacing_mm)
+        seen = gather_tokens(patches, batch.visible)
+        return encoder._forward_blocks(seen, gather_tokens(places, batch.visible))
+
+    with patch.object(objective, "tokens", tokens):
+        yield
+
+
+@contextmanager
+def nan_batch(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
+    """One sample of step `at` has no numbers."""
+    drawn = sampler.batch
+
+    def batch(step: int, part: slice = slice(None)) -> SampleBatch:
+        blocks = drawn(step, part)
+        if step == at:
+            blocks.units[0] = torch.nan
+        return blocks
+
+    with patch.object(sampler, "batch", batch):
+        yield

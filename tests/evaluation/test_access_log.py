@@ -1,0 +1,39 @@
+"""A look at scored subjects is written down once for each setting, and never forgotten."""
+
+from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.probes.knn import Knn
+from ssl_pipeline.evaluation.runner.access_log import read_test_accesses, record_test_access
+from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.probe import run_probe
+from ssl_pipeline.evaluation.tasks import Classification
+from ssl_pipeline.report.sections.test_access import describe_test_access
+
+CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
+
+
+def test_a_setting_is_written_down_when_it_first_scores(planted, tmp_path):
+    setting = planted.setting(tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)))
+    for neighbours in (5, 5, 9):
+        run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), setting)
+    looks = read_test_accesses(tmp_path / "probe/corner")
+    assert len(looks) == 2 and len({look["key"] for look in looks}) == 2
+    assert "again after 1 change of what scores them" in describe_test_access(tmp_path, "corner")
+
+
+def test_looks_at_val_are_free(tmp_path):
+    assert describe_test_access(tmp_path, "corner") == ""
+    record_test_access(tmp_path / "probe/corner", "val", "a")
+    assert describe_test_access(tmp_path, "corner") == ""
+    record_test_access(tmp_path / "probe/corner", "test", "b")
+    record_test_access(tmp_path / "probe/corner", "test", "b")
+    assert "nothing has changed since" in describe_test_access(tmp_path, "corner")
+
+
+def test_what_changes_no_score_is_no_further_look(planted, tmp_path):
+    setting = planted.setting(
+        tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)), starts={PIXELS: ""}
+    )
+    for kept in (False, True):
+        run_finetune(CORNER, Finetune(steps=1, resnet_baseline=False, keep_networks=kept), setting)
+    assert len(read_test_accesses(tmp_path / "probe/corner")) == 1

@@ -1,0 +1,115 @@
+"""The report of real results: numbers, groups, baselines, worse scans, and where not to use it."""
+
+import re
+
+import pytest
+
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.corruptions.blur import Blur
+from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
+from ssl_pipeline.evaluation.robustness.robustness import run_robustness
+from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.probe import run_probe
+from ssl_pipeline.evaluation.tasks import Classification
+from ssl_pipeline.evaluation.tasks.regression import Regression
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.report.html_report import ReportData, render_report
+
+TASKS = {
+    "corner": Classification(title="Corner $1$ $", target="corner", classes={0: "no", 1: "yes"}),
+    "number": Regression(title="Number", target="corner"),
+}
+EVALUATE = Evaluate(subjects=(3, 0), subgroups=("protocol",))
+DIALS = Finetune(steps=4, batch_size=4, keep_networks=True)
+TRIED = Robustness(corruptions=(Blur(),), severities=(1, 5))
+
+
+@pytest.fixture(scope="module")
+def study(planted, tmp_path_factory):
+    """A study's folder, judged for a class and for a number."""
+    folder = tmp_path_factory.mktemp("reported")
+    for name, task in TASKS.items():
+        places = {stage: folder / stage / name for stage in ("probe", "finetune", "robustness")}
+        for stage, judge in (
+            ("probe", lambda task, setting: run_probe(task, Probe(), setting)),
+            ("finetune", lambda task, setting: run_finetune(task, DIALS, setting)),
+        ):
+            judge(task, planted.setting(places[stage], evaluate=EVALUATE))
+        tried = RobustnessInputs(
+            TRIED, Probe(), DIALS, Preprocess(foreground="all"), places["finetune"]
+        )
+        setting = planted.setting(places["robustness"], evaluate=EVALUATE)
+        results = run_robustness(task, tried, setting)
+        assert {row["method"] for row in results["features"]} == {"outliers", "stability"}
+        assert {row["group"] for row in results["shares"]} == {"protocol"}
+    (folder / "preprocess").mkdir()
+    planted.catalog.write(folder / "preprocess" / "catalog.parquet")
+    (folder / "preprocess" / "volumes").symlink_to(planted.folder / "volumes")
+    config = {"name": "reported", "robustness": {}}
+    return ReportData(folder, "reported", "A study", TASKS, config, planted.label_file, None)
+
+
+@pytest.fixture(scope="module")
+def html(study):
+    return render_report(study)
+
+
+def table(html, caption):
+    """Rows of the first table whose caption begins so."""
+    start = html.index(f'<p class="caption">{caption}')
+    body = html[html.index("<tbody>", start) : html.index("</tbody>", start)]
+    rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", row)] for row in rows]
+
+
+def test_it_answers_in_its_order(html):
+    asked = ["worth", "tasks", "cost", "worse", "limits", "learned", "inputs", "use", "provenance"]
+    assert re.findall(r'<section id="(\w+)">', html) == asked
+    links = re.findall(r'<a href="#(\w+)">', html)
+    assert links == asked
+
+
+def test_all_tasks_are_in_the_first_picture(html):
+    worth = html[html.index('<section id="worth">') : html.index('<section id="tasks">')]
+    assert worth.count("<img") == 1
+    assert "Corner $1$ $: with most" in worth and "Number: with most" in worth
+
+
+def test_groups_are_shown_once_a_row_with_most_labels(html):
+    rows = table(html, "balanced accuracy by protocol")
+    named = [tuple(row[:2]) for row in rows]
+    assert len(named) == len(set(named)) == 3 * 2 + 2 + 2  # kNN, linear, full, two baselines
+    assert ("full fine-tuning", "pretrained") in named
+
+
+def test_a_number_has_its_own_metrics_and_no_reliability(html):
+    number = html[html.index("<h3>Number</h3>") : html.index('<section id="cost">')]
+    assert "R², mean over 3 seeds" in number and "mean absolute error" in number
+    assert "as often right as it is sure" not in number
+
+
+def test_the_resnet_stands_beside_fine_tuning(html):
+    head = html[html.index('<p class="caption">balanced accuracy, mean') :]
+    assert "small ResNet" in head[: head.index("</thead>")]
+    costs = table(html, "Cost of one run")
+    assert any("small ResNet" in row for row in costs)
+
+
+def test_features_are_judged_on_worse_scans(html):
+    (first, *_) = table(html, "Is a scan still itself?")
+    assert first[0] == "pretrained" and len(first) == 3
+    assert len(table(html, "Are worse scans noticed?")) == 2
+    assert table(html, "What else do features show?")
+
+
+def test_it_says_where_the_encoder_must_not_be_used_and_when_it_was_tested(html):
+    limits = html[html.index('<section id="limits">') : html.index('<section id="learned">')]
+    assert "of MR, 36 scans of one" in limits
+    assert "The test subjects were first scored at" in html
+
+
+def test_a_study_without_robustness_says_nothing_of_worse_scans(study):
+    plain = ReportData(
+        study.folder, "reported", "", TASKS, {"name": "reported"}, study.label_file, None
+    )
+    assert "It was not tried on scans taken worse" in render_report(plain)

@@ -1,0 +1,43 @@
+"""A window sees every voxel, and puts what it sees where it belongs."""
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_pipeline.evaluation.finetuning.sliding_window import (
+    gaussian_weights,
+    sliding_window_inference,
+    window_starts,
+)
+
+
+@pytest.mark.parametrize(("size", "window"), [(40, 16), (16, 16), (17, 16), (7, 16), (100, 24)])
+def test_windows_cover_an_axis(size, window):
+    covered = np.zeros(size, bool)
+    for start in window_starts(size, window, 0.5):
+        covered[max(0, start) : start + window] = True
+    assert covered.all()
+
+
+@pytest.mark.parametrize("shape", [(40, 33, 21), (9, 30, 8), (16, 16, 16)])
+def test_a_network_that_knows_the_truth_gives_it_back(shape):
+    truth = np.random.default_rng(0).integers(0, 3, shape)
+    window = (16, 16, 16)
+
+    def oracle(places):
+        padded = np.pad(truth, 16)
+        cut = [padded[z + 16 : z + 32, y + 16 : y + 32, x + 16 : x + 32] for z, y, x in places]
+        return (
+            torch.nn.functional.one_hot(torch.from_numpy(np.stack(cut)), 3).movedim(-1, 1).float()
+        )
+
+    found = sliding_window_inference(shape, window, 0.5, 3, oracle)
+    assert found.dtype == np.uint8
+    assert (found == truth).all()
+
+
+def test_votes_weigh_most_in_the_middle_and_never_nothing():
+    weight = gaussian_weights((8, 10, 12))
+    assert weight.shape == (8, 10, 12)
+    assert weight.min() > 0
+    assert weight[4, 5, 6] == weight.max()

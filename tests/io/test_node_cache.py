@@ -1,0 +1,105 @@
+"""Copies on a node's own disk: the same bytes, shared by the tasks of a job, gone with the last."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ssl_pipeline.io.node_cache import cached_folder, job_cache
+from stages import preprocess
+
+TASK = """
+import sys
+from pathlib import Path
+from ssl_pipeline.io.node_cache import near, nearer
+with near(sys.argv[1], sys.argv[2]):
+    print(nearer(Path(sys.argv[3]), ["a", "b/c"]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder of two files on the shared disk."""
+    folder = tmp_path / "shared/volumes"
+    (folder / "b").mkdir(parents=True)
+    (folder / "a").write_bytes(b"one")
+    (folder / "b/c").write_bytes(b"another")
+    return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return tmp_path / "disk"
+
+
+@pytest.fixture
+def start(disk, files):
+    """Starts a task of a job, which has its copies when this returns and holds them until ended."""
+    tasks = []
+
+    def task(job):
+        command = [sys.executable, "-c", TASK, str(disk), job, str(files)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        tasks.append(subprocess.Popen(command, **pipes))
+        lines = iter(tasks[-1].stdout.readline, "")
+        return tasks[-1], next(line.strip() for line in lines if "copied" not in line)
+
+    yield task
+    for process in tasks:
+        process.kill()
+        process.communicate()
+
+
+def test_crops_are_the_same_from_copies(study, catalog, reader, tmp_path):
+    with job_cache(str(tmp_path / "disk"), "7"):
+        near_by = preprocess.crop_reader(study, catalog, catalog.entries)
+        assert near_by.folder == tmp_path / "disk/ssl-pipeline-7/volumes"
+        for entry in catalog.entries:
+            assert np.array_equal(near_by.read_volume(entry.id), reader.volume(entry.id))
+    assert not list((tmp_path / "disk").iterdir())
+    assert preprocess.crop_reader(study, catalog, catalog.entries).folder == reader.folder
+
+
+def test_tasks_of_a_node_share_copies_and_the_last_removes_them(start, disk, files):
+    first, copies = start("7")
+    second, same = start("7")
+    assert copies == same == str(disk / "ssl-pipeline-7/volumes")
+    first.communicate()
+    assert (disk / "ssl-pipeline-7/volumes/b/c").read_bytes() == b"another"
+    second.communicate()
+    assert not list(disk.iterdir())
+
+
+def test_what_a_killed_job_left_is_removed_by_the_next_and_what_is_held_is_not(start, disk):
+    killed, _ = start("7")
+    alive, _ = start("8")
+    killed.kill()
+    killed.wait()
+    assert {path.name for path in disk.iterdir()} == {"ssl-pipeline-7", "ssl-pipeline-8"}
+    start("9")
+    assert {path.name for path in disk.iterdir()} == {"ssl-pipeline-8", "ssl-pipeline-9"}
+    assert alive.poll() is None
+
+
+def test_a_copy_of_another_size_is_copied_again(disk, files):
+    with job_cache(str(disk), "7"):
+        copies = cached_folder(files, ["a", "b/c"])
+        (copies / "a").write_bytes(b"o")
+        assert (cached_folder(files, ["a", "b/c"]) / "a").read_bytes() == b"one"
+
+
+def test_what_does_not_fit_is_read_where_it_lies(disk, files, capsys):
+    os.truncate(files / "a", 2**42)  # 4 TiB, of which no byte is on the disk
+    with job_cache(str(disk), "7"):
+        assert cached_folder(files, ["a", "b/c"]) == files
+    assert "is read where it lies: 4.1e+03 GiB, and" in capsys.readouterr().out
+
+
+def test_without_a_disk_it_is_read_where_it_lies(files, capsys):
+    for where in ("$NOWHERE/x", "/proc/none"):
+        with job_cache(where, "7"):
+            assert cached_folder(files, ["a", "b/c"]) == files
+        assert f"Nothing is copied to {where}" in capsys.readouterr().out

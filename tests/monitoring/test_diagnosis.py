@@ -1,0 +1,192 @@
+"""Verdicts on histories whose fault is known, and silence on healthy and on young ones."""
+
+import math
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from ssl_pipeline.monitoring.config import Monitoring
+from ssl_pipeline.monitoring.diagnosis import RULES, Threshold, diagnose
+from ssl_pipeline.monitoring.metrics_registry import METRICS
+from ssl_pipeline.objectives import Hybrid
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.views.config import Views
+
+SECTION = Monitoring()
+HEALTHY = {
+    "ramp": 1.0, "loss": 1.2, "gradient_norm": 0.8, "skill": 0.3, "spread": 0.9,
+    "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global_bank": 1.0, "global_chance": 4.5,
+    "placed": -0.4, "matched_by_histogram": 0.1, "own_negatives": 0.0,
+    "rebuilt_outside": 0.15, "waiting": 0.02,
+}  # fmt: skip
+
+
+def history(records=10, upto=1.0, **signs):
+    """Records up to this share of a run; a list gives a sign's values at the end."""
+    rows = []
+    for number in range(records):
+        row = {**HEALTHY, "step": 100 * (number + 1), "share": upto * (number + 1) / records}
+        for sign, value in signs.items():
+            if not isinstance(value, list):
+                row[sign] = value
+            elif number >= records - len(value):
+                row[sign] = value[number - records + len(value)]
+        rows.append(row)
+    return rows
+
+
+def test_a_healthy_run_says_so_with_its_numbers():
+    verdict = diagnose(history(), SECTION)
+    assert verdict.name == "healthy"
+    assert "skill against in-painting 0.30" in verdict.reason
+    assert "judged after" not in verdict.reason
+
+
+def test_nothing_recorded_is_no_alarm():
+    assert diagnose([], SECTION).name == "healthy"
+    assert diagnose([{"step": 1}], SECTION).name == "healthy"
+
+
+FAULTS = [
+    ("diverging", {"loss": [math.nan]}, "The loss is nan"),
+    ("diverging", {"gradient_norm": [math.inf]}, "gradient's norm is inf"),
+    ("diverging", {"loss": [4.0, 4.0, 4.0]}, "climbed to at least 4 from its best, 1.2"),
+    ("diverging", {"gradient_norm": [50.0, 60.0, 90.0]}, "at least 50"),
+    ("collapsed", {"drift": 0.0}, "have not changed"),
+    ("collapsed", {"spread": 0.05}, "its spread is 0.05"),
+    ("collapsed", {"uniformity": -0.01}, "uniformity is -0.01"),
+    ("collapsed", {"rank_share": 0.017}, "effective rank is 1.7%"),
+    ("collapsed", {"global_bank": 4.52}, "-0.02 below chance"),
+    ("shortcut", {"placed": 0.97}, "it solves 97%"),
+    ("shortcut", {"matched_by_histogram": 0.9}, "match 90%"),
+    ("shortcut", {"own_negatives": 3.4}, "the loss between subjects is 3.40 nats"),
+    ("shortcut", {"rebuilt_outside": 0.6}, "60% lies outside the body"),
+    ("shortcut", {"skill": -0.4}, "skill -0.40"),
+    ("starved", {"waiting": 0.7}, "70% of the time"),
+]
+
+
+@pytest.mark.parametrize(("name", "signs", "words"), FAULTS, ids=[words for *_, words in FAULTS])
+def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
+    verdict = diagnose(history(**signs), SECTION)
+    assert verdict.name == name
+    assert words in verdict.reason
+    assert verdict.reason.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        {"loss": [4.0, 4.0, 1.2]},
+        {"loss": [4.0, 1.2, 4.0]},
+        {"gradient_norm": [50.0, 1.0, 50.0]},
+        {"spread": [0.05, 0.05]},
+        {"waiting": [0.9, 0.9, 0.4]},
+        {"matched_by_histogram": [0.1, 0.9, 0.9]},
+        {"skill": math.nan},
+        {"placed": math.nan, "own_negatives": math.nan},
+    ],
+    ids=str,
+)
+def test_an_accident_or_half_a_fault_is_none(signs):
+    assert diagnose(history(**signs), SECTION).name == "healthy"
+
+
+def test_a_young_run_is_neither_collapsed_nor_on_a_shortcut():
+    faults = {"spread": 0.05, "uniformity": -0.01, "global_bank": 4.5, "skill": -1.0, "drift": 0.0}
+    verdict = diagnose(history(upto=0.2, **faults), SECTION)
+    assert verdict.name == "healthy"
+    assert "Collapse is judged after 25%" in verdict.reason
+    assert diagnose(history(ramp=0.4, **faults), SECTION).name == "healthy"
+    assert diagnose(history(upto=0.2, waiting=0.9), SECTION).name == "starved"
+
+
+def test_contrast_that_comes_in_is_no_divergence():
+    """The sum of losses and its gradient rise with the ramp, whatever the model does."""
+    ramped = history(10, ramp=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3])
+    for row in ramped[:4]:
+        row["gradient_norm"] = 0.01
+    assert diagnose(ramped, SECTION).name == "healthy"
+
+
+def test_a_loss_that_has_lost_half_of_its_gain_diverges():
+    falling = [0.4, 0.4, 0.4, 0.1, 0.1, 0.1]
+    assert diagnose(history(9, loss=[*falling, 0.24, 0.24, 0.24]), SECTION).name == "healthy"
+    assert diagnose(history(9, loss=[*falling, 0.26, 0.26, 0.26]), SECTION).name == "diverging"
+
+
+def test_a_batch_of_bad_luck_is_no_divergence():
+    """Rows between records are averaged: single steps of small batches jump."""
+    rows = history(8, loss=0.2)
+    lucky = [{**rows[-1], "step": 700 + n, "loss": 1.0 if n % 10 == 0 else 0.2} for n in range(100)]
+    assert diagnose([*rows, *lucky], SECTION).name == "healthy"
+
+
+def test_contrast_between_places_alone_spreads_less_and_is_sound():
+    """One region, no loss between subjects: less than with both, and far from a collapse."""
+    assert diagnose(history(spread=0.24, uniformity=-0.25), SECTION).name == "healthy"
+    assert diagnose(history(spread=0.09), SECTION).name == "collapsed"
+    assert diagnose(history(uniformity=-0.04), SECTION).name == "collapsed"
+
+
+def test_the_gravest_fault_is_told():
+    faults = {"waiting": 0.9, "skill": -1.0, "spread": 0.0}
+    assert diagnose(history(**faults), SECTION).name == "collapsed"
+    assert diagnose(history(**faults, loss=[math.nan]), SECTION).name == "diverging"
+    assert diagnose(history(waiting=0.9, skill=-1.0), SECTION).name == "shortcut"
+
+
+def test_dials_move_the_verdict():
+    strict = Monitoring(min_dimension_std=0.95, patience=1)
+    assert diagnose(history(), strict).name == "collapsed"
+    assert diagnose(history(spread=[0.96]), strict).name == "healthy"
+
+
+def test_rows_of_several_kinds_may_be_mixed():
+    log = [{"step": n, "share": 1.0, "ramp": 0.4, "loss": 1.0, "waiting": 0.9} for n in range(9)]
+    record = {"step": 9, "share": 1.0, "ramp": 0.4, "spread": 0.9}
+    assert diagnose([*log, record], Monitoring(snapshot_every=3)).name == "starved"
+
+
+def test_a_short_wait_between_records_starves_nobody():
+    """A row before a checkpoint may tell of one step; windows between records count."""
+    rows = history(9)
+    stalls = [{**rows[-1], "step": 900 + n, "waiting": 0.1 if n < 97 else 0.9} for n in range(100)]
+    assert diagnose([*rows, *stalls], SECTION).name == "healthy"
+    assert diagnose([*rows, *stalls], Monitoring(snapshot_every=1)).name == "starved"
+
+
+def test_every_bound_names_signs_and_a_dial():
+    bounds = [rule for _, rule in RULES if isinstance(rule, Threshold)]
+    assert len(bounds) == 10
+    for bound in bounds:
+        assert {sign for sign in (bound.metric, bound.minus) if sign} <= METRICS.keys()
+        dials = {
+            dial for dial in (bound.min_setting, bound.max_setting, bound.after_setting) if dial
+        }
+        assert dials <= set(Monitoring.model_fields) and bool(bound.min_setting) != bool(
+            bound.max_setting
+        )
+
+
+def test_what_a_reason_tells_to_try_is_a_dial_of_the_study():
+    sections = {"training": Training(), "views": Views(), "objective": Hybrid()}
+    told = {
+        dial
+        for name, signs, _ in FAULTS
+        for dial in re.findall(r"(\w+\.[\w.]*\w)", diagnose(history(**signs), SECTION).reason)
+        if dial.split(".")[0] in sections
+    }
+    assert len(told) > 8
+    for dial in told:
+        section, *names = dial.split(".")
+        value = sections[section]
+        for name in names:
+            value = getattr(value, name)
+
+
+def test_an_unknown_verdict_cannot_stop_a_run():
+    assert Monitoring(stop_on=("collapsed", "starved")).stop_on == ("collapsed", "starved")
+    with pytest.raises(ValidationError):
+        Monitoring(stop_on=("healthy",))

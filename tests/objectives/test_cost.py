@@ -1,0 +1,50 @@
+"""Sizes that are counted without torch are those of the modules that torch builds."""
+
+import pytest
+
+from ssl_pipeline.models import ResEnc, ViT
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives.config import Contrast, Reconstruction
+from ssl_pipeline.objectives.cost import training_cost
+from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.cost import checkpoint_bytes
+from ssl_pipeline.views.config import Views
+
+OBJECTIVES = [
+    Hybrid(),
+    Mae(reconstruction=Reconstruction(decoder_width=96, decoder_depth=3)),
+    Contrastive(contrast=Contrast(projection_dim=64)),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
+@pytest.mark.parametrize(
+    "model",
+    [
+        ViT(patch_voxels=(4, 8, 8)),
+        ViT(layer_scale=0.1, qk_norm=True, registers=3),
+        ResEnc(patch_voxels=(4, 8, 8)),
+    ],
+    ids=str,
+)
+def test_parameters_are_counted_exactly(objective, model):
+    encoder = model.build()
+    built = objective.build(encoder)
+    assert model.parameters == sum(p.numel() for p in encoder.parameters())
+    assert training_cost(objective, model, Views()).parameter_count == sum(
+        p.numel() for p in built.parameters()
+    )
+
+
+def test_a_checkpoint_has_the_bytes_that_were_told():
+    import torch
+
+    model = ViT()
+    built = Hybrid().build(model.build())
+    optimizer = torch.optim.AdamW(built.parameters())
+    sum(p.sum() for p in built.parameters()).backward()
+    optimizer.step()
+    state = {"objective": built.state_dict(), "optimizer": optimizer.state_dict()}
+    told = checkpoint_bytes(training_cost(Hybrid(), model, Views()), Training())
+    assert len(checkpoint.pack_state(state)) == pytest.approx(told, rel=0.05)

@@ -1,0 +1,166 @@
+"""Small study folders as the stages leave them: real volumes, results as `summary` writes them."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
+from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.export.bundle import save_bundle
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.provenance import Provenance
+from ssl_pipeline.report.html_report import ReportData
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training import snapshots
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+
+ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
+CLASSES = {1: "left", 2: "right"}
+CROPS = CropClassification(title="Side of a crop", classes=CLASSES, label="sides")
+VOXELS = Segmentation(title="Sides in voxels", classes=CLASSES, label="sides")
+STAGES = {CropClassification: ("probe", "finetune"), Segmentation: ("finetune",)}
+INITS = ("pretrained", "random", PIXELS)
+
+
+@dataclass
+class StudyFolder:
+    """A study's folder, filled bit by bit."""
+
+    folder: Path
+    title: str = "A study"
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+
+    @property
+    def report_data(self) -> ReportData:
+        """What the report is made from."""
+        config = {"name": "small", "seed": 7}
+        encoder = self.folder / "pretrain" / "encoder"
+        return ReportData(
+            self.folder, "small", self.title, self.tasks, config, self.label_file, encoder
+        )
+
+    def label_file(self, scan: str, name: str) -> Path:
+        """The file of a scan's label."""
+        return PseudonymStore(self.folder.parent / "private", "study", Path()).label_path(
+            scan, name
+        )
+
+    def write_json(self, path: str, content: Any) -> Path:
+        """Put a file of JSON below the folder."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content))
+        return target
+
+    def write_results(self, task: str, stage: str, results: dict[str, Any]) -> None:
+        """Put a task's results there."""
+        self.write_json(f"{stage}/{task}/results.json", results)
+
+    def write_provenance(self, stage: str, **more: Any) -> None:
+        """Put a stage's record there."""
+        record = Provenance(stage, {}, "c0ffee" * 10, 7, self.folder).finish(**more)
+        self.write_json(f"{stage}/provenance.json", record)
+
+
+def results(
+    gaps: dict[tuple[str, str], tuple[float, float | None, float | None]],
+    *,
+    method: str = "linear",
+    task: TaskConfig = CROPS,
+    test: int = 12,
+    subjects: tuple[int, ...] = (2, 0),
+) -> dict[str, Any]:
+    """A `results.json`; `gaps` has, by start, pretrained less it, with the interval."""
+    sure = all(low is not None for _, low, _ in gaps.values())
+    rows, differences = [], []
+    for number in subjects:
+        for init in INITS:
+            mean = 0.9 if init == "pretrained" else 0.9 - gaps[method, init][0]
+            bounds = (
+                {"low": mean - 0.03, "high": mean + 0.02} if sure else {"low": None, "high": None}
+            )
+            rows.append(
+                {"method": method, "init": init, "subjects": number, "mean": mean, **bounds}
+                | {"sd_seeds": 0.02, "per_seed": [mean - 0.02, mean, mean + 0.02]}
+                | {"per_class": {"left": mean, "right": None}}
+                | {
+                    "further": {
+                        "AUC": {"mean": 0.95, "low": 0.91, "high": 0.97},
+                        "calibration error": {"mean": 0.12, "low": None, "high": None},
+                    }
+                }
+            )
+        for against in INITS[1:]:
+            mean, low, high = gaps[method, against]
+            differences.append(
+                {"method": method, "init": "pretrained", "subjects": number, "against": against}
+                | {"mean": mean, "low": low, "high": high, "p": 0.001 if sure else None}
+                | {"further": {}}
+            )
+    return {
+        "task": task.title,
+        "kind": task.kind,
+        "metric": task.METRIC,
+        "split": "test",
+        "confidence": 0.95,
+        "n_train_subjects": 20,
+        "n_test_subjects": test,
+        "n_seeds": 3,
+        "classes": list(task.class_names),
+        "starts": list(INITS),
+        "rows": rows,
+        "differences": differences,
+        "groups": [
+            {"group": "site", "value": value, "n_test_subjects": number, "rows": rows}
+            for value, number in (("north", test - 2), ("south", 2))
+        ],
+        "gaps": [],
+        "notes": ["Said by the summary."],
+    }
+
+
+def gaps(
+    random: tuple[float, float | None, float | None],
+    pixels: tuple[float, float | None, float | None] = (0.2, 0.1, 0.3),
+    method: str = "linear",
+) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
+    """Differences of pretrained to the two others."""
+    return {(method, "random"): random, (method, PIXELS): pixels}
+
+
+def write_pretraining(study: StudyFolder) -> None:
+    """Metrics of a run, pictures, and a bundle with a random encoder."""
+    pretrain, rng = study.folder / "pretrain", np.random.default_rng(0)
+    row = {"loss": 2.0, "reconstruction": 0.2, "learning_rate": 1e-3, "pairs_per_s": 50.0}
+    metrics = study.write_json("pretrain/runs/abc/metrics.jsonl", {})
+    lines = [
+        json.dumps({"step": step, **row, "loss": 2 - step / 100}) for step in range(0, 100, 10)
+    ]
+    metrics.write_text("\n".join(lines) + "\n")
+    study.write_json("pretrain/run.json", {"folder": "runs/abc"})
+    crops = rng.normal(size=(2, 16, 16)).astype(np.float32)
+    masked = crops.copy()
+    masked[:, :8] = np.nan
+    moment = {"input": crops, "masked": masked, "rebuilt": crops, "attention": crops**2}
+    for step in (50, 90):
+        snapshots.save_images(pretrain / "runs" / "abc", step, moment)
+    scan = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries[0].id
+    pca = rng.random((1, 16, 24, 3)).astype(np.float32)
+    pca[:, :8, :8] = np.nan
+    np.savez(
+        pretrain / "pictures.npz",
+        slice=rng.normal(size=(1, 16, 24)).astype(np.float32),
+        pca=pca,
+        ids=np.array([scan]),
+    )
+    model = ViT(preset="tiny")
+    encoder = random_encoder(model, 0)
+    save_bundle(pretrain / "encoder", encoder, model, Preprocess(), (16, 16, 16), {"steps": 0})

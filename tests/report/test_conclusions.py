@@ -1,0 +1,59 @@
+"""The answer says no more than the intervals do."""
+
+import pytest
+
+from ssl_pipeline.report.data.results import read_results
+from ssl_pipeline.report.sections.conclusions import overall_conclusion, task_conclusion
+from tests.report.study_folder import StudyFolder, gaps, results
+
+WON, LOST, OPEN = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.01, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("random", "pixels", "word"),
+    [
+        (WON, WON, "Yes"),
+        (WON, OPEN, "Yes"),
+        (WON, LOST, "In part"),
+        (OPEN, WON, "Not shown"),
+        (LOST, WON, "No"),
+        ((0.1, 0.0, 0.2), WON, "Not shown"),  # an interval that begins at zero holds it
+    ],
+)
+def test_the_first_word(
+    study: StudyFolder,
+    random: tuple[float, float, float],
+    pixels: tuple[float, float, float],
+    word: str,
+) -> None:
+    study.write_results("t", "probe", results(gaps(random, pixels)))
+    said = overall_conclusion(read_results(study.folder, ["t"]))
+    assert said.startswith(f"{word}: ")
+    assert ("better than random weights" in said) == (random == WON)
+    assert ("worse than random weights" in said) == (random == LOST)
+
+
+def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
+    for task, gap in {"a": WON, "b": OPEN, "c": OPEN}.items():
+        study.write_results(task, "probe", results(gaps(gap, OPEN)))
+    judged = read_results(study.folder, ["a", "b", "c"])
+    assert overall_conclusion(judged).startswith(
+        "In part: better than random weights in 2 of 6 comparisons (no clear difference in 4)"
+    )
+    assert task_conclusion(judged["b"]).startswith(
+        "no clear difference from random weights in 2 of 2"
+    )
+
+
+def test_a_task_without_intervals_beside_one_with(study: StudyFolder) -> None:
+    study.write_results("a", "probe", results(gaps(WON, WON)))
+    study.write_results("b", "probe", results(gaps((0.3, None, None), (0.3, None, None)), test=1))
+    judged = read_results(study.folder, ["a", "b"])
+    said = overall_conclusion(judged)
+    assert "better than random weights in 2 of 4 comparisons" in said
+    assert "(no interval in 2)" in said
+    assert task_conclusion(judged["b"]).startswith("no interval over subjects: 1 scored subject;")
+
+
+def test_nothing_judged_is_nothing_known() -> None:
+    assert "nothing is known" in overall_conclusion({})

@@ -1,0 +1,161 @@
+"""The page says what was found, leaves out what is not there, and stands alone."""
+
+import gzip
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl_pipeline.report.html_report import render_report, write_report
+from ssl_pipeline.report.markdown_report import render_markdown_report
+from ssl_pipeline.training import snapshots
+from tests.report.study_folder import ANATOMY, CROPS, StudyFolder, gaps, results
+
+HOSTILE = '<script>alert("1 & 2")</script>'
+
+
+def _visible_text(html: str) -> str:
+    """What a reader sees."""
+    seen = re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)
+    return " ".join(unescape(seen).split())
+
+
+def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
+    html = render_report(whole.report_data)
+    words = _visible_text(html)
+    assert "Mostly" not in words  # losing to pixels anywhere is no plain yes
+    assert "In part: better than random weights in 4 of 6 comparisons" in words
+    assert "better than pixels + PCA in 4 of 6 comparisons (worse in 2)." in words
+    assert ".90 [.87, .92]" in words
+    assert "+.100 [+.050, +.150], p = .012 better" in words
+    assert "+.010 [−.050, +.070], p = .012 undecided" in words
+    assert "1,234 1 min 4 s" in words  # a linear probe and its features
+    assert "4 scans found: 3 accepted from 3 subjects, 1 rejected; 1 label without image." in words
+    assert "3 volumes stored" in words
+    assert "scans==1.0 CC0-1.0" in words
+    assert "name: small" in words
+    for alt in ("linear probe: balanced accuracy", "loss: 2 at step 0", "Crop 1", "Axial, coronal"):
+        assert f'alt="{alt}' in html
+    assert len(html) < 5e6
+
+
+def test_its_tables_are_there_as_text(whole: StudyFolder) -> None:
+    told = render_markdown_report(whole.report_data)
+    assert told.startswith("# ")
+    assert "In part: better than random weights in 4 of 6 comparisons" in told
+    assert "| .90 [.87, .92] |" in told
+    assert "| **+.100 [+.050, +.150], p = .012** |" in told
+    assert "| +.010 [−.050, +.070], p = .012 |" in told
+    assert "| .95 [.91, .97] | .12 |" in told
+    assert "of the split test scored." in told
+    assert told.count("Said by the summary.") == 2  # once a task
+    for table in re.findall(r"(?:^\|.*\n)+", told, flags=re.MULTILINE):
+        assert len({row.count("|") for row in table.splitlines()}) == 1
+
+
+def test_without_an_interval_nothing_is_called_better(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    study.write_results(
+        "side", "probe", results(gaps((0.3, None, None), (0.2, None, None)), test=2)
+    )
+    words = _visible_text(render_report(study.report_data))
+    assert "no interval over subjects: 2 scored subjects; spread over seeds shown" in words
+    assert "better than" not in words
+    assert ".90 ± .02" in words
+
+
+def test_an_empty_study_is_a_page_of_sentences(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    words = _visible_text(render_report(study.report_data))
+    for sentence in (
+        "No task has been judged",
+        "This task has not been judged yet.",
+        "There is no record of a training run.",
+        "There are no pictures of what was learned.",
+        "There is no inventory.",
+        "No volume is stored",
+        "There is no encoder yet",
+        "No stage left a record.",
+    ):
+        assert sentence in words
+    study.tasks = {}
+    assert "The study has no tasks" in _visible_text(render_report(study.report_data))
+
+
+@pytest.mark.parametrize(
+    "part", ["pretrain/pictures.npz", "pretrain/run.json", "probe", "inventory"]
+)
+def test_a_missing_part_is_left_out(whole: StudyFolder, part: str) -> None:
+    path = whole.folder / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "Provenance" in _visible_text(render_report(whole.report_data))
+
+
+def test_moments_of_a_run_are_strips(whole: StudyFolder) -> None:
+    html = render_report(whole.report_data)
+    assert html.count('alt="Crop 1: input, masked, rebuilt at step 50, rebuilt at step 90."') == 1
+    assert html.count('alt="Crop 2: input, attention at step 50, attention at step 90."') == 1
+
+
+def test_the_verdict_is_the_one_that_the_run_recorded(whole: StudyFolder) -> None:
+    """Its log would give no alarm: the dials were others, or are now."""
+    assert "The run is starved . It waited for data." in _visible_text(
+        render_report(whole.report_data)
+    )
+
+
+def test_pictures_without_a_decoder_attention_or_map(whole: StudyFolder) -> None:
+    crops = np.zeros((1, 8, 8), np.float32)
+    run = whole.folder / "pretrain" / "runs" / "abc"
+    shutil.rmtree(run / "moments")
+    snapshots.save_images(run, 90, {"input": crops, "masked": crops})
+    (whole.folder / "pretrain" / "pictures.npz").unlink()
+    html = render_report(whole.report_data)
+    assert 'alt="Crop 1: input, masked."' in html and "Crop 1: input, attention" not in html
+    assert "What tokens tell apart" not in _visible_text(html)
+
+
+def test_whatever_a_study_is_called_is_shown_and_not_run(whole: StudyFolder) -> None:
+    whole.title = HOSTILE
+    title = whole.tasks["side"].model_copy(update={"title": HOSTILE})
+    whole.tasks = {"side": title}
+    html = render_report(whole.report_data)
+    assert html.count("<script") == 1  # the page's own
+    assert HOSTILE in _visible_text(html.replace("&lt;", "\x00")).replace("\x00", "<")
+
+
+def test_the_page_stands_alone(whole: StudyFolder) -> None:
+    html, _, script = render_report(whole.report_data).partition("<script>")
+    assert "http" not in script and "fetch" not in script
+    sources = re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?([^"\')>\s]+)', html)
+    assert sources
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
+    targets = {source[1:] for source in sources if source.startswith("#")}
+    assert targets <= set(re.findall(r'id="([^"]+)"', html))
+
+
+def test_no_path_of_a_scan_is_told(whole: StudyFolder, raw: Path) -> None:
+    html = render_report(whole.report_data)
+    assert str(raw) not in html
+    assert not re.search(r"s\d\.nii|broken|alone", html)
+    assert "does not begin like a NIfTI file" in html and "label without image" in html
+
+
+def test_the_snippet_runs(
+    whole: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(whole.report_data, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    found = re.search(r'<pre id="snippet">(.*?)</pre>', html, re.DOTALL)
+    assert found
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(ANATOMY.read_bytes()))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(unescape(found[1]), names)
+    features = names["features"]
+    assert isinstance(features, np.ndarray)
+    assert features.shape == (128,)
+    assert np.isfinite(features).all()

@@ -1,0 +1,199 @@
+"""Numbers, pictures and orientation."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_pipeline import formatting
+from ssl_pipeline.evaluation.cells import PIXELS, Cell, save_cell
+from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, PreparedVolume, VolumeMeta
+from ssl_pipeline.report.data.results import read_results
+from ssl_pipeline.report.render.figures import Picture
+from ssl_pipeline.report.render.images import MISSING_COLOUR, fill_missing
+from ssl_pipeline.report.render.previews import volume_previews
+from ssl_pipeline.report.render.segmentation_overlay import segmentation_overlays
+from ssl_pipeline.report.sections import dataset
+from ssl_pipeline.report.sections.calibration import calibration_panels
+from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgroup_tables
+from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.layout import StoreSettings
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.writer import write_volume
+from ssl_pipeline.volumes.inventory import Inventory
+from tests.report.study_folder import CROPS, VOXELS, StudyFolder, gaps, results
+
+INIT_TITLES = ("label", "pretrained, Dice 1.00", "random weights, Dice .50")
+
+
+def _pixels(picture: Picture) -> np.ndarray:
+    content = base64.b64decode(picture.uri.split(",", 1)[1])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.float64)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.934, ".93"), (1.0, "1.00"), (0.999, "1.00"), (-0.05, "−.05"), (-0.001, ".00"), (None, "–")],
+)
+def test_scores(value: float | None, text: str) -> None:
+    assert formatting.format_score(value) == text
+
+
+def test_intervals_and_differences() -> None:
+    assert formatting.format_with_interval(0.93, 0.9, 0.951) == ".93 [.90, .95]"
+    assert formatting.format_with_interval(0.93, None, None) == ".93"
+    assert formatting.format_with_spread(0.93, 0.02) == ".93 ± .02"
+    assert formatting.format_difference(-0.12, -0.2, 0.04) == "−.120 [−.200, +.040]"
+
+
+def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    told = results(gaps((0.1, 0.05, 0.15)), subjects=(2, 0))
+    told["gaps"] = [
+        {"group": "site", "method": "linear", "init": "pretrained", "subjects": 0}
+        | {"mean": 0.05, "low": -0.01, "high": 0.11, "worst": "south", "best": "north"}
+    ]
+    study.write_results("side", "probe", told)
+    judgements = read_results(study.folder, study.tasks)["side"]
+    (scores,) = subgroup_tables(judgements)
+    assert scores.head == ("method", "start", "north (10)", "south (2)", "gap")
+    own, *others = scores.rows
+    assert own[1:] == ("pretrained", *2 * (".90 [.87, .92]",), "+.050 [−.010, +.110]")
+    assert [row[1] for row in others] == ["random weights", PIXELS]
+    assert {row[-1] for row in others} == {"–"}
+    areas, error = subgroup_metric_tables(judgements)
+    assert areas.caption.startswith("AUC by site") and error.caption.startswith("calibration error")
+    assert areas.rows[0] == ("linear probe", "pretrained", *2 * (".95 [.91, .97]",))
+    assert error.rows[0] == ("linear probe", "pretrained", ".12", ".12")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.21, "3.2 s"), (250.0, "4 min 10 s"), (7500.0, "2 h 5 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert formatting.format_duration(seconds) == text
+
+
+def test_nothing_to_see_has_a_colour_of_its_own() -> None:
+    colours = np.full((2, 2, 3), 0.5, np.float32)
+    colours[0, 0, 1] = np.nan
+    assert np.allclose(fill_missing(colours)[0, 0], MISSING_COLOUR)
+    assert np.allclose(fill_missing(colours)[1, 1], 0.5)
+
+
+def _bright_corner_volume(folder: Path) -> CropReader:
+    """A volume (20, 30, 40) of (4, 2, 1) mm whose right, front, top eighth is bright."""
+    data = np.zeros((2, 20, 30, 40), np.int16)
+    data[0] = -1000
+    data[0, 10:, 15:, 20:] = 1000
+    data[1] = VALID | FOREGROUND
+    affine = tuple(tuple(row) for row in np.diag([1.0, 2.0, 4.0, 1.0]).tolist())
+    meta = VolumeMeta(
+        modality="CT",
+        shape=(20, 30, 40),
+        affine=affine,
+        spacing_mm=(1.0, 2.0, 4.0),
+        source_affine=affine,
+        source_shape=(40, 30, 20),
+        scale=1.0,
+        offset=0.0,
+        low=-1000.0,
+        high=1000.0,
+        centre=0.0,
+        width=500.0,
+        foreground_share=1.0,
+        valid_share=1.0,
+    )
+    write_volume(folder / "corner.zarr", PreparedVolume(data, meta), StoreSettings(), "key")
+    entry = Entry("corner", "s", "CT", "", "train", 1.0, "r", {}, {}, meta.shape, meta.spacing_mm,
+                  1, "", "", json.dumps(meta.to_json()))  # fmt: skip
+    return CropReader(folder, Catalog((entry,)))
+
+
+def test_thumbnails_are_upright_and_in_millimetres(tmp_path: Path) -> None:
+    reader = _bright_corner_volume(tmp_path)
+    (picture,) = volume_previews(reader.catalog, reader)
+    image = _pixels(picture).mean(axis=2)
+    scale = 170 / 80  # 20 slices of 4 mm are the longest side
+    width, across = round(40 * scale), round(60 * scale)
+    assert image.shape == (170, 2 * width + across + 8)
+    axial, coronal = image[:, :width], image[:, width + 4 : 2 * width + 4]
+    sagittal = image[:, 2 * width + 8 :]
+    middle = 170 // 2
+    # Bright is the patient's right, front and top: left in axial and coronal, and up in all.
+    assert axial[middle - 30, 10] > 200 > 60 > axial[middle + 30, 10]
+    assert axial[middle - 30, width - 10] < 60
+    assert coronal[10, 10] > 200 > 60 > coronal[160, 10]
+    assert coronal[10, width - 10] < 60
+    assert sagittal[10, 10] > 200 > 60 > sagittal[160, 10]
+    assert sagittal[10, across - 10] < 60
+
+
+def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -> None:
+    folder = whole.folder / "finetune" / "voxels"
+    catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
+    shown_scan = catalog.entries[1]
+    for init, dice in (("pretrained", (0.9, 1.0, 1.0)), ("random", (0.2, 0.5, 0.9))):
+        cell = Cell("full", init, 0, 0)
+        rows = []
+        for entry, score in zip(catalog.entries, dice, strict=True):
+            name = f"predictions/{cell.name}/{entry.id}.nii.gz"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            label = nib.load(whole.label_file(entry.id, "sides"))
+            data = np.asarray(label.dataobj) * (init == "pretrained")
+            nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
+            rows.append({"scan": entry.id, "dice": [score, None], "file": name})
+        save_cell(cell, "key", "", {"predictions": rows}, folder)
+    (judgement,) = read_results(whole.folder, ["voxels"])["voxels"]
+    reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
+    pictures, marks = segmentation_overlays(judgement, VOXELS, reader, whole.label_file)
+    assert tuple(picture.title for picture in pictures) == INIT_TITLES
+    assert shown_scan.id in pictures[0].alt
+    assert [mark.text for mark in marks] == ["left", "right"]
+    label, same, empty = (_pixels(picture) for picture in pictures)
+    assert np.array_equal(label, same)
+    tint = np.abs(label - label.mean(axis=2, keepdims=True)).max(axis=2) > 10
+    assert 0.1 < tint.mean() < 0.9
+    assert np.ptp(empty, axis=2).max() == 0  # grey alone
+    left, right = label[:, : label.shape[1] // 2], label[:, label.shape[1] // 2 :]
+    assert left[..., 2].mean() > right[..., 2].mean()  # "right" is blue, on the picture's left
+
+
+def test_a_segmentation_whose_cells_failed_has_no_overlay(whole: StudyFolder) -> None:
+    folder = whole.folder / "finetune" / "voxels"
+    for init in ("pretrained", "random"):
+        save_cell(Cell("full", init, 0, 0), "key", "", {"failed": "out of memory"}, folder)
+    catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
+    (judgement,) = read_results(whole.folder, ["voxels"])["voxels"]
+    reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
+    assert segmentation_overlays(judgement, VOXELS, reader, whole.label_file)[0] == []
+
+
+def test_every_scan_is_counted_once(whole: StudyFolder) -> None:
+    inventory = Inventory.read(whole.folder / "inventory" / "scans.parquet")
+    table = dataset.scan_table(inventory)
+    accepted = sum(int(str(row[3])) for row in table.rows)
+    rejected = sum(int(str(row[-1])) for row in table.rows)
+    assert (accepted, rejected) == (3, 1)
+    splits = [sum(int(str(row[at])) for row in table.rows) for at in (5, 6, 7, 8)]
+    assert sum(splits) == 3
+
+
+def test_reliability_is_drawn_from_the_cells_of_all_seeds(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    study.write_results("side", "probe", results(gaps((0.1, 0.05, 0.15))))
+    folder = study.folder / "probe" / "side"
+    (judgement,) = read_results(study.folder, ["side"])["side"]
+    assert calibration_panels([judgement]) == []  # without cells there is nothing to draw
+    for init in judgement.initializations:
+        for seed in range(3):
+            row = {"subject": "s", "target": seed % 2, "probability": [0.2, 0.8]}
+            save_cell(Cell("linear", init, 0, seed), "key", "", {"predictions": [row] * 10}, folder)
+    (picture,) = calibration_panels([judgement])
+    assert picture.title == "linear probe"
+    assert picture.alt.startswith("linear probe: calibration error pretrained .12, random weights")

@@ -1,0 +1,44 @@
+"""The stage: what it waits for, and what makes it run again."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.atomic import write_json
+from stages import report
+from stages.core.study import Study, load_study
+
+
+def _manifests(study: Study) -> list[tuple[str, dict[str, str]]]:
+    judged = [("probe", "side"), ("finetune", "side"), ("finetune", "tissue")]
+    alone = [(name, {}) for name in ("inventory", "preprocess", "pretrain")]
+    return [*alone, *((name, {"task": task}) for name, task in judged)]
+
+
+def test_it_waits_for_every_stage_and_judgement(study_file: Path) -> None:
+    study = load_study(study_file)
+    for name, wildcards in _manifests(study):
+        with pytest.raises(UserError, match=f"run the stage {name} first"):
+            report.inputs(study)
+        write_json(study.stage_folder(name, wildcards) / ".done.json", {"manifest": name})
+    first = report.inputs(study)
+    assert len(first) == 10  # looks of three judgements, and the titles
+    write_json(study.stage_folder("probe", {"task": "side"}) / ".done.json", {"manifest": "other"})
+    assert {name for name in first if first[name] != report.inputs(study)[name]} == {"probe side"}
+
+
+def test_a_new_title_runs_nothing_again(study_file: Path) -> None:
+    study = load_study(study_file)
+    renamed = study.model_copy(update={"title": "Another"})
+    fewer = study.model_copy(update={"tasks": {"side": study.tasks["side"]}})
+    hashes = [each.sections_hash(report.CONFIG_KEYS, {}) for each in (study, renamed, fewer)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_it_writes_the_page_and_its_tables(study_file: Path, tmp_path: Path) -> None:
+    study = load_study(study_file)
+    made = report.run(study, tmp_path / "report")
+    assert [path.name for path in made.files] == ["report.html", "report.md"]
+    for path in made.files:
+        assert "This task has not been judged yet." in path.read_text()

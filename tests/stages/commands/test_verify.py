@@ -1,0 +1,48 @@
+"""Damage is named, and what is damaged is made again, alone and equal."""
+
+from ssl_pipeline.store.layout import VOXEL_FILE
+from stages.core.study import load_study
+from tests.stages.conftest import run_cli
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_whole_is_left_alone(whole):
+    done = run_cli("verify", "--config", whole)
+    assert done.returncode == 0 and "6 volumes and" in done.stdout and "whole" in done.stdout
+
+
+def test_a_damaged_volume_is_named_and_made_again_alone(copied):
+    folder = load_study(copied).folder
+    volumes = sorted((folder / "preprocess/volumes").glob("*.zarr"))
+    before = {path: (path / VOXEL_FILE).read_bytes() for path in volumes}
+    times = {path: (path / VOXEL_FILE).stat().st_mtime_ns for path in volumes}
+    flip_a_bit(volumes[2] / VOXEL_FILE)
+    told = run_cli("verify", "--config", copied)
+    assert told.returncode == 2
+    assert f"{volumes[2] / VOXEL_FILE} differs from what was written." in told.stdout
+    assert "1 damaged part of 6 volumes" in told.stderr and "--remove" in told.stderr
+    assert volumes[2].exists()
+    assert run_cli("verify", "--config", copied, "--remove").returncode == 0
+    assert not volumes[2].exists()
+    done = run_cli("preprocess", "--config", copied)
+    assert "6 volumes stored, 1 of them new" in done.stdout
+    assert {path: (path / VOXEL_FILE).read_bytes() for path in volumes} == before
+    same = [path for path in volumes if (path / VOXEL_FILE).stat().st_mtime_ns == times[path]]
+    assert len(same) == 5
+    assert run_cli("verify", "--config", copied).returncode == 0
+    assert "nothing to do" in run_cli("pretrain", "--config", copied).stdout
+
+
+def test_a_damaged_encoder_is_named_and_made_again_equal(copied):
+    encoder = load_study(copied).folder / "pretrain/encoder/encoder.safetensors"
+    before = encoder.read_bytes()
+    flip_a_bit(encoder)
+    assert "encoder.safetensors differs" in run_cli("verify", "--config", copied).stdout
+    assert run_cli("verify", "--config", copied, "--remove").returncode == 0
+    assert run_cli("pretrain", "--config", copied).returncode == 0
+    assert encoder.read_bytes() == before

@@ -1,0 +1,192 @@
+"""A finished run that is gone on with: the same killed or not, on more steps or more scans."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.export import training_subjects
+from ssl_pipeline.io.atomic import read_json, write_json
+from ssl_pipeline.objectives import Contrastive
+from ssl_pipeline.objectives.config import Contrast, Ramp
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.training.config import ParentRun, Training
+from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.training.schedule import learning_rate, run_progress
+from stages import pretrain
+from stages.commands.clean import clean_study
+from stages.core.pretraining_runs import cohort_hash_items, cohort_path, cohort_volumes, run_folder
+from stages.core.runner import run_stage
+from stages.core.study import load_study
+from tests.conftest import crash_at_step, write_scans, write_study
+
+SETTINGS = "{steps: 12, log_steps: 1, pairs: 4, precision: fp32, device: cpu, threads: 1, "
+CONTINUED = SETTINGS + "checkpoint_steps: 2, extends: {steps: 6}}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The tiny study after 6 steps; use a copy."""
+    file = write_study(tmp_path_factory.mktemp("extends"))
+    for name in ("inventory", "preprocess", "pretrain"):
+        run_stage(name, load_study(file), {})
+    return file
+
+
+@pytest.fixture
+def place(trained, tmp_path):
+    """Makes copies of it, each in its own folder."""
+
+    def copy(name):
+        folder = tmp_path / name
+        shutil.copytree(trained.parent, folder)
+        file = folder / "tiny.yaml"
+        file.write_text(trained.read_text().replace(str(trained.parent), str(folder)))
+        return file
+
+    return copy
+
+
+def continue_study(file, training=CONTINUED):
+    """The study with this section in place of its own."""
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**content, "training": yaml.safe_load(training)}))
+    return load_study(file)
+
+
+def weights(study):
+    return load_file(study.folder / "pretrain/encoder/encoder.safetensors")
+
+
+def trainer_of(study):
+    catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
+    entries = [entry for entry in catalog.entries if entry.id in cohort_volumes(study)]
+    return pretrain._build_trainer(study, catalog, entries, RankInfo())[0]
+
+
+def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
+    whole, cut = continue_study(place("whole")), continue_study(place("cut"))
+    base = weights(whole)
+    run_stage("pretrain", whole, {})
+    run = trainer_of(cut)
+    assert run.step == 6
+    begun = run.objective.encoder.state_dict()
+    assert all(torch.equal(begun[name], base[name]) for name in base)
+    crash_at_step(run, 8)
+    assert trainer_of(cut).step == 8
+    run_stage("pretrain", cut, {})
+    assert weights(whole).keys() == base.keys()
+    for name, weight in weights(whole).items():
+        assert torch.equal(weights(cut)[name], weight)
+    assert any(not torch.equal(base[name], weight) for name, weight in weights(whole).items())
+    rows = read_metrics(run_folder(cut) / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(7, 13))
+    said = read_json(cut.folder / "pretrain/run.json")
+    assert "to step 12 on cohort 1 from the end of the run of 6 steps" in said["extends"]
+    assert all(row["ramp"] == 1.0 for row in rows)
+    rates = [row["learning_rate"] for row in rows]
+    assert rates == [learning_rate(step, cut.training) for step in range(6, 12)]
+    again = continue_study(cut.folder.parent / "tiny.yaml", CONTINUED.replace("12", "14"))
+    assert trainer_of(again).step == 6  # from the base, not from another extension of it
+
+
+def test_weights_and_metadata_are_frozen_with_the_cohort(place):
+    study = load_study(place("weights"))
+    path, known = cohort_path(study), [*cohort_volumes(study).items()]
+    assert cohort_hash_items(study) == [*known, *((scan, 1.0) for scan, _ in known)]
+    catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
+    heavier = Catalog(
+        tuple(replace(entry, weight=9.0, targets={"age": "9"}) for entry in catalog.entries)
+    )
+    then = pretrain.training_entries(study, heavier)
+    assert {entry.weight for entry in then} == {1.0}
+    assert {entry.targets["side"] for entry in then} == {"0", "1"}
+    alike = Contrastive(contrast=Contrast(subject_weight=1, similar_by={"age": 1}))
+    assert cohort_hash_items(study.model_copy(update={"objective": alike}))[2 * len(known) :] == [
+        (entry.id, {"site": entry.site, "targets": entry.targets}) for entry in then
+    ]
+    write_json(path, known)  # as lists were before they held weights
+    assert cohort_hash_items(study) == known
+    assert {entry.weight for entry in pretrain.training_entries(study, heavier)} == {9.0}
+
+
+def test_the_rate_warms_up_again_and_the_ramp_stays_whole():
+    dials = {"warmup": 0.1, "learning_rate": 1.0, "final_rate": 0.0}
+    section = Training(steps=1100, continue_from=ParentRun(steps=1000), **dials)
+    rates = [learning_rate(step, section) for step in range(1000, 1100)]
+    assert rates == [learning_rate(step, Training(steps=100, **dials)) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] and rates[-1] < 0.01
+    assert Ramp(start=0.97, end=0.99).factor(run_progress(1000, section)) == 1.0
+    assert run_progress(500, Training(steps=1000)) == 0.5
+
+
+def test_more_scans_come_in_with_a_raised_cohort(place):
+    file = place("more")
+    old = set(cohort_volumes(load_study(file)))
+    write_scans(file.parent / "raw", 8)
+    (file.parent / "raw/images/person0.nii.gz").unlink()
+    for name in ("inventory", "preprocess"):
+        run_stage(name, load_study(file), {})
+    study = continue_study(file, CONTINUED.replace("extends", "cohort: 2, extends"))
+    run_stage("pretrain", study, {})
+    now = set(cohort_volumes(study))
+    assert len(now - old) == 2 and len(old - now) == 1
+    assert training_subjects.read(study.encoder).scans == old | now  # who was seen before, is seen
+    assert read_json(study.folder / "pretrain/run.json")["volumes"] == 5
+
+
+def test_a_continued_run_is_continued(place):
+    file = place("twice")
+    run_stage("pretrain", continue_study(file), {})
+    twice = SETTINGS.replace("12", "16") + "checkpoint_steps: 2, extends: "
+    study = continue_study(file, twice + "{steps: 12, extends: {steps: 6}}}")
+    run_stage("pretrain", study, {})
+    steps = [row["step"] for row in read_metrics(run_folder(study) / "metrics.jsonl")]
+    assert steps == [13, 14, 15, 16]
+    kept = sorted((study.folder / "pretrain/runs").iterdir())
+    clean_study(study, remove_all=False, assume_yes=True)
+    assert sorted((study.folder / "pretrain/runs").iterdir()) == kept and len(kept) == 3
+    assert all(len(list((run / "checkpoints").glob("*.pt"))) == 1 for run in kept)
+
+
+@pytest.mark.parametrize(
+    "base, why",
+    [
+        ("{steps: 7}", "has left no checkpoint here"),
+        ("{steps: 6, cohort: 3}", "has never been started"),
+        ("{steps: 6, extends: {steps: 3}}", "has left no checkpoint here"),
+    ],
+)
+def test_a_missing_parent_run_is_named_with_the_command_that_makes_it(place, base, why):
+    study = continue_study(place("none"), CONTINUED.replace("{steps: 6}", base))
+    with pytest.raises(UserError, match=why) as told:
+        run_stage("pretrain", study, {})
+    assert "`python -m stages pretrain --config STUDY` makes it" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_an_unfinished_parent_run_is_refused(place):
+    file = place("unfinished")
+    longer = continue_study(file, SETTINGS.replace("12", "8") + "checkpoint_steps: 2}")
+    crash_at_step(trainer_of(longer), 4)
+    study = continue_study(file, CONTINUED.replace("{steps: 6}", "{steps: 8}"))
+    with pytest.raises(UserError, match=r"the run of 8 steps .* has come to step 4 only"):
+        run_stage("pretrain", study, {})
+
+
+def test_steps_count_those_of_the_run_before(place):
+    with pytest.raises(UserError, match=r"steps is 6, not above extends\.steps, 6"):
+        continue_study(place("short"), CONTINUED.replace("12", "6"))
+
+
+def test_a_study_without_a_parent_run_keeps_its_run_folder(study):
+    """A dial that is new leaves finished runs alone: what is not said is not in the hash."""
+    with_it = study.model_dump(mode="json")
+    assert with_it["training"]["extends"] is None and with_it["init_from"] is None
+    without = study.sections_hash(("training", "init_from"), {})
+    assert without == study.sections_hash(("training",), {})

@@ -1,0 +1,222 @@
+"""A study's mistakes, each told in one sentence: file, key, what it got, the nearest key."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ssl_pipeline.errors import UserError
+from stages.core.study import Study, load_study
+
+
+def changed(study_file, change):
+    content = yaml.safe_load(study_file.read_text())
+    change(content)
+    study_file.write_text(yaml.safe_dump(content))
+    return study_file
+
+
+def contrastive_settings(settings):
+    """An objective with contrast between subjects, and pairs enough for it."""
+    contrast = {"global_weight": 0.1, **settings}
+    return {
+        "objective": {"name": "contrastive", "contrast": contrast},
+        "training": {"steps": 6, "batch_size": 16},
+    }
+
+
+MISTAKES = {
+    "unknown key": (
+        lambda c: c["preprocess"].update(spacng_mm=[1, 1, 1]),
+        "tiny.yaml: preprocess.spacng_mm is not known",
+    ),
+    "unknown key, near a known one": (
+        lambda c: c["training"].update(step=5),
+        "training.step is not known: did you mean steps?",
+    ),
+    "unknown section": (
+        lambda c: c.update(traning={}),
+        "traning is not known: did you mean training?",
+    ),
+    "two numbers for three axes": (
+        lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1]}),
+        "preprocess.mr.spacing_mm is [1, 1]: its entry 3 is missing.",
+    ),
+    "unknown kind": (
+        lambda c: c["tasks"]["tissue"].update(kind="segmntation"),
+        "tasks.tissue.kind is segmntation: did you mean segmentation?",
+    ),
+    "label that no root declares": (
+        lambda c: c["tasks"]["tissue"].update(label="tisue"),
+        "tasks.tissue.label is tisue, which is not known: did you mean tissue?",
+    ),
+    "unknown dial of a task": (
+        lambda c: c["tasks"]["side"].update(finetune={"step": 5}),
+        "tasks.side.finetune.step is not known: did you mean steps?",
+    ),
+    "no stage that can judge": (
+        lambda c: c["tasks"]["tissue"].update(by=["probe"]),
+        "tasks.tissue.by is ['probe'], and a task of kind segmentation is judged by finetune",
+    ),
+    "target that no root declares": (
+        lambda c: c["tasks"]["side"].update(target="sde"),
+        "tasks.side.target is sde, which is not known: did you mean side?",
+    ),
+    "root that is not there": (
+        lambda c: c["tasks"]["side"].update(roots=["haed"]),
+        "tasks.side.roots names haed: did you mean head?",
+    ),
+    "scans of nobody": (
+        lambda c: c["data"]["roots"][0].pop("subject"),
+        "tasks.side takes scans of root head, which does not say whose they are",
+    ),
+    "crop that patches do not fill": (
+        lambda c: c["views"].update(crop_voxels=[17, 16, 16]),
+        "views.crop_voxels is [17, 16, 16], no multiple of model.patch_voxels, [8, 8, 8]",
+    ),
+    "negative spacing": (
+        lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
+        "give three positive numbers, for the axes R, A and S",
+    ),
+    "impossible share": (lambda c: c["views"].update(keep=1.5), "views.keep is 1.5"),
+    "ramp that ends before it starts": (
+        lambda c: c.update(objective={"name": "hybrid", "ramp": {"start": 0.5, "end": 0.1}}),
+        "objective.ramp",
+    ),
+    "contrast between the subjects of too few pairs": (
+        lambda c: c.update(objective={"name": "contrastive", "contrast": {"global_weight": 0.1}}),
+        "objective.contrast.global_weight is 0.1, and training.pairs is",
+    ),
+    "subjects alike in what nobody declares": (
+        lambda c: c.update(contrastive_settings({"alike": {"siet": "equal"}})),
+        "objective.contrast.alike names siet: did you mean site?",
+    ),
+    "subjects alike in what they are judged by": (
+        lambda c: c.update(contrastive_settings({"alike": {"side": "equal"}})),
+        "objective.contrast.alike names side, the target of tasks.side",
+    ),
+    "subjects alike where none are contrasted": (
+        lambda c: c.update(contrastive_settings({"alike": {"site": "equal"}, "global_weight": 0})),
+        "alike is about the loss between subjects, and global_weight is 0",
+    ),
+    "subjects alike within no width": (
+        lambda c: c.update(contrastive_settings({"alike": {"age": float("inf")}})),
+        "objective.contrast.alike.age",
+    ),
+    "unknown objective": (lambda c: c.update(objective={"name": "magic"}), "objective"),
+    "missing name": (lambda c: c.pop("name"), "name is missing"),
+    "word for a number": (lambda c: c["training"].update(steps="many"), "training.steps is 'many'"),
+    "unknown key in a list": (
+        lambda c: c["data"]["roots"][0].update(modalty="MR"),
+        "data.roots.0.modalty is not known: did you mean modality?",
+    ),
+    "unknown key in a task": (
+        lambda c: c["tasks"]["side"].update(crop_voxel=[1, 1, 1]),
+        "tasks.side.crop_voxel is not known: did you mean crop_voxels?",
+    ),
+    "a method that the backbone has no place for": (
+        lambda c: c.update(model={"name": "resenc"}, finetune={"methods": [{"name": "prompts"}]}),
+        "finetune.methods has prompts, which works on the blocks of a transformer, and model is",
+    ),
+    "a segmentation that no method serves": (
+        lambda c: c.update(finetune={"methods": [{"name": "attentive"}]}),
+        "tasks.tissue is a segmentation, which none of finetune.methods serves",
+    ),
+    "robustness of networks that are not kept": (
+        lambda c: c.update(robustness={}),
+        "robustness judges the networks of fine-tuning again: set finetune.keep_networks to true",
+    ),
+    "a method given twice": (
+        lambda c: c.update(finetune={"methods": [{"name": "lora"}, {"name": "lora", "rank": 2}]}),
+        "methods is ['lora', 'lora']: give each once",
+    ),
+    "an encoder called as random weights are": (
+        lambda c: c.update(evaluate={"encoders": {"random": ""}}),
+        "encoders.random means random weights: choose another name",
+    ),
+    "another version": (lambda c: c.update(format=99), "format is 99, this version reads 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence(study_file, mistake):
+    change, sentence = MISTAKES[mistake]
+    with pytest.raises(UserError) as told:
+        load_study(changed(study_file, change))
+    assert sentence in str(told.value)
+    assert "\n" not in str(told.value) and str(study_file) in str(told.value)
+
+
+def test_a_key_given_twice_is_refused(study_file):
+    study_file.write_text(study_file.read_text() + "\nname: other\n")
+    with pytest.raises(UserError, match="name is given twice"):
+        load_study(study_file)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed"])
+def test_what_is_no_study_is_refused(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"study\.yaml"):
+        load_study(path)
+
+
+def test_a_missing_study_names_those_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"demo\.yaml"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_show_prints_a_study_that_loads_to_the_same(study_file, tmp_path):
+    command = [sys.executable, "-m", "stages", "config", "--show", "--config", str(study_file)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    again = study_file.with_name("again.yaml")
+    again.write_text(shown)
+    assert load_study(again) == load_study(study_file)
+    assert "learning_rate: 0.001" in shown
+
+
+def test_the_schema_describes_every_field():
+    text = json.dumps(Study.model_json_schema())
+    assert "learning_rate" in text
+    for name, definition in Study.model_json_schema()["$defs"].items():
+        for key, field in definition.get("properties", {}).items():
+            plain = "description" in field or "const" in field or "$ref" in json.dumps(field)
+            assert plain, f"{name}.{key} has no line of help"
+
+
+def test_the_hash_of_a_section_sees_it_and_nothing_else(study_file):
+    before = load_study(study_file)
+    after = load_study(changed(study_file, lambda c: c["training"].update(steps=7)))
+    assert before.sections_hash(("views",), {}) == after.sections_hash(("views",), {})
+    assert before.sections_hash(("training",), {}) != after.sections_hash(("training",), {})
+    weight = ("data.roots.*.weight",)
+    elsewhere = {"tissue": {"path": "elsewhere"}}
+    labels = load_study(
+        changed(study_file, lambda c: c["data"]["roots"][0].update(labels=elsewhere))
+    )
+    heavier = load_study(changed(study_file, lambda c: c["data"]["roots"][0].update(weight=2.0)))
+    assert labels.sections_hash(weight, {}) == before.sections_hash(weight, {})
+    assert heavier.sections_hash(weight, {}) != before.sections_hash(weight, {})
+
+
+def test_a_task_may_have_settings_of_its_own(study_file):
+    own = {"steps": 7, "methods": [{"name": "lora"}]}
+    changed(study_file, lambda c: c["tasks"]["side"].update(by=["finetune"], finetune=own))
+    study = load_study(study_file)
+    assert study.evaluation_stages("side") == ("finetune",)
+    dials, others = study.finetune_of("side"), study.finetune_of("tissue")
+    assert (dials.steps, [m.name for m in dials.methods]) == (7, ["lora"])
+    assert others == study.finetune and dials.batch_size == study.finetune.batch_size
+    assert study.model_dump(mode="json")["tasks"]["side"]["finetune"] == own
+
+
+def test_settings_of_one_task_leave_the_other_unchanged(study_file):
+    before = load_study(study_file)
+    changed(study_file, lambda c: c["tasks"]["side"].update(finetune={"steps": 7}))
+    after = load_study(study_file)
+    reads = ("tasks.{task}", "finetune")
+    for task, same in (("side", False), ("tissue", True)):
+        hashes = {study.sections_hash(reads, {"task": task}) for study in (before, after)}
+        assert (len(hashes) == 1) == same

@@ -1,0 +1,58 @@
+"""The house: sizes, names, what the top level holds, and that importing the library is cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = sorted(
+    p for part in ("ssl_pipeline", "stages", "cluster") for p in (ROOT / part).rglob("*.py")
+)
+NAMELESS = {"utils", "helpers", "base", "manager", "common", "misc"}
+TOP = {
+    "pyproject.toml", "README.md", "Snakefile", "ssl_pipeline", "stages", "cluster", "workflows",
+    "tests", "local", "slurm", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile",
+    ".gitignore", ".ci", ".pre-commit-config.yaml",
+}  # fmt: skip
+
+
+def test_nothing_else_grows_at_the_top():
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split("/")[0] for line in done.stdout.splitlines()} <= TOP
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_fits_a_reader(path):
+    text = path.read_text()
+    assert path.stem not in NAMELESS
+    assert len(text.splitlines()) <= 400
+    tree = ast.parse(text)
+    assert not text.strip() or ast.get_docstring(tree), "a module opens with why"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            documented = ast.get_docstring(node, clean=False)
+            lines = node.end_lineno - node.lineno + 1
+            lines -= len(documented.splitlines()) + 1 if documented else 0
+            assert lines < 50, f"{node.name} has {lines} lines"
+
+
+def test_importing_the_library_imports_no_torch():
+    code = "import sys, ssl_pipeline; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_command_line_imports_no_torch():
+    code = "import sys, stages.cli, stages.core.workflow; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_no_study_is_named_in_code():
+    studies = {path.stem for path in (ROOT / "workflows/studies").glob("*.yaml")} - {"demo"}
+    for path in CODE:
+        text = path.read_text().lower()
+        assert not [name for name in studies if name in text], path

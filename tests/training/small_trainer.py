@@ -1,0 +1,72 @@
+"""Small runs on real crops, as all tests of this room build them, in any process."""
+
+import numpy as np
+import torch
+
+from ssl_pipeline.models import ViT
+from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.monitoring.config import Monitoring
+from ssl_pipeline.objectives import Contrastive, Hybrid
+from ssl_pipeline.objectives.config import Contrast, Ramp
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.loop import Trainer
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.sampler import Sampler
+
+MODEL = ViT(patch_voxels=(4, 4, 4))
+MONITORING = Monitoring(snapshot_every=3, snapshot_samples=6, stop_on=())
+# With all of their terms, from the first step on.
+CONTRASTIVE = Contrastive(contrast=Contrast(subject_weight=0.3, local_weight=1))
+HYBRID = Hybrid(ramp=Ramp(start=0, end=0), contrast=CONTRASTIVE.contrast)
+SETTINGS = {
+    "steps": 6,
+    "pairs": 4,
+    "precision": "fp32",
+    "device": "cpu",
+    "threads": 1,
+    "checkpoint_steps": 2,
+    "log_steps": 1,
+}
+
+
+def small_trainer(
+    folder,
+    output,
+    objective=HYBRID,
+    *,
+    model=MODEL,
+    monitoring=MONITORING,
+    rank_info=None,
+    **settings,
+):
+    """A run in `folder` on the volumes of the study in `output`; `dials` are those of training."""
+    training = Training(**{**SETTINGS, **settings})
+    catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
+    reader = CropReader(output / "preprocess" / "volumes", catalog)
+    views, patch = Views(crop_voxels=(16, 16, 16)), model.patch_voxels
+    ages = np.array([[4.0 + n % 2] if n else [np.nan] for n in range(len(catalog.entries))])
+    sampler = Sampler(
+        catalog.entries, reader, views, patch,
+        batch_size=training.batch_size, seed=0, metadata_features=ages.astype(np.float32),
+    )  # fmt: skip
+    return Trainer(
+        folder,
+        build_objective(objective, model),
+        sampler,
+        training,
+        monitoring,
+        rank_info=rank_info,
+    )
+
+
+def build_objective(objective=HYBRID, model=MODEL):
+    """The objective as such a run begins with it."""
+    torch.manual_seed(0)
+    return objective.build(random_encoder(model, 0))
+
+
+def flat_weights(module):
+    """All parameters, one after the other."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])

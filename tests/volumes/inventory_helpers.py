@@ -1,0 +1,50 @@
+"""Inventories of small folders, and what tests ask of them."""
+
+import os
+
+import numpy as np
+
+from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.inventory import build_inventory
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.quality_control import QualityThresholds
+
+
+def with_noise(brain, seed):
+    """The brain as another scanner run would give it: the same anatomy, other noise."""
+    return (brain.data + np.random.default_rng(seed).integers(0, 50, brain.data.shape)).astype("i2")
+
+
+def as_hounsfield(brain, seed):
+    """The same as a CT would say it: air at -1000, the rest up to some 100 HU."""
+    return (with_noise(brain, seed) // 9 - 1000).astype("i2")
+
+
+RULE = {"pattern": r"_(?P<id>\d+)", "expression": "(id + 1) // 2"}
+
+
+NO_DUPLICATE_SEARCH = {"copies_likeness": None}  # where noise makes many people of one brain
+
+
+def data_of(folder, splits=None, **more):
+    root = {"path": str(folder / "raw"), "modality": "MR", "subject": RULE} | more
+    return Data.model_validate({"roots": [root], "splits": NO_DUPLICATE_SEARCH | (splits or {})})
+
+
+def build(data, folder, previous=None, thresholds=None):
+    return build_inventory(
+        data, thresholds or QualityThresholds(), folder, pseudonyms_of(folder), previous
+    )
+
+
+def pseudonyms_of(folder):
+    return PseudonymStore(folder / "private", "study", folder / "out")
+
+
+def by_name(folder, inventory):
+    origins = pseudonyms_of(folder).all
+    return {os.path.basename(origins[scan.id].path): scan for scan in inventory.scans}
+
+
+def subject_name(folder, scan):
+    return pseudonyms_of(folder).all[scan.id].person

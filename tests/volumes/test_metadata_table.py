@@ -1,0 +1,139 @@
+"""Layouts, and tables of scans: what they say, and what is wrong with them."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes.config import Data
+from tests.volumes.inventory_helpers import (
+    as_hounsfield,
+    build,
+    by_name,
+    data_of,
+    subject_name,
+    with_noise,
+)
+from tests.volumes.volume_writers import save_nifti
+
+
+def test_bids(brain, tmp_path):
+    raw = tmp_path / "raw"
+    names = [
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-02/ses-1/anat/sub-02_ses-1_FLAIR.nii.gz",
+        "sub-02/ct/sub-02_ct.nii.gz",
+        "sub-02/func/sub-02_task-rest_bold.nii.gz",
+        "sub-02/anat/sub-02_dseg.nii.gz",
+        "derivatives/clean/sub-01/anat/sub-01_T1w.nii.gz",
+    ]
+    for number, name in enumerate(names):
+        scale = as_hounsfield if "ct" in name else with_noise
+        save_nifti(raw / name, scale(brain, number), brain.affine)
+    inventory = build(data_of(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
+    assert [(subject_name(tmp_path, scan), scan.modality) for scan in inventory.accepted] == [
+        ("01", "MR"),
+        ("02", "CT"),
+        ("02", "MR"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
+    save_nifti(folder / "other" / "x.nii", with_noise(brain, 70), brain.affine)
+    columns = {
+        "path": ["raw/s_01.nii.gz", "raw/s_03.nii.gz", "other/x.nii"],
+        "subject": ["007", "", "008"],
+        "site": ["north", "", "south"],
+        "modality": ["", "", "CT"],
+        "split": ["test", "", "val"],
+        "age": ["61", "", "44"],
+    }
+    table = folder / f"scans.{suffix}"
+    if suffix == "csv":
+        rows = zip(*columns.values(), strict=True)
+        table.write_text("\n".join(",".join(row) for row in [list(columns), *rows]) + "\n")
+    else:
+        pq.write_table(pa.table(columns), table)
+    data = data_of(folder, site={"column": "site"}).model_copy(update={"table": table.name})
+    scans = by_name(folder, build(data, folder))
+    assert len(scans) == 7
+    one, three, other = scans["s_01.nii.gz"], scans["s_03.nii.gz"], scans["x.nii"]
+    assert (subject_name(folder, one), one.site, one.split, one.targets) == (
+        "007",
+        "north",
+        "test",
+        {"age": "61"},
+    )
+    assert (subject_name(folder, three), three.site, three.targets) == ("2", "", {})
+    assert (other.modality, other.split, other.root) == ("CT", "val", "scans")
+    assert subject_name(folder, other) == "008"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("raw/absent.nii,1,,", r"row 2 names a path that is not in"),
+        (",1,,", "row 2 has no `path`"),
+        ("raw/s_02.nii.gz,1,PET,", "row 2 has a modality that is none of CT, MR"),
+        ("raw/s_02.nii.gz,1,,dev", "row 2 has a split that is none of train, val, test"),
+        ("raw/s_01.nii.gz,1,,", "rows 1 and 2 name one path"),
+        ("raw/s_02.nii.gz,1,,val", "subject [0-9a-f]{12} is in test and in val"),
+        ("notes.txt,1,,", "row 2 names no image of a known format"),
+    ],
+)
+def test_a_wrong_row_is_named(row, sentence, folder):
+    (folder / "notes.txt").write_text("")
+    (folder / "t.csv").write_text(f"path,subject,modality,split\nraw/s_01.nii.gz,1,,test\n{row}\n")
+    with pytest.raises(UserError, match=sentence):
+        build(data_of(folder).model_copy(update={"table": "t.csv"}), folder)
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ("file,subject", r"t.csv has no column `path` in its first line: name the columns there"),
+        ("path,subjct", r"t.csv has a column `subjct`: call it subject if it is that"),
+    ],
+)
+def test_a_wrong_column_is_named(header, sentence, folder):
+    (folder / "t.csv").write_text(f"{header}\nraw/s_01.nii.gz,1\n")
+    with pytest.raises(UserError, match=sentence):
+        build(data_of(folder).model_copy(update={"table": "t.csv"}), folder)
+
+
+def test_a_scan_may_be_sampled_more_often(folder):
+    dataset = data_of(folder).model_copy(update={"table": "t.csv"})
+    (folder / "t.csv").write_text("path,sampling_weight\nraw/s_01.nii.gz,2.5\nraw/s_02.nii.gz,\n")
+    heavy = dataset.roots[0].model_copy(update={"weight": 4.0})
+    scans = by_name(folder, build(dataset.model_copy(update={"roots": (heavy,)}), folder))
+    assert "sampling_weight" not in scans["s_01.nii.gz"].targets
+    assert scans.pop("s_01.nii.gz").weight == 10
+    assert {scan.weight for scan in scans.values()} == {4}
+    for wrong in ("-1", "much", "nan", "inf"):
+        (folder / "t.csv").write_text(f"path,sampling_weight\nraw/s_01.nii.gz,{wrong}\n")
+        with pytest.raises(UserError, match="row 1 has a sampling_weight that is no number from 0"):
+            build(dataset, folder)
+
+
+def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
+    save_nifti(folder / "raw" / "ann" / "x_11.nii", with_noise(brain, 70), brain.affine)
+    save_nifti(folder / "raw" / "ann" / "x_12.nii", with_noise(brain, 71), brain.affine)
+    (folder / "t.csv").write_text("path,subject\nraw/ann,ann\n")
+    inventory = build(data_of(folder).model_copy(update={"table": "t.csv"}), folder)
+    assert [subject_name(folder, scan) for scan in inventory.scans] == [
+        "ann",
+        "ann",
+        "1",
+        "1",
+        "2",
+        "2",
+        "3",
+        "3",
+    ]
+
+
+def test_an_empty_table_is_told(folder):
+    (folder / "t.csv").write_text("path,subject\n")
+    with pytest.raises(UserError, match=r"t.csv has no rows"):
+        build(Data(table="t.csv"), folder)

@@ -1,0 +1,172 @@
+"""Each fault of a volume gives its own sentence; real volumes have none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ssl_pipeline.volumes.config import Root
+from ssl_pipeline.volumes.quality_control import (
+    QualityThresholds,
+    ScanQuality,
+    check_quality,
+    size_fault,
+)
+from ssl_pipeline.volumes.readers.dicom_split import measure_slice_spacing
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
+from tests.volumes.volume_writers import rotated_affine
+
+
+def change_voxels(brain, how):
+    data = brain.data.astype(np.float32)
+    how(data)
+    return Volume(data, brain.affine)
+
+
+def test_a_real_volume_is_accepted(brain):
+    assert check_quality(brain, None, QualityThresholds()) == ScanQuality()
+
+
+def test_not_a_number(brain):
+    def spoil(data):
+        data[3, 4, 5], data[6, 7, 8] = np.nan, -np.inf
+
+    assert (
+        check_quality(change_voxels(brain, spoil), None, QualityThresholds()).fault
+        == "2 voxels are NaN or infinite"
+    )
+
+
+def test_constant(brain):
+    volume = Volume(np.full_like(brain.data, 7), brain.affine)
+    assert (
+        check_quality(volume, None, QualityThresholds()).fault
+        == "every voxel has the same value, 7"
+    )
+
+
+def test_a_mask_is_no_image(brain):
+    volume = Volume((brain.data > 5000).astype(np.uint8), brain.affine)
+    assert "saturated, or a mask" in check_quality(volume, None, QualityThresholds()).fault
+
+
+def test_saturated(brain):
+    clipped = Volume(np.minimum(brain.data, np.quantile(brain.data, 0.8)), brain.affine)
+    assert "saturated" in check_quality(clipped, None, QualityThresholds()).fault
+    assert check_quality(clipped, None, QualityThresholds(max_saturated_share=0.5)).fault == ""
+
+
+def test_missing_values_are_not_judged(brain):
+    data = np.full_like(brain.data, 0)
+    root = Root(path="x", missing_value=0)
+    assert (
+        "stands for nothing measured"
+        in check_quality(Volume(data, brain.affine), root, QualityThresholds()).fault
+    )
+    data[:8] = 5
+    assert (
+        "same value, 5"
+        in check_quality(Volume(data, brain.affine), root, QualityThresholds()).fault
+    )
+
+
+@pytest.mark.parametrize(
+    ("crop", "spacing", "sentence"),
+    [
+        (np.s_[:, :, :5], (4, 4, 4), "only 5 voxels along its shortest axis; 8 are needed"),
+        (
+            np.s_[:],
+            (0.9, 0.9, 0.04),
+            "only 1 mm along its shortest axis; 20 are needed; voxels of only 0.04 mm; 0.05 mm is"
+            " the limit",
+        ),
+        (
+            np.s_[:],
+            (99, 9, 9),
+            "3267 mm along its longest axis; 2500 mm is the limit; voxels of up to 99 mm; 10 mm is"
+            " the limit",
+        ),
+        (np.s_[:], (0.5, 0.5, 0.5), "only 12.5 mm along its shortest axis; 20 are needed"),
+        (np.s_[:], (1, 1, 12), "voxels of up to 12 mm; 10 mm is the limit"),
+    ],
+)
+def test_sizes(crop, spacing, sentence, brain):
+    volume = Volume(brain.data[crop], rotated_affine(spacing=spacing))
+    assert check_quality(volume, None, QualityThresholds()).fault == sentence
+
+
+def test_a_tilted_gantry_is_repaired_or_rejected(brain):
+    affine = brain.affine.copy()
+    affine[1, 2] = 2 * np.tan(np.radians(14))
+    tilted = Volume(brain.data, affine)
+    assert check_quality(tilted, None, QualityThresholds()) == ScanQuality(
+        "", "its axes, 14.0 degrees off a right angle as by a tilted gantry, are straightened"
+    )
+    rejected = check_quality(tilted, None, QualityThresholds(max_shear_deg=13))
+    assert rejected == ScanQuality(
+        "its axes are 14.0 degrees off a right angle, as by a tilted gantry"
+    )
+
+
+@pytest.mark.parametrize(
+    ("heights", "sentence"),
+    [
+        (range(25), ""),
+        ([*range(12), *range(13, 26)], "slices are missing (gaps of 1 to 2 mm); copy"),
+        (np.arange(25) ** 1.05, "its slices are unevenly spaced (gaps of 1 to 1.23 mm, up to"),
+    ],
+)  # fmt: skip
+def test_slices_are_judged_by_the_studys_limit(heights, sentence, brain):
+    places = np.array([(0, 0, height) for height in heights], float)
+    volume = replace(brain, slices=measure_slice_spacing(places, np.array((0.0, 0, 1))))
+    assert check_quality(volume, None, QualityThresholds()).fault.startswith(sentence)
+    assert (check_quality(volume, None, QualityThresholds()) == ScanQuality()) == (not sentence)
+    assert check_quality(volume, None, QualityThresholds(max_slice_offset_mm=1.1)) == ScanQuality()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("ORIGINAL", "PRIMARY", "LOCALIZER"), "is a localizer: its ImageType says LOCALIZER"),
+        (("DERIVED", "SECONDARY", "MPR"), "derived object, not a scan: its ImageType says MPR"),
+        (("DERIVED", "SECONDARY", "SCREEN SAVE"), "ImageType says SCREEN"),
+        (("DERIVED", "PRIMARY", "PROJECTION IMAGE", "MIP"), "says MIP, PROJECTION"),
+        (("ORIGINAL", "PRIMARY", "AXIAL"), ""),
+        (("DERIVED", "PRIMARY", "AXIAL"), ""),
+    ],
+)  # fmt: skip
+def test_scouts_and_derived_objects(words, sentence, brain):
+    fault = check_quality(replace(brain, image_type=words), None, QualityThresholds()).fault
+    assert fault.endswith(sentence) and bool(fault) == bool(sentence)
+    assert (
+        check_quality(
+            replace(brain, image_type=words), None, QualityThresholds(reject_image_types=())
+        ).fault
+        == ""
+    )
+
+
+def test_hounsfield_units(brain):
+    hu = brain.data // 9 - 1000
+    stored = Volume(hu + 1024, brain.affine)
+    shifted = Root(path="x", intensity_offset=-1024)
+    assert check_quality(Volume(hu, brain.affine), None, QualityThresholds(), "CT") == ScanQuality()
+    assert check_quality(stored, shifted, QualityThresholds(), "CT") == ScanQuality()
+    assert "set intensity_offset" in check_quality(stored, None, QualityThresholds(), "CT").fault
+    assert check_quality(stored, None, QualityThresholds(), "MR") == ScanQuality()
+    unit = Volume((hu / 1000).astype(np.float32), brain.affine)
+    assert (
+        "no Hounsfield units; give the scan as"
+        in check_quality(unit, None, QualityThresholds(), "CT").fault
+    )
+    inside = np.clip(hu, 20, 80) + np.random.default_rng(0).normal(0, 9, hu.shape)
+    assert (
+        check_quality(Volume(inside, brain.affine), None, QualityThresholds(), "CT")
+        == ScanQuality()
+    )
+
+
+def test_a_volume_too_large_for_memory_is_not_opened():
+    fault = size_fault(VoxelGrid((30000, 30000, 30000), np.eye(4)), QualityThresholds())
+    assert fault.startswith("says that it has 30000 x 30000 x 30000 voxels, 1.01e+05 GiB in memory")
+    assert size_fault(VoxelGrid((512, 512, 1200), np.eye(4)), QualityThresholds()) == ""
