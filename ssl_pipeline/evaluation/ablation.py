@@ -54,7 +54,7 @@ def _gather_predictions(
     for arm, folders in trials.items():
         for folder in folders:
             for row in read_json(folder / "results.json")["rows"]:
-                method, init, subjects = row["method"], row["init"], row["subjects"]
+                method, init, subjects = row["method"], row["initialization"], row["subjects"]
                 cells = [Cell(method, init, subjects, s) for s in range(len(row["per_seed"]))]
                 drawn = [read_json(cell.path(folder))["predictions"] for cell in cells]
                 key = (init if init in BASELINES else arm, method, subjects)

@@ -12,15 +12,15 @@ from typing import Any
 
 from ssl_pipeline.io.atomic import read_json, write_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FAILED = "failed"  # in the file of a cell that has no predictions: why
 # What a cell starts from: an encoder by its name, the same architecture with random weights, or one
 # of the baselines, which have no encoder.
-RANDOM, PIXELS, RESNET, EXTERNAL = "random", "pixels + PCA", "small ResNet", "given predictions"
+RANDOM, PIXELS, RESNET, EXTERNAL = "random", "pixels + PCA", "small ResNet", "external predictions"
 BASELINES = {
     PIXELS: "pixels",
     RESNET: "resnet",
-    EXTERNAL: "given",
+    EXTERNAL: "external",
 }  # with their names in file names
 NOT_PRETRAINED = (RANDOM, *BASELINES)
 BASELINE_METHOD = (

@@ -139,7 +139,7 @@ class Finetune(Section):
 
         `kept`: whether their networks are.
         """
-        dealt_with = {"seeds": None, "subjects": None, "resnet": True}
+        dealt_with = {"seeds": None, "subjects": None, "resnet_baseline": True}
         changed = {"methods": methods, "keep_networks": keeps_networks, **dealt_with}
         return self.model_copy(update=changed)
 

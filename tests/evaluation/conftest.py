@@ -54,11 +54,11 @@ class StoredStudy:
             "reader": self.reader,
             "label_file": self.label_file,
             "evaluate": Evaluate(subjects=(2, 0)),
-            "encoder_of": build_test_encoder,
-            "starts": {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""},
+            "encoder_factory": build_test_encoder,
+            "initializations": {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""},
             "crop_voxels": (16, 16, 16),
             "out": out,
-            "labels": out / "labels",
+            "label_map_folder": out / "labels",
         }
         return EvaluationContext(**(given | changes))
 

@@ -20,7 +20,7 @@ def trial(folder, hits, init="pretrained"):
             for s, hit in zip(SUBJECTS, told, strict=True)
         ]
         write_json(Cell("knn", init, 5, seed).path(folder), {"predictions": rows})
-    row = {"method": "knn", "init": init, "subjects": 5, "per_seed": [0.0] * len(hits)}
+    row = {"method": "knn", "initialization": init, "subjects": 5, "per_seed": [0.0] * len(hits)}
     told = {"task": "Organ", "kind": "crop_classification", "metric": "balanced accuracy"}
     counts = {"split": "val", "n_train_subjects": 20, "n_test_subjects": len(SUBJECTS)}
     results = {**told, **counts, "notes": [], "warning": "", "rows": [row]}
@@ -55,7 +55,7 @@ def with_pixels(folders):
         pixels = trial(folder / "pixels", random_hits(0.5, 20 + number), PIXELS)
         for cell in (pixels / "cells").iterdir():
             cell.rename(folder / "cells" / cell.name)
-        row = {"method": "knn", "init": PIXELS, "subjects": 5, "per_seed": [0.0, 0.0]}
+        row = {"method": "knn", "initialization": PIXELS, "subjects": 5, "per_seed": [0.0, 0.0]}
         path = folder / "results.json"
         content = read_json(path)
         write_json(path, {**content, "rows": [*content["rows"], row]})
@@ -106,7 +106,7 @@ def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
 
 def test_few_subjects_get_no_interval(arms, monkeypatch):
     with_pixels(arms["random"])
-    monkeypatch.setattr("ssl_pipeline.evaluation.statistics.estimates.FEWEST", len(SUBJECTS) + 1)
+    monkeypatch.setattr("ssl_pipeline.evaluation.statistics.estimates.MIN_SUBJECTS", len(SUBJECTS) + 1)
     table = ablation_table(arms, **DIALS)
     assert all(row["low"] is None for row in (*table["rows"], *table["differences"]))
 
@@ -122,7 +122,7 @@ def test_warnings_of_trials_are_told_once(arms):
 def test_a_row_of_which_a_seed_has_failed_is_left_out_and_told(arms):
     with_pixels(arms["random"])
     path = arms["hybrid"][1] / "results.json"
-    failed = [{"method": "knn", "init": "pretrained", "subjects": 5, "seed": 0, "reason": "why"}]
+    failed = [{"method": "knn", "initialization": "pretrained", "subjects": 5, "seed": 0, "reason": "why"}]
     write_json(path, {**read_json(path), "rows": [], "failed": failed})
     table = ablation_table(arms, **DIALS)
     assert set(rows_of(table)) == {"mae", "random", PIXELS}

@@ -13,7 +13,7 @@ CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "y
 
 
 def test_a_setting_is_written_down_when_it_first_scores(planted, tmp_path):
-    setting = planted.setting(tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)))
+    setting = planted.context(tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)))
     for neighbours in (5, 5, 9):
         run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), setting)
     looks = read_test_accesses(tmp_path / "probe/corner")
@@ -31,8 +31,8 @@ def test_looks_at_val_are_free(tmp_path):
 
 
 def test_what_changes_no_score_is_no_further_look(planted, tmp_path):
-    setting = planted.setting(
-        tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)), starts={PIXELS: ""}
+    setting = planted.context(
+        tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)), initializations={PIXELS: ""}
     )
     for kept in (False, True):
         run_finetune(CORNER, Finetune(steps=1, resnet_baseline=False, keep_networks=kept), setting)

@@ -60,7 +60,7 @@ def adapt_encoder(method, model, seed=0):
 
 
 def is_supported(kind, model):
-    return not (kind.TRANSFORMER and model is CONVOLUTIONS)
+    return not (kind.NEEDS_TRANSFORMER and model is CONVOLUTIONS)
 
 
 def perturb(encoder):
@@ -221,8 +221,8 @@ def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
 
 def test_every_method_has_its_rows_for_classes(planted, tmp_path):
     dials = Finetune(methods=tuple(kind() for kind in METHODS), steps=2, batch_size=4, seeds=3)
-    results = run_finetune(BLOBS, dials, planted.setting(tmp_path, evaluate=ALL))
-    rows = {(r["method"], r["init"]) for r in results["rows"]}
+    results = run_finetune(BLOBS, dials, planted.context(tmp_path, evaluate=ALL))
+    rows = {(r["method"], r["initialization"]) for r in results["rows"]}
     expected = {(m, i) for m in TITLES for i in ("pretrained", "random")}
     baselines = {PIXELS, RESNET}
     assert rows == expected | {("baseline", init) for init in baselines}
@@ -232,14 +232,14 @@ def test_every_method_has_its_rows_for_classes(planted, tmp_path):
 
 def test_methods_that_serve_no_voxels_are_left_out_and_told(planted, tmp_path):
     dials = Finetune(methods=(Lora(), Attentive()), steps=1, batch_size=2, keep_predictions="none")
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     results = run_finetune(VOXELS, dials, setting)
     assert {r["method"] for r in results["rows"]} == {"lora"}
     assert "Not made for voxels and left out: attentive probe." in " ".join(results["notes"])
 
 
 def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, Finetune(steps=1, batch_size=2), setting)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch_size=2), setting)
@@ -270,7 +270,7 @@ def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
 @each
 def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
     method, dials = kind(), Finetune(methods=(kind(),), steps=3, batch_size=4, keep_networks=True)
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, dials, setting)
     plan, cell = TaskRunner(BLOBS, setting), Cell(method.name, "pretrained", 0, 0)
     assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
@@ -282,7 +282,7 @@ def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
 
 
 def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
-    plan, method = TaskRunner(BLOBS, planted.setting(tmp_path)), Full()
+    plan, method = TaskRunner(BLOBS, planted.context(tmp_path)), Full()
     cell = Cell("full", "pretrained", 0, 0)
     with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks"):
         load_network(build_crop_model(plan, cell, method), method, cell, tmp_path)

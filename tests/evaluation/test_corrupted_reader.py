@@ -59,13 +59,13 @@ def test_what_a_model_sees_is_another_and_a_function_of_seed_and_severity(
         found = corrupt_volumes(volumes, corruption, severity, PREPROCESS, seed)
         return model_input(found.reader.read_volume(scan), found.entries[scan].meta)
 
-    clean = model_input(volumes.reader.volume(scan), volumes.entries[scan].meta)
+    clean = model_input(volumes.reader.read_volume(scan), volumes.entries[scan].meta)
     first = seen()
     assert first.shape == clean.shape and not np.allclose(first, clean, atol=1e-3)
     assert np.array_equal(first, seen())
     assert not np.array_equal(first, seen(severity=4))
     same = corrupt_volumes(others, corruption, 5, PREPROCESS, 0)  # of the other modality
-    assert np.array_equal(same.reader.read_volume(scan), others.reader.volume(scan))
+    assert np.array_equal(same.reader.read_volume(scan), others.reader.read_volume(scan))
 
 
 def test_mr_that_becomes_brighter_is_not_cut_off(volumes):
@@ -74,7 +74,7 @@ def test_mr_that_becomes_brighter_is_not_cut_off(volumes):
     numbers = worse.reader.read_volume(scan)[0]
     assert len(np.unique(numbers)) > 1000 and (numbers == numbers.max()).sum() < 10
     own, other = volumes.entries[scan].meta, worse.entries[scan].meta
-    before = volumes.reader.volume(scan)[0] * own.scale + own.offset
+    before = volumes.reader.read_volume(scan)[0] * own.scale + own.offset
     after = numbers * other.scale + other.offset
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.3
     assert (other.low, other.high) != (own.low, own.high)

@@ -39,7 +39,7 @@ def test_every_decoder_draws_every_voxel_and_all_of_it_learns(model, decoder):
 def test_skips_join_at_their_own_resolution_of_a_convolutional_encoder():
     encoder = random_encoder(ResEnc(), 0)
     rise = UnetrDecoder().build(encoder)
-    assert [encoder.feature_info[index].step for index in rise.skips] == [(4, 4, 4), (2, 2, 2)]
+    assert [encoder.feature_info[index].reduction for index in rise.skips] == [(4, 4, 4), (2, 2, 2)]
 
 
 def test_skips_of_a_transformer_are_evenly_deep():
@@ -50,8 +50,8 @@ def test_the_last_of_what_blocks_give_are_the_tokens():
     encoder = random_encoder(ViT(preset="tiny", registers=2), 0).eval()
     crops, spacing = torch.randn(2, 1, 16, 16, 24), torch.ones(2, 3)
     with torch.no_grad():
-        tokens, given = encoder(crops, spacing), encoder.hidden(crops, spacing)
-    assert len(given) == len(encoder.maps) == len(encoder.blocks)
+        tokens, given = encoder(crops, spacing), encoder.forward_intermediates(crops, spacing)
+    assert len(given) == len(encoder.feature_info) == len(encoder.blocks)
     assert torch.allclose(given[-1].flatten(2).transpose(1, 2), tokens)
     assert not torch.allclose(given[0], given[-1])
 
@@ -66,8 +66,8 @@ def test_a_segmentation_learns_with_skips(planted, tmp_path):
         decoder=UnetrDecoder(),
         keep_predictions="none",
     )
-    setting = planted.setting(
-        tmp_path, evaluate=Evaluate(subjects=(0,)), starts={"pretrained": "x"}
+    setting = planted.context(
+        tmp_path, evaluate=Evaluate(subjects=(0,)), initializations={"pretrained": "x"}
     )
     results = run_finetune(task, dials, setting)
     assert results["rows"][0]["mean"] > 0.3

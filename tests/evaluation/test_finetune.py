@@ -29,14 +29,14 @@ def small(planted):
 
 
 def mean(results, init):
-    (row,) = [r for r in results["rows"] if r["init"] == init]
+    (row,) = [r for r in results["rows"] if r["initialization"] == init]
     return row["mean"]
 
 
 def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL)
+    setting = planted.context(tmp_path, evaluate=ALL)
     results = run_finetune(BLOBS, SHORT, setting)
-    assert {(r["method"], r["init"]) for r in results["rows"]} == {
+    assert {(r["method"], r["initialization"]) for r in results["rows"]} == {
         ("full", "pretrained"),
         ("full", "random"),
         ("baseline", "pixels + PCA"),
@@ -44,20 +44,20 @@ def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_pa
     }
     assert all(row["mean"] > 0.9 for row in results["rows"])
     costs = json.loads((tmp_path / "costs.json").read_text())
-    trained = {c["init"]: c["trained_parameters"] for c in costs}
+    trained = {c["initialization"]: c["trained_parameters"] for c in costs}
     assert trained["pretrained"] == trained["random"] > trained["pixels + PCA"] > 0
 
 
 def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp_path):
     for name in ("a", "b", "a"):
-        run_finetune(BLOBS, SHORT, planted.setting(tmp_path / name, evaluate=ALL))
+        run_finetune(BLOBS, SHORT, planted.context(tmp_path / name, evaluate=ALL))
     first, second = ((tmp_path / n / "results.json").read_bytes() for n in ("a", "b"))
     assert first == second
 
 
 def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_path):
     dials = Finetune(steps=80, batch_size=4, learning_rate=3e-3, overlap=0.25)
-    results = run_finetune(VOXELS, dials, small.setting(tmp_path, evaluate=ALL))
+    results = run_finetune(VOXELS, dials, small.context(tmp_path, evaluate=ALL))
     assert results["metric"] == "mean Dice"
     assert mean(results, "pixels + PCA") > 0.5
     assert mean(results, "pretrained") > 0.3
@@ -77,7 +77,7 @@ def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_p
 
 def test_a_lost_prediction_is_made_again_and_equal(small, tmp_path):
     dials = Finetune(steps=2, batch_size=2)
-    setting = small.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(VOXELS, dials, setting)
     path = next((tmp_path / "predictions").rglob("*.nii.gz"))
     before = gzip.decompress(path.read_bytes())
@@ -86,7 +86,7 @@ def test_a_lost_prediction_is_made_again_and_equal(small, tmp_path):
     assert gzip.decompress(path.read_bytes()) == before
 
 
-@pytest.mark.parametrize("means", ["absent", "not drawn"])
+@pytest.mark.parametrize("means", ["absent", "not annotated"])
 def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, means):
     """Dark blobs are erased from half of the label files: not a fault of who still finds them."""
     for entry in small.catalog.entries:
@@ -95,15 +95,15 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
         if int(entry.subject[1:]) % 2:
             kept[kept == 5] = 0
         nib.save(nib.Nifti1Image(kept, own.affine), tmp_path / f"{entry.id}.nii.gz")
-    task = VOXELS.model_copy(update={"absent_means": means})
+    task = VOXELS.model_copy(update={"missing_class_means": means})
     erased = lambda scan, name: tmp_path / f"{scan}.nii.gz"  # noqa: E731
-    changes = {"evaluate": ALL, "label_file": erased, "starts": {PIXELS: ""}}
-    setting = small.setting(tmp_path / "out", **changes)
+    changes = {"evaluate": ALL, "label_file": erased, "initializations": {PIXELS: ""}}
+    setting = small.context(tmp_path / "out", **changes)
     run_finetune(task, Finetune(steps=2, batch_size=2, keep_predictions="none"), setting)
     cell = json.loads((tmp_path / "out/cells/baseline-pixels-0-0.json").read_text())
     for row in cell["predictions"]:
         if int(row["subject"][1:]) % 2:
-            assert row["dice"][1] is None if means == "not drawn" else row["dice"][1] == 0
+            assert row["dice"][1] is None if means == "not annotated" else row["dice"][1] == 0
         else:
             assert row["dice"][1] > 0.2
 
@@ -126,26 +126,26 @@ def with_external_predictions(small, tmp_path, left_out=""):
 
     catalog = type(small.catalog)(tuple(entries))
     starts = {"pretrained": "of a test", PIXELS: ""}
-    changes = {"evaluate": ALL, "catalog": catalog, "label_file": label_file, "starts": starts}
-    return small.setting(tmp_path / "out", **changes)
+    changes = {"evaluate": ALL, "catalog": catalog, "label_file": label_file, "initializations": starts}
+    return small.context(tmp_path / "out", **changes)
 
 
 def test_what_another_method_drew_stands_beside(small, tmp_path):
-    task = VOXELS.model_copy(update={"given": "other"})
+    task = VOXELS.model_copy(update={"external_predictions": "other"})
     dials = Finetune(steps=2, batch_size=2, keep_predictions="none")
     results = run_finetune(task, dials, with_external_predictions(small, tmp_path))
-    (row,) = [row for row in results["rows"] if row["init"] == "given predictions"]
+    (row,) = [row for row in results["rows"] if row["initialization"] == "external predictions"]
     assert row["per_class"] == {"bright": 1.0, "dark": 0.0}
     assert row["mean"] == 0.5 and row["sd_seeds"] is None
-    cell = json.loads((tmp_path / "out/cells/baseline-given-0-0.json").read_text())
+    cell = json.loads((tmp_path / "out/cells/baseline-external-0-0.json").read_text())
     assert cell["encoder"] == ""  # which no change of encoders makes stale
-    (against,) = [d for d in results["differences"] if d["against"] == "given predictions"]
-    (own,) = [row for row in results["rows"] if row["init"] == "pretrained"]
+    (against,) = [d for d in results["differences"] if d["against"] == "external predictions"]
+    (own,) = [row for row in results["rows"] if row["initialization"] == "pretrained"]
     assert against["mean"] == pytest.approx(own["mean"] - 0.5, abs=1e-5)
 
 
 def test_a_scan_that_the_other_method_left_out_is_named(small, tmp_path):
-    task = VOXELS.model_copy(update={"given": "other"})
+    task = VOXELS.model_copy(update={"external_predictions": "other"})
     scan = next(e.id for e in small.catalog.entries if e.split == "test")
     setting = with_external_predictions(small, tmp_path, left_out=scan)
     with pytest.raises(UserError, match=f"scan {scan} has no label 'other'"):
@@ -155,13 +155,13 @@ def test_a_scan_that_the_other_method_left_out_is_named(small, tmp_path):
 def failing_context(planted, tmp_path, **changes):
     """A setting whose random weights of seed 1 fail."""
 
-    def encoder_of(init, seed):
+    def encoder_factory(init, seed):
         if (init, seed) == ("random", 1):
             raise RuntimeError("out of memory on /secret/place")
-        return planted.setting(tmp_path).encoder_of(init, seed)
+        return planted.context(tmp_path).encoder_factory(init, seed)
 
-    given = {"evaluate": ALL, "encoder_of": encoder_of, "conceal": redact} | changes
-    return planted.setting(tmp_path, **given)
+    given = {"evaluate": ALL, "encoder_factory": encoder_factory, "redact": redact} | changes
+    return planted.context(tmp_path, **given)
 
 
 def redact(text):
@@ -173,29 +173,29 @@ def test_a_cell_that_fails_is_shown_and_computed_again_alone(planted, tmp_path):
     (failed,) = results["failed"]
     assert failed == {
         "method": "full",
-        "init": "random",
+        "initialization": "random",
         "subjects": 0,
         "seed": 1,
         "reason": "RuntimeError: out of memory on a scan",
     }
-    assert {r["init"] for r in results["rows"]} == {"pretrained", "pixels + PCA", "small ResNet"}
+    assert {r["initialization"] for r in results["rows"]} == {"pretrained", "pixels + PCA", "small ResNet"}
     assert {d["against"] for d in results["differences"]} == {"pixels + PCA", "small ResNet"}
     assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in " ".join(
         results["notes"]
     )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    whole = run_finetune(BLOBS, SHORT, planted.setting(tmp_path, evaluate=ALL))
+    whole = run_finetune(BLOBS, SHORT, planted.context(tmp_path, evaluate=ALL))
     again = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]
     assert again == ["full-random-0-1.json"]
-    assert whole == run_finetune(BLOBS, SHORT, planted.setting(tmp_path / "b", evaluate=ALL))
+    assert whole == run_finetune(BLOBS, SHORT, planted.context(tmp_path / "b", evaluate=ALL))
 
 
 def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
-    def encoder_of(init, seed):
+    def encoder_factory(init, seed):
         raise ZeroDivisionError("a bug")
 
-    setting = planted.setting(
-        tmp_path, evaluate=ALL, encoder_of=encoder_of, starts={"pretrained": "of a test"}
+    setting = planted.context(
+        tmp_path, evaluate=ALL, encoder_factory=encoder_factory, initializations={"pretrained": "of a test"}
     )
     with pytest.raises(ZeroDivisionError, match="a bug"):
         run_finetune(BLOBS, SHORT, setting)
@@ -203,7 +203,7 @@ def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
 
 def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
     wild = Finetune(steps=6, batch_size=4, learning_rate=1e30, warmup=0)
-    results = run_finetune(BLOBS, wild, planted.setting(tmp_path, evaluate=ALL))
-    assert {r["init"] for r in results["rows"]} == {"pixels + PCA"}
+    results = run_finetune(BLOBS, wild, planted.context(tmp_path, evaluate=ALL))
+    assert {r["initialization"] for r in results["rows"]} == {"pixels + PCA"}
     assert len(results["failed"]) == 9
     assert all("training diverged" in cell["reason"] for cell in results["failed"])

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from ssl_pipeline.evaluation.statistics import intervals
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
 from ssl_pipeline.evaluation.statistics.intervals import (
     MIN_SUBJECTS,
     confidence_interval,
     coverage_note,
     holm_correction,
-    intervals,
     permutation_p_value,
     variance_components,
 )

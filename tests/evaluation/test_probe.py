@@ -30,12 +30,12 @@ def only(results, **wanted):
 
 @pytest.mark.parametrize("task", [CORNER, BLOBS], ids=lambda task: task.kind)
 def test_what_is_planted_is_found_by_pixels_and_pca(planted, tmp_path, task):
-    results = run_probe(task, Probe(), planted.setting(tmp_path))
+    results = run_probe(task, Probe(), planted.context(tmp_path))
     for method in ("knn", "linear"):
-        row = only(results, method=method, init="pixels + PCA", subjects=0)
+        row = only(results, method=method, initialization="pixels + PCA", subjects=0)
         assert row["mean"] > 0.95
         assert row["low"] <= row["mean"] <= row["high"]
-        assert list(row["per_class"]) == list(task.names)
+        assert list(row["per_class"]) == list(task.class_names)
     assert len(results["rows"]) == 2 * 3 * 2
     assert len(results["differences"]) == 2 * 2 * 2
     assert (results["n_train_subjects"], results["n_test_subjects"]) == (8, 10)
@@ -46,8 +46,8 @@ def test_what_is_planted_is_found_by_pixels_and_pca(planted, tmp_path, task):
 
 
 def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(planted, tmp_path):
-    setting = planted.setting(tmp_path)
-    same = planted.setting(tmp_path, encoder_of=lambda init, seed: setting.encoder_of("x", 7))
+    setting = planted.context(tmp_path)
+    same = planted.context(tmp_path, encoder_factory=lambda init, seed: setting.encoder_factory("x", 7))
     results = run_probe(CORNER, Probe(), same)
     for difference in results["differences"]:
         if difference["against"] == "random":
@@ -56,7 +56,7 @@ def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(plante
 
 def test_two_runs_write_the_same_bytes(planted, tmp_path):
     for name in ("a", "b"):
-        run_probe(BLOBS, Probe(), planted.setting(tmp_path / name))
+        run_probe(BLOBS, Probe(), planted.context(tmp_path / name))
     first, second = ((tmp_path / n / "results.json").read_bytes() for n in ("a", "b"))
     assert first == second
 
@@ -67,7 +67,7 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
     ]
     made = few(*rows)
     task = Classification(title="Odd", target="odd", classes={0: "even", 1: "odd"})
-    results = run_probe(task, Probe(), made.setting(tmp_path / "out"))
+    results = run_probe(task, Probe(), made.context(tmp_path / "out"))
     assert all(row["low"] is None and row["high"] is None for row in results["rows"])
     assert all(d["low"] is None for d in results["differences"])
     assert "Too few subjects are scored for an interval, 4" in " ".join(results["notes"])
@@ -77,15 +77,15 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
 
 
 def test_dials_of_a_probe_are_chosen_in_folds_where_there_are_some(planted, tmp_path):
-    notes = run_probe(BLOBS, Probe(), planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,))))[
+    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=Evaluate(subjects=(0,))))[
         "notes"
     ]
     assert not any("usual ones" in note for note in notes)
     three = Evaluate(subjects=(3, 0))
-    notes = run_probe(BLOBS, Probe(), planted.setting(tmp_path, evaluate=three))["notes"]
+    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=three))["notes"]
     assert any("usual ones" in note for note in notes)
     knn = Probe(methods=(Knn(),))
-    notes = run_probe(BLOBS, knn, planted.setting(tmp_path, evaluate=three))["notes"]
+    notes = run_probe(BLOBS, knn, planted.context(tmp_path, evaluate=three))["notes"]
     assert not any("usual ones" in note for note in notes)
 
 
@@ -94,12 +94,12 @@ import os, pickle, signal, sys
 from pathlib import Path
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
-from ssl_pipeline.evaluation.runner.context import Setting
+from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 
-def encoder_of(init, seed):
+def encoder_factory(init, seed):
     if (init, seed) == ("random", 1):
         os.kill(os.getpid(), signal.SIGKILL)
     return random_encoder(ViT(preset="tiny"), 1000 if init == "pretrained" else seed)
@@ -107,10 +107,11 @@ def encoder_of(init, seed):
 task, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 label_file = lambda scan, name: folder / "labels" / f"{scan}-{name}.nii.gz"
 evaluate = Evaluate(subjects=(2, 0))
-starts = {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""}
-setting = Setting(reader.catalog, reader, label_file, evaluate, encoder_of, starts, (16, 16, 16),
-                  Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
-run_probe(task, Probe(), setting)
+initializations = {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""}
+context = EvaluationContext(reader.catalog, reader, label_file, evaluate, encoder_factory,
+                            initializations, (16, 16, 16),
+                            Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
+run_probe(task, Probe(), context)
 """
 
 
@@ -133,12 +134,12 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_equal(planted, tmp_path):
 
     def counted(init, seed):
         asked.append((init, seed))
-        return planted.setting(out).encoder_of(init, seed)
+        return planted.context(out).encoder_factory(init, seed)
 
-    results = run_probe(BLOBS, Probe(), planted.setting(out, encoder_of=counted))
+    results = run_probe(BLOBS, Probe(), planted.context(out, encoder_factory=counted))
     assert asked == [("random", 1), ("random", 2)]
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
-    assert results == run_probe(BLOBS, Probe(), planted.setting(tmp_path / "other"))
+    assert results == run_probe(BLOBS, Probe(), planted.context(tmp_path / "other"))
 
 
 def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_path):
@@ -149,10 +150,10 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
 
         def counted(init, seed):
             asked.append((init, seed))
-            return planted.setting(tmp_path).encoder_of(init, seed)
+            return planted.context(tmp_path).encoder_factory(init, seed)
 
-        given = {"evaluate": evaluate, "encoder_of": counted} | changes
-        run_probe(task, Probe(), planted.setting(tmp_path, **given))
+        given = {"evaluate": evaluate, "encoder_factory": counted} | changes
+        run_probe(task, Probe(), planted.context(tmp_path, **given))
         return len(asked)
 
     assert asked_by() == 4
@@ -160,7 +161,7 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
     assert asked_by(BLOBS.model_copy(update={"title": "Another name"})) == 0
     assert asked_by(evaluate=Evaluate(subjects=(0,), confidence=0.9)) == 0
     other = {"pretrained": "of another", RANDOM: "of all tests", PIXELS: ""}
-    assert asked_by(starts=other) == 1  # random weights and pixels stay what they are
+    assert asked_by(initializations=other) == 1  # random weights and pixels stay what they are
     assert asked_by(BLOBS.model_copy(update={"classes": {5: "dark", 3: "bright"}})) == 4
 
 
@@ -180,7 +181,7 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
 )
 def test_a_task_that_cannot_be_probed_is_refused(planted, tmp_path, task, changes, sentence):
     with pytest.raises(UserError) as refused:
-        run_probe(task, Probe(), planted.setting(tmp_path, **changes))
+        run_probe(task, Probe(), planted.context(tmp_path, **changes))
     assert sentence in str(refused.value)
 
 
@@ -204,9 +205,9 @@ def test_real_pairs_of_one_subject_stay_together(data_folder, store_volumes, tmp
         )
     made = store_volumes(rows)
     task = CropClassification(title="Parts", label="parts", classes={1: "anterior", 2: "posterior"})
-    results = run_probe(task, Probe(), made.setting(tmp_path / "out"))
+    results = run_probe(task, Probe(), made.context(tmp_path / "out"))
     assert results["n_test_subjects"] == len(subjects) - 4
-    row = only(results, method="linear", init="pixels + PCA", subjects=0)
+    row = only(results, method="linear", initialization="pixels + PCA", subjects=0)
     assert row["mean"] > 0.8
     cell = json.loads((tmp_path / "out" / "cells" / "linear-pretrained-0-0.json").read_text())
     assert {p["subject"] for p in cell["predictions"]} == {str(s) for s in subjects[4:]}

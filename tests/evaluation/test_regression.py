@@ -53,10 +53,10 @@ def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
 
 def test_numbers_are_probed(planted, tmp_path):
     results = run_probe(
-        CORNER, Probe(methods=(Linear(), Sweep())), planted.setting(tmp_path, evaluate=ALL)
+        CORNER, Probe(methods=(Linear(), Sweep())), planted.context(tmp_path, evaluate=ALL)
     )
     assert results["metric"] == "R²" and results["classes"] == []
-    pixels = {r["method"]: r["mean"] for r in results["rows"] if r["init"] == "pixels + PCA"}
+    pixels = {r["method"]: r["mean"] for r in results["rows"] if r["initialization"] == "pixels + PCA"}
     assert pixels["linear"] > 0.8 and pixels["sweep"] > 0.5
     cell = json.loads((tmp_path / "cells/linear-pixels-0-0.json").read_text())
     assert {"target", "value"} <= set(cell["predictions"][0])
@@ -64,10 +64,10 @@ def test_numbers_are_probed(planted, tmp_path):
 
 def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
     dials = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks=True)
-    results = run_finetune(CORNER, dials, planted.setting(tmp_path, evaluate=ALL))
-    means = {r["init"]: r["mean"] for r in results["rows"]}
+    results = run_finetune(CORNER, dials, planted.context(tmp_path, evaluate=ALL))
+    means = {r["initialization"]: r["mean"] for r in results["rows"]}
     assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8
-    assert {"R²", "mean absolute error"} == {*results["rows"][0]["further"], results["metric"]}
+    assert {"R²", "mean absolute error"} == {*results["rows"][0]["other_metrics"], results["metric"]}
 
 
 def test_one_source_of_the_number_is_asked_for():
@@ -82,7 +82,7 @@ def test_words_and_equal_numbers_are_refused(few, tmp_path):
     rows = [("a", "train", {"age": "61"}, {}, "one"), ("b", "test", {"age": "old"}, {}, "one")]
     task = Regression(title="Age", target="age")
     with pytest.raises(UserError, match="'old', which is no number"):
-        run_probe(task, Probe(), few(*rows).setting(tmp_path / "out"))
+        run_probe(task, Probe(), few(*rows).context(tmp_path / "out"))
 
 
 def test_equal_numbers_are_refused(few, tmp_path):
@@ -91,4 +91,4 @@ def test_equal_numbers_are_refused(few, tmp_path):
     ]
     task = Regression(title="Age", target="age")
     with pytest.raises(UserError, match="61 for all training subjects"):
-        run_probe(task, Probe(), few(*rows).setting(tmp_path / "out"))
+        run_probe(task, Probe(), few(*rows).context(tmp_path / "out"))

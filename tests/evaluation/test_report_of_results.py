@@ -34,14 +34,14 @@ def study(planted, tmp_path_factory):
             ("probe", lambda task, setting: run_probe(task, Probe(), setting)),
             ("finetune", lambda task, setting: run_finetune(task, DIALS, setting)),
         ):
-            judge(task, planted.setting(places[stage], evaluate=EVALUATE))
+            judge(task, planted.context(places[stage], evaluate=EVALUATE))
         tried = RobustnessInputs(
             TRIED, Probe(), DIALS, Preprocess(foreground="all"), places["finetune"]
         )
-        setting = planted.setting(places["robustness"], evaluate=EVALUATE)
+        setting = planted.context(places["robustness"], evaluate=EVALUATE)
         results = run_robustness(task, tried, setting)
-        assert {row["method"] for row in results["features"]} == {"outliers", "stability"}
-        assert {row["group"] for row in results["shares"]} == {"protocol"}
+        assert {row["method"] for row in results["features"]} == {"ood", "stability"}
+        assert {row["group"] for row in results["explained_variance"]} == {"protocol"}
     (folder / "preprocess").mkdir()
     planted.catalog.write(folder / "preprocess" / "catalog.parquet")
     (folder / "preprocess" / "volumes").symlink_to(planted.folder / "volumes")

@@ -41,23 +41,23 @@ def write_failed_cell(task, setting, cell, dials):
 
 
 def means(results, method, init):
-    (row,) = [r for r in results["rows"] if (r["method"], r["init"]) == (method, init)]
+    (row,) = [r for r in results["rows"] if (r["method"], r["initialization"]) == (method, init)]
     return row, [each["mean"] for each in row["severities"]]
 
 
 def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, tmp_path):
-    setting = planted.setting(tmp_path / "finetune", evaluate=ALL)
+    setting = planted.context(tmp_path / "finetune", evaluate=ALL)
     tuned = run_finetune(BLOBS, DIALS, setting)
-    probed = run_probe(BLOBS, Probe(), planted.setting(tmp_path / "probe", evaluate=ALL))
-    out = planted.setting(tmp_path / "robustness", evaluate=ALL)
+    probed = run_probe(BLOBS, Probe(), planted.context(tmp_path / "probe", evaluate=ALL))
+    out = planted.context(tmp_path / "robustness", evaluate=ALL)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path / "finetune"), out)
-    ways = {(r["method"], r["init"]) for r in results["rows"]}
+    ways = {(r["method"], r["initialization"]) for r in results["rows"]}
     assert ways == {
         (m, i) for m in ("knn", "linear", "full", "lora") for i in ("pretrained", "random")
     }
     for clean in (tuned, probed):
-        for own in (r for r in clean["rows"] if r["init"] not in BASELINES):
-            row, curve = means(results, own["method"], own["init"])
+        for own in (r for r in clean["rows"] if r["initialization"] not in BASELINES):
+            row, curve = means(results, own["method"], own["initialization"])
             assert curve[0] == pytest.approx(own["mean"], abs=1e-6)
             assert [each["severity"] for each in row["severities"]] == [0, 1, 5]
             assert row["severities"][0]["low"] == pytest.approx(own["low"], abs=1e-5)
@@ -67,7 +67,7 @@ def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, 
 
 
 def test_conditions_are_not_computed_twice_and_again_when_a_dial_changes(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     dials = Finetune(steps=2, batch_size=4, keep_networks=True)
     run_finetune(BLOBS, dials, setting)
     first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials), setting)
@@ -82,7 +82,7 @@ def test_conditions_are_not_computed_twice_and_again_when_a_dial_changes(planted
 
 
 def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     dials = Finetune(steps=8, batch_size=4, keep_networks=True, keep_predictions="none", overlap=0)
     clean = run_finetune(VOXELS, dials, setting)
     results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=dials), setting)
@@ -97,7 +97,7 @@ def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):
 
 
 def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     with pytest.raises(UserError, match=r"set finetune.keep_networks"):
         run_robustness(BLOBS, robustness_inputs(tmp_path), setting)
 
@@ -109,7 +109,7 @@ def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
 
 
 def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, DIALS, setting)
     write_failed_cell(BLOBS, setting, Cell("lora", "pretrained", 0, 1), DIALS)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path), setting)
@@ -118,7 +118,7 @@ def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
 
 
 def test_more_seeds_are_judged_anew(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     few = Finetune(steps=2, batch_size=4, keep_networks=True)
     run_finetune(BLOBS, few, setting)
     run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), setting)
@@ -130,7 +130,7 @@ def test_more_seeds_are_judged_anew(planted, tmp_path):
 
 
 def test_corruptions_of_another_modality_are_refused(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=ALL, starts={"pretrained": "of a test"})
+    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     worse = Robustness(corruptions=(LowDose(),))
     with pytest.raises(
         UserError, match=r"none of robustness.corruptions is of its scans' modality"

@@ -23,34 +23,34 @@ def estimate(level: float, subjects: int, seed: int) -> MetricEstimate:
 
 
 def test_each_group_has_rows_of_its_own_subjects(planted, tmp_path):
-    setting = planted.setting(tmp_path, evaluate=BY_PROTOCOL)
+    setting = planted.context(tmp_path, evaluate=BY_PROTOCOL)
     results = run_probe(CORNER, Probe(methods=(Linear(),)), setting)
     assert [(g["group"], g["value"], g["n_test_subjects"]) for g in results["groups"]] == [
         ("protocol", "a", 5),
         ("protocol", "b", 5),
     ]
-    whole = {(r["method"], r["init"]): r["mean"] for r in results["rows"]}
-    halves = [{(r["method"], r["init"]): r["mean"] for r in g["rows"]} for g in results["groups"]]
+    whole = {(r["method"], r["initialization"]): r["mean"] for r in results["rows"]}
+    halves = [{(r["method"], r["initialization"]): r["mean"] for r in g["rows"]} for g in results["groups"]]
     for key, mean in whole.items():  # of two scans a subject, one a class: means of means
         assert mean == pytest.approx((halves[0][key] + halves[1][key]) / 2, abs=1e-5)
     assert all(
-        row["further"].keys() == results["rows"][0]["further"].keys()
+        row["other_metrics"].keys() == results["rows"][0]["other_metrics"].keys()
         and row["per_class"].keys() == {"no", "yes"}
         for group in results["groups"]
         for row in group["rows"]
     )
     for found in results["gaps"]:
-        a, b = (half[found["method"], found["init"]] for half in halves)
+        a, b = (half[found["method"], found["initialization"]] for half in halves)
         assert found["mean"] == pytest.approx(abs(a - b), abs=1e-5)
         assert found["low"] is None  # five subjects give no interval
 
 
 def test_groups_change_nothing_else(planted, tmp_path):
     probe = Probe(methods=(Linear(),))
-    plain = planted.setting(tmp_path, evaluate=Evaluate(subjects=(0,)))
+    plain = planted.context(tmp_path, evaluate=Evaluate(subjects=(0,)))
     first = run_probe(CORNER, probe, plain)
     cells = {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()}
-    second = run_probe(CORNER, probe, planted.setting(tmp_path, evaluate=BY_PROTOCOL))
+    second = run_probe(CORNER, probe, planted.context(tmp_path, evaluate=BY_PROTOCOL))
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     for key in ("rows", "differences"):
         assert first[key] == second[key]
@@ -70,7 +70,7 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     protocols = {scan_attribute(e, "protocol") for e in found.entries if e.split == "train"}
     assert protocols == {"a"} and len(found.train_subjects) == 4 and len(found.test_subjects) == 10
     assert found.n_unlabelled_scans == 0
-    setting = planted.setting(tmp_path, evaluate=BY_PROTOCOL)
+    setting = planted.context(tmp_path, evaluate=BY_PROTOCOL)
     results = run_probe(task, Probe(methods=(Linear(),)), setting)
     assert results["n_train_subjects"] == 4
     assert {group["value"] for group in results["groups"]} == {"a", "b"}
@@ -79,7 +79,7 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
 def test_groups_that_nobody_has_are_refused(planted, tmp_path):
     unknown = Evaluate(subjects=(0,), subgroups=("scanner",))
     with pytest.raises(UserError, match=r"evaluate\.groups: no scan has 'scanner'"):
-        run_probe(CORNER, Probe(), planted.setting(tmp_path, evaluate=unknown))
+        run_probe(CORNER, Probe(), planted.context(tmp_path, evaluate=unknown))
     task = CORNER.model_copy(update={"train_on": {"protocol": ("c",)}})
     with pytest.raises(UserError, match=r"train_on\.protocol: no scan has 'c'"):
         split_subjects(task, planted.catalog, "test")

@@ -110,7 +110,7 @@ def test_a_scored_class_that_nobody_can_learn_is_refused(few, tmp_path):
     made = few(row("a", side="0"), row("b", side="1"), row("c", "test", "2"))
     asked = task(classes={0: "left", 1: "right", 2: "both"})
     with pytest.raises(UserError, match="scored subjects show 'both', which no training subject"):
-        run_probe(asked, Probe(), made.setting(tmp_path))
+        run_probe(asked, Probe(), made.context(tmp_path))
 
 
 def test_an_unknown_label_lists_the_known_ones(few):

@@ -35,8 +35,8 @@ def test_a_scan_gives_a_region_in_its_middle(planted, tmp_path):
 
 def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
     task, labels = crops(), LabelMaps(tmp_path, planted.label_file)
-    entry = task.usable(planted.catalog)[0]
-    regions = task.regions([entry], labels, SIZE, 0)
+    entry = task.usable_entries(planted.catalog)[0]
+    regions = task.labelled_crops([entry], labels, SIZE, 0)
     assert [region.target for region in regions] == [0, 1]
     for region, value in zip(regions, CLASSES, strict=True):
         where = np.argwhere(labels.load(entry, "blobs") == value)
@@ -45,8 +45,8 @@ def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
 
 def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(planted, tmp_path):
     task, labels = crops(crops_per_class=3), LabelMaps(tmp_path, planted.label_file)
-    entry = task.usable(planted.catalog)[0]
-    first, again, other = (task.regions([entry], labels, SIZE, seed) for seed in (0, 0, 1))
+    entry = task.usable_entries(planted.catalog)[0]
+    first, again, other = (task.labelled_crops([entry], labels, SIZE, seed) for seed in (0, 0, 1))
     assert len(first) == 6
     assert first == again != other
     for region in first:
@@ -65,7 +65,7 @@ def test_a_crop_that_reaches_out_of_the_volume_is_not_valid_there(planted):
 
 def test_a_label_on_another_grid_is_brought_to_the_images(planted, tmp_path):
     task = crops()
-    entry = task.usable(planted.catalog)[0]
+    entry = task.usable_entries(planted.catalog)[0]
     own = nib.load(planted.label_file(entry.id, "blobs"))
     half = np.repeat(np.asarray(own.dataobj), 2, axis=0)[:20]  # twice as fine, and cut off along x
     affine = own.affine @ np.diag([0.5, 1, 1, 1])
@@ -90,7 +90,7 @@ def test_an_absent_class_was_not_drawn_only_if_the_task_says_so():
     found = np.array([[[0, 1, 255]]], np.uint8)
     given = {"title": "S", "label": "blobs", "classes": CLASSES}
     assert Segmentation(**given).annotated_classes(found) == (True, True)
-    assert Segmentation(**given, missing_class_means="not drawn").annotated_classes(found) == (
+    assert Segmentation(**given, missing_class_means="not annotated").annotated_classes(found) == (
         True,
         False,
     )
@@ -98,7 +98,7 @@ def test_an_absent_class_was_not_drawn_only_if_the_task_says_so():
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_reserved_values_are_no_class(value):
-    with pytest.raises(ValueError, match="background and 'not drawn'"):
+    with pytest.raises(ValueError, match="background and 'not annotated'"):
         Segmentation(title="S", label="blobs", classes={value: "x"})
 
 

@@ -84,12 +84,12 @@ def train_segmentation(
         )
         truth = np.stack(
             [
-                padded_window(s.indices, at, size, IGNORE_LABEL)
+                padded_window(s.class_indices, at, size, IGNORE_LABEL)
                 for s, at in zip(chosen, starts, strict=True)
             ]
         )
         target = torch.from_numpy(truth).to(device).long()
-        told = torch.tensor([scan.told for scan in chosen], device=device)
+        told = torch.tensor([scan.annotated_classes for scan in chosen], device=device)
         return segmentation_loss(model(images, spacing), target, told, IGNORE_LABEL)
 
     return optimise(model, loss_of, section, method)

@@ -38,7 +38,7 @@ from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.config import Preprocess
 
 # What features themselves are judged by, where others have a method.
-OOD, STABILITY = "outliers", "stability"
+OOD, STABILITY = "ood", "stability"
 
 
 @dataclass(frozen=True)

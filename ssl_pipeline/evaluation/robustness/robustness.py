@@ -120,13 +120,13 @@ def _score_record(cell: Cell, value: MetricValue) -> dict[str, Any]:
     return {
         **asdict(cell),
         "value": to_json_number(value.value),
-        "parts": [to_json_number(p) for p in value.pseudovalues],
+        "pseudovalues": [to_json_number(p) for p in value.pseudovalues],
     }
 
 
 def _parse_score(row: dict[str, Any]) -> tuple[Cell, MetricValue]:
-    cell = Cell(row["method"], row["init"], row["subjects"], row["seed"])
-    value, *parts = np.array([row["value"], *row["parts"]], np.float64)  # null becomes nan
+    cell = Cell(row["method"], row["initialization"], row["subjects"], row["seed"])
+    value, *parts = np.array([row["value"], *row["pseudovalues"]], np.float64)  # null becomes nan
     return cell, MetricValue(float(value), np.array(parts))
 
 
@@ -158,7 +158,7 @@ class _ConditionScores:
         curve = {0: [CLEAN]} | {s: [f"{kind}-{s}" for kind in kinds] for s in severities}
         return {
             "method": method,
-            "init": initialization,
+            "initialization": initialization,
             "severities": [
                 {"severity": s, **self._mean_and_interval(method, initialization, names)}
                 for s, names in curve.items()
@@ -223,9 +223,9 @@ def _results(
         "split": evaluate.split,
         "confidence": evaluate.confidence,
         "n_test_subjects": len(runner.subject_split.test_subjects),
-        "starts": list(runner.context.initializations),
+        "initializations": list(runner.context.initializations),
         "rows": [found.row(*way, kinds) for way in ways if way[0] not in FEATURE_RANGES],
-        "shares": list(_explained_variance_rows(explained_variance, evaluate.confidence)),
+        "explained_variance": list(_explained_variance_rows(explained_variance, evaluate.confidence)),
         "features": [found.curve(*way, kinds) for way in ways if way[0] in FEATURE_RANGES],
         "notes": list(notes),
         "warning": runner.context.warning,
@@ -246,6 +246,6 @@ def _explained_variance_rows(
         ]
         yield {
             "group": name,
-            "init": init,
+            "initialization": init,
             **MetricEstimate.from_seeds(seeds).mean_and_interval(confidence),
         }

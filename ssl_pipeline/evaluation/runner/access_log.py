@@ -11,7 +11,7 @@ from typing import Any
 
 from ssl_pipeline.io.atomic import read_json, write_json
 
-ACCESS_LOG = "looks.json"
+ACCESS_LOG = "test_access.json"
 
 
 def record_test_access(out: Path, split: str, key: str) -> None:

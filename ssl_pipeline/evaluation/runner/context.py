@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 
 # Of a task, what no truth depends on.
-TRUTH_INDEPENDENT_KEYS = {"title", "by", "probe", "finetune", "given"}
-SCORE_INDEPENDENT_KEYS = {"keep_networks", "predictions"}  # of a section, what changes no score
+TRUTH_INDEPENDENT_KEYS = {"title", "stages", "probe", "finetune", "external_predictions"}
+SCORE_INDEPENDENT_KEYS = {"keep_networks", "keep_predictions"}  # of a section, what changes no score
 # Hands out a fresh copy of an encoder that the caller may train: one of those that are compared, by
 # its name, or the same architecture with random weights that the seed alone decides.
 EncoderFactory = Callable[[str, int], "Encoder"]

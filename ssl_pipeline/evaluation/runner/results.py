@@ -87,9 +87,9 @@ def results_table(
         "n_test_subjects": len(test),
         "n_seeds": 1 + max(cell.seed for cell in (*scores, *lost)),
         "classes": list(task.class_names),
-        "starts": list(initializations),
+        "initializations": list(initializations),
         "rows": [
-            {"method": method, "init": init, "subjects": subjects}
+            {"method": method, "initialization": init, "subjects": subjects}
             | _row_record(arm, task.class_names, evaluate.confidence)
             for (method, init, subjects), arm in arms.items()
         ],
@@ -149,7 +149,7 @@ def _row_record(row: _TableRow, class_names: Sequence[str], confidence: float) -
             name: to_json_number(value)
             for name, value in zip(class_names, row.per_class, strict=True)
         },
-        "further": {
+        "other_metrics": {
             key: row.metrics[key].mean_and_interval(confidence, RANGES[key]) for key in further
         },
     }
@@ -167,7 +167,7 @@ def _subgroup_table(
         "value": subgroup.value,
         "n_test_subjects": len(subgroup.subjects),
         "rows": [
-            {"method": method, "init": init, "subjects": subjects}
+            {"method": method, "initialization": init, "subjects": subjects}
             | _row_record(arm, class_names, evaluate.confidence)
             for (method, init, subjects), arm in table_rows.items()
         ],
@@ -192,7 +192,7 @@ def _subgroup_gaps(
                 if group.name == name and own[key].n_classes >= table_rows[key].n_classes
             }
             if len(by_value) > 1:
-                row = {"group": name, "method": method, "init": init, "subjects": subjects}
+                row = {"group": name, "method": method, "initialization": init, "subjects": subjects}
                 yield row | subgroup_gap(by_value, confidence)
 
 
@@ -208,11 +208,11 @@ def _differences(
             own, *further = arm.metrics
             yield {
                 "method": method,
-                "init": init,
+                "initialization": init,
                 "subjects": subjects,
                 "against": against,
                 **arm.metrics[own].difference(other.metrics[own], confidence, seed),
-                "further": {
+                "other_metrics": {
                     key: arm.metrics[key].difference(other.metrics[key], confidence, seed)
                     for key in further
                 },

@@ -19,10 +19,10 @@ class Segmentation(Task):
 
     kind: Literal["segmentation"] = "segmentation"
     label: str = Field(description="name of the labels that the roots declare")
-    missing_class_means: Literal["absent", "not drawn"] = Field(
+    missing_class_means: Literal["absent", "not annotated"] = Field(
         "absent",
         description="what a class that a label file lacks means: the scan has none of it (absent), "
-        "or nobody looked, so that the scan says nothing about that class (not drawn)",
+        "or nobody looked, so that the scan says nothing about that class (not annotated)",
     )
 
     external_predictions: str | None = Field(
@@ -38,7 +38,7 @@ class Segmentation(Task):
     def _values(self) -> "Segmentation":
         if 0 in self.classes or IGNORE_LABEL in self.classes:
             raise ValueError(
-                f"classes names 0 or {IGNORE_LABEL}: those are background and 'not drawn'"
+                f"classes names 0 or {IGNORE_LABEL}: those are background and 'not annotated'"
             )
         if len(self.classes) >= IGNORE_LABEL:
             raise ValueError(
