@@ -1,4 +1,4 @@
-"""The report of real results: numbers, groups, baselines, worse scans, and where not to use it."""
+"""The report of real results: regression, subgroups, baselines, corrupted scans, limitations."""
 
 import re
 
@@ -20,26 +20,26 @@ TASKS = {
     "number": Regression(title="Number", target="corner"),
 }
 EVALUATE = Evaluate(subjects=(3, 0), subgroups=("protocol",))
-DIALS = Finetune(steps=4, batch_size=4, keep_networks=True)
-TRIED = Robustness(corruptions=(Blur(),), severities=(1, 5))
+SETTINGS = Finetune(steps=4, batch_size=4, keep_networks=True)
+CORRUPTED = Robustness(corruptions=(Blur(),), severities=(1, 5))
 
 
 @pytest.fixture(scope="module")
 def study(planted, tmp_path_factory):
-    """A study's folder, judged for a class and for a number."""
+    """The report data of a study with a classification and a regression task."""
     folder = tmp_path_factory.mktemp("reported")
     for name, task in TASKS.items():
-        places = {stage: folder / stage / name for stage in ("probe", "finetune", "robustness")}
-        for stage, judge in (
-            ("probe", lambda task, setting: run_probe(task, Probe(), setting)),
-            ("finetune", lambda task, setting: run_finetune(task, DIALS, setting)),
+        folders = {stage: folder / stage / name for stage in ("probe", "finetune", "robustness")}
+        for stage, run in (
+            ("probe", lambda task, context: run_probe(task, Probe(), context)),
+            ("finetune", lambda task, context: run_finetune(task, SETTINGS, context)),
         ):
-            judge(task, planted.context(places[stage], evaluate=EVALUATE))
-        tried = RobustnessInputs(
-            TRIED, Probe(), DIALS, Preprocess(foreground="all"), places["finetune"]
+            run(task, planted.context(folders[stage], evaluate=EVALUATE))
+        inputs = RobustnessInputs(
+            CORRUPTED, Probe(), SETTINGS, Preprocess(foreground="all"), folders["finetune"]
         )
-        setting = planted.context(places["robustness"], evaluate=EVALUATE)
-        results = run_robustness(task, tried, setting)
+        context = planted.context(folders["robustness"], evaluate=EVALUATE)
+        results = run_robustness(task, inputs, context)
         assert {row["method"] for row in results["features"]} == {"ood", "stability"}
         assert {row["group"] for row in results["explained_variance"]} == {"protocol"}
     (folder / "preprocess").mkdir()
