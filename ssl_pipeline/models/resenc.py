@@ -53,9 +53,9 @@ class ResEncEncoder(Encoder):
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
-        visible: Int[Tensor, "batch kept"],
+        visible: Int[Tensor, "batch visible"],
         branch_factors: Float[Tensor, "batch branches"] | None = None,
-    ) -> Float[Tensor, "batch kept dim"]:
+    ) -> Float[Tensor, "batch visible dim"]:
         """The tokens `visible`, as if there were nothing else in the crop."""
         return gather_tokens(self._tokens(self._stage_features(crops, visible)[-1]), visible)
 
@@ -166,7 +166,7 @@ def _masked_instance_norm(
 
 
 def _visible_voxels(
-    visible: Int[Tensor, "batch kept"], size: Triple, patch: Triple, reduction: Triple
+    visible: Int[Tensor, "batch visible"], size: Triple, patch: Triple, reduction: Triple
 ) -> Int[Tensor, "batch seen"]:
     """Voxels of the patches `visible`, at a resolution of one for every `step` of the crop."""
     own = patch_grid(size, reduction)
