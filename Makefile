@@ -25,7 +25,7 @@ pack: setup ## One archive of .venv, for file systems that count files
 
 demo: setup ## Real scans to report, on this machine
 	@snakemake --profile local --quiet rules progress --config study=$(STUDY)
-	@python -m stages where --config $(STUDY)
+	@python -m stages locate --config $(STUDY)
 
 test: setup ## All tests but the marked slow groups
 	OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"

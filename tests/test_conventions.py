@@ -1,4 +1,4 @@
-"""The house: sizes, names, what the top level holds, and that importing the library is cheap."""
+"""Conventions: sizes, names, top-level files, and that importing the library is cheap."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ NAMELESS = {"utils", "helpers", "base", "manager", "common", "misc"}
 TOP = {
     "pyproject.toml", "README.md", "Snakefile", "ssl_pipeline", "stages", "cluster", "workflows",
     "tests", "local", "slurm", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile",
-    ".gitignore", ".ci", ".pre-commit-config.yaml",
+    ".gitignore", ".ci", ".pre-commit-config.yaml", "docs", "examples", "mkdocs.yml",
 }  # fmt: skip
 
 
