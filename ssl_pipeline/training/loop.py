@@ -152,8 +152,8 @@ class Trainer:
         if logged > first + self.training.checkpoint_every:
             raise UserError(
                 f"{self.folder} has logged {logged} steps and holds no complete checkpoint (a "
-                "scratch disk that purges old files?): bring its folder checkpoints back, or remove "
-                f"the folder to start anew from step {first}."
+                "scratch disk that purges old files?): bring its folder checkpoints back, or "
+                f"remove the folder to start anew from step {first}."
             )
 
     def _sync_ranks(self) -> None:

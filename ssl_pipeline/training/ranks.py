@@ -48,7 +48,7 @@ class RankInfo:
         return self.rank == 0
 
     def micro_batches(self, batch_size: int, gradient_accumulation: int) -> list[slice]:
-        """This rank's slices of a step's batch, one for each of `gradient_accumulation` parts.
+        """Slices of a step's batch for this rank, one for each of `gradient_accumulation` parts.
 
         Raises UserError where the batch does not divide evenly.
         """

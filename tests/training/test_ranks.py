@@ -220,7 +220,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepa
     run_whole(file)
     assert steps_logged(file) == STEPS and (file.parent / WEIGHTS).exists()
     provenance = json.loads((file.parent / "out/pretrain/provenance.json").read_text())
-    assert provenance["trained"]["ranks"] == 2
+    assert provenance["training_summary"]["ranks"] == 2
 
 
 def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
