@@ -137,9 +137,9 @@ def test_training_subjects_of_the_initial_weights_are_inherited(bundle, starting
         before.salt_fingerprint
     }
     # Person 4 and 5 are held out here, and were trained on there.
-    with pytest.raises(UserError, match="was pretrained on 2 subjects of the split test") as told:
+    with pytest.raises(UserError, match="was pretrained on 2 subjects of the split test") as error:
         leakage_warning(study, catalog_of(study))
-    assert "pretrain anew without what it started from" in str(told.value)
+    assert "pretrain anew without what it started from" in str(error.value)
 
 
 def test_codes_of_one_salt_are_inherited_and_other_salts_are_listed(tmp_path, catalog):

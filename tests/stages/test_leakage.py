@@ -75,11 +75,12 @@ def test_an_encoder_lists_its_training_subjects(copied):
 
 def test_a_pretraining_subject_is_refused_or_reported(copied):
     (copied.parent / "test.txt").write_text("0\n4\n")  # by hand, without pretraining anew
-    told, study = refusal_message(run_stages(copied, *STORED)), load_study(copied)
+    message, study = refusal_message(run_stages(copied, *STORED)), load_study(copied)
     zero = entries_by_person(study)["0"].subject
-    assert f"The encoder was pretrained on 1 subject of the split test, such as {zero}" in told
+    assert f"The encoder was pretrained on 1 subject of the split test, such as {zero}" in message
     assert (
-        "raise training.cohort to pretrain anew, or set evaluate.allow_pretraining_subjects" in told
+        "raise training.cohort to pretrain anew, or set evaluate.allow_pretraining_subjects"
+        in message
     )
     with_evaluate(copied, "allow_pretraining_subjects: true")
     run_stages(copied, "probe side", "finetune side", "finetune tissue", "report")
@@ -92,10 +93,10 @@ def test_a_pretraining_subject_is_refused_or_reported(copied):
 
 
 def test_another_study_recognises_pretraining_subjects(other):
-    told = refusal_message(other)
+    message = refusal_message(other)
     zero = entries_by_person(load_study(other))["0"].subject
-    assert f"was pretrained on 1 subject of the split test, such as {zero}" in told
-    assert "evaluate another encoder, or set evaluate.allow_pretraining_subjects" in told
+    assert f"was pretrained on 1 subject of the split test, such as {zero}" in message
+    assert "evaluate another encoder, or set evaluate.allow_pretraining_subjects" in message
 
 
 def test_a_study_of_an_external_encoder_has_no_pretraining(other):
@@ -114,8 +115,8 @@ def test_under_another_salt_equal_voxels_tell_and_the_rest_is_unknown(other):
     shutil.rmtree(other.parent / "elsewhere")
     assert "1 subject of the split test" in refusal_message(run_stages(other, *STORED))
     (other.parent / "other.txt").write_text("4\n5\n")
-    told = refusal_message(run_stages(other, *STORED))
-    assert "coded with another salt" in told and "share the `private` folder" in told
+    message = refusal_message(run_stages(other, *STORED))
+    assert "coded with another salt" in message and "share the `private` folder" in message
 
 
 def test_an_encoder_without_training_subjects_is_refused(other):
@@ -126,8 +127,8 @@ def test_an_encoder_without_training_subjects_is_refused(other):
 
 def test_an_encoder_of_another_kind_is_refused(other):
     other.write_text(other.read_text().replace("foreground: all", "foreground: auto"))
-    told = refusal_message(run_stages(other, *STORED))
-    assert "trained with another `preprocess` than this study's" in told
+    message = refusal_message(run_stages(other, *STORED))
+    assert "trained with another `preprocess` than this study's" in message
     card = other.parent / "out/pretrain/encoder/encoder.json"
     written = card.read_text()
     card.write_text(written.replace('"registers": 0', '"registers": 4'))

@@ -164,8 +164,8 @@ def test_origins_lie_in_a_private_folder_and_are_printed_only_at_a_terminal(plan
     refused = run_cli("locate", row["id"], "--config", planted)
     assert refused.returncode == 2 and NAME not in refused.stdout + refused.stderr
     for code in (row["id"], row["subject"]):
-        told = at_a_terminal("locate", code, "--config", planted)
-        assert study.pseudonyms.origins[row["id"]].path in told.replace("\r\n", "")
+        printed = at_a_terminal("locate", code, "--config", planted)
+        assert study.pseudonyms.origins[row["id"]].path in printed.replace("\r\n", "")
 
 
 def at_a_terminal(*words):

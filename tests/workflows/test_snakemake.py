@@ -252,12 +252,12 @@ def test_the_profile_says_where_stages_run_whatever_chooses_the_study(study_file
 
 def test_what_a_stage_will_take_is_among_its_resources(study_file):
     said = snakemake(study_file, "-n", "--profile", "slurm")
-    told = dict(re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", said, re.M | re.S))
-    assert set(told) == {*EVERYTHING, "all"}
-    for name, line in ((name, told[name]) for name in EVERYTHING):
+    resources = dict(re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", said, re.M | re.S))
+    assert set(resources) == {*EVERYTHING, "all"}
+    for name, line in ((name, resources[name]) for name in EVERYTHING):
         for key in ("disk_mb", "mem_mb", "runtime"):
             assert int(re.search(rf"\b{key}=(\d+)", line)[1]) > 0, (name, key)
-    assert "gpu=1" in told["pretrain"] and "gpu" not in told["preprocess"]
+    assert "gpu=1" in resources["pretrain"] and "gpu" not in resources["preprocess"]
 
 
 def test_a_mistake_in_the_cluster_file_is_one_sentence(study_file):

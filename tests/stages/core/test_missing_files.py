@@ -1,4 +1,4 @@
-"""What a scratch purged is made again; what cannot be made again is told in one sentence."""
+"""Purged files are made again; those that cannot be are reported in one sentence."""
 
 import shutil
 

@@ -164,10 +164,10 @@ def test_a_continued_run_is_continued(place):
 )
 def test_a_missing_parent_run_is_named_with_the_command_that_makes_it(place, base, why):
     study = continue_study(place("none"), CONTINUED.replace("{steps: 6}", base))
-    with pytest.raises(UserError, match=why) as told:
+    with pytest.raises(UserError, match=why) as error:
         run_stage("pretrain", study, {})
-    assert "`python -m stages pretrain --config STUDY` makes it" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "`python -m stages pretrain --config STUDY` makes it" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unfinished_parent_run_is_refused(place):

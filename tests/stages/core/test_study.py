@@ -148,10 +148,10 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_sentence(study_file, mistake):
     change, sentence = MISTAKES[mistake]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         load_study(changed(study_file, change))
-    assert sentence in str(told.value)
-    assert "\n" not in str(told.value) and str(study_file) in str(told.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value) and str(study_file) in str(error.value)
 
 
 def test_a_key_given_twice_is_refused(study_file):
