@@ -4,10 +4,10 @@ A job is identified by a name made from the stage's output folder and, in its co
 of its inputs and settings. A launcher looks into SLURM's queue first: a job of that name and hash
 is followed, whether this process submitted it, one that was killed, or another one; a job for
 earlier inputs is asked to stop; only then one is submitted. The query and the submission happen
-under a file lock, and where a file system has no locks, `--dependency=singleton` still keeps two jobs of
-one name from running at once. The record beside the output is for people, `status` and `logs`: with
-it lost, the job is still found. Whether a finished job was for the present inputs is decided by the
-stage's own completion record, never by SLURM.
+under a file lock, and where a file system has no locks, `--dependency=singleton` still keeps two
+jobs of one name from running at once. The record beside the output is for people, `status` and
+`logs`: with it lost, the job is still found. Whether a finished job was for the present inputs is
+decided by the stage's own completion record, never by SLURM.
 
 The rule does not use Snakemake's own SLURM executor. Measured: with it, Snakemake killed and
 started again submits a second job beside the first one for the same output, and both run to the

@@ -45,7 +45,7 @@ def entries_by_person(study):
 
 @pytest.fixture(scope="module")
 def others(whole, tmp_path_factory):
-    """Another study of the same scans: with another test split, it evaluates the first's encoder."""
+    """Another study of the same scans: it holds out others, and evaluates the first encoder."""
     copied = copy_study(whole, tmp_path_factory.mktemp("others") / "copied")
     folder = copied.parent
     text = copied.read_text().replace("name: tiny", "name: other").replace("/out\n", "/elsewhere\n")
