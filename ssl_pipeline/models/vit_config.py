@@ -71,7 +71,7 @@ class ViT(Backbone):
         return 2 * length * self.parameter_count + 4 * length**2 * self.width * self.depth
 
     def activation_count(self, visible_tokens: int, crop_voxels: Triple) -> int:
-        """Those of the blocks; fused attention keeps no matrix of pairs."""
+        """Activations of the blocks; fused attention stores no attention matrix."""
         return (visible_tokens + self.registers) * ACTIVATIONS_PER_BLOCK * self.width * self.depth
 
     def build(self) -> "ViTEncoder":
