@@ -4,8 +4,8 @@ Convolutional networks segment best of all still (ResEnc, Isensee et al. 2024, a
 there is one for those who segment. What is left of a patch at the last stage is its token, so that
 objectives and evaluation work as with the transformer, and `forward_intermediates` gives all stages
 to a U-Net's decoder. It needs no positions: a convolution sees what lies beside what.
-Instance norms forget how bright a crop is: a linear model predicted the mean of real crops from the mean
-token of random weights with an R2 of .7, and from the transformer's with 1.0.
+Instance norms forget how bright a crop is: a linear model predicted the mean of real crops from the
+mean token of random weights with an R2 of .7, and from the transformer's with 1.0.
 
 The sparse pass hides patches as SparK does (Tian et al. 2023, arXiv:2301.03580): hidden voxels are
 zero at the input and again after every convolution, at every resolution, and norms take their
