@@ -84,7 +84,7 @@ def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, startin
     run_stage("pretrain", study, {})
     sentence = read_json(study.folder / "pretrain/run.json")["init_from"]
     total = len(given)
-    assert sentence.startswith(f"init_from: {total} of {total} tensors taken over from weights in ")
+    assert sentence.startswith(f"init_from: {total} of {total} tensors loaded from weights in ")
     assert sentence in capsys.readouterr().out
     card = (study.encoder / "encoder.json").read_text()
     assert sentence in card and str(bundle) not in card
