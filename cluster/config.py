@@ -24,8 +24,6 @@ RESERVED_PARAMETERS = {  # of sbatch: they have a field here, or the launcher se
     "no-kill": "",
 }  # fmt: skip
 
-ARRAY_STAGES = ("probe", "finetune")  # the stages whose work consists of independent cells
-
 
 class JobResources(Section):
     """Resources that one stage requests from SLURM."""
@@ -41,15 +39,16 @@ class JobResources(Section):
     max_requeues: int = Field(
         100, ge=0, description="how often a job that received the signal is requeued"
     )
-    nodes: int = Field(1, ge=1, description="nodes; several for preprocess and pretrain alone")
+    nodes: int = Field(
+        1, ge=1, description="nodes; several for stages of several workers or ranks alone"
+    )
     tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
     cpus: int = Field(1, ge=1, description="CPUs of one task")
     gpus: int = Field(0, ge=0, description="GPUs of one node")
     array_size: int = Field(
         1,
         ge=1,
-        description="elements of one job array among which the cells of an evaluation are divided; "
-        "probe and finetune",
+        description="elements of one job array among which the cells of an evaluation are divided",
     )
     mem_gb: float = Field(8.0, gt=0, description="memory of one node in GB")
     setup: tuple[str, ...] = Field(
@@ -101,28 +100,6 @@ class JobResources(Section):
         return max(0, math.ceil(seconds / attempt) - 1)
 
 
-class StageResources(Section):
-    """The stages that run as jobs: those that are set."""
-
-    preprocess: JobResources | None = Field(None, description="stores volumes: CPUs, and no GPU")
-    pretrain: JobResources | None = Field(None, description="trains the encoder: the GPUs")
-    probe: JobResources | None = Field(None, description="evaluates frozen features: one GPU helps")
-    finetune: JobResources | None = Field(
-        None, description="evaluates fine-tuned encoders: one GPU"
-    )
-    robustness: JobResources | None = Field(
-        None, description="evaluates on corrupted scans: one GPU"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, content: Any) -> Any:
-        """`probe:` with nothing behind it asks for the defaults."""
-        if not isinstance(content, dict):
-            return content
-        return {name: {} if asked is None else asked for name, asked in content.items()}
-
-
 class Cluster(Section):
     """The settings of a cluster file."""
 
@@ -132,36 +109,21 @@ class Cluster(Section):
         "leaves them to run on",
     )
     defaults: JobResources = Field(JobResources(), description="what every stage asks for")
-    stages: StageResources = Field(
-        StageResources(), description="what a stage asks for beyond that"
+    stages: dict[str, JobResources] = Field(
+        {}, description="the stages that run as jobs, and what each asks for beyond that"
     )
 
-    @model_validator(mode="after")
-    def _check_stages(self) -> "Cluster":
-        for name in StageResources.model_fields:
-            asked = self.resources(name)
-            if asked is None or (name == "pretrain" and asked.array_size == 1):
-                continue
-            if asked.tasks_per_node > 1:
-                raise ValueError(
-                    f"{name} asks for {asked.tasks_per_node} tasks_per_node: only pretrain runs "
-                    "as several tasks, give it 1 and more cpus"
-                )
-            if asked.array_size > 1 and name not in ARRAY_STAGES:
-                raise ValueError(
-                    f"{name} asks for an array of {asked.array_size}: "
-                    f"only {' and '.join(ARRAY_STAGES)} have cells to divide"
-                )
-            if asked.nodes > 1 and name != "preprocess":
-                raise ValueError(
-                    f"{name} asks for {asked.nodes} nodes: only preprocess and pretrain use "
-                    "several, give it 1 and more cpus"
-                )
-        return self
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, content: Any) -> Any:
+        """`probe:` with nothing behind it asks for the defaults."""
+        if not isinstance(content, dict):
+            return content
+        return {name: {} if asked is None else asked for name, asked in content.items()}
 
     def resources(self, stage: str) -> JobResources | None:
         """The resources that a stage requests; None where it runs without a job."""
-        asked: JobResources | None = getattr(self.stages, stage, None)
+        asked = self.stages.get(stage)
         if asked is None:
             return None
         both = (self.defaults, asked)

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+PROVENANCE_FILE = "provenance.json"
 PACKAGES = ("torch", "timm", "lightly", "zarr", "dask", "numpy", "scipy", "scikit-learn", "nibabel")
 
 

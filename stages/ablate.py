@@ -11,7 +11,10 @@ from ssl_pipeline.evaluation.ablation import ablation_table
 from ssl_pipeline.evaluation.cells import RANDOM
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import read_json, write_json, write_text
+from ssl_pipeline.provenance import PROVENANCE_FILE
 from ssl_pipeline.report.sections.ablation import render_ablation
+from stages.core.layout import ABLATION_FILE, ABLATION_TABLE, budget_table
+from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -20,16 +23,24 @@ from stages.core.resources import (
     assumed,
     counted,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult
 from stages.core.stage_runs import runs_of_trial
 from stages.core.study import Study
-from stages.core.trials import BUDGET_FILE, require_ablation, trial_of, trials
+from stages.core.trials import require_ablation, trial_of, trials
 
-RESULTS_FILE, TABLE_FILE = "results.json", "ablation.md"
+TITLE = "Compare the objectives of an ablation at equal FLOPs"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
 DEPENDS_ON = ("flop_budget",)
 VERSION = 4
-OUTPUTS = (RESULTS_FILE, TABLE_FILE)
+OUTPUTS = (ABLATION_FILE, ABLATION_TABLE)
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
+SHARDED, PER_TRIAL = False, False
+
+
+def is_needed(study: Study) -> bool:
+    """Whether the study compares objectives."""
+    return study.ablate is not None
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -59,7 +70,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def run(study: Study, out: Path) -> StageResult:
     """Write the comparison as JSON, and as a table to read."""
     assert study.ablate
-    budget = read_json(study.stage_folder("flop_budget", {}) / BUDGET_FILE)
+    budget = read_json(budget_table(study))
     tables = [
         {"name": task, "stage": stage, **_compare_arms(study, stage, task)}
         for task, config in study.tasks.items()
@@ -71,10 +82,11 @@ def run(study: Study, out: Path) -> StageResult:
         "arms": [_arm_record(study, name, budget["arms"][name]) for name in study.ablate.arms],
         "tables": tables,
     }
-    write_json(out / RESULTS_FILE, results)
+    write_json(out / ABLATION_FILE, results)
     text = render_ablation(results)
-    write_text(out / TABLE_FILE, text)
-    return StageResult([out / RESULTS_FILE, out / TABLE_FILE], f"the table is {out / TABLE_FILE}")
+    write_text(out / ABLATION_TABLE, text)
+    files = [out / ABLATION_FILE, out / ABLATION_TABLE]
+    return StageResult(files, f"the table is {out / ABLATION_TABLE}")
 
 
 def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def _arm_record(study: Study, name: str, budget: dict[str, int]) -> dict[str, An
     assert study.ablate
     runs = [trial_of(study, f"{name}-{seed}") for seed in range(study.ablate.seeds)]
     folders = [run.stage_folder("pretrain", {}) for run in runs]
-    records = [read_json(folder / "provenance.json") for folder in folders]
+    records = [read_json(folder / PROVENANCE_FILE) for folder in folders]
     return {
         "name": name,
         **budget,

@@ -17,17 +17,16 @@ import yaml
 
 import cluster
 import stages
-from cluster.config import ARRAY_STAGES
 from ssl_pipeline.errors import UserError, is_disk_full, suggest_name
 from ssl_pipeline.evaluation.cells import UNSHARDED, CellShard
 from ssl_pipeline.export.formats import FORMATS
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import console, enable_debug, info, log_to, print_table
 from stages.commands import estimate, status
-from stages.core import dispatch
+from stages.core import dispatch, layout
 from stages.core.locate import print_location, redact
-from stages.core.runner import STAGES
-from stages.core.study import TRIAL_STAGES, Study, load_study
+from stages.core.stage import load_stage, load_stages
+from stages.core.study import Study, load_study
 from stages.core.trials import trial_of
 
 RUN_ON_HELP = "local, a profile with a cluster.yaml such as slurm, or the path of such a file"
@@ -84,11 +83,11 @@ def _redact(text: str, studies: list[tuple[Path, Study]]) -> str:
 def _run(arguments: argparse.Namespace, studies: list[tuple[Path, Study]]) -> int:
     """Run a command; returns its exit code where it raises no error."""
     command = arguments.command
-    if command in STAGES:
+    if command in load_stages():
         study = load_study(arguments.config)
         shard, words = _parse_shard(command, arguments.wildcards)
         study, wildcards = _parse_trial(command, words, study)
-        log = study.folder / "logs" / f"{study.run_name(command, wildcards)}.log"
+        log = layout.log_file(study, study.run_name(command, wildcards))
         studies.append((log, study))
         with log_to(log):
             return dispatch.dispatch_stage(
@@ -139,8 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "-v", "--verbose", action="store_true", help="say why a stage runs, and report each item"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, wildcards in STAGES.items():
-        help_text = f"run the stage {name}, skipping what is done"
+    for name, stage in load_stages().items():
+        help_text = f"{stage.TITLE}, skipping what is done"
         command = commands.add_parser(name, help=help_text, description=help_text)
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
@@ -151,9 +150,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="WHERE",
             help=RUN_ON_HELP,
         )
-        shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
-        shown += " [trial=VALUE]" if name in TRIAL_STAGES else ""
-        shown += " [shard=N/OF]" if name in ARRAY_STAGES else ""
+        shown = " ".join(f"{wildcard}=VALUE" for wildcard in stage.WILDCARDS)
+        shown += " [trial=VALUE]" if stage.PER_TRIAL else ""
+        shown += " [shard=N/OF]" if stage.SHARDED else ""
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
     _add_study_commands(commands)
     config = commands.add_parser("config", help="check a study, show it whole, or print its schema")
@@ -230,7 +229,7 @@ def _check_installation() -> None:
 def _parse_trial(name: str, words: list[str], study: Study) -> tuple[Study, dict[str, str]]:
     """The study, or a trial of it, and a stage's wildcards, from words such as `task=organ`."""
     trial = [word for word in words if word.startswith("trial=")]
-    if trial and name in TRIAL_STAGES:
+    if trial and load_stage(name).PER_TRIAL:
         study = trial_of(study, trial[-1].removeprefix("trial="))
         words = [word for word in words if word not in trial]
         if name == "pretrain" and not study.has_pretraining:
@@ -241,7 +240,7 @@ def _parse_trial(name: str, words: list[str], study: Study) -> tuple[Study, dict
 def _parse_shard(name: str, words: list[str]) -> tuple[CellShard, list[str]]:
     """The shard of a stage's cells that `shard=2/8` asks for, all without it; the other words."""
     found = [word.removeprefix("shard=") for word in words if word.startswith("shard=")]
-    if not found or name not in ARRAY_STAGES:
+    if not found or not load_stage(name).SHARDED:
         return UNSHARDED, words
     number, _, of = found[-1].partition("/")
     if not (number.isdigit() and of.isdigit() and 0 < int(number) <= int(of)):
@@ -252,10 +251,11 @@ def _parse_shard(name: str, words: list[str]) -> tuple[CellShard, list[str]]:
 
 def _parse_wildcards(name: str, words: list[str], study: Study) -> dict[str, str]:
     pairs = dict(word.split("=", 1) for word in words if "=" in word)
-    wrong = [word for word in words if "=" not in word] + sorted(set(pairs) - set(STAGES[name]))
+    known = set(load_stage(name).WILDCARDS)
+    wrong = [word for word in words if "=" not in word] + sorted(set(pairs) - known)
     if wrong:
         raise UserError(f"{name} does not take {wrong[0]}: {_usage(name)}.")
-    if set(pairs) != set(STAGES[name]):
+    if set(pairs) != known:
         raise UserError(f"{name} needs to know which one: {_usage(name)}.")
     if "task" in pairs and pairs["task"] not in study.tasks:
         raise UserError(
@@ -265,8 +265,9 @@ def _parse_wildcards(name: str, words: list[str], study: Study) -> dict[str, str
 
 
 def _usage(name: str) -> str:
-    words = ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
-    return f"{words}; trial=NAME too for one of an ablation" if name in TRIAL_STAGES else words
+    stage = load_stage(name)
+    words = ", ".join(f"{w}=NAME" for w in stage.WILDCARDS) or "it takes no further words"
+    return f"{words}; trial=NAME too for one of an ablation" if stage.PER_TRIAL else words
 
 
 def _config(arguments: argparse.Namespace) -> None:

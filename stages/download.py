@@ -8,6 +8,7 @@ from pathlib import Path
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import dataset_estimate
 from ssl_pipeline.volumes.download import TYPICAL_FILE_BYTES, download_package
+from stages.core.records import up_to_date_record
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -17,13 +18,22 @@ from stages.core.resources import (
     counted,
     measured,
 )
-from stages.core.runner import StageResult, up_to_date_record
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
+TITLE = "Download the public scans that the study names"
 CONFIG_KEYS = ("download",)
 DEPENDS_ON: tuple[str, ...] = ()
 VERSION = 2
 OUTPUTS = ("raw/.downloaded/*.txt",)
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
+SHARDED, PER_TRIAL = False, False
+
+
+def is_needed(study: Study) -> bool:
+    """Whether the study names any."""
+    return bool(study.download.packages)
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -43,7 +53,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     )
     before = up_to_date_record("download", study, {})
     if before:
-        sizes = before["sizes"].values()
+        sizes = before.sizes.values()
         disk = measured(sum(sizes), "what was downloaded")
         files = measured(RECORD_FILE_COUNT + len(packages) + len(sizes), "what was downloaded")
     return ResourceEstimate(

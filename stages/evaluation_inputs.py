@@ -11,6 +11,7 @@ from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, files_of_other_encoder
 from ssl_pipeline.evaluation.cost_model import CostInputs, EvaluationCost
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
+from ssl_pipeline.evaluation.runner.results import COSTS_FILE, RESULTS_FILE
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE, read_manifest
@@ -19,9 +20,11 @@ from ssl_pipeline.io.atomic import sha256_file, sha256_json
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.cost import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages import leakage, preprocess
+from stages.core import layout
 from stages.core.locate import redact
+from stages.core.records import manifest_hash
 from stages.core.resources import DatasetSize, ResourceEstimate, assumed
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult, stage_names
 from stages.core.study import Study
 from stages.pretrain import random_encoder
 
@@ -29,13 +32,14 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
+NETWORK_FILES = "networks/*.safetensors"
 OUTPUTS = (
-    "results.json",
-    "costs.json",
+    RESULTS_FILE,
+    COSTS_FILE,
     ACCESS_LOG,
     "cells/*.json",
-    "labels/*.npy",
-    "networks/*.safetensors",
+    f"{layout.LABEL_MAPS_FOLDER}/*.npy",
+    NETWORK_FILES,
     "predictions/*/*.nii.gz",
 )
 
@@ -83,7 +87,7 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         initializations=initializations(study),
         crop_voxels=study.views.crop_voxels,
         out=out,
-        label_map_folder=study.folder / stage / task / "labels",  # which all trials share
+        label_map_folder=study.folder / stage / task / layout.LABEL_MAPS_FOLDER,  # of all trials
         device=_device(study),
         seed=study.seed,
         warning=leakage.leakage_warning(study, catalog),
@@ -155,10 +159,10 @@ def stage_result(out: Path, results: dict[str, Any]) -> StageResult:
             f"; {format_count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: "
             "run the same command again, which computes what failed alone"
         )
-    networks = sorted(out.glob("networks/*.safetensors"))
+    networks = sorted(out.glob(NETWORK_FILES))
     accesses = {"test_access": read_test_accesses(out)}
     return StageResult(
-        [out / "results.json"], summary, accesses, indexed_files=networks, n_failed=failed
+        [out / RESULTS_FILE], summary, accesses, indexed_files=networks, n_failed=failed
     )
 
 
@@ -167,7 +171,7 @@ def stale_cell_files(study: Study) -> list[Path]:
     present = initializations(study)
     if not present.keys() >= study.encoders.keys():
         return []
-    folders = (study.stage_folder(name, {}) for name in ("probe", "finetune"))
+    folders = (study.stage_folder(name, {}) for name in stage_names(lambda stage: stage.SHARDED))
     tasks = (out for folder in folders for out in folder.glob("*"))
     return [path for out in tasks for path in files_of_other_encoders(out, present.values())]
 
@@ -190,7 +194,7 @@ class _EncoderLoader:
 
 
 def _catalog(study: Study) -> Catalog:
-    return Catalog.read(study.folder / "preprocess" / "catalog.parquet")
+    return Catalog.read(layout.catalog_table(study))
 
 
 def _check_bundle_contract(study: Study, name: str, bundle: Path) -> None:

@@ -8,13 +8,22 @@ from ssl_pipeline.evaluation.cost_model import finetune_cost
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from stages import evaluation_inputs
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
-from stages.core.runner import StageResult
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
+TITLE = "Fine-tune the encoder on a task, and evaluate it"
 CONFIG_KEYS = ("seed", "tasks.{task}", "evaluate", "finetune", "model", "views.crop_voxels")
 DEPENDS_ON = ("preprocess", "pretrain")
 VERSION = 5
 OUTPUTS = evaluation_inputs.OUTPUTS
+WILDCARDS = ("task",)
+USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False
+SHARDED, PER_TRIAL = True, True
+
+
+def is_needed(study: Study, task: str) -> bool:
+    """Whether the task is evaluated by fine-tuning."""
+    return "finetune" in study.tasks[task].evaluation_stages
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:

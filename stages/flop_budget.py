@@ -16,6 +16,10 @@ from ssl_pipeline.progress import progress
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.ranks import RankInfo
 from stages import pretrain
+from stages.core import layout
+from stages.core.layout import BUDGET_FILE
+from stages.core.pretraining_runs import read_cohort
+from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -24,9 +28,9 @@ from stages.core.resources import (
     assumed,
     counted,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult
 from stages.core.study import Study
-from stages.core.trials import BUDGET_FILE, require_ablation
+from stages.core.trials import require_ablation
 
 if TYPE_CHECKING:
     from torch import Tensor, autocast
@@ -36,10 +40,19 @@ if TYPE_CHECKING:
 MICRO_BATCH_SIZE = 8  # all terms but that between subjects, a thousandth, grow with it
 STEPS = 4  # whose mean is taken, for the number of matched places varies
 BASE_BYTES = 1.5e9  # torch, and the activations of so few crops
+TITLE = "Count the FLOPs of an ablation's objectives, and the steps of each"
 CONFIG_KEYS = (*pretrain.CONFIG_KEYS, "ablate.arms")
 DEPENDS_ON = ("preprocess",)
 VERSION = 2
 OUTPUTS = (BUDGET_FILE,)
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
+SHARDED, PER_TRIAL = False, False
+
+
+def is_needed(study: Study) -> bool:
+    """Whether the study compares objectives."""
+    return study.ablate is not None
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -76,8 +89,8 @@ def run(study: Study, out: Path) -> StageResult:
 
 def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
     """Micro-batches of a few steps, of as many samples as need to be counted."""
-    catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    entries = pretrain.training_entries(study, catalog)
+    catalog = Catalog.read(layout.catalog_table(study))
+    entries = read_cohort(study).entries(catalog)
     parts = study.training.gradient_accumulation
     samples = parts * min(MICRO_BATCH_SIZE, study.training.batch_size // parts)
     sampler = pretrain.build_sampler(study, catalog, entries, samples)

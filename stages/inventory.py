@@ -7,11 +7,20 @@ from pathlib import Path
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.progress import debug
-from ssl_pipeline.report.inventory_page import write_inventory_page
+from ssl_pipeline.report.inventory_page import INVENTORY_PAGE, write_inventory_page
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.duplicates import keypoints
+from ssl_pipeline.volumes.duplicates.keypoints import KEYPOINTS_FILE
 from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
-from ssl_pipeline.volumes.inventory import Inventory, build_inventory, read_salt_fingerprint
+from ssl_pipeline.volumes.inventory import (
+    INVENTORY_FILE,
+    Inventory,
+    build_inventory,
+    read_salt_fingerprint,
+)
+from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
+from stages.core import layout
+from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -20,14 +29,23 @@ from stages.core.resources import (
     assumed,
     counted,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
+TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
 VERSION = 5
-OUTPUTS = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet", "inventory.html")
+OUTPUTS = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, INVENTORY_PAGE)
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
+SHARDED, PER_TRIAL = False, False
 PAGE_BYTES, SCAN_BYTES = 20_000, 16_000  # on disk: a thumbnail twice, keypoints, and the rows
+
+
+def is_needed(study: Study) -> bool:
+    """Always."""
+    return True
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -35,8 +53,8 @@ def inputs(study: Study) -> dict[str, str]:
 
     Raises UserError where the salt is not the one that earlier results were made with.
     """
-    study.pseudonyms.check_salt(read_salt_fingerprint(study.folder / "inventory" / "scans.parquet"))
-    trained = study.folder / "pretrain" / "run.json"
+    study.pseudonyms.check_salt(read_salt_fingerprint(layout.inventory_table(study)))
+    trained = layout.run_record(study)
     study.pseudonyms.check_salt(read_json(trained).get("salt", "") if trained.exists() else "")
     downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
     return {**downloaded, "listing": raw_listing_hash(study)}

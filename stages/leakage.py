@@ -12,6 +12,7 @@ from ssl_pipeline.export.training_subjects import TrainingSubjects
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
+from stages.core import layout
 from stages.core.study import Study
 
 
@@ -59,7 +60,7 @@ def _find_leakage(
     study: Study, catalog: Catalog, bundle: Path, training_subjects: TrainingSubjects | None
 ) -> tuple[str, str]:
     """What is wrong with an encoder, and the remedy; both empty where nothing is."""
-    inventory = Inventory.read(study.folder / "inventory" / "scans.parquet")
+    inventory = Inventory.read(layout.inventory_table(study))
     study.pseudonyms.check_salt(inventory.salt_fingerprint)
     split = study.evaluate.split
     unknown = f"so some of the split {split} may be among them"

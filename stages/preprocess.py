@@ -12,13 +12,15 @@ from ssl_pipeline.preprocess import cost
 from ssl_pipeline.preprocess.parallel import ScanWithMasks
 from ssl_pipeline.preprocess.parallel import preprocess_scans as preprocess
 from ssl_pipeline.progress import debug, progress
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import CATALOG_FILE, Catalog, Entry
 from ssl_pipeline.store.cost import FILES_PER_VOLUME
 from ssl_pipeline.store.layout import volume_files
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from ssl_pipeline.volumes.pseudonyms import Origin
+from stages.core import layout
+from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -26,13 +28,26 @@ from stages.core.resources import (
     ResourceEstimate,
     assumed,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
+TITLE = "Preprocess every accepted scan into a stored volume"
 CONFIG_KEYS = ("preprocess", "store")
 DEPENDS_ON = ("download", "inventory")
 VERSION = 2
-OUTPUTS = ("catalog.parquet", "failed.json", *(f"volumes/{name}" for name in volume_files("*")))
+OUTPUTS = (
+    CATALOG_FILE,
+    layout.FAILURES_FILE,
+    *(f"{layout.VOLUMES_FOLDER}/{name}" for name in volume_files("*")),
+)
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = False, True, False
+SHARDED, PER_TRIAL = False, False
+
+
+def is_needed(study: Study) -> bool:
+    """Always."""
+    return True
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -59,9 +74,9 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 def run(study: Study, out: Path) -> StageResult:
     """Preprocess missing volumes, record failures, and write the catalog of all volumes."""
-    scans = Inventory.read(study.folder / "inventory" / "scans.parquet").accepted_scans
+    scans = Inventory.read(layout.inventory_table(study)).accepted_scans
     origins = study.pseudonyms.origins
-    store = VolumeStore(out / "volumes", study.preprocess, study.store)
+    store = VolumeStore(out / layout.VOLUMES_FOLDER, study.preprocess, study.store)
     store.folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(store.folder)
     stored = {entry.id: entry for entry in Catalog.build(store, scans).entries}
@@ -81,16 +96,16 @@ def run(study: Study, out: Path) -> StageResult:
             if result.error:
                 failed[result.scan_id] = result.error
     remove_temporaries(store.folder)  # of workers that were killed meanwhile
-    write_json(out / "failed.json", failed)
+    write_json(out / layout.FAILURES_FILE, failed)
     stored |= {entry.id: entry for entry in Catalog.build(store, todo).entries}
     catalog = Catalog(tuple(stored[scan.id] for scan in scans if scan.id in stored))
     if not catalog.entries:
         raise UserError(f"No volume could be preprocessed: {sorted(failed.values())[0]}")
-    catalog.write(out / "catalog.parquet")
+    catalog.write(out / CATALOG_FILE)
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
     volumes = [path for entry in catalog.entries for path in store.volume_files(entry.id)]
-    made = [out / "catalog.parquet", out / "failed.json"]
+    made = [out / CATALOG_FILE, out / layout.FAILURES_FILE]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
     return StageResult(made, done + tail, by_worker, indexed_files=volumes)
 
@@ -103,14 +118,15 @@ def _with_masks(scan: Scan, origin: Origin) -> ScanWithMasks:
 def crop_reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
     """A reader of these volumes, from this node's own disk where `scratch_dir` is set."""
     names = [name for entry in entries for name in volume_files(entry.id)]
-    return CropReader(cached_folder(study.folder / "preprocess" / "volumes", names), catalog)
+    return CropReader(cached_folder(layout.volumes_folder(study), names), catalog)
 
 
 def orphaned_volumes(study: Study) -> list[Path]:
     """Stored volumes of scans that are in neither the inventory nor the catalog any more."""
-    out, scans = study.folder / "preprocess", study.folder / "inventory" / "scans.parquet"
-    if not scans.exists() or not (out / "catalog.parquet").exists():
+    scans, catalog = layout.inventory_table(study), layout.catalog_table(study)
+    if not scans.exists() or not catalog.exists():
         return []
     accepted = {scan.id for scan in Inventory.read(scans).accepted_scans}
-    known = accepted | {entry.id for entry in Catalog.read(out / "catalog.parquet").entries}
-    return [path for path in sorted(out.glob("volumes/*.zarr")) if path.stem not in known]
+    known = accepted | {entry.id for entry in Catalog.read(catalog).entries}
+    stored = sorted(layout.volumes_folder(study).glob("*.zarr"))
+    return [path for path in stored if path.stem not in known]

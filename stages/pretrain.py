@@ -9,34 +9,31 @@ It is the one stage that several ranks may run; the first of them writes all fil
 
 import math
 import statistics
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
-from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, README_FILE, SELF_TEST_FILE, WEIGHTS_FILE
 from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import cost, snapshots
-from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.metrics_log import METRICS_FILE, read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages import preprocess
+from stages.core import layout
 from stages.core.pretraining_runs import (
     HASHED_KEYS,
-    cohort_hash_items,
-    cohort_metadata,
-    cohort_volumes,
-    cohort_weights,
-    lineage_volumes,
+    Cohort,
+    PretrainingRun,
+    freeze_cohort,
     missing_parent_error,
-    parent_study,
-    run_folder,
+    pretraining_run,
 )
+from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -47,7 +44,7 @@ from stages.core.resources import (
     counted,
     measured,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
 if TYPE_CHECKING:
@@ -57,40 +54,51 @@ if TYPE_CHECKING:
     from ssl_pipeline.views.sampler import Sampler
 
 IMAGES_BYTES = 200_000
+FEATURE_MAPS = "feature_pca.npz"
+BUNDLE_FILES = (
+    *(BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, README_FILE),
+    training_subjects.FILE_NAME,
+)
+TITLE = "Pretrain the encoder on the volumes of the training subjects"
 CONFIG_KEYS = HASHED_KEYS
 DEPENDS_ON = ("preprocess",)
 VERSION = 6
 OUTPUTS = (
     "cohort-*.json",
-    "run.json",
-    "feature_pca.npz",
-    f"encoder/{BUNDLE_MANIFEST}",
-    f"encoder/{WEIGHTS_FILE}",
-    f"encoder/{SELF_TEST_FILE}",
-    "encoder/README.md",
-    f"encoder/{training_subjects.FILE_NAME}",
-    "runs/*/metrics.jsonl",
-    "runs/*/snapshots/step-*.npz",
-    "runs/*/checkpoints/step-*",
-    "runs/*/tensorboard/events.*",
+    layout.RUN_RECORD,
+    FEATURE_MAPS,
+    *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
+    f"{layout.RUNS_FOLDER}/*/{METRICS_FILE}",
+    f"{layout.RUNS_FOLDER}/*/{snapshots.FOLDER}/step-*.npz",
+    f"{layout.RUNS_FOLDER}/*/{layout.CHECKPOINTS_FOLDER}/step-*",
+    f"{layout.RUNS_FOLDER}/*/tensorboard/events.*",
 )
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, True
+SHARDED, PER_TRIAL = False, True
+
+
+def is_needed(study: Study) -> bool:
+    """Whether the study evaluates an encoder of its own."""
+    return study.has_pretraining
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The cohort, frozen here when a run has none yet, and what the run starts from.
+    """The cohort, which `run` freezes if there is none yet, and what the run starts from.
 
     Scans that wait for the next cohort are reported here and not in `run`, for a finished run does
     not run again when a scan is new.
     """
     manifest_hash(study, "preprocess")
+    meant = pretraining_run(study)
     found = {}
-    if study.training.continue_from:
-        found["continue_from"] = run_folder(parent_study(study)).name
+    if meant.parent:
+        found["continue_from"] = meant.parent.folder.name
     if study.init_from:
         found["init_from"] = study.init_from.files_sha256
     if RankInfo.from_environment().is_first:
-        _report_pending_scans(study, Catalog.read(study.folder / "preprocess" / "catalog.parquet"))
-    return {**found, "cohort": sha256_json(cohort_hash_items(study))}
+        _report_pending_scans(meant.cohort, Catalog.read(layout.catalog_table(study)))
+    return {**found, "cohort": sha256_json(meant.cohort_items)}
 
 
 def run(study: Study, out: Path) -> StageResult:
@@ -98,10 +106,12 @@ def run(study: Study, out: Path) -> StageResult:
     from ssl_pipeline.export.bundle import save_bundle
     from ssl_pipeline.training.feature_pca import write_feature_pca
 
-    catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    entries = training_entries(study, catalog)
+    catalog, meant = Catalog.read(layout.catalog_table(study)), pretraining_run(study)
+    entries = meant.cohort.entries(catalog)
     world = RankInfo.from_environment()
-    training, started = _build_trainer(study, catalog, entries, world)
+    if world.is_first:
+        freeze_cohort(meant)
+    training, started = build_trainer(meant, catalog, entries, world)
     encoder = training.train()
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
@@ -118,43 +128,27 @@ def run(study: Study, out: Path) -> StageResult:
         "diagnosis": diagnosis.name,
         **started,
     }
-    save_bundle(
-        out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
-    )
-    images = write_feature_pca(training, out / "feature_pca.npz")
-    folder = str(run_folder(study).relative_to(out))
+    bundle = out / layout.ENCODER_FOLDER
+    save_bundle(bundle, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
+    images = write_feature_pca(training, out / FEATURE_MAPS)
+    folder = str(meant.folder.relative_to(out))
     # The salt itself is not needed.
-    salt = read_salt_fingerprint(study.folder / "inventory" / "scans.parquet")
+    salt = read_salt_fingerprint(layout.inventory_table(study))
     inherited = study.init_from.read_training_subjects() if study.init_from else None
     subjects = training_subjects.write(
-        out / "encoder", lineage_volumes(study), catalog.entries, salt, inherited
+        bundle, meant.lineage_volumes, catalog.entries, salt, inherited
     )
-    write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
+    write_json(out / layout.RUN_RECORD, {"folder": folder, "salt": salt, **trained})
     # Not its README, in which its owner writes a licence.
-    bundle = [out / "encoder" / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
+    encoder_files = [bundle / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
     summary = (
-        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}; "
+        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {bundle}; "
         f"{diagnosis.name}: {diagnosis.reason}"
     )
     # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
     provenance = {"training_summary": {**trained, "reason": diagnosis.reason}}
-    return StageResult([*bundle, subjects, images, out / "run.json"], summary, provenance)
-
-
-def training_entries(study: Study, catalog: Catalog) -> list[Entry]:
-    """The volumes of the cohort that are stored. Raises UserError where none is."""
-    frozen, stored = cohort_volumes(study), {entry.id: entry for entry in catalog.entries}
-    weights, metadata = cohort_weights(study), cohort_metadata(study)
-    entries = [
-        replace(entry, weight=weights.get(entry.id, entry.weight), **metadata.get(entry.id, {}))
-        for entry in (stored[name] for name in frozen if name in stored)
-    ]
-    if not entries:
-        raise UserError(
-            f"None of the {len(frozen)} volumes that this cohort was frozen with is stored any "
-            "more: raise training.cohort to train on those that are."
-        )
-    return entries
+    files = [*encoder_files, subjects, images, out / layout.RUN_RECORD]
+    return StageResult(files, summary, provenance)
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
@@ -188,13 +182,13 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) -> Quantity:
     """By the median rate of the newest run of this model and crop, else by FLOPs."""
     samples = (study.training.steps - study.training.first_step) * study.training.batch_size
-    out = study.stage_folder("pretrain", {})
-    if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
-        done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
+    record, manifest = layout.run_record(study), study.encoder / BUNDLE_MANIFEST
+    if record.exists() and manifest.exists():
+        done, card = read_json(record), read_json(manifest)
         same = card["model"] == study.model.model_dump(mode="json")
         same &= card["crop_voxels"] == list(study.views.crop_voxels)
         same &= done["objective"] == study.objective.name
-        rows = read_metrics(out / done["folder"] / "metrics.jsonl")
+        rows = read_metrics(layout.metrics_log(record.parent / done["folder"]))
         if same and rows and (done["device"] != "cpu") == has_gpu:
             rate = statistics.median(row["samples_per_s"] for row in rows)
             workers = done["ranks"] if has_gpu else done["ranks"] * done["threads"]
@@ -211,31 +205,32 @@ def random_encoder(study: Study, seed: int) -> "Encoder":
     return build(study.model, seed)
 
 
-def _build_trainer(
-    study: Study, catalog: Catalog, entries: list[Entry], world: RankInfo
+def build_trainer(
+    meant: PretrainingRun, catalog: Catalog, entries: list[Entry], world: RankInfo
 ) -> tuple["Trainer", dict[str, str]]:
     """The trainer, and what the run starts from, in sentences for its record."""
     from ssl_pipeline.training.loop import Trainer
 
+    study = meant.study
     encoder, started = random_encoder(study, study.seed), {}
     if study.init_from:
         from ssl_pipeline.init_from.transfer import load_pretrained
 
         found, source = study.init_from.read(), study.init_from.description
         started["init_from"] = load_pretrained(encoder, found, source)
-    if study.training.continue_from:
-        started["continue_from"] = _continuation_note(study)
+    if meant.parent:
+        started["continue_from"] = _continuation_note(study, meant.parent)
     if world.is_first:
         for sentence in started.values():
             info(sentence)
     run = Trainer(
-        run_folder(study),
+        meant.folder,
         build_objective(encoder, study),
         build_sampler(study, catalog, entries, study.training.batch_size),
         study.training,
         study.monitoring,
         rank_info=world,
-        initial_state=partial(_parent_final_state, study) if study.training.continue_from else None,
+        initial_state=partial(_final_state, study, meant.parent) if meant.parent else None,
         config={
             key: study.redacted_config[key]
             for key in ("seed", "preprocess", "views", "model", "objective")
@@ -272,11 +267,11 @@ def build_sampler(
     )
 
 
-def _parent_final_state(study: Study) -> dict[str, Any]:
+def _final_state(study: Study, parent: PretrainingRun) -> dict[str, Any]:
     """The final state of the run to continue from. Raises UserError where it has not ended."""
     from ssl_pipeline.training.checkpoint import load_newest
 
-    state = load_newest(run_folder(parent_study(study)) / "checkpoints")
+    state = load_newest(layout.checkpoints_folder(parent.folder))
     if state is None:
         raise missing_parent_error(study, "has left no checkpoint here")
     if state["step"] < study.training.first_step:
@@ -284,20 +279,20 @@ def _parent_final_state(study: Study) -> dict[str, Any]:
     return {**state, "previous_embeddings": None}  # of a bank without the scans that came
 
 
-def _continuation_note(study: Study) -> str:
+def _continuation_note(study: Study, parent: PretrainingRun) -> str:
     """What a run continues from, in words."""
     base = study.training.continue_from
     assert base
     return (
         f"continue_from: goes on to step {study.training.steps} on cohort {study.training.cohort} "
         f"from the end of the run of {base.steps} steps on cohort {base.cohort} "
-        f"({run_folder(parent_study(study)).name})."
+        f"({parent.folder.name})."
     )
 
 
-def _report_pending_scans(study: Study, catalog: Catalog) -> None:
+def _report_pending_scans(cohort: Cohort, catalog: Catalog) -> None:
     """Report scans that came, went or changed since the cohort was frozen."""
-    frozen, weights = cohort_volumes(study), cohort_weights(study)
+    frozen = cohort.checksums
     new_weights = {e.id: e.weight for e in catalog.entries}
     now = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
     counts = {
@@ -305,7 +300,7 @@ def _report_pending_scans(study: Study, catalog: Catalog) -> None:
         "of its volumes are gone": len(frozen.keys() - now.keys()),
         "of its volumes have changed": sum(now.get(n, sha) != sha for n, sha in frozen.items()),
         "of its volumes are weighted otherwise": sum(
-            new_weights.get(name, weight) != weight for name, weight in weights.items()
+            new_weights.get(volume.id, volume.weight) != volume.weight for volume in cohort.volumes
         ),
     }
     for what, count in counts.items():

@@ -10,6 +10,8 @@ from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
 from ssl_pipeline.io.atomic import sha256_json, write_text
 from ssl_pipeline.report.html_report import ReportData, write_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
+from stages.core.layout import REPORT_PAGE, REPORT_TABLES
+from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -18,15 +20,25 @@ from stages.core.resources import (
     assumed,
     counted,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import STAGES, StageResult
+from stages.core.stage_runs import evaluation_runs
 from stages.core.study import Study
 
 PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
+TITLE = "Write the report, one page of all results"
 CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
 DEPENDS_ON = ("inventory", "preprocess", "pretrain")
 VERSION = 3
-OUTPUTS = ("report.html", "report.md")
+OUTPUTS = (REPORT_PAGE, REPORT_TABLES)
+WILDCARDS: tuple[str, ...] = ()
+USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
+SHARDED, PER_TRIAL = False, False
+
+
+def is_needed(study: Study) -> bool:
+    """Always."""
+    return True
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -34,12 +46,10 @@ def inputs(study: Study) -> dict[str, str]:
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
     if study.has_pretraining:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
-    for task in study.tasks:
-        for name in study.evaluation_stages(task):
-            hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
-            hashes[f"test access {name} {task}"] = sha256_json(
-                read_test_accesses(study.stage_folder(name, {"task": task}))
-            )
+    for run in evaluation_runs(study):
+        name = " ".join([run.stage, *run.wildcards.values()])
+        hashes[name] = manifest_hash(study, run.stage, **run.wildcards)
+        hashes[f"test access {name}"] = sha256_json(read_test_accesses(run.out))
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
 
@@ -65,6 +75,7 @@ def run(study: Study, out: Path) -> StageResult:
         config=study.redacted_config,
         label_file=study.pseudonyms.label_path,
         encoder=study.encoder if study.has_pretraining else None,
+        stages=STAGES,
     )
     write_report(source, page)
     write_text(tables, render_markdown_report(source))

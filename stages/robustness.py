@@ -6,12 +6,16 @@ from ssl_pipeline.evaluation.cost_model import robustness_cost
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
 from ssl_pipeline.evaluation.robustness.robustness import run_robustness
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
+from ssl_pipeline.evaluation.runner.results import RESULTS_FILE
 from ssl_pipeline.formatting import format_count
 from stages import evaluation_inputs
+from stages.core.layout import LABEL_MAPS_FOLDER
+from stages.core.records import manifest_hash
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
+TITLE = "Evaluate probes and fine-tuned networks of a task on corrupted scans"
 CONFIG_KEYS = (
     "seed",
     "tasks.{task}",
@@ -25,7 +29,18 @@ CONFIG_KEYS = (
 )
 DEPENDS_ON = ("preprocess", "pretrain")
 VERSION = 3
-OUTPUTS = ("results.json", ACCESS_LOG, "conditions/*.json", "labels/*.npy")
+OUTPUTS = (RESULTS_FILE, ACCESS_LOG, "conditions/*.json", f"{LABEL_MAPS_FOLDER}/*.npy")
+WILDCARDS = ("task",)
+USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False
+SHARDED, PER_TRIAL = False, False
+
+
+def is_needed(study: Study, task: str) -> bool:
+    """Whether the task's fine-tuned networks are evaluated on corrupted scans."""
+    config = study.tasks[task]
+    is_chosen = not config.stages or "robustness" in config.stages
+    has_networks = "finetune" in config.evaluation_stages and not study.trial
+    return study.robustness is not None and is_chosen and has_networks
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
@@ -65,4 +80,4 @@ def run(study: Study, out: Path, task: str) -> StageResult:
     rows = format_count(len(results["rows"]), "row")
     summary = f"{results['task']}: {rows} on corrupted scans"
     accesses = {"test_access": read_test_accesses(out)}
-    return StageResult([out / "results.json"], summary, accesses)
+    return StageResult([out / RESULTS_FILE], summary, accesses)

@@ -55,6 +55,7 @@ class ReportData:
     config: Mapping[str, Any]  # the study with every default, without paths of scans
     label_file: LabelFile
     encoder: Path | None  # the evaluated bundle; None where another study trained it
+    stages: tuple[str, ...]  # in the order in which they run
 
     @cached_property
     def catalog(self) -> Catalog | None:
@@ -91,7 +92,7 @@ def render_report(data: ReportData) -> str:
     environment = template_environment()
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
     primary = [figures.primary_method(r) for r in data.results_by_task.values() if r]
-    records = provenance.read_provenance(data.folder)
+    records = provenance.read_provenance(data.folder, data.stages)
     return environment.get_template("report.html").render(
         title=data.title or data.name,
         name=data.name,

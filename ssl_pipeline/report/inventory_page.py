@@ -17,6 +17,8 @@ from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import dataset
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 
+INVENTORY_PAGE = "inventory.html"
+
 
 def write_inventory_page(inventory: Inventory, name: str, path: Path) -> None:
     """Write the page; `name` is the study's."""

@@ -22,6 +22,7 @@ from ssl_pipeline.store.layout import VolumeAttributes
 from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Scan
 
+CATALOG_FILE = "catalog.parquet"
 CATALOG_VERSION = 3
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(

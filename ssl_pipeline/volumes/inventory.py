@@ -40,6 +40,7 @@ from ssl_pipeline.volumes.scan_check import (
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 
+INVENTORY_FILE = "scans.parquet"
 FORMAT_VERSION = 6
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image

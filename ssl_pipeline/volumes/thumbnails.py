@@ -20,6 +20,7 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.volumes.geometry import spacing_mm
 from ssl_pipeline.volumes.volume import Volume
 
+THUMBNAILS_FILE = "thumbnails.parquet"
 SIDE_PIXELS = 64
 JPEG_QUALITY = 60  # of the JPEG: 2 to 3 KB a scan
 SCHEMA = pa.schema({"id": pa.string(), "jpeg": pa.binary()})

@@ -25,18 +25,13 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.progress import console, info
 from stages import evaluation_inputs, preprocess
 from stages.core import pretraining_runs
-from stages.core.runner import (
-    COMPLETION_RECORD,
-    RECORD_FILES,
-    STAGES,
-    load_stage,
-    stage_folders,
-    stage_lock,
-)
-from stages.core.study import TRIALS_FOLDER, Study
+from stages.core.layout import JOBS_FOLDER, LOGS_FOLDER, RECORD_FILES, TRIALS_FOLDER
+from stages.core.locks import stage_lock
+from stages.core.records import read_completion, stage_folders
+from stages.core.stage import STAGES, load_stage
+from stages.core.study import Study
 from stages.core.trials import trials
 
-JOBS_FOLDER, LOGS_FOLDER = "jobs", "logs"
 TEMPORARY_NAME = re.compile(rf"{re.escape(atomic.TEMPORARY_PREFIX)}.+-\w+")
 
 
@@ -150,9 +145,8 @@ def _pipeline_files(study: Study) -> set[Path]:
             for pattern in (*RECORD_FILES, *load_stage(name).OUTPUTS)
             for path in out.glob(pattern)
         }
-        if (out / COMPLETION_RECORD).exists():
-            sizes = atomic.read_json(out / COMPLETION_RECORD)["sizes"]
-            found |= {out / file for file in sizes if not file.startswith(os.pardir)}
+        if done := read_completion(out):
+            found |= {out / file for file in done.sizes if not file.startswith(os.pardir)}
     found |= _files_below(_temporary_files(study))
     return {path for path in found if path.is_file() or path.is_symlink()}
 

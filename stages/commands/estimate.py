@@ -17,13 +17,13 @@ from rich.table import Table
 
 from cluster.config import Cluster, JobResources
 from ssl_pipeline.progress import console, print_table
+from stages.core.records import up_to_date_record
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, dataset_size, measured
-from stages.core.runner import load_stage, up_to_date_record
+from stages.core.stage import load_stage
 from stages.core.stage_runs import StageRun, stage_runs
 from stages.core.study import Study
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
-GPU_STAGES = ("pretrain", "probe", "finetune", "robustness")
 GPU_DEVICE = Path("/dev/nvidia0")
 
 
@@ -70,7 +70,7 @@ def estimate_stage(
     need = load_stage(name).estimate_resources(study, dataset, place, **wildcards)
     record = up_to_date_record(name, study, wildcards)
     if record and not place.gpus:
-        before = record["provenance"]
+        before = record.provenance
         where = f"its run of {before['started_at'][:10]} on {before['host']}"
         need = replace(need, memory=measured(before["peak_memory_gib"] * 2**30, where))
         if not need.seconds.basis.startswith("measured"):
@@ -121,7 +121,8 @@ def _stage_hardware(
     cores = (
         job_resources.cpus * job_resources.tasks if job_resources else len(os.sched_getaffinity(0))
     )
-    if name == "preprocess":
+    stage = load_stage(name)
+    if stage.USES_WORKERS:
         granted = study.dask.workers or cores
         if job_resources:
             granted = (
@@ -130,12 +131,12 @@ def _stage_hardware(
             )
         workers = min(granted, n_scans)
         return Hardware(workers, workers)
-    if name not in GPU_STAGES:
+    if not stage.USES_GPU:
         return Hardware(1)
     there = job_resources.gpus * job_resources.nodes if job_resources else int(GPU_DEVICE.exists())
     ranks = job_resources.tasks if job_resources else 1
     gpus = 0 if study.training.device == "cpu" else min(there, ranks)
-    if name == "pretrain" and study.training.threads:
+    if stage.DISTRIBUTED and study.training.threads:
         cores = study.training.threads * ranks
     return Hardware(cores, ranks, gpus)
 

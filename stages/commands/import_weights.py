@@ -10,7 +10,8 @@ from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST
 from ssl_pipeline.progress import info
 from ssl_pipeline.volumes.inventory import read_salt_fingerprint
-from stages.core.runner import manifest_hash
+from stages.core import layout
+from stages.core.records import manifest_hash
 from stages.core.study import Study
 from stages.pretrain import random_encoder
 
@@ -34,7 +35,7 @@ def import_weights(study: Study, out: Path) -> None:
     report = load_pretrained(encoder, start.read(), start.description)
     trained = {"study": study.name, "objective": "none, as they came", "init_from": report}
     save_bundle(out, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
-    salt = read_salt_fingerprint(study.folder / "inventory" / "scans.parquet")
+    salt = read_salt_fingerprint(layout.inventory_table(study))
     training_subjects.write(out, (), (), salt, start.read_training_subjects())
     info(report)
     info(f"{out}: name it in evaluate.encoders of a study with this model and preprocessing.")

@@ -22,8 +22,9 @@ from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import diagnose
 from ssl_pipeline.training.metrics_log import read_metrics
+from stages.core import layout
 from stages.core.pretraining_runs import cohort_path, run_folder
-from stages.core.runner import COMPLETION_RECORD
+from stages.core.records import read_completion
 from stages.core.stage_runs import StageRun, stage_runs
 from stages.core.study import Study
 
@@ -38,7 +39,7 @@ TAIL_BYTES = 16_384
 def status_table(study: Study) -> Table:
     """One row a stage, and one a task for evaluation stages; logs relative to its folder."""
     stages = stage_runs(study)
-    records = {name: read_job_record(study.folder / "jobs" / name) for name in stages}
+    records = {name: read_job_record(layout.job_folder(study, name)) for name in stages}
     known = slurm.job_statuses([found["job"] for found in records.values() if found])
     rows = []
     for name, part in stages.items():
@@ -85,22 +86,22 @@ def _lines(path: Path, follow: bool) -> Iterator[str]:
 
 def _newest_log(study: Study, name: str) -> Path:
     """The log of a stage's newest job, or of its runs here."""
-    folder = study.folder / "jobs" / name
+    folder = layout.job_folder(study, name)
     found = read_job_record(folder)
     if found and log_path(folder, found["job"]).exists():
         return log_path(folder, found["job"])
-    return study.folder / "logs" / f"{name}.log"
+    return layout.log_file(study, name)
 
 
 def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | None) -> list[str]:
     name, out = stage_run.name, stage_run.out
     live = job_status is not None and job_status.is_active
     state = ""
-    if job_status and (live or not (out / COMPLETION_RECORD).exists()):
+    done = read_completion(out)
+    if job_status and (live or not done):
         state = job_status.state
-    elif (out / COMPLETION_RECORD).exists():
-        failed = read_json(out / COMPLETION_RECORD).get("failed")
-        state = f"done, {failed} failed" if failed else "done"
+    elif done:
+        state = f"done, {done.failed} failed" if done.failed else "done"
     log = _newest_log(study, name)
     step, rate, left = _progress(log, live)
     return [
@@ -122,10 +123,10 @@ def _diagnosis(stage_run: StageRun) -> str:
     """Diagnosis of a run, or of a run so far; empty before its first snapshot."""
     study = stage_run.study
     if stage_run.is_done:
-        return str(read_json(stage_run.out / "run.json")["diagnosis"])
+        return str(read_json(layout.run_record(study))["diagnosis"])
     with suppress(UserError):  # what the run starts from is not there yet
         if cohort_path(study).exists():
-            rows = read_metrics(run_folder(study) / "metrics.jsonl")
+            rows = read_metrics(layout.metrics_log(run_folder(study)))
             return (
                 diagnose(rows, study.monitoring).name
                 if any("rankme" in row for row in rows)

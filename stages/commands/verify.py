@@ -11,12 +11,14 @@ from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import read_json, remove_path, sha256_file
+from ssl_pipeline.io.atomic import remove_path, sha256_file
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.verify import find_damage as verify_volume
 from stages.commands.clean import exclusive_access
-from stages.core.runner import COMPLETION_RECORD, stage_folders
+from stages.core import layout
+from stages.core.layout import COMPLETION_RECORD
+from stages.core.records import read_completion, stage_folders
 from stages.core.study import Study
 
 WORKERS = os.cpu_count() or 1
@@ -62,22 +64,22 @@ def _find_damage(study: Study) -> tuple[str, dict[Path, str]]:
 
 def _volumes(study: Study) -> Iterator[Path]:
     """The folders of the stored volumes that the catalog names."""
-    folder = study.folder / "preprocess"
-    if (folder / "catalog.parquet").exists():
-        for entry in Catalog.read(folder / "catalog.parquet").entries:
-            yield folder / "volumes" / f"{entry.id}.zarr"
+    catalog = layout.catalog_table(study)
+    if catalog.exists():
+        for entry in Catalog.read(catalog).entries:
+            yield layout.volumes_folder(study) / f"{entry.id}.zarr"
 
 
 def _files(study: Study) -> Iterator[tuple[Path, str]]:
     """The files that stages declare, each with its hash."""
     for _, out in stage_folders(study):
-        if (out / COMPLETION_RECORD).exists():
-            try:
-                declared = read_json(out / COMPLETION_RECORD)["manifest"]["files"]
-            except (ValueError, KeyError):
-                declared = {COMPLETION_RECORD: "of a record that can be read"}
-            for name, sha256 in declared.items():
-                yield out / name, sha256
+        try:
+            done = read_completion(out)
+            declared = done.manifest.files if done else {}
+        except UserError:
+            declared = {COMPLETION_RECORD: "of a record that can be read"}
+        for name, sha256 in declared.items():
+            yield out / name, sha256
 
 
 def _describe_damage(path: Path, sha256: str) -> str:

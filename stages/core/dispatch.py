@@ -16,7 +16,11 @@ from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import UNSHARDED, CellShard
 from ssl_pipeline.progress import info
-from stages.core.runner import DISTRIBUTED_STAGES, declare_if_complete, run_stage, stage_key
+from stages.core import layout
+from stages.core.cluster_validation import check_cluster
+from stages.core.records import declare_if_complete, stage_key
+from stages.core.runner import run_stage
+from stages.core.stage import load_stage
 from stages.core.study import Study
 
 LOCAL = "local"
@@ -35,7 +39,9 @@ def load_cluster(run_on: str) -> Cluster | None:
         raise UserError(
             f"There is no {path} that describes the cluster {run_on}: {suggest_name(run_on, known)}"
         )
-    return config.load_cluster_config(path)
+    cluster = config.load_cluster_config(path)
+    check_cluster(cluster, path)
+    return cluster
 
 
 def dispatch_stage(
@@ -72,7 +78,7 @@ def dispatch_stage(
     code = launch_job(
         StageJob(
             name=full_name,
-            folder=study.folder / "jobs" / full_name,
+            folder=layout.job_folder(study, full_name),
             out=study.stage_folder(name, wildcards),
             key=key[:16],
             work=partial(run_in_process, words),
@@ -80,7 +86,7 @@ def dispatch_stage(
             shards=tuple(
                 partial(run_in_process, [*words, f"shard={n}/{asked.array_size}"]) for n in shards
             ),
-            is_distributed=name in DISTRIBUTED_STAGES,
+            is_distributed=load_stage(name).DISTRIBUTED,
             is_detached=cluster.on_interrupt == "detach",
         )
     )

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import resolve_path
+from stages.core.layout import report_page
 from stages.core.study import Study
 
 
@@ -17,7 +18,7 @@ def print_location(study: Study, code: str) -> None:
     if code:
         _print_origins(study, code)
         return
-    page = study.folder / "report" / "report.html"
+    page = report_page(study)
     if not page.exists():
         raise UserError(f"There is no {page} yet: run snakemake, which ends in it.")
     print(page)

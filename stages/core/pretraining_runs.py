@@ -6,12 +6,19 @@ combination of sections has a run folder of its own, so going back to an earlier
 weights again, and so does a run that continues from it.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
-from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.io.atomic import read_json, sha256_json
+from ssl_pipeline.io.records import Record, read_record, write_record
+from ssl_pipeline.store.catalog import Catalog, Entry
+from stages.core import layout
 from stages.core.study import Study
 
 COHORT_KEYS = (  # settings that decide which volumes there are, and their content
@@ -31,32 +38,109 @@ HASHED_KEYS = ("seed", *COHORT_KEYS, "views", "model", "init_from", "objective",
 RUN_VERSION = 4  # raised when earlier runs cannot be resumed
 
 
-def run_folder(study: Study) -> Path:
-    """The folder of checkpoints and metrics for these sections, this cohort and these weights.
+class CohortVolume(BaseModel):
+    """A volume of a cohort, with what decided its sampling when the cohort was frozen."""
 
-    Raises UserError where the weights that it starts from, or the cohort of the run that it
-    continues from, are not there.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    sha256: str
+    weight: float
+    site: str
+    targets: dict[str, str]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata by which an objective may compare volumes."""
+        return {"site": self.site, "targets": self.targets}
+
+
+class Cohort(Record):
+    """The volumes that a run trains on, in the order in which samples are drawn from them."""
+
+    format: Literal[1] = 1
+    volumes: tuple[CohortVolume, ...]
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The checksum of each volume, by its id."""
+        return {volume.id: volume.sha256 for volume in self.volumes}
+
+    def hash_items(self, with_metadata: bool) -> list[tuple[str, Any]]:
+        """All parts that a run depends on, to be hashed."""
+        weights = [(volume.id, volume.weight) for volume in self.volumes]
+        metadata = [(volume.id, volume.metadata) for volume in self.volumes if with_metadata]
+        return [*self.checksums.items(), *weights, *metadata]
+
+    def entries(self, catalog: Catalog) -> list[Entry]:
+        """The stored volumes of the cohort, weighted as it was frozen. UserError where none is."""
+        stored = {entry.id: entry for entry in catalog.entries}
+        found = [
+            replace(stored[volume.id], weight=volume.weight, **volume.metadata)
+            for volume in self.volumes
+            if volume.id in stored
+        ]
+        if not found:
+            raise UserError(
+                f"None of the {len(self.volumes)} volumes that this cohort was frozen with is "
+                "stored any more: raise training.cohort to train on those that are."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """The run that a study means: on which cohort, and the run that it continues from."""
+
+    study: Study
+    cohort: Cohort
+    parent: "PretrainingRun | None"
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of checkpoints and metrics for these sections, cohort and initial weights.
+
+        Raises UserError where the weights that it starts from are not there.
+        """
+        hashed = [RUN_VERSION, self.study.sections_hash(HASHED_KEYS, {}), self.cohort_items]
+        if self.study.init_from:
+            hashed.append(self.study.init_from.sha256)
+        if self.parent:
+            hashed.append(self.parent.folder.name)
+        return _runs_folder(self.study) / sha256_json(hashed)[:12]
+
+    @property
+    def cohort_items(self) -> list[tuple[str, Any]]:
+        """All parts of the cohort that this run depends on."""
+        contrast = getattr(self.study.objective, "contrast", None)
+        return self.cohort.hash_items(bool(contrast is not None and contrast.similar_by))
+
+    @property
+    def lineage(self) -> "Iterator[PretrainingRun]":
+        """The run itself and all that it continues from, the newest first."""
+        yield self
+        if self.parent:
+            yield from self.parent.lineage
+
+    @property
+    def lineage_volumes(self) -> dict[str, str]:
+        """Volumes of all cohorts of the lineage, id to checksum; the newest checksum counts."""
+        oldest_first = reversed(list(self.lineage))
+        return {name: sha for run in oldest_first for name, sha in run.cohort.checksums.items()}
+
+
+def pretraining_run(study: Study) -> PretrainingRun:
+    """The run that a study means, by its frozen cohort, or by the one that it would freeze now.
+
+    Raises UserError where the cohort of the run that it continues from is not there.
     """
-    hashed = [RUN_VERSION, study.sections_hash(HASHED_KEYS, {}), cohort_hash_items(study)]
-    if study.init_from:
-        hashed.append(study.init_from.sha256)
-    if study.training.continue_from:
-        hashed.append(run_folder(parent_study(study)).name)
-    return study.stage_folder("pretrain", {}) / "runs" / sha256_json(hashed)[:12]
+    parent = pretraining_run(parent_study(study)) if study.training.continue_from else None
+    return PretrainingRun(study, read_cohort(study), parent)
 
 
-def stale_runs(study: Study) -> list[Path]:
-    """Run folders that neither the present settings and cohort nor the encoder use."""
-    runs = sorted((study.stage_folder("pretrain", {}) / "runs").glob("*"))
-    kept = _needed_runs(study)
-    return [run for run in runs if run not in kept] if kept else []
-
-
-def stale_checkpoints(study: Study) -> list[Path]:
-    """Checkpoints before the newest one of the runs that are needed."""
-    from ssl_pipeline.training.checkpoint import superseded_files
-
-    return [path for run in _needed_runs(study) for path in superseded_files(run / "checkpoints")]
+def run_folder(study: Study) -> Path:
+    """The folder of the run that a study means."""
+    return pretraining_run(study).folder
 
 
 def parent_study(study: Study) -> Study:
@@ -85,62 +169,53 @@ def missing_parent_error(study: Study, reason: str) -> UserError:
     )
 
 
-def lineage_volumes(study: Study) -> dict[str, str]:
-    """Volumes of this run's cohort and of all runs that it continues from, id to checksum."""
-    before = lineage_volumes(parent_study(study)) if study.training.continue_from else {}
-    return {**before, **cohort_volumes(study)}
-
-
 def cohort_path(study: Study) -> Path:
-    """The file of the study's frozen cohort, named by the settings that decide its volumes.
-
-    Trials of an ablation share it, so that all are trained on the same volumes.
-    """
-    prepared = study.sections_hash(COHORT_KEYS, {})[:8]
-    return study.folder / "pretrain" / f"cohort-{study.training.cohort}-{prepared}.json"
+    """The file of the study's frozen cohort, named by the settings that decide its volumes."""
+    return layout.cohort_file(study, study.sections_hash(COHORT_KEYS, {}))
 
 
-def cohort_volumes(study: Study) -> dict[str, str]:
-    """Volumes of the cohort, id to checksum, in the order in which samples are drawn from it."""
-    return {scan: sha256 for scan, sha256, *_ in _read_or_freeze_cohort(study)}
-
-
-def cohort_weights(study: Study) -> dict[str, float]:
-    """Sampling weight of each volume of the cohort, by id."""
-    return {scan: more[0] for scan, _, *more in _read_or_freeze_cohort(study) if more}
-
-
-def cohort_metadata(study: Study) -> dict[str, dict[str, Any]]:
-    """Metadata of each volume when the cohort was frozen, `site` and `targets`, by id."""
-    return {scan: more[1] for scan, _, *more in _read_or_freeze_cohort(study) if len(more) > 1}
-
-
-def cohort_hash_items(study: Study) -> list[tuple[str, Any]]:
-    """All parts of the cohort that a run depends on, to be hashed."""
-    items = [*cohort_volumes(study).items(), *cohort_weights(study).items()]
-    contrast = getattr(study.objective, "contrast", None)
-    uses_metadata = contrast is not None and contrast.similar_by
-    return [*items, *cohort_metadata(study).items()] if uses_metadata else items
-
-
-def _read_or_freeze_cohort(study: Study) -> list[list[Any]]:
-    """Id, checksum, weight and metadata of each volume, frozen when the cohort is first needed.
-
-    They decide what is sampled from then on. Earlier files have no weights, or no metadata.
-    """
+def read_cohort(study: Study) -> Cohort:
+    """The frozen cohort; before a run has started, that of the volumes that are stored now."""
     path = cohort_path(study)
+    if path.exists():
+        return read_record(Cohort, path, "remove it, and the next run freezes its cohort again")
+    catalog = Catalog.read(layout.catalog_table(study))
+    entries = [e for e in catalog.entries if e.split in ("train", "")]
+    if not entries:
+        raise UserError(
+            "No volume belongs to the split train: see data.splits, or the split column."
+        )
+    return Cohort(
+        volumes=tuple(
+            CohortVolume(id=e.id, sha256=e.sha256, weight=e.weight, site=e.site, targets=e.targets)
+            for e in entries
+        )
+    )
+
+
+def freeze_cohort(run: PretrainingRun) -> None:
+    """Write the cohort of a run that starts, unless an earlier run has frozen it."""
+    path = cohort_path(run.study)
     if not path.exists():
-        catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-        entries = [e for e in catalog.entries if e.split in ("train", "")]
-        if not entries:
-            raise UserError(
-                "No volume belongs to the split train: see data.splits, or the split column."
-            )
-        metadata = [{"site": e.site, "targets": e.targets} for e in entries]
-        rows = [[e.id, e.sha256, e.weight, m] for e, m in zip(entries, metadata, strict=True)]
-        write_json(path, rows)
-    found: list[list[Any]] = read_json(path)
-    return found
+        write_record(path, run.cohort)
+
+
+def stale_runs(study: Study) -> list[Path]:
+    """Run folders that neither the present settings and cohort nor the encoder use."""
+    kept = _needed_runs(study)
+    return [run for run in sorted(_runs_folder(study).glob("*")) if run not in kept] if kept else []
+
+
+def stale_checkpoints(study: Study) -> list[Path]:
+    """Checkpoints before the newest one of the runs that are needed."""
+    from ssl_pipeline.training.checkpoint import superseded_files
+
+    folders = map(layout.checkpoints_folder, _needed_runs(study))
+    return [path for folder in folders for path in superseded_files(folder)]
+
+
+def _runs_folder(study: Study) -> Path:
+    return study.stage_folder("pretrain", {}) / layout.RUNS_FOLDER
 
 
 def _needed_runs(study: Study) -> list[Path]:
@@ -148,14 +223,11 @@ def _needed_runs(study: Study) -> list[Path]:
 
     Empty where they cannot be determined: a cohort, or what a run starts from, is gone.
     """
-    made = study.stage_folder("pretrain", {}) / "run.json"
     if not cohort_path(study).exists():
         return []
     try:
-        kept = [run_folder(study)]
-        while study.training.continue_from:
-            study = parent_study(study)
-            kept.append(run_folder(study))
+        kept = [run.folder for run in pretraining_run(study).lineage]
     except UserError:
         return []
+    made = layout.run_record(study)
     return [*kept, made.parent / read_json(made)["folder"]] if made.exists() else kept

@@ -7,7 +7,6 @@ stands, with its origin, beside the code that it describes (`cost.py` of each pa
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +26,7 @@ from ssl_pipeline.volumes import dataset_estimate
 from ssl_pipeline.volumes.download import TYPICAL_FILE_BYTES
 from ssl_pipeline.volumes.fingerprint import total_bytes
 from ssl_pipeline.volumes.inventory import Inventory, Scan
+from stages.core import layout
 from stages.core.study import Study
 
 RECORD_FILE_COUNT = 4  # small files of every stage: its record, its lock, what its rule declares
@@ -131,8 +131,7 @@ def _codec_rates(study: Study) -> str:
 def dataset_size(study: Study, read_headers: bool) -> DatasetSize:
     """Scans of the inventory; before it has run, of their headers if asked, else of their bytes."""
     try:
-        path = study.folder / "inventory" / "scans.parquet"
-        scans = Inventory.read(path).accepted_scans
+        scans = Inventory.read(layout.inventory_table(study)).accepted_scans
         if scans:
             return DatasetSize(study, scans, f"counted: {len(scans)} in the inventory")
     except (UserError, OSError, pa.ArrowException):
@@ -170,9 +169,8 @@ def _typical_dataset(study: Study, raw_bytes: int) -> DatasetSize:
 
 def _stored_bytes(study: Study) -> dict[str, int]:
     """Bytes of each stored volume's voxels, by its id."""
-    path: Path = study.folder / "preprocess" / "catalog.parquet"
     try:
-        table = pq.read_table(path, columns=["id", "bytes"])
+        table = pq.read_table(layout.catalog_table(study), columns=["id", "bytes"])
     except (OSError, pa.ArrowException):
         return {}
     return dict(zip(*(table[name].to_pylist() for name in ("id", "bytes")), strict=True))

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from stages.core.runner import COMPLETION_RECORD, STAGES
-from stages.core.study import TRIAL_STAGES, Study
+from stages.core.layout import COMPLETION_RECORD
+from stages.core.stage import Stage, load_stages
+from stages.core.study import Study
 from stages.core.trials import trials
-
-ABLATION_STAGES = ("flop_budget", "ablate")
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,32 @@ class StageRun:
 
 def stage_runs(study: Study) -> dict[str, StageRun]:
     """All runs of a study by name, in the order in which they run."""
-    found = []
-    for stage in STAGES:
-        absent = stage == "download" and not study.download.packages
-        absent |= stage in ABLATION_STAGES and study.ablate is None
-        if stage == "ablate":
-            found += [part for trial in trials(study) for part in runs_of_trial(trial)]
-        if not absent:
-            found += _runs_of_stage(study, stage)
-    return {part.name: part for part in found}
+    found: list[StageRun] = []
+    for name, stage in load_stages().items():
+        if name == "ablate":  # which compares the trials
+            found += [run for trial in trials(study) for run in runs_of_trial(trial)]
+        found += _runs_of_stage(study, name, stage)
+    return {run.name: run for run in found}
+
+
+def evaluation_runs(study: Study) -> list[StageRun]:
+    """The runs that evaluate the study's tasks, those of its trials apart."""
+    return [run for run in stage_runs(study).values() if run.study is study and run.wildcards]
 
 
 def runs_of_trial(trial: Study) -> list[StageRun]:
     """The runs of a trial: its pretraining, where it has one, and its evaluations."""
-    return [part for stage in TRIAL_STAGES for part in _runs_of_stage(trial, stage)]
+    return [
+        run
+        for name, stage in load_stages().items()
+        if stage.PER_TRIAL
+        for run in _runs_of_stage(trial, name, stage)
+    ]
 
 
-def _runs_of_stage(study: Study, stage: str) -> Iterator[StageRun]:
-    if stage == "pretrain" and not study.has_pretraining:
-        return
-    for tasks in product(study.tasks, repeat=len(STAGES[stage])):
-        if all(stage in study.evaluation_stages(task) for task in tasks):
-            yield StageRun(study, stage, dict(zip(STAGES[stage], tasks, strict=True)))
+def _runs_of_stage(study: Study, name: str, stage: Stage) -> Iterator[StageRun]:
+    """A stage's runs, one for each task where it has that wildcard, as far as they are needed."""
+    for tasks in product(study.tasks, repeat=len(stage.WILDCARDS)):
+        wildcards = dict(zip(stage.WILDCARDS, tasks, strict=True))
+        if stage.is_needed(study, **wildcards):
+            yield StageRun(study, name, wildcards)

@@ -30,11 +30,10 @@ from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.download import Download
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from stages.core import study_validation
+from stages.core import layout, study_validation
+from stages.core.stage import load_stage
 
 FORMAT_VERSION = 1
-TRIAL_STAGES = ("pretrain", "probe", "finetune")  # the stages that each trial of an ablation runs
-TRIALS_FOLDER = "trials"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -106,10 +105,8 @@ class Study(Section):
     @property
     def pseudonyms(self) -> PseudonymStore:
         """The pseudonyms of scans and subjects, and the paths that they stand for."""
-        beside = self.folder.parent / "private"
-        return PseudonymStore(
-            resolve_path(self.private) if self.private else beside, self.name, self.folder
-        )
+        private = resolve_path(self.private) if self.private else layout.private_folder(self)
+        return PseudonymStore(private, self.name, self.folder)
 
     @property
     def trial(self) -> str:
@@ -119,7 +116,7 @@ class Study(Section):
     @property
     def encoder(self) -> Path:
         """The bundle that `pretrain` writes."""
-        return self.stage_folder("pretrain", {}) / "encoder"
+        return self.stage_folder("pretrain", {}) / layout.ENCODER_FOLDER
 
     @property
     def encoders(self) -> dict[str, Path]:
@@ -144,15 +141,6 @@ class Study(Section):
         """Whether it pretrains an encoder that it evaluates."""
         return self.encoder in self.encoders.values()
 
-    def evaluation_stages(self, task: str) -> tuple[str, ...]:
-        """The stages that evaluate a task."""
-        config = self.tasks[task]
-        fits = "finetune" in config.evaluation_stages and (
-            not config.stages or "robustness" in config.stages
-        )
-        corrupted = self.robustness and fits and not self._trial
-        return (*config.evaluation_stages, "robustness") if corrupted else config.evaluation_stages
-
     def probe_of(self, task: str) -> Probe:
         """The settings of probing for a task."""
         return override_section(self.probe, self.tasks[task].probe)
@@ -163,7 +151,8 @@ class Study(Section):
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """The folder of a stage: one for each value of its wildcards, and for each trial."""
-        apart = (TRIALS_FOLDER, self._trial) if self._trial and stage in TRIAL_STAGES else ()
+        of_trial = self._trial and load_stage(stage).PER_TRIAL
+        apart = (layout.TRIALS_FOLDER, self._trial) if of_trial else ()
         return self.folder.joinpath(*apart, stage, *wildcards.values())
 
     def run_name(self, stage: str, wildcards: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.config import Root
+from stages.core.stage import load_stage
 
 if TYPE_CHECKING:
     from stages.core.study import Study
@@ -59,7 +60,8 @@ def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
                 f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
                 f"and model is {study.model.name}: leave it out"
             )
-    if "robustness" in study.evaluation_stages(name) and not finetune.keep_networks:
+    is_robustness_needed = load_stage("robustness").is_needed(study, task=name)
+    if is_robustness_needed and not finetune.keep_networks:
         raise ValueError(
             "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to "
             "true, or leave robustness out"
@@ -71,7 +73,7 @@ def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
             f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
             "that does, such as full"
         )
-    if "robustness" in task.stages and "robustness" not in study.evaluation_stages(name):
+    if "robustness" in task.stages and not is_robustness_needed:
         raise ValueError(
             f"tasks.{name}.stages has robustness, which evaluates fine-tuned networks: add "
             "finetune to it, and a section robustness to the study"

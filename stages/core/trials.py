@@ -11,10 +11,10 @@ from typing import Any
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import RANDOM
 from ssl_pipeline.io.atomic import read_json
+from stages.core.layout import budget_table
 from stages.core.study import Study
 
 SEED_STRIDE = 1000  # evaluation seeds count up from a trial's seed, and no two trials share one
-BUDGET_FILE = "steps.json"
 
 
 def trial_of(study: Study, name: str) -> Study:
@@ -57,6 +57,6 @@ def require_ablation(study: Study) -> None:
 
 
 def _arm_steps(study: Study, arm: str) -> dict[str, int]:
-    path = study.stage_folder("flop_budget", {}) / BUDGET_FILE
+    path = budget_table(study)
     found = read_json(path)["arms"] if path.exists() else {}
     return {"steps": found[arm]["steps"]} if arm in found else {}

@@ -16,24 +16,19 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient
 from snakemake.logging import logger
 
-from cluster.config import StageResources
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE
+from ssl_pipeline.provenance import PROVENANCE_FILE
 from stages.commands.estimate import StageEstimate, estimate_stage
 from stages.core.dispatch import LOCAL, load_cluster
+from stages.core.layout import MANIFEST, TRIALS_FOLDER, log_file
+from stages.core.records import is_stale, remove_stale_manifests, stage_config_hash
 from stages.core.resources import DatasetSize, dataset_size
-from stages.core.runner import (
-    MANIFEST,
-    PROVENANCE,
-    STAGES,
-    is_stale,
-    remove_stale_manifests,
-    stage_config_hash,
-)
-from stages.core.stage_runs import runs_of_trial
-from stages.core.study import TRIALS_FOLDER, Study, load_study
+from stages.core.stage import load_stage, may_be_job
+from stages.core.stage_runs import evaluation_runs, runs_of_trial
+from stages.core.study import Study, load_study
 from stages.core.trials import planned_trial, trial_of, trials
 from stages.inventory import raw_listing_hash
 
@@ -70,7 +65,7 @@ class Workflow:
             drop_outer_variables()  # what Snakemake starts does not belong to an outer job either
         self.folder = self.study.folder
         self.outer_wildcards: tuple[str, ...] = ()  # wildcards before those of a stage
-        remove_stale_manifests(self.folder)
+        remove_stale_manifests(self.study)
 
     @property
     def trial(self) -> "Workflow":
@@ -82,7 +77,7 @@ class Workflow:
     def outputs(self, name: str) -> dict[str, str]:
         """The two files that the rule of a stage declares."""
         folder = self._folder_pattern(name)
-        return {"manifest": str(folder / MANIFEST), "provenance": str(folder / PROVENANCE)}
+        return {"manifest": str(folder / MANIFEST), "provenance": str(folder / PROVENANCE_FILE)}
 
     def manifest(self, name: str, **wildcards: str) -> str:
         """The manifest of a stage: the input of the rules after it."""
@@ -133,19 +128,14 @@ class Workflow:
 
     def evaluation_manifests(self) -> list[str]:
         """The manifests of all evaluations of all tasks."""
-        study = self.study
-        return [
-            self.manifest(n, task=task)
-            for task in study.tasks
-            for n in study.evaluation_stages(task)
-        ]
+        return [str(run.out / MANIFEST) for run in evaluation_runs(self.study)]
 
     def config_hash(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
         """Hash of a stage's version and of the settings it reads; a function of wildcards if any.
 
         The steps of a trial, unknown before the stage `flop_budget` has run, are not part of it.
         """
-        if not (self.outer_wildcards or STAGES[name]):
+        if not (self.outer_wildcards or load_stage(name).WILDCARDS):
             return stage_config_hash(name, self.study, {})
 
         def of(wildcards: Mapping[str, str]) -> str:
@@ -168,16 +158,19 @@ class Workflow:
 
     def log_file(self, name: str) -> str:
         """The log file of a stage."""
-        marks = "".join(f"-{{{key}}}" for key in STAGES[name])
+        marks = "".join(f"-{{{key}}}" for key in load_stage(name).WILDCARDS)
         marks += "".join(f"@{{{key}}}" for key in self.outer_wildcards)
-        return str(self.folder / "logs" / f"{name}{marks}.log")
+        return str(log_file(self.study, f"{name}{marks}"))
 
     def command(self, name: str) -> str:
-        """The command that runs a stage, as by hand; the same text for every study."""
-        keys = (*self.outer_wildcards, *STAGES[name])
-        words = "".join(f" {key}={{wildcards.{key}}}" for key in keys)
-        on = " --on {resources.run_on}" if name in StageResources.model_fields else ""
-        return f"python -m stages {name} --config {{input.study[0]}}{on}{words}"
+        """The command that runs a stage, as by hand; the same for every study and trial."""
+        on = " --on {resources.run_on}" if may_be_job(load_stage(name)) else ""
+        return f"python -m stages {name} --config {{input.study[0]}}{on} {{params.which}}"
+
+    def which(self, name: str) -> str:
+        """The words of the command that say which run of a stage it is, such as `task=organ`."""
+        keys = (*self.outer_wildcards, *load_stage(name).WILDCARDS)
+        return " ".join(f"{key}={{{key}}}" for key in keys)
 
     def resources(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int] | int]:
         """Estimated resources of a stage, computed when a job is planned and not at parse time."""
@@ -205,7 +198,7 @@ class Workflow:
         return 1 if self.cluster and self.cluster.resources(name) else int(self.cores)
 
     def _folder_pattern(self, name: str) -> Path:
-        marks = [f"{{{key}}}" for key in STAGES[name]]
+        marks = [f"{{{key}}}" for key in load_stage(name).WILDCARDS]
         apart = (
             [TRIALS_FOLDER, *(f"{{{key}}}" for key in self.outer_wildcards)]
             if self.outer_wildcards
@@ -216,4 +209,4 @@ class Workflow:
 
 def _stage_wildcards(name: str, wildcards: Mapping[str, str]) -> dict[str, str]:
     """The wildcards of a stage, out of those of its rule."""
-    return {key: wildcards[key] for key in STAGES[name]}
+    return {key: wildcards[key] for key in load_stage(name).WILDCARDS}

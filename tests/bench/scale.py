@@ -18,7 +18,9 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.sampler import Sampler
 from ssl_pipeline.volumes.inventory import Inventory
-from stages.core.runner import COMPLETION_RECORD, remove_stale_manifests, run_stage
+from stages.core.layout import COMPLETION_RECORD
+from stages.core.records import remove_stale_manifests
+from stages.core.runner import run_stage
 from stages.core.study import Study, load_study
 from tests.bench.table import BenchmarkRow, write_table
 from tests.conftest import write_study
@@ -61,7 +63,7 @@ def _measured(count: int) -> Iterator[tuple[str, float]]:
     yield "read the inventory, s", _seconds(lambda: _inventory(study))
     yield "preprocess again, all is stored, s", _seconds(lambda: run_stage("preprocess", study, {}))
     yield "preprocess again, nothing to do, s", _seconds(lambda: run_stage("preprocess", study, {}))
-    yield "look for files that are gone, s", _seconds(lambda: remove_stale_manifests(study.folder))
+    yield "look for files that are gone, s", _seconds(lambda: remove_stale_manifests(study))
     yield "read the catalog, s", _seconds(lambda: Catalog.read(catalog))
     yield "read the catalog and draw a first batch, s", _seconds(lambda: _first_batch(study))
     yield "peak memory, GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -46,7 +46,7 @@ def study(planted, tmp_path_factory):
     planted.catalog.write(folder / "preprocess" / "catalog.parquet")
     (folder / "preprocess" / "volumes").symlink_to(planted.folder / "volumes")
     config = {"name": "reported", "robustness": {}}
-    return ReportData(folder, "reported", "A study", TASKS, config, planted.label_file, None)
+    return ReportData(folder, "reported", "A study", TASKS, config, planted.label_file, None, ())
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,6 @@ def test_it_says_where_the_encoder_must_not_be_used_and_when_it_was_tested(html)
 
 def test_a_study_without_robustness_says_nothing_of_worse_scans(study):
     plain = ReportData(
-        study.folder, "reported", "", TASKS, {"name": "reported"}, study.label_file, None
+        study.folder, "reported", "", TASKS, {"name": "reported"}, study.label_file, None, ()
     )
     assert "It was not tried on scans taken worse" in render_report(plain)

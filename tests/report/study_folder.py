@@ -44,7 +44,14 @@ class StudyFolder:
         config = {"name": "small", "seed": 7}
         encoder = self.folder / "pretrain" / "encoder"
         return ReportData(
-            self.folder, "small", self.title, self.tasks, config, self.label_file, encoder
+            self.folder,
+            "small",
+            self.title,
+            self.tasks,
+            config,
+            self.label_file,
+            encoder,
+            ("inventory", "pretrain"),
         )
 
     def label_file(self, scan: str, name: str) -> Path:

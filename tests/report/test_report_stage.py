@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import write_json
+from ssl_pipeline.provenance import Provenance
 from stages import report
+from stages.core.records import write_completion
+from stages.core.stage import StageResult
 from stages.core.study import Study, load_study
 
 
@@ -16,15 +18,23 @@ def _manifests(study: Study) -> list[tuple[str, dict[str, str]]]:
     return [*alone, *((name, {"task": task}) for name, task in evaluations)]
 
 
+def _complete(out: Path, content: str) -> None:
+    """The completion record of a stage that wrote one file."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "file").write_text(content)
+    provenance = Provenance(out.name, {}, "", 0, out)
+    write_completion(out, "", StageResult([out / "file"], "done"), provenance)
+
+
 def test_it_waits_for_every_stage_and_evaluation(study_file: Path) -> None:
     study = load_study(study_file)
     for name, wildcards in _manifests(study):
         with pytest.raises(UserError, match=f"run the stage {name} first"):
             report.inputs(study)
-        write_json(study.stage_folder(name, wildcards) / ".done.json", {"manifest": name})
+        _complete(study.stage_folder(name, wildcards), "first")
     first = report.inputs(study)
     assert len(first) == 10  # test accesses of three evaluations, and the titles
-    write_json(study.stage_folder("probe", {"task": "side"}) / ".done.json", {"manifest": "other"})
+    _complete(study.stage_folder("probe", {"task": "side"}), "other")
     assert {name for name in first if first[name] != report.inputs(study)[name]} == {"probe side"}
 
 

@@ -19,8 +19,9 @@ from ssl_pipeline.training.ranks import RankInfo
 from stages import pretrain
 from stages.commands.clean import clean_study
 from stages.commands.import_weights import import_weights
-from stages.core.pretraining_runs import cohort_volumes, run_folder
-from stages.core.runner import manifest_hash, run_stage
+from stages.core.pretraining_runs import pretraining_run, read_cohort, run_folder
+from stages.core.records import manifest_hash
+from stages.core.runner import run_stage
 from stages.core.study import load_study
 from stages.leakage import leakage_warning
 from tests.conftest import write_study
@@ -73,10 +74,9 @@ def catalog_of(study):
 def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, starting, capsys):
     study = starting("bundle", bundle)
     catalog = catalog_of(study)
-    entries = [entry for entry in catalog.entries if entry.id in cohort_volumes(study)]
-    begun = pretrain._build_trainer(study, catalog, entries, RankInfo())[
-        0
-    ].objective.encoder.state_dict()
+    run = pretraining_run(study)
+    trainer, _ = pretrain.build_trainer(run, catalog, run.cohort.entries(catalog), RankInfo())
+    begun = trainer.objective.encoder.state_dict()
     given = load_file(bundle / "encoder.safetensors")
     assert begun.keys() == given.keys()
     assert all(torch.equal(begun[name], given[name]) for name in given)
@@ -131,7 +131,7 @@ def test_training_subjects_of_the_initial_weights_are_inherited(bundle, starting
     study = starting("bundle", bundle)
     before = training_subjects.read(bundle)
     run_stage("pretrain", study, {})
-    now, own = training_subjects.read(study.encoder), set(cohort_volumes(study))
+    now, own = training_subjects.read(study.encoder), set(read_cohort(study).checksums)
     assert now.voxel_hashes > before.voxel_hashes and own <= now.scans
     assert now.salt_fingerprint != before.salt_fingerprint and now.other_salt_fingerprints == {
         before.salt_fingerprint

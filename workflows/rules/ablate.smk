@@ -19,11 +19,12 @@ rule flop_budget:
         **flow.resources("flop_budget"),
     params:
         config_hash=flow.config_hash("flop_budget"),
+        which=flow.which("flop_budget"),
     shell:
         flow.command("flop_budget")
 
 
-rule pretrain_trial:
+use rule pretrain as pretrain_trial with:
     input:
         flow.manifest("preprocess"),
         flow.manifest("flop_budget"),
@@ -33,19 +34,15 @@ rule pretrain_trial:
         **flow.trial.outputs("pretrain"),
     log:
         flow.trial.log_file("pretrain"),
-    conda:
-        "../envs/pipeline.yaml"
-    threads: flow.threads("pretrain")
     resources:
         **flow.trial.resources("pretrain"),
         run_on=flow.run_on,
     params:
         config_hash=flow.trial.config_hash("pretrain"),
-    shell:
-        flow.trial.command("pretrain")
+        which=flow.trial.which("pretrain"),
 
 
-rule probe_trial:
+use rule probe as probe_trial with:
     input:
         flow.manifest("preprocess"),
         flow.encoder_of_trial,
@@ -54,19 +51,15 @@ rule probe_trial:
         **flow.trial.outputs("probe"),
     log:
         flow.trial.log_file("probe"),
-    conda:
-        "../envs/pipeline.yaml"
-    threads: flow.threads("probe")
     resources:
         **flow.trial.resources("probe"),
         run_on=flow.run_on,
     params:
         config_hash=flow.trial.config_hash("probe"),
-    shell:
-        flow.trial.command("probe")
+        which=flow.trial.which("probe"),
 
 
-rule finetune_trial:
+use rule finetune as finetune_trial with:
     input:
         flow.manifest("preprocess"),
         flow.encoder_of_trial,
@@ -75,16 +68,12 @@ rule finetune_trial:
         **flow.trial.outputs("finetune"),
     log:
         flow.trial.log_file("finetune"),
-    conda:
-        "../envs/pipeline.yaml"
-    threads: flow.threads("finetune")
     resources:
         **flow.trial.resources("finetune"),
         run_on=flow.run_on,
     params:
         config_hash=flow.trial.config_hash("finetune"),
-    shell:
-        flow.trial.command("finetune")
+        which=flow.trial.which("finetune"),
 
 
 rule ablate:
@@ -102,5 +91,6 @@ rule ablate:
         **flow.resources("ablate"),
     params:
         config_hash=flow.config_hash("ablate"),
+        which=flow.which("ablate"),
     shell:
         flow.command("ablate")

@@ -14,6 +14,7 @@ rule download:
         **flow.resources("download"),
     params:
         config_hash=flow.config_hash("download"),
+        which=flow.which("download"),
     shell:
         flow.command("download")
 
@@ -32,6 +33,7 @@ rule inventory:
         **flow.resources("inventory"),
     params:
         config_hash=flow.config_hash("inventory"),
+        which=flow.which("inventory"),
         raw_listing=flow.raw_listing_hash(),
     shell:
         flow.command("inventory")
@@ -54,5 +56,6 @@ rule preprocess:
         run_on=flow.run_on,
     params:
         config_hash=flow.config_hash("preprocess"),
+        which=flow.which("preprocess"),
     shell:
         flow.command("preprocess")

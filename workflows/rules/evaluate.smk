@@ -18,6 +18,7 @@ rule probe:
         run_on=flow.run_on,
     params:
         config_hash=flow.config_hash("probe"),
+        which=flow.which("probe"),
     shell:
         flow.command("probe")
 
@@ -39,6 +40,7 @@ rule finetune:
         run_on=flow.run_on,
     params:
         config_hash=flow.config_hash("finetune"),
+        which=flow.which("finetune"),
     shell:
         flow.command("finetune")
 
@@ -61,5 +63,6 @@ rule robustness:
         run_on=flow.run_on,
     params:
         config_hash=flow.config_hash("robustness"),
+        which=flow.which("robustness"),
     shell:
         flow.command("robustness")

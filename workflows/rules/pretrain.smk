@@ -18,5 +18,6 @@ rule pretrain:
         run_on=flow.run_on,
     params:
         config_hash=flow.config_hash("pretrain"),
+        which=flow.which("pretrain"),
     shell:
         flow.command("pretrain")

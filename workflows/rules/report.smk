@@ -23,5 +23,6 @@ rule report:
         **flow.resources("report"),
     params:
         config_hash=flow.config_hash("report"),
+        which=flow.which("report"),
     shell:
         flow.command("report")

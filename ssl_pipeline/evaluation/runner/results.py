@@ -22,6 +22,7 @@ from ssl_pipeline.evaluation.statistics.subgroups import Subgroup, subgroup_gap
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.atomic import write_json
 
+RESULTS_FILE, COSTS_FILE = "results.json", "costs.json"
 RowKey = tuple[str, str, int]  # of a row: method, initialization, labelled subjects
 
 
@@ -118,8 +119,8 @@ def _failure_notes(failed: Mapping[Cell, str]) -> Iterator[str]:
 
 def write_results(out: Path, results: dict[str, Any], costs: Sequence[Mapping[str, Any]]) -> None:
     """Write `results.json` and `costs.json`."""
-    write_json(out / "costs.json", list(costs))
-    write_json(out / "results.json", results)
+    write_json(out / COSTS_FILE, list(costs))
+    write_json(out / RESULTS_FILE, results)
 
 
 def _table_rows(

@@ -7,17 +7,17 @@ from typing import Any
 
 from ssl_pipeline.formatting import NO_VALUE, format_duration
 from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.provenance import PROVENANCE_FILE
 from ssl_pipeline.report.render.table import Table
 
-STAGE_ORDER = ("download", "inventory", "preprocess", "pretrain", "probe", "finetune", "robustness")
 Record = Mapping[str, Any]
 
 
-def read_provenance(folder: Path) -> list[tuple[str, Record]]:
-    """The provenance of every stage below a study's folder, by `stage` or `stage task`."""
+def read_provenance(folder: Path, stages: Sequence[str]) -> list[tuple[str, Record]]:
+    """The provenance of these stages below a study's folder, by `stage` or `stage task`."""
     found = []
-    for stage in STAGE_ORDER:
-        for path in sorted((folder / stage).glob("**/provenance.json")):
+    for stage in stages:
+        for path in sorted((folder / stage).glob(f"**/{PROVENANCE_FILE}")):
             name = " ".join(path.parent.relative_to(folder).parts)
             found.append((name, read_json(path)))
     return found

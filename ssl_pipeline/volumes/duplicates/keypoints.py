@@ -23,6 +23,7 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.volumes.geometry import spacing_mm
 from ssl_pipeline.volumes.volume import Volume
 
+KEYPOINTS_FILE = "keypoints.parquet"
 STEPS_MM = (1.0, 2.0, 4.0, 8.0)  # finest grid: the first on which the scan has few enough voxels
 MAX_GRID_VOXELS = 2.5e6
 OCTAVES = 3  # grids, each twice as coarse as the one before

@@ -20,7 +20,7 @@ from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.schedule import learning_rate, run_progress
 from stages import pretrain
 from stages.commands.clean import clean_study
-from stages.core.pretraining_runs import cohort_hash_items, cohort_path, cohort_volumes, run_folder
+from stages.core.pretraining_runs import cohort_path, pretraining_run, read_cohort, run_folder
 from stages.core.runner import run_stage
 from stages.core.study import load_study
 from tests.conftest import crash_at_step, write_scans, write_study
@@ -65,8 +65,8 @@ def weights(study):
 
 def trainer_of(study):
     catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
-    entries = [entry for entry in catalog.entries if entry.id in cohort_volumes(study)]
-    return pretrain._build_trainer(study, catalog, entries, RankInfo())[0]
+    run = pretraining_run(study)
+    return pretrain.build_trainer(run, catalog, run.cohort.entries(catalog), RankInfo())[0]
 
 
 def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
@@ -97,22 +97,39 @@ def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
 
 def test_weights_and_metadata_are_frozen_with_the_cohort(place):
     study = load_study(place("weights"))
-    path, known = cohort_path(study), [*cohort_volumes(study).items()]
-    assert cohort_hash_items(study) == [*known, *((scan, 1.0) for scan, _ in known)]
+    run = pretraining_run(study)
+    known = [*run.cohort.checksums.items()]
+    assert run.cohort_items == [*known, *((scan, 1.0) for scan, _ in known)]
     catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
     heavier = Catalog(
         tuple(replace(entry, weight=9.0, targets={"age": "9"}) for entry in catalog.entries)
     )
-    then = pretrain.training_entries(study, heavier)
+    then = run.cohort.entries(heavier)
     assert {entry.weight for entry in then} == {1.0}
     assert {entry.targets["side"] for entry in then} == {"0", "1"}
     alike = Contrastive(contrast=Contrast(subject_weight=1, similar_by={"age": 1}))
-    assert cohort_hash_items(study.model_copy(update={"objective": alike}))[2 * len(known) :] == [
+    compared = pretraining_run(study.model_copy(update={"objective": alike}))
+    assert compared.cohort_items[2 * len(known) :] == [
         (entry.id, {"site": entry.site, "targets": entry.targets}) for entry in then
     ]
-    write_json(path, known)  # as lists were before they held weights
-    assert cohort_hash_items(study) == known
-    assert {entry.weight for entry in pretrain.training_entries(study, heavier)} == {9.0}
+
+
+def test_a_cohort_of_another_format_is_one_sentence(place):
+    study = load_study(place("format"))
+    write_json(cohort_path(study), {**read_json(cohort_path(study)), "format": 0})
+    with pytest.raises(UserError, match=r"cohort-1-.* another format version: remove it, and"):
+        read_cohort(study)
+
+
+def test_only_a_run_freezes_its_cohort(place):
+    study = load_study(place("unfrozen"))
+    frozen = read_cohort(study)
+    cohort_path(study).unlink()
+    assert pretrain.inputs(study) and run_folder(study) and read_cohort(study) == frozen
+    assert not cohort_path(study).exists()
+    (study.folder / "pretrain/run.json").unlink()
+    run_stage("pretrain", study, {})
+    assert cohort_path(study).exists() and read_cohort(study) == frozen
 
 
 def test_the_rate_warms_up_again_and_the_ramp_stays_whole():
@@ -127,14 +144,14 @@ def test_the_rate_warms_up_again_and_the_ramp_stays_whole():
 
 def test_more_scans_come_in_with_a_raised_cohort(place):
     file = place("more")
-    old = set(cohort_volumes(load_study(file)))
+    old = set(read_cohort(load_study(file)).checksums)
     write_scans(file.parent / "raw", 8)
     (file.parent / "raw/images/person0.nii.gz").unlink()
     for name in ("inventory", "preprocess"):
         run_stage(name, load_study(file), {})
     study = continue_study(file, CONTINUED.replace("continue_from", "cohort: 2, continue_from"))
     run_stage("pretrain", study, {})
-    now = set(cohort_volumes(study))
+    now = set(read_cohort(study).checksums)
     assert len(now - old) == 2 and len(old - now) == 1
     assert training_subjects.read(study.encoder).scans == old | now  # who was seen before, is seen
     assert read_json(study.folder / "pretrain/run.json")["volumes"] == 5

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ssl_pipeline.errors import UserError
+from stages.core.stage_runs import evaluation_runs
 from stages.core.study import Study, load_study
 
 
@@ -210,7 +211,8 @@ def test_a_task_may_have_settings_of_its_own(study_file):
     own = {"steps": 7, "methods": [{"name": "lora"}]}
     changed(study_file, lambda c: c["tasks"]["side"].update(stages=["finetune"], finetune=own))
     study = load_study(study_file)
-    assert study.evaluation_stages("side") == ("finetune",)
+    side = [run.stage for run in evaluation_runs(study) if run.wildcards["task"] == "side"]
+    assert side == ["finetune"]
     settings, others = study.finetune_of("side"), study.finetune_of("tissue")
     assert (settings.steps, [m.name for m in settings.methods]) == (7, ["lora"])
     assert others == study.finetune and settings.batch_size == study.finetune.batch_size

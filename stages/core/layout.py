@@ -1,0 +1,101 @@
+"""Layout of a study's output: every path and file name that stages and commands share.
+
+    STAGE/[TASK/]            what a stage wrote, with its records
+    trials/TRIAL/STAGE/...   the same for the trials of an ablation
+    logs/RUN.log             the log of a run, such as `probe-organ@hybrid-0`
+    jobs/RUN/                scripts, logs and record of its cluster jobs
+    ../private/              salt and paths of origin, beside the output
+
+Names of files that the library writes are constants of the module that writes them.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_pipeline.io import lease
+from ssl_pipeline.provenance import PROVENANCE_FILE
+from ssl_pipeline.store.catalog import CATALOG_FILE
+from ssl_pipeline.training.metrics_log import METRICS_FILE
+from ssl_pipeline.volumes.inventory import INVENTORY_FILE
+
+if TYPE_CHECKING:
+    from stages.core.study import Study
+
+# Files in the folder of every stage.
+COMPLETION_RECORD, MANIFEST, LOCK = ".done.json", "manifest.json", ".lock"
+RECORD_FILES = (COMPLETION_RECORD, MANIFEST, PROVENANCE_FILE, LOCK, lease.LEASE_FILE)
+# Folders beside those of the stages.
+TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, PRIVATE_FOLDER = "trials", "logs", "jobs", "private"
+# In the folder of `preprocess`.
+VOLUMES_FOLDER, FAILURES_FILE = "volumes", "failed.json"
+# In that of `flop_budget`.
+BUDGET_FILE = "steps.json"
+# In that of `pretrain`.
+ENCODER_FOLDER, RUNS_FOLDER, RUN_RECORD = "encoder", "runs", "run.json"
+CHECKPOINTS_FOLDER = "checkpoints"  # of a run
+# In those of evaluations.
+LABEL_MAPS_FOLDER = "labels"
+# In those of `ablate` and `report`.
+ABLATION_FILE, ABLATION_TABLE = "results.json", "ablation.md"
+REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"
+
+
+def private_folder(study: "Study") -> Path:
+    """The folder of salt and paths of origin, where the study names no other."""
+    return study.folder.parent / PRIVATE_FOLDER
+
+
+def log_file(study: "Study", run_name: str) -> Path:
+    """The log of a run of a stage."""
+    return study.folder / LOGS_FOLDER / f"{run_name}.log"
+
+
+def job_folder(study: "Study", run_name: str) -> Path:
+    """The folder of the cluster jobs of a run."""
+    return study.folder / JOBS_FOLDER / run_name
+
+
+def inventory_table(study: "Study") -> Path:
+    """The table of all scans."""
+    return study.stage_folder("inventory", {}) / INVENTORY_FILE
+
+
+def catalog_table(study: "Study") -> Path:
+    """The table of all stored volumes."""
+    return study.stage_folder("preprocess", {}) / CATALOG_FILE
+
+
+def volumes_folder(study: "Study") -> Path:
+    """The folder of all stored volumes."""
+    return study.stage_folder("preprocess", {}) / VOLUMES_FOLDER
+
+
+def budget_table(study: "Study") -> Path:
+    """The table of the steps of each arm of an ablation."""
+    return study.stage_folder("flop_budget", {}) / BUDGET_FILE
+
+
+def run_record(study: "Study") -> Path:
+    """The record of the run that trained the encoder."""
+    return study.stage_folder("pretrain", {}) / RUN_RECORD
+
+
+def cohort_file(study: "Study", settings_hash: str) -> Path:
+    """The frozen cohort; trials of an ablation share it, so that all train on the same volumes."""
+    name = f"cohort-{study.training.cohort}-{settings_hash[:8]}.json"
+    return study.folder / "pretrain" / name
+
+
+def metrics_log(run_folder: Path) -> Path:
+    """The metrics of a pretraining run."""
+    return run_folder / METRICS_FILE
+
+
+def checkpoints_folder(run_folder: Path) -> Path:
+    """The checkpoints of a pretraining run."""
+    return run_folder / CHECKPOINTS_FOLDER
+
+
+def report_page(study: "Study") -> Path:
+    """The page of the report."""
+    return study.stage_folder("report", {}) / REPORT_PAGE
