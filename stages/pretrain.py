@@ -1,7 +1,7 @@
 """Pretrain the encoder on the training subjects' volumes.
 
 It starts from random weights, from those that `init_from` names, or where a finished run ended
-(`training.extends`). Which run a study means, and on which volumes, is told by `runs`.
+(`training.continue_from`). Which run a study means, and on which volumes, is told by `runs`.
 
 It is the one stage that several ranks may run; the first of them writes all there is to read.
 """
@@ -20,7 +20,7 @@ from ssl_pipeline.objectives.cost import TrainingCost, training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import cost, snapshots
-from ssl_pipeline.training.metrics_log import read_metrics as read_metrics
+from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages import preprocess
@@ -57,18 +57,18 @@ if TYPE_CHECKING:
 IMAGES_BYTES = 200_000
 CONFIG_KEYS = HASHED_KEYS
 DEPENDS_ON = ("preprocess",)
-VERSION = 5
+VERSION = 6
 OUTPUTS = (
     "cohort-*.json",
     "run.json",
-    "pictures.npz",
+    "feature_pca.npz",
     "encoder/encoder.json",
     "encoder/encoder.safetensors",
-    "encoder/proof.safetensors",
+    "encoder/self_test.safetensors",
     "encoder/README.md",
-    "encoder/trained_on.parquet",
+    "encoder/training_subjects.parquet",
     "runs/*/metrics.jsonl",
-    "runs/*/moments/step-*.npz",
+    "runs/*/snapshots/step-*.npz",
     "runs/*/checkpoints/step-*",
     "runs/*/tensorboard/events.*",
 )
@@ -83,7 +83,7 @@ def inputs(study: Study) -> dict[str, str]:
     manifest_hash(study, "preprocess")
     found = {}
     if study.training.continue_from:
-        found["extends"] = run_folder(parent_study(study)).name
+        found["continue_from"] = run_folder(parent_study(study)).name
     if study.init_from:
         found["init_from"] = study.init_from.files_sha256
     if RankInfo.from_environment().is_first:
@@ -104,7 +104,7 @@ def run(study: Study, out: Path) -> StageResult:
     encoder = training.train()
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
-    verdict = training.diagnose()
+    diagnosis = training.diagnose()
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -114,13 +114,13 @@ def run(study: Study, out: Path) -> StageResult:
         "modalities": sorted({e.modality for e in entries}),
         "ranks": world.world_size,
         **training.compute.to_json(),
-        "verdict": verdict.name,
+        "diagnosis": diagnosis.name,
         **started,
     }
     save_bundle(
         out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
     )
-    pictures = write_feature_pca(training, out / "pictures.npz")
+    pictures = write_feature_pca(training, out / "feature_pca.npz")
     folder = str(run_folder(study).relative_to(out))
     salt = read_salt_fingerprint(
         study.folder / "inventory" / "scans.parquet"
@@ -134,10 +134,10 @@ def run(study: Study, out: Path) -> StageResult:
     bundle = [out / "encoder" / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}; "
-        f"{verdict.name}: {verdict.reason}"
+        f"{diagnosis.name}: {diagnosis.reason}"
     )
-    # The reason holds rates, which no two runs share: what is hashed names the verdict alone.
-    told = {"trained": {**trained, "reason": verdict.reason}}
+    # The reason holds rates, which no two runs share: what is hashed names the diagnosis alone.
+    told = {"trained": {**trained, "reason": diagnosis.reason}}
     return StageResult([*bundle, whom, pictures, out / "run.json"], summary, told)
 
 
@@ -197,12 +197,12 @@ def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) ->
         same &= done["objective"] == study.objective.name
         rows = read_metrics(out / done["folder"] / "metrics.jsonl")
         if same and rows and (done["device"] != "cpu") == has_gpu:
-            rate = statistics.median(row["pairs_per_s"] for row in rows)
+            rate = statistics.median(row["samples_per_s"] for row in rows)
             workers = done["ranks"] if has_gpu else done["ranks"] * done["threads"]
-            return measured(pairs * workers / rate, f"{rate:.3g} pairs/s in {done['folder']}")
+            return measured(pairs * workers / rate, f"{rate:.3g} samples/s in {done['folder']}")
     rate = cost.samples_per_s(sample_cost, has_gpu)
     where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
-    return assumed(pairs / rate, f"{rate:.3g} pairs/s on {where}")
+    return assumed(pairs / rate, f"{rate:.3g} samples/s on {where}")
 
 
 def random_encoder(study: Study, seed: int) -> "Encoder":
@@ -225,7 +225,7 @@ def _build_trainer(
         found, source = study.init_from.read(), study.init_from.description
         started["init_from"] = load_pretrained(encoder, found, source)
     if study.training.continue_from:
-        started["extends"] = _continuation_note(study)
+        started["continue_from"] = _continuation_note(study)
     if world.is_first:
         for sentence in started.values():
             info(sentence)
@@ -269,7 +269,7 @@ def build_sampler(
         study.model.patch_voxels,
         batch_size=batch_size,
         seed=study.seed,
-        metadata_features=metadata_features(entries, contrast.alike) if contrast else None,
+        metadata_features=metadata_features(entries, contrast.similar_by) if contrast else None,
     )
 
 
@@ -282,7 +282,7 @@ def _parent_final_state(study: Study) -> dict[str, Any]:
         raise missing_parent_error(study, "has left no checkpoint here")
     if state["step"] < study.training.first_step:
         raise missing_parent_error(study, f"has come to step {state['step']} only")
-    return {**state, "embedded": None}  # of a bank without the scans that came
+    return {**state, "previous_embeddings": None}  # of a bank without the scans that came
 
 
 def _continuation_note(study: Study) -> str:
@@ -290,7 +290,7 @@ def _continuation_note(study: Study) -> str:
     base = study.training.continue_from
     assert base
     return (
-        f"extends: goes on to step {study.training.steps} on cohort {study.training.cohort} from "
+        f"continue_from: goes on to step {study.training.steps} on cohort {study.training.cohort} from "
         f"the end of the run of {base.steps} steps on cohort {base.cohort} "
         f"({run_folder(parent_study(study)).name})."
     )
@@ -311,5 +311,5 @@ def _report_pending_scans(study: Study, catalog: Catalog) -> None:
     }
     for what, count in counts.items():
         if count:
-            way_out = "raise training.cohort to train anew on all, or to go on by training.extends"
+            way_out = "raise training.cohort to train anew on all, or to go on by training.continue_from"
             info(f"pretrain: {count} {what}; {way_out}.")

@@ -1,8 +1,8 @@
-"""The README of an encoder bundle: its model card, made of what the bundle's card says.
+"""The model card: the README of an encoder bundle, generated from its manifest.
 
-Whoever gets the folder alone should know what the encoder is, how scans are prepared for it, and
-what nobody has claimed of it. It names no path, scan or person. The licence is left to the owner of
-the data, who writes it there: so it is no file that a stage checks.
+It says what the encoder is, how scans are prepared for it, and what it was not tested for. It names
+no path, scan or person. The licence is left to the owner of the data, who edits the file: so no
+stage checks its hash.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from ssl_pipeline.preprocess.config import Spacing
 SUMMARY_KEYS = (
     "study",
     "init_from",
-    "extends",
+    "continue_from",
     "objective",
     "steps",
     "volumes",
@@ -27,7 +27,7 @@ SUMMARY_KEYS = (
     "precision",
 )
 FOREGROUND_TEXTS = {
-    "auto": "cropped to the body, or the head, which is found by its values",
+    "auto": "cropped to the body, or the head, which is segmented by intensity",
     "all": "the whole scan",
 }
 
@@ -41,13 +41,14 @@ def model_card(manifest: BundleManifest) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    (low, high), dials = manifest.preprocess.ct.window_hu, manifest.preprocess.modality_settings
+    low, high = manifest.preprocess.ct.window_hu
+    settings_of = manifest.preprocess.modality_settings
     return templates.get_template("model_card.md").render(
-        card=manifest,
+        manifest=manifest,
         weights=WEIGHTS_FILE,
         kinds=_to_text(manifest.training_summary.get("modalities", ["CT", "MR"]), " and "),
         million=f"{manifest.model.parameter_count / 1e6:.3g}",
-        dials=_model_settings(manifest.model),
+        settings=_model_settings(manifest.model),
         crop=_to_text(manifest.crop_voxels, " x "),
         trained={
             key: _to_text(manifest.training_summary[key])
@@ -55,7 +56,7 @@ def model_card(manifest: BundleManifest) -> str:
             if key in manifest.training_summary
         },
         parts=FOREGROUND_TEXTS,
-        spacings={name: _spacing_text(dials(name).spacing_mm) for name in ("CT", "MR")},
+        spacings={name: _spacing_text(settings_of(name).spacing_mm) for name in ("CT", "MR")},
         window=[f"{value:g}" for value in (low, high, (low + high) / 2, (high - low) / 4)],
         heads=PRESETS[manifest.model.preset][2] if manifest.model.name == "vit" else None,
         shortest=MIN_WAVELENGTH_MM,
@@ -64,7 +65,7 @@ def model_card(manifest: BundleManifest) -> str:
 
 
 def _model_settings(section: Section) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of each dial of the backbone."""
+    """Name, value and description of each model setting."""
     fields = type(section).model_fields
     return [
         (name, _to_text(value), fields[name].description or "backbone")
@@ -80,5 +81,5 @@ def _to_text(value: Any, separator: str = ", ") -> str:
 
 def _spacing_text(spacing_mm: Spacing | None) -> str:
     if spacing_mm is None:
-        return "as it has them, for the encoder is told their size"
+        return "not resampled: the encoder takes the spacing as an input"
     return f"resampled to {_to_text([f'{side:g}' for side in spacing_mm], ' x ')} mm (R, A, S)"

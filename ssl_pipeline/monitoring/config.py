@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ssl_pipeline.config.section import Section
 
-Alarm = Literal["collapsed", "shortcut", "starved", "diverging"]
+Alarm = Literal["collapsed", "shortcut", "data_bound", "diverging"]
 
 
 class Monitoring(Section):

@@ -42,7 +42,7 @@ def diagnose(history: Sequence[MetricValues], section: Monitoring) -> Diagnosis:
 def rows_after(history: Sequence[MetricValues], progress: float) -> list[MetricValues]:
     """The records after this share of the run in which contrast has its whole weight."""
     return [
-        row for row in history if row.get("share", 1.0) >= progress and row.get("ramp", 1.0) >= 1.0
+        row for row in history if row.get("progress", 1.0) >= progress and row.get("contrast_factor", 1.0) >= 1.0
     ]
 
 
@@ -110,7 +110,7 @@ def _gradient_explodes(history: Sequence[MetricValues], section: Monitoring) -> 
 
 def _data_bound_reason(history: Sequence[MetricValues], section: Monitoring) -> str | None:
     """The last windows, on the rank that waits most."""
-    shares = window_means(history, "waiting", section)[-section.patience :]
+    shares = window_means(history, "data_wait", section)[-section.patience :]
     if len(shares) < section.patience or min(shares) <= section.max_data_wait:
         return None
     return (
@@ -157,9 +157,9 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "collapsed",
         Threshold(
-            "drift",
-            min_setting="least_drift",
-            after_setting="after",
+            "embedding_drift",
+            min_setting="min_drift",
+            after_setting="collapse_after",
             message="The embeddings have not changed between records (by {value:.1g} of their length; "
             "the alarm is below {limit:g}): the encoder is frozen or learns nothing. Look at "
             "training.learning_rate and at which parameters the optimizer holds.",
@@ -168,31 +168,31 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "collapsed",
         Threshold(
-            "spread",
-            min_setting="least_spread",
-            after_setting="after",
+            "dimension_std",
+            min_setting="min_dimension_std",
+            after_setting="collapse_after",
             message="Places of all subjects have nearly one embedding: its spread is {value:.2f} "
-            "(about 1 is healthy, the alarm is below {limit:g}). Raise training.pairs or "
-            "objective.contrast.global_weight, or lower training.learning_rate.",
+            "(about 1 is healthy, the alarm is below {limit:g}). Raise training.batch_size or "
+            "objective.contrast.subject_weight, or lower training.learning_rate.",
         ),
     ),
     (
         "collapsed",
         Threshold(
             "uniformity",
-            max_setting="most_uniformity",
-            after_setting="after",
+            max_setting="max_uniformity",
+            after_setting="collapse_after",
             message="Embeddings crowd into one place of their sphere: their uniformity is {value:.2f} "
             "(about -4 is even, 0 is one point, the alarm is above {limit:g}). Raise "
-            "training.pairs, or lower objective.contrast.temperature.",
+            "training.batch_size, or lower objective.contrast.temperature.",
         ),
     ),
     (
         "collapsed",
         Threshold(
-            "rank_share",
-            min_setting="least_rank",
-            after_setting="after",
+            "rankme_share",
+            min_setting="min_rankme",
+            after_setting="collapse_after",
             message="Embeddings use few directions: their effective rank is {value:.1%} of what so "
             "many places could have (the alarm is below {limit:.0%}). Raise the weight of "
             "reconstruction, or lower training.learning_rate.",
@@ -201,20 +201,20 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "collapsed",
         Threshold(
-            "global_chance",
-            minus="global_bank",
-            min_setting="chance_margin",
-            after_setting="after",
+            "subject_contrast_chance",
+            minus="subject_contrast_snapshot",
+            min_setting="min_chance_margin",
+            after_setting="collapse_after",
             message="The loss between subjects is {value:.2f} below chance (the alarm is below "
             "{limit:g}): no two subjects are told apart. Raise training.learning_rate or "
-            "training.pairs, or lower objective.contrast.temperature.",
+            "training.batch_size, or lower objective.contrast.temperature.",
         ),
     ),
     (
         "shortcut",
         Threshold(
-            "placed",
-            max_setting="most_position",
+            "position_shortcut",
+            max_setting="max_position_shortcut",
             message="The encoder is told where crops lie: without any content it solves {value:.0%} "
             "of the loss between places (the alarm is above {limit:.0%}), by position and not by "
             "anatomy. See that positions are those in the crop alone.",
@@ -223,8 +223,8 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "shortcut",
         Threshold(
-            "matched_by_histogram",
-            max_setting="most_histogram",
+            "histogram_retrieval",
+            max_setting="max_histogram_retrieval",
             message="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%}): "
             "contrast needs no anatomy. Widen views.intensity, and see that both views of a place "
             "are changed apart.",
@@ -233,8 +233,8 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "shortcut",
         Threshold(
-            "own_negatives",
-            max_setting="most_own_negatives",
+            "same_subject_loss",
+            max_setting="max_same_subject_loss",
             message="Places of one subject are negatives of each other: where all places are one's, "
             "the loss between subjects is {value:.2f} nats (0 is sound, the alarm is above "
             "{limit:g}). See that the objective compares subjects alone.",
@@ -243,25 +243,25 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "shortcut",
         Threshold(
-            "rebuilt_outside",
-            max_setting="most_outside",
+            "gradient_outside_body",
+            max_setting="max_gradient_outside",
             message="Of the gradient of rebuilding {value:.0%} lies outside the body (the alarm is "
             "above {limit:.0%}): padding and air are what is learned. Lower "
-            "objective.reconstruction.background, and see that padding does not count.",
+            "objective.reconstruction.background_weight, and see that padding does not count.",
         ),
     ),
     (
         "shortcut",
         Threshold(
-            "skill",
-            min_setting="least_skill",
-            after_setting="late",
+            "reconstruction_skill",
+            min_setting="min_skill",
+            after_setting="skill_after",
             message="Rebuilding the body is no better than smooth in-painting (skill {value:.2f}, the "
             "alarm is below {limit:g}): padding and air dominate, or the run is too short. "
-            "Lower objective.reconstruction.background or views.background, or train longer.",
+            "Lower objective.reconstruction.background_weight or views.max_background, or train longer.",
         ),
     ),
-    ("starved", _data_bound_reason),
+    ("data_bound", _data_bound_reason),
 )
 
 
@@ -270,11 +270,11 @@ def _healthy_reason(history: Sequence[MetricValues], section: Monitoring) -> str
     shown = [
         f"{words} {values[-1]:.2f}"
         for sign, words in (
-            ("skill", "skill against in-painting"),
-            ("spread", "spread"),
-            ("rank_share", "effective rank over its ceiling"),
-            ("region", "body region by neighbours"),
-            ("waiting", "share of time waiting"),
+            ("reconstruction_skill", "skill against in-painting"),
+            ("dimension_std", "dimension_std"),
+            ("rankme_share", "effective rank over its ceiling"),
+            ("region_accuracy", "body region by neighbours"),
+            ("data_wait", "share of time waiting"),
         )
         if (values := metric_series(history, sign))
     ]

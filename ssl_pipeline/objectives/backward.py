@@ -85,12 +85,12 @@ def backward(
         means = {name: value / whole.counts[name] for name, value in said.sums.items()}
         loss = sum((weights[name] * mean for name, mean in means.items()), torch.tensor(0.0))
         if said.vectors is not None and pull is not None:
-            loss = loss + weights["global"] * (said.vectors.float() * pull).sum()
+            loss = loss + weights["subject_contrast"] * (said.vectors.float() * pull).sum()
         scale_loss(loss).backward()
         for name, mean in means.items():
             sums[name] = sums.get(name, 0) + mean.detach()
     if whole.subject_loss is not None:
-        sums["global"] = whole.subject_loss
+        sums["subject_contrast"] = whole.subject_loss
     return Losses(torch.stack([weights[name] * sums[name] for name in sums]).sum(), sums)
 
 

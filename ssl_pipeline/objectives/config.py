@@ -62,8 +62,8 @@ class Contrast(Section):
     def _between_subjects(self) -> "Contrast":
         if self.similar_by and not self.subject_weight:
             raise ValueError(
-                "alike is about the loss between subjects, and global_weight is 0: give it a "
-                "weight, or leave alike out"
+                "similar_by is about the loss between subjects, and subject_weight is 0: give it a "
+                "weight, or leave similar_by out"
             )
         return self
 

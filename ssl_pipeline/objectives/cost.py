@@ -42,15 +42,15 @@ def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) 
         voxels = math.prod(model.patch_voxels)
         decoder = (model.width + 2) * width + block_parameters(width, depth) + 2 * width
         decoder += (width + 1) * voxels
-        decoded = seen + round(reconstruction.decode * (tokens - seen))
+        decoded = seen + round(reconstruction.decode_ratio * (tokens - seen))
         parameters, flops = parameters + decoder, flops + FLOPS_PER_PARAMETER * decoded * decoder
         kept += decoded * ACTIVATIONS_PER_BLOCK * width * depth
     contrast = getattr(objective, "contrast", None)
     if contrast is not None:
         hidden = 4 * model.width
-        head = (model.width + 1) * hidden + 2 * hidden + (hidden + 1) * contrast.dim
+        head = (model.width + 1) * hidden + 2 * hidden + (hidden + 1) * contrast.projection_dim
         parameters, flops = parameters + 2 * head, flops + FLOPS_PER_PARAMETER * (seen + 1) * head
-        kept += seen * (3 * hidden + contrast.dim)
+        kept += seen * (3 * hidden + contrast.projection_dim)
     numbers = kept + VALUES_PER_VOXEL * math.prod(views.crop_voxels)
     return TrainingCost(
         parameters,

@@ -30,7 +30,7 @@ def metadata_features(
     """
     columns = []
     for name, width in similar_by.items():
-        where = f"objective.contrast.alike.{name}"
+        where = f"objective.contrast.similar_by.{name}"
         check_scan_attribute(where, entries, name)
         words = [scan_attribute(entry, name) for entry in entries]
         columns.append(
@@ -39,7 +39,7 @@ def metadata_features(
     found = np.array(columns, np.float32).reshape(len(similar_by), len(entries)).T
     if similar_by and len(entries) > 1 and (found == found[0]).all():
         raise UserError(
-            f"objective.contrast.alike is {', '.join(similar_by)}, in which no two scans differ, so "
+            f"objective.contrast.similar_by is {', '.join(similar_by)}, in which no two scans differ, so "
             "that no subject would be told from another: leave it out."
         )
     return found

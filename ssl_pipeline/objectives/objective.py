@@ -78,8 +78,8 @@ class Objective(nn.Module):
         if self.reconstruction:
             weights["reconstruction"] = self.reconstruction.weight
         if self.contrast:
-            weights["local"] = self.contrast_factor(progress) * self.contrast.local_weight
-            weights["global"] = self.contrast_factor(progress) * self.contrast.subject_weight
+            weights["local_contrast"] = self.contrast_factor(progress) * self.contrast.local_weight
+            weights["subject_contrast"] = self.contrast_factor(progress) * self.contrast.subject_weight
         return weights
 
     @property
@@ -111,5 +111,5 @@ class Objective(nn.Module):
         )
 
     def _summed_terms(self) -> list[tuple[str, ReconstructionTerm | LocalContrastTerm]]:
-        named = {"reconstruction": self.reconstruction_term, "local": self.local_term}
+        named = {"reconstruction": self.reconstruction_term, "local_contrast": self.local_term}
         return [(name, term) for name, term in named.items() if term is not None]

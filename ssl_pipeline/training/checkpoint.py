@@ -20,7 +20,7 @@ from ssl_pipeline.io.atomic import (
 )
 from ssl_pipeline.progress import info
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def pack_state(state: dict[str, Any]) -> bytes:

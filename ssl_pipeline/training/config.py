@@ -77,7 +77,7 @@ class Training(Section):
     def _goes_on(self) -> "Training":
         if self.continue_from and self.steps <= self.continue_from.steps:
             raise ValueError(
-                f"steps is {self.steps}, not above extends.steps, {self.continue_from.steps}: steps "
+                f"steps is {self.steps}, not above continue_from.steps, {self.continue_from.steps}: steps "
                 "counts those of the run that is gone on from too"
             )
         return self
@@ -90,5 +90,5 @@ class Training(Section):
 
 # Dials that a run may be gone on with under other values: it ends the same, but for rounding.
 RESUMABLE_KEYS = frozenset(
-    {"accumulate", "readers", "checkpoint_steps", "checkpoints_kept", "log_steps"}
+    {"gradient_accumulation", "loader_threads", "checkpoint_every", "keep_checkpoints", "log_every"}
 )

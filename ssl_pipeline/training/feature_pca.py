@@ -1,6 +1,6 @@
 """Pictures that the end of pretraining leaves for the report: what tokens tell apart.
 
-Arrays of `pictures.npz`: `slice` (k, y, x) in model input with `pca` (k, y, x, 3), the tokens'
+Arrays of `feature_pca.npz`: `slice` (k, y, x) in model input with `pca` (k, y, x, 3), the tokens'
 first three principal components as colours, nan outside the body, and the volumes' `ids` (k,).
 """
 

@@ -121,9 +121,9 @@ class Trainer:
         except torch.OutOfMemoryError:
             raise UserError(
                 f"The GPU's memory is too small for {self.micro_batches[0].stop - self.micro_batches[0].start} "
-                f"pairs of crops of {list(self.sampler.views.crop_voxels)} voxels: raise "
-                "training.accumulate, which computes a step in as many parts, or share the pairs "
-                "among more ranks."
+                f"samples with crops of {list(self.sampler.views.crop_voxels)} voxels: raise "
+                "training.gradient_accumulation, which computes a step in as many parts, or share the "
+                "samples among more ranks."
             ) from None
         return self._final_encoder()
 
@@ -170,7 +170,7 @@ class Trainer:
             yield lambda row, due: HEALTHY
             return
         metrics = MetricsLog(self.folder, self.step)
-        recorded = max((n + 1 for n, row in enumerate(metrics.rows) if "rank" in row), default=0)
+        recorded = max((n + 1 for n, row in enumerate(metrics.rows) if "rankme" in row), default=0)
         verdict = diagnose(metrics.rows[:recorded], self.monitoring)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
@@ -180,7 +180,7 @@ class Trainer:
                     nonlocal verdict
                     metrics.write_row(row)
                     verdict = diagnose(metrics.rows, self.monitoring) if due else verdict
-                    shown = f"loss {row['loss']:.3f}  {row['pairs_per_s']:.0f} pairs/s"
+                    shown = f"loss {row['loss']:.3f}  {row['samples_per_s']:.0f} samples/s"
                     bar.advance(f"{shown}  {verdict.name}", to=self.step)
                     return verdict
 
@@ -215,7 +215,7 @@ class Trainer:
             if saved or recorded or self.step % self.training.log_every == 0:
                 row, took = self._metrics_row(done), time.perf_counter() - clock
                 rate = len(done) * self.training.batch_size / took
-                row |= {"pairs_per_s": rate, "waiting": self.ranks.maximum(waited / took)}
+                row |= {"samples_per_s": rate, "data_wait": self.ranks.maximum(waited / took)}
                 if recorded and monitor:
                     share = run_progress(self.step, self.training)
                     row |= monitor.take_snapshot(share, rate / self.rank_info.world_size)
@@ -245,7 +245,7 @@ class Trainer:
             self._save_checkpoint()
         raise StoppedError(
             f"pretrain stopped at step {self.step} as {diagnosis.name}: {diagnosis.reason} "
-            "(flight.stop_on in the study says which verdicts end a run.)"
+            "(monitoring.stop_on in the study says which diagnoses end a run.)"
             if self.rank_info.is_first
             else f"pretrain stopped at step {self.step}; the first rank says why."
         )
@@ -321,8 +321,8 @@ class Trainer:
         values = self.ranks.sum(torch.stack(list(means.values()))).tolist()
         return {
             "step": self.step,
-            "share": self.step / self.training.steps,
-            "ramp": self.objective.contrast_factor(run_progress(self.step, self.training)),
+            "progress": self.step / self.training.steps,
+            "contrast_factor": self.objective.contrast_factor(run_progress(self.step, self.training)),
             **dict(zip(means, values, strict=True)),
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),
@@ -334,9 +334,9 @@ class Trainer:
             "samples": self.step * self.training.batch_size,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.ema.weights if self.ema else [],
+            "ema": self.ema.weights if self.ema else [],
             "scaler": self.scaler.state_dict(),
-            "embedded": self.previous_embeddings,
+            "previous_embeddings": self.previous_embeddings,
             "config": self.config | {"training": self.training.model_dump(mode="json")},
             "compute": self.compute.to_json(),
         }
@@ -349,8 +349,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
-            self.ema.load_weights(state["average"])
-        self.previous_embeddings = state.get("embedded")  # which earlier checkpoints have not
+            self.ema.load_weights(state["ema"])
+        self.previous_embeddings = state["previous_embeddings"]
         self.step = state["step"]
 
     def _save_checkpoint(self) -> None:

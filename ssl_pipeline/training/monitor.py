@@ -162,11 +162,11 @@ class Monitor:
             before = torch.full_like(first, math.nan)
         rank, found = rankme(first), retrieval_accuracy(first, second)
         return {
-            "rank": rank,
-            "rank_share": rank / rankme_ceiling(*first.shape),
-            "drift": embedding_drift(first, before.to(first)),
-            "matched": found.score,
-            "matched_chance": found.chance,
+            "rankme": rank,
+            "rankme_share": rank / rankme_ceiling(*first.shape),
+            "embedding_drift": embedding_drift(first, before.to(first)),
+            "retrieval_accuracy": found.score,
+            "retrieval_chance": found.chance,
         }
 
     def _neighbour_metrics(self, vectors: Tensor) -> dict[str, float]:
@@ -175,12 +175,12 @@ class Monitor:
         region = knn_accuracy(vectors, known.region, known.subject)
         sequence = knn_accuracy(vectors, known.sequence, known.subject)
         return {
-            "region": region.score,
+            "region_accuracy": region.score,
             "region_chance": region.chance,
             "position_r2": knn_r2(vectors, known.centre, known.subject),
-            "sequence": sequence.score,
+            "sequence_accuracy": sequence.score,
             "sequence_chance": sequence.chance,
-            "own_subject": same_subject_auc(vectors, known.subject).score,
+            "same_subject_auc": same_subject_auc(vectors, known.subject).score,
         }
 
     def _histogram_metrics(
@@ -191,10 +191,10 @@ class Monitor:
         site = site_accuracy(vectors, first, self.metadata.site, self.metadata.subject)
         matched = retrieval_accuracy(first, second).score if self.objective.contrast else math.nan
         return {
-            "matched_by_histogram": matched,
-            "scanner": site.embedding,
-            "scanner_by_histogram": site.histogram,
-            "scanner_chance": site.chance,
+            "histogram_retrieval": matched,
+            "site_accuracy": site.embedding,
+            "histogram_site_accuracy": site.histogram,
+            "site_chance": site.chance,
         }
 
     @torch.no_grad()
@@ -214,7 +214,7 @@ class Monitor:
         judged = voxel_mask(~known & (batch.body_share >= 0.5), (z, y, x), patch)
         filled = inpaint(batch.clean, known, batch.valid, patch)
         return {
-            "skill": reconstruction_skill(
+            "reconstruction_skill": reconstruction_skill(
                 rebuilt, filled, batch.clean, judged * batch.valid[:, None]
             )
         }
@@ -235,7 +235,7 @@ class Monitor:
         (gradient,) = torch.autograd.grad(total, voxels)
         valid = gather_tokens(patchify(batch.valid[:, None], rebuilding.patch), wanted) > 0
         body = batch.body_share.gather(1, wanted) >= 0.5
-        return {"rebuilt_outside": gradient_share_outside(gradient, valid & body[..., None])}
+        return {"gradient_outside_body": gradient_share_outside(gradient, valid & body[..., None])}
 
     @torch.no_grad()
     def _contrast_metrics(
@@ -265,14 +265,14 @@ class Monitor:
         return {
             "alignment": alignment(first, second),
             "uniformity": uniformity(first),
-            "spread": dimension_std(first),
-            "close_negatives": close_negative_share(first, self.metadata.subject),
+            "dimension_std": dimension_std(first),
+            "close_negative_share": close_negative_share(first, self.metadata.subject),
             **self._subject_contrast_metrics(first, second, places.section.temperature),
-            "local_real": local.real,
-            "local_empty": local.empty,
-            "local_swapped": local.swapped,
-            "local_chance": local.chance,
-            "placed": 1 - placed.item(),
+            "local_contrast_real": local.real,
+            "local_contrast_empty": local.empty,
+            "local_contrast_swapped": local.swapped,
+            "local_contrast_chance": local.chance,
+            "position_shortcut": 1 - placed.item(),
             "empty_share": local.empty_share,
             "swapped_share": local.swapped_share,
         }
@@ -285,7 +285,7 @@ class Monitor:
             return {}
         who = self.metadata.subject, self.metadata.metadata_features
         loss = subject_contrast_loss(first, second, *who, temperature).item()
-        return {"global_bank": loss, "global_chance": subject_contrast_chance(*who)}
+        return {"subject_contrast_snapshot": loss, "subject_contrast_chance": subject_contrast_chance(*who)}
 
     def _gradient_ratio_metrics(self, encoded: _EncodedBatch, progress: float) -> dict[str, float]:
         """The pull of contrast against that of reconstruction, on the encoder."""
@@ -296,14 +296,14 @@ class Monitor:
         with self.compute.autocast():
             said = objective(batch, encoded.images)
         losses = {name: _mean(value, said.counts[name]) for name, value in said.sums.items()}
-        contrast = weights["local"] * losses["local"]
+        contrast = weights["local_contrast"] * losses["local_contrast"]
         if said.vectors is not None:
             first, second = said.vectors.chunk(2)
             temperature = objective.contrast.temperature
             between = subject_contrast_loss(
                 first, second, batch.subject, batch.metadata_features, temperature
             )
-            contrast = contrast + weights["global"] * between
+            contrast = contrast + weights["subject_contrast"] * between
         rebuilding = weights["reconstruction"] * losses["reconstruction"]
         ratio = gradient_ratio(contrast, rebuilding, objective.encoder.parameters())
         return {"gradient_ratio": ratio}
@@ -326,8 +326,8 @@ class Monitor:
         if math.isnan(self.same_subject_loss):
             blocks = self.batches[0]
             alike = replace(blocks, subject=torch.zeros_like(blocks.subject))
-            self.same_subject_loss = self._run_step(alike, progress).by_term["global"].item()
-        return {"own_negatives": self.same_subject_loss}
+            self.same_subject_loss = self._run_step(alike, progress).by_term["subject_contrast"].item()
+        return {"same_subject_loss": self.same_subject_loss}
 
     def _run_step(self, samples: SampleBatch, progress: float) -> Losses:
         """What a step's passes, forward and back, say of some places; no gradient is left."""

@@ -39,7 +39,7 @@ class RankInfo:
             world_size=size,
             local_rank=int(os.environ["LOCAL_RANK"]),
             local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-            timeout_s=float(os.environ.get("SSL_PIPELINE_PATIENCE_S", cls.timeout_s)),
+            timeout_s=float(os.environ.get("SSL_PIPELINE_RANK_TIMEOUT_S", cls.timeout_s)),
         )
 
     @property
@@ -56,9 +56,9 @@ class RankInfo:
         if batch_size % step:
             parts = f" in {gradient_accumulation} parts each" if gradient_accumulation > 1 else ""
             raise UserError(
-                f"training.pairs is {batch_size}, which {self.world_size} rank{'s' * (self.world_size > 1)} cannot "
+                f"training.batch_size is {batch_size}, which {self.world_size} rank{'s' * (self.world_size > 1)} cannot "
                 f"share alike{parts}: set it to a multiple of {step}, or change the number of "
-                "ranks or training.accumulate."
+                "ranks or training.gradient_accumulation."
             )
         each = batch_size // step
         first = self.rank * gradient_accumulation

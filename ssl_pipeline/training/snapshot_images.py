@@ -1,4 +1,4 @@
-"""What a run rebuilds and where its encoder looks, as arrays for `moments`."""
+"""What a run rebuilds and where its encoder looks, as arrays for `snapshots`."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def snapshot_images(
     masked = patches.scatter(1, batch.hidden[..., None].expand(-1, -1, patches.shape[2]), torch.nan)
     volumes = {"input": batch.clean, "masked": unpatchify(masked, (z, y, x), patch)}
     if rebuilt is not None:
-        volumes["rebuilt"] = rebuilt
+        volumes["reconstruction"] = rebuilt
     if attention is not None:
         middle = _central_token(patch_grid((z, y, x), patch))
         shares = attention[:, :, middle].float().mean(dim=1) * attention.shape[-1]

@@ -2,7 +2,7 @@
 
 Small and few: middle slices of some crops of the recorder's bank, at the end of each quarter of the
 run, in a file of some kilobytes each. Arrays, (n, y, x) in model input: `input`, `masked` (nan
-where hidden), `rebuilt` (hidden patches as the decoder says them) where there is a decoder, and
+where hidden), `reconstruction` (hidden patches as the decoder says them) where there is a decoder, and
 where the backbone has attention, `attention`, how much the middle token attends to each voxel's
 patch in the last block, over the mean. Imports no torch, for the report reads them.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.io.atomic import atomic_write
 
-FOLDER, IMAGES_PER_RUN = "moments", 4
+FOLDER, IMAGES_PER_RUN = "snapshots", 4
 ImageArrays = dict[str, NDArray[np.float32]]
 
 

@@ -91,20 +91,20 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
     """The samples as one."""
 
     def each(name: str) -> NDArray[Any]:
-        return np.stack([getattr(pair, name) for pair in samples])
+        return np.stack([getattr(sample, name) for sample in samples])
 
     def views(name: str) -> NDArray[Any]:
         return np.concatenate(list(each(name).swapaxes(0, 1)))
 
-    start, changes = views("start"), views("changes")
+    start, changes = views("start"), views("intensity_params")
     sigmas = changes[:, INTENSITY_PARAMS.index("blur")]
     blurred = np.flatnonzero(sigmas)
     return SampleBatch(
         **{name: torch.from_numpy(each(name)) for name in ("voxels", "units", "spacing_mm")},
-        zoom=torch.tensor([pair.zoom for pair in samples], dtype=torch.float32),
+        zoom=torch.tensor([sample.zoom for sample in samples], dtype=torch.float32),
         matrix=torch.from_numpy(each("matrix")),
         transformed_index=torch.from_numpy(
-            np.flatnonzero([pair.is_transformed for pair in samples])
+            np.flatnonzero([sample.is_transformed for sample in samples])
         ),
         start=torch.from_numpy(start),
         host_start=start,
@@ -113,13 +113,13 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
         host_intensity_params=changes,
         blur_index=torch.from_numpy(blurred),
         blur_taps=torch.from_numpy(_gaussian_taps(sigmas[blurred])),
-        bias_field=torch.from_numpy(views("field")),
-        noise_seeds=views("noise_key"),
-        centre=views("middle"),
-        subject=torch.tensor([pair.subject for pair in samples]),
-        metadata_features=torch.from_numpy(each("traits")),
-        number=np.array([pair.number for pair in samples]),
-        entry_index=np.array([pair.entry_index for pair in samples]),
+        bias_field=torch.from_numpy(views("bias_field")),
+        noise_seeds=views("noise_seeds"),
+        centre=views("centre"),
+        subject=torch.tensor([sample.subject for sample in samples]),
+        metadata_features=torch.from_numpy(each("metadata_features")),
+        number=np.array([sample.number for sample in samples]),
+        entry_index=np.array([sample.entry_index for sample in samples]),
     )
 
 

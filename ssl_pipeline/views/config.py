@@ -100,6 +100,6 @@ class Views(Section):
             )
         if not self.min_valid >= self.visible_ratio:
             raise ValueError(
-                f"min_valid is {self.min_valid}, below keep, {self.visible_ratio}: a crop could lack tokens"
+                f"min_valid is {self.min_valid}, below visible_ratio, {self.visible_ratio}: a crop could lack tokens"
             )
         return self

@@ -48,8 +48,8 @@ def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[No
         return torch.where(found.is_usable, -alike / temperature, 0).sum()
 
     with (
-        patch.object(backward, "subject_contrast", subjects),
-        patch.object(terms, "place_contrast", places),
+        patch.object(backward, "subject_contrast_loss", subjects),
+        patch.object(terms, "local_contrast_loss", places),
     ):
         yield
 
@@ -59,12 +59,12 @@ def shared_intensity(objective: Objective, sampler: Sampler, at: int) -> Iterato
     """Both views of a place get the grey-value changes that were drawn for the first."""
     drawn = sampler._draw_sample
 
-    def shared(*told: object) -> Sample:
-        pair = drawn(*told)
-        both = {name: np.stack([getattr(pair, name)[0]] * 2) for name in ("changes", "field")}
+    def shared(*args: object) -> Sample:
+        pair = drawn(*args)
+        both = {name: np.stack([getattr(pair, name)[0]] * 2) for name in ("intensity_params", "bias_field")}
         return replace(pair, **both, noise_seeds=pair.noise_seeds[[0, 0]])
 
-    with patch.object(sampler, "_pair", shared):
+    with patch.object(sampler, "_draw_sample", shared):
         yield
 
 
@@ -74,7 +74,7 @@ def padding_in_the_loss(objective: Objective, sampler: Sampler, at: int) -> Iter
     rebuilding = objective.reconstruction_term
 
     def whole(batch: Batch) -> Batch:
-        ones = {name: torch.ones_like(getattr(batch, name)) for name in ("valid", "body")}
+        ones = {name: torch.ones_like(getattr(batch, name)) for name in ("valid", "body_share")}
         return replace(batch, **ones, valid_share=torch.ones_like(batch.valid_share))
 
     with (
@@ -100,7 +100,7 @@ def same_subject_negatives(objective: Objective, sampler: Sampler, at: int) -> I
         places = torch.arange(len(subject))
         return losses.subject_contrast_loss(first, second, places, traits, temperature)
 
-    with patch.object(backward, "subject_contrast", everybody):
+    with patch.object(backward, "subject_contrast_loss", everybody):
         yield
 
 
@@ -108,10 +108,10 @@ def same_subject_negatives(objective: Objective, sampler: Sampler, at: int) -> I
 def frozen_encoder(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
     """Heads and decoder learn; nothing reaches the encoder's parameters."""
 
-    def tokens(batch: Batch, images: Tensor) -> Tensor:
+    def encode(batch: Batch, images: Tensor) -> Tensor:
         return Objective.encode(objective, batch, images).detach()
 
-    with patch.object(objective, "tokens", tokens):
+    with patch.object(objective, "encode", encode):
         yield
 
 
@@ -121,14 +121,14 @@ def absolute_positions(objective: Objective, sampler: Sampler, at: int) -> Itera
     encoder = objective.encoder
     assert isinstance(encoder, ViTEncoder)
 
-    def tokens(batch: Batch, images: Tensor) -> Tensor:
+    def encode(batch: Batch, images: Tensor) -> Tensor:
         size = (images.shape[2], images.shape[3], images.shape[4])
         places = patch_centres_mm(size, encoder.patch, batch.spacing_mm) + batch.start_mm[:, None]
         patches, _ = encoder._patches(images, batch.spacing_mm)
         seen = gather_tokens(patches, batch.visible)
         return encoder._forward_blocks(seen, gather_tokens(places, batch.visible))
 
-    with patch.object(objective, "tokens", tokens):
+    with patch.object(objective, "encode", encode):
         yield
 
 

@@ -40,7 +40,7 @@ def rows(
     for number in thread_counts:
         waits, rate = (
             statistics.median(row[name] for row in logged[number])
-            for name in ("waiting", "pairs_per_s")
+            for name in ("data_wait", "samples_per_s")
         )
         could = statistics.median(alone[number])
         yield BenchmarkRow(

@@ -13,20 +13,20 @@ pytestmark = pytest.mark.kill
 STEPS, EARLY = 1000, 200
 WATCH = """
 import resource, sys
-from ssl_pipeline.training.loop import Run
-from stages.core.runner import perform
-from stages.core.study import load
+from ssl_pipeline.training.loop import Trainer
+from stages.core.runner import run_stage
+from stages.core.study import load_study
 
-optimise, peaks = Run._optimise, {}
+optimizer_step, peaks = Trainer._optimizer_step, {}
 
 def watched(run, parts):
     peaks[run.step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return optimise(run, parts)
+    return optimizer_step(run, parts)
 
-Run._optimise = watched
-study = load(__import__("pathlib").Path(sys.argv[1]))
+Trainer._optimizer_step = watched
+study = load_study(__import__("pathlib").Path(sys.argv[1]))
 for stage in ("inventory", "preprocess", "pretrain"):
-    perform(stage, study, {})
+    run_stage(stage, study, {})
 print("peaks", peaks[EARLY], peaks[STEPS - 1])
 """
 
@@ -35,7 +35,7 @@ print("peaks", peaks[EARLY], peaks[STEPS - 1])
 def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
     study = write_study(tmp_path)
     text = study.read_text().replace("steps: 6\n", f"steps: {STEPS}\n", 1)
-    text = text.replace("checkpoint_steps: 2", "checkpoint_steps: 50\n  readers: 2")
+    text = text.replace("checkpoint_every: 2", "checkpoint_every: 50\n  loader_threads: 2")
     study.write_text(text + "monitoring: {snapshot_every: 100, snapshot_samples: 8, stop_on: []}\n")
     code = WATCH.replace("EARLY", str(EARLY)).replace("STEPS", str(STEPS))
     done = subprocess.run(

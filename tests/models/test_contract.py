@@ -25,7 +25,7 @@ def patch(request):
 
 def crops_of(config, number=2):
     torch.manual_seed(0)
-    tokens = config.tokens(CROP)
+    tokens = config.token_count(CROP)
     order = torch.stack([torch.randperm(tokens) for _ in range(number)])
     return torch.randn(number, 1, *CROP), torch.ones(number, 3), order
 
@@ -44,7 +44,7 @@ def test_all_tokens_seen_is_the_dense_pass_in_the_order_asked_for(kind, patch):
     config = kind(patch_voxels=patch)
     encoder, (crops, spacing, order) = random_encoder(config, 0).eval(), crops_of(config)
     with torch.no_grad():
-        dense, sparse = encoder(crops, spacing), encoder.sparse(crops, spacing, order)
+        dense, sparse = encoder(crops, spacing), encoder.forward_sparse(crops, spacing, order)
     for row in range(2):
         assert torch.allclose(sparse[row], dense[row, order[row]], atol=1e-5)
 
@@ -54,7 +54,7 @@ def test_hidden_voxels_do_not_reach_the_seen_tokens(kind, patch):
     config = kind(patch_voxels=patch)
     encoder, (crops, spacing, order) = random_encoder(config, 0), crops_of(config)
     seen = order[:, : len(order[0]) // 2]
-    shown = torch.zeros(2, config.tokens(CROP)).scatter(1, seen, 1.0)
+    shown = torch.zeros(2, config.token_count(CROP)).scatter(1, seen, 1.0)
     grid = [side // step for side, step in zip(CROP, patch, strict=True)]
     voxels = shown.reshape(2, 1, *grid) > 0
     for axis, side in enumerate(patch, 2):
@@ -93,7 +93,7 @@ def test_every_weight_gets_a_gradient(kind, patch, precision):
     config = kind(patch_voxels=patch)
     encoder, (crops, spacing, order) = random_encoder(config, 0).train(), crops_of(config)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        tokens = encoder.sparse(crops, spacing, order[:, :6])
+        tokens = encoder.forward_sparse(crops, spacing, order[:, :6])
     (tokens.float() * torch.randn(tokens.shape)).sum().backward()
     for name, weight in encoder.named_parameters():
         assert torch.isfinite(weight.grad).all() and (weight.grad != 0).any(), name
@@ -115,7 +115,7 @@ def test_parameters_are_counted_exactly(kind, patch):
         config = kind(patch_voxels=patch, preset=preset)
         with torch.device("meta"):
             encoder = config.build()
-        assert config.parameters == sum(p.numel() for p in encoder.parameters()), preset
+        assert config.parameter_count == sum(p.numel() for p in encoder.parameters()), preset
 
 
 @each
@@ -145,7 +145,7 @@ def test_numbers_kept_are_those_that_autograd_saves(kind, patch):
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
         encoder.forward_sparse(crops, spacing, order[:, :8])
     saved = sum(size for pointer, (_, size) in kept.items() if pointer not in weights)
-    assert config.kept_numbers(8, CROP) == pytest.approx(saved, rel=0.2)
+    assert config.activation_count(8, CROP) == pytest.approx(saved, rel=0.2)
 
 
 @each

@@ -23,7 +23,7 @@ def test_registers_add_to_a_pass_and_never_leave_it():
     encoder = random_encoder(ViT(registers=4), 0).eval()
     with torch.no_grad():
         assert encoder(crops, spacing).shape == (2, 12, 128)
-        assert encoder.sparse(crops, spacing, seen).shape == (2, 3, 128)
+        assert encoder.forward_sparse(crops, spacing, seen).shape == (2, 3, 128)
         before = encoder(crops, spacing)
         encoder.registers.add_(1)
         assert not torch.allclose(before, encoder(crops, spacing))
@@ -42,8 +42,8 @@ def test_a_factor_of_one_is_timms_block_and_of_zero_skips_it(layer_scale):
     factors = torch.ones(3, encoder.branches)
     factors[1] = 0
     with torch.no_grad():
-        plain = encoder.sparse(crops, spacing, seen)
-        scaled = encoder.sparse(crops, spacing, seen, factors)
+        plain = encoder.forward_sparse(crops, spacing, seen)
+        scaled = encoder.forward_sparse(crops, spacing, seen, factors)
         places = position_encoding(patch_centres_mm((16, 16, 16), (8, 8, 8), spacing), 128)
         skipped = encoder.norm(encoder.embed(patchify(crops, (8, 8, 8))) + places)
     assert encoder.branches == 12

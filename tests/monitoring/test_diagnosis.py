@@ -15,10 +15,10 @@ from ssl_pipeline.views.config import Views
 
 SECTION = Monitoring()
 HEALTHY = {
-    "ramp": 1.0, "loss": 1.2, "gradient_norm": 0.8, "skill": 0.3, "spread": 0.9,
-    "uniformity": -3.5, "rank_share": 0.5, "drift": 0.05, "global_bank": 1.0, "global_chance": 4.5,
-    "placed": -0.4, "matched_by_histogram": 0.1, "own_negatives": 0.0,
-    "rebuilt_outside": 0.15, "waiting": 0.02,
+    "contrast_factor": 1.0, "loss": 1.2, "gradient_norm": 0.8, "reconstruction_skill": 0.3, "dimension_std": 0.9,
+    "uniformity": -3.5, "rankme_share": 0.5, "embedding_drift": 0.05, "subject_contrast_snapshot": 1.0, "subject_contrast_chance": 4.5,
+    "position_shortcut": -0.4, "histogram_retrieval": 0.1, "same_subject_loss": 0.0,
+    "gradient_outside_body": 0.15, "data_wait": 0.02,
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def history(records=10, upto=1.0, **signs):
     """Records up to this share of a run; a list gives a sign's values at the end."""
     rows = []
     for number in range(records):
-        row = {**HEALTHY, "step": 100 * (number + 1), "share": upto * (number + 1) / records}
+        row = {**HEALTHY, "step": 100 * (number + 1), "progress": upto * (number + 1) / records}
         for sign, value in signs.items():
             if not isinstance(value, list):
                 row[sign] = value
@@ -53,17 +53,17 @@ FAULTS = [
     ("diverging", {"gradient_norm": [math.inf]}, "gradient's norm is inf"),
     ("diverging", {"loss": [4.0, 4.0, 4.0]}, "climbed to at least 4 from its best, 1.2"),
     ("diverging", {"gradient_norm": [50.0, 60.0, 90.0]}, "at least 50"),
-    ("collapsed", {"drift": 0.0}, "have not changed"),
-    ("collapsed", {"spread": 0.05}, "its spread is 0.05"),
+    ("collapsed", {"embedding_drift": 0.0}, "have not changed"),
+    ("collapsed", {"dimension_std": 0.05}, "its spread is 0.05"),
     ("collapsed", {"uniformity": -0.01}, "uniformity is -0.01"),
-    ("collapsed", {"rank_share": 0.017}, "effective rank is 1.7%"),
-    ("collapsed", {"global_bank": 4.52}, "-0.02 below chance"),
-    ("shortcut", {"placed": 0.97}, "it solves 97%"),
-    ("shortcut", {"matched_by_histogram": 0.9}, "match 90%"),
-    ("shortcut", {"own_negatives": 3.4}, "the loss between subjects is 3.40 nats"),
-    ("shortcut", {"rebuilt_outside": 0.6}, "60% lies outside the body"),
-    ("shortcut", {"skill": -0.4}, "skill -0.40"),
-    ("starved", {"waiting": 0.7}, "70% of the time"),
+    ("collapsed", {"rankme_share": 0.017}, "effective rank is 1.7%"),
+    ("collapsed", {"subject_contrast_snapshot": 4.52}, "-0.02 below chance"),
+    ("shortcut", {"position_shortcut": 0.97}, "it solves 97%"),
+    ("shortcut", {"histogram_retrieval": 0.9}, "match 90%"),
+    ("shortcut", {"same_subject_loss": 3.4}, "the loss between subjects is 3.40 nats"),
+    ("shortcut", {"gradient_outside_body": 0.6}, "60% lies outside the body"),
+    ("shortcut", {"reconstruction_skill": -0.4}, "skill -0.40"),
+    ("data_bound", {"data_wait": 0.7}, "70% of the time"),
 ]
 
 
@@ -81,11 +81,11 @@ def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
         {"loss": [4.0, 4.0, 1.2]},
         {"loss": [4.0, 1.2, 4.0]},
         {"gradient_norm": [50.0, 1.0, 50.0]},
-        {"spread": [0.05, 0.05]},
-        {"waiting": [0.9, 0.9, 0.4]},
-        {"matched_by_histogram": [0.1, 0.9, 0.9]},
-        {"skill": math.nan},
-        {"placed": math.nan, "own_negatives": math.nan},
+        {"dimension_std": [0.05, 0.05]},
+        {"data_wait": [0.9, 0.9, 0.4]},
+        {"histogram_retrieval": [0.1, 0.9, 0.9]},
+        {"reconstruction_skill": math.nan},
+        {"position_shortcut": math.nan, "same_subject_loss": math.nan},
     ],
     ids=str,
 )
@@ -94,17 +94,17 @@ def test_an_accident_or_half_a_fault_is_none(signs):
 
 
 def test_a_young_run_is_neither_collapsed_nor_on_a_shortcut():
-    faults = {"spread": 0.05, "uniformity": -0.01, "global_bank": 4.5, "skill": -1.0, "drift": 0.0}
+    faults = {"dimension_std": 0.05, "uniformity": -0.01, "subject_contrast_snapshot": 4.5, "reconstruction_skill": -1.0, "embedding_drift": 0.0}
     verdict = diagnose(history(upto=0.2, **faults), SECTION)
     assert verdict.name == "healthy"
     assert "Collapse is judged after 25%" in verdict.reason
-    assert diagnose(history(ramp=0.4, **faults), SECTION).name == "healthy"
-    assert diagnose(history(upto=0.2, waiting=0.9), SECTION).name == "starved"
+    assert diagnose(history(contrast_factor=0.4, **faults), SECTION).name == "healthy"
+    assert diagnose(history(upto=0.2, data_wait=0.9), SECTION).name == "data_bound"
 
 
 def test_contrast_that_comes_in_is_no_divergence():
     """The sum of losses and its gradient rise with the ramp, whatever the model does."""
-    ramped = history(10, ramp=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3])
+    ramped = history(10, contrast_factor=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3])
     for row in ramped[:4]:
         row["gradient_norm"] = 0.01
     assert diagnose(ramped, SECTION).name == "healthy"
@@ -125,36 +125,36 @@ def test_a_batch_of_bad_luck_is_no_divergence():
 
 def test_contrast_between_places_alone_spreads_less_and_is_sound():
     """One region, no loss between subjects: less than with both, and far from a collapse."""
-    assert diagnose(history(spread=0.24, uniformity=-0.25), SECTION).name == "healthy"
-    assert diagnose(history(spread=0.09), SECTION).name == "collapsed"
+    assert diagnose(history(dimension_std=0.24, uniformity=-0.25), SECTION).name == "healthy"
+    assert diagnose(history(dimension_std=0.09), SECTION).name == "collapsed"
     assert diagnose(history(uniformity=-0.04), SECTION).name == "collapsed"
 
 
 def test_the_gravest_fault_is_told():
-    faults = {"waiting": 0.9, "skill": -1.0, "spread": 0.0}
+    faults = {"data_wait": 0.9, "reconstruction_skill": -1.0, "dimension_std": 0.0}
     assert diagnose(history(**faults), SECTION).name == "collapsed"
     assert diagnose(history(**faults, loss=[math.nan]), SECTION).name == "diverging"
-    assert diagnose(history(waiting=0.9, skill=-1.0), SECTION).name == "shortcut"
+    assert diagnose(history(data_wait=0.9, reconstruction_skill=-1.0), SECTION).name == "shortcut"
 
 
 def test_dials_move_the_verdict():
     strict = Monitoring(min_dimension_std=0.95, patience=1)
     assert diagnose(history(), strict).name == "collapsed"
-    assert diagnose(history(spread=[0.96]), strict).name == "healthy"
+    assert diagnose(history(dimension_std=[0.96]), strict).name == "healthy"
 
 
 def test_rows_of_several_kinds_may_be_mixed():
-    log = [{"step": n, "share": 1.0, "ramp": 0.4, "loss": 1.0, "waiting": 0.9} for n in range(9)]
-    record = {"step": 9, "share": 1.0, "ramp": 0.4, "spread": 0.9}
-    assert diagnose([*log, record], Monitoring(snapshot_every=3)).name == "starved"
+    log = [{"step": n, "progress": 1.0, "contrast_factor": 0.4, "loss": 1.0, "data_wait": 0.9} for n in range(9)]
+    record = {"step": 9, "progress": 1.0, "contrast_factor": 0.4, "dimension_std": 0.9}
+    assert diagnose([*log, record], Monitoring(snapshot_every=3)).name == "data_bound"
 
 
 def test_a_short_wait_between_records_starves_nobody():
     """A row before a checkpoint may tell of one step; windows between records count."""
     rows = history(9)
-    stalls = [{**rows[-1], "step": 900 + n, "waiting": 0.1 if n < 97 else 0.9} for n in range(100)]
+    stalls = [{**rows[-1], "step": 900 + n, "data_wait": 0.1 if n < 97 else 0.9} for n in range(100)]
     assert diagnose([*rows, *stalls], SECTION).name == "healthy"
-    assert diagnose([*rows, *stalls], Monitoring(snapshot_every=1)).name == "starved"
+    assert diagnose([*rows, *stalls], Monitoring(snapshot_every=1)).name == "data_bound"
 
 
 def test_every_bound_names_signs_and_a_dial():
@@ -187,6 +187,6 @@ def test_what_a_reason_tells_to_try_is_a_dial_of_the_study():
 
 
 def test_an_unknown_verdict_cannot_stop_a_run():
-    assert Monitoring(stop_on=("collapsed", "starved")).stop_on == ("collapsed", "starved")
+    assert Monitoring(stop_on=("collapsed", "data_bound")).stop_on == ("collapsed", "data_bound")
     with pytest.raises(ValidationError):
         Monitoring(stop_on=("healthy",))

@@ -63,8 +63,8 @@ def test_parts_of_a_batch_are_the_batch(section, sampler):
     for parts in (2, 4):
         losses, same = step(section, sampler, parts)
         assert losses.total.item() == pytest.approx(whole.total.item(), rel=1e-5)
-        for name, value in whole.parts.items():
-            assert losses.parts[name].item() == pytest.approx(value.item(), rel=1e-5), name
+        for name, value in whole.by_term.items():
+            assert losses.by_term[name].item() == pytest.approx(value.item(), rel=1e-5), name
         assert (same - gradient).abs().max() < 1e-5 * gradient.abs().max()
 
 
@@ -113,8 +113,8 @@ def test_before_the_ramp_contrast_pulls_nowhere(sampler):
     section = Hybrid(contrast=BOTH, ramp=Ramp(start=0.5, end=0.6))
     losses, gradient = step(section, sampler, 1, share=0.1)
     _, alone = step(Mae(), sampler, 1)
-    assert losses.total == losses.parts["reconstruction"]
-    assert set(losses.parts) == {"reconstruction", "global", "local"}
+    assert losses.total == losses.by_term["reconstruction"]
+    assert set(losses.by_term) == {"reconstruction", "subject_contrast", "local_contrast"}
     encoder = alone.numel()  # encoder and decoder come first, then the heads of contrast
     assert torch.equal(gradient[:encoder], alone) and not gradient[encoder:].any()
 
@@ -148,5 +148,5 @@ def test_patches_rebuilt_in_their_own_units_come_back_in_the_scans(sampler):
 def test_a_term_between_subjects_that_weighs_nothing_is_left_out(sampler):
     section = Contrastive(contrast=Contrast(subject_weight=0, local_weight=1))
     losses, _ = step(section, sampler, 1)
-    assert set(losses.parts) == {"local"}
-    assert losses.total.item() == pytest.approx(losses.parts["local"].item())
+    assert set(losses.by_term) == {"local_contrast"}
+    assert losses.total.item() == pytest.approx(losses.by_term["local_contrast"].item())

@@ -31,7 +31,7 @@ OBJECTIVES = [
 def test_parameters_are_counted_exactly(objective, model):
     encoder = model.build()
     built = objective.build(encoder)
-    assert model.parameters == sum(p.numel() for p in encoder.parameters())
+    assert model.parameter_count == sum(p.numel() for p in encoder.parameters())
     assert training_cost(objective, model, Views()).parameter_count == sum(
         p.numel() for p in built.parameters()
     )

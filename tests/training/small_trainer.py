@@ -22,12 +22,12 @@ CONTRASTIVE = Contrastive(contrast=Contrast(subject_weight=0.3, local_weight=1))
 HYBRID = Hybrid(ramp=Ramp(start=0, end=0), contrast=CONTRASTIVE.contrast)
 SETTINGS = {
     "steps": 6,
-    "pairs": 4,
+    "batch_size": 4,
     "precision": "fp32",
     "device": "cpu",
     "threads": 1,
-    "checkpoint_steps": 2,
-    "log_steps": 1,
+    "checkpoint_every": 2,
+    "log_every": 1,
 }
 
 
@@ -41,7 +41,7 @@ def small_trainer(
     rank_info=None,
     **settings,
 ):
-    """A run in `folder` on the volumes of the study in `output`; `dials` are those of training."""
+    """A run in `folder` on the volumes of the study in `output`; `settings` are those of training."""
     training = Training(**{**SETTINGS, **settings})
     catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
     reader = CropReader(output / "preprocess" / "volumes", catalog)

@@ -37,35 +37,35 @@ def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
 
 @pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_every_objective_learns(start, tmp_path, objective):
-    dials = {"learning_rate": 2e-3, "log_steps": 5, "checkpoint_steps": 60}
-    start(tmp_path, objective, flight=Monitoring(snapshot_samples=4), steps=60, **dials).train()
+    settings = {"learning_rate": 2e-3, "log_every": 5, "checkpoint_every": 60}
+    start(tmp_path, objective, monitoring=Monitoring(snapshot_samples=4), steps=60, **settings).train()
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    parts = {name for name in ("reconstruction", "global", "local") if name in rows[0]}
+    parts = {name for name in ("reconstruction", "subject_contrast", "local_contrast") if name in rows[0]}
     assert (
         parts
         == {
             "mae": {"reconstruction"},
-            "contrastive": {"global", "local"},
-            "hybrid": {"reconstruction", "global", "local"},
+            "contrastive": {"subject_contrast", "local_contrast"},
+            "hybrid": {"reconstruction", "subject_contrast", "local_contrast"},
         }[objective.name]
     )
-    # Parts of one head are no subjects that 60 steps could tell apart: `global` may not fall.
-    for part in parts - {"global"}:
+    # Parts of one head are no subjects that 60 steps could tell apart: `subject_contrast` may not fall.
+    for part in parts - {"subject_contrast"}:
         assert sum(r[part] for r in rows[-3:]) < sum(r[part] for r in rows[:3]), part
 
 
-@pytest.mark.parametrize("dials", [{"average": 0.9}, {"accumulate": 2}], ids=str)
-def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, dials):
-    whole = flat_weights(start(tmp_path / "whole", **dials).train())
-    crash_at_step(start(tmp_path / "cut", **dials), 3)
-    assert torch.equal(flat_weights(start(tmp_path / "cut", **dials).train()), whole)
+@pytest.mark.parametrize("settings", [{"ema_decay": 0.9}, {"gradient_accumulation": 2}], ids=str)
+def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, settings):
+    whole = flat_weights(start(tmp_path / "whole", **settings).train())
+    crash_at_step(start(tmp_path / "cut", **settings), 3)
+    assert torch.equal(flat_weights(start(tmp_path / "cut", **settings).train()), whole)
     assert torch.isfinite(whole).all()
 
 
 def test_a_resume_with_other_readers_and_another_cadence_ends_the_same(start, tmp_path):
     whole = flat_weights(start(tmp_path / "whole").train())
-    crash_at_step(start(tmp_path / "cut", readers=3, checkpoint_steps=1), 3)
-    second = start(tmp_path / "cut", readers=2)
+    crash_at_step(start(tmp_path / "cut", loader_threads=3, checkpoint_every=1), 3)
+    second = start(tmp_path / "cut", loader_threads=2)
     assert second.step == 3
     assert torch.equal(flat_weights(second.train()), whole)
 
@@ -81,11 +81,11 @@ def test_drop_path_is_drawn_by_sample_and_resumes(start, tmp_path):
 
 
 def test_averaged_weights_lie_between_those_of_the_steps(start, tmp_path):
-    averaged = flat_weights(start(tmp_path / "averaged", average=0.5, learning_rate=1e-2).train())
+    averaged = flat_weights(start(tmp_path / "averaged", ema_decay=0.5, learning_rate=1e-2).train())
     last = flat_weights(start(tmp_path / "last", learning_rate=1e-2).train())
     first = flat_weights(random_encoder(MODEL, 0))
     assert 0 < (averaged - first).norm() < (last - first).norm()
-    assert torch.equal(flat_weights(start(tmp_path / "averaged", average=0.5).train()), averaged)
+    assert torch.equal(flat_weights(start(tmp_path / "averaged", ema_decay=0.5).train()), averaged)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, tmp_path):
@@ -112,15 +112,15 @@ def test_a_finished_run_is_not_trained_again(start, tmp_path):
 
 
 def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
-    run = start(tmp_path, checkpoint_steps=100)
-    optimise = run._optimise
+    run = start(tmp_path, checkpoint_every=100)
+    optimizer_step = run._optimizer_step
 
     def signalled(parts):
         if run.step == 2:
             signal.raise_signal(signal.SIGTERM)
-        return optimise(parts)
+        return optimizer_step(parts)
 
-    run._optimise = signalled
+    run._optimizer_step = signalled
     with pytest.raises(KeyboardInterrupt):
         run.train()
     assert start(tmp_path).step == 3
@@ -142,16 +142,16 @@ def test_a_notice_outside_the_main_thread_is_never_given():
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(start, tmp_path):
-    run = start(tmp_path, log_steps=100)
-    optimise = run._optimise
+    run = start(tmp_path, log_every=100)
+    optimizer_step = run._optimizer_step
 
     def poisoned(parts):
         if run.step == 3:
             with torch.no_grad():
                 run.objective.encoder.embed.weight.fill_(torch.nan)
-        return optimise(parts)
+        return optimizer_step(parts)
 
-    run._optimise = poisoned
+    run._optimizer_step = poisoned
     with pytest.raises(StoppedError, match="step 4 as diverging: The loss is nan"):
         run.train()
     assert start(tmp_path).step == 2
@@ -179,7 +179,7 @@ def test_what_was_decided_is_kept_on_resume(start, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_all_blocks_have_the_attention_that_was_decided(start, tmp_path, precision):
     run = start(tmp_path, precision=precision)
-    blocks = [*run.objective.encoder.blocks, *run.objective.rebuilding.decoder.blocks]
+    blocks = [*run.objective.encoder.blocks, *run.objective.reconstruction_term.decoder.blocks]
     assert {block.attn.fused_attn for block in blocks} == {precision == "fp32"}
 
 
@@ -192,9 +192,9 @@ import sys
 import torch
 from torch import nn
 from ssl_pipeline.training.compute import Compute
-from ssl_pipeline.training.ranks import World
+from ssl_pipeline.training.ranks import RankInfo
 
-Compute("cpu", "fp32", True, 1).apply(World(), nn.Identity())
+Compute("cpu", "fp32", True, 1).apply(RankInfo(), nn.Identity())
 for _ in range(33):
     torch.ones(64 << 20, dtype=torch.uint8)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)

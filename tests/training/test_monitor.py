@@ -1,4 +1,4 @@
-"""The flight recorder on a real run: it changes nothing, says what it means, and can end a run."""
+"""The flight monitor on a real run: it changes nothing, says what it means, and can end a run."""
 
 import math
 from dataclasses import replace
@@ -21,26 +21,26 @@ from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
 from tests.conftest import crash_at_step
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, flat_weights
 
-LOOP = {"step", "share", "ramp", "loss", "gradient_norm", "learning_rate", "pairs_per_s", "waiting"}
-RATES = {"pairs_per_s", "waiting", "mfu"}
-OF_CONTRAST = {"alignment", "uniformity", "spread", "local_real", "local_swapped", "local_chance"}
-OF_CONTRAST |= {"matched_by_histogram", "own_negatives", "placed"}
+LOOP = {"step", "progress", "contrast_factor", "loss", "gradient_norm", "learning_rate", "samples_per_s", "data_wait"}
+RATES = {"samples_per_s", "data_wait", "mfu"}
+OF_CONTRAST = {"alignment", "uniformity", "dimension_std", "local_contrast_real", "local_contrast_swapped", "local_contrast_chance"}
+OF_CONTRAST |= {"histogram_retrieval", "same_subject_loss", "position_shortcut"}
 
 
 @pytest.fixture
 def start(start):
-    return partial(start, checkpoint_steps=3, log_steps=3)
+    return partial(start, checkpoint_every=3, log_every=3)
 
 
 def test_a_record_leaves_nothing_behind(start, tmp_path):
-    run = start(tmp_path, flight=Monitoring(snapshot_samples=6))
-    run._optimise([run.sampler.batch(0)])
-    recorder, objective = run._recorder(), run.objective.train()
+    run = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))
+    run._optimizer_step([run.sampler.batch(0)])
+    monitor, objective = run._build_monitor(), run.objective.train()
     before = [(p, p.clone(), p.grad) for p in objective.parameters()]
     modes = [(m, m.training, getattr(m, "fused_attn", None)) for m in objective.modules()]
     drawn = torch.random.get_rng_state()
-    recorder.record(0.5, 10.0)
-    recorder.moment()
+    monitor.take_snapshot(0.5, 10.0)
+    monitor.render_images()
     assert all(torch.equal(p, value) and p.grad is grad for p, value, grad in before)
     assert any(grad is not None for *_, grad in before)
     assert [(m, m.training, getattr(m, "fused_attn", None)) for m, *_ in modes] == modes
@@ -48,8 +48,8 @@ def test_a_record_leaves_nothing_behind(start, tmp_path):
 
 
 def test_a_sound_objective_holds_no_place_against_its_own_subject(start, tmp_path):
-    recorder = start(tmp_path, flight=Monitoring(snapshot_samples=6))._recorder()
-    assert recorder.record(0.5, 10.0)["own_negatives"] == 0
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] == 0
 
 
 def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatch):
@@ -57,18 +57,18 @@ def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatc
         return subject_contrast_loss(first, second, torch.arange(len(subject)), traits, temperature)
 
     monkeypatch.setattr(backward, "subject_contrast_loss", everybody)
-    recorder = start(tmp_path, flight=Monitoring(snapshot_samples=6))._recorder()
-    assert recorder.record(0.5, 10.0)["own_negatives"] > 0.5
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] > 0.5
 
 
 @pytest.mark.parametrize(("share", "found_out"), [(0.0, False), (1.0, True)], ids=["crop", "scan"])
 def test_an_encoder_that_is_told_where_crops_lie_is_found_out(start, tmp_path, share, found_out):
     """Tokens are nothing but their places, in their crop or in the frame of their pair."""
-    recorder = start(tmp_path, flight=Monitoring(snapshot_samples=6))._recorder()
-    objective = recorder.objective
-    objective.places.head = torch.nn.Identity()
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    objective = monitor.objective
+    objective.local_term.head = torch.nn.Identity()
 
-    def tokens(batch, images):
+    def encode(batch, images):
         places = patch_centres_mm(
             tuple(images.shape[2:]), objective.encoder.patch, batch.spacing_mm
         )
@@ -77,8 +77,8 @@ def test_an_encoder_that_is_told_where_crops_lie_is_found_out(start, tmp_path, s
             gather_tokens(places, batch.visible), objective.encoder.dim
         ).requires_grad_()
 
-    objective.tokens = tokens
-    placed = recorder.record(0.5, 10.0)["placed"]
+    objective.encode = encode
+    placed = monitor.take_snapshot(0.5, 10.0)["position_shortcut"]
     assert placed > 0.2 if found_out else placed < 0, placed
 
 
@@ -87,77 +87,77 @@ def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
     start, tmp_path, background, low, high
 ):
     section = Hybrid(reconstruction=Reconstruction(background_weight=background))
-    recorder = start(tmp_path, section, flight=Monitoring(snapshot_samples=6))._recorder()
-    see = recorder.see
+    monitor = start(tmp_path, section, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    make_views = monitor.make_views
 
-    def every_second_token_is_body(blocks):
-        batch, images = see(blocks)
-        body = (torch.arange(batch.body.shape[1]) % 2).float().expand_as(batch.body)
-        return replace(batch, body=body), images
+    def every_second_token_is_body(samples):
+        batch, images = make_views(samples)
+        body = (torch.arange(batch.body_share.shape[1]) % 2).float().expand_as(batch.body_share)
+        return replace(batch, body_share=body), images
 
-    recorder.see = every_second_token_is_body
-    assert low <= recorder.record(0.5, 10.0)["rebuilt_outside"] <= high
+    monitor.make_views = every_second_token_is_body
+    assert low <= monitor.take_snapshot(0.5, 10.0)["gradient_outside_body"] <= high
 
 
 def test_recording_changes_no_weight(start, tmp_path):
     rarely = flat_weights(
         start(
-            tmp_path / "rarely", flight=Monitoring(snapshot_every=100, snapshot_samples=4)
+            tmp_path / "rarely", monitoring=Monitoring(snapshot_every=100, snapshot_samples=4)
         ).train()
     )
     often = flat_weights(
-        start(tmp_path / "often", flight=Monitoring(snapshot_every=1, snapshot_samples=12)).train()
+        start(tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=12)).train()
     )
     assert torch.equal(rarely, often)
 
 
 def test_a_resumed_run_has_the_signs_of_an_undisturbed_one(start, tmp_path):
-    flight = Monitoring(snapshot_every=2, snapshot_samples=6)  # its records lie between checkpoints
-    start(tmp_path / "whole", flight=flight).train()
-    crash_at_step(start(tmp_path / "cut", flight=flight), 5)
-    again = start(tmp_path / "cut", flight=flight)
+    monitoring = Monitoring(snapshot_every=2, snapshot_samples=6)  # its records lie between checkpoints
+    start(tmp_path / "whole", monitoring=monitoring).train()
+    crash_at_step(start(tmp_path / "cut", monitoring=monitoring), 5)
+    again = start(tmp_path / "cut", monitoring=monitoring)
     assert again.step == 3
     again.train()
     whole, cut = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut"))
-    assert "drift" in whole[2] and [row["step"] for row in cut] == [2, 3, 4, 6]
+    assert "embedding_drift" in whole[2] and [row["step"] for row in cut] == [2, 3, 4, 6]
     for mine, theirs in zip(whole, cut, strict=True):
         assert mine.keys() == theirs.keys()
         assert all(mine[name] == theirs[name] for name in mine.keys() - RATES)
 
 
 def test_a_bank_of_another_size_begins_drift_anew(start, tmp_path):
-    start(tmp_path, flight=Monitoring(snapshot_every=3, snapshot_samples=6)).train()
-    start(tmp_path, flight=Monitoring(snapshot_every=3, snapshot_samples=8), steps=12).train()
-    assert ["drift" in row for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 0, 1]
+    start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=6)).train()
+    start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8), steps=12).train()
+    assert ["embedding_drift" in row for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 0, 1]
 
 
 def test_a_term_between_subjects_that_weighs_nothing_has_no_signs(start, tmp_path):
     places = Contrastive(contrast=Contrast(subject_weight=0))
-    start(tmp_path, places, flight=Monitoring(snapshot_every=3, snapshot_samples=8)).train()
+    start(tmp_path, places, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8)).train()
     last = read_metrics(tmp_path / "metrics.jsonl")[-1]
-    assert not last.keys() & {"global", "global_bank", "global_chance", "own_negatives"}
-    assert last.keys() >= {"local", "placed", "spread", "uniformity"}
+    assert not last.keys() & {"subject_contrast", "subject_contrast_snapshot", "subject_contrast_chance", "same_subject_loss"}
+    assert last.keys() >= {"local_contrast", "position_shortcut", "dimension_std", "uniformity"}
 
 
 @pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_a_record_has_the_signs_that_make_sense_for_its_objective(start, tmp_path, objective):
-    start(tmp_path, objective, flight=Monitoring(snapshot_every=3, snapshot_samples=8)).train()
+    start(tmp_path, objective, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8)).train()
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [3, 6]
     last = rows[-1]
     assert last.keys() - {"learning_rate"} <= METRICS.keys()
     assert all(math.isfinite(value) for value in last.values())
-    always = {"rank", "rank_share", "drift", "matched", "region", "mfu"}
+    always = {"rankme", "rankme_share", "embedding_drift", "retrieval_accuracy", "region_accuracy", "mfu"}
     assert always <= last.keys() and last.keys() >= LOOP
-    assert (last.keys() >= {"skill", "rebuilt_outside"}) == (objective.name != "contrastive")
+    assert (last.keys() >= {"reconstruction_skill", "gradient_outside_body"}) == (objective.name != "contrastive")
     assert (last.keys() >= OF_CONTRAST) == (objective.name != "mae")
     assert ("gradient_ratio" in last) == (objective.name == "hybrid")
-    assert 0 < last["mfu"] < 2 and 0 < last["rank_share"] <= 1.2 and last["share"] == 1
+    assert 0 < last["mfu"] < 2 and 0 < last["rankme_share"] <= 1.2 and last["progress"] == 1
 
 
 def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
-    run = start(tmp_path, flight=Monitoring(snapshot_every=3, snapshot_samples=8))
-    first, again = run.sampler.bank(8, 3), run.sampler.bank(8, 8)
+    run = start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8))
+    first, again = run.sampler.monitoring_batches(8, 3), run.sampler.monitoring_batches(8, 8)
     subjects = torch.cat([part.subject for part in first]).tolist()
     assert len(set(subjects)) == 4 and subjects[:4] == subjects[4:]
     assert torch.equal(torch.cat([part.voxels for part in first]), again[0].voxels)
@@ -166,19 +166,19 @@ def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
 
 @pytest.mark.parametrize("objective", [CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_a_run_leaves_pictures_of_its_quarters(start, tmp_path, objective):
-    flight = Monitoring(snapshot_every=1, snapshot_samples=6)
-    start(tmp_path, objective, flight=flight, steps=8, checkpoint_steps=8).train()
+    monitoring = Monitoring(snapshot_every=1, snapshot_samples=6)
+    start(tmp_path, objective, monitoring=monitoring, steps=8, checkpoint_every=8).train()
     found = snapshots.read_images(tmp_path)
     assert [step for step, _ in found] == [2, 4, 6, 8]
     last = found[-1][1]
     assert last["input"].shape == last["attention"].shape == (4, 16, 16)
     assert np.array_equal(last["input"], found[0][1]["input"])  # the same crops every time
     assert last["attention"].mean() > 0 and np.isnan(last["masked"]).mean() > 0.5
-    assert ("rebuilt" in last) == (objective.name == "hybrid")
-    if "rebuilt" in last:
+    assert ("reconstruction" in last) == (objective.name == "hybrid")
+    if "reconstruction" in last:
         seen = ~np.isnan(last["masked"])
-        assert np.array_equal(last["rebuilt"][seen], last["input"][seen])
-        assert not np.array_equal(last["rebuilt"], found[0][1]["rebuilt"])
+        assert np.array_equal(last["reconstruction"][seen], last["input"][seen])
+        assert not np.array_equal(last["reconstruction"], found[0][1]["reconstruction"])
 
 
 def test_a_record_that_is_rare_still_shows_the_end():
@@ -188,16 +188,16 @@ def test_a_record_that_is_rare_still_shows_the_end():
 
 def test_a_run_ends_early_on_the_verdicts_that_the_study_names(start, tmp_path):
     """A frozen encoder: with a learning rate of next to nothing embeddings do not move."""
-    dials = {"steps": 40, "learning_rate": 1e-30, "final_rate": 0.0, "log_steps": 1}
-    flight = Monitoring(
+    settings = {"steps": 40, "learning_rate": 1e-30, "min_learning_rate": 0.0, "log_every": 1}
+    monitoring = Monitoring(
         snapshot_every=2, snapshot_samples=4, collapse_after=0, stop_on=("collapsed",)
     )
-    run = start(tmp_path, Mae(), flight=flight, **dials)
+    run = start(tmp_path, Mae(), monitoring=monitoring, **settings)
     with pytest.raises(StoppedError, match="as collapsed: The embeddings have not changed"):
         run.train()
     assert 6 <= run.step < 40
-    assert start(tmp_path, Mae(), flight=flight, **dials).step == run.step  # nothing is lost
-    heedless = flight.model_copy(update={"stop_on": ()})
-    again = start(tmp_path, Mae(), flight=heedless, **dials)
+    assert start(tmp_path, Mae(), monitoring=monitoring, **settings).step == run.step  # nothing is lost
+    heedless = monitoring.model_copy(update={"stop_on": ()})
+    again = start(tmp_path, Mae(), monitoring=heedless, **settings)
     again.train()
     assert again.step == 40

@@ -26,7 +26,7 @@ from tests.training.small_trainer import CONTRASTIVE, HYBRID, small_trainer
 
 OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
-FLIGHT = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())
+MONITORING = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())
 STEPS = 60
 WEIGHTS = "out/pretrain/encoder/encoder.safetensors"
 
@@ -38,7 +38,7 @@ def variables(rank, size, port):
         "LOCAL_RANK": str(rank),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "SSL_PIPELINE_PATIENCE_S": "60",
+        "SSL_PIPELINE_RANK_TIMEOUT_S": "60",
     }
 
 
@@ -48,28 +48,28 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def train(folder, output, objective, steps, world):
+def train(folder, output, objective, steps, rank_info):
     """Leave the last gradient and the last weights behind."""
     there = folder / f"{objective.name}-{steps}"
-    run = small_trainer(there, output, objective, monitoring=FLIGHT, rank_info=world, steps=steps)
+    run = small_trainer(there, output, objective, monitoring=MONITORING, rank_info=rank_info, steps=steps)
     run.train()
-    if world.first:
+    if rank_info.is_first:
         weights = {n: p.detach() for n, p in run.objective.named_parameters()}
         gradient = {n: p.grad for n, p in run.objective.named_parameters()}
         torch.save((weights, gradient), run.folder / "end.pt")
 
 
-def starve(folder, output, world):
+def train_data_bound(folder, output, rank_info):
     """Train until it is stopped, where the second rank's data come late; leaves what is said."""
-    flight = Monitoring(snapshot_every=2, snapshot_samples=4, patience=1, stop_on=("starved",))
-    dials = {"steps": STEPS, "checkpoint_steps": STEPS, "flight": flight, "world": world}
-    run = small_trainer(folder / "starved", output, Mae(), **dials)
-    if not world.first:
+    monitoring = Monitoring(snapshot_every=2, snapshot_samples=4, patience=1, stop_on=("data_bound",))
+    settings = {"steps": STEPS, "checkpoint_every": STEPS, "monitoring": monitoring, "rank_info": rank_info}
+    run = small_trainer(folder / "data_bound", output, Mae(), **settings)
+    if not rank_info.is_first:
         batch = run.sampler.batch
         run.sampler.batch = lambda *which: (time.sleep(1), batch(*which))[1]
     with pytest.raises(StoppedError) as stopped:
         run.train()
-    (folder / f"starved-{world.rank}").write_text(str(stopped.value))
+    (folder / f"data-bound-{rank_info.rank}").write_text(str(stopped.value))
 
 
 def train_as_rank(folder, output, rank, ports):
@@ -77,7 +77,7 @@ def train_as_rank(folder, output, rank, ports):
         os.environ.update(variables(rank, 2, port))
         train(folder, output, objective, steps, RankInfo.from_environment())
     os.environ.update(variables(rank, 2, ports[-1]))
-    starve(folder, output, RankInfo.from_environment())
+    train_data_bound(folder, output, RankInfo.from_environment())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_two_ranks_train_as_one(ends, objective):
     logs = (read_metrics(folder / f"{objective.name}-6" / "metrics.jsonl") for folder in ends)
     for mine, theirs in zip(*logs, strict=True):
         assert mine.keys() == theirs.keys()
-        for part in mine.keys() & {"loss", "reconstruction", "global", "local", "gradient_norm"}:
+        for part in mine.keys() & {"loss", "reconstruction", "subject_contrast", "local_contrast", "gradient_norm"}:
             assert theirs[part] == pytest.approx(mine[part], rel=1e-4), part
 
     # Adam makes a whole step of a gradient that is rounding alone, as that of a key's bias is.
@@ -125,7 +125,7 @@ def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
     shutil.copytree(ends[1] / "hybrid-6", tmp_path / "run")
     for path in (tmp_path / "run/checkpoints").glob("step-00000006*"):
         path.unlink()
-    run = small_trainer(tmp_path / "run", study.folder, HYBRID, monitoring=FLIGHT, steps=6)
+    run = small_trainer(tmp_path / "run", study.folder, HYBRID, monitoring=MONITORING, steps=6)
     assert run.step == 4
     run.train()
     whole = torch.load(ends[0] / "hybrid-6" / "end.pt")[0]
@@ -135,13 +135,13 @@ def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
 
 def test_a_verdict_stops_all_ranks_and_the_first_says_why(ends):
     """The one that stops them is about the second rank, whose data come late."""
-    first, second = ((ends[1] / f"starved-{rank}").read_text() for rank in (0, 1))
-    assert "as starved: The device waits for data" in first
+    first, second = ((ends[1] / f"data-bound-{rank}").read_text() for rank in (0, 1))
+    assert "as data_bound: The device waits for data" in first
     assert second == "pretrain stopped at step 2; the first rank says why."
     assert [
-        row["waiting"] > 0.5 for row in read_metrics(ends[1] / "starved" / "metrics.jsonl")
+        row["data_wait"] > 0.5 for row in read_metrics(ends[1] / "data_bound" / "metrics.jsonl")
     ] == [1, 1]
-    assert checkpoint.load_newest(ends[1] / "starved" / "checkpoints")["step"] == 2
+    assert checkpoint.load_newest(ends[1] / "data_bound" / "checkpoints")["step"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -153,15 +153,15 @@ def prepared(study, tmp_path_factory):
         shutil.copytree(study.folder, folder / "out")
         file = write_study(folder)
         text = file.read_text().replace("steps: 6\n", f"steps: {STEPS}\n", 1)
-        text = text.replace("checkpoint_steps: 2", "checkpoint_steps: 10")
-        file.write_text(text.replace("log_steps: 2", "log_steps: 1"))
+        text = text.replace("checkpoint_every: 2", "checkpoint_every: 10")
+        file.write_text(text.replace("log_every: 2", "log_every: 1"))
         return file
 
     return copy
 
 
 def start(file):
-    """Two processes of the door, one a rank."""
+    """Two processes of the command line, one a rank."""
     port = free_port()
     command = [sys.executable, "-m", "stages", "pretrain", "--config", str(file)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -243,7 +243,7 @@ def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
 
 
 def test_pairs_that_do_not_divide_are_one_sentence(study, tmp_path):
-    with pytest.raises(UserError, match=r"training\.pairs is 4, which 3 ranks cannot share"):
+    with pytest.raises(UserError, match=r"training\.batch_size is 4, which 3 ranks cannot share"):
         small_trainer(tmp_path, study.folder, Mae(), rank_info=RankInfo(rank=2, world_size=3))
 
 
@@ -260,12 +260,12 @@ def test_a_missing_variable_is_one_sentence(monkeypatch):
         RankInfo.from_environment()
 
 
-def test_too_little_memory_says_which_dials_to_lower(study, tmp_path):
+def test_too_little_memory_says_which_settings_to_lower(study, tmp_path):
     run = small_trainer(tmp_path, study.folder, Mae())
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    run.objective.rebuilding.decoder.register_forward_pre_hook(full)
-    with pytest.raises(UserError, match=r"4 pairs of crops of \[16, 16, 16\] voxels: raise train"):
+    run.objective.reconstruction_term.decoder.register_forward_pre_hook(full)
+    with pytest.raises(UserError, match=r"4 samples with crops of \[16, 16, 16\] voxels: raise train"):
         run.train()

@@ -54,13 +54,13 @@ def test_no_change_is_none(changed):
 
 
 def test_blur_keeps_the_mean_and_takes_away_detail(changed):
-    batch, images = changed(NOTHING.model_copy(update={"blur_share": 1, "blur_voxels": 2}))
+    batch, images = changed(NOTHING.model_copy(update={"blur_probability": 1, "blur_voxels": 2}))
     assert images.std() < batch.clean.std()
     assert images.mean().item() == pytest.approx(batch.clean.mean().item(), abs=0.05)
 
 
 def test_a_bias_field_is_smooth_and_never_turns_black_to_grey(changed):
-    batch, images = changed(NOTHING.model_copy(update={"bias_share": 1, "bias": 1.0}))
+    batch, images = changed(NOTHING.model_copy(update={"bias_probability": 1, "bias": 1.0}))
     there = (batch.valid[:, None] > 0) & (batch.clean > LOW + 0.3)
     gain = ((images - LOW) / (batch.clean - LOW)).log2()[there]
     assert gain.abs().max() <= 1 + 1e-4 and gain.std() > 0.02
@@ -70,7 +70,7 @@ def test_a_bias_field_is_smooth_and_never_turns_black_to_grey(changed):
 
 
 def test_a_window_cuts_the_ends_and_spreads_the_rest(changed):
-    batch, images = changed(NOTHING.model_copy(update={"window_share": 1, "window": 0.3}))
+    batch, images = changed(NOTHING.model_copy(update={"window_probability": 1, "window": 0.3}))
     inside = batch.valid[:, None] > 0
     assert images[inside].min() >= LOW - 1e-5 and images[inside].max() <= HIGH + 1e-5
     middle = inside & (batch.clean > -0.5) & (batch.clean < 0.5)

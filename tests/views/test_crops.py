@@ -132,7 +132,7 @@ def test_a_device_is_sent_the_blocks_and_nothing_more(catalog, reader):
         update={"affine": AffineAugmentation(probability=0.5), "intensity": intensity}
     )
     blocks = blocks_of(catalog, reader, views)
-    assert 0 < len(blocks.turned) < 4 and 0 < len(blocks.blurred) < 8
+    assert 0 < len(blocks.transformed_index) < 4 and 0 < len(blocks.blur_index) < 8
     there = blocks.to("meta")
     with HostTensors() as host:
         images = augment(crop_views(there, views, PATCH), there)

@@ -61,13 +61,13 @@ def test_ranks_draw_the_samples_of_one_rank_in_its_order(catalog, reader):
     for half, pairs in zip(halves, ([0, 1], [2, 3]), strict=True):
         mine, seen = pairs + [pair + 4 for pair in pairs], crop_views(half, views, (8, 8, 8))
         for name, values in vars(seen).items():
-            rows = pairs if name in ("subject", "traits") else mine
+            rows = pairs if name in ("subject", "metadata_features") else mine
             assert same(values, None if values is None else getattr(batch, name)[rows]), name
         assert torch.equal(augment(seen, half), images[mine])
 
 
 def test_steps_that_share_what_is_read_see_other_views_of_it(catalog, reader):
-    views = VIEWS.model_copy(update={"reuse": 3})
+    views = VIEWS.model_copy(update={"steps_per_read": 3})
     sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     first, second, third, other = (sampler.batch(step) for step in range(4))
     for later in (second, third):
