@@ -1,4 +1,4 @@
-"""From raw CT and MR volumes to a domain-pretrained 3D encoder, with the evidence of its worth.
+"""Self-supervised pretraining of 3D encoders on CT and MR volumes, and their evaluation.
 
     from ssl_pipeline import load_encoder
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 
 def main() -> None:
-    """Hand over to the door."""
+    """Run the command line of `stages`."""
     if find_spec("stages") is None or find_spec("cluster") is None:
         print(
             "ssl-pipeline: only the library is installed; the pipeline runs from a clone: "

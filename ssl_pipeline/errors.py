@@ -1,7 +1,7 @@
-"""The one exception that a user can do something about.
+"""`UserError`, for errors that the user can fix, and helpers for its messages.
 
-Everything else that is raised is a bug and keeps its traceback. Only the door (stages/cli.py)
-catches `UserError`: it prints the sentence and ends with exit code 2.
+Everything else that is raised is a bug and keeps its traceback. Only the command line
+(stages/cli.py) catches `UserError`: it prints the sentence and ends with exit code 2.
 """
 
 import difflib
@@ -17,18 +17,18 @@ class UserError(Exception):
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether a disk is full, or a quota used up; libraries say it in words of their own."""
-    said = str(error).lower()
+    text = str(error).lower()
     return (
         getattr(error, "errno", None) in DISK_FULL_ERRNOS
-        or "no space left" in said
-        or "quota exceeded" in said
+        or "no space left" in text
+        or "quota exceeded" in text
     )
 
 
 def suggest_name(name: str, candidates: Iterable[str]) -> str:
-    """A tail for a sentence about an unknown name: the nearest known one, or all of them.
+    """End of a message about an unknown name: the closest known one, or all of them.
 
-    >>> nearest("spacng_mm", ["spacing_mm", "order"])
+    >>> suggest_name("spacng_mm", ["spacing_mm", "order"])
     'did you mean spacing_mm?'
     """
     names = sorted(candidates)

@@ -1,6 +1,6 @@
-"""How the report writes numbers: scores without a leading zero, and an interval in brackets behind.
+"""Formatting of numbers for people: scores, intervals, counts, durations, sizes.
 
-One place, so that every table reads alike: `.93 [.90, .95]`, `+.120 [+.080, +.160]`, `.93 ± .02`.
+One place, so that every table looks alike: `.93 [.90, .95]`, `+.120 [+.080, +.160]`, `.93 ± .02`.
 """
 
 NO_VALUE = "–"

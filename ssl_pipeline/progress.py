@@ -1,8 +1,8 @@
-"""Words and progress for a person: a live bar on a terminal, plain lines anywhere else.
+"""Console output and progress: a live bar on a terminal, plain lines anywhere else.
 
-Plain lines come at most every `EVERY_S` seconds, so that a log of a long job stays readable. The
-door opens a log file with `log_to`; whatever is said then also stands there, line by line. Details
-(why a stage runs, what became of each item) stand in the log always, and are shown with `-v`.
+Plain lines come at most every `LOG_INTERVAL_S` seconds, so that a log of a long job stays readable.
+The command line opens a log file with `log_to`, which then gets every line too. Debug lines (why a
+stage runs, the outcome of each item) always go to the log, and to the console with `-v`.
 """
 
 import time
@@ -26,14 +26,12 @@ LOG_INTERVAL_S = 10.0
 console = Console(soft_wrap=True, highlight=False)
 _errors = Console(soft_wrap=True, highlight=False, stderr=True)
 _logs: list[Console] = []
-_debug_targets: list[
-    Console
-] = []  # where details are shown beside the logs: nowhere, or the console
+_debug_targets: list[Console] = []  # consoles for debug lines, beside the logs
 
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Also append to this file what is said in the block."""
+    """Also append all output of the block to this file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", buffering=1) as file:
         _logs.append(Console(file=file, soft_wrap=True, highlight=False))
@@ -44,25 +42,25 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def info(text: str, *, error: bool = False) -> None:
-    """Print a line, to standard error if it tells of an error, and to the open log."""
+    """Print a line, to standard error if it is an error message, and to the open log."""
     for target in (_errors if error else console, *_logs):
         target.print(text, style="bold red" if error else None, markup=False)
 
 
 def print_table(table: Table) -> None:
-    """Print a table on the console as wide as its cells are: a cut cell would say nothing."""
+    """Print a table on the console as wide as its cells are: cells are not cut."""
     endless = console.options.update(max_width=999)
     table.width = console.measure(table, options=endless).maximum
     console.print(table)
 
 
 def enable_debug() -> None:
-    """Show details on the console too."""
+    """Show debug lines on the console too."""
     _debug_targets.append(console)
 
 
 def debug(text: str) -> None:
-    """Print a line that only the curious want, to the open log, and to the console if asked."""
+    """Print a debug line to the open log, and to the console if enabled."""
     for target in (*_debug_targets, *_logs):
         target.print(text, style="dim", markup=False)
 

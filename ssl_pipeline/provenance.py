@@ -1,8 +1,7 @@
-"""Where a result came from: inputs, config, versions, commit, time, memory, seed.
+"""Provenance of a result: inputs, config hash, versions, commit, time, memory, seed.
 
-A record is begun before the work and finished after it, and written beside the result. It holds
-what differs from run to run; what must be equal for equal results is in the stage's manifest
-instead.
+A record is started before the work, finished after it, and written beside the result. It holds
+what differs from run to run; what must be equal for equal results is in the stage's manifest.
 """
 
 import platform
@@ -55,7 +54,7 @@ def peak_memory_gib() -> float:
 
 
 def _own_peak_kib() -> int:
-    """Since this program began: `ru_maxrss` would be that of whoever started it, if larger."""
+    """Of this program alone: `ru_maxrss` would be that of its parent process, if larger."""
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -63,7 +62,7 @@ def _own_peak_kib() -> int:
 
 @dataclass
 class Provenance:
-    """A record in the making; `finish` returns it."""
+    """A provenance record in progress; `finish` returns it."""
 
     stage: str
     inputs: dict[str, str]
@@ -73,7 +72,7 @@ class Provenance:
     start_time: float = field(default_factory=time.time)
 
     def finish(self, **extra: Any) -> dict[str, Any]:
-        """The whole record, as JSON can say it. `more` is what a stage adds (steps, precision)."""
+        """The record, ready for JSON. `extra` is what a stage adds (steps, precision)."""
         return {
             "stage": self.stage,
             "inputs": self.inputs,
@@ -83,7 +82,9 @@ class Provenance:
             "git_commit": git_commit(self.repository),
             "command": " ".join(sys.argv),
             "host": platform.node(),
-            "began": datetime.fromtimestamp(self.start_time, UTC).isoformat(timespec="seconds"),
+            "started_at": datetime.fromtimestamp(self.start_time, UTC).isoformat(
+                timespec="seconds"
+            ),
             "wall_s": round(time.time() - self.start_time, 2),
             "peak_memory_gib": peak_memory_gib(),
             **extra,

@@ -1,4 +1,4 @@
-"""Makes torchvision importable beside a torch build that its compiled part does not fit.
+"""Make torchvision importable beside a torch build that its compiled part does not fit.
 
 The torchvision wheel of the package index is linked to CUDA libraries. Beside a CPU build of torch
 its compiled part fails to load, in silence, and `import torchvision` then stops at the first
@@ -19,9 +19,7 @@ MISSING_OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[
-    torch.library.Library
-] = []  # a Library that is collected takes its operators along
+_libraries: list[torch.library.Library] = []  # keeps them alive, and their operators with them
 
 
 def define_missing_operators() -> None:

@@ -1,4 +1,4 @@
-"""Importing what needs torchvision, in a fresh process, and that the cure always comes first."""
+"""Imports of packages that need torchvision: they work, and torchvision_compat comes first."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NEEDS_COMPAT = {"torchvision", "timm", "lightly", "torchmetrics", "peft"}
 
 
-def test_timm_and_lightly_import_after_the_cure():
+def test_timm_and_lightly_import_after_torchvision_compat():
     code = (
         "import ssl_pipeline.torchvision_compat, torchvision, timm, lightly.loss; "
         "from torchvision.models import resnet18; print(len(list(resnet18().parameters())))"
@@ -21,8 +21,11 @@ def test_timm_and_lightly_import_after_the_cure():
     assert done.stdout.strip() == "62"
 
 
-def test_the_cure_defines_nothing_twice():
-    code = "from ssl_pipeline.torchvision_compat import cure; cure(); cure(); import torchvision"
+def test_operators_are_defined_once():
+    code = (
+        "from ssl_pipeline.torchvision_compat import define_missing_operators as define; "
+        "define(); define(); import torchvision"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -37,12 +40,12 @@ def _imports(tree: ast.AST) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def test_every_file_that_needs_the_cure_imports_it_first():
-    for path in [*ROOT.glob("ssl_pipeline/**/*.py"), *ROOT.glob("stages/*.py")]:
-        if path.name == "torchvision_cure.py":
+def test_torchvision_compat_is_imported_first():
+    for path in [*ROOT.glob("ssl_pipeline/**/*.py"), *ROOT.glob("stages/**/*.py")]:
+        if path.name == "torchvision_compat.py":
             continue
         imports = _imports(ast.parse(path.read_text()))
         needing = [line for line, name in imports if name.split(".")[0] in NEEDS_COMPAT]
-        cure = [line for line, name in imports if name == "ssl_pipeline.torchvision_compat"]
+        compat = [line for line, name in imports if name == "ssl_pipeline.torchvision_compat"]
         if needing:
-            assert cure and min(cure) < min(needing), f"{path} imports timm or its kin uncured"
+            assert compat and min(compat) < min(needing), f"{path} must import torchvision_compat"

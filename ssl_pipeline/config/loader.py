@@ -1,8 +1,7 @@
-"""A section from a YAML file, with every mistake told in one sentence.
+"""Loading of settings sections from YAML, with validation errors as one sentence.
 
-The sentence has the file, the key, what it got, and the nearest key that exists. What a study and a
-cluster's file have in common is here: YAML as everybody writes it, and pydantic's errors in plain
-words.
+The sentence has the file, the key, the value, and the closest key that exists. Shared by the study
+file and the cluster file.
 """
 
 import re
@@ -19,7 +18,7 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML as everybody writes it, but a key given twice is a mistake."""
+    """Safe YAML in which a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -64,7 +63,8 @@ def _error_sentence(
     more = len(error.errors()) - 1
     tail = f" (and {more} more)" if more else ""
     if mistake == "extra_forbidden":
-        return f"{key} is not known: {suggest_name(where[-1], _valid_keys(section_type, where[:-1]))}{tail}"
+        suggestion = suggest_name(where[-1], _valid_keys(section_type, where[:-1]))
+        return f"{key} is not known: {suggestion}{tail}"
     if mistake == "missing" and isinstance(first["loc"][-1], int):
         listed = ".".join(where[:-1])
         return f"{listed} is {given!r}: its entry {first['loc'][-1] + 1} is missing{tail}."
@@ -72,8 +72,9 @@ def _error_sentence(
         return f"{key} is missing: add it{tail}."
     if mistake == "union_tag_invalid":
         chosen, known = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
-        tags = [tag.strip("' ") for tag in known.split(",")]
-        return f"{key}.{chosen} is {first['ctx']['tag']}: {suggest_name(first['ctx']['tag'], tags)}{tail}"
+        tags = [name.strip("' ") for name in known.split(",")]
+        tag = first["ctx"]["tag"]
+        return f"{key}.{chosen} is {tag}: {suggest_name(tag, tags)}{tail}"
     if mistake == "value_error":
         return f"{key + ': ' if key else ''}{str(first['ctx']['error']).rstrip('.')}{tail}."
     if mistake == "string_pattern_mismatch":

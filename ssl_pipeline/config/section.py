@@ -1,4 +1,4 @@
-"""What every section of a study is: a frozen pydantic model that refuses unknown keys.
+"""Base class of the settings sections: a frozen pydantic model that refuses unknown keys.
 
 A section lives beside the code that it configures, and a library function takes its own section,
 never the whole study. Each field has a unit in its name or text, a default, and one line of help.
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A frozen part of a study."""
+    """A frozen section of settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -19,6 +19,6 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 
 def override_section(section: SectionType, overrides: SectionType | None) -> SectionType:
-    """One section with the values that another one was given in place of its own."""
+    """A copy of a section, with the values that were set in `overrides`."""
     given = overrides.model_fields_set if overrides else ()
     return section.model_copy(update={name: getattr(overrides, name) for name in given})

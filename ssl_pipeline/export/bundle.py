@@ -1,4 +1,4 @@
-"""The encoder as a user takes it away: weights, sizes, and how a scan must be prepared for it."""
+"""Encoder bundles: saving, loading with self-test, and features of new scans."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ COMPUTE_PACKAGES = ("torch", "timm")  # packages that decide what tokens are
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder says of a scan.
+    """Features of a scan.
 
     `vector` (dim,) is the mean over the tokens inside the body; `tokens` (n, dim) are those tokens
     and `centres_mm` (n, 3) their middles in the scan's world, RAS, in mm.
@@ -91,9 +91,9 @@ def save_bundle(
     training_summary: dict[str, Any],
     self_test_input: SelfTestInput | None = None,
 ) -> None:
-    """Write the bundle whole; `trained` says what the encoder was trained on, for its card.
+    """Write the bundle; `training_summary` goes into its manifest and model card.
 
-    `example` is the input of the proof, which travels with the weights: noise unless it is given.
+    `self_test_input` is stored with the weights: noise unless it is given.
     """
     with atomic_write(folder) as temporary:
         temporary.mkdir()
@@ -102,9 +102,9 @@ def save_bundle(
         }
         write_bytes(temporary / WEIGHTS_FILE, save(weights))
         written = _build_encoder(model, temporary / WEIGHTS_FILE)
-        proof = run_self_test(written, self_test_input or synthetic_input(crop_voxels))
-        write_bytes(temporary / SELF_TEST_FILE, save(proof))
-        card = BundleManifest(
+        stored = run_self_test(written, self_test_input or synthetic_input(crop_voxels))
+        write_bytes(temporary / SELF_TEST_FILE, save(stored))
+        manifest = BundleManifest(
             model=model,
             preprocess=preprocess,
             crop_voxels=crop_voxels,
@@ -112,33 +112,35 @@ def save_bundle(
             versions={name: package_versions()[name] for name in COMPUTE_PACKAGES},
             sha256={name: sha256_file(temporary / name) for name in (WEIGHTS_FILE, SELF_TEST_FILE)},
         )
-        write_json(temporary / BUNDLE_MANIFEST, card.model_dump(mode="json"))
-        write_text(temporary / README_FILE, model_card(card))
+        write_json(temporary / BUNDLE_MANIFEST, manifest.model_dump(mode="json"))
+        write_text(temporary / README_FILE, model_card(manifest))
 
 
 def load_encoder(path: str | Path) -> LoadedEncoder:
-    """Load an encoder bundle, ready to embed scans, and let it prove itself.
+    """Load an encoder bundle, run its self-test, and return it ready to embed scans.
 
     Raises UserError where the folder is no bundle, lacks a file, was written by another format
     version, is damaged, or where the encoder gives other tokens than when it was saved.
     """
     folder = Path(path)
-    card = read_manifest(folder)
-    check_files(folder, card)
-    model = _build_encoder(card.model, folder / WEIGHTS_FILE)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    model = _build_encoder(manifest.model, folder / WEIGHTS_FILE)
     differs = max_token_difference(model, load_file(folder / SELF_TEST_FILE))
     if not differs <= TOLERANCE:
-        then = " and ".join(f"{name} {card.versions[name]}" for name in COMPUTE_PACKAGES)
+        then = " and ".join(f"{name} {manifest.versions[name]}" for name in COMPUTE_PACKAGES)
         raise UserError(
             f"The encoder in {folder} gives other tokens for its stored input than when it was "
             f"saved (by up to {differs:.2g}, where rounding makes {TOLERANCE:g} at most): the code "
             f"that computes them has changed, so use the ssl-pipeline that saved it, with {then}."
         )
-    return LoadedEncoder(model, card.preprocess, card.crop_voxels, card.sha256[WEIGHTS_FILE])
+    return LoadedEncoder(
+        model, manifest.preprocess, manifest.crop_voxels, manifest.sha256[WEIGHTS_FILE]
+    )
 
 
 def _build_encoder(model: ModelConfig, weights: Path) -> "Encoder":
-    """The encoder of a file of weights, on the CPU; no random number of anybody else is used up."""
+    """The encoder of a file of weights, on the CPU; the global random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         encoder = model.build()
     encoder.load_state_dict(load_file(weights))

@@ -67,7 +67,7 @@ def embed_prepared(encoder: LoadedEncoder, prepared: PreparedVolume) -> Features
 def _crop_batches(
     data: NDArray[np.int16], crop_voxels: Triple
 ) -> Iterator[tuple[list[Triple], NDArray[np.int16]]]:
-    """Crops side by side over a stored volume, zeros beyond its end, `BATCH` at a time."""
+    """Crops side by side over a stored volume, zeros beyond its end, `BATCH_SIZE` at a time."""
     ends = [-(-n // s) * s for n, s in zip(data.shape[1:], crop_voxels, strict=True)]
     padded = np.zeros((2, *ends), np.int16)
     padded[:, : data.shape[1], : data.shape[2], : data.shape[3]] = data
@@ -84,7 +84,7 @@ def _crop_batches(
 def _to_world_mm(
     positions_mm: NDArray[np.float32], prepared: PreparedVolume
 ) -> NDArray[np.float32]:
-    """Places along the stored grid's axes (z, y, x), in mm from its first voxel, as RAS."""
+    """Positions along the stored grid's axes (z, y, x), in mm from its first voxel, as RAS."""
     affine = np.array(prepared.meta.affine)
     voxels = positions_mm[:, ::-1] / np.array(prepared.meta.spacing_mm)
     world: NDArray[np.float32] = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)

@@ -1,8 +1,8 @@
 """The encoder as a plain module from volumes to feature maps, for decoders of other libraries.
 
 Decoders of the kinds of UNETR, nnU-Net and Primus, and MONAI's sliding windows, call a module with
-images alone and expect a map on the grid of the patches. Our encoder is told the spacing with every
-crop, so the spacing is fixed here when the module is made. Nothing here needs MONAI.
+images alone and expect a map on the grid of the patches. Our encoder takes the spacing as an
+input, so it is fixed here when the module is made. Nothing here needs MONAI.
 
 Axes are (z, y, x), as in stored volumes; MONAI's loaders give (x, y, z), so transpose first.
 """
@@ -28,8 +28,8 @@ class FeatureMap(nn.Module):
     def __init__(self, encoder: Encoder, spacing_mm: tuple[float, float, float]) -> None:
         super().__init__()
         self.encoder = encoder
-        told = torch.tensor([spacing_mm], dtype=torch.float32)
-        self.register_buffer("spacing_mm", told, persistent=False)
+        spacing = torch.tensor([spacing_mm], dtype=torch.float32)
+        self.register_buffer("spacing_mm", spacing, persistent=False)
 
     def forward(
         self, images: Float[Tensor, "batch 1 z y x"]
@@ -55,7 +55,7 @@ class FeatureMap(nn.Module):
 
 
 class UnetrTokens(nn.Module):
-    """What MONAI's UNETR expects of its `vit`: tokens, and what twelve blocks gave on the way.
+    """The `vit` of MONAI's UNETR: tokens, and the outputs of twelve blocks.
 
     `net = UNETR(1, classes, crop, hidden_size=encoder.dim, num_heads=...)`, then
     `net.vit = UnetrTokens(encoder, spacing_mm)`. Of an encoder with fewer blocks some are

@@ -1,10 +1,10 @@
-"""What an encoder bundle says of itself, readable without torch.
+"""The manifest of an encoder bundle (`encoder.json`), readable without torch.
 
-A bundle is a folder of the weights, a proof (a stored input and the tokens that the encoder made of
-it), this card, and a README for people; beside them may lie whom the encoder was trained on
-(`trained_on`). The card holds a format version, the model's section, the crop, and the
-preprocessing section, so that features of a new scan are computed as those of pretraining were; and
-the hashes of weights and proof, which notice any bit that changed.
+A bundle is a folder of the weights, a self-test (a stored input and the encoder's tokens for it),
+this manifest, and a README; it may also hold the list of training subjects
+(`training_subjects.parquet`). The manifest has a format version, the model section, the crop size
+and the preprocessing section, so that a new scan is prepared as the volumes of pretraining were;
+and the hashes of weights and self-test, which detect any changed bit.
 """
 
 from pathlib import Path
@@ -19,8 +19,8 @@ from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.views.config import Triple
 
-FORMAT_VERSION = 2
-WEIGHTS_FILE, SELF_TEST_FILE = "encoder.safetensors", "proof.safetensors"
+FORMAT_VERSION = 3
+WEIGHTS_FILE, SELF_TEST_FILE = "encoder.safetensors", "self_test.safetensors"
 BUNDLE_MANIFEST, README_FILE = "encoder.json", "README.md"
 PRETRAIN_COMMAND = "`python -m stages pretrain --config STUDY`, with the study that made it,"
 
@@ -32,67 +32,69 @@ class BundleManifest(Section):
     model: ModelConfig = Field(description="the backbone")
     preprocess: Preprocess = Field(description="how scans are prepared")
     crop_voxels: Triple = Field(description="size of pretraining's crops (z, y, x), in voxels")
-    training_summary: dict[str, Any] = Field(description="what it was trained on")
-    versions: dict[str, str] = Field(description="of the packages that computed the proof")
-    sha256: dict[str, str] = Field(description="of weights and proof, by the name of the file")
+    training_summary: dict[str, Any] = Field(description="what the encoder was trained on, and how")
+    versions: dict[str, str] = Field(description="of the packages that computed the self-test")
+    sha256: dict[str, str] = Field(description="of weights and self-test, by file name")
 
 
 def read_manifest(folder: Path) -> BundleManifest:
-    """The card of a bundle.
+    """Read the manifest of a bundle.
 
-    Raises UserError where the folder is no bundle, lacks a file, was written by another format
-    version, or holds a card that cannot be read.
+    Raises UserError where the folder is no bundle, lacks a file, has another format version, or
+    holds a manifest that cannot be read.
     """
     if not (folder / BUNDLE_MANIFEST).exists():
         raise UserError(
-            f"{folder} is no encoder bundle: give the folder that holds {WEIGHTS_FILE} and {BUNDLE_MANIFEST}, "
-            "such as build/demo/pretrain/encoder."
+            f"{folder} is no encoder bundle: give the folder that holds {WEIGHTS_FILE} and "
+            f"{BUNDLE_MANIFEST}, such as build/demo/pretrain/encoder."
         )
     try:
-        said = TypeAdapter(dict[str, Any]).validate_python(read_json(folder / BUNDLE_MANIFEST))
-        _check_format(folder, said)
-        card = BundleManifest.model_validate(said)
+        content = TypeAdapter(dict[str, Any]).validate_python(read_json(folder / BUNDLE_MANIFEST))
+        _check_format(folder, content)
+        manifest = BundleManifest.model_validate(content)
     except ValueError as error:  # no JSON, no text, or other keys and values
         raise UserError(
-            f"{folder / BUNDLE_MANIFEST} is damaged ({_first_error(error)}): copy the bundle anew from where it came "
-            f"from, or remove it and run {PRETRAIN_COMMAND} again."
+            f"{folder / BUNDLE_MANIFEST} is damaged ({_first_error(error)}): copy the bundle again "
+            f"from its source, or remove it and run {PRETRAIN_COMMAND} again."
         ) from error
     for name in (WEIGHTS_FILE, SELF_TEST_FILE):
         if not (folder / name).exists():
             raise UserError(
-                f"{folder} lacks {name}: copy the whole bundle, or run {PRETRAIN_COMMAND} again, which writes "
-                "it anew."
+                f"{folder} lacks {name}: copy the whole bundle, or run {PRETRAIN_COMMAND} again, "
+                "which writes it again."
             )
-    return card
+    return manifest
 
 
 def check_files(folder: Path, manifest: BundleManifest) -> None:
-    """Raise UserError where weights or proof are not, bit for bit, what was written."""
+    """Raise UserError where weights or self-test differ from what was written."""
     for name in (WEIGHTS_FILE, SELF_TEST_FILE):
         if sha256_file(folder / name) != manifest.sha256.get(name):
             raise UserError(
-                f"{folder / name} is damaged, for its SHA-256 is not the one in {BUNDLE_MANIFEST}: copy the "
-                f"bundle anew from where it came from, or remove the file and run {PRETRAIN_COMMAND} again."
+                f"{folder / name} is damaged, for its SHA-256 is not the one in {BUNDLE_MANIFEST}: "
+                "copy the bundle again from its source, or remove the file and run "
+                f"{PRETRAIN_COMMAND} again."
             )
 
 
 def _check_format(folder: Path, content: dict[str, Any]) -> None:
-    found = content.get("format")
+    found = content.get("format_version")
     if found == FORMAT_VERSION:
         return
     newer = isinstance(found, int) and found > FORMAT_VERSION
-    cure = (
+    remedy = (
         "use a newer ssl-pipeline."
         if newer
-        else f"run {PRETRAIN_COMMAND} again, which writes it anew."
+        else f"run {PRETRAIN_COMMAND} again, which writes it again."
     )
     raise UserError(
-        f"{folder / BUNDLE_MANIFEST} has format {found}, this version reads {FORMAT_VERSION}: {cure}"
+        f"{folder / BUNDLE_MANIFEST} has format {found}, this version reads {FORMAT_VERSION}: "
+        f"{remedy}"
     )
 
 
 def _first_error(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
-    return "it is no JSON"
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+    return "it is not JSON"

@@ -1,8 +1,8 @@
-"""A stored input and its tokens, by which a loaded encoder shows that it is the one that was saved.
+"""The self-test of an encoder bundle: a stored input and its tokens, compared on loading.
 
-Hashes notice a changed weight; what they cannot notice is code that has come to mean something
-else, here or in a library: another order of axes, another position, another nonlinearity. So the
-tokens of one crop are computed anew on loading and compared.
+Hashes detect changed weights, but not changed code, here or in a library: another order of axes,
+another position encoding, another nonlinearity. So the tokens of one crop are computed again on
+loading and compared.
 
 It is computed in float64, on the CPU. In float32 no bound held: between one and two threads and
 instruction sets from SSE4.2 to AVX-512 a token of the vision transformers differs by 3e-6, of the
@@ -13,7 +13,7 @@ token by 2e-5 in the least of 456 drawn from all kinds, and by 1e-3 to 1e-1 in t
 (attention's key biases alone are felt by no softmax, and left to the hash); a GELU by tanh in place
 of the exact one moves one by 6e-4, a spacing that is wrong by 1 % by 8e-2.
 
-The crop is noise unless another is given: it meets every weight, and no patient's voxels travel.
+The crop is noise unless another is given: it reaches every weight, and holds no patient data.
 """
 
 import math
@@ -44,21 +44,21 @@ class SelfTestInput:
 
 
 def synthetic_input(crop_voxels: Triple) -> SelfTestInput:
-    """Noise of the spread of model input, the same wherever it is drawn."""
+    """Noise with the standard deviation of model input, the same on every machine."""
     noise = generator(0, 0, "proof of an encoder").standard_normal((1, 1, *crop_voxels), "float32")
     return SelfTestInput(torch.from_numpy(noise), torch.tensor([SPACING_MM]))
 
 
 @torch.inference_mode()
 def run_self_test(encoder: "Encoder", test_input: SelfTestInput) -> dict[str, Tensor]:
-    """The example and the encoder's tokens (1, tokens, dim) for it, as they are stored."""
+    """The input and the encoder's tokens (1, tokens, dim) for it, as they are stored."""
     crops, spacing_mm = test_input.crops, test_input.spacing_mm
     tokens = deepcopy(encoder).double()(crops.double(), spacing_mm.double())
     return {"crops": crops, "spacing_mm": spacing_mm, "tokens": tokens.float()}
 
 
 def max_token_difference(encoder: "Encoder", stored: dict[str, Tensor]) -> float:
-    """The largest difference between the stored tokens and those computed anew."""
+    """The largest difference between the stored tokens and those computed now."""
     again = run_self_test(encoder, SelfTestInput(stored["crops"], stored["spacing_mm"]))["tokens"]
     if again.shape != stored["tokens"].shape:
         return math.inf

@@ -1,7 +1,7 @@
-"""Whom an encoder was trained on: it travels with the weights, so that nobody is scored twice over.
+"""The subjects that an encoder was trained on, stored beside its weights to prevent leakage.
 
-Codes of subjects and scans tell it wherever the salt is the same, which its fingerprint says; equal
-voxels tell it everywhere. Whom the weights that it started from have seen, it has seen too.
+Codes of subjects and scans identify them wherever the salt is the same, which its fingerprint
+shows; hashes of voxels do so everywhere. Training subjects of the initial weights are included.
 """
 
 import json
@@ -16,22 +16,22 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.volumes.inventory import Scan
 
-FILE_NAME = "trained_on.parquet"
-COLUMNS = ("subject", "scan", "pixels")
-SALT_KEY, FORMAT_KEY, INHERITED_KEY = b"salt", b"ssl_pipeline_trained_on", b"start"
+FILE_NAME = "training_subjects.parquet"
+COLUMNS = ("subject", "scan", "voxel_hash")
+SALT_KEY, FORMAT_KEY = b"salt_fingerprint", b"ssl_pipeline_training_subjects"
+INHERITED_KEY = b"inherited"
 FORMAT_VERSION = b"1"
-INHERITED_FORMAT_VERSION = (
-    b"2"  # of an encoder that began from weights: a reader that knows no such refuses
-)
+# Of an encoder that was initialized from weights: readers that do not know it refuse the file.
+INHERITED_FORMAT_VERSION = b"2"
 
 
 @dataclass(frozen=True)
 class TrainingSubjects:
     """Codes of the subjects and scans, hashes of the voxels, and the fingerprint of the salt.
 
-    The rest is of the weights that it started from: `other_salts` of those of whom voxels alone are
-    known; `untold`, an encoder that does not say whom it has seen; `foreign`, of other software,
-    whose weights say nobody.
+    The rest describes the initial weights: `other_salt_fingerprints` of subjects of whom only
+    voxels are known; `is_unknown`, an encoder without such a list; `is_third_party`, weights of
+    other software, which never have one.
     """
 
     subjects: frozenset[str]
@@ -43,16 +43,16 @@ class TrainingSubjects:
     is_third_party: bool = False
 
     def overlapping_subjects(self, scans: Iterable[Scan], salt_fingerprint: str) -> set[str]:
-        """The subjects that the encoder has seen, among those of an inventory's `scans`.
+        """Training subjects of the encoder among those of an inventory's `scans`.
 
-        A subject is known by its code, by a scan that was counted as another's then, or by equal
-        voxels; under another salt by these alone. Rejected scans tell as well as others.
+        A subject is identified by its code, by a scan that belonged to another subject then, or by
+        equal voxels; under another salt by voxels alone. Rejected scans count too.
         """
-        known = list(scans)
-        of = {scan.subject for scan in known if scan.voxel_hash in self.voxel_hashes}
+        scans = list(scans)
+        found = {scan.subject for scan in scans if scan.voxel_hash in self.voxel_hashes}
         if salt_fingerprint == self.salt_fingerprint:
-            of |= self.subjects | {scan.subject for scan in known if scan.id in self.scans}
-        return of - {""}
+            found |= self.subjects | {scan.subject for scan in scans if scan.id in self.scans}
+        return found - {""}
 
 
 def write(
@@ -62,46 +62,48 @@ def write(
     salt_fingerprint: str,
     inherited: TrainingSubjects | None = None,
 ) -> Path:
-    """Say it beside the weights; returns the file.
+    """Write the list beside the weights; returns the file.
 
-    `frozen` are the scans that a run began with, `entries` all that are stored, or those of them;
-    `start` is what the weights say that it started from.
+    `cohort` are the scans of the run, `entries` the catalog entries of at least these;
+    `inherited` are the training subjects of the initial weights.
     """
     of = {entry.id: entry for entry in entries}
     rows = [(of[n].subject, n, of[n].voxel_hash) if n in of else ("", n, "") for n in cohort]
-    about: dict[bytes, bytes] = {SALT_KEY: salt_fingerprint.encode(), FORMAT_KEY: FORMAT_VERSION}
+    metadata: dict[bytes, bytes] = {SALT_KEY: salt_fingerprint.encode(), FORMAT_KEY: FORMAT_VERSION}
     if inherited:
         rows += _inherited_rows(inherited, salt_fingerprint)
-        about |= {
+        metadata |= {
             FORMAT_KEY: INHERITED_FORMAT_VERSION,
             INHERITED_KEY: _inherited_metadata(inherited, salt_fingerprint),
         }
     columns = zip(*rows, strict=True) if rows else ((), (), ())
-    schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()), metadata=about)
+    schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()), metadata=metadata)
     with atomic.atomic_write(folder / FILE_NAME) as temporary:
         pq.write_table(pa.table(list(map(list, columns)), schema=schema), temporary)
     return folder / FILE_NAME
 
 
 def read(folder: Path) -> TrainingSubjects | None:
-    """What `write` wrote; None where the encoder does not say it, or not so that it can be read."""
+    """Read the list; None where there is none, or one of another format."""
     if not (folder / FILE_NAME).exists():
         return None
     table = pq.read_table(folder / FILE_NAME)
-    about = table.schema.metadata or {}
-    if about.get(FORMAT_KEY) not in (FORMAT_VERSION, INHERITED_FORMAT_VERSION):
+    metadata = table.schema.metadata or {}
+    if metadata.get(FORMAT_KEY) not in (FORMAT_VERSION, INHERITED_FORMAT_VERSION):
         return None
-    subjects, scans, pixels = (frozenset(table[name].to_pylist()) - {""} for name in COLUMNS)
-    start = json.loads(about.get(INHERITED_KEY, b"{}"))
-    start["other_salts"] = frozenset(start.get("other_salts", ()))
-    return TrainingSubjects(subjects, scans, pixels, about[SALT_KEY].decode(), **start)
+    subjects, scans, hashes = (frozenset(table[name].to_pylist()) - {""} for name in COLUMNS)
+    inherited = json.loads(metadata.get(INHERITED_KEY, b"{}"))
+    others = frozenset(inherited.pop("other_salt_fingerprints", ()))
+    return TrainingSubjects(
+        subjects, scans, hashes, metadata[SALT_KEY].decode(), others, **inherited
+    )
 
 
 def _inherited_rows(
     inherited: TrainingSubjects, salt_fingerprint: str
 ) -> list[tuple[str, str, str]]:
-    """Rows of those whom the weights before have seen: under another salt, their voxels alone."""
-    rows = [("", "", pixels) for pixels in sorted(inherited.voxel_hashes)]
+    """Rows of the initial weights' training subjects: under another salt, voxel hashes alone."""
+    rows = [("", "", voxel_hash) for voxel_hash in sorted(inherited.voxel_hashes)]
     if inherited.salt_fingerprint == salt_fingerprint:
         rows += [(subject, "", "") for subject in sorted(inherited.subjects)]
         rows += [("", scan, "") for scan in sorted(inherited.scans)]
@@ -109,13 +111,13 @@ def _inherited_rows(
 
 
 def _inherited_metadata(inherited: TrainingSubjects, salt_fingerprint: str) -> bytes:
-    """What else is known of the weights before."""
+    """Salts and flags of the initial weights, as JSON."""
     others = sorted(
         (inherited.other_salt_fingerprints | {inherited.salt_fingerprint}) - {salt_fingerprint, ""}
     )
-    said = {
-        "other_salts": others,
-        "untold": inherited.is_unknown,
-        "foreign": inherited.is_third_party,
+    content = {
+        "other_salt_fingerprints": others,
+        "is_unknown": inherited.is_unknown,
+        "is_third_party": inherited.is_third_party,
     }
-    return json.dumps(said, sort_keys=True).encode()
+    return json.dumps(content, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""Weights that a run may start from: a new format is one file, and one line in this union."""
+"""Sources of initial weights: a new format is one module, and one line in this union."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Start from an encoder bundle of this library, such as one that another study trained.
+"""Initial weights from an encoder bundle of this library, such as one of another study.
 
 Patch size, registers and layer scale may be others than the bundle's.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class BundleWeights(WeightsSource):
-    """An encoder that this pipeline trained."""
+    """An encoder bundle of this pipeline."""
 
     name: Literal["bundle"] = "bundle"
     path: str = Field(
@@ -33,7 +33,7 @@ class BundleWeights(WeightsSource):
 
     @property
     def files(self) -> list[Path]:
-        """Weights, card, and whom the encoder has seen."""
+        """Weights, manifest, and the list of training subjects."""
         return [
             self.weights_path.with_name(name)
             for name in (WEIGHTS_FILE, BUNDLE_MANIFEST, training_subjects.FILE_NAME)
@@ -50,15 +50,15 @@ class BundleWeights(WeightsSource):
         kernel = None
         if isinstance(model, ViTEncoder):
             kernel = tensors.pop(EMBEDDING_WEIGHT).unflatten(1, model.patch)
-        unknown = ("whom they were trained on is not known",)
+        unknown = ("their training subjects are not known",)
         return PretrainedWeights(
             tensors, kernel, notes=unknown if self.read_training_subjects().is_unknown else ()
         )
 
     def read_training_subjects(self) -> training_subjects.TrainingSubjects:
-        """What lies beside the weights."""
+        """Read the list beside the weights; unknown where there is none."""
         nobody: frozenset[str] = frozenset()
-        untold = training_subjects.TrainingSubjects(
+        unknown = training_subjects.TrainingSubjects(
             nobody, nobody, nobody, salt_fingerprint="", is_unknown=True
         )
-        return training_subjects.read(self.weights_path.parent) or untold
+        return training_subjects.read(self.weights_path.parent) or unknown

@@ -1,7 +1,7 @@
-"""Start from MONAI's 3D vision transformers, alone or as the encoder of a larger network.
+"""Initial weights from MONAI's 3D vision transformers, alone or as the encoder of a larger network.
 
 `ViT`, `ViTAutoEnc` and `MaskedAutoEncoderViT` name their parts alike. MONAI's axes are those of a
-NIfTI, (x, y, z), and ours (z, y, x): the patch embedding is turned, or it would see scans lying.
+NIfTI, (x, y, z), and ours (z, y, x): the patch embedding is turned, or scans would be seen rotated.
 Several channels are summed, as if each showed the scan.
 """
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from ssl_pipeline.init_from.transfer import PretrainedWeights
 
 KERNEL_NAME = re.compile(r"patch_embedding\.patch_embeddings\.(1\.)?weight")
-UNUSED_NAMES = re.compile(
-    r"blocks\.\d+\.(norm_)?cross_attn\..+"
-)  # made in every block, never called
+# Made in every block, never called.
+UNUSED_NAMES = re.compile(r"blocks\.\d+\.(norm_)?cross_attn\..+")
 NAME_RULES = (
     (re.compile(r"patch_embedding\.patch_embeddings\.(?:1\.)?bias"), "embed.bias"),
     (re.compile(r"(blocks\.\d+\.)attn\.out_proj\.(.+)"), r"\1attn.proj.\2"),

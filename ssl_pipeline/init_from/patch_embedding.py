@@ -1,4 +1,4 @@
-"""A patch embedding for another patch size, which answers to a scan as it did.
+"""Resizing of a patch embedding to another patch size.
 
 A patch of ours is brought to the size that the kernel was learned for, and the kernel answers to
 that; as both steps are linear, they are one kernel of our size. Where our patch is smaller, it is

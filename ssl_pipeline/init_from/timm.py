@@ -1,4 +1,4 @@
-"""Start from timm's 2D vision transformer: what natural images, or slices, have taught it.
+"""Initial weights from timm's 2D vision transformer, trained on natural images or slices.
 
 Its colours are summed, as a grey image shows the same in each; its patch is inflated along z, each
 slice with an equal share of the weight (Carreira and Zisserman 2017, arXiv:1705.07750). Positions

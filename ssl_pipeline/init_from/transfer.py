@@ -1,10 +1,9 @@
-"""Put found weights into an encoder, so that its blocks compute what they did, and say what became
-of them.
+"""Load pretrained weights into an encoder, so that its blocks compute what they did.
 
-All blocks must fit: a transformer with some of another's layers and some from random weights is
-neither. What may differ is what stands around them: patch embedding, registers, last norm, layer
-scale (multiplied into the layers before it where the encoder has none; 1 where the file has none),
-and biases of attention, which are 0 where the file has none.
+All blocks must fit: a transformer with some pretrained and some random layers is of no use. What
+may differ is the rest: patch embedding, registers, last norm, layer scale (multiplied into the
+layers before it where the encoder has none; 1 where the file has none), and attention biases,
+which are 0 where the file has none.
 """
 
 import re
@@ -26,19 +25,19 @@ OPTIONAL_NAMES = re.compile(
 LAYER_SCALE = re.compile(r"(?P<block>blocks\.\d+)\.ls(?P<branch>[12])\.gamma")
 SCALED_LAYERS = {"1": "attn.proj", "2": "mlp.fc2"}  # the layer before each scale
 LINEAR_PARAMETERS = ("weight", "bias")
-THIRD_PARTY_NOTES = (  # what no such file says
-    "as many heads as `model` has are taken for granted",
-    "whom they were trained on is not known",
+THIRD_PARTY_NOTES = (  # what such files do not contain
+    "the number of heads is assumed to be that of `model`",
+    "their training subjects are not known",
 )
 MAX_NAMES = 8
 
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """What a file holds: tensors under the names of our encoders, and names without a use here.
+    """Tensors of a file under the names of our encoders, and the names that are not used.
 
     `kernel` (width, z, y, x) is a transformer's patch embedding, None where it cannot be used;
-    `notes` are what is to be told besides.
+    `notes` are added to the message.
     """
 
     tensors: Mapping[str, Tensor]
@@ -48,13 +47,13 @@ class PretrainedWeights:
 
 
 def load_pretrained(encoder: Encoder, weights: PretrainedWeights, source: str) -> str:
-    """Replace the encoder's weights by what fits; returns the sentence that tells of it.
+    """Replace the encoder's weights by those that fit; returns a one-sentence summary.
 
     `source` says where the weights come from. Raises UserError where they are another network's.
     """
-    own = encoder.state_dict()
-    tensors, folded = _fold_layer_scale(weights.tensors, own)
-    _check_compatibility(own, tensors)
+    state = encoder.state_dict()
+    tensors, folded = _fold_layer_scale(weights.tensors, state)
+    _check_compatibility(state, tensors)
     embedding = ""
     if isinstance(encoder, ViTEncoder):
         if weights.kernel is None:
@@ -64,26 +63,30 @@ def load_pretrained(encoder: Encoder, weights: PretrainedWeights, source: str) -
                 weights.kernel, encoder.patch
             ).flatten(1)
         embedding = _describe_patch_embedding(weights.kernel, encoder)
-    taken = {n: t for n, t in tensors.items() if n in own and t.shape == own[n].shape}
+    loaded = {n: t for n, t in tensors.items() if n in state and t.shape == state[n].shape}
     scales = {
-        n: torch.ones_like(own[n]) for n in own if LAYER_SCALE.fullmatch(n) and n not in taken
+        n: torch.ones_like(state[n]) for n in state if LAYER_SCALE.fullmatch(n) and n not in loaded
     }
-    zeros = {n: torch.zeros_like(own[n]) for n in own if n.endswith(QKV_BIAS) and n not in taken}
-    encoder.load_state_dict({**own, **scales, **zeros, **taken})
-    dropped = [n for n in weights.tensors if n not in taken and n not in folded]
-    left = [*weights.unused_names, *dropped]
+    zeros = {
+        n: torch.zeros_like(state[n]) for n in state if n.endswith(QKV_BIAS) and n not in loaded
+    }
+    encoder.load_state_dict({**state, **scales, **zeros, **loaded})
+    dropped = [n for n in weights.tensors if n not in loaded and n not in folded]
+    unused = [*weights.unused_names, *dropped]
     total = len(weights.tensors) + (weights.kernel is not None) + len(weights.unused_names)
-    said = [
-        f"init_from: {total - len(left)} of {total} tensors taken over from {source}",
+    parts = [
+        f"init_from: {total - len(unused)} of {total} tensors loaded from {source}",
         embedding,
         "layer scale multiplied into the layers before it" if folded else "",
-        "layer scale begins as 1" if scales else "",
-        "biases of attention begin as 0" if zeros else "",
-        _list_names("left out", left),
-        _list_names("begins anew", own.keys() - taken.keys() - scales.keys() - zeros.keys()),
+        "layer scale initialized to 1" if scales else "",
+        "attention biases initialized to 0" if zeros else "",
+        _list_names("not used", unused),
+        _list_names(
+            "initialized randomly", state.keys() - loaded.keys() - scales.keys() - zeros.keys()
+        ),
         *weights.notes,
     ]
-    return "; ".join(part for part in said if part) + "."
+    return "; ".join(part for part in parts if part) + "."
 
 
 def _fold_layer_scale(
@@ -122,7 +125,7 @@ def _check_compatibility(expected: Mapping[str, Tensor], tensors: Mapping[str, T
 
 
 def _describe_size(tensors: Mapping[str, Tensor]) -> str:
-    """The layers of a transformer, in words."""
+    """Depth and widths of a transformer, in words."""
     blocks = {int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))}
     first, inner = tensors.get("blocks.0.norm1.weight"), tensors.get("blocks.0.mlp.fc1.weight")
     if first is None or inner is None:
@@ -131,20 +134,20 @@ def _describe_size(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _describe_patch_embedding(kernel: Tensor | None, encoder: ViTEncoder) -> str:
-    """What became of the patch embedding."""
+    """How the patch embedding was loaded."""
     new = "x".join(map(str, encoder.patch))
     if kernel is None:
-        return f"patch embedding of {new} made anew"
+        return f"patch embedding of {new} initialized randomly"
     depth, *plane = kernel.shape[1:]
     if tuple(kernel.shape[1:]) == encoder.patch:
-        return f"patch embedding of {new} as it is"
+        return f"patch embedding of {new} unchanged"
     if depth == 1:
         return f"patch embedding inflated from {'x'.join(map(str, plane))} to {new}"
     return f"patch embedding resized from {'x'.join(map(str, kernel.shape[1:]))} to {new}"
 
 
 def _list_names(title: str, names: Iterable[str]) -> str:
-    """Names of tensors, those of equal parts of a network as one; empty where there are none."""
+    """Names of tensors, those of all blocks as one; empty where there are none."""
     kinds = sorted({_group_name(name) for name in names})
     more = f" and {len(kinds) - MAX_NAMES} more" if len(kinds) > MAX_NAMES else ""
     return f"{title}: {', '.join(kinds[:MAX_NAMES])}{more}" if kinds else ""

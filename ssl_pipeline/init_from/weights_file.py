@@ -1,4 +1,4 @@
-"""A file of weights that other software wrote: safetensors, or what torch.save made of tensors.
+"""Reading weights of other software: safetensors, or tensors saved with torch.save.
 
 It is data and never code (`weights_only`). Training code wraps a network's tensors in more: a
 prefix to each name (`module.`, `encoder.`), a dictionary around them; both are taken off.
@@ -26,7 +26,7 @@ def read_network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor]
     ends = re.compile(rf"(?P<prefix>(.*\.)?){anchor.pattern}")
     prefixes = sorted({match["prefix"] for name in tensors if (match := ends.fullmatch(name))})
     if len(prefixes) != 1:
-        told = (
+        found = (
             f"several ({', '.join(prefixes)})"
             if prefixes
             else f"none, such as {_first_names(tensors)}"
@@ -34,7 +34,7 @@ def read_network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor]
         plain = anchor.pattern.replace("\\", "")
         raise UserError(
             f"init_from.path: of the tensors in {path} one should end with {plain}, and there are "
-            f"{told}: choose another init_from.name, or save the one network that you mean."
+            f"{found}: choose another init_from.name, or save the one network that you mean."
         )
     (prefix,) = prefixes
     left = [name for name in tensors if not name.startswith(prefix)]
@@ -61,8 +61,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors = {n: t.float() for n, t in named if isinstance(t, Tensor) and t.is_floating_point()}
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken or not tensors:
-        told = f"{broken[0]} is not finite" if broken else "it holds no tensors by name"
-        raise UserError(f"init_from.path: {path} is of no use, for {told}: choose another file.")
+        reason = f"{broken[0]} is not finite" if broken else "it holds no tensors by name"
+        raise UserError(
+            f"init_from.path: {path} cannot be used, for {reason}: choose another file."
+        )
     return tensors
 
 

@@ -1,7 +1,7 @@
-"""What every adapter is: where weights lie, what they hold, and whom they have seen.
+"""Base class of the sources of initial weights: their files, tensors and training subjects.
 
-An adapter says under which names of this library's encoders a file's tensors go; what becomes of
-them is the same for all (`take_over`). Sections, so that no torch is imported before it is needed.
+A source maps the tensors of a file to the names of this library's encoders; loading them is the
+same for all (`transfer.load_pretrained`). Sources are settings sections, and import torch lazily.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class WeightsSource(Section, ABC):
-    """Weights in the format that `name` says, whose content counts and whose place does not."""
+    """Weights in the format `name`; they are identified by content, not by path."""
 
     name: str
     path: str = Field(min_length=1, description="where the weights lie, from where you run")
@@ -33,12 +33,12 @@ class WeightsSource(Section, ABC):
 
     @property
     def files(self) -> list[Path]:
-        """The weights, and all else that is read with them; what is not there is left out."""
+        """The weights and all files that are read with them; missing ones are skipped."""
         return [self.weights_path]
 
     @property
     def description(self) -> str:
-        """What is told of where the weights come from, which is no path; UserError as `sha256`."""
+        """Format and hash of the weights, without a path. Raises UserError as `sha256`."""
         return f"weights in the format of {self.name} (SHA-256 {self.sha256[:12]})"
 
     @property
@@ -46,8 +46,8 @@ class WeightsSource(Section, ABC):
         """Hash of the weights. Raises UserError where they are not there."""
         if not self.weights_path.is_file():
             raise UserError(
-                f"init_from.path is {self.path}, where no weights are: correct the path, or bring "
-                "the file back."
+                f"init_from.path is {self.path}, where no weights are: correct the path, or "
+                "restore the file."
             )
         return sha256_file(self.weights_path)
 
@@ -59,10 +59,10 @@ class WeightsSource(Section, ABC):
 
     @abstractmethod
     def read(self) -> "PretrainedWeights":
-        """The tensors. Raises UserError for files that cannot be read or are of another kind."""
+        """Read the tensors. Raises UserError for files that cannot be read or do not fit."""
 
     def read_training_subjects(self) -> TrainingSubjects:
-        """Whom the weights were trained on, as far as they say it."""
+        """The subjects that the weights were trained on, as far as they are recorded."""
         return TrainingSubjects(
             frozenset(), frozenset(), frozenset(), salt_fingerprint="", is_third_party=True
         )

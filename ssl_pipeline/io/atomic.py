@@ -1,10 +1,10 @@
-"""Files that are whole or absent, and the hashes by which they are known.
+"""Atomic writes of files and folders, and SHA-256 hashes.
 
 Everything is written under a temporary name beside its place and renamed when it is complete, so a
 process that is killed at any instruction leaves either the old file or the new one (of a folder
-that is replaced, for an instant, neither). Temporary names
-begin with `.tmp-`; `sweep` removes what a killed process left. An attempt that a newer one has
-fenced off (ssl_pipeline/io/lease.py) renames nothing.
+that is replaced, for an instant, neither). Temporary names begin with `.tmp-`;
+`remove_temporaries` removes what a killed process left. An attempt that has lost its lease to a
+newer one (ssl_pipeline/io/lease.py) renames nothing.
 """
 
 import hashlib

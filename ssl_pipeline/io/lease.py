@@ -1,11 +1,11 @@
-"""A fence between attempts: of all that ever began to write in a folder, only the newest may go on.
+"""The write lease of a folder: of all attempts to write in it, only the newest may continue.
 
 A scheduler that loses sight of a node starts its job again elsewhere, while the old processes may
 still run behind a broken switch or wake from a hung disk. So an attempt takes a lease, a small file
-in the folder that it writes to, and everything that renames or appends looks whether the lease is
-still its own. A file lock cannot do this: whoever hangs keeps it. What is held stands in an
-environment variable, so that worker processes are fenced too; where none is held, as in every run
-by hand, a look costs nothing. Between the look and the rename lie microseconds that stay unfenced.
+in the folder that it writes to, and everything that renames or appends checks that the lease is
+still its own. A file lock cannot do this: a hanging process keeps it. The lease is passed on in an
+environment variable, so that worker processes are checked too; where none is held, as in every run
+by hand, a check costs nothing. The microseconds between check and rename are not covered.
 """
 
 import json
@@ -23,15 +23,15 @@ class LeaseLostError(UserError):
 
 
 def acquire(folder: Path, job: int, attempt: int) -> None:
-    """Let this process and its children write in `folder`, and nobody who took its lease before.
+    """Take the lease of `folder` for this process and its children; earlier holders lose it.
 
-    A greater job number is newer, and so is a greater attempt at the same job. Raises FencedError
-    where a newer one was here first.
+    A greater job number is newer, and so is a greater attempt of the same job. Raises
+    LeaseLostError where a newer one holds the lease.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mine, holder = (job, attempt), _read_holder(folder)
-    if holder and holder > mine:
-        raise _lease_lost(folder, mine, holder)
+    own, holder = (job, attempt), _read_holder(folder)
+    if holder and holder > own:
+        raise _lease_lost(folder, own, holder)
     temporary = folder / f".tmp-lease-{job}-{attempt}-{os.getpid()}"
     temporary.write_text(json.dumps({"job": job, "attempt": attempt}) + "\n")
     temporary.replace(folder / LEASE_FILE)
@@ -39,15 +39,15 @@ def acquire(folder: Path, job: int, attempt: int) -> None:
 
 
 def check() -> None:
-    """Raise FencedError if the lease that this process holds was taken by a newer attempt."""
+    """Raise LeaseLostError if the lease that this process holds was taken by a newer attempt."""
     held = os.environ.get(LEASE_VARIABLE)
     if held is None:
         return
     number, folder = held.split(" ", 1)
     job, attempt = number.split(".")
-    mine, holder = (int(job), int(attempt)), _read_holder(Path(folder))
-    if holder != mine:
-        raise _lease_lost(Path(folder), mine, holder)
+    own, holder = (int(job), int(attempt)), _read_holder(Path(folder))
+    if holder != own:
+        raise _lease_lost(Path(folder), own, holder)
 
 
 def is_held() -> bool:
@@ -56,15 +56,15 @@ def is_held() -> bool:
 
 
 def revoke(folder: Path) -> None:
-    """Take the right to write in `folder` from whoever holds its lease.
+    """Remove the lease of `folder`, so that its holder can no longer write there.
 
-    Also what a new job begins with, for another cluster may count its jobs from 1 again.
+    A new job begins with it, for another cluster may count its jobs from 1 again.
     """
     (folder / LEASE_FILE).unlink(missing_ok=True)
 
 
 def _read_holder(folder: Path) -> tuple[int, int] | None:
-    """Job and attempt of the lease in a folder; it is always read anew."""
+    """Job and attempt of the lease in a folder; it is read from disk at every call."""
     try:
         lease = json.loads((folder / LEASE_FILE).read_text())
     except FileNotFoundError:

@@ -1,11 +1,11 @@
-"""Copies of files on a node's own disk, for what a job reads again and again from a shared one.
+"""A cache on a node's local disk, for files that a job reads many times from a shared disk.
 
-A launcher holds a folder of the job there (`near`), and readers ask where to read from (`nearer`);
-between them stands an environment variable, as with the fence. What is read is the same bytes, so
-results are the same, and without room, without a disk, or without a launcher it is read where it
-lies. Tasks of one job on one node share the copies: the first copies, the others wait for it, and
-the last one to end removes them, as the lock that each holds tells. A task that is killed frees its
-lock and leaves the folder; the next job of the same user on that node removes it.
+A launcher creates a folder for the job (`job_cache`), and readers ask where to read from
+(`cached_folder`); an environment variable connects the two, as with the lease. The bytes are the
+same, so results are the same; without free space, without a local disk, or without a launcher,
+files are read from the shared disk. Tasks of one job on one node share the copies: the first one
+copies, the others wait, and the last one to end removes them, by a lock that each holds. A killed
+task frees its lock and leaves the folder; the next job of the same user on that node removes it.
 """
 
 import fcntl
@@ -20,15 +20,15 @@ from typing import IO
 from ssl_pipeline.io.atomic import atomic_write, file_size
 from ssl_pipeline.progress import info
 
-CACHE_DIR_VARIABLE = "SSL_PIPELINE_NEAR"
-FOLDER_PREFIX, JOB_LOCK, COPY_LOCK = "ssl-pipeline-", ".held", ".copying"
+CACHE_DIR_VARIABLE = "SSL_PIPELINE_CACHE_DIR"
+FOLDER_PREFIX, JOB_LOCK, COPY_LOCK = "ssl-pipeline-", ".job.lock", ".copy.lock"
 COPY_THREADS = 4
 FREE_SHARE = 0.05  # share of the free space that is left to others
 
 
 @contextmanager
 def job_cache(scratch_dir: str, job: str) -> Iterator[None]:
-    """Have a folder for this job's copies below `where`, a path with this node's variables."""
+    """Create a folder for this job's copies below `scratch_dir`, which may hold `$VARIABLES`."""
     held = _acquire_folder(scratch_dir, job) if scratch_dir else None
     if held is None:
         yield
@@ -44,7 +44,7 @@ def job_cache(scratch_dir: str, job: str) -> Iterator[None]:
 
 
 def cached_folder(folder: Path, names: Iterable[str]) -> Path:
-    """Where to read files of `folder` from, by their names in it: copies that are near, or itself.
+    """Where to read files of `folder` from, by their names in it: its copies, or itself.
 
     A copy has its name only when it is whole; one of another size is copied again.
     """
@@ -60,14 +60,15 @@ def cached_folder(folder: Path, names: Iterable[str]) -> Path:
             needed, free = sum(sizes[name] for name in todo), shutil.disk_usage(top).free
             if needed > free * (1 - FREE_SHARE):
                 info(
-                    f"{folder} is read where it lies: {_format_gib(needed)}, and {top} has {_format_gib(free)}."
+                    f"{folder} is not copied to {top}: {_format_gib(needed)}, and "
+                    f"{_format_gib(free)} are free."
                 )
                 return folder
             _copy(folder, copies, todo)
             if todo:
                 info(f"{len(todo)} files of {folder} copied to {top}, {_format_gib(needed)}.")
     except OSError as error:
-        info(f"{folder} is read where it lies, for it could not be copied: {error}.")
+        info(f"{folder} could not be copied, and is read from there: {error}.")
         return folder
     return copies
 

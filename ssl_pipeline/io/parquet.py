@@ -27,7 +27,7 @@ def from_table(
     json_fields: tuple[str, ...],
     tuple_fields: tuple[str, ...],
 ) -> Iterator[Record]:
-    """What `to_table` was given, made anew; `tuples` names the fields that are no lists."""
+    """The records of a table of `to_table`; `tuple_fields` are stored as lists."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     for name in json_fields:
         known = {text: json.loads(text) for text in set(columns[name])}

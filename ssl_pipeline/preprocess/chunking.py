@@ -1,4 +1,4 @@
-"""Walk through a volume in slabs, so that work arrays stay small however large the volume is."""
+"""Slabs of a volume: work arrays stay small however large the volume is."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ SLAB_VOXELS = 1 << 22  # 16 MiB of float32: larger is no faster, smaller costs c
 
 
 def slabs(length: int, voxels_per_item: int) -> Iterator[slice]:
-    """Slices that cover `length` items of `voxels_each` voxels, each about SLAB_VOXELS voxels."""
+    """Slices of about SLAB_VOXELS voxels that cover `length` items of `voxels_per_item`."""
     step = max(1, SLAB_VOXELS // max(1, voxels_per_item))
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))

@@ -1,7 +1,7 @@
-"""Dials of preprocessing (section `preprocess` of a study).
+"""Settings of preprocessing (section `preprocess` of a study).
 
-CT keeps Hounsfield units, so its dials are absolute and the same for every scan; MR has no unit,
-so its dials are percentiles of each scan's own foreground. Spacing None keeps each scan's own
+CT keeps Hounsfield units, so its settings are absolute and the same for every scan; MR has no unit,
+so its settings are percentiles of each scan's own foreground. Spacing None keeps each scan's own
 grid: no voxel is interpolated, and the token geometry reads the spacing from the volume.
 """
 
@@ -28,7 +28,7 @@ def _check_ordered(limits: tuple[float, float] | tuple[int, int], name: str) -> 
 
 
 class Ct(Section):
-    """How CT is stored and shown to a model."""
+    """How CT is stored and scaled for a model."""
 
     spacing_mm: Spacing | None = Field(
         default=None,
@@ -65,7 +65,7 @@ class Ct(Section):
 
 
 class Mr(Section):
-    """How MR is stored and shown to a model."""
+    """How MR is stored and scaled for a model."""
 
     spacing_mm: Spacing | None = Field(
         default=None,
@@ -73,7 +73,7 @@ class Mr(Section):
     )
     percentiles: tuple[float, float] = Field(
         default=(0.5, 99.5),
-        description="percentiles of the foreground between which the model sees values",
+        description="percentiles of the foreground that a model's input is clipped to",
     )
 
     @field_validator("spacing_mm")
@@ -93,8 +93,8 @@ class Mr(Section):
 class Preprocess(Section):
     """From a scan as read to the volume that is stored."""
 
-    ct: Ct = Field(default=Ct(), description="dials of CT")
-    mr: Mr = Field(default=Mr(), description="dials of MR")
+    ct: Ct = Field(default=Ct(), description="settings of CT")
+    mr: Mr = Field(default=Mr(), description="settings of MR")
     interpolation_order: Literal[0, 1, 3] = Field(
         default=3, description="spline order of resampling: 3 cubic, 1 linear, 0 nearest"
     )

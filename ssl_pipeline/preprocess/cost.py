@@ -1,4 +1,4 @@
-"""How large a scan becomes, and what preparing it takes, from its header alone."""
+"""Cost of preprocessing: voxels, memory and time of a scan, from its header alone."""
 
 import math
 from dataclasses import dataclass
@@ -6,32 +6,28 @@ from dataclasses import dataclass
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.resample import Shape, Triple, axis_orders, resampled_shape
 
-FOREGROUND_SHARE = (
-    0.9  # share of the field of view that the box around the body keeps, where it is sought
-)
+# share of the field of view that the box around the body keeps, where it is searched for
+FOREGROUND_SHARE = 0.9
 BASE_BYTES = 260e6  # a worker that has imported all it needs
 READ_VOXEL_BYTES = 8  # a voxel as read: at most 4 bytes of it, int16, masks
 STORED_VOXEL_BYTES = 8  # a stored voxel: int16, masks, and both once more as written
-SECONDS_PER_SCAN, SECONDS_PER_VOXEL = (
-    0.15,
-    0.15e-6,
-)  # of one core, for a volume and for each voxel read
+SECONDS_PER_SCAN, SECONDS_PER_VOXEL = 0.15, 0.15e-6  # of one core; of voxels as read
 
 
 @dataclass(frozen=True)
 class VoxelCounts:
-    """What a scan becomes."""
+    """Voxels of a scan before, during and after preprocessing."""
 
-    source_voxels: int  # voxels
-    intermediate_voxels: int  # voxels after two of three axes are resampled
-    stored_voxels: float  # voxels
-    distinct_voxels: float  # of them, without those that repeat a thick slice
+    source_voxels: int
+    intermediate_voxels: int  # after two of three axes are resampled
+    stored_voxels: float
+    distinct_voxels: float  # of the stored ones, without those that repeat a thick slice
 
 
 def voxel_counts(
     shape: Shape, spacing_mm: Triple, orientation: str, modality: str, section: Preprocess
 ) -> VoxelCounts:
-    """From a scan's grid: voxels and spacing an axis, and where its axes point, such as "LPS"."""
+    """Voxel counts from a scan's grid: shape, spacing, and axis codes such as "LPS"."""
     target = section.modality_settings(modality).spacing_mm
     order = [next(i for i, ends in enumerate(("LR", "PA", "IS")) if a in ends) for a in orientation]
     wanted = (target[order[0]], target[order[1]], target[order[2]]) if target else None
@@ -52,7 +48,7 @@ def voxel_counts(
 
 
 def worker_bytes(counts: VoxelCounts) -> float:
-    """Peak resident memory of a worker that prepares a scan of this size."""
+    """Peak resident memory of a worker that preprocesses such a scan."""
     resampling = (
         4 * counts.intermediate_voxels + 32e6 if counts.stored_voxels != counts.source_voxels else 0
     )
@@ -64,5 +60,5 @@ def worker_bytes(counts: VoxelCounts) -> float:
 
 
 def preprocess_seconds(counts: VoxelCounts) -> float:
-    """Time of one core."""
+    """Seconds of one core for such a scan."""
     return SECONDS_PER_SCAN + SECONDS_PER_VOXEL * counts.source_voxels

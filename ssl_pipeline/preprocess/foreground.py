@@ -1,11 +1,10 @@
-"""Which voxels are body: a threshold, its largest component, and what that encloses.
+"""Foreground segmentation: a threshold, its largest component, and the holes in it.
 
-CT has a threshold in HU, MR gets Otsu's, from the exact histogram. Holes are filled slice by
-slice, because the lungs of a scan that ends in the chest are open towards its ends but closed in
-every slice. Components are found on every k-th voxel of long axes, which puts the outline at most
-k/2 voxels off and makes the time of large scans bearable. A result that is nearly nothing or
-nearly everything is no body (a crop of an organ has no air around it): then all stored voxels
-count.
+CT has a threshold in HU, MR gets Otsu's, from the exact histogram. Holes are filled slice by slice,
+because the lungs of a scan that ends in the chest are open towards its ends but closed in every
+slice. Components are found on every k-th voxel of long axes, which puts the outline at most k/2
+voxels off and makes the time of large scans bearable. A result that is nearly nothing or nearly
+everything is no body (a crop of an organ has no air around it): then all stored voxels count.
 """
 
 import numpy as np
@@ -15,10 +14,8 @@ from scipy import ndimage
 from ssl_pipeline.preprocess.intensity import INT16_VALUES, percentile
 
 COMPONENT_AXIS_VOXELS = 96  # axes of twice this and more are thinned out for finding components
-MIN_FOREGROUND_SHARE, MAX_FOREGROUND_SHARE = (
-    0.02,
-    0.95,
-)  # shares of the stored voxels between which a foreground is believed
+# shares of the stored voxels between which a foreground is accepted
+MIN_FOREGROUND_SHARE, MAX_FOREGROUND_SHARE = 0.02, 0.95
 
 Box = tuple[slice, slice, slice]
 
@@ -85,7 +82,7 @@ def _largest_component(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _fill_holes(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Set what an axial slice of the body encloses."""
+    """Fill the holes of each axial slice of the body."""
     in_plane = np.zeros((3, 3, 3), np.bool_)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)
     gaps, _ = ndimage.label(~body, structure=in_plane)

@@ -1,4 +1,4 @@
-"""From the values of a scan to int16, and the statistics of its foreground.
+"""Conversion of intensities to int16, and statistics of the foreground.
 
 Volumes are stored as int16: half the bytes of float32, exact for CT, and crops of it read twice as
 fast as float16 ones. CT is stored in HU. MR is spread over +-32000 with a scale and an offset that
@@ -22,7 +22,7 @@ INT16_VALUES = 1 << 16
 
 @dataclass(frozen=True)
 class IntensityStatistics:
-    """Of the foreground, in physical units."""
+    """Statistics of the foreground, in physical units."""
 
     low: float  # lower percentile
     high: float  # upper percentile
@@ -31,7 +31,7 @@ class IntensityStatistics:
 
 
 def valid_mask(raw: VoxelArray, missing_value: float | None) -> NDArray[np.bool_]:
-    """Where a scan has a value: finite, and not the one that says "not stored". Shape of `raw`."""
+    """Where a scan has a value: finite, and not the missing value. Shape of `raw`."""
     valid = np.ones(raw.shape, np.bool_)
     for part in slabs(len(raw), raw[0].size):
         if np.issubdtype(raw.dtype, np.floating):
@@ -76,7 +76,7 @@ def mr_to_int16(
 
 
 def histogram(image: NDArray[np.int16], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How often each int16 value, -32768 first, occurs where the mask is set: (65536,)."""
+    """Counts of each int16 value, -32768 first, where the mask is set: (65536,)."""
     counts = np.zeros(INT16_VALUES, np.int64)
     for part in slabs(len(image), image[0].size):
         picked = image[part][mask[part]].view(np.uint16)

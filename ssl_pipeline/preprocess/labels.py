@@ -1,5 +1,4 @@
-"""Arrays between the stored grid, a label's own grid, and the scan's own grid, by nearest
-neighbour.
+"""Nearest-neighbour resampling between the grids of stored volume, label and scan.
 
 Both ways go through the affines alone, so a label may have any orientation and spacing. Each axis
 of one grid is nearly always an axis of the other: indices then are three vectors that broadcast,
@@ -19,25 +18,25 @@ from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.preprocess.resample import Shape
 from ssl_pipeline.volumes.volume import Volume
 
-IGNORE_LABEL = 255  # "not drawn": a voxel that the label file does not reach
-TIE_BREAK_VOXELS = (
-    1e-4  # a centre on an edge goes to the side that is up on its own grid, as masks do
-)
+IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reach
+# a centre on an edge goes to the side that is up on its own grid, as masks do
+TIE_BREAK_VOXELS = 1e-4
 NEGLIGIBLE_VOXELS = 1e-3  # a shift below it, over the whole of an axis, is rounding of the affine
 
 
 def label_on_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """The label at each voxel (z, y, x) of a stored volume; OUTSIDE where the label does not reach.
+    """The label at each voxel (z, y, x) of a stored volume; IGNORE_LABEL where the label does
+    not reach.
 
     uint8 where every value fits, else int16. Raises UserError for values that are no classes.
     """
     values = _class_values(label.data)
     stored_to_label = np.linalg.inv(label.affine) @ np.array(meta.affine)
     # (x, y, z) -> (z, y, x) on both sides.
-    drawn = _gather_nearest(
+    gathered = _gather_nearest(
         values.transpose(2, 1, 0), _reverse_axes(stored_to_label), meta.shape, IGNORE_LABEL
     )
-    result: NDArray[np.uint8] | NDArray[np.int16] = drawn
+    result: NDArray[np.uint8] | NDArray[np.int16] = gathered
     return result
 
 
@@ -53,7 +52,7 @@ def to_source_grid(array: VoxelArray, meta: VolumeMeta) -> VoxelArray:
 
 
 def _class_values(data: VoxelArray) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """The label's values in the smallest type that holds them and OUTSIDE."""
+    """The label's values in the smallest type that holds them and IGNORE_LABEL."""
     low, high = data.min(), data.max()
     if not (low >= 0 and high <= np.iinfo(np.int16).max):
         raise UserError(
@@ -65,7 +64,7 @@ def _class_values(data: VoxelArray) -> NDArray[np.uint8] | NDArray[np.int16]:
         raise UserError("A label holds fractions: give a file whose values are whole numbers.")
     if high == IGNORE_LABEL and not np.any((classes > 0) & (classes < IGNORE_LABEL)):
         raise UserError(
-            f"A label's only class is {IGNORE_LABEL}, which means 'not drawn': renumber it."
+            f"A label's only class is {IGNORE_LABEL}, which means 'not annotated': renumber it."
         )
     return classes
 

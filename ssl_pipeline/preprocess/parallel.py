@@ -1,7 +1,7 @@
-"""Prepare and write many scans at once, on Dask workers or on threads of this process.
+"""Parallel preprocessing of scans, on Dask workers or on threads of this process.
 
 A task is one scan, from its file to its place in the store, so nothing large travels between
-processes and a task that is lost is simply done again. Only a few tasks for each worker are handed
+processes and a task that is lost is simply repeated. Only a few tasks for each worker are handed
 out at a time: 100,000 scans need no graph of 100,000 tasks. A scan that fails is reported and the
 others go on.
 """
@@ -36,7 +36,7 @@ KILLED_MESSAGE = (
 
 
 class ScanWithMasks(NamedTuple):
-    """A scan, where it lies, and where the masks lie that were drawn for it, by what they say."""
+    """A scan, its source, and the files of its masks, by their kind."""
 
     scan: Scan
     source: Source
@@ -45,13 +45,11 @@ class ScanWithMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class PreprocessResult:
-    """What became of one scan."""
+    """The outcome of preprocessing one scan."""
 
     scan_id: str
     error: str  # "" when it is written, else one sentence
-    traceback: str = (
-        ""  # traceback, where the error is not one that the user can do something about
-    )
+    traceback: str = ""  # where the error is not one that the user can act on
     worker: str = ""  # name of the Dask worker that did it
 
 
@@ -62,7 +60,7 @@ def preprocess_scans(
     client: "Client | None",
     workers: int,
 ) -> Iterator[PreprocessResult]:
-    """Read each scan from its source, prepare it, hand it to `write`, and yield what became of it.
+    """Read each scan from its source, prepare it, hand it to `write`, and yield the outcome.
 
     Results come as they complete, in any order.
 
@@ -109,7 +107,7 @@ def preprocess_scan(
         return PreprocessResult(scan.id, "The memory did not suffice: set fewer workers.")
     except Exception as error:
         if is_disk_full(error):
-            raise  # the scans after it would fare no better
+            raise  # the scans after it would fail as well
         return PreprocessResult(scan.id, _unexpected(error), _format_traceback(error))
     return PreprocessResult(scan.id, "")
 
@@ -130,7 +128,7 @@ def _preprocess_on_worker(
 
 
 def _result(done: "Future[PreprocessResult]", scan_id: str) -> PreprocessResult:
-    """The task's own result, or what became of its worker. Raises OSError for a full disk."""
+    """The task's own result, or the failure of its worker. Raises OSError for a full disk."""
     try:
         return done.result()
     except Exception as error:
@@ -142,19 +140,19 @@ def _result(done: "Future[PreprocessResult]", scan_id: str) -> PreprocessResult:
 
 
 def _unexpected(error: Exception) -> str:
-    """The system's own words are passed on; others may say where the scan lies."""
+    """A message with the system's own text; other texts may contain the scan's path."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
     return f"Something unforeseen happened, {why}: the stage's log says where."
 
 
 def _format_traceback(error: Exception) -> str:
-    """Where an error was raised, without its own words, which may say where the scan lies."""
+    """Where an error was raised, without its message, which may contain the scan's path."""
     return "".join((*traceback.format_tb(error.__traceback__), type(error).__name__))
 
 
 @contextmanager
 def _executor(client: "Client | None", workers: int) -> Iterator[Executor]:
-    """Where tasks run.
+    """The executor that tasks run on.
 
     numpy's own threads are switched off meanwhile, as Dask does on its workers: tasks fill the
     cores, and two threads of a matrix product that wait for each other take five times its time.

@@ -1,14 +1,14 @@
-"""One scan in, one volume ready to be stored out: two channels of int16, intensity and mask bits.
+"""Preprocessing of one scan into a volume: two channels of int16, intensity and mask bits.
 
 The order is: axes to the nearest ones of R, A, S (no resampling; a rotation stays in the affine,
 unless the study asks to straighten it; a shear never does); int16 values; foreground; crop to it;
 resample. Values and foreground come before resampling, so that only what is kept is resampled, and
 the foreground does not depend on the spacing asked for.
 
-Voxels that are not valid (the scan's "missing" value, or not finite) hold the lowest value and
-lack the VALID bit. Where resampling follows, they take the value of the nearest valid voxel for
-its time: an edge to air would ring several voxels deep into valid ones. A resampled voxel is valid
-where the voxel that its centre lies in was.
+Voxels that are not valid (the scan's "missing" value, or not finite) hold the lowest value and lack
+the VALID bit. Where resampling follows, they temporarily take the value of the nearest valid voxel:
+an edge to air would ring several voxels deep into valid ones. A resampled voxel is valid where the
+voxel that its centre lies in was.
 """
 
 import math
@@ -53,7 +53,7 @@ from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 2  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
-MASK_BITS = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # what a mask may say
+MASK_BITS = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # kinds of masks
 OBLIQUE_TOLERANCE_DEG = 0.1  # a scan turned by less is straight
 
 BitMasks = dict[int, NDArray[np.bool_]]  # (z, y, x) each, by the bit that it sets
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class VolumeMeta:
-    """What is needed to use a stored volume and to go back to its scan."""
+    """Metadata for using a stored volume and for returning to its scan's grid."""
 
     modality: str  # "CT" or "MR"
     shape: Shape  # voxels (z, y, x) of the stored grid
@@ -82,18 +82,18 @@ class VolumeMeta:
 
     @property
     def input_scaling(self) -> tuple[float, float, float, float]:
-        """How stored values become model input: clip(stored * factor + shift, low, high)."""
+        """Scaling of stored values to model input: clip(stored * factor + shift, low, high)."""
         factor, shift = self.scale / self.width, (self.offset - self.centre) / self.width
         low, high = ((v - self.centre) / self.width for v in (self.low, self.high))
         return factor, shift, low, high
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON can say it; every digit is kept."""
+        """The metadata as JSON values; every digit is kept."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "VolumeMeta":
-        """Read what `to_json` gave."""
+        """The inverse of `to_json`."""
         fields = dict(content)
         for name in ("affine", "source_affine"):
             fields[name] = tuple(tuple(row) for row in content[name])
@@ -122,9 +122,9 @@ def prepare_volume(
     """Bring a scan, as read, to the stored grid and to int16.
 
     `intensity_offset` is added to the scan's values; `missing_value` is compared before that.
-    `drawn` are masks on the scan's own grid, by what they say ("foreground", "anonymised"): their
+    `label_masks` are masks on the scan's own grid, by kind ("foreground", "anonymised"): their
     voxels above 0 count. Raises UserError for a modality other than CT and MR, a scan without any
-    valid voxel, a mask that does not fit or says nothing, and a scan whose resampled array would
+    valid voxel, a mask that does not fit or is empty, and a scan whose resampled array would
     exceed `section.max_gib`.
     """
     if modality not in ("CT", "MR"):
@@ -170,7 +170,7 @@ def prepare_volume(
 
 
 def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float32]:
-    """What a model sees of a block (2, z, y, x) of a stored volume: (z, y, x), values about +-2.
+    """Model input of a block (2, z, y, x) of a stored volume: (z, y, x), values about +-2.
 
     Voxels that are not valid, also outside of the volume, have the value that `meta.low` has.
     """
@@ -183,7 +183,7 @@ def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float3
 
 
 def learnable_mask(bits: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """Where mask bits say that a voxel was measured and left as it was: what may be learned."""
+    """Where mask bits mark a voxel as measured and unaltered: a valid target of pretraining."""
     found: NDArray[np.bool_] = (bits & (VALID | ANONYMISED)) == VALID
     return found
 
@@ -213,7 +213,7 @@ def _foreground(
 def _label_mask_bits(
     label_masks: Mapping[str, Volume], own: Volume, valid: NDArray[np.bool_]
 ) -> BitMasks:
-    """Masks that were drawn for a scan whose axes are canonical."""
+    """Masks of a scan in canonical axes, by the bit that they set."""
     found: BitMasks = {}
     for name, mask in label_masks.items():
         voxels = to_canonical(mask).data
@@ -305,7 +305,7 @@ def model_window(
     scale: float,
     offset: float,
 ) -> IntensityStatistics:
-    """What the model input is clipped to, centred on and divided by."""
+    """The clipping range, centre and width of the model input."""
     if modality == "CT":
         low, high = section.ct.window_hu
         return IntensityStatistics(low, high, (low + high) / 2, (high - low) / 4)

@@ -1,13 +1,13 @@
-"""Resample a volume to another spacing as three matrix products, one for each axis.
+"""Resampling to another spacing as three matrix products, one for each axis.
 
 Spline interpolation on a regular grid is linear and separable, so one axis of it is a matrix, and
 that matrix is what scipy makes of the identity. The result is scipy.ndimage.zoom's, in a fraction
 of its time. Weights fall off within a dozen voxels: the products are of narrow bands, which takes a
 third of the time of whole matrices. The grid is aligned at voxel edges: the field of view is kept
 to the last digit, a voxel of the new grid has size old * n / m, and its first centre lies half a
-new voxel inside the same edge. Along thick slices nothing is interpolated, for what lies between
-two slices was never measured: there the nearest slice is repeated. Downsampling interpolates too
-and does not smooth first.
+new voxel inside the same edge. Along thick slices nothing is interpolated, because what lies
+between two slices was never measured: there the nearest slice is repeated. Downsampling
+interpolates too and does not smooth first.
 """
 
 from functools import lru_cache
@@ -25,13 +25,11 @@ SplineOrder = Literal[0, 1, 3]
 AxisOrders = tuple[SplineOrder, SplineOrder, SplineOrder]
 _NEAREST: SplineOrder = 0
 BAND_ROWS = 32
-NEGLIGIBLE_WEIGHT = (
-    1e-7  # a weight that changes no HU: a spline's fall to a quarter from voxel to voxel
-)
+NEGLIGIBLE_WEIGHT = 1e-7  # changes no HU: spline weights fall to a quarter per voxel
 
 
 def resampled_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Shape:
-    """Voxels an axis that keep the field of view at about the target spacing (same axis order)."""
+    """Voxels per axis that keep the field of view at about the target spacing (same axis order)."""
     if target is None:
         return shape
     a, b, c = (
@@ -86,7 +84,7 @@ class Band(NamedTuple):
 
 @lru_cache(maxsize=64)
 def weight_bands(n: int, m: int, order: SplineOrder) -> tuple[Band, ...]:
-    """The same as `weights`, without most of its zeros."""
+    """The same as `axis_weights`, without most of its zeros."""
     whole, found = axis_weights(n, m, order), []
     for first in range(0, m, BAND_ROWS):
         rows = slice(first, min(first + BAND_ROWS, m))

@@ -1,10 +1,12 @@
-"""Bring a scan onto straight axes: those of R, A and S where a study asks for it, or its own.
+"""Resampling of oblique and sheared scans onto axes at right angles.
+
+The axes are R, A and S where a study asks for it, else the scan's own.
 
 An oblique scan is left as it is by default, because straightening interpolates every voxel and adds
-corners that hold nothing; the token geometry needs no axes along R, A, S. It does need axes at
-right angles: a sheared scan, as of a tilted gantry, is always straightened, on its own slices. The
-new grid keeps the scan's spacing and holds all of its voxels; what it adds is not valid. Three
-matrix products do not serve here, for a rotation mixes the axes.
+empty corners; the token geometry needs no axes along R, A, S. It does need axes at right angles: a
+sheared scan, as of a tilted gantry, is always straightened, on its own slices. The new grid keeps
+the scan's spacing and holds all of its voxels; what it adds is not valid. Three matrix products do
+not serve here, because a rotation mixes the axes.
 """
 
 from itertools import product

@@ -1,7 +1,7 @@
-"""The report: one HTML file that tells what went in, what was learned and what it is worth.
+"""The HTML report of a study: dataset, pretraining, task results, robustness and provenance.
 
-Self-contained on purpose: it can be mailed, opened without a network and kept beside a paper.
-Reading it takes no script. A part whose source is not there is left out with a sentence.
+One self-contained file: it can be mailed, opened without a network and kept beside a paper.
+Reading it takes no script. A section whose data is missing is replaced by a sentence.
 """
 
 import json
@@ -52,9 +52,9 @@ class ReportData:
     name: str
     title: str
     tasks: Mapping[str, TaskConfig]
-    config: Mapping[str, Any]  # the study, with every default, less what says where scans lie
+    config: Mapping[str, Any]  # the study with every default, without paths of scans
     label_file: LabelFile
-    encoder: Path | None  # the bundle that was judged; None where another study trained it
+    encoder: Path | None  # the evaluated bundle; None where another study trained it
 
     @cached_property
     def catalog(self) -> Catalog | None:
@@ -71,14 +71,14 @@ class ReportData:
 
     @cached_property
     def results_by_task(self) -> dict[str, list[TaskResult]]:
-        """What each task's encoders scored, by stage; nothing of a task that was not judged."""
+        """Results of each task, by stage; empty for a task that was not evaluated."""
         return read_results(self.folder, self.tasks)
 
     @cached_property
     def robustness_by_task(self) -> dict[str, Row]:
-        """What they scored on worse scans, of the tasks that were tried so."""
-        tried = self.tasks if self.config.get("robustness") is not None else ()
-        return {task: own for task in tried if (own := read_robustness(self.folder, task))}
+        """Results on corrupted scans, of the tasks that have any."""
+        tasks = self.tasks if self.config.get("robustness") is not None else ()
+        return {task: rows for task in tasks if (rows := read_robustness(self.folder, task))}
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -90,23 +90,23 @@ def render_report(data: ReportData) -> str:
     """The report as HTML. Raises UserError where a table is of another format version."""
     environment = template_environment()
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
-    plainest = [figures.primary_method(own) for own in data.results_by_task.values() if own]
+    primary = [figures.primary_method(r) for r in data.results_by_task.values() if r]
     records = provenance.read_provenance(data.folder)
-    return environment.get_template("page.html").render(
+    return environment.get_template("report.html").render(
         title=data.title or data.name,
         name=data.name,
-        answer=conclusions.overall_conclusion(data.results_by_task),
-        worth=figures.summary_figure(plainest),
-        marks=figures.legend([judgement for judgement, _ in plainest]),
-        limits=limitations(data.results_by_task, data.robustness_by_task, data.catalog),
+        conclusion=conclusions.overall_conclusion(data.results_by_task),
+        summary_figure=figures.summary_figure(primary),
+        summary_legend=figures.legend([result for result, _ in primary]),
+        limitations=limitations(data.results_by_task, data.robustness_by_task, data.catalog),
         tasks=[_task_context(data, t) for t in data.tasks],
-        learned=_pretraining_context(data),
-        own=data.encoder is not None,
-        went_in=_dataset_context(data),
+        pretraining=_pretraining_context(data),
+        has_own_encoder=data.encoder is not None,
+        dataset=_dataset_context(data),
         bundle=_bundle_path(data),
         modality=_main_modality(data),
         stages=provenance.stage_table(records),
-        trained=provenance.training_table(records) if data.encoder else None,
+        training_table=provenance.training_table(records) if data.encoder else None,
         versions=provenance.version_table(records),
         licences=provenance.licence_table(records),
         config=yaml.safe_dump(dict(data.config), sort_keys=False, allow_unicode=True),
@@ -114,39 +114,37 @@ def render_report(data: ReportData) -> str:
 
 
 def _task_context(data: ReportData, task: str) -> dict[str, Any]:
-    config, judgements, worse = (
-        data.tasks[task],
-        data.results_by_task[task],
-        data.robustness_by_task.get(task),
-    )
-    shown: dict[str, Any] = {"title": config.title, "kind": config.kind, "judged": bool(judgements)}
-    if not judgements:
-        return shown
-    first = judgements[0].content
-    pictures, marks = _overlay_context(data, config, judgements)
-    return shown | {
-        "sentence": conclusions.task_conclusion(judgements),
-        "warnings": collect_warnings(judgements),
+    config, results = data.tasks[task], data.results_by_task[task]
+    robustness = data.robustness_by_task.get(task)
+    context: dict[str, Any] = {"title": config.title, "kind": config.kind}
+    context["is_evaluated"] = bool(results)
+    if not results:
+        return context
+    first = results[0].content
+    overlays, overlay_legend = _overlay_context(data, config, results)
+    return context | {
+        "sentence": conclusions.task_conclusion(results),
+        "warnings": collect_warnings(results),
         "train": format_count(first["n_train_subjects"], "labelled subject"),
         "split": first["split"],
         "test": format_count(first["n_test_subjects"], "subject"),
         "notes": [
-            *collect_notes(judgements),
+            *collect_notes(results),
             *filter(None, [describe_test_access(data.folder, task)]),
         ],
-        "legend": figures.legend(judgements),
-        "bars": figures.interval_note(judgements),
-        "panels": figures.score_panels(judgements),
-        "scores": tables.score_table(judgements),
-        "differences": tables.difference_table(judgements),
-        "reliability": calibration_panels(judgements),
-        "per_class": tables.class_table(judgements),
-        "costs": tables.cost_table(judgements),
-        "groups": subgroup_tables(judgements),
-        "groups_further": subgroup_metric_tables(judgements),
-        "worse": robustness_section(worse) if worse else None,
-        "overlays": pictures,
-        "overlay_legend": marks,
+        "legend": figures.legend(results),
+        "interval_note": figures.interval_note(results),
+        "panels": figures.score_panels(results),
+        "scores": tables.score_table(results),
+        "differences": tables.difference_table(results),
+        "calibration": calibration_panels(results),
+        "per_class": tables.class_table(results),
+        "costs": tables.cost_table(results),
+        "subgroups": subgroup_tables(results),
+        "subgroup_metrics": subgroup_metric_tables(results),
+        "robustness": robustness_section(robustness) if robustness else None,
+        "overlays": overlays,
+        "overlay_legend": overlay_legend,
     }
 
 
@@ -160,11 +158,11 @@ def _overlay_context(
 
 def _pretraining_context(data: ReportData) -> dict[str, Any]:
     if data.encoder is None:
-        return {"fared": None, "curves": [], "strips": [], "maps": []}
+        return {"health": None, "curves": [], "strips": [], "maps": []}
     pretrain = data.folder / "pretrain"
     arrays = pretraining.read_feature_pca(pretrain)
     return {
-        "fared": training_health(pretrain),
+        "health": training_health(pretrain),
         "curves": pretraining.training_curves(pretrain),
         "strips": pretraining.snapshot_strips(pretrain),
         "maps": pretraining.feature_maps(arrays, data.catalog),

@@ -1,8 +1,8 @@
-"""The inventory as a page to look through: every scan in three planes, with its verdict and why.
+"""The inventory as an HTML page: every scan in three planes, with its quality and the reason.
 
-One file that opens from disk: rows are data in it, and a short script draws those that are looked
-at, so that 5,000 scans (some 20 MB, nearly all of it thumbnails) sort and filter at once. Like the
-report it names scans by their codes, for folders often hold names of people.
+One file that opens from disk: rows are data in it, and a short script draws those in view, so that
+5,000 scans (some 20 MB, nearly all of it thumbnails) sort and filter at once. Like the report it
+names scans by their codes, for folder names often contain names of people.
 """
 
 import base64
@@ -19,7 +19,7 @@ from ssl_pipeline.volumes.inventory import Inventory, Scan
 
 
 def write_inventory_page(inventory: Inventory, name: str, path: Path) -> None:
-    """Write the page whole; `name` is the study's."""
+    """Write the page; `name` is the study's."""
     write_text(path, render_inventory_page(inventory, name))
 
 
@@ -37,19 +37,19 @@ def render_inventory_page(inventory: Inventory, name: str) -> str:
             summary=dataset.inventory_summary(inventory),
             rows=rows,
             choices={
-                key: _filter_choices(rows, key) for key in ("verdict", "root", "modality", "why")
+                key: _filter_choices(rows, key) for key in ("quality", "root", "modality", "why")
             },
         )
     )
 
 
 def _page_row(scan: Scan, thumbnails: Mapping[str, bytes]) -> dict[str, Any]:
-    """What the page's script knows of a scan."""
+    """A scan as a row of the page's script."""
     labels = [name for name, fits in scan.labels.items() if fits]
     known = math.prod(scan.shape) > 0
     return {
         "id": scan.id,
-        "verdict": scan.quality,
+        "quality": scan.quality,
         "reason": scan.reason,
         "why": dataset.reason_category(scan) if scan.reason else "",
         "root": scan.root,

@@ -1,4 +1,4 @@
-"""The report's tables as Markdown: to be read, sent and committed."""
+"""The report's tables and conclusions as Markdown."""
 
 from collections.abc import Iterator
 
@@ -12,13 +12,13 @@ from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgr
 from ssl_pipeline.report.sections.test_access import describe_test_access
 
 SIGNIFICANCE_NOTE = (
-    "Better and worse are said only where an interval excludes zero; such differences are in bold. "
-    "Intervals are over subjects and seeds, and not corrected for the number of comparisons."
+    "“Better” and “worse” are used only where an interval excludes zero; such differences are in "
+    "bold. Intervals are over subjects and seeds, and not corrected for the number of comparisons."
 )
 
 
 def render_markdown_report(data: ReportData) -> str:
-    """All that the page says of the tasks, less its pictures.
+    """The task sections of the HTML report as Markdown, without figures.
 
     Raises UserError where a table is of another format version.
     """
@@ -33,29 +33,29 @@ def render_markdown_report(data: ReportData) -> str:
 
 
 def _task_parts(data: ReportData, task: str) -> Iterator[str]:
-    judgements = data.results_by_task[task]
+    results = data.results_by_task[task]
     yield f"## {data.tasks[task].title}"
-    if not judgements:
-        yield "This task has not been judged yet."
+    if not results:
+        yield "This task has not been evaluated yet."
         return
-    first = judgements[0].content
-    yield conclusions.task_conclusion(judgements)
+    first = results[0].content
+    yield conclusions.task_conclusion(results)
     yield (
-        f"{format_count(first['n_train_subjects'], 'labelled subject')} to learn from, "
-        f"{format_count(first['n_test_subjects'], 'subject')} of the split {first['split']} scored."
+        f"Trained on {format_count(first['n_train_subjects'], 'labelled subject')}, evaluated on "
+        f"{format_count(first['n_test_subjects'], 'subject')} of the split {first['split']}."
     )
-    for warning in collect_warnings(judgements):
-        yield f"**Not to be trusted as it stands.** {warning}"
+    for warning in collect_warnings(results):
+        yield f"**Not reliable as it stands.** {warning}"
     shown = [
-        tables.score_table(judgements),
-        tables.difference_table(judgements),
-        *subgroup_tables(judgements),
+        tables.score_table(results),
+        tables.difference_table(results),
+        *subgroup_tables(results),
     ]
-    shown += [tables.class_table(judgements), *subgroup_metric_tables(judgements)]
-    shown += filter(None, [tables.cost_table(judgements)])
-    said = collect_notes(judgements)
-    if worse := data.robustness_by_task.get(task):
-        shown += robustness_tables(worse)
-        said += worse["notes"]
+    shown += [tables.class_table(results), *subgroup_metric_tables(results)]
+    shown += filter(None, [tables.cost_table(results)])
+    notes = collect_notes(results)
+    if robustness := data.robustness_by_task.get(task):
+        shown += robustness_tables(robustness)
+        notes += robustness["notes"]
     yield from map(markdown_table, shown)
-    yield from dict.fromkeys(filter(None, [*said, describe_test_access(data.folder, task)]))
+    yield from dict.fromkeys(filter(None, [*notes, describe_test_access(data.folder, task)]))

@@ -1,7 +1,7 @@
-"""The table of all stored volumes: what training and evaluation choose from without opening one.
+"""The catalog: a table of all stored volumes, from which training and evaluation choose.
 
 Parquet, in the inventory's order, which depends on no salt: another salt changes names and nothing
-else. Equal content gives equal bytes, so that a stage that follows sees no change.
+else. Equal content gives equal bytes, so that dependent stages see no change.
 """
 
 import json
@@ -22,7 +22,7 @@ from ssl_pipeline.store.layout import VolumeAttributes
 from ssl_pipeline.store.volume_store import VolumeStore
 from ssl_pipeline.volumes.inventory import Scan
 
-CATALOG_VERSION = 2
+CATALOG_VERSION = 3
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(
     [
@@ -33,12 +33,12 @@ SCHEMA = pa.schema(
         ("spacing_mm", pa.list_(pa.float64(), 3)),
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
-        ("pixels", pa.string()),
+        ("voxel_hash", pa.string()),
         ("meta_json", pa.string()),
     ],
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
 )
-SCAN_ATTRIBUTES = ("root", "site", "modality")  # what every scan says of itself, beside its targets
+SCAN_ATTRIBUTES = ("root", "site", "modality")  # attributes of every scan, beside its targets
 JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels"), ("shape", "spacing_mm")
 
 
@@ -64,7 +64,7 @@ class Entry:
 
     @cached_property
     def meta(self) -> VolumeMeta:
-        """What the volume says of itself, parsed when it is first asked for."""
+        """The volume's metadata, parsed on first use."""
         return VolumeMeta.from_json(json.loads(self.meta_json))
 
 
@@ -76,7 +76,7 @@ class Catalog:
 
     @classmethod
     def build(cls, store: VolumeStore, scans: Iterable[Scan]) -> "Catalog":
-        """Of those scans whose volume is complete and made with the shelf's dials."""
+        """Catalog of those scans whose volume is complete and made with the store's settings."""
         found = ((scan, store.complete_attributes(scan)) for scan in scans)
         return cls(tuple(_entry(scan, attributes) for scan, attributes in found if attributes))
 
@@ -96,7 +96,7 @@ class Catalog:
         return cls(tuple(from_table(table, Entry, JSON_COLUMNS, TUPLE_COLUMNS)))
 
     def write(self, path: Path) -> None:
-        """Write the catalog whole."""
+        """Write the catalog."""
         table = to_table(self.entries, SCHEMA, JSON_COLUMNS)
         with atomic_write(path) as temporary:
             pq.write_table(table, temporary)
@@ -117,14 +117,14 @@ class Catalog:
 
 
 def scan_attribute(scan: Entry | Scan, name: str) -> str:
-    """What is known of a scan by a name of SAID or of a target; "" if nothing."""
+    """A scan's attribute by a name of SCAN_ATTRIBUTES or of a target; "" if unknown."""
     return str(getattr(scan, name)) if name in SCAN_ATTRIBUTES else scan.targets.get(name, "")
 
 
 def check_scan_attribute(
     setting: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()
 ) -> None:
-    """Refuse what no scan says of itself; `where` names the place in the study."""
+    """Refuse an attribute or value that no scan has; `setting` names the place in the study."""
     entries = list(entries)
     found = {scan_attribute(entry, name) for entry in entries} - {""}
     if not found:

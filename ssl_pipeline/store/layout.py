@@ -1,4 +1,4 @@
-"""How a volume lies on disk: one Zarr v3 array in two files, which any Zarr library opens.
+"""Layout of a volume on disk: one Zarr v3 array in two files, which any Zarr library opens.
 
     ID.zarr/zarr.json        shape, codecs, dimension names, and our attributes
     ID.zarr/c/0/0/0/0        all voxels, one shard
@@ -6,15 +6,15 @@
 The array is int16 with the axes (channel, z, y, x): channel 0 is intensity, channel 1 holds the
 mask bits (1 valid, 2 foreground, 4 anonymised). The shard covers the whole array and holds inner
 chunks of (1, 32, 32, 32), compressed one by one, followed by an index: for each inner chunk, in C
-order of the chunk grid, its offset and length as little-endian uint64 (both 2**64 - 1 where a
-chunk is all zeros and not stored), then a CRC-32C of the index. `codec: none` has one raw chunk
-instead: an array that can be mapped into memory.
+order of the chunk grid, its offset and length as little-endian uint64 (both 2**64 - 1 where a chunk
+is all zeros and not stored), then a CRC-32C of the index. `codec: none` has one raw chunk instead:
+an array that can be mapped into memory.
 
 The attribute `ssl_pipeline` holds the format version, `meta` (VolumeMeta), `key` (the hash of the
-scan and of the dials that made the volume), `bytes` and `sha256` of the voxel file, and
+scan and of the settings that made the volume), `bytes` and `sha256` of the voxel file, and
 `document`, the hash of zarr.json without that entry.
 
-Why so: a crop touches few chunks, and two files a volume spare the file system of a cluster.
+Reasons: a crop touches few chunks, and two files per volume spare the file system of a cluster.
 Against 64 and 96 voxels a side, 32 wins at crops of 64 and 96 voxels; against 16, at all; byte
 shuffle as good as bit shuffle; lz4 decodes three times as fast as zstd, which takes 0.7 of its
 space.
@@ -51,7 +51,7 @@ class StoreSettings(Section):
 
 @dataclass(frozen=True)
 class VolumeAttributes:
-    """What a volume says of itself."""
+    """The attributes in a volume's zarr.json."""
 
     meta: VolumeMeta
     key: str

@@ -1,8 +1,8 @@
-"""Random crops out of stored volumes, at the speed of decoding them.
+"""CropReader: random crops of stored volumes, at the speed of decoding them.
 
-Volumes are opened when first asked for, in the process that asks: a reader can be made in the
-parent and go to data-loading workers by fork or by spawn. The least recently used maps are closed,
-for each holds a file open.
+Volumes are opened on first use, in the process that uses them: a reader can be made in the parent
+and go to data-loading workers by fork or by spawn. The least recently used maps are closed, because
+each holds a file open.
 """
 
 import os
@@ -34,7 +34,7 @@ class CropReader:
     ) -> NDArray[np.int16]:
         """Intensity and mask bits (2, z, y, x) of a box; both 0 where it reaches out of the volume.
 
-        `start_zyx` may be negative; `channels` (INTENSITY, BITS) reads one of them. Raises
+        `start_zyx` may be negative; `channels` (INTENSITY_CHANNEL, MASK_CHANNEL) reads one. Raises
         UserError for an unknown or a damaged volume.
         """
         return self._open(scan_id).read(start_zyx, size_zyx, channels)
@@ -67,7 +67,7 @@ class CropReader:
         return shard
 
     def _reset(self) -> None:
-        """Nothing open yet, and a lock that no other thread holds."""
+        """Start with no open volume, and a lock that no other thread holds."""
         disable_blosc_threads()
         self._process, self._lock = os.getpid(), Lock()
         self._shards: OrderedDict[str, ShardReader] = OrderedDict()

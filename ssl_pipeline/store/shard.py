@@ -1,4 +1,4 @@
-"""Read a box out of a volume's voxel file, mapped into memory.
+"""ShardReader: boxes of a volume's voxel file, mapped into memory.
 
 The index is parsed once; then a box is the inner chunks that it touches, decoded one by one into a
 buffer and copied. zarr-python does the same through a queue of coroutines, ten times slower on one
@@ -26,16 +26,12 @@ INTENSITY_CHANNEL, MASK_CHANNEL, ALL_CHANNELS = slice(0, 1), slice(1, 2), slice(
 CHUNK_SIDE = INNER_CHUNK[1]
 CHUNK_BYTES = 2 * CHUNK_SIDE**3
 CRC_BYTES = 4
-MAX_CONSTANT_BYTES, MAX_CONSTANTS = (
-    512,
-    64,
-)  # a packed chunk that may have one value; how many of them
+MAX_CONSTANT_BYTES, MAX_CONSTANTS = 512, 64  # packed chunks of one value: size, number
 BLOSC_HEADER = struct.Struct("<xxBxiii")  # flags, bytes, bytes of a block, compressed bytes
 BLOSC_NOT_COMPRESSED = 2  # flag: no table of blocks follows the header
 
-ChunkOverlap = tuple[
-    int, slice, slice
-]  # index of an inner chunk along an axis, slice of it, slice of the box
+# index of an inner chunk along an axis, slice of it, slice of the box
+ChunkOverlap = tuple[int, slice, slice]
 
 
 class ShardReader:
@@ -97,7 +93,7 @@ class ShardReader:
                     )
 
     def _decode_chunk(self, packed: memoryview, chunk: NDArray[np.int16]) -> int | None:
-        """The one value of a chunk that was met before; else None, with the chunk decoded."""
+        """The value of a known constant chunk; else None, with the chunk decoded."""
         few = bytes(packed) if len(packed) <= MAX_CONSTANT_BYTES else b""
         if few in self._constants:
             return self._constants[few]
@@ -132,7 +128,8 @@ class ShardReader:
 
     def _damage_error(self) -> UserError:
         return UserError(
-            f"{self.volume / VOXEL_FILE} is missing or damaged: delete {self.volume}, preprocess again."
+            f"{self.volume / VOXEL_FILE} is missing or damaged: delete {self.volume},"
+            " preprocess again."
         )
 
 

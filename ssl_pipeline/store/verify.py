@@ -1,4 +1,4 @@
-"""Find damage in a stored volume: every byte of its two files is covered by a hash."""
+"""Verification of a stored volume: every byte of its two files is covered by a hash."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ssl_pipeline.store.layout import (
 
 
 def find_damage(volume: Path) -> str:
-    """Empty if the volume is whole, else a sentence: which file, and what is wrong with it."""
+    """Empty if the volume is undamaged, else a sentence: which file, and what is wrong."""
     try:
         attributes = read_attributes(volume)
         if document_hash(read_document(volume)) != attributes.document_sha256:

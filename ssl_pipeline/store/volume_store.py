@@ -1,8 +1,8 @@
-"""Where the volumes of a study lie, and which scan and dials each of them was made from.
+"""VolumeStore: the volumes of a study, each with a key of the scan and settings it was made from.
 
 A volume's key hashes what its content depends on, and nothing else: the bytes of the scan, how its
-values are read, the dials of its own modality, and the versions of the code. So a changed MR dial
-leaves the CTs alone, and a renamed or moved scan is not prepared again.
+values are read, the settings of its own modality, and the versions of the code. So a changed MR
+setting does not affect CT volumes, and a renamed or moved scan is not preprocessed again.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class VolumeStore:
         """Hash of all that a volume's content depends on."""
         return sha256_json(
             {
-                "dials": self._settings_hashes["ct" if scan.modality == "CT" else "mr"],
+                "settings": self._settings_hashes["ct" if scan.modality == "CT" else "mr"],
                 "scan": scan.sha256,
                 "modality": scan.modality,
                 "intensity_offset": scan.intensity_offset,
@@ -49,20 +49,20 @@ class VolumeStore:
 
     @cached_property
     def _settings_hashes(self) -> dict[str, str]:
-        """Hash of versions and dials, by the modality that they hold for."""
+        """Hash of versions and settings, by the modality that they hold for."""
         common = [VERSION, FORMAT_VERSION, self.settings.model_dump(mode="json")]
         found = {}
         for own, other in (("ct", "mr"), ("mr", "ct")):
-            dials = self.preprocess.model_dump(mode="json", exclude={other, "max_gib"})
-            found[own] = sha256_json([*common, dials])
+            settings = self.preprocess.model_dump(mode="json", exclude={other, "max_gib"})
+            found[own] = sha256_json([*common, settings])
         return found
 
     def complete_attributes(self, scan: Scan) -> VolumeAttributes | None:
-        """What the scan's volume says of itself, where it is whole and of the present dials."""
+        """The attributes of the scan's volume, where it is complete and of the present settings."""
         return read_complete_attributes(self.volume_path(scan.id), self.key(scan))
 
     def is_complete(self, scan: Scan) -> bool:
-        """Whether the scan's volume is there, whole, and made with the present dials."""
+        """Whether the scan's volume is there, whole, and made with the present settings."""
         return self.complete_attributes(scan) is not None
 
     def put(self, scan: Scan, prepared: PreparedVolume) -> None:

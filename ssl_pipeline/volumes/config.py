@@ -1,4 +1,4 @@
-"""The `data` section of a study: where scans lie, and what is known of them beside their voxels.
+"""The `data` section of a study: roots of scans, labels, metadata rules, table and splits.
 
 A relative folder of scans or labels is taken from where the pipeline is run, as its output folder
 is; a table and split lists belong to the study, and are taken from the folder of its file.
@@ -44,7 +44,7 @@ class LabelSource(Section):
 
 
 class Masks(Section):
-    """Which of a root's labels say where to look; their voxels above 0 count."""
+    """Labels of a root that serve as masks; their voxels above 0 count."""
 
     foreground: str | None = Field(
         None, description="label that outlines the body, or the brain, in place of what is found"
@@ -74,7 +74,7 @@ class Root(Section):
         None, allow_inf_nan=False, description="stored value that means: nothing was measured here"
     )
     labels: dict[str, LabelSource] = Field({}, description="voxel labels, by name")
-    masks: Masks = Field(Masks(), description="labels that say where to look")
+    masks: Masks = Field(Masks(), description="labels that serve as masks")
 
     @model_validator(mode="after")
     def _headers_name_subjects(self) -> "Root":
@@ -99,7 +99,7 @@ class Root(Section):
 
 
 class Splits(Section):
-    """Who is held out. A table's `split` column goes first, then lists, then fractions."""
+    """Which subjects are held out: a table's `split` column goes first, then lists, fractions."""
 
     fractions: Fractions = Field(Fractions(), description="shares of subjects, drawn by hash")
     lists: dict[SplitName, str] = Field(
@@ -114,9 +114,9 @@ class Splits(Section):
     duplicate_threshold: float | None = Field(
         1.4,
         gt=0,
-        description="scans of two subjects are copies, and their subjects one, from this likeness"
-        " on: the share of common keypoints times the square root of their number; null looks for"
-        " no copies",
+        description="similarity from which on two scans count as near duplicates, and their"
+        " subjects as one: the share of common keypoints times the square root of their number;"
+        " null does not search",
     )
     seed: int = Field(0, description="another seed draws other subjects")
 
@@ -143,7 +143,7 @@ class Data(Section):
 
 
 def resolve_path(text: str, folder: Path = Path()) -> Path:
-    """A path as a study says it, with variables and ~ expanded; a relative one lies below `folder`.
+    """A path of a study, with variables and ~ expanded; a relative one lies below `folder`.
 
     Raises UserError for an environment variable that is not set.
     """

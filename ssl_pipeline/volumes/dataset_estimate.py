@@ -1,6 +1,6 @@
-"""What the inventory will find, before it has run: from headers, or from no more than bytes.
+"""Estimate of a dataset before the inventory has run: from headers, or from bytes alone.
 
-No scan is rejected here, and where nobody says the modality it is taken for CT.
+No scan is rejected here, and an unknown modality is taken for CT.
 """
 
 import math
@@ -26,16 +26,13 @@ TYPICAL_SCAN = ScanInfo(
 )
 TYPICAL_BYTES = 45e6  # of such a scan as a file, and its labels
 BASE_BYTES = 240e6  # of a process that has imported the readers
-BYTES_PER_VOXEL = 7  # a voxel of a scan that is looked at
-BYTES_PER_SCAN = 20_000  # kept of each: thumbnail, keypoints
-SECONDS_PER_SCAN, SECONDS_PER_VOXEL = (
-    0.05,
-    0.04e-6,
-)  # of one core, for a scan and for each of its voxels
+BYTES_PER_VOXEL = 7  # per voxel of a scan that is inspected
+BYTES_PER_SCAN = 20_000  # thumbnail and keypoints of each
+SECONDS_PER_SCAN, SECONDS_PER_VOXEL = 0.05, 0.04e-6  # of one core
 
 
 def scans_from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
-    """Every scan of a study; of more than HEADERS, each n-th is opened and speaks for the next.
+    """Every scan of a study; of more than MAX_HEADERS, each n-th is opened and stands for the next.
 
     Raises UserError where there are none, and where a table or list cannot be used.
     """
@@ -44,20 +41,20 @@ def scans_from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
     step = math.ceil(len(found.candidates) / MAX_HEADERS)
     with ThreadPoolExecutor(WORKERS) as pool:
         headers = list(pool.map(_header_info, found.candidates[::step]))
-    looks = [headers[number // step] for number in range(len(found.candidates))]
-    each = assign_subjects(found.candidates, looks, data.splits, named)
-    scans = map(to_scan, found.candidates, looks, each, repeat(_named_labels))
+    infos = [headers[number // step] for number in range(len(found.candidates))]
+    each = assign_subjects(found.candidates, infos, data.splits, named)
+    scans = map(to_scan, found.candidates, infos, each, repeat(_named_labels))
     return tuple(scan for scan in scans if scan.quality == "accepted")
 
 
 def typical_scans(data: Data, count: int, bytes_per_scan: float) -> tuple[Scan, ...]:
-    """Scans like TYPICAL with slices for so many bytes, one a subject, every fifth held out."""
+    """Scans like TYPICAL_SCAN, sized by bytes, one per subject, every fifth held out."""
     x, y, z = TYPICAL_SCAN.shape
-    seen = replace(TYPICAL_SCAN, shape=(x, y, max(1, round(z * bytes_per_scan / TYPICAL_BYTES))))
+    info = replace(TYPICAL_SCAN, shape=(x, y, max(1, round(z * bytes_per_scan / TYPICAL_BYTES))))
     roots = data.roots or (Root(path="table"),)
     return tuple(
         Scan(
-            **vars(seen),
+            **vars(info),
             id=str(number),
             root=root.title,
             subject=str(number),

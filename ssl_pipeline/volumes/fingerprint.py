@@ -1,11 +1,11 @@
-"""One hash of all raw files, quick enough to be asked for whenever a workflow is looked at.
+"""Fingerprint of all raw files: one hash, quick enough for every start of the workflow.
 
-It is made of path, size and a token a file. The token is the file's time, but a record among the
-origins remembers each file's token with its content, so that a file that was merely touched or
-copied over with itself keeps it. Contents are hashed by `remember`, after the inventory has read
-all files anyway; `listing_hash` itself opens only files whose time has changed and whose size has
-not. A file that the record does not know counts by its time, which at worst takes the inventory
-again.
+It is made of path, size and a token per file. The token is the file's time, but a private file of
+hashes keeps each file's token with its content, so that a file that was merely touched or copied
+over with itself keeps its token. Contents are hashed by `record_file_hashes`, after the inventory
+has read all files anyway; `data_fingerprint` itself opens only files whose time has changed and
+whose size has not. A file without a recorded hash counts by its time, which at worst builds the
+inventory again.
 """
 
 import os
@@ -28,15 +28,15 @@ WORKERS = min(4, os.cpu_count() or 1)
 class _FileState(NamedTuple):
     size: int
     mtime_ns: int
-    token: int  # the file's time when its content was last another
-    sha256: str = ""  # empty until `remember` was called
+    token: int  # the file's time when its content last changed
+    sha256: str = ""  # empty until `record_file_hashes` was called
 
 
 def data_fingerprint(data: Data, study_dir: Path, file_hashes: Path) -> str:
     """SHA-256 over the raw files, label files, table and split lists that a study names.
 
-    `record` is a small JSON file, written only where a touched file was found unchanged or changed.
-    Gives "absent" where a root, or what its path needs, is not there; the inventory says which.
+    `file_hashes` is a small JSON file, written only where a touched file was compared. Returns
+    "absent" where a root, or what its path needs, is missing; the inventory reports which.
     """
     try:
         places = _data_paths(data, study_dir)
@@ -71,10 +71,10 @@ def total_bytes(data: Data, study_dir: Path) -> int:
 def record_file_hashes(
     data: Data, study_dir: Path, pseudonyms: PseudonymStore, inventory: Inventory
 ) -> None:
-    """Record the content of every raw file that is not recorded yet, for `listing_hash` to use.
+    """Record the content hash of every new raw file, for `data_fingerprint` to use.
 
-    The record is `origins.listing`. What the inventory has hashed is not hashed again; slices of
-    DICOM and labels are.
+    The file is `pseudonyms.file_hashes`. Files that the inventory has hashed are not hashed again;
+    slices of DICOM and labels are.
     """
     before = _read_file_hashes(pseudonyms.file_hashes)
     states = _file_states(_data_paths(data, study_dir))
@@ -113,14 +113,14 @@ def _file_states(paths: list[Path]) -> dict[str, tuple[int, int]]:
 
 
 def _updated_state(path: str, state: tuple[int, int], previous: _FileState | None) -> _FileState:
-    size, seen_ns = state
+    size, mtime_ns = state
     if previous and previous[:2] == state:
         return previous
     if previous and previous.size == size and previous.sha256:
         sha256 = _content_hash(Path(path))
-        token = previous.token if sha256 == previous.sha256 else seen_ns
-        return _FileState(size, seen_ns, token, sha256)
-    return _FileState(size, seen_ns, seen_ns)
+        token = previous.token if sha256 == previous.sha256 else mtime_ns
+        return _FileState(size, mtime_ns, token, sha256)
+    return _FileState(size, mtime_ns, mtime_ns)
 
 
 def _content_hash(path: Path) -> str:

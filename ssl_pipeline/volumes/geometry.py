@@ -1,7 +1,7 @@
 """Axes, spacing and position of a grid, read off its affine.
 
-Only whole-axis moves are made here (swap and flip), which lose nothing; a rotation that remains is
-left in the affine, for resampling it away would blur every oblique scan for no gain.
+Axes are only swapped and flipped here, which loses nothing; a remaining rotation stays in the
+affine, because resampling it away would blur every oblique scan for no gain.
 """
 
 import math
@@ -31,7 +31,7 @@ def to_canonical(volume: Volume) -> Volume:
 
 
 def canonical_grid(grid: VoxelGrid) -> VoxelGrid:
-    """What `canonical` makes of a grid."""
+    """The grid of a volume after `to_canonical`."""
     order = orientations.io_orientation(grid.affine)
     x, y, z = (grid.shape[int(axis)] for axis in np.argsort(order[:, 0]))
     affine = grid.affine @ orientations.inv_ornt_aff(order, grid.shape)
@@ -50,7 +50,7 @@ def axis_codes(affine: Affine) -> str:
 
 
 def residual_rotation_deg(affine: Affine) -> float:
-    """The angle by which the axes miss R, A and S after `canonical`, in degrees from 0."""
+    """The angle by which the axes miss R, A and S after `to_canonical`, in degrees from 0."""
     straight = canonical_grid(VoxelGrid((1, 1, 1), affine)).affine[:3, :3]
     left, _, right = np.linalg.svd(straight / np.linalg.norm(straight, axis=0))
     cosine = (np.trace(left @ right) - 1) / 2
@@ -93,7 +93,7 @@ def _off_right_angle_deg(sides: Affine, pair: tuple[int, int]) -> float:
 
 
 def is_same_grid(first: VoxelGrid, second: VoxelGrid) -> bool:
-    """Whether two grids of one shape put their corners in the same places, axes in any order."""
+    """Whether two grids of one shape have the same corner positions, axes in any order."""
     first, second = canonical_grid(first), canonical_grid(second)
     corners = np.stack(np.meshgrid(*[(0, side - 1) for side in first.shape], (1,)), -1).reshape(
         -1, 4

@@ -1,7 +1,7 @@
-"""The table of all scans: whose each is, what it holds, and whether it is fit to learn from.
+"""The inventory: a table of all scans with their quality, subject, split and labels.
 
-Nothing is dropped in silence: a scan that cannot be used, and a label without an image, keeps its
-row and the reason. Scans and subjects are named by their codes; `origins` knows their files.
+Nothing is dropped silently: a scan that cannot be used, and a label without an image, keeps its row
+and the reason. Scans and subjects are named by their codes; `pseudonyms` knows their files.
 """
 
 import json
@@ -40,7 +40,7 @@ from ssl_pipeline.volumes.scan_check import (
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
@@ -54,19 +54,19 @@ SCHEMA = pa.schema(
         "format": pa.string(),
         "shape": pa.list_(pa.int64()),
         "spacing_mm": pa.list_(pa.float64()),
-        **dict.fromkeys(("orientation", "file_modality", "sha256", "pixels"), pa.string()),
+        **dict.fromkeys(("orientation", "file_modality", "sha256", "voxel_hash"), pa.string()),
         **dict.fromkeys(("size_bytes", "mtime_ns"), pa.int64()),
-        **dict.fromkeys(("judged", "fault", "repair", "verdict", "reason"), pa.string()),
+        **dict.fromkeys(("criteria_hash", "fault", "repair", "quality", "reason"), pa.string()),
     }
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan(ScanInfo):
-    """One scan: what was seen in it, and what is said of it."""
+    """One row of the inventory: what the scan's files hold, and its metadata."""
 
     id: str  # its code
-    part: str = ""  # what tells it from other volumes of its DICOM series
+    part: str = ""  # the name of this volume where its DICOM series was split
     root: str
     subject: str = ""  # code
     site: str = ""
@@ -86,10 +86,10 @@ class Scan(ScanInfo):
 class Inventory:
     """All scans, by root and path, and the rows of labels that belong to no image.
 
-    `salt` is the fingerprint of the salt that all codes were made with, `dealt` a hash of the dials
-    that splits were dealt by. `thumbnails` has a JPEG of each scan that could be opened, by id, and
-    `keypoints` what copies are known by; both are kept in files of their own, so that stages which
-    read the table need not load them.
+    `salt_fingerprint` identifies the salt that all codes were made with, `splits_hash` the settings
+    that splits were assigned by. `thumbnails` has a JPEG of each scan that could be opened, by id,
+    and `keypoints` those by which near duplicates are found; both are kept in files of their own,
+    so that stages which read the table need not load them.
     """
 
     scans: tuple[Scan, ...]
@@ -101,39 +101,43 @@ class Inventory:
 
     @property
     def accepted_scans(self) -> tuple[Scan, ...]:
-        """The scans that are fit to learn from, repaired ones among them."""
+        """The usable scans: accepted and repaired ones."""
         return tuple(scan for scan in self.scans if scan.quality in USABLE)
 
     def write(self, path: Path) -> None:
         """Write the table as Parquet; equal inventories make equal files."""
         rows = (*self.scans, *self.orphan_labels)
-        told = {"format": FORMAT_VERSION, "salt": self.salt_fingerprint, "dealt": self.splits_hash}
-        about = {"ssl_pipeline": json.dumps(told)}
+        header = {
+            "format": FORMAT_VERSION,
+            "salt_fingerprint": self.salt_fingerprint,
+            "splits_hash": self.splits_hash,
+        }
+        about = {"ssl_pipeline": json.dumps(header)}
         with atomic.atomic_write(path) as temporary:
             pq.write_table(to_table(rows, SCHEMA.with_metadata(about), JSON_COLUMNS), temporary)
 
     @classmethod
     def read(cls, path: Path) -> "Inventory":
-        """Read what `write` wrote. Raises UserError for a table of another version."""
+        """Read an inventory. Raises UserError for a table of another version."""
         table = pq.read_table(path)
         about = _metadata(table.schema)
         if about.get("format") != FORMAT_VERSION:
             raise UserError(
                 f"{path}: is an inventory of format {about.get('format')}, and this version reads"
-                f" {FORMAT_VERSION}: run the stage inventory, which takes it anew."
+                f" {FORMAT_VERSION}: run the stage inventory, to build it again."
             )
         rows = list(from_table(table, Scan, JSON_COLUMNS, TUPLE_COLUMNS))
         return cls(
             tuple(row for row in rows if row.format != LABEL_FORMAT),
             tuple(row for row in rows if row.format == LABEL_FORMAT),
-            about["salt"],
-            about["dealt"],
+            about["salt_fingerprint"],
+            about["splits_hash"],
         )
 
 
 def read_salt_fingerprint(path: Path) -> str:
     """The fingerprint of the salt that an inventory was made with; empty where there is none."""
-    return str(_metadata(pq.read_schema(path)).get("salt", "")) if path.exists() else ""
+    return str(_metadata(pq.read_schema(path)).get("salt_fingerprint", "")) if path.exists() else ""
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def _metadata(schema: pa.Schema) -> dict[str, Any]:
 
 
 class LabelMatch(NamedTuple):
-    """The labels that a scan has, what is to be told of others, and which of them are masks."""
+    """The labels that fit a scan, a note on those that do not, and which of them are masks."""
 
     labels: tuple[str, ...] = ()
     note: str = ""
@@ -159,11 +163,12 @@ def build_inventory(
     pseudonyms: PseudonymStore,
     previous: Inventory | None = None,
 ) -> Inventory:
-    """Look at every scan of a study; those that `previous` knows unchanged are not read again.
+    """Build the inventory of a study; scans that are unchanged since `previous` are not read again.
 
-    `study_dir` is where table and lists lie; `origins` is told first where each scan lies, so that
-    whatever is said of one can be traced. Raises UserError, one sentence, for a root without
-    images, a rule that does not fit, a table or list that cannot be used, a salt that is lost.
+    `study_dir` is where table and lists lie. The location of every scan is written to `pseudonyms`
+    first, so that any message about a scan can be traced. Raises UserError, one sentence, for a
+    root without images, a rule that does not fit, a table or list that cannot be used, and a lost
+    salt.
     """
     pseudonyms.open(previous.salt_fingerprint if previous else "")
     found = discover_scans(data, study_dir, pseudonyms.code)
@@ -173,27 +178,27 @@ def build_inventory(
     pseudonyms.write([*(each.location for each in found.candidates), *unused])
     pseudonyms.write([*(each.origin for each in found.candidates), *unused])
     named = read_explicit_splits(found.candidates, data.splits, study_dir)
-    dealt = sha256_json(data.splits.model_dump(exclude={"copies_likeness"}))
-    before = previous.scans if previous and previous.splits_hash == dealt else ()
-    seen = _inspect_all(found.candidates, thresholds, previous)
-    looks = [each.info for each in seen]
+    splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
+    before = previous.scans if previous and previous.splits_hash == splits_hash else ()
+    checks = _inspect_all(found.candidates, thresholds, previous)
+    infos = [each.info for each in checks]
     subjects = assign_subjects(
         found.candidates,
-        looks,
+        infos,
         data.splits,
         named,
-        _find_duplicates(seen, data.splits.duplicate_threshold),
+        _find_duplicates(checks, data.splits.duplicate_threshold),
         {scan.id: scan.split for scan in before if scan.subject},
     )
-    scans = list(map(to_scan, found.candidates, looks, subjects, repeat(_match_labels)))
+    scans = list(map(to_scan, found.candidates, infos, subjects, repeat(_match_labels)))
     places = zip(found.candidates, subjects, strict=True)
     pseudonyms.write([*(replace(each.origin, subject=of.subject) for each, of in places), *unused])
-    opened = list(zip((scan.id for scan in scans), seen, strict=True))
+    opened = list(zip((scan.id for scan in scans), checks, strict=True))
     return Inventory(
         tuple(_reject_duplicates(found.candidates, scans)),
         tuple(orphans),
         pseudonyms.salt_fingerprint,
-        dealt,
+        splits_hash,
         {name: each.keypoints for name, each in opened if each.keypoints},
         {name: each.thumbnail for name, each in opened if each.thumbnail},
     )
@@ -210,22 +215,22 @@ def _inspect_all(
         for scan in before.scans
     }
 
-    def look(each: Candidate) -> ScanCheck:
+    def inspect(each: Candidate) -> ScanCheck:
         return inspect_scan(each.source, each.root, each.modality, thresholds, known.get(each.id))
 
-    seen = []
+    checks = []
     with (
         ThreadPoolExecutor(WORKERS) as pool,
-        progress("Looking at scans", len(candidates)) as bar,
+        progress("Inspecting scans", len(candidates)) as bar,
     ):
-        for candidate, each in zip(candidates, pool.map(look, candidates), strict=True):
-            seen.append(each)
+        for candidate, each in zip(candidates, pool.map(inspect, candidates), strict=True):
+            checks.append(each)
             bar.advance(candidate.id)
-    return seen
+    return checks
 
 
 def _find_duplicates(checks: Sequence[ScanCheck], threshold: float | None) -> list[tuple[int, int]]:
-    """Near-duplicates among the scans that are fit, by their numbers."""
+    """Pairs of near duplicates among the usable scans, by their positions."""
     if threshold is None:
         return []
     fit = {at: each.keypoints for at, each in enumerate(checks) if each.keypoints}
@@ -239,7 +244,7 @@ def _find_duplicates(checks: Sequence[ScanCheck], threshold: float | None) -> li
 def to_scan(
     candidate: Candidate, info: ScanInfo, assignment: SubjectAssignment, match_labels: LabelMatcher
 ) -> Scan:
-    """The row of a candidate, with the labels that `labels_of` gives it and its note on them."""
+    """The row of a candidate, with the labels that `match_labels` finds for it."""
     root = candidate.root
     modality = candidate.modality or info.file_modality
     reason = info.fault or candidate.subject_fault or assignment.fault
@@ -268,7 +273,7 @@ def to_scan(
 
 
 def _match_labels(candidate: Candidate) -> LabelMatch:
-    """The labels that lie on the image's own grid, and what is wrong with the others."""
+    """The labels that lie on the image's own grid, and why others do not fit."""
     given = {name: path for name, path in candidate.labels.items() if path}
     if not given:
         return LabelMatch()
@@ -284,7 +289,7 @@ def _match_labels(candidate: Candidate) -> LabelMatch:
 
 
 def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:
-    """The scans, of which the second of one image is rejected."""
+    """The scans, with the second one of the same image rejected."""
     names: dict[Path, Scan] = {}
     pixels: dict[str, Scan] = {}
     kept = []

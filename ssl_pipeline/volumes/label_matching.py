@@ -1,4 +1,4 @@
-"""Which label volume belongs to which image, and which belong to none."""
+"""Matching of label volumes to images, and checks that a label fits its image."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class LabelFolder:
     files: dict[str, Path]
 
     def label_path(self, relative_path: str) -> Path | None:
-        """The label of the image at `relative`, its path below its own root."""
+        """The label of the image at `relative_path`, its path below its own root."""
         path = PurePosixPath(readers.strip_suffix(relative_path))
         words = {"stem": path.name, "folder": str(path.parent) if path.parent.name else ""}
         if self.source.image_pattern:
@@ -45,7 +45,7 @@ def find_labels(source: LabelSource) -> LabelFolder:
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:
-    """What the path of any label looks like, whatever its image is called."""
+    """A regular expression that the path of any label matches, whatever its image's name."""
     parts = {"{stem}": "[^/]+", "{folder}/": "(?:.+/)?"}
     pieces = re.split(r"({folder}/|{\w+})", pattern)
     return re.compile(
@@ -57,7 +57,7 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
 
 
 def label_mismatch(name: str, label_path: Path, image_grid: VoxelGrid) -> str:
-    """Why a label cannot be laid over an image of grid `image`; empty where it can."""
+    """Why a label does not fit an image of grid `image_grid`; empty where it does."""
     try:
         found = readers.read_grid(Source(label_path))
     except ReadError as error:
@@ -65,7 +65,10 @@ def label_mismatch(name: str, label_path: Path, image_grid: VoxelGrid) -> str:
     wanted = geometry.canonical_grid(image_grid).shape
     given = geometry.canonical_grid(found).shape
     if given != wanted:
-        return f"label {name} has another shape, {_shape_text(given)} for an image of {_shape_text(wanted)}"
+        return (
+            f"label {name} has another shape, {_shape_text(given)} for an image of"
+            f" {_shape_text(wanted)}"
+        )
     if not geometry.is_same_grid(found, image_grid):
         return f"label {name} lies in another place than the image"
     return ""

@@ -1,4 +1,4 @@
-"""Whose scan it is: subject, site and targets from names or tables, and the split of a subject.
+"""Rules that derive subject, site and targets from paths, tables and headers; drawing of splits.
 
 One kind of rule serves them all. A subject's split is drawn by a hash of its name, not by
 shuffling, so that adding scans moves nobody from one split to another.
@@ -17,11 +17,11 @@ from ssl_pipeline.volumes import expression
 
 
 class Rule(Section):
-    """How a word about a scan is found: in a table's column, in its path, or in its header."""
+    """How a value is derived for a scan: from a table's column, its path, or its header."""
 
-    column: str | None = Field(None, description="column of the table that says it")
+    column: str | None = Field(None, description="column of the table that holds it")
     header: Literal["PatientID"] | None = Field(
-        None, description="attribute of a DICOM header that says it"
+        None, description="attribute of a DICOM header that holds it"
     )
     pattern: str | None = Field(
         None,
@@ -48,10 +48,10 @@ class Rule(Section):
         scan_id: str,
         header: Mapping[str, str] | None = None,
     ) -> str:
-        """What the rule says of the scan at `relative` (path below its root, with `/`).
+        """The value for the scan at `relative_path` (path below its root, with `/`).
 
-        `row` is the scan's row of the table, if it has one; `scan` is its code, for messages;
-        `header` is what its own header says, empty where it says nothing.
+        `row` is the scan's row of the table, if it has one; `scan_id` is its code, for messages;
+        `header` has the attributes of its own header, empty where they are absent.
         Raises UserError where the pattern does not match, where the expression fails, and for a
         column that the table does not have.
         """
@@ -144,7 +144,7 @@ def uniform_draw(name: str, seed: int) -> float:
 
 
 def split_of_draw(draw: float, fractions: Fractions) -> str:
-    """The split, "train", "val" or "test", of one whose draw this is."""
+    """The split, "train", "val" or "test", that a uniform draw falls into."""
     if draw < fractions.test:
         return "test"
     return "val" if draw < fractions.test + fractions.val else "train"

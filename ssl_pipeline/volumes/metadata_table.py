@@ -1,4 +1,4 @@
-"""A table of scans, CSV or Parquet: what a person knows of them that their files do not say."""
+"""The metadata table of a study, CSV or Parquet: what is known of scans beside their files."""
 
 import csv
 import difflib
@@ -15,7 +15,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.config import Modality, SplitName, resolve_path
 
 KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weight")
-# Other columns are targets, and results say their values.
+# Other columns are targets, and results contain their values.
 IDENTIFYING_COLUMN = re.compile(
     r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
 )
@@ -36,7 +36,7 @@ class TableRow:
 
     @property
     def weight(self) -> float:
-        """How often the scan is sampled, against one that says nothing."""
+        """The scan's sampling weight, 1 where the table has none."""
         return parse_weight(self.get("sampling_weight"))
 
     @property
@@ -74,7 +74,7 @@ def _records(path: Path) -> list[dict[str, str]]:
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
-    """A column that is nearly a known one would be taken for a target, and what it says lost."""
+    """Refuse identifying columns, and near misses of known ones, which would become targets."""
     if columns and "path" not in columns:
         raise UserError(
             f"{path} has no column `path` in its first line: name the columns there, and give every"
@@ -114,7 +114,7 @@ def _row(table: Path, number: int, values: dict[str, str]) -> TableRow:
 
 
 def parse_weight(text: str) -> float:
-    """What a column of weights says: 1 where it is empty, nan where it is no number."""
+    """A sampling weight: 1 where the text is empty, nan where it is no number."""
     try:
         return float(text or 1)
     except ValueError:

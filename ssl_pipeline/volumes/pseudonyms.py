@@ -1,10 +1,10 @@
-"""Whose scans they are and where they came from: one private folder, apart from all results.
+"""Pseudonyms of scans and subjects, and the private folder that resolves them.
 
 Results, logs and messages name scans and subjects by codes: the first 12 hex digits of an
 HMAC-SHA256 (RFC 2104) under a salt that stays in this folder, so that nobody finds a name by
-hashing a list of names. All studies that share the folder share the codes, and so can tell whether
-they share a subject. Codes cannot be made again without the salt. So results carry its fingerprint,
-by which a salt that is lost or another is noticed; it is never replaced.
+hashing a list of names. All studies that share the folder share the codes, and so can detect a
+shared subject. Codes cannot be made again without the salt. Results therefore carry its
+fingerprint, by which a lost or different salt is noticed; a salt is never replaced.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.io.parquet import from_table, to_table
 from ssl_pipeline.volumes.readers import Source
 
-Coder = Callable[..., str]  # words to a code of 12 hex digits
+Coder = Callable[..., str]  # strings to a code of 12 hex digits
 CODE_DIGITS = 12
 SALT_BYTES = 32
 LOST_SALT_ADVICE = (
@@ -35,7 +35,7 @@ LOST_SALT_ADVICE = (
     " `output` and another `private` folder."
 )
 OTHERS_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
-FIELDS = ("id", "path", "series", "subject", "person", "labels")
+FIELDS = ("id", "path", "series", "subject", "subject_name", "labels")
 SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()))
 OWNER_KEY = b"output"
 JSON_COLUMNS = ("labels",)
@@ -43,7 +43,7 @@ JSON_COLUMNS = ("labels",)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where one scan lies, and who was scanned."""
+    """The files of one scan, and the name of its subject."""
 
     id: str  # the scan's code
     path: str  # file, or folder of a DICOM series
@@ -54,12 +54,12 @@ class Origin:
 
     @property
     def source(self) -> Source:
-        """What a reader reads it from."""
+        """The source that a reader reads it from."""
         return Source(Path(self.path), self.series)
 
 
 def coder(salt: bytes) -> Coder:
-    """Codes under a salt; the same words have the same code."""
+    """A function that maps strings to codes under a salt; equal strings get equal codes."""
 
     def code(*words: str) -> str:
         return hmac.digest(salt, "\n".join(words).encode(), "sha256").hex()[:CODE_DIGITS]
@@ -68,28 +68,23 @@ def coder(salt: bytes) -> Coder:
 
 
 class PseudonymStore:
-    """The origins of one study's scans, in the private folder that it may share with others.
+    """The origins of one study's scans, in a private folder that several studies may share.
 
-    `output` is where the study's results lie: another one of its name must not share its folder.
+    `output` is the folder of the study's results: another study of the same name is refused.
     """
 
     def __init__(self, private_folder: Path, study_name: str, output: Path) -> None:
-        self.private_folder, self.study_folder, self.output = (
-            private_folder,
-            private_folder / study_name,
-            output,
-        )
-        self.table, self.file_hashes = (
-            self.study_folder / "origins.parquet",
-            self.study_folder / "listing.json",
-        )
+        self.private_folder, self.output = private_folder, output
+        self.study_folder = private_folder / study_name
+        self.table = self.study_folder / "origins.parquet"
+        self.file_hashes = self.study_folder / "file_hashes.json"
         self.files = (self.table, self.file_hashes)
 
     def open(self, salt_fingerprint: str) -> None:
         """Make the folder and the salt, where results carry no fingerprint yet.
 
-        Raises UserError for a salt that is lost or another one, for a folder that others can look
-        into, and for one that a study of the same name uses.
+        Raises UserError for a lost or different salt, for a folder that other users can read, and
+        for one that a study of the same name uses.
         """
         self.private_folder.mkdir(stat.S_IRWXU, parents=True, exist_ok=True)
         self.study_folder.mkdir(exist_ok=True)
@@ -125,8 +120,9 @@ class PseudonymStore:
         owner = (pq.read_schema(self.table).metadata or {}).get(OWNER_KEY, b"").decode()
         if owner not in ("", self._relative_output) and (self.private_folder / owner).exists():
             raise UserError(
-                f"{self.study_folder} belongs to the study that writes to {self.private_folder / owner}: give "
-                "this one another `name`, or a `private` folder of its own."
+                f"{self.study_folder} belongs to the study that writes to"
+                f" {self.private_folder / owner}: give this one another `name`, or a `private`"
+                " folder of its own."
             )
 
     def check_salt(self, salt_fingerprint: str) -> None:
@@ -136,8 +132,8 @@ class PseudonymStore:
         """
         if salt_fingerprint and salt_fingerprint != self.salt_fingerprint:
             raise UserError(
-                f"{self._salt_file} is not the salt with which the results were made, so their subjects "
-                "cannot be matched: put that one back, or give the study a new `output`."
+                f"{self._salt_file} is not the salt with which the results were made, so their"
+                " subjects cannot be matched: put that one back, or give the study a new `output`."
             )
 
     @property
@@ -158,7 +154,7 @@ class PseudonymStore:
 
     @property
     def salt_fingerprint(self) -> str:
-        """By which the salt is known again; nothing can be learned from it."""
+        """A hash that identifies the salt without revealing it."""
         return hashlib.sha256(b"fingerprint" + self._salt_bytes).hexdigest()[:16]
 
     @property
@@ -167,15 +163,15 @@ class PseudonymStore:
         return coder(self._salt_bytes)
 
     def write(self, origins: Sequence[Origin]) -> None:
-        """Keep all origins of the study's scans."""
+        """Replace the table of all origins of the study's scans."""
         with atomic.atomic_write(self.table) as temporary:
             schema = SCHEMA.with_metadata({OWNER_KEY: self._relative_output})
             pq.write_table(to_table(origins, schema, JSON_COLUMNS), temporary)
-        self.__dict__.pop("all", None)
+        self.__dict__.pop("origins", None)
 
     @cached_property
     def origins(self) -> Mapping[str, Origin]:
-        """What `write` kept, by the scan's id. Raises UserError where it is not there."""
+        """All origins, by the scan's id. Raises UserError where it is not there."""
         if not self.table.exists():
             raise UserError(f"{self.table} is not there: run the stage inventory again.")
         table = pq.read_table(self.table)
@@ -189,7 +185,7 @@ class PseudonymStore:
         return Path(origin.labels[name])
 
     def redact(self, text: str) -> str:
-        """A text in which the scans' paths, and what follows them, give way to the scans' ids."""
+        """A text in which scans' paths, and what follows them, are replaced by the scans' ids."""
         if not self.table.exists():
             return text
         places = {

@@ -1,8 +1,8 @@
-"""Which volumes are fit to learn from, and in plain words why one is not, or what was repaired.
+"""Quality control of scans: rejection with the reason in plain words, or a note of the repair.
 
-Sizes are judged in mm, for a voxel count means nothing without its spacing. The defaults are wide,
-and take crops of 24 mm as well as whole bodies; a study of large archives should narrow them. All
-faults of a grid are told at once, the values are only looked at where the grid is good.
+Sizes are checked in mm, because a voxel count means nothing without its spacing. The defaults are
+wide, and take crops of 24 mm as well as whole bodies; a study of large archives should narrow them.
+All faults of a grid are reported at once; intensities are checked only where the grid is good.
 """
 
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ class QualityThresholds(Section):
 
 
 class ScanQuality(NamedTuple):
-    """What is said of a volume: rejected for `fault`, else used, after `repair` where it has one.
+    """Result of quality control: rejected for `fault`, else used, after `repair` if it has one.
 
     Both are plain sentences, or empty.
     """
@@ -75,7 +75,7 @@ class ScanQuality(NamedTuple):
 def check_quality(
     volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str = ""
 ) -> ScanQuality:
-    """Whether a volume is fit to learn from; `modality` is what it is taken for."""
+    """Check a volume against the thresholds; `modality` is what it is taken for."""
     fault = (
         _image_type_fault(volume, thresholds)
         or _grid_fault(volume, thresholds)
@@ -86,7 +86,7 @@ def check_quality(
 
 
 def size_fault(grid: VoxelGrid, thresholds: QualityThresholds) -> str:
-    """Why a volume must not even be opened; empty where it may."""
+    """Why a volume is too large to be opened; empty where it is not."""
     gib = 4 * float(np.prod(grid.shape, dtype=np.float64)) / 2**30
     if gib <= thresholds.max_gib:
         return ""
@@ -98,7 +98,7 @@ def size_fault(grid: VoxelGrid, thresholds: QualityThresholds) -> str:
 
 
 def spacing_fault(slice_spacing: SliceSpacing | None, thresholds: QualityThresholds) -> str:
-    """Why slices make no even stack; empty where they do, or are not known."""
+    """Why slices are not evenly spaced; empty where they are, or are not known."""
     if slice_spacing is None or slice_spacing.max_offset_mm <= thresholds.max_slice_offset_mm:
         return ""
     gaps = f"gaps of {slice_spacing.min_gap_mm:.4g} to {slice_spacing.max_gap_mm:.4g} mm"
@@ -135,11 +135,13 @@ def _grid_fault(volume: Volume, thresholds: QualityThresholds) -> str:
         )
     if min(extents) < thresholds.min_fov_mm:
         faults.append(
-            f"only {min(extents):.3g} mm along its shortest axis; {thresholds.min_fov_mm:g} are needed"
+            f"only {min(extents):.3g} mm along its shortest axis;"
+            f" {thresholds.min_fov_mm:g} are needed"
         )
     if max(extents) > thresholds.max_fov_mm:
         faults.append(
-            f"{max(extents):.4g} mm along its longest axis; {thresholds.max_fov_mm:g} mm is the limit"
+            f"{max(extents):.4g} mm along its longest axis;"
+            f" {thresholds.max_fov_mm:g} mm is the limit"
         )
     if min(spacing) < thresholds.min_spacing_mm:
         faults.append(

@@ -1,8 +1,8 @@
-"""What is seen when a scan is opened, and how not to open it again.
+"""Inspection of one scan: hashes, grid, quality, thumbnail and keypoints, with reuse.
 
-A look is kept while the file's bytes and the thresholds stay the same; only files that could not
-be read are tried again. A file that was merely touched keeps the time that was recorded for it, so
-that the inventory stays equal to the byte.
+The result is reused while the file's bytes and the thresholds stay the same; only files that could
+not be read are tried again. A file that was merely touched keeps the time that was recorded for it,
+so that the inventory stays equal to the byte.
 """
 
 import hashlib
@@ -20,30 +20,30 @@ from ssl_pipeline.volumes.quality_control import QualityThresholds, check_qualit
 from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.thumbnails import thumbnail
 
-VERSION = 4  # raised when a look comes to mean something else
+VERSION = 4  # raise it when the result of an inspection changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanInfo:
-    """What one scan's files are and hold. Without `fault` the scan is fit by itself."""
+    """Format, grid, hashes and faults of one scan's files. Without `fault` it is usable."""
 
     format: str  # such as "NIfTI"
     shape: tuple[int, int, int] = (0, 0, 0)  # voxels, in the file's own axis order
     spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     orientation: str = ""  # such as "LPS"
-    file_modality: str = ""  # what the file itself says
+    file_modality: str = ""  # modality in the file's own header
     sha256: str = ""  # of the source's bytes
     voxel_hash: str = ""  # hash of the voxels with their axes in canonical order
     size_bytes: int = 0
     mtime_ns: int = 0
-    criteria_hash: str = ""  # hash of what the scan was judged by
+    criteria_hash: str = ""  # hash of the thresholds and settings of its quality control
     fault: str = ""
-    repair: str = ""  # what had to be done for it to be fit
+    repair: str = ""  # what was done to make it usable
 
 
 @dataclass(frozen=True)
 class ScanCheck:
-    """A look, the scan's thumbnail as JPEG if it could be opened, its keypoints if it is fit."""
+    """Scan information, a JPEG thumbnail if the scan opened, and keypoints if it is usable."""
 
     info: ScanInfo
     thumbnail: bytes = b""
@@ -51,7 +51,7 @@ class ScanCheck:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing of it is lost."""
+        """Whether thumbnail and keypoints are there, as far as the scan can have them."""
         return bool(self.thumbnail) and (self.keypoints is not None or bool(self.info.fault))
 
 
@@ -62,18 +62,20 @@ def inspect_scan(
     thresholds: QualityThresholds,
     previous: ScanCheck | None,
 ) -> ScanCheck:
-    """Open a scan, hash it and judge it; or give back `before`, where nothing has changed.
+    """Open, hash and check a scan; or return `previous` where nothing has changed.
 
-    `modality` is what is known of it beforehand; where it is empty, the file's word counts.
+    `modality` is what is known beforehand; where it is empty, the file's own header counts.
     """
-    judged = sha256_json(
+    criteria_hash = sha256_json(
         [VERSION, thresholds.model_dump(), root.missing_value, root.intensity_offset, modality]
     )
     name = readers.format_of(source)
     try:
         size, mtime = _size_and_time(source)
         same = previous if previous and previous.info.size_bytes == size else None
-        usable = same if same and same.info.criteria_hash == judged and same.is_complete else None
+        usable = (
+            same if same and same.info.criteria_hash == criteria_hash and same.is_complete else None
+        )
         if usable and usable.info.mtime_ns == mtime:
             return usable
         sha256 = source_sha256(source)
@@ -83,26 +85,32 @@ def inspect_scan(
             mtime = same.info.mtime_ns
     except FileNotFoundError:
         fault = readers.missing_error(source.path).reason
-        return ScanCheck(ScanInfo(format=name, criteria_hash=judged, fault=fault))
+        return ScanCheck(ScanInfo(format=name, criteria_hash=criteria_hash, fault=fault))
     except PermissionError:
         return ScanCheck(
             ScanInfo(
                 format=name,
-                criteria_hash=judged,
+                criteria_hash=criteria_hash,
                 fault=readers.unreadable_error(source.path).reason,
             )
         )
     except (ReadError, OSError) as error:  # a link in a circle is there, and is not
-        told = error if isinstance(error, ReadError) and source.path.exists() else None
-        fault = (told or readers.missing_error(source.path)).reason
-        return ScanCheck(ScanInfo(format=name, criteria_hash=judged, fault=fault))
-    seen = _open_scan(source, root, modality, thresholds)
-    look = replace(seen.info, sha256=sha256, size_bytes=size, mtime_ns=mtime, criteria_hash=judged)
-    return replace(seen, info=look)
+        own = error if isinstance(error, ReadError) and source.path.exists() else None
+        fault = (own or readers.missing_error(source.path)).reason
+        return ScanCheck(ScanInfo(format=name, criteria_hash=criteria_hash, fault=fault))
+    check = _open_scan(source, root, modality, thresholds)
+    info = replace(
+        check.info,
+        sha256=sha256,
+        size_bytes=size,
+        mtime_ns=mtime,
+        criteria_hash=criteria_hash,
+    )
+    return replace(check, info=info)
 
 
 def scan_info_of(record: ScanInfo) -> ScanInfo:
-    """The look that a fuller record begins with."""
+    """The `ScanInfo` part of a fuller record."""
     return ScanInfo(**{each.name: getattr(record, each.name) for each in fields(ScanInfo)})
 
 
@@ -131,20 +139,20 @@ def _open_scan(
     except ReadError as error:
         return ScanCheck(ScanInfo(format=name, fault=error.reason))
     straight = geometry.to_canonical(volume)
-    verdict = check_quality(volume, root, thresholds, modality or volume.modality or "")
-    look = ScanInfo(
+    quality = check_quality(volume, root, thresholds, modality or volume.modality or "")
+    info = ScanInfo(
         format=name,
         shape=volume.grid.shape,
         spacing_mm=geometry.spacing_mm(volume.affine),
         orientation=geometry.axis_codes(volume.affine),
         file_modality=volume.modality or "",
         voxel_hash=_voxel_hash(straight.data),
-        fault=verdict.fault,
-        repair=verdict.repair,
+        fault=quality.fault,
+        repair=quality.repair,
     )
     missing = root.missing_value
-    points = None if verdict.fault else detect_keypoints(straight, missing)
-    return ScanCheck(look, thumbnail(straight, missing), points)
+    points = None if quality.fault else detect_keypoints(straight, missing)
+    return ScanCheck(info, thumbnail(straight, missing), points)
 
 
 def _voxel_hash(data: NDArray[Any]) -> str:

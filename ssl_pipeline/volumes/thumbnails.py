@@ -1,8 +1,8 @@
-"""A scan in three planes, small enough that thousands fit on one page.
+"""Thumbnails: three planes of a scan, small enough that thousands fit on one page.
 
-Taken while the scan is open anyway, and kept in one file beside the inventory, by the scan's id.
-Axial, coronal and sagittal middle planes lie side by side in one grey JPEG, in squares of SIDE
-pixels, front or top up and the patient's right on the left.
+Made while the scan is open anyway, and kept in one file beside the inventory, by the scan's id.
+Axial, coronal and sagittal middle planes lie side by side in one grey JPEG, in squares of
+SIDE_PIXELS pixels, front or top up and the patient's right on the left.
 """
 
 import io
@@ -26,7 +26,7 @@ SCHEMA = pa.schema({"id": pa.string(), "jpeg": pa.binary()})
 
 
 def thumbnail(volume: Volume, missing_value: float | None) -> bytes:
-    """A JPEG of 3 SIDE x SIDE pixels of a volume whose axes are in canonical order."""
+    """A JPEG of 3 SIDE_PIXELS x SIDE_PIXELS of a volume whose axes are in canonical order."""
     planes = [_plane(volume.data, axis, missing_value) for axis in (2, 1, 0)]
     seen = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
     low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 1.0)
@@ -50,14 +50,14 @@ def thumbnail(volume: Volume, missing_value: float | None) -> bytes:
 
 
 def write(path: Path, thumbnails: Mapping[str, bytes]) -> None:
-    """Keep thumbnails by id of their scan."""
+    """Write thumbnails by the id of their scan."""
     rows = [{"id": name, "jpeg": jpeg} for name, jpeg in sorted(thumbnails.items())]
     with atomic.atomic_write(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """What `write` wrote; empty where there is no such file."""
+    """Read thumbnails; empty where there is no such file."""
     if not path.exists():
         return {}
     table = pq.read_table(path).to_pydict()

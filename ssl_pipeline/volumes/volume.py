@@ -1,6 +1,6 @@
-"""One 3D image in memory, and the grid that its voxels lie on.
+"""Volume and VoxelGrid: one 3D image in memory, and the grid that its voxels lie on.
 
-Every reader gives the same thing, in NIfTI's convention, because it is the only one in which axis
+Every reader returns the same types, in NIfTI's convention, because it is the only one in which axis
 order, direction and position are one matrix; formats with other conventions are converted once, in
 their reader.
 """
@@ -37,8 +37,8 @@ class Volume:
     `data` is (x, y, z) in the voxel order of `affine`, with the file's rescale slope applied;
     integers stay integers where that loses nothing (int8 to int32, uint8, uint16), all else is
     float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality`,
-    `image_type` (such as DERIVED, PRIMARY, MPR) and `slices` are what the file itself says;
-    `repair` is what the reader had to do, in words.
+    `image_type` (such as DERIVED, PRIMARY, MPR) and `slice_spacing` come from the file's header;
+    `repair` describes what the reader had to do.
     """
 
     data: NDArray[Any]

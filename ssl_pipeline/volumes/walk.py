@@ -1,9 +1,9 @@
-"""Walking folders of raw scans: quick, in a fixed order, and safe from loops.
+"""Directory walk over raw scans: quick, in a fixed order, and safe from loops.
 
-Hidden files and unfinished ones (`.tmp-`) are passed over. Links to folders are followed, but each
-real folder is entered once, and under its own name where it also lies below the root. A link that
-leads to nothing, and a folder that may not be listed, are given as files, so that whoever opens
-them learns of it.
+Hidden files and unfinished ones (`.tmp-`) are skipped. Links to folders are followed, but each real
+folder is entered once, and under its own name where it also lies below the root. A link that leads
+to nothing, and a folder that may not be listed, are yielded as files, so that opening them reports
+the fault.
 """
 
 import os
@@ -73,6 +73,6 @@ def _list_entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
-    except PermissionError:  # closed since it was looked at
+    except PermissionError:  # permission lost since the check
         shown = []
     return sorted(shown, key=lambda entry: entry.name)

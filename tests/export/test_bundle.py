@@ -1,4 +1,4 @@
-"""From an encoder to features of a scan that it never saw, and back from the bundle."""
+"""Bundles: saving, loading, self-test, and features of a new scan."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_loaded_weights_are_the_saved_ones(bundle):
 
 
 def load_damaged(bundle, tmp_path, name, change):
-    """What loading says of a bundle one of whose files was changed, or removed."""
+    """The error of loading a bundle one of whose files was changed or removed."""
     folder = tmp_path / "damaged"
     shutil.copytree(bundle, folder, dirs_exist_ok=True)
     changed = change((folder / name).read_bytes())
@@ -51,13 +51,13 @@ def flip_a_bit(content):
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, SELF_TEST_FILE])
-def test_a_bit_that_changed_or_a_file_that_is_gone_is_told(bundle, tmp_path, name):
+def test_a_changed_bit_or_missing_file_is_reported(bundle, tmp_path, name):
     said = load_damaged(bundle, tmp_path, name, flip_a_bit)
     assert f"{name} is damaged, for its SHA-256 is not" in said
     assert f"lacks {name}" in load_damaged(bundle, tmp_path, name, lambda _: None)
 
 
-def test_a_card_that_cannot_be_read_is_told(bundle, tmp_path):
+def test_an_unreadable_manifest_is_reported(bundle, tmp_path):
     for change in (lambda whole: whole[:-9], lambda _: b"[]", lambda _: b"\xff"):
         assert f"{BUNDLE_MANIFEST} is damaged" in load_damaged(
             bundle, tmp_path, BUNDLE_MANIFEST, change
@@ -69,30 +69,33 @@ def test_a_card_that_cannot_be_read_is_told(bundle, tmp_path):
 
 
 def test_bundles_of_other_formats_say_what_to_do(bundle, tmp_path):
-    for number, cure in ((1, "run `python -m stages pretrain"), (3, "use a newer ssl-pipeline")):
-        other = f'"format": {number}'.encode()
+    for number, remedy in ((2, "run `python -m stages pretrain"), (4, "use a newer ssl-pipeline")):
+        other = f'"format_version": {number}'.encode()
         said = load_damaged(
-            bundle, tmp_path, BUNDLE_MANIFEST, lambda c, o=other: c.replace(b'"format": 2', o)
+            bundle,
+            tmp_path,
+            BUNDLE_MANIFEST,
+            lambda c, o=other: c.replace(b'"format_version": 3', o),
         )
-        assert f"has format {number}, this version reads 2: {cure}" in said
+        assert f"has format {number}, this version reads 3: {remedy}" in said
 
 
-def test_code_that_has_come_to_mean_something_else_is_noticed(bundle, tmp_path):
+def test_a_change_of_the_encoder_code_is_detected(bundle, tmp_path):
     folder = tmp_path / "encoder"
     shutil.copytree(bundle, folder)
-    proof = load_file(folder / SELF_TEST_FILE)
+    stored = load_file(folder / SELF_TEST_FILE)
     # Another spacing for the same tokens: as if positions had another unit.
-    save_file({**proof, "spacing_mm": proof["spacing_mm"] * 1.001}, folder / SELF_TEST_FILE)
-    card = json.loads((folder / BUNDLE_MANIFEST).read_text())
-    card["sha256"][SELF_TEST_FILE] = sha256_file(folder / SELF_TEST_FILE)
-    (folder / BUNDLE_MANIFEST).write_text(json.dumps(card))
+    save_file({**stored, "spacing_mm": stored["spacing_mm"] * 1.001}, folder / SELF_TEST_FILE)
+    manifest = json.loads((folder / BUNDLE_MANIFEST).read_text())
+    manifest["sha256"][SELF_TEST_FILE] = sha256_file(folder / SELF_TEST_FILE)
+    (folder / BUNDLE_MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="gives other tokens for its stored input") as said:
         load_encoder(folder)
     assert str(folder) in str(said.value) and "with torch 2." in str(said.value)
 
 
 @pytest.mark.parametrize("model", [ViT(), ResEnc(preset="L")], ids=lambda model: model.name)
-def test_another_processor_and_number_of_threads_prove_the_same(model, tmp_path):
+def test_self_test_passes_on_other_instruction_sets_and_thread_counts(model, tmp_path):
     # Two tokens: where float32 has no digit left of a deep instance norm.
     folder = save_random_bundle(tmp_path / "encoder", model=model, crop=(16, 8, 8))
     code = (
@@ -115,11 +118,11 @@ def test_neither_saving_nor_loading_uses_up_random_numbers(bundle, tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_given_crop_becomes_the_proof(tmp_path):
+def test_a_given_crop_becomes_the_self_test_input(tmp_path):
     example = SelfTestInput(torch.ones(1, 1, 8, 16, 24), torch.tensor([[2.0, 1.0, 1.0]]))
     save_random_bundle(tmp_path / "encoder", example)
-    proof = load_file(tmp_path / "encoder" / SELF_TEST_FILE)
-    assert torch.equal(proof["crops"], example.crops) and proof["tokens"].shape == (1, 6, 128)
+    stored = load_file(tmp_path / "encoder" / SELF_TEST_FILE)
+    assert torch.equal(stored["crops"], example.crops) and stored["tokens"].shape == (1, 6, 128)
     load_encoder(tmp_path / "encoder")
 
 
@@ -154,7 +157,7 @@ def test_the_same_scan_in_another_orientation_has_the_same_features(bundle, tmp_
     assert np.allclose(first, second, atol=1e-4)
 
 
-def test_what_cannot_be_embedded_is_told(bundle, tmp_path):
+def test_errors_of_embedding_are_reported(bundle, tmp_path):
     with pytest.raises(UserError, match="no encoder bundle"):
         load_encoder(tmp_path)
     nib.save(real_volume(), tmp_path / "scan.nii.gz")

@@ -1,4 +1,4 @@
-"""Every adapter: foreign blocks compute here what they did there, and a sentence tells of all."""
+"""Weights sources: third-party blocks compute the same here, and a message reports the rest."""
 
 from typing import get_args
 
@@ -40,8 +40,8 @@ def new_encoder(**settings):
     return ViT(**settings).build().eval()
 
 
-def load_into(adapter, encoder):
-    return load_pretrained(encoder, adapter.read(), adapter.source)
+def load_into(source, encoder):
+    return load_pretrained(encoder, source.read(), source.description)
 
 
 def save_weights(folder, network, name="w.safetensors"):
@@ -86,7 +86,7 @@ def assert_same_function(encoder, network):
 
 
 def weights_source(name, folder):
-    """Weights for an encoder of the tiny preset, of every adapter there is."""
+    """Weights for an encoder of the tiny preset, of every source there is."""
     if name == "bundle":
         return BundleWeights(
             path=save_encoder_bundle(folder / "encoder", randomize(new_encoder()), ViT())
@@ -100,40 +100,40 @@ WEIGHTS_SOURCES = get_args(get_args(InitFrom)[0])
 
 
 @pytest.mark.parametrize("kind", WEIGHTS_SOURCES, ids=lambda kind: kind.__name__)
-def test_every_adapter_keeps_the_contract(kind, tmp_path):
+def test_every_source_keeps_the_contract(kind, tmp_path):
     name = kind.model_fields["name"].default
-    adapter = weights_source(name, tmp_path)
-    assert isinstance(adapter, WeightsSource) and adapter.weights_path in adapter.files
-    found = adapter.read()
+    source = weights_source(name, tmp_path)
+    assert isinstance(source, WeightsSource) and source.weights_path in source.files
+    found = source.read()
     own = new_encoder(patch_voxels=(4, 8, 8))
     before = {n: t.clone() for n, t in own.state_dict().items()}
-    said = load_pretrained(own, found, adapter.description)
+    message = load_pretrained(own, found, source.description)
     for block in (n for n in before if n.startswith("blocks.") and n in found.tensors):
         assert torch.equal(own.state_dict()[block], found.tensors[block])
     assert not torch.equal(before["embed.weight"], own.embed.weight)
-    assert said.startswith("init_from: ") and said.endswith(".") and "\n" not in said
-    assert adapter.sha256[:12] in said and str(tmp_path) not in said
+    assert message.startswith("init_from: ") and message.endswith(".") and "\n" not in message
+    assert source.sha256[:12] in message and str(tmp_path) not in message
     crop = torch.randn(1, 1, 16, 16, 16)
     assert torch.isfinite(own(crop, torch.ones(1, 3))).all()
     with pytest.raises(UserError, match=r"6 blocks of width 128.*12 blocks of width 384"):
-        load_pretrained(new_encoder(preset="S"), found, adapter.description)
+        load_pretrained(new_encoder(preset="S"), found, source.description)
     with pytest.raises(UserError, match="no weights are"):
         _ = kind(path=str(tmp_path / "nowhere")).sha256
 
 
-def test_timms_small_vit_computes_here_what_it_did(tmp_path):
+def test_timms_small_vit_computes_the_same(tmp_path):
     network = randomize(create_model("vit_small_patch16_224", pretrained=False))
     encoder = new_encoder(preset="S")
-    said = load_into(TimmWeights(path=save_weights(tmp_path, network)), encoder)
+    message = load_into(TimmWeights(path=save_weights(tmp_path, network)), encoder)
     tokens = torch.randn(2, 20, 384)
     with torch.no_grad():
         assert torch.allclose(
             encode_blocks(encoder, tokens), encode_foreign_blocks(network, tokens), atol=1e-5
         )
-    assert "148 of 152 tensors taken over" in said
-    assert "patch embedding inflated from 16x16 to 8x8x8" in said
-    assert "left out: cls_token, head, pos_embed;" in said
-    assert "whom they were trained on is not known" in said
+    assert "148 of 152 tensors loaded" in message
+    assert "patch embedding inflated from 16x16 to 8x8x8" in message
+    assert "not used: cls_token, head, pos_embed;" in message
+    assert "their training subjects are not known" in message
 
 
 @pytest.mark.parametrize("suffix", ["pt", "pth"])
@@ -153,14 +153,14 @@ def test_a_grey_image_gets_the_token_that_timm_gives_it(tmp_path, suffix):
 def test_layer_scale_changes_nothing_of_what_blocks_compute(tmp_path, ours_has, theirs_has):
     network = randomize(VisionTransformer(**TINY, init_values=theirs_has))
     encoder = new_encoder(layer_scale=ours_has)
-    said = load_into(TimmWeights(path=save_weights(tmp_path, network)), encoder)
+    message = load_into(TimmWeights(path=save_weights(tmp_path, network)), encoder)
     tokens = torch.randn(2, 20, 128)
     with torch.no_grad():
         assert torch.allclose(
             encode_blocks(encoder, tokens), encode_foreign_blocks(network, tokens), atol=1e-5
         )
-    assert ("multiplied into" in said) == bool(theirs_has and not ours_has)
-    assert ("begins as 1" in said) == bool(ours_has and not theirs_has)
+    assert ("multiplied into" in message) == bool(theirs_has and not ours_has)
+    assert ("layer scale initialized to 1" in message) == bool(ours_has and not theirs_has)
 
 
 def test_registers_are_taken_where_their_number_agrees(tmp_path):
@@ -169,22 +169,22 @@ def test_registers_are_taken_where_their_number_agrees(tmp_path):
     encoder = new_encoder(registers=2)
     load_into(TimmWeights(path=path), encoder)
     assert torch.equal(encoder.registers, network.reg_token.flatten())
-    said = load_into(TimmWeights(path=path), new_encoder(registers=3))
-    assert "begins anew: registers" in said
+    message = load_into(TimmWeights(path=path), new_encoder(registers=3))
+    assert "initialized randomly: registers" in message
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["qkv bias", "none"])
 @pytest.mark.parametrize("prefix", ["", "module.", "vit."])
-def test_monais_vit_computes_here_what_it_did(tmp_path, bias, prefix):
+def test_monais_vit_computes_the_same(tmp_path, bias, prefix):
     network = randomize(MonaiViT(**IMAGE, **SIZES, qkv_bias=bias))
     path = tmp_path / "w.pt"
     wrapped = {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({"state_dict": wrapped, "epoch": 3}, path)
     encoder = new_encoder(patch_voxels=(16, 16, 16))
-    said = load_into(MonaiWeights(path=str(path)), encoder)
+    message = load_into(MonaiWeights(path=str(path)), encoder)
     assert_same_function(encoder, network)
-    assert "patch embedding of 16x16x16 as it is" in said
-    assert ("biases of attention begin as 0" in said) == (not bias)
+    assert "patch embedding of 16x16x16 unchanged" in message
+    assert ("attention biases initialized to 0" in message) == (not bias)
 
 
 @pytest.mark.parametrize("kind", ["conv", "perceptron"])
@@ -211,50 +211,51 @@ def test_the_encoder_of_a_larger_network_of_monai_is_found(tmp_path, network):
         network(**IMAGE, **SIZES, **(more if network is MaskedAutoEncoderViT else {}))
     )
     encoder = new_encoder()
-    said = load_into(MonaiWeights(path=save_weights(tmp_path, built)), encoder)
+    message = load_into(MonaiWeights(path=save_weights(tmp_path, built)), encoder)
     assert_same_function(encoder, built)
-    assert "patch embedding resized from 16x16x16 to 8x8x8" in said
-    assert "patch_embedding.position_embeddings" in said
+    assert "patch embedding resized from 16x16x16 to 8x8x8" in message
+    assert "patch_embedding.position_embeddings" in message
 
 
-def test_a_patch_embedding_of_another_kind_is_made_anew(tmp_path):
+def test_a_patch_embedding_that_does_not_fit_is_initialized_randomly(tmp_path):
     flat = {"in_channels": 1, "img_size": (32, 32), "patch_size": (16, 16), "spatial_dims": 2}
     network = randomize(MonaiViT(**flat, **SIZES))
     encoder = new_encoder()
     before = encoder.embed.weight.clone()
-    said = load_into(MonaiWeights(path=save_weights(tmp_path, network)), encoder)
+    message = load_into(MonaiWeights(path=save_weights(tmp_path, network)), encoder)
     assert torch.equal(encoder.embed.weight, before)
-    assert "patch embedding of 8x8x8 made anew" in said and "begins anew: embed" in said
+    assert "patch embedding of 8x8x8 initialized randomly; " in message
+    assert "; initialized randomly: embed" in message
 
 
-def test_a_bundle_of_the_same_model_is_taken_over_whole(tmp_path):
+def test_a_bundle_of_the_same_model_is_loaded_completely(tmp_path):
     model = ViT(registers=2, layer_scale=0.1)
     first = randomize(new_encoder(**model.model_dump()))
-    adapter = BundleWeights(path=save_encoder_bundle(tmp_path / "encoder", first, model))
+    source = BundleWeights(path=save_encoder_bundle(tmp_path / "encoder", first, model))
     encoder = new_encoder(**model.model_dump())
-    said = load_into(adapter, encoder)
+    message = load_into(source, encoder)
     crop, spacing = torch.randn(2, 1, 16, 16, 16), torch.ones(2, 3)
     with torch.no_grad():
         assert torch.equal(encoder(crop, spacing), first(crop, spacing))
     total = len(first.state_dict())
-    assert f"{total} of {total} tensors taken over from weights in the format of bundle" in said
-    assert "whom they were trained on is not known" in said  # no list lies beside it
+    assert f"{total} of {total} tensors loaded from weights in the format of bundle" in message
+    assert "their training subjects are not known" in message  # no list lies beside it
     assert (
-        adapter.read_training_subjects().is_unknown
-        and not adapter.read_training_subjects().is_third_party
+        source.read_training_subjects().is_unknown
+        and not source.read_training_subjects().is_third_party
     )
 
 
-def test_a_bundle_says_whom_it_has_seen(tmp_path, catalog):
-    adapter = BundleWeights(path=save_encoder_bundle(tmp_path / "encoder", new_encoder(), ViT()))
+def test_a_bundle_lists_its_training_subjects(tmp_path, catalog):
+    source = BundleWeights(path=save_encoder_bundle(tmp_path / "encoder", new_encoder(), ViT()))
     entry = catalog.entries[0]
-    before = adapter.files_sha256
+    before = source.files_sha256
     training_subjects.write(tmp_path / "encoder", [entry.id], [entry], "salt")
     assert (
-        adapter.read_training_subjects().voxel_hashes == {entry.pixels}
-        and adapter.files_sha256 != before
+        source.read_training_subjects().voxel_hashes == {entry.voxel_hash}
+        and source.files_sha256 != before
     )
-    assert "is not known" not in load_into(adapter, new_encoder())
+    assert "is not known" not in load_into(source, new_encoder())
 
 
 def test_convolutional_encoders_start_from_their_kind_alone(tmp_path):
@@ -265,9 +266,11 @@ def test_convolutional_encoders_start_from_their_kind_alone(tmp_path):
         load_into(weights_source("timm", tmp_path), encoder)
     with pytest.raises(UserError, match="weights are of no blocks of a vision transformer"):
         load_into(bundle, new_encoder())
-    said = load_into(bundle, encoder)
+    message = load_into(bundle, encoder)
     assert all(torch.equal(t, first.state_dict()[n]) for n, t in encoder.state_dict().items())
-    assert "patch embedding" not in said and "left out" not in said and "anew" not in said
+    assert (
+        "patch embedding" not in message and "not used" not in message and "randomly" not in message
+    )
 
 
 BAD = {
@@ -316,12 +319,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_weights_of_no_use_are_told_in_one_sentence(tmp_path, what):
+def test_unusable_weights_are_reported_in_one_sentence(tmp_path, what):
     write, sentence = BAD[what]
     write(tmp_path / "w.pt")
     encoder = new_encoder()
     before = encoder.embed.weight.clone()
-    with pytest.raises(UserError, match=sentence) as told:
+    with pytest.raises(UserError, match=sentence) as raised:
         load_into(TimmWeights(path=str(tmp_path / "w.pt")), encoder)
-    assert "\n" not in str(told.value) and str(told.value).startswith("init_from")
+    assert "\n" not in str(raised.value) and str(raised.value).startswith("init_from")
     assert torch.equal(encoder.embed.weight, before)

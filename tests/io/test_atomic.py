@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever kills the writer."""
+"""Atomic writes: a file is complete or absent, whenever the writer is killed."""
 
 import os
 import signal
@@ -36,8 +36,9 @@ def test_a_folder_replaces_a_folder(tmp_path):
 
 def test_a_killed_writer_leaves_no_file_of_that_name(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from ssl_pipeline.io.atomic import replacing\n"
-        "with replacing(Path(sys.argv[1])) as t:\n"
+        "import sys, time; from pathlib import Path\n"
+        "from ssl_pipeline.io.atomic import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as t:\n"
         "    t.write_text('half'); print('ready', flush=True); time.sleep(60)"
     )
     path = tmp_path / "file"

@@ -1,4 +1,4 @@
-"""Only the newest attempt writes; who holds no lease is free."""
+"""The write lease: only the newest attempt writes; without a lease nothing is checked."""
 
 import subprocess
 import sys
@@ -69,6 +69,6 @@ def test_a_run_by_hand_takes_the_right_to_write(tmp_path):
 def test_worker_processes_are_fenced_too(tmp_path):
     lease.acquire(tmp_path, 7, 0)
     (tmp_path / lease.LEASE_FILE).write_text('{"job": 7, "attempt": 1}')
-    code = "from ssl_pipeline import fence; fence.check()"
+    code = "from ssl_pipeline.io import lease; lease.check()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and "FencedError: Attempt 0 of job 7" in done.stderr
+    assert done.returncode == 1 and "LeaseLostError: Attempt 0 of job 7" in done.stderr

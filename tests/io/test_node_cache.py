@@ -1,4 +1,4 @@
-"""Copies on a node's own disk: the same bytes, shared by the tasks of a job, gone with the last."""
+"""The node cache: the same bytes, shared by the tasks of a job, removed with the last."""
 
 import os
 import subprocess
@@ -13,9 +13,9 @@ from stages import preprocess
 TASK = """
 import sys
 from pathlib import Path
-from ssl_pipeline.io.node_cache import near, nearer
-with near(sys.argv[1], sys.argv[2]):
-    print(nearer(Path(sys.argv[3]), ["a", "b/c"]), flush=True)
+from ssl_pipeline.io.node_cache import cached_folder, job_cache
+with job_cache(sys.argv[1], sys.argv[2]):
+    print(cached_folder(Path(sys.argv[3]), ["a", "b/c"]), flush=True)
     sys.stdin.read()
 """
 
@@ -55,10 +55,10 @@ def start(disk, files):
 
 def test_crops_are_the_same_from_copies(study, catalog, reader, tmp_path):
     with job_cache(str(tmp_path / "disk"), "7"):
-        near_by = preprocess.crop_reader(study, catalog, catalog.entries)
-        assert near_by.folder == tmp_path / "disk/ssl-pipeline-7/volumes"
+        copies = preprocess.crop_reader(study, catalog, catalog.entries)
+        assert copies.folder == tmp_path / "disk/ssl-pipeline-7/volumes"
         for entry in catalog.entries:
-            assert np.array_equal(near_by.read_volume(entry.id), reader.volume(entry.id))
+            assert np.array_equal(copies.read_volume(entry.id), reader.read_volume(entry.id))
     assert not list((tmp_path / "disk").iterdir())
     assert preprocess.crop_reader(study, catalog, catalog.entries).folder == reader.folder
 
@@ -91,14 +91,14 @@ def test_a_copy_of_another_size_is_copied_again(disk, files):
         assert (cached_folder(files, ["a", "b/c"]) / "a").read_bytes() == b"one"
 
 
-def test_what_does_not_fit_is_read_where_it_lies(disk, files, capsys):
+def test_files_that_do_not_fit_are_not_copied(disk, files, capsys):
     os.truncate(files / "a", 2**42)  # 4 TiB, of which no byte is on the disk
     with job_cache(str(disk), "7"):
         assert cached_folder(files, ["a", "b/c"]) == files
-    assert "is read where it lies: 4.1e+03 GiB, and" in capsys.readouterr().out
+    assert ": 4.1e+03 GiB, and" in capsys.readouterr().out
 
 
-def test_without_a_disk_it_is_read_where_it_lies(files, capsys):
+def test_without_a_local_disk_nothing_is_copied(files, capsys):
     for where in ("$NOWHERE/x", "/proc/none"):
         with job_cache(where, "7"):
             assert cached_folder(files, ["a", "b/c"]) == files

@@ -37,7 +37,7 @@ def test_the_stored_shape_is_told_for_any_order_of_axes(axes, spacing):
     image = image.as_reoriented(turn)
     volume = Volume(np.asarray(image.dataobj), image.affine)
     section = Preprocess(mr=Mr(spacing_mm=spacing), foreground="all")
-    assert counts_of(volume, section).stored == math.prod(
+    assert counts_of(volume, section).stored_voxels == math.prod(
         prepare_volume(volume, "MR", section).data.shape[1:]
     )
 
@@ -56,5 +56,7 @@ def test_the_bytes_of_a_stored_volume_are_told_within_a_third(codec, thick, tmp_
         "key",
     )
     becomes = counts_of(volume, section)
-    expected = volume_bytes(becomes.stored, becomes.distinct, "MR", StoreSettings(codec=codec))
+    expected = volume_bytes(
+        becomes.stored_voxels, becomes.distinct_voxels, "MR", StoreSettings(codec=codec)
+    )
     assert (tmp_path / "a.zarr" / VOXEL_FILE).stat().st_size == pytest.approx(expected, rel=1 / 3)

@@ -89,7 +89,7 @@ def test_many_classes_need_int16(scan):
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(-1, "whole numbers"), (0.5, "fractions"), (255, "not drawn")]
+    ("value", "reason"), [(-1, "whole numbers"), (0.5, "fractions"), (255, "not annotated")]
 )
 def test_values_that_are_no_classes_are_refused(scan, value, reason):
     meta = prepare_volume(scan, "CT", Preprocess()).meta

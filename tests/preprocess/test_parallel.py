@@ -40,7 +40,7 @@ def scan_of(path, name, **more):
         "modality": "MR",
         "targets": {},
         "labels": {},
-        "verdict": "accepted",
+        "quality": "accepted",
         "format": "NIfTI",
         "shape": nibabel.load(path).shape if path.stat().st_size > 1000 else (9, 9, 9),
     }
@@ -74,11 +74,12 @@ def check(results, folder):
     assert "CT or MR" in by_id["pet"].error
     assert "max_gib" in by_id["huge"].error
     assert "RuntimeError: the stage's log says where" in by_id["unlucky"].error
-    assert by_id["unlucky"].trace.endswith("RuntimeError")
+    assert by_id["unlucky"].traceback.endswith("RuntimeError")
     assert (
-        "in __call__" in by_id["unlucky"].trace and "the disk is gone" not in by_id["unlucky"].trace
+        "in __call__" in by_id["unlucky"].traceback
+        and "the disk is gone" not in by_id["unlucky"].traceback
     )
-    assert not any(by_id[name].trace for name in ("broken", "pet", "huge"))
+    assert not any(by_id[name].traceback for name in ("broken", "pet", "huge"))
 
 
 def test_threads(scans, tmp_path):

@@ -98,14 +98,14 @@ def whole(stored: StudyFolder) -> StudyFolder:
     stored.write_results("side", "probe", probe)
     tuned = gaps((0.1, 0.05, 0.15), method="full")
     stored.write_results("voxels", "finetune", results(tuned, method="full", task=VOXELS))
-    cost = {"method": "linear", "init": "pretrained", "subjects": 0, "seed": 0}
+    cost = {"method": "linear", "initialization": "pretrained", "subjects": 0, "seed": 0}
     cost |= {"trained_parameters": 1234, "seconds": 61.0, "feature_seconds": 3.0}
     stored.write_json("probe/side/costs.json", [cost])
     write_pretraining(stored)
     for stage in ("inventory", "preprocess", "probe/side"):
         stored.write_provenance(stage)
     stored.write_provenance(
-        "pretrain", trained={"verdict": "starved", "reason": "It waited for data."}
+        "pretrain", trained={"diagnosis": "data_bound", "reason": "It waited for data."}
     )
-    stored.write_provenance("sample", licences={"scans==1.0": "CC0-1.0"})
+    stored.write_provenance("download", licences={"scans==1.0": "CC0-1.0"})
     return stored

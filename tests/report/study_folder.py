@@ -1,4 +1,4 @@
-"""Small study folders as the stages leave them: real volumes, results as `summary` writes them."""
+"""Small study folders as the stages leave them: real volumes, and synthetic results."""
 
 import json
 from dataclasses import dataclass, field
@@ -88,11 +88,17 @@ def results(
                 {"low": mean - 0.03, "high": mean + 0.02} if sure else {"low": None, "high": None}
             )
             rows.append(
-                {"method": method, "init": init, "subjects": number, "mean": mean, **bounds}
+                {
+                    "method": method,
+                    "initialization": init,
+                    "subjects": number,
+                    "mean": mean,
+                    **bounds,
+                }
                 | {"sd_seeds": 0.02, "per_seed": [mean - 0.02, mean, mean + 0.02]}
                 | {"per_class": {"left": mean, "right": None}}
                 | {
-                    "further": {
+                    "other_metrics": {
                         "AUC": {"mean": 0.95, "low": 0.91, "high": 0.97},
                         "calibration error": {"mean": 0.12, "low": None, "high": None},
                     }
@@ -101,9 +107,14 @@ def results(
         for against in INITS[1:]:
             mean, low, high = gaps[method, against]
             differences.append(
-                {"method": method, "init": "pretrained", "subjects": number, "against": against}
+                {
+                    "method": method,
+                    "initialization": "pretrained",
+                    "subjects": number,
+                    "against": against,
+                }
                 | {"mean": mean, "low": low, "high": high, "p": 0.001 if sure else None}
-                | {"further": {}}
+                | {"other_metrics": {}}
             )
     return {
         "task": task.title,
@@ -115,7 +126,7 @@ def results(
         "n_test_subjects": test,
         "n_seeds": 3,
         "classes": list(task.class_names),
-        "starts": list(INITS),
+        "initializations": list(INITS),
         "rows": rows,
         "differences": differences,
         "groups": [
@@ -139,7 +150,7 @@ def gaps(
 def write_pretraining(study: StudyFolder) -> None:
     """Metrics of a run, pictures, and a bundle with a random encoder."""
     pretrain, rng = study.folder / "pretrain", np.random.default_rng(0)
-    row = {"loss": 2.0, "reconstruction": 0.2, "learning_rate": 1e-3, "pairs_per_s": 50.0}
+    row = {"loss": 2.0, "reconstruction": 0.2, "learning_rate": 1e-3, "samples_per_s": 50.0}
     metrics = study.write_json("pretrain/runs/abc/metrics.jsonl", {})
     lines = [
         json.dumps({"step": step, **row, "loss": 2 - step / 100}) for step in range(0, 100, 10)
@@ -149,14 +160,14 @@ def write_pretraining(study: StudyFolder) -> None:
     crops = rng.normal(size=(2, 16, 16)).astype(np.float32)
     masked = crops.copy()
     masked[:, :8] = np.nan
-    moment = {"input": crops, "masked": masked, "rebuilt": crops, "attention": crops**2}
+    moment = {"input": crops, "masked": masked, "reconstruction": crops, "attention": crops**2}
     for step in (50, 90):
         snapshots.save_images(pretrain / "runs" / "abc", step, moment)
     scan = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries[0].id
     pca = rng.random((1, 16, 24, 3)).astype(np.float32)
     pca[:, :8, :8] = np.nan
     np.savez(
-        pretrain / "pictures.npz",
+        pretrain / "feature_pca.npz",
         slice=rng.normal(size=(1, 16, 24)).astype(np.float32),
         pca=pca,
         ids=np.array([scan]),

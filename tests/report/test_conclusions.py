@@ -1,4 +1,4 @@
-"""The answer says no more than the intervals do."""
+"""The conclusions claim no more than the intervals support."""
 
 import pytest
 
@@ -27,20 +27,20 @@ def test_the_first_word(
     word: str,
 ) -> None:
     study.write_results("t", "probe", results(gaps(random, pixels)))
-    said = overall_conclusion(read_results(study.folder, ["t"]))
-    assert said.startswith(f"{word}: ")
-    assert ("better than random weights" in said) == (random == WON)
-    assert ("worse than random weights" in said) == (random == LOST)
+    text = overall_conclusion(read_results(study.folder, ["t"]))
+    assert text.startswith(f"{word}: ")
+    assert ("better than random weights" in text) == (random == WON)
+    assert ("worse than random weights" in text) == (random == LOST)
 
 
 def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
     for task, gap in {"a": WON, "b": OPEN, "c": OPEN}.items():
         study.write_results(task, "probe", results(gaps(gap, OPEN)))
-    judged = read_results(study.folder, ["a", "b", "c"])
-    assert overall_conclusion(judged).startswith(
+    results_by_task = read_results(study.folder, ["a", "b", "c"])
+    assert overall_conclusion(results_by_task).startswith(
         "In part: better than random weights in 2 of 6 comparisons (no clear difference in 4)"
     )
-    assert task_conclusion(judged["b"]).startswith(
+    assert task_conclusion(results_by_task["b"]).startswith(
         "no clear difference from random weights in 2 of 2"
     )
 
@@ -48,12 +48,14 @@ def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
 def test_a_task_without_intervals_beside_one_with(study: StudyFolder) -> None:
     study.write_results("a", "probe", results(gaps(WON, WON)))
     study.write_results("b", "probe", results(gaps((0.3, None, None), (0.3, None, None)), test=1))
-    judged = read_results(study.folder, ["a", "b"])
-    said = overall_conclusion(judged)
-    assert "better than random weights in 2 of 4 comparisons" in said
-    assert "(no interval in 2)" in said
-    assert task_conclusion(judged["b"]).startswith("no interval over subjects: 1 scored subject;")
+    results_by_task = read_results(study.folder, ["a", "b"])
+    text = overall_conclusion(results_by_task)
+    assert "better than random weights in 2 of 4 comparisons" in text
+    assert "(no interval in 2)" in text
+    assert task_conclusion(results_by_task["b"]).startswith(
+        "no interval over subjects: 1 scored subject;"
+    )
 
 
-def test_nothing_judged_is_nothing_known() -> None:
+def test_without_results_nothing_is_known() -> None:
     assert "nothing is known" in overall_conclusion({})

@@ -1,4 +1,4 @@
-"""The page says what was found, leaves out what is not there, and stands alone."""
+"""The HTML report: contents, missing parts, and self-containment."""
 
 import gzip
 import re
@@ -43,16 +43,16 @@ def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
 
 
 def test_its_tables_are_there_as_text(whole: StudyFolder) -> None:
-    told = render_markdown_report(whole.report_data)
-    assert told.startswith("# ")
-    assert "In part: better than random weights in 4 of 6 comparisons" in told
-    assert "| .90 [.87, .92] |" in told
-    assert "| **+.100 [+.050, +.150], p = .012** |" in told
-    assert "| +.010 [−.050, +.070], p = .012 |" in told
-    assert "| .95 [.91, .97] | .12 |" in told
-    assert "of the split test scored." in told
-    assert told.count("Said by the summary.") == 2  # once a task
-    for table in re.findall(r"(?:^\|.*\n)+", told, flags=re.MULTILINE):
+    text = render_markdown_report(whole.report_data)
+    assert text.startswith("# ")
+    assert "In part: better than random weights in 4 of 6 comparisons" in text
+    assert "| .90 [.87, .92] |" in text
+    assert "| **+.100 [+.050, +.150], p = .012** |" in text
+    assert "| +.010 [−.050, +.070], p = .012 |" in text
+    assert "| .95 [.91, .97] | .12 |" in text
+    assert "of the split test." in text
+    assert text.count("Said by the summary.") == 2  # once a task
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({row.count("|") for row in table.splitlines()}) == 1
 
 
@@ -71,14 +71,14 @@ def test_an_empty_study_is_a_page_of_sentences(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
     words = _visible_text(render_report(study.report_data))
     for sentence in (
-        "No task has been judged",
-        "This task has not been judged yet.",
+        "No task has been evaluated",
+        "This task has not been evaluated yet.",
         "There is no record of a training run.",
-        "There are no pictures of what was learned.",
+        "There are no images of the pretrained features.",
         "There is no inventory.",
-        "No volume is stored",
+        "No volumes are stored",
         "There is no encoder yet",
-        "No stage left a record.",
+        "No provenance records were found.",
     ):
         assert sentence in words
     study.tasks = {}
@@ -86,7 +86,7 @@ def test_an_empty_study_is_a_page_of_sentences(study: StudyFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["pretrain/pictures.npz", "pretrain/run.json", "probe", "inventory"]
+    "part", ["pretrain/feature_pca.npz", "pretrain/run.json", "probe", "inventory"]
 )
 def test_a_missing_part_is_left_out(whole: StudyFolder, part: str) -> None:
     path = whole.folder / part
@@ -94,15 +94,20 @@ def test_a_missing_part_is_left_out(whole: StudyFolder, part: str) -> None:
     assert "Provenance" in _visible_text(render_report(whole.report_data))
 
 
-def test_moments_of_a_run_are_strips(whole: StudyFolder) -> None:
+def test_snapshots_of_a_run_are_strips(whole: StudyFolder) -> None:
     html = render_report(whole.report_data)
-    assert html.count('alt="Crop 1: input, masked, rebuilt at step 50, rebuilt at step 90."') == 1
+    assert (
+        html.count(
+            'alt="Crop 1: input, masked, reconstruction at step 50, reconstruction at step 90."'
+        )
+        == 1
+    )
     assert html.count('alt="Crop 2: input, attention at step 50, attention at step 90."') == 1
 
 
-def test_the_verdict_is_the_one_that_the_run_recorded(whole: StudyFolder) -> None:
-    """Its log would give no alarm: the dials were others, or are now."""
-    assert "The run is starved . It waited for data." in _visible_text(
+def test_the_diagnosis_is_the_one_that_the_run_recorded(whole: StudyFolder) -> None:
+    """The log alone would give no alarm: settings may differ."""
+    assert "The run is data_bound . It waited for data." in _visible_text(
         render_report(whole.report_data)
     )
 
@@ -110,12 +115,12 @@ def test_the_verdict_is_the_one_that_the_run_recorded(whole: StudyFolder) -> Non
 def test_pictures_without_a_decoder_attention_or_map(whole: StudyFolder) -> None:
     crops = np.zeros((1, 8, 8), np.float32)
     run = whole.folder / "pretrain" / "runs" / "abc"
-    shutil.rmtree(run / "moments")
+    shutil.rmtree(run / "snapshots")
     snapshots.save_images(run, 90, {"input": crops, "masked": crops})
-    (whole.folder / "pretrain" / "pictures.npz").unlink()
+    (whole.folder / "pretrain" / "feature_pca.npz").unlink()
     html = render_report(whole.report_data)
     assert 'alt="Crop 1: input, masked."' in html and "Crop 1: input, attention" not in html
-    assert "What tokens tell apart" not in _visible_text(html)
+    assert "Feature maps" not in _visible_text(html)
 
 
 def test_whatever_a_study_is_called_is_shown_and_not_run(whole: StudyFolder) -> None:
@@ -137,7 +142,7 @@ def test_the_page_stands_alone(whole: StudyFolder) -> None:
     assert targets <= set(re.findall(r'id="([^"]+)"', html))
 
 
-def test_no_path_of_a_scan_is_told(whole: StudyFolder, raw: Path) -> None:
+def test_no_path_of_a_scan_is_shown(whole: StudyFolder, raw: Path) -> None:
     html = render_report(whole.report_data)
     assert str(raw) not in html
     assert not re.search(r"s\d\.nii|broken|alone", html)

@@ -55,10 +55,10 @@ def rows(page: str, folder: Path) -> dict[str, dict]:
     return {Path(origins[row["id"]].path).name: row for row in json.loads(data)}
 
 
-def test_every_scan_and_orphan_is_there_with_its_verdict_and_picture(inventory, folder):
+def test_every_scan_and_orphan_is_there_with_its_quality_and_picture(inventory, folder):
     found = rows(render_inventory_page(inventory, "small"), folder)
-    verdicts = {name: row["verdict"] for name, row in found.items()}
-    assert verdicts == {
+    quality = {name: row["quality"] for name, row in found.items()}
+    assert quality == {
         **{f"person{n}.nii.gz": "accepted" for n in (0, 2, 3, 4, 5)},
         "person1.nii.gz": "rejected",
         "person7.nii": "repaired",

@@ -53,20 +53,20 @@ def test_intervals_and_differences() -> None:
 
 def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
-    told = results(gaps((0.1, 0.05, 0.15)), subjects=(2, 0))
-    told["gaps"] = [
-        {"group": "site", "method": "linear", "init": "pretrained", "subjects": 0}
+    content = results(gaps((0.1, 0.05, 0.15)), subjects=(2, 0))
+    content["gaps"] = [
+        {"group": "site", "method": "linear", "initialization": "pretrained", "subjects": 0}
         | {"mean": 0.05, "low": -0.01, "high": 0.11, "worst": "south", "best": "north"}
     ]
-    study.write_results("side", "probe", told)
-    judgements = read_results(study.folder, study.tasks)["side"]
-    (scores,) = subgroup_tables(judgements)
-    assert scores.head == ("method", "start", "north (10)", "south (2)", "gap")
+    study.write_results("side", "probe", content)
+    task_results = read_results(study.folder, study.tasks)["side"]
+    (scores,) = subgroup_tables(task_results)
+    assert scores.head == ("method", "initialization", "north (10)", "south (2)", "gap")
     own, *others = scores.rows
     assert own[1:] == ("pretrained", *2 * (".90 [.87, .92]",), "+.050 [−.010, +.110]")
     assert [row[1] for row in others] == ["random weights", PIXELS]
     assert {row[-1] for row in others} == {"–"}
-    areas, error = subgroup_metric_tables(judgements)
+    areas, error = subgroup_metric_tables(task_results)
     assert areas.caption.startswith("AUC by site") and error.caption.startswith("calibration error")
     assert areas.rows[0] == ("linear probe", "pretrained", *2 * (".95 [.91, .97]",))
     assert error.rows[0] == ("linear probe", "pretrained", ".12", ".12")
@@ -79,7 +79,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert formatting.format_duration(seconds) == text
 
 
-def test_nothing_to_see_has_a_colour_of_its_own() -> None:
+def test_missing_values_have_a_colour_of_their_own() -> None:
     colours = np.full((2, 2, 3), 0.5, np.float32)
     colours[0, 0, 1] = np.nan
     assert np.allclose(fill_missing(colours)[0, 0], MISSING_COLOUR)
@@ -149,9 +149,9 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
             nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
             rows.append({"scan": entry.id, "dice": [score, None], "file": name})
         save_cell(cell, "key", "", {"predictions": rows}, folder)
-    (judgement,) = read_results(whole.folder, ["voxels"])["voxels"]
+    (result,) = read_results(whole.folder, ["voxels"])["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
-    pictures, marks = segmentation_overlays(judgement, VOXELS, reader, whole.label_file)
+    pictures, marks = segmentation_overlays(result, VOXELS, reader, whole.label_file)
     assert tuple(picture.title for picture in pictures) == INIT_TITLES
     assert shown_scan.id in pictures[0].alt
     assert [mark.text for mark in marks] == ["left", "right"]
@@ -169,9 +169,9 @@ def test_a_segmentation_whose_cells_failed_has_no_overlay(whole: StudyFolder) ->
     for init in ("pretrained", "random"):
         save_cell(Cell("full", init, 0, 0), "key", "", {"failed": "out of memory"}, folder)
     catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
-    (judgement,) = read_results(whole.folder, ["voxels"])["voxels"]
+    (result,) = read_results(whole.folder, ["voxels"])["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
-    assert segmentation_overlays(judgement, VOXELS, reader, whole.label_file)[0] == []
+    assert segmentation_overlays(result, VOXELS, reader, whole.label_file)[0] == []
 
 
 def test_every_scan_is_counted_once(whole: StudyFolder) -> None:
@@ -184,16 +184,16 @@ def test_every_scan_is_counted_once(whole: StudyFolder) -> None:
     assert sum(splits) == 3
 
 
-def test_reliability_is_drawn_from_the_cells_of_all_seeds(study: StudyFolder) -> None:
+def test_calibration_uses_the_cells_of_all_seeds(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
     study.write_results("side", "probe", results(gaps((0.1, 0.05, 0.15))))
     folder = study.folder / "probe" / "side"
-    (judgement,) = read_results(study.folder, ["side"])["side"]
-    assert calibration_panels([judgement]) == []  # without cells there is nothing to draw
-    for init in judgement.initializations:
+    (result,) = read_results(study.folder, ["side"])["side"]
+    assert calibration_panels([result]) == []  # without cells there is nothing to draw
+    for init in result.initializations:
         for seed in range(3):
             row = {"subject": "s", "target": seed % 2, "probability": [0.2, 0.8]}
             save_cell(Cell("linear", init, 0, seed), "key", "", {"predictions": [row] * 10}, folder)
-    (picture,) = calibration_panels([judgement])
+    (picture,) = calibration_panels([result])
     assert picture.title == "linear probe"
     assert picture.alt.startswith("linear probe: calibration error pretrained .12, random weights")

@@ -1,4 +1,4 @@
-"""The stage: what it waits for, and what makes it run again."""
+"""The report stage: its inputs, and what makes it run again."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from stages.core.study import Study, load_study
 
 
 def _manifests(study: Study) -> list[tuple[str, dict[str, str]]]:
-    judged = [("probe", "side"), ("finetune", "side"), ("finetune", "tissue")]
+    evaluations = [("probe", "side"), ("finetune", "side"), ("finetune", "tissue")]
     alone = [(name, {}) for name in ("inventory", "preprocess", "pretrain")]
-    return [*alone, *((name, {"task": task}) for name, task in judged)]
+    return [*alone, *((name, {"task": task}) for name, task in evaluations)]
 
 
-def test_it_waits_for_every_stage_and_judgement(study_file: Path) -> None:
+def test_it_waits_for_every_stage_and_evaluation(study_file: Path) -> None:
     study = load_study(study_file)
     for name, wildcards in _manifests(study):
         with pytest.raises(UserError, match=f"run the stage {name} first"):
             report.inputs(study)
         write_json(study.stage_folder(name, wildcards) / ".done.json", {"manifest": name})
     first = report.inputs(study)
-    assert len(first) == 10  # looks of three judgements, and the titles
+    assert len(first) == 10  # test accesses of three evaluations, and the titles
     write_json(study.stage_folder("probe", {"task": "side"}) / ".done.json", {"manifest": "other"})
     assert {name for name in first if first[name] != report.inputs(study)[name]} == {"probe side"}
 
@@ -41,4 +41,4 @@ def test_it_writes_the_page_and_its_tables(study_file: Path, tmp_path: Path) -> 
     made = report.run(study, tmp_path / "report")
     assert [path.name for path in made.files] == ["report.html", "report.md"]
     for path in made.files:
-        assert "This task has not been judged yet." in path.read_text()
+        assert "This task has not been evaluated yet." in path.read_text()

@@ -1,4 +1,4 @@
-"""A real MR, prepared, and scans on a shelf."""
+"""A real MR, prepared, and scans for the volume store."""
 
 import nibabel
 import numpy as np
@@ -38,7 +38,7 @@ def make_scan():
             "split": "train",
             "targets": {"side": "left"},
             "labels": {"organ": False},
-            "verdict": "accepted",
+            "quality": "accepted",
             "format": "NIfTI",
             "shape": (33, 41, 25),
             "sha256": f"hash of {name}",
@@ -50,5 +50,5 @@ def make_scan():
 
 @pytest.fixture
 def volume_store(tmp_path):
-    """An empty shelf."""
+    """An empty volume store."""
     return VolumeStore(tmp_path / "volumes", SETTINGS, StoreSettings())

@@ -54,7 +54,7 @@ def test_a_restart_skips_what_is_done_with_the_same_dials(volume_store, make_sca
         return VolumeStore(
             volume_store.folder,
             volume_store.preprocess.model_copy(update=changes),
-            volume_store.store,
+            volume_store.settings,
         )
 
     thinner = with_dials(mr=Mr(spacing_mm=(0.5, 0.5, 0.5)))
@@ -83,5 +83,5 @@ def test_another_version_and_another_file_are_one_sentence(volume_store, scans, 
     Catalog.build(volume_store, scans).write(path)
     table = pq.read_table(path).replace_schema_metadata({b"ssl_pipeline_catalog": b"7"})
     pq.write_table(table, path)
-    with pytest.raises(UserError, match="has catalog version 7, this version reads 2"):
+    with pytest.raises(UserError, match="has catalog version 7, this version reads 3"):
         Catalog.read(path)

@@ -41,13 +41,13 @@ def readers(prepared, tmp_path_factory):
     )
     made = {}
     for codec in CODECS:
-        shelf = VolumeStore(
+        store = VolumeStore(
             tmp_path_factory.mktemp(codec), Preprocess(), StoreSettings(codec=codec)
         )
-        shelf.put(scan, prepared)
+        store.put(scan, prepared)
         made[codec] = (
-            CropReader(shelf.folder, Catalog.build(shelf, [scan])),
-            zarr.open(shelf.volume_path("a"), mode="r"),
+            CropReader(store.folder, Catalog.build(store, [scan])),
+            zarr.open(store.volume_path("a"), mode="r"),
         )
     return made
 
@@ -69,34 +69,34 @@ def by_zarr(array, start, size):
 def test_equal_to_zarr_python(readers, codec, where, size):
     reader, array = readers[codec]
     start = tuple(int(w * n) for w, n in zip(where, array.shape[1:], strict=True))
-    block = reader.block("a", start, size)
+    block = reader.read_crop("a", start, size)
     assert block.dtype == np.int16
     assert np.array_equal(block, by_zarr(array, start, size))
     for one in (INTENSITY_CHANNEL, MASK_CHANNEL):
-        assert np.array_equal(reader.block("a", start, size, one), block[one])
+        assert np.array_equal(reader.read_crop("a", start, size, one), block[one])
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_whole_volumes(readers, prepared, codec):
-    assert np.array_equal(readers[codec][0].volume("a"), prepared.data)
+    assert np.array_equal(readers[codec][0].read_volume("a"), prepared.data)
 
 
 def test_the_sample_has_chunks_that_are_not_stored(readers, prepared):
     reader, _ = readers["lz4"]
-    reader.volume("a")
+    reader.read_volume("a")
     assert any(begin == end for begin, end in reader._shards["a"]._places)
     assert not (prepared.data[1] & VALID).all()
 
 
 def _in_worker(reader, start, size, queue):
-    queue.put((os.getpid(), reader.block("a", start, size).tobytes()))
+    queue.put((os.getpid(), reader.read_crop("a", start, size).tobytes()))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_reader_goes_to_workers(readers, method):
     reader, _ = readers["zstd"]
-    expected = reader.block("a", (3, 4, 5), (40, 30, 20)).tobytes()  # open before the fork
+    expected = reader.read_crop("a", (3, 4, 5), (40, 30, 20)).tobytes()  # open before the fork
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     workers = [
@@ -114,10 +114,10 @@ def test_a_reader_goes_to_workers(readers, method):
 
 def test_a_pickled_reader_has_nothing_open(readers):
     reader, _ = readers["lz4"]
-    reader.volume("a")
+    reader.read_volume("a")
     again = pickle.loads(pickle.dumps(reader))
     assert not again._shards
-    assert np.array_equal(again.volume("a"), reader.volume("a"))
+    assert np.array_equal(again.read_volume("a"), reader.read_volume("a"))
 
 
 def test_only_so_many_maps_stay_open(volume_store, make_scan, prepared, monkeypatch):
@@ -139,12 +139,12 @@ def test_what_cannot_be_read_is_one_sentence(volume_store, make_scan, prepared):
     for scan in scans:
         volume_store.put(scan, prepared)
     catalog = Catalog.build(volume_store, scans)
-    voxels = volume_store.path("a") / "c/0/0/0/0"
+    voxels = volume_store.volume_path("a") / "c/0/0/0/0"
     content = bytearray(voxels.read_bytes())
     content[-20] ^= 1  # the index
     voxels.write_bytes(content)
-    (volume_store.path("b") / "c/0/0/0/0").write_bytes(b"")
-    (volume_store.path("c") / "zarr.json").unlink()
+    (volume_store.volume_path("b") / "c/0/0/0/0").write_bytes(b"")
+    (volume_store.volume_path("c") / "zarr.json").unlink()
     for name in "abc":
         with pytest.raises(UserError, match="damaged"):
             CropReader(volume_store.folder, catalog).read_volume(name)
@@ -156,7 +156,7 @@ def test_damaged_chunk_headers_are_refused(volume_store, make_scan, prepared):
     scan = make_scan("a")
     volume_store.put(scan, prepared)
     catalog = Catalog.build(volume_store, [scan])
-    voxels = volume_store.path("a") / "c/0/0/0/0"
+    voxels = volume_store.volume_path("a") / "c/0/0/0/0"
     whole = voxels.read_bytes()
     reader = CropReader(volume_store.folder, catalog)
     reader.read_volume("a")

@@ -17,15 +17,15 @@ FOREVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from ssl_pipeline.preprocess.prepare import Prepared, VolumeMeta
-from ssl_pipeline.store.layout import Store, read_attributes
-from ssl_pipeline.store.writer import write
+from ssl_pipeline.preprocess.prepare import PreparedVolume, VolumeMeta
+from ssl_pipeline.store.layout import StoreSettings, read_attributes
+from ssl_pipeline.store.writer import write_volume
 folder = Path(sys.argv[1])
 meta = read_attributes(folder / "model.zarr").meta
 data = np.load(folder / "data.npy")
 number = 0
 while True:
-    write(folder / "a.zarr", Prepared(data, meta), Store(), f"key {number}")
+    write_volume(folder / "a.zarr", PreparedVolume(data, meta), StoreSettings(), f"key {number}")
     number += 1
     print(number, flush=True)
 """

@@ -23,7 +23,7 @@ def as_hounsfield(brain, seed):
 RULE = {"pattern": r"_(?P<id>\d+)", "expression": "(id + 1) // 2"}
 
 
-NO_DUPLICATE_SEARCH = {"copies_likeness": None}  # where noise makes many people of one brain
+NO_DUPLICATE_SEARCH = {"duplicate_threshold": None}  # where noise makes many people of one brain
 
 
 def data_of(folder, splits=None, **more):
@@ -42,9 +42,9 @@ def pseudonyms_of(folder):
 
 
 def by_name(folder, inventory):
-    origins = pseudonyms_of(folder).all
+    origins = pseudonyms_of(folder).origins
     return {os.path.basename(origins[scan.id].path): scan for scan in inventory.scans}
 
 
 def subject_name(folder, scan):
-    return pseudonyms_of(folder).all[scan.id].person
+    return pseudonyms_of(folder).origins[scan.id].subject_name

@@ -44,8 +44,8 @@ def pseudonyms_of(folder):
 
 def check_reason(scan):
     """A verdict in one plain sentence: no traceback, no line break, no endless text."""
-    assert scan.verdict in ("accepted", "repaired", "rejected")
-    assert (scan.verdict == "rejected") <= bool(scan.reason)
+    assert scan.quality in ("accepted", "repaired", "rejected")
+    assert (scan.quality == "rejected") <= bool(scan.reason)
     assert "\n" not in scan.reason and len(scan.reason) < 500
     assert not re.search(r"Traceback|\.py\b|0x[0-9a-f]{6}", scan.reason)
 
@@ -144,9 +144,9 @@ def test_mutated_files(kind, small, tmp_path, bounded):
         path.write_bytes(mutate(path.read_bytes(), random))
     WRITERS[kind](tmp_path / "raw" / "0-good", *small)
     inventory = inventory_of(tmp_path / "raw")
-    origins = pseudonyms_of(tmp_path / "raw").all
+    origins = pseudonyms_of(tmp_path / "raw").origins
     good = [scan for scan in inventory.scans if "/0-good" in origins[scan.id].path]
-    assert good and all(scan.verdict != "rejected" for scan in good)
+    assert good and all(scan.quality != "rejected" for scan in good)
     for scan in inventory.scans:
         check_reason(scan)
 
@@ -164,8 +164,8 @@ def test_noise_and_nothing_in_every_format(small, tmp_path):
     save_nifti(tmp_path / "good.nii", *small)
     inventory = inventory_of(tmp_path)
     assert len(inventory.scans) >= 2 * len(suffixes) + 1
-    (accepted,) = inventory.accepted
-    assert pseudonyms_of(tmp_path).all[accepted.id].path == str(tmp_path / "good.nii")
+    (accepted,) = inventory.accepted_scans
+    assert pseudonyms_of(tmp_path).origins[accepted.id].path == str(tmp_path / "good.nii")
     for scan in inventory.scans:
         check_reason(scan)
 
@@ -177,7 +177,7 @@ def test_a_gzip_that_ends_early(share, small, tmp_path):
     save_nifti(tmp_path / "good.nii", *small)
     cut, good = inventory_of(tmp_path).scans
     assert cut.reason.endswith("is the file complete?") or "is it complete" in cut.reason
-    assert good.verdict == "accepted"
+    assert good.quality == "accepted"
 
 
 def test_a_gzip_with_a_wrong_sum(small, tmp_path):
@@ -243,7 +243,7 @@ def test_a_huge_claim_is_refused_before_memory_is_asked_for(
     HUGE[kind](tmp_path, *small)
     (scan,) = inventory_of(tmp_path, quality).scans
     check_reason(scan)
-    assert scan.verdict == "rejected"
+    assert scan.quality == "rejected"
     if quality is THRESHOLDS:
         assert "quality.max_gib is 4" in scan.reason
 
@@ -255,7 +255,7 @@ def test_more_packed_zeros_than_the_header_tells_of_are_not_unpacked(small, tmp_
         for _ in range(12):
             file.write(bytes(1 << 26))  # 768 MiB in all
     path.unlink()
-    assert inventory_of(tmp_path).scans[0].verdict == "accepted"
+    assert inventory_of(tmp_path).scans[0].quality == "accepted"
 
 
 # files that may not be read, and links
@@ -278,7 +278,7 @@ def test_a_file_that_may_not_be_read_is_told(small, open_folder):
     become_nobody()
     locked, good = inventory_of(folder).scans
     assert locked.reason == "may not be read; ask for read access."
-    assert good.verdict == "accepted"
+    assert good.quality == "accepted"
 
 
 def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_read(small, open_folder):
@@ -289,7 +289,7 @@ def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_read(small, 
     become_nobody()
     closed, good = inventory_of(folder).scans
     assert closed.reason == "may not be read; ask for read access."
-    assert good.verdict == "accepted"
+    assert good.quality == "accepted"
     data = Data.model_validate({"roots": [{"path": str(folder)}]})
     assert data_fingerprint(data, folder, folder / ".record") != "absent"
 
@@ -302,6 +302,6 @@ def test_links_in_circles_end(small, tmp_path):
     (tmp_path / "self.nii").symlink_to(tmp_path / "self.nii")
     assert len(find_sources(tmp_path)) == 2
     scan, circle = inventory_of(tmp_path).scans
-    assert scan.verdict == "accepted" and circle.reason.endswith("is a link to nothing.")
+    assert scan.quality == "accepted" and circle.reason.endswith("is a link to nothing.")
     data = Data.model_validate({"roots": [{"path": str(tmp_path)}]})
     assert data_fingerprint(data, tmp_path, tmp_path / ".record") != "absent"

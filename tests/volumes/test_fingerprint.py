@@ -26,7 +26,7 @@ def data_of(raw, **more):
 
 
 def fingerprint_of(raw, **more):
-    return data_fingerprint(data_of(raw, **more), raw.parent, pseudonyms_of(raw).listing)
+    return data_fingerprint(data_of(raw, **more), raw.parent, pseudonyms_of(raw).file_hashes)
 
 
 def pseudonyms_of(raw):

@@ -33,7 +33,7 @@ from tests.volumes.volume_writers import save_dicom, save_itk, save_nifti
 def test_who_and_what(folder):
     data = data_of(folder, name="mr", weight=2, targets={"odd": RULE | {"expression": "id % 2"}})
     inventory = build(data, folder)
-    assert len(inventory.accepted) == 6
+    assert len(inventory.accepted_scans) == 6
     scan = inventory.scans[2]
     assert (scan.targets, scan.root, scan.weight) == ({"odd": "1"}, "mr", 2)
     assert subject_name(folder, scan) == "2" and re.fullmatch("[0-9a-f]{12}", scan.subject)
@@ -66,7 +66,7 @@ def test_unchanged_files_are_not_read_again(folder):
     assert build(data_of(folder), folder, before) == before
     os.utime(path)
     assert (
-        by_name(folder, build(data_of(folder), folder, before))["s_01.nii.gz"].verdict == "rejected"
+        by_name(folder, build(data_of(folder), folder, before))["s_01.nii.gz"].quality == "rejected"
     )
 
 
@@ -79,7 +79,7 @@ def test_a_touched_file_leaves_the_table_equal(folder):
 def test_other_thresholds_judge_again(folder):
     before = build(data_of(folder), folder)
     after = build(data_of(folder), folder, before, QualityThresholds(min_axis_voxels=30))
-    assert not after.accepted
+    assert not after.accepted_scans
     assert build(data_of(folder), folder, after) == before
 
 
@@ -128,9 +128,9 @@ def test_each_bad_file_has_its_reason(folder, brain):
         "s_14.nii": "has 4 axes",
     }
     for name, reason in reasons.items():
-        assert scans[name].verdict == "rejected"
+        assert scans[name].quality == "rejected"
         assert reason in scans[name].reason
-    assert sum(scan.verdict == "accepted" for scan in scans.values()) == 5
+    assert sum(scan.quality == "accepted" for scan in scans.values()) == 5
 
 
 def test_an_unknown_modality(folder):
@@ -145,8 +145,8 @@ def test_dicom_says_its_own_modality(folder, brain):
         folder / "raw" / "series_09", as_hounsfield(brain, 9), brain.affine, "CT", uid="1.2.3"
     )
     inventory = build(data_of(folder, modality=None), folder)
-    assert [scan.modality for scan in inventory.accepted] == ["CT"]
-    assert pseudonyms_of(folder).all[inventory.accepted[0].id].series == "1.2.3"
+    assert [scan.modality for scan in inventory.accepted_scans] == ["CT"]
+    assert pseudonyms_of(folder).origins[inventory.accepted_scans[0].id].series == "1.2.3"
     touched = sorted((folder / "raw" / "series_09").iterdir())[3]
     os.utime(touched, (1, 1))
     assert build(data_of(folder, modality=None), folder, inventory) == inventory
@@ -155,7 +155,7 @@ def test_dicom_says_its_own_modality(folder, brain):
 def test_two_files_of_one_scan(folder, brain):
     save_nifti(folder / "raw" / "s_01.nii", with_noise(brain, 50), brain.affine)
     scans = by_name(folder, build(data_of(folder), folder))
-    assert scans["s_01.nii"].verdict == "accepted"
+    assert scans["s_01.nii"].quality == "accepted"
     assert scans["s_01.nii.gz"].reason == (f"two files of one scan: {scans['s_01.nii'].id} is used")
 
 
@@ -171,9 +171,9 @@ def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
 def test_a_stray_file_whose_subject_cannot_be_told_is_rejected_alone(folder, brain):
     save_nifti(folder / "raw" / "stray.nii", with_noise(brain, 8), brain.affine)
     inventory = build(data_of(folder), folder)
-    assert len(inventory.accepted) == 6
+    assert len(inventory.accepted_scans) == 6
     stray = by_name(folder, inventory)["stray.nii"]
-    assert stray.verdict == "rejected" and stray.subject == "" and stray.split == ""
+    assert stray.quality == "rejected" and stray.subject == "" and stray.split == ""
     assert "`_(?P<id>\\d+)` does not match its path; change the pattern" in stray.reason
     assert len(build(data_of(folder, exclude=["stray*"]), folder).scans) == 6
 
@@ -181,9 +181,9 @@ def test_a_stray_file_whose_subject_cannot_be_told_is_rejected_alone(folder, bra
 def test_a_link_to_nothing_is_rejected_alone(folder):
     (folder / "raw" / "s_07.nii.gz").symlink_to(folder / "moved" / "s_07.nii.gz")
     link = by_name(folder, build(data_of(folder), folder))["s_07.nii.gz"]
-    assert link.verdict == "rejected" and link.reason == "is a link to nothing."
+    assert link.quality == "rejected" and link.reason == "is a link to nothing."
     (folder / "raw" / "s_08").symlink_to(folder / "moved")
-    assert len(build(data_of(folder), folder).accepted) == 6
+    assert len(build(data_of(folder), folder).accepted_scans) == 6
 
 
 # labels
@@ -202,17 +202,17 @@ def test_labels_find_their_images_and_orphans_are_told(labelled):
     inventory = build(data, labelled)
     scans = by_name(labelled, inventory)
     assert scans["s_01.nii.gz"].labels == {"organ": True}
-    file = pseudonyms_of(labelled).label(scans["s_01.nii.gz"].id, "organ")
+    file = pseudonyms_of(labelled).label_path(scans["s_01.nii.gz"].id, "organ")
     assert file == labelled / "seg" / "s_01.nii.gz"
     assert scans["s_05.nii.gz"].labels == {"organ": False}
-    assert len(inventory.accepted) == 6
+    assert len(inventory.accepted_scans) == 6
     (orphan,) = inventory.orphan_labels
-    assert pseudonyms_of(labelled).all[orphan.id].path.endswith("s_09.nii.gz")
+    assert pseudonyms_of(labelled).origins[orphan.id].path.endswith("s_09.nii.gz")
     assert orphan.reason == "label without image"
     inventory.write(labelled / "a.parquet")
     assert Inventory.read(labelled / "a.parquet") == inventory
     row = pq.read_table(labelled / "a.parquet").to_pylist()[-1]
-    assert (row["verdict"], row["format"], row["reason"]) == (
+    assert (row["quality"], row["format"], row["reason"]) == (
         "rejected",
         "label",
         "label without image",
@@ -234,7 +234,7 @@ def test_a_label_of_another_shape_is_dropped_with_a_note(labelled, brain):
     }
     for name, note in notes.items():
         assert note in scans[name].reason
-        assert scans[name].verdict == "accepted"
+        assert scans[name].quality == "accepted"
         assert scans[name].labels == {"organ": False}
 
 
@@ -257,14 +257,14 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
     raw = str(tmp_path / "raw")
     labels = {
         "liver": {"path": raw, "pattern": "{folder}/masks/liver.nii"},
-        "all": {"path": raw, "image": "(?P<case>.*)_0000", "pattern": "{case}_seg"},
+        "all": {"path": raw, "image_pattern": "(?P<case>.*)_0000", "pattern": "{case}_seg"},
     }
     inventory = build(data_of(tmp_path, labels=labels), tmp_path)
     assert len(inventory.scans) == 2
     assert not inventory.orphan_labels
     for scan in inventory.scans:
         assert scan.labels == {"liver": True, "all": True}
-        files = pseudonyms_of(tmp_path).all[scan.id].labels.values()
+        files = pseudonyms_of(tmp_path).origins[scan.id].labels.values()
         assert {os.path.basename(path) for path in files} == {"liver.nii", "ct_seg.nii"}
 
 
@@ -276,15 +276,15 @@ def test_a_tilted_scan_counts_as_usable_and_is_told(folder, brain):
     tilted[1, 2] += 0.4
     save_dicom(folder / "raw" / "t_09", with_noise(brain, 9), tilted)
     inventory = build(data_of(folder), folder)
-    (repaired,) = [scan for scan in inventory.scans if scan.verdict == "repaired"]
-    assert repaired in inventory.accepted and len(inventory.accepted) == 7
+    (repaired,) = [scan for scan in inventory.scans if scan.quality == "repaired"]
+    assert repaired in inventory.accepted_scans and len(inventory.accepted_scans) == 7
     assert repaired.reason == repaired.repair
     assert repaired.reason.startswith("its axes, 11.3 degrees off a right angle")
     inventory.write(folder / "a.parquet")
     assert Inventory.read(folder / "a.parquet") == inventory
     strict = build(data_of(folder), folder, inventory, QualityThresholds(max_shear_deg=0))
     assert "as by a tilted gantry" in by_name(folder, strict)["t_09"].reason
-    assert by_name(folder, strict)["t_09"].verdict == "rejected"
+    assert by_name(folder, strict)["t_09"].quality == "rejected"
 
 
 # thumbnails
@@ -294,7 +294,7 @@ def test_every_scan_that_opens_has_a_thumbnail_also_when_it_is_not_read_again(fo
     (folder / "raw" / "bad_07.nii").write_bytes(b"nothing")
     save_nifti(folder / "raw" / "flat_08.nii", np.full_like(brain.data, 7), brain.affine)
     before = build(data_of(folder), folder)
-    opened = {scan.id for scan in before.scans if scan.pixels}
+    opened = {scan.id for scan in before.scans if scan.voxel_hash}
     assert set(before.thumbnails) == opened and len(opened) == 7
     thumbnails.write(folder / "t.parquet", before.thumbnails)
     kept = replace(before, thumbnails=thumbnails.read(folder / "t.parquet"))

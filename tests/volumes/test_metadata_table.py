@@ -31,7 +31,7 @@ def test_bids(brain, tmp_path):
         scale = as_hounsfield if "ct" in name else with_noise
         save_nifti(raw / name, scale(brain, number), brain.affine)
     inventory = build(data_of(tmp_path, layout="bids", modality=None, subject=None), tmp_path)
-    assert [(subject_name(tmp_path, scan), scan.modality) for scan in inventory.accepted] == [
+    assert [(subject_name(tmp_path, scan), scan.modality) for scan in inventory.accepted_scans] == [
         ("01", "MR"),
         ("02", "CT"),
         ("02", "MR"),

@@ -32,12 +32,12 @@ def test_pairs_of_one_subject_never_part_and_orphans_are_told(public_data, pseud
         },
         pseudonyms,
     )
-    assert len(inventory.accepted) == 261
+    assert len(inventory.accepted_scans) == 261
     assert len({scan.subject for scan in inventory.scans}) == 171
     assert sum(bool(scan.labels["parts"]) for scan in inventory.scans) == 260
-    (alone,) = [pseudonyms.all[s.id].path for s in inventory.scans if not s.labels["parts"]]
+    (alone,) = [pseudonyms.origins[s.id].path for s in inventory.scans if not s.labels["parts"]]
     assert "118" in alone
-    lost = sorted(Path(pseudonyms.all[scan.id].path).name for scan in inventory.orphan_labels)
+    lost = sorted(Path(pseudonyms.origins[scan.id].path).name for scan in inventory.orphan_labels)
     assert [name.split("_")[1][:3] for name in lost] == ["010", "281"]
     splits = {(scan.subject, scan.split) for scan in inventory.scans}
     assert len(splits) == 171
@@ -57,9 +57,9 @@ def test_planning_scans_with_missing_values_are_accepted(public_data, pseudonyms
         },
         pseudonyms,
     )
-    assert len(inventory.accepted) == len(inventory.scans) == 9
-    assert all(scan.labels["organs"] for scan in inventory.accepted)
-    assert {scan.missing_value for scan in inventory.accepted} == {0}
+    assert len(inventory.accepted_scans) == len(inventory.scans) == 9
+    assert all(scan.labels["organs"] for scan in inventory.accepted_scans)
+    assert {scan.missing_value for scan in inventory.accepted_scans} == {0}
 
 
 def test_dicom_series_good_and_broken(public_data, pseudonyms):
@@ -67,11 +67,13 @@ def test_dicom_series_good_and_broken(public_data, pseudonyms):
         {"path": str(public_data / "dicom"), "exclude": ["*ground_truth*"]}, pseudonyms
     )
     good = [
-        scan for scan in inventory.accepted if "mr_brain_normal" in pseudonyms.all[scan.id].path
+        scan
+        for scan in inventory.accepted_scans
+        if "mr_brain_normal" in pseudonyms.origins[scan.id].path
     ]
-    assert len(good) == len(inventory.accepted) == 3
+    assert len(good) == len(inventory.accepted_scans) == 3
     assert {(scan.modality, scan.shape) for scan in good} == {("MR", (280, 320, 22))}
-    places = {scan.id: pseudonyms.all[scan.id].path for scan in inventory.scans}
+    places = {scan.id: pseudonyms.origins[scan.id].path for scan in inventory.scans}
     reasons = {places[s.id].partition("broken/")[2]: s.reason for s in inventory.scans}
     assert "gaps of 5 to 10 mm" in reasons["sliceincrement/001"]
     assert "gaps of 0.7497 to 1.499 mm" in reasons["sliceincrement/002"]

@@ -118,7 +118,7 @@ def test_a_tilted_gantry_is_repaired_or_rejected(brain):
 )  # fmt: skip
 def test_slices_are_judged_by_the_studys_limit(heights, sentence, brain):
     places = np.array([(0, 0, height) for height in heights], float)
-    volume = replace(brain, slices=measure_slice_spacing(places, np.array((0.0, 0, 1))))
+    volume = replace(brain, slice_spacing=measure_slice_spacing(places, np.array((0.0, 0, 1))))
     assert check_quality(volume, None, QualityThresholds()).fault.startswith(sentence)
     assert (check_quality(volume, None, QualityThresholds()) == ScanQuality()) == (not sentence)
     assert check_quality(volume, None, QualityThresholds(max_slice_offset_mm=1.1)) == ScanQuality()

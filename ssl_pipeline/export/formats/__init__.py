@@ -1,8 +1,8 @@
-"""The encoder in formats that need nothing of this project: one module each, and one line here.
+"""Export formats that need nothing of this project: one module each, and one line here.
 
-A module has `SUFFIX`, how its files' names end, and `write`, which writes a loaded encoder and says
-in a few words what it wrote. It is imported when it is used, for some need packages that are large
-or optional; an encoder that a format does not fit is a UserError.
+A module has `SUFFIX`, the suffix of its files, and `write`, which writes a loaded encoder and
+returns a short description of what it wrote. It is imported lazily, for some need large or optional
+packages; an encoder that a format cannot hold is a UserError.
 """
 
 from importlib import import_module
@@ -21,7 +21,7 @@ FORMATS = {  # what it is, for --help
 
 @runtime_checkable
 class Format(Protocol):
-    """What the module of a format has."""
+    """Interface of the module of a format."""
 
     SUFFIX: str
 

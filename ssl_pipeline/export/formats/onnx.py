@@ -1,8 +1,8 @@
-"""The dense pass as ONNX: crops and their spacing to tokens, on any runtime.
+"""Export to ONNX: crops and their spacing to tokens, on any runtime.
 
 The size of a crop is fixed, as pretraining had it, for positions and patches are traced for it; the
 batch is free. What was written is run by onnxruntime and compared with torch before it gets its
-name, on the input of the proof.
+name, on the input of the self-test.
 """
 
 import warnings
@@ -67,5 +67,5 @@ def _max_token_difference(
     from onnxruntime import InferenceSession
 
     session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (said,) = session.run(None, {"crops": crops.numpy(), "spacing_mm": spacing_mm.numpy()})
-    return float((torch.from_numpy(said) - encoder.model(crops, spacing_mm)).abs().max())
+    (tokens,) = session.run(None, {"crops": crops.numpy(), "spacing_mm": spacing_mm.numpy()})
+    return float((torch.from_numpy(tokens) - encoder.model(crops, spacing_mm)).abs().max())

@@ -4,10 +4,9 @@ The blocks are timm's own, so they load as they are: `Block(dim, heads, qkv_bias
 qk_norm=qk_norm, init_values=layer_scale)`, one for each number behind `blocks.`. A whole
 `VisionTransformer` loads them with a patch embedding for volumes (a convolution as large as its
 step), `class_token=False`, `global_pool=""`, as many `reg_tokens` as the encoder has registers
-(`no_embed_class=True`; these come first in what it gives), and a last norm whose epsilon is 1e-5.
-The key `pos_embed` is missing, for positions depend on crop and spacing: add it, (1, tokens, dim),
-before loading, as `models.positions.positions(views.tokens.centres_mm(crop, patch, spacing_mm),
-dim)` gives it. The bundle's README has this as code that needs timm alone.
+(`no_embed_class=True`; these come first in its output), and a last norm whose epsilon is 1e-5.
+The key `pos_embed` (1, tokens, dim) is missing, for positions depend on crop and spacing: compute
+it before loading. The bundle's README has all of this as code that needs timm alone.
 """
 
 from pathlib import Path

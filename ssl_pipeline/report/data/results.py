@@ -1,4 +1,4 @@
-"""The results of a study's tasks, as the stages of evaluation wrote them."""
+"""Reading the evaluation results of a study's tasks (`results.json`, `costs.json`)."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One `results.json`: a task, judged by one stage."""
+    """One `results.json`: a task, evaluated by one stage."""
 
     task: str  # its name in the study
     stage: str
@@ -29,30 +29,30 @@ class TaskResult:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods, in the order of the table; what baselines have is none."""
+        """Names of the methods, in the order of the table, without the baselines' own."""
         found = dict.fromkeys(row["method"] for row in self._rows)
         return tuple(method for method in found if method != BASELINE_METHOD)
 
     @property
     def _rows(self) -> Sequence[Row]:
-        """Those of the table, and those that have failed."""
+        """Rows of the table, and cells that have failed."""
         return [*self.content["rows"], *self.content.get("failed", ())]
 
     @property
     def initializations(self) -> tuple[str, ...]:
-        """What is compared, encoders first."""
-        return tuple(self.content["starts"])
+        """The compared initializations, encoders first."""
+        return tuple(self.content["initializations"])
 
     def label_budgets(self, method: str) -> tuple[int, ...]:
-        """Numbers of labelled subjects that a method was given, rising; 0 is all, and last."""
-        own = {row["subjects"] for row in self._rows if row["method"] == method}
-        return tuple(sorted(own, key=lambda subjects: subjects or math.inf))
+        """Numbers of labelled subjects of a method, rising; 0 is all, and last."""
+        budgets = {row["subjects"] for row in self._rows if row["method"] == method}
+        return tuple(sorted(budgets, key=lambda subjects: subjects or math.inf))
 
     def row(self, method: str, initialization: str, subjects: int) -> Row | None:
         """One row of the table; of a baseline the one that all methods share, if they do."""
         for row in self.content["rows"]:
             if row["method"] in comparable_methods(method, initialization) and (
-                row["init"],
+                row["initialization"],
                 row["subjects"],
             ) == (
                 initialization,
@@ -67,16 +67,16 @@ class TaskResult:
             (own, initialization, subjects) for own in comparable_methods(method, initialization)
         ]
         cells = self.content.get("failed", ())
-        return sum((c["method"], c["init"], c["subjects"]) in wanted for c in cells)
+        return sum((c["method"], c["initialization"], c["subjects"]) in wanted for c in cells)
 
     def series(self, method: str) -> dict[str, list[Row]]:
-        """The rows of a method by their start, budgets rising."""
+        """The rows of a method by initialization, label budgets rising."""
         budgets = self.label_budgets(method)
         found = {
             init: [row for n in budgets if (row := self.row(method, init, n))]
             for init in self.initializations
         }
-        return {init: own for init, own in found.items() if own}
+        return {init: rows for init, rows in found.items() if rows}
 
     def budget_text(self, subjects: int) -> str:
         """A number of labelled subjects in words."""
@@ -84,17 +84,17 @@ class TaskResult:
 
     @property
     def warning(self) -> str:
-        """What must be read before any figure; empty where there is nothing."""
+        """A warning about the results; empty where there is none."""
         return str(self.content.get("warning", ""))
 
     @property
     def has_intervals(self) -> bool:
-        """Whether there were subjects enough for intervals."""
+        """Whether there were enough subjects for intervals."""
         return any(row["low"] is not None for row in self.content["rows"])
 
 
 def read_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[TaskResult]]:
-    """The results below a study's folder, by task; a task that was not judged has none.
+    """The results below a study's folder, by task; a task that was not evaluated has none.
 
     The p-values of differences are corrected for all comparisons of the study (Holm 1979).
     """
@@ -110,22 +110,22 @@ def read_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[TaskResul
 
 
 def collect_warnings(results: Iterable[TaskResult]) -> list[str]:
-    """What must be read before any figure of a task, each once."""
+    """Warnings about the results of a task, each once."""
     return list(dict.fromkeys(each.warning for each in results if each.warning))
 
 
 def collect_notes(results: Iterable[TaskResult]) -> list[str]:
-    """What is said of the figures of a task, each once."""
+    """Notes on the results of a task, each once."""
     return list(dict.fromkeys(note for each in results for note in each.content["notes"]))
 
 
 def method_title(method: str) -> str:
-    """What the report calls a method."""
+    """The name of a method in the report."""
     return METHOD_TITLES.get(method, method)
 
 
 def initialization_title(init: str) -> str:
-    """What the report calls a start."""
+    """The name of an initialization in the report."""
     return "random weights" if init == RANDOM else init
 
 
@@ -136,7 +136,7 @@ def _read_stage_results(folder: Path, stage: str, task: str) -> list[TaskResult]
     costs = read_json(own / "costs.json") if (own / "costs.json").exists() else []
     results = read_json(own / "results.json")
     of_groups = [row for group in results.get("groups", ()) for row in group["rows"]]
-    if "notes" not in results or any("further" not in row for row in of_groups):
+    if "notes" not in results or any("other_metrics" not in row for row in of_groups):
         raise UserError(
             f"{own / 'results.json'} is of an earlier version: run the stage {stage} of task "
             f"{task} again, which computes nothing twice."

@@ -1,7 +1,7 @@
-"""Curves, drawn small and one idea each, so that the page can lay them out at any width.
+"""Figures of the report: score curves and training curves, as small SVG panels.
 
-Figures are SVG in a data URI, with letters as shapes: they look alike everywhere and need no file.
-Colours are of Okabe and Ito's palette, which colour-blind people tell apart; markers differ too.
+Figures are SVG in a data URI, with letters as shapes: they look the same on every system.
+Colours are of the colour-blind-safe palette of Okabe and Ito; markers differ too.
 """
 
 import base64
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXT_COLOUR, GRID_COLOUR = "#333333", "#d5d9de"
-# How each start is drawn: colour, matplotlib's marker, and the marker as a letter.
+# Style of each initialization: colour, matplotlib's marker, and the marker as a letter.
 BASELINE_STYLES = {
     RANDOM: ("#D55E00", "s", "■"),
     PIXELS: ("#009E73", "^", "▲"),
@@ -32,19 +32,22 @@ LogRow = Mapping[str, float | int]  # a line of the metrics log
 LOG_TITLES = {
     "loss": "loss",
     "learning_rate": "learning rate",
-    "pairs_per_s": "pairs per second",
+    "samples_per_s": "samples per second",
     "gradient_norm": "gradient norm",
 }
-LOSS_TERMS = ("reconstruction", "global", "local")
+LOSS_TERMS = ("reconstruction", "subject_contrast", "local_contrast")
 LINE_STYLES = ("-", "--", ":", "-.")  # beside the colour, so that lines differ in print too
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#777777")
-PREFERRED_METHODS = ("linear", "full")  # methods, by which of them the tasks are shown together
+PREFERRED_METHODS = (
+    "linear",
+    "full",
+)  # methods by which the tasks are shown together, in this order
 MAX_POINTS = 400  # of a curve; more cannot be told apart at this width
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Something to look at: a data URI, and the same in words."""
+    """An image as a data URI, with alternative text."""
 
     uri: str
     alt: str
@@ -61,14 +64,14 @@ class LegendEntry:
 
 
 def legend(results: Sequence[TaskResult]) -> list[LegendEntry]:
-    """Which colour and marker stand for which start."""
+    """Colour and marker of each initialization."""
     return legend_entries(
         list(dict.fromkeys(init for each in results for init in each.initializations))
     )
 
 
 def legend_entries(initializations: Sequence[str]) -> list[LegendEntry]:
-    """Which colour and marker stand for which of these."""
+    """Colour and marker of each of these initializations."""
     return [
         LegendEntry(look[2], look[0], initialization_title(i))
         for i, look in marker_styles(initializations).items()
@@ -76,7 +79,7 @@ def legend_entries(initializations: Sequence[str]) -> list[LegendEntry]:
 
 
 def marker_styles(initializations: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """How each start is drawn."""
+    """Colour, marker and glyph of each initialization."""
     encoders = [start for start in initializations if start not in NOT_PRETRAINED]
     return {
         start: BASELINE_STYLES.get(start) or _encoder_style(encoders.index(start))
@@ -90,14 +93,14 @@ def _encoder_style(number: int) -> tuple[str, str, str]:
 
 
 def interval_note(results: Sequence[TaskResult]) -> str:
-    """What is drawn about the means."""
+    """What the bars or dashes around the means show."""
     share = 100 * results[0].content["confidence"]
     kinds = {each.has_intervals: f"Bars: {share:g} % intervals." for each in results}
     return " ".join(kinds[sure] if sure else "Dashes: single seeds." for sure in sorted(kinds))
 
 
 def score_panels(results: Sequence[TaskResult]) -> list[Picture]:
-    """One panel a method: score against labelled subjects; all of a task on one scale."""
+    """One panel per method: score against labelled subjects; all of a task on one scale."""
     limits = _axis_limits([row for each in results for row in each.content["rows"]])
     return [_score_panel(each, method, limits) for each in results for method in each.methods]
 
@@ -106,7 +109,7 @@ def log_panels(rows: Sequence[LogRow]) -> list[Picture]:
     """One panel for the loss, each of its parts, learning rate and speed, against the step."""
     if not rows:
         return []
-    order = ["loss", *LOSS_TERMS, "learning_rate", "pairs_per_s", "gradient_norm"]
+    order = ["loss", *LOSS_TERMS, "learning_rate", "samples_per_s", "gradient_norm"]
     titles = {name: LOG_TITLES.get(name, f"loss: {name}") for name in order if name in rows[-1]}
     return [log_panel(rows, title, {name: ""}) for name, title in titles.items()]
 
@@ -132,7 +135,7 @@ def log_panel(rows: Sequence[LogRow], title: str, lines: Mapping[str, str]) -> P
         axes.legend(fontsize=8, frameon=False, labelcolor=TEXT_COLOUR)
     axes.set_xlabel("step")
     axes.margins(x=0.03, y=0.12)
-    if "pairs_per_s" in lines:
+    if "samples_per_s" in lines:
         axes.set_ylim(bottom=0)
     return Picture(svg_uri(figure), f"{title}: {'; '.join(told)}.", title)
 
@@ -144,28 +147,30 @@ def _subsample(rows: Sequence[LogRow], name: str) -> list[LogRow]:
 
 
 def summary_figure(selections: Sequence[tuple[TaskResult, str]]) -> Picture | None:
-    """One picture of all tasks, of what `plainest` gave for each; None of none."""
+    """One figure of all tasks, each with its `primary_method`; None without tasks."""
     if not selections:
         return None
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.6 * len(selections), 2.9), layout="constrained")
     told = []
-    for at, (judgement, method) in enumerate(selections, 1):
+    for at, (result, method) in enumerate(selections, 1):
         axes: Any = _style_axes(figure.add_subplot(1, len(selections), at))
-        _draw_scores(axes, judgement, method, _axis_limits(judgement.content["rows"]))
-        title = judgement.content["task"]
+        _draw_scores(axes, result, method, _axis_limits(result.content["rows"]))
+        title = result.content["task"]
         axes.set_title(title, fontsize=9.5, color=TEXT_COLOUR, wrap=True, parse_math=False)
-        told.append(f"{judgement.content['task']}: {_describe_last_points(judgement, method)}")
+        told.append(f"{result.content['task']}: {_describe_last_points(result, method)}")
     methods = dict.fromkeys(method_title(method) for _, method in selections)
     return Picture(svg_uri(figure), "; ".join(told), ", ".join(methods))
 
 
 def primary_method(results: Sequence[TaskResult]) -> tuple[TaskResult, str]:
-    """The judgement of a task that most readers ask for first, and the method in it."""
-    ways = {method: each for each in results for method in each.methods}
-    method = next((method for method in PREFERRED_METHODS if method in ways), next(iter(ways)))
-    return ways[method], method
+    """The result and method by which the tasks are shown together."""
+    by_method = {method: each for each in results for method in each.methods}
+    method = next(
+        (method for method in PREFERRED_METHODS if method in by_method), next(iter(by_method))
+    )
+    return by_method[method], method
 
 
 def _score_panel(result: TaskResult, method: str, limits: tuple[float, float]) -> Picture:

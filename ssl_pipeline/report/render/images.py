@@ -1,7 +1,7 @@
-"""Planes of volumes as small pictures: grey values, the right way up, with voxels in mm.
+"""Planes of volumes as small images: grey values, radiological orientation, pixels in mm.
 
-Stored axes run to the patient's right, front and top. `upright` turns every plane as radiologists
-look at it: front or top up, and the patient's right on the left of the picture.
+Stored axes run to the patient's right, front and top. `orient_for_display` turns every plane to the
+radiological view: front or top up, and the patient's right on the left of the picture.
 """
 
 import base64
@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssl_pipeline.report.render.figures import Picture
 
-MISSING_COLOUR = (0.84, 0.87, 0.91)  # where there is nothing to see
+MISSING_COLOUR = (0.84, 0.87, 0.91)  # where there is no value
 GAP_PIXELS = 4  # pixels between the pictures of a row
 Colour = NDArray[np.float32]  # (rows, columns, 3), 0 to 1
 
@@ -31,13 +31,13 @@ def display_window(plane: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def to_grey(plane: NDArray[np.float32], low: float, high: float) -> Colour:
-    """A plane (y, x) as colours (y, x, 3), black at `low`, white at `high`; nan as `HIDDEN`."""
+    """A plane (y, x) as colours (y, x, 3), black at `low`, white at `high`; nan as missing."""
     share = np.clip((plane - low) / max(high - low, 1e-6), 0, 1)
     return fill_missing(np.repeat(share[..., None], 3, axis=2).astype(np.float32))
 
 
 def fill_missing(colours: NDArray[np.float32]) -> Colour:
-    """Colours (y, x, 3) with `HIDDEN` where any of the three is nan."""
+    """Colours (y, x, 3) with `MISSING_COLOUR` where any of the three is nan."""
     out = np.clip(colours, 0, 1).astype(np.float32)
     out[np.isnan(colours).any(axis=2)] = MISSING_COLOUR
     return out

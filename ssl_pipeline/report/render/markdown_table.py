@@ -1,8 +1,8 @@
-"""Tables as Markdown: to be read, sent and committed as they are."""
+"""Tables as Markdown."""
 
 from collections.abc import Iterable
 
-from ssl_pipeline.report.sections.tables import Badge, Table
+from ssl_pipeline.report.render.table import Badge, Table
 
 SIGNIFICANT_OUTCOMES = ("better", "worse")
 

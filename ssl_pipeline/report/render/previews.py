@@ -1,4 +1,4 @@
-"""A few of the stored volumes in three planes, as a model sees them."""
+"""Previews of stored volumes: three middle planes of model input."""
 
 from collections import defaultdict
 

@@ -1,7 +1,7 @@
-"""A segmentation beside its label: what a Dice looks like.
+"""Overlays of predicted segmentations and the label on one test scan.
 
-The scan shown is the one whose Dice is the median of the scored ones, so that it flatters nobody;
-the slice is the one with most labelled voxels.
+The scan shown is the one with the median Dice, so that it is typical; the slice is the one with the
+most labelled voxels.
 """
 
 from pathlib import Path

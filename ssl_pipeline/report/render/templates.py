@@ -4,9 +4,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def template_environment() -> Environment:
-    """Where templates are found: text is escaped, and a name that nobody gives is an error."""
+    """The Jinja environment: text is escaped, and an undefined name is an error."""
     return Environment(
-        loader=PackageLoader("ssl_pipeline.report", "."),
+        loader=PackageLoader("ssl_pipeline.report.render", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,14 +9,15 @@ from ssl_pipeline.evaluation.cells import BASELINE_METHOD, BASELINES
 from ssl_pipeline.formatting import NO_VALUE, format_difference, format_duration
 from ssl_pipeline.report.data.results import method_title
 from ssl_pipeline.report.render.markdown_table import markdown_table
+from ssl_pipeline.report.render.table import Badge, Table
 from ssl_pipeline.report.sections.conclusions import classify_interval
-from ssl_pipeline.report.sections.tables import Badge, Table, format_mean
+from ssl_pipeline.report.sections.tables import format_mean
 
 Results = Mapping[str, Any]
 
 
 def render_ablation(results: Results) -> str:
-    """The whole comparison: what each arm cost, and for every task its scores and differences."""
+    """The ablation report: cost of each arm, and scores and differences for every task."""
     tables = results["tables"]
     parts = [
         f"# Ablation of {results['study']}",
@@ -29,7 +30,7 @@ def render_ablation(results: Results) -> str:
 
 
 def _task_parts(tables: Sequence[Results]) -> Iterator[str]:
-    """What all stages that judged a task say of it."""
+    """Tables of one task, of all stages that evaluated it."""
     first = tables[0]
     yield f"## {first['task']}"
     for warning in dict.fromkeys(table["warning"] for table in tables if table["warning"]):
@@ -57,18 +58,18 @@ def _arm_table(results: Results) -> Table:
             f"{arm['steps']:,}",
             f"{arm['step_flops']:.3g}",
             format_duration(fmean(arm["seconds"])),
-            ", ".join(arm["verdicts"]),
+            ", ".join(arm["diagnoses"]),
         )
         for arm in results["arms"]
     ]
-    head = ("arm", "steps", "operations a step", "time an encoder", "verdicts on its runs")
+    head = ("arm", "steps", "operations per step", "time per encoder", "diagnoses of its runs")
     return Table("What was trained", head, rows)
 
 
 def _score_table(tables: Sequence[Results]) -> Table:
     rows = {(r["arm"], r["method"], r["subjects"]): r for t in tables for r in t["rows"]}
     arms = list(dict.fromkeys(arm for arm, _, _ in rows))
-    told = [
+    cells = [
         (
             method_title(method),
             _budget_text(subjects, tables[0]),
@@ -77,11 +78,11 @@ def _score_table(tables: Sequence[Results]) -> Table:
         for method, subjects in dict.fromkeys(key[1:] for key in rows if key[1] != BASELINE_METHOD)
     ]
     caption = f"{tables[0]['metric']}, {tables[0]['n_test_subjects']} subjects"
-    return Table(caption, ("method", "labelled subjects", *arms), told, text_columns=2)
+    return Table(caption, ("method", "labelled subjects", *arms), cells, text_columns=2)
 
 
 def _difference_table(tables: Sequence[Results]) -> Table:
-    """Of arms from each other and from random weights; those from baselines are in the results."""
+    """Between arms, and from random weights; those from baselines are in the JSON results."""
     rows = {
         ((d["arm"], d["against"]), d["method"], d["subjects"]): d
         for table in tables
@@ -89,7 +90,7 @@ def _difference_table(tables: Sequence[Results]) -> Table:
         if d["against"] not in BASELINES
     }
     pairs = list(dict.fromkeys(pair for pair, _, _ in rows))
-    told = [
+    cells = [
         (
             method_title(method),
             _budget_text(subjects, tables[0]),
@@ -97,11 +98,9 @@ def _difference_table(tables: Sequence[Results]) -> Table:
         )
         for method, subjects in dict.fromkeys(key[1:] for key in rows)
     ]
-    heads = (f"{arm} less {against}" for arm, against in pairs)
-    caption = (
-        "Arms less others, paired by subject and seed; in bold where an interval excludes zero"
-    )
-    return Table(caption, ("method", "labelled subjects", *heads), told, text_columns=2)
+    heads = (f"{arm} minus {against}" for arm, against in pairs)
+    caption = "Differences of arms, paired by subject and seed; bold where an interval excludes 0"
+    return Table(caption, ("method", "labelled subjects", *heads), cells, text_columns=2)
 
 
 def _budget_text(subjects: int, table: Results) -> str:

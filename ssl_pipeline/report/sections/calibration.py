@@ -1,7 +1,7 @@
-"""Whether a classifier is as often right as it is sure, drawn: accuracy against confidence.
+"""Calibration of classifiers: reliability diagrams of accuracy against confidence.
 
-A point is a tenth of all predictions of a row, of all its seeds, by confidence. Points below the
-diagonal promised too much.
+A point is a tenth of all predictions of a row, over all its seeds, by confidence. Points below the
+diagonal are overconfident.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def calibration_panels(results: Sequence[TaskResult]) -> list[Picture]:
 
 
 def _calibration_points(result: TaskResult, method: str, init: str) -> Points:
-    """Groups of the predictions of all seeds; none where a cell is not there."""
+    """Bins of the predictions of all seeds; none where a cell is missing."""
     most = result.label_budgets(method)[-1]
     row = result.row(method, init, most)
     if row is None:
@@ -55,10 +55,12 @@ def _calibration_panel(result: TaskResult, method: str) -> Picture:
     for init, (colour, marker, _) in marker_styles(result.initializations).items():
         points = _calibration_points(result, method, init)
         if points:
-            sure, right, _ = zip(*points, strict=True)
-            axes.plot(sure, right, color=colour, marker=marker, markersize=4.5, linewidth=1.2)
+            confidence, accuracy, _ = zip(*points, strict=True)
+            axes.plot(
+                confidence, accuracy, color=colour, marker=marker, markersize=4.5, linewidth=1.2
+            )
             error = result.row(method, init, result.label_budgets(method)[-1])
-            off = error["further"]["calibration error"]["mean"] if error else None
+            off = error["other_metrics"]["calibration error"]["mean"] if error else None
             told.append(f"{initialization_title(init)} {format_score(off)}")
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")

@@ -1,7 +1,7 @@
-"""Whether the encoder is worth it, in words that say no more than the intervals do.
+"""Conclusions in words: whether pretraining helps, as far as the confidence intervals show.
 
-"Better" and "worse" are kept for differences whose interval excludes zero. Where too few subjects
-were scored for an interval, the report says that instead of an answer.
+"Better" and "worse" are used only for differences whose interval excludes zero. Where too few
+subjects were evaluated for an interval, the report says so instead.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ Outcome = Literal["better", "worse", "undecided", "no interval"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """An encoder less another start, with one method and one number of labels."""
+    """Difference of an encoder from another initialization, for one method and label budget."""
 
     initialization: str
     method: str
@@ -32,12 +32,12 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """What the interval allows to say."""
+        """The outcome that the interval supports."""
         return classify_interval(self.low, self.high)
 
 
 def classify_interval(low: float | None, high: float | None) -> Outcome:
-    """What an interval of a difference allows to say."""
+    """The outcome that the interval of a difference supports."""
     if low is None or high is None:
         return "no interval"
     if low > 0:
@@ -51,27 +51,29 @@ def read_comparisons(results: Iterable[TaskResult]) -> list[Comparison]:
 
 
 def overall_conclusion(results_by_task: Mapping[str, Sequence[TaskResult]]) -> str:
-    """Is it worth it? One sentence an encoder."""
-    judgements = [each for own in results_by_task.values() for each in own]
-    found = read_comparisons(judgements)
-    if not judgements:
-        return "No task has been judged, so nothing is known of what the encoder is worth."
+    """The conclusion over all tasks, one sentence per encoder."""
+    all_results = [each for results in results_by_task.values() for each in results]
+    found = read_comparisons(all_results)
+    if not all_results:
+        return "No task has been evaluated, so nothing is known of what the encoder is worth."
     if not found:
         return "Not known, for every comparison of an encoder has cells that failed; see below."
     if all(each.outcome == "no interval" for each in found):
-        return f"Not decided, for there is {no_interval_note(judgements)}; {_mean_tendency(found)}."
+        return (
+            f"Not decided, for there is {no_interval_note(all_results)}; {_mean_tendency(found)}."
+        )
     encoders = dict.fromkeys(each.initialization for each in found)
-    told = {
+    sentences = {
         init: _encoder_conclusion([each for each in found if each.initialization == init])
         for init in encoders
     }
-    if len(told) == 1:
-        return next(iter(told.values()))
-    return " ".join(f"{init}: {sentence}" for init, sentence in told.items())
+    if len(sentences) == 1:
+        return next(iter(sentences.values()))
+    return " ".join(f"{init}: {sentence}" for init, sentence in sentences.items())
 
 
 def _encoder_conclusion(compared: Sequence[Comparison]) -> str:
-    """The answer for one encoder."""
+    """The conclusion for one encoder."""
     random, *plain = (_compared_with(compared, other) for other in NOT_PRETRAINED)
     names = ("random weights", *BASELINES)
     parts = [_count_outcomes(own, o) for own, o in zip((random, *plain), names, strict=True) if own]
@@ -79,7 +81,7 @@ def _encoder_conclusion(compared: Sequence[Comparison]) -> str:
 
 
 def task_conclusion(results: Sequence[TaskResult]) -> str:
-    """What the answer is for one task."""
+    """The conclusion for one task."""
     found = _compared_with(read_comparisons(results), RANDOM)
     if not found:
         return "not compared with random weights."
@@ -108,7 +110,7 @@ def _compared_with(compared: Iterable[Comparison], other: str) -> list[Compariso
 
 
 def _headline(random: Sequence[Comparison], baselines: Sequence[Comparison]) -> str:
-    """The answer's first word; losing to a simple baseline anywhere keeps it from a plain yes."""
+    """First word of the conclusion; no plain "Yes" where a simple baseline is better anywhere."""
     outcomes = Counter(each.outcome for each in random)
     lost = outcomes["worse"] or any(each.outcome == "worse" for each in baselines)
     if not outcomes["better"]:
@@ -119,7 +121,7 @@ def _headline(random: Sequence[Comparison], baselines: Sequence[Comparison]) -> 
 
 
 def _count_outcomes(compared: Sequence[Comparison], other: str) -> str:
-    """How often which outcome; the first that there is in full, the others behind it."""
+    """How often each outcome occurs; the first in full, the others in brackets."""
     outcomes = Counter(each.outcome for each in compared)
     words: dict[Outcome, tuple[str, str]] = {
         "better": (f"better than {other}", "better"),
@@ -134,7 +136,7 @@ def _count_outcomes(compared: Sequence[Comparison], other: str) -> str:
 
 
 def _mean_tendency(compared: Sequence[Comparison]) -> str:
-    """Which way the means point, where nothing more can be said."""
+    """In how many comparisons the mean is higher, where there is no interval."""
     random = _compared_with(compared, RANDOM)
     higher = sum(each.mean is not None and each.mean > 0 for each in random)
     whole = format_count(len(random), "comparison")

@@ -1,7 +1,7 @@
-"""What went in: how many scans of which kind, what was rejected and why.
+"""Dataset tables: scans by root, site, geometry and label, and why scans were rejected.
 
-Scans are named by their codes: paths often hold names of people, and the page is made to be passed
-on.
+Scans are named by their codes: paths often contain names of people, and the report is made to be
+shared.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from ssl_pipeline.formatting import format_bytes, format_count
-from ssl_pipeline.report.sections.tables import Table
+from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
 
@@ -46,8 +46,8 @@ def scan_table(inventory: Inventory) -> Table:
         repaired = sum(scan.quality == "repaired" for scan in scans)
         rejected = len(scans) - len(accepted)
         rows.append((*key, *_split_counts(accepted), f"{repaired:,}", f"{rejected:,}"))
-    told = ("scans", "subjects", *SPLIT_TITLES.values(), "of them repaired", "rejected")
-    head = ("root", "modality", "format", *told)
+    counts = ("scans", "subjects", *SPLIT_TITLES.values(), "of them repaired", "rejected")
+    head = ("root", "modality", "format", *counts)
     return Table("Accepted scans by root, modality and format", head, rows, text_columns=3)
 
 
@@ -105,7 +105,9 @@ def label_table(inventory: Inventory) -> Table | None:
                 (name, kind, shown + more or "voxels", *_split_counts([s for s, _ in having]))
             )
     head = ("name", "kind", "values", "scans", "subjects", *SPLIT_TITLES.values())
-    return Table("What is known of accepted scans", head, rows, text_columns=3) if rows else None
+    return (
+        Table("Labels and targets of accepted scans", head, rows, text_columns=3) if rows else None
+    )
 
 
 def rejection_reason_table(inventory: Inventory) -> Table | None:
@@ -130,7 +132,7 @@ def orphan_label_table(inventory: Inventory) -> Table | None:
 
 
 def scan_note_table(inventory: Inventory) -> Table | None:
-    """Usable scans of which something must be said; None where there is none."""
+    """Accepted scans that were repaired or have a note; None where there is none."""
     return _scan_list_table(
         "Repaired, or accepted with a note",
         [scan for scan in inventory.accepted_scans if scan.reason],

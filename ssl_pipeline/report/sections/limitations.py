@@ -1,6 +1,6 @@
-"""Where the encoder must not be used, as far as this study can tell: one sentence each.
+"""Limitations of the encoder that the study shows, one sentence each.
 
-What was tried and failed comes first, then what nobody tried.
+First what was evaluated with a bad result, then what was not evaluated.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,10 +21,7 @@ def limitations(
     robustness_by_task: Mapping[str, Row],
     catalog: Catalog | None,
 ) -> list[str]:
-    """All that is known to speak against using the encoder somewhere.
-
-    `judged` has what scored each task, `worse` what it scored on worse scans, if it was tried.
-    """
+    """All limitations of the encoder that the results show, and those of the dataset."""
     found = []
     for task, judgements in results_by_task.items():
         if judgements:
@@ -39,7 +36,7 @@ def limitations(
 
 
 def _lost_comparisons(results: Sequence[TaskResult]) -> Iterator[str]:
-    """Comparisons that an encoder lost."""
+    """Comparisons in which an encoder is worse."""
     lost: dict[tuple[str, str], list[str]] = {}
     for each in results:
         for row in each.content["differences"]:
@@ -48,16 +45,19 @@ def _lost_comparisons(results: Sequence[TaskResult]) -> Iterator[str]:
                 words = f"{method_title(own.method)} of {each.budget_text(own.subjects)}"
                 lost.setdefault((own.initialization, own.against), []).append(words)
     for (init, against), ways in lost.items():
-        yield f"{init} is worse than {initialization_title(against)} in {', '.join(ways)} labelled subjects."
+        yield (
+            f"{init} is worse than {initialization_title(against)} in {', '.join(ways)} labelled "
+            "subjects."
+        )
 
 
 def _subgroup_gaps(results: Sequence[TaskResult]) -> Iterator[str]:
-    """Groups that fare worse than others, with most labels."""
+    """Groups with lower scores than others, with the most labelled subjects."""
     for each in results:
         for gap in each.content.get("gaps", ()):
             largest = gap["subjects"] == each.label_budgets(gap["method"])[-1]
             sure = gap["low"] is not None and gap["low"] > 0
-            if largest and sure and gap["init"] not in NOT_PRETRAINED:
+            if largest and sure and gap["initialization"] not in NOT_PRETRAINED:
                 yield (
                     f"{gap['init']}, {method_title(gap['method'])}: of {gap['group']}, "
                     f"{gap['worst']} is {format_score(gap['mean'])} behind {gap['best']}."
@@ -68,16 +68,16 @@ def _corruption_losses(robustness: Row | None) -> Iterator[str]:
     """Corruptions by which an encoder loses a tenth of the score or more."""
     for row in robustness["rows"] if robustness else ():
         clean = row["severities"][0]["mean"]
-        if row["init"] == RANDOM or clean is None:
+        if row["initialization"] == RANDOM or clean is None:
             continue
         first = {
             kind: _first_severity_lost(points, clean) for kind, points in row["corruptions"].items()
         }
-        told = [f"{CORRUPTION_TITLES[kind]} from severity {s}" for kind, s in first.items() if s]
-        if told:
+        lost = [f"{CORRUPTION_TITLES[kind]} from severity {s}" for kind, s in first.items() if s]
+        if lost:
             yield (
-                f"{row['init']}, {method_title(row['method'])}: loses {format_score(MIN_SCORE_LOSS)} or more to "
-                f"{', '.join(told)}."
+                f"{row['initialization']}, {method_title(row['method'])}: loses "
+                f"{format_score(MIN_SCORE_LOSS)} or more to {', '.join(lost)}."
             )
 
 
@@ -91,13 +91,13 @@ def _first_severity_lost(points: Iterable[Mapping[str, Any]], clean: float) -> i
 
 
 def _dataset_limits(catalog: Catalog) -> Iterator[str]:
-    """What the stored volumes are, beyond which nothing is known."""
+    """The range of the stored volumes, beyond which nothing was evaluated."""
     for modality in sorted({entry.modality for entry in catalog.entries}):
         own = [entry for entry in catalog.entries if entry.modality == modality]
         spacing = [value for entry in own for value in entry.spacing_mm]
         roots = ", ".join(sorted({entry.root for entry in own}))
         yield (
-            f"Nothing is known beyond what was seen: of {modality}, {format_count(len(own), 'scan')} of "
-            f"{roots}, voxels of {min(spacing):.2g} to {max(spacing):.2g} mm."
+            f"Nothing is known beyond this dataset: of {modality}, "
+            f"{format_count(len(own), 'scan')} of {roots}, voxels of {min(spacing):.2g} to {max(spacing):.2g} mm."
         )
-    yield "No figure here is of a patient's benefit; none of it is for diagnosis."
+    yield "Clinical benefit was not evaluated; the encoder is not for diagnosis."

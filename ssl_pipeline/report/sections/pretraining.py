@@ -1,4 +1,4 @@
-"""What pretraining did: its curves, what it rebuilds, and what its tokens tell apart."""
+"""Figures of pretraining: training curves, reconstructions, attention and feature maps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from ssl_pipeline.report.render.images import (
 )
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training import snapshots
-from ssl_pipeline.training.metrics_log import read_metrics as read_metrics
+from ssl_pipeline.training.metrics_log import read_metrics
 
 CROP_PIXELS, MAP_PIXELS = 90, 260  # pixels of the longest side
 MAX_ATTENTION = 3.0  # times the mean, which is shown as white
@@ -35,8 +35,8 @@ def training_curves(pretrain_folder: Path) -> list[Picture]:
 
 
 def read_feature_pca(pretrain_folder: Path) -> Arrays:
-    """The arrays of `pictures.npz`; none where there is no such file."""
-    path = pretrain_folder / "pictures.npz"
+    """The arrays of `feature_pca.npz`; none where there is no such file."""
+    path = pretrain_folder / "feature_pca.npz"
     if not path.exists():
         return {}
     with np.load(path) as stored:
@@ -44,7 +44,7 @@ def read_feature_pca(pretrain_folder: Path) -> Arrays:
 
 
 def snapshot_strips(pretrain_folder: Path) -> list[Picture]:
-    """Of each crop what was hidden and rebuilt, and where the encoder looked, moment by moment."""
+    """Masked input, reconstruction and attention of each crop, snapshot by snapshot."""
     record = pretrain_folder / "run.json"
     found = (
         snapshots.read_images(pretrain_folder / read_json(record)["folder"])
@@ -53,7 +53,7 @@ def snapshot_strips(pretrain_folder: Path) -> list[Picture]:
     )
     shown: list[Picture] = []
     for index in range(len(found[-1][1]["input"]) if found else 0):
-        shown.append(_strip(found, index, ("input", "masked"), "rebuilt"))
+        shown.append(_strip(found, index, ("input", "masked"), "reconstruction"))
         if "attention" in found[-1][1]:
             shown.append(_strip(found, index, ("input",), "attention"))
     return shown
@@ -62,7 +62,7 @@ def snapshot_strips(pretrain_folder: Path) -> list[Picture]:
 def _strip(
     snapshots: Sequence[tuple[int, Arrays]], index: int, fixed: tuple[str, ...], repeated: str
 ) -> Picture:
-    """Planes of one crop: those of `first`, and that of `then` for every moment that has it."""
+    """Planes of one crop: those of `fixed`, and `repeated` for every snapshot that has it."""
     last = snapshots[-1][1]
     limits = display_window(last["input"][index])
     planes = [(last[kind][index], limits, kind) for kind in fixed]
@@ -90,8 +90,8 @@ def feature_maps(arrays: Arrays, catalog: Catalog | None) -> list[Picture]:
         scan = str(arrays["ids"][index]) if "ids" in arrays else ""
         known = {entry.id: entry.spacing_mm for entry in catalog.entries} if catalog else {}
         x_mm, y_mm, _ = known.get(scan, (1.0, 1.0, 1.0))
-        there = np.isfinite(plane)  # slices of one file are filled up to one size with nan
-        rows, columns = (np.flatnonzero(there.any(axis=axis)).max() + 1 for axis in (1, 0))
+        known_pixels = np.isfinite(plane)  # slices of one file are filled up to one size with nan
+        rows, columns = (np.flatnonzero(known_pixels.any(axis=axis)).max() + 1 for axis in (1, 0))
         plane, colours = plane[:rows, :columns], colours[:rows, :columns]
         low, high = display_window(plane)
         scale = MAP_PIXELS / max(plane.shape[0] * y_mm, plane.shape[1] * x_mm)

@@ -1,4 +1,4 @@
-"""Where the results came from: the records that every stage left beside what it made."""
+"""Provenance tables, from the records that every stage writes beside its outputs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,9 +7,9 @@ from typing import Any
 
 from ssl_pipeline.formatting import NO_VALUE, format_duration
 from ssl_pipeline.io.atomic import read_json
-from ssl_pipeline.report.sections.tables import Table
+from ssl_pipeline.report.render.table import Table
 
-STAGE_ORDER = ("sample", "inventory", "preprocess", "pretrain", "probe", "finetune", "robustness")
+STAGE_ORDER = ("download", "inventory", "preprocess", "pretrain", "probe", "finetune", "robustness")
 Record = Mapping[str, Any]
 
 
@@ -28,7 +28,7 @@ def stage_table(records: Sequence[tuple[str, Record]]) -> Table:
     rows = [
         (
             name,
-            datetime.fromisoformat(record["began"]).strftime("%Y-%m-%d %H:%M"),
+            datetime.fromisoformat(record["started_at"]).strftime("%Y-%m-%d %H:%M"),
             format_duration(record["wall_s"]),
             f"{record['peak_memory_gib']:.2f}",
             str(record["seed"]),
@@ -37,7 +37,7 @@ def stage_table(records: Sequence[tuple[str, Record]]) -> Table:
         )
         for name, record in records
     ]
-    head = ("stage", "began (UTC)", "took", "peak GiB", "seed", "commit", "config")
+    head = ("stage", "started (UTC)", "wall time", "peak GiB", "seed", "commit", "config")
     return Table("Stages", head, rows, text_columns=2)
 
 
@@ -65,10 +65,10 @@ def licence_table(records: Sequence[tuple[str, Record]]) -> Table | None:
 
 
 def training_table(records: Sequence[tuple[str, Record]]) -> Table | None:
-    """What pretraining says of itself; None where it has not run."""
+    """The training summary of pretraining; None where it has not run."""
     record = dict(records).get("pretrain", {}).get("trained", {})
     rows = [(key.replace("_", " "), _value_text(value)) for key, value in record.items()]
-    return Table("The run", ("what", "value"), rows) if rows else None
+    return Table("The run", ("quantity", "value"), rows) if rows else None
 
 
 def _value_text(value: Any) -> str:

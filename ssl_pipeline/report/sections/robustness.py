@@ -1,4 +1,4 @@
-"""How scores fall when scans are taken worse: curves over severity, and tables by corruption."""
+"""Robustness section: scores on corrupted scans, by severity and by corruption."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from ssl_pipeline.report.render.figures import (
     small_figure,
     svg_uri,
 )
-from ssl_pipeline.report.sections.tables import Table, format_estimate
+from ssl_pipeline.report.render.table import Table
+from ssl_pipeline.report.sections.tables import format_estimate
 
 CORRUPTION_TITLES = {corruption.name: corruption.TITLE for corruption in ALL_CORRUPTIONS}
 Row = Mapping[str, Any]
@@ -26,7 +27,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RobustnessSection:
-    """What the page says of a task on worse scans."""
+    """Figures and tables of a task on corrupted scans."""
 
     legend: Sequence[LegendEntry]
     panels: Sequence[Picture]
@@ -37,25 +38,25 @@ class RobustnessSection:
 
 
 def read_robustness(folder: Path, task: str) -> Row | None:
-    """What a study's task scored on worse scans; None where it was not tried."""
+    """Results of a task on corrupted scans; None where there are none."""
     path = folder / "robustness" / task / "results.json"
     return cast(Row, read_json(path)) if path.exists() else None
 
 
 def robustness_section(results: Row) -> RobustnessSection:
-    """Curves and tables of what `worse_scans` found."""
+    """Figures and tables of the results on corrupted scans."""
     methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
     panels = [_severity_panel(results, method) for method in methods]
     curves, worst, *further = robustness_tables(results)
-    judged = dict.fromkeys(row["init"] for row in results["rows"])
-    drawn = [start for start in results["starts"] if start in judged]
+    evaluated = dict.fromkeys(row["initialization"] for row in results["rows"])
+    shown = [start for start in results["initializations"] if start in evaluated]
     return RobustnessSection(
-        legend_entries(drawn), panels, curves, worst, further, results["notes"]
+        legend_entries(shown), panels, curves, worst, further, results["notes"]
     )
 
 
 def robustness_tables(results: Row) -> list[Table]:
-    """Curves over severities, all corruptions at their severest, and what features say."""
+    """Tables by severity, by corruption at the highest severity, and of the features."""
     return [_severity_table(results), _corruption_table(results), *_feature_tables(results)]
 
 
@@ -63,7 +64,7 @@ def _severity_panel(results: Row, method: str) -> Picture:
     figure, axes = small_figure(3.3, 2.7)
     told = []
     for row in (row for row in results["rows"] if row["method"] == method):
-        colour, marker, _ = marker_styles(results["starts"])[row["init"]]
+        colour, marker, _ = marker_styles(results["initializations"])[row["initialization"]]
         points = [each for each in row["severities"] if each["mean"] is not None]
         if not points:  # a score may not be defined
             continue
@@ -85,7 +86,7 @@ def _severity_panel(results: Row, method: str) -> Picture:
     axes.set_xlabel("severity")
     axes.set_ylabel(results["metric"])
     title = method_title(method)
-    return Picture(svg_uri(figure), f"{title} on worse scans: {', '.join(told)}.", title)
+    return Picture(svg_uri(figure), f"{title} on corrupted scans: {', '.join(told)}.", title)
 
 
 def _severity_table(results: Row) -> Table:
@@ -94,44 +95,45 @@ def _severity_table(results: Row) -> Table:
     rows = [
         (
             method_title(row["method"]),
-            initialization_title(row["init"]),
+            initialization_title(row["initialization"]),
             *(format_estimate(each) for each in row["severities"]),
             format_score(row["corruption_error"]),
         )
         for row in results["rows"]
     ]
     steps = tuple(str(severity) if severity else "clean" for severity in severities)
-    head = ("method", "start", *steps, "error")
+    head = ("method", "initialization", *steps, "error")
     caption = (
-        f"{results['metric']}, mean over corruptions, by severity; error is that of all worse scans"
-        " over that of random weights with the same method, below 1 is better"
+        f"{results['metric']}, mean over corruptions, by severity; error is the corruption error "
+        "relative to random weights with the same method, below 1 is better"
     )
     return Table(caption, head, rows, text_columns=2)
 
 
 def _feature_tables(results: Row) -> Iterator[Table]:
-    """What features say without labels: over severities, and of the groups of subjects."""
+    """Label-free measures of the features: by severity, and by subgroup."""
     rows = results.get("features", ())
     captions = {
-        OOD: "Are worse scans noticed? AUC of features' distance from those learned from, "
-        "worse scans against the same as they are; .5 is chance",
-        STABILITY: "Is a scan still itself? Intraclass correlation of features, as they are and "
-        "worse; 1 is no change",
+        OOD: "OOD detection AUROC: corrupted against clean scans, by the distance of features to "
+        "those of training scans; .5 is chance",
+        STABILITY: "Feature stability: intraclass correlation of features of clean and corrupted "
+        "scans; 1 is no change",
     }
     for method, caption in captions.items():
         own = [row for row in rows if row["method"] == method]
         if own:
-            head = ("start", *(str(p["severity"]) for p in own[0]["severities"][1:]))
+            head = ("initialization", *(str(p["severity"]) for p in own[0]["severities"][1:]))
             told = [
                 (
-                    initialization_title(row["init"]),
+                    initialization_title(row["initialization"]),
                     *(format_estimate(p) for p in row["severities"][1:]),
                 )
                 for row in own
             ]
             yield Table(caption, head, told)
     shares = {
-        (row["group"], row["init"]): format_estimate(row) for row in results.get("shares", ())
+        (row["group"], row["initialization"]): format_estimate(row)
+        for row in results.get("explained_variance", ())
     }
     if shares:
         names, inits = (list(dict.fromkeys(each)) for each in zip(*shares, strict=True))
@@ -139,15 +141,15 @@ def _feature_tables(results: Row) -> Iterator[Table]:
             (initialization_title(init), *(shares[name, init] for name in names)) for init in inits
         ]
         caption = (
-            "What else do features show? Share of the variance of subjects' mean features that is "
-            "the groups', of scans as they are"
+            "Variance explained by subgroup: share of the variance of subjects' mean features "
+            "between groups, on clean scans"
         )
-        yield Table(caption, ("start", *names), told)
+        yield Table(caption, ("initialization", *names), told)
 
 
 def _corruption_table(results: Row) -> Table:
-    """Every corruption at its severest."""
-    ways = {(row["method"], row["init"]): row["corruptions"] for row in results["rows"]}
+    """Every corruption at its highest severity."""
+    ways = {(row["method"], row["initialization"]): row["corruptions"] for row in results["rows"]}
     methods = list(dict.fromkeys(method for method, _ in ways))
     starts = list(dict.fromkeys(init for _, init in ways))
     rows = [
@@ -160,4 +162,4 @@ def _corruption_table(results: Row) -> Table:
         for method in methods
     ]
     head = ("corruption", "method", *map(initialization_title, starts))
-    return Table("Each corruption at its severest", head, rows, text_columns=2)
+    return Table("Each corruption at its highest severity", head, rows, text_columns=2)

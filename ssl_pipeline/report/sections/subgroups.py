@@ -1,23 +1,24 @@
-"""Scores of each group of scored scans, and how far the worst is behind the best."""
+"""Scores by subgroup of test scans, and the gap between the best and the worst."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from ssl_pipeline.formatting import NO_VALUE, format_difference
 from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
-from ssl_pipeline.report.sections.tables import Table, format_estimate, format_mean
+from ssl_pipeline.report.render.table import Table
+from ssl_pipeline.report.sections.tables import format_estimate, format_mean
 
-Key = tuple[str, str, int]  # method, start, labelled subjects
+Key = tuple[str, str, int]  # method, initialization, labelled subjects
 
 
 def subgroup_tables(results: Sequence[TaskResult]) -> list[Table]:
-    """Of each name that groups are told apart by, one table, with most labels."""
+    """One table per grouping, with the most labelled subjects."""
     return [_gap_table(results, name) for name in _group_names(results)]
 
 
 def subgroup_metric_tables(results: Sequence[TaskResult]) -> list[Table]:
-    """The same for each further metric, without gaps."""
+    """The same for each other metric, without gaps."""
     rows = [row for each in results for row in each.content["rows"]]
-    metrics = dict.fromkeys(metric for row in rows for metric in row["further"])
+    metrics = dict.fromkeys(metric for row in rows for metric in row["other_metrics"])
     return [
         _metric_table(results, name, each) for name in _group_names(results) for each in metrics
     ]
@@ -33,24 +34,24 @@ def _gap_table(results: Sequence[TaskResult], group_name: str) -> Table:
     gaps = {_row_key(gap): format_difference(gap["mean"], gap["low"], gap["high"]) for gap in found}
     head, rows = _rows(results, group_name, format_mean)
     caption = (
-        f"{results[0].content['metric']} by {group_name} (scored subjects), with most labels; the gap "
-        "is between the best and the worst of them that show all classes, with an interval for "
-        "every pair at once"
+        f"{results[0].content['metric']} by {group_name} (test subjects), with the most labelled "
+        "subjects; the gap is between the best and the worst group that has all classes, with a "
+        "simultaneous interval over all pairs"
     )
-    told = [(*row, gaps.get(key, NO_VALUE)) for key, row in rows.items()]
-    return Table(caption, (*head, "gap"), told, text_columns=2)
+    cells = [(*row, gaps.get(key, NO_VALUE)) for key, row in rows.items()]
+    return Table(caption, (*head, "gap"), cells, text_columns=2)
 
 
 def _metric_table(results: Sequence[TaskResult], group_name: str, metric: str) -> Table:
     def told(row: Row | None) -> str:
         return (
-            format_estimate(row["further"][metric])
-            if row and metric in row["further"]
+            format_estimate(row["other_metrics"][metric])
+            if row and metric in row["other_metrics"]
             else NO_VALUE
         )
 
     head, rows = _rows(results, group_name, told)
-    caption = f"{metric} by {group_name} (scored subjects), with most labels"
+    caption = f"{metric} by {group_name} (test subjects), with the most labelled subjects"
     return Table(caption, head, list(rows.values()), text_columns=2)
 
 
@@ -74,8 +75,8 @@ def _rows(
         )
         for key, own in found.items()
     }
-    return ("method", "start", *(f"{value} ({n})" for value, n in numbers.items())), rows
+    return ("method", "initialization", *(f"{value} ({n})" for value, n in numbers.items())), rows
 
 
 def _row_key(row: Row) -> Key:
-    return row["method"], row["init"], row["subjects"]
+    return row["method"], row["initialization"], row["subjects"]

@@ -1,7 +1,6 @@
 """Tables of a task's results: scores, differences, classes and costs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import mean
 
 from ssl_pipeline.evaluation.cells import NOT_PRETRAINED
@@ -16,31 +15,12 @@ from ssl_pipeline.formatting import (
     format_with_spread,
 )
 from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
+from ssl_pipeline.report.render.table import Badge, Table
 from ssl_pipeline.report.sections.conclusions import Comparison
 
 
-@dataclass(frozen=True)
-class Badge:
-    """A cell with a coloured word behind its text."""
-
-    text: str
-    label: str
-    tone: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """What the page shows as a table; the first `words` columns are text, the others numbers."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str | Badge, ...]]
-    text_columns: int = 1
-    can_wrap: bool = False  # whether a cell may break into lines
-
-
 def score_table(results: Sequence[TaskResult]) -> Table:
-    """Score of every method, start and number of labelled subjects."""
+    """Score of every method, initialization and number of labelled subjects."""
     starts = tuple(dict.fromkeys(init for each in results for init in each.initializations))
     rows = [
         (
@@ -59,7 +39,7 @@ def score_table(results: Sequence[TaskResult]) -> Table:
 
 
 def difference_table(results: Sequence[TaskResult]) -> Table:
-    """Each encoder less what is not trained and less those before it."""
+    """Differences of each encoder from the baselines and from the encoders before it."""
     starts = dict.fromkeys(init for each in results for init in each.initializations)
     encoders = [start for start in starts if start not in NOT_PRETRAINED]
     others = [*(start for start in NOT_PRETRAINED if start in starts), *encoders[:-1]]
@@ -75,9 +55,9 @@ def difference_table(results: Sequence[TaskResult]) -> Table:
         "encoder",
         "method",
         "labelled subjects",
-        *(f"less {initialization_title(o)}" for o in others),
+        *(f"minus {initialization_title(o)}" for o in others),
     )
-    caption = "Encoders less the others, paired by subject and seed"
+    caption = "Differences of encoders from the others, paired by subject and seed"
     if any(row["p"] is not None for each in results for row in each.content["differences"]):
         caption += "; p of a permutation of subjects, corrected for all comparisons of the study"
     return Table(caption, head, rows, text_columns=3)
@@ -87,40 +67,40 @@ def class_table(results: Sequence[TaskResult]) -> Table:
     """Score of each class, with the most labelled subjects."""
     classes = tuple(results[0].content["classes"])
     found = list(_largest_budget_rows(results))
-    further = tuple(dict.fromkeys(name for _, row in found for name in row["further"]))
+    further = tuple(dict.fromkeys(name for _, row in found for name in row["other_metrics"]))
     rows = [
         (
             method_title(row["method"]),
-            initialization_title(row["init"]),
+            initialization_title(row["initialization"]),
             *(format_score(row["per_class"].get(name)) for name in classes),
-            *(format_estimate(row["further"][name]) for name in further),
+            *(format_estimate(row["other_metrics"][name]) for name in further),
         )
         for _, row in found
     ]
     each = "Dice" if results[0].content["kind"] == "segmentation" else "Recall"
-    what = f"{each} of each class, and further metrics" if classes else "Further metrics"
-    head = ("method", "start", *classes, *further)
+    what = f"{each} of each class, and other metrics" if classes else "Other metrics"
+    head = ("method", "initialization", *classes, *further)
     return Table(f"{what}, with the most labelled subjects", head, rows, text_columns=2)
 
 
 def format_estimate(estimate: Row) -> str:
-    """A figure with its interval, if it has one."""
+    """An estimate with its interval, if it has one."""
     return format_with_interval(estimate["mean"], estimate["low"], estimate["high"])
 
 
 def cost_table(results: Sequence[TaskResult]) -> Table | None:
-    """What a result costs to get, with the most labelled subjects; None where nobody noted it."""
+    """Cost of one run with the most labelled subjects; None where no costs were recorded."""
     rows = []
     for each, row in _largest_budget_rows(results):
         own = [
             cost
             for cost in each.costs
-            if all(cost[key] == row[key] for key in ("method", "init", "subjects"))
+            if all(cost[key] == row[key] for key in ("method", "initialization", "subjects"))
         ]
         if own:
             seconds = mean(cost["seconds"] + cost.get("feature_seconds", 0) for cost in own)
             parameters = f"{own[0]['trained_parameters']:,}"
-            start = initialization_title(row["init"])
+            start = initialization_title(row["initialization"])
             memory = own[0].get("memory_bytes")
             rows.append(
                 (
@@ -131,23 +111,23 @@ def cost_table(results: Sequence[TaskResult]) -> Table | None:
                     f"{memory / 1e6:,.0f} MB" if memory else NO_VALUE,
                 )
             )
-    head = ("method", "start", "trained parameters", "time", "memory of training")
+    head = ("method", "initialization", "trained parameters", "time", "memory of training")
     caption = (
         "Cost of one run with the most labelled subjects, features included; where weights of a "
-        "network are trained, with the memory of that (what a whole stage took is in Provenance)"
+        "network are trained, with the memory of that (the cost of whole stages is in Provenance)"
     )
     return Table(caption, head, rows, text_columns=2) if rows else None
 
 
 def _largest_budget_rows(results: Iterable[TaskResult]) -> Iterable[tuple[TaskResult, Row]]:
-    """Rows with the most labels; what methods share comes once."""
-    seen: list[Row] = []
+    """Rows with the most labels; rows that methods share come once."""
+    found: list[Row] = []
     for each in results:
         for method in each.methods:
             for init in each.initializations:
                 row = each.row(method, init, each.label_budgets(method)[-1])
-                if row and row not in seen:
-                    seen.append(row)
+                if row and row not in found:
+                    found.append(row)
                     yield each, row
 
 

@@ -1,6 +1,6 @@
-"""How the run fared: the verdict that it recorded, and its signs as curves and in words.
+"""Training health: the diagnosis that the run recorded, and its metrics as curves and a table.
 
-The verdict is the run's own, of the dials that it had: those of the study may have changed since.
+The diagnosis is the run's own, under its settings: those of the study may have changed since.
 """
 
 from collections.abc import Sequence
@@ -11,40 +11,46 @@ from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import MetricValues, metric_series
 from ssl_pipeline.monitoring.metrics_registry import METRICS
 from ssl_pipeline.report.render.figures import Picture, log_panel
-from ssl_pipeline.report.sections.tables import Table
+from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.training.metrics_log import read_metrics
 
-# A panel is a title and its lines, a sign each, with a word of the legend where there are several.
+# A panel: title, and its lines by metric, with a word for the legend where there are several.
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("skill against in-painting", {"skill": ""}),
-    ("effective rank, spread", {"rank_share": "rank over its ceiling", "spread": "spread"}),
-    ("body region by neighbours", {"region": "embeddings", "region_chance": "guessing"}),
+    ("reconstruction skill against in-painting", {"reconstruction_skill": ""}),
     (
-        "second views found",
+        "effective rank, spread",
+        {"rankme_share": "rank over its maximum", "dimension_std": "spread"},
+    ),
+    (
+        "body region by nearest neighbours",
+        {"region_accuracy": "embeddings", "region_chance": "chance"},
+    ),
+    (
+        "second views retrieved",
         {
-            "matched": "embeddings",
-            "matched_by_histogram": "histograms",
-            "matched_chance": "guessing",
+            "retrieval_accuracy": "embeddings",
+            "histogram_retrieval": "histograms",
+            "retrieval_chance": "chance",
         },
     ),
     (
-        "loss between places",
+        "local contrastive loss",
         {
-            "local_real": "real",
-            "local_empty": "empty crops",
-            "local_swapped": "swapped",
-            "local_chance": "all alike",
+            "local_contrast_real": "real",
+            "local_contrast_empty": "empty crops",
+            "local_contrast_swapped": "swapped",
+            "local_contrast_chance": "chance",
         },
     ),
-    ("gradient, contrast over rebuilding", {"gradient_ratio": ""}),
-    ("share of time waiting for data", {"waiting": ""}),
+    ("gradient norm, contrast over reconstruction", {"gradient_ratio": ""}),
+    ("share of time waiting for data", {"data_wait": ""}),
     ("model FLOPs utilisation", {"mfu": ""}),
 )
 
 
 @dataclass(frozen=True)
 class TrainingHealth:
-    """What the page says of a run."""
+    """Diagnosis, curves and metrics of a run."""
 
     diagnosis: str
     reason: str
@@ -64,13 +70,13 @@ def training_health(pretrain_folder: Path) -> TrainingHealth | None:
         for title, lines in PANELS
     ]
     panels = [log_panel(rows, title, lines) for title, lines in shown if lines]
-    return TrainingHealth(trained["verdict"], trained["reason"], panels, _metrics_table(rows))
+    return TrainingHealth(trained["diagnosis"], trained["reason"], panels, _metrics_table(rows))
 
 
 def _metrics_table(rows: Sequence[MetricValues]) -> Table:
-    """The last value of every sign, and what it means."""
+    """The last value of every metric, and what it measures."""
     last = {sign: values[-1] for sign in METRICS if (values := metric_series(rows, sign))}
     told = [(sign, f"{value:.4g}", METRICS[sign]) for sign, value in last.items()]
     return Table(
-        "Signs at the end of the run", ("sign", "value", "what it is"), told, can_wrap=True
+        "Metrics at the end of pretraining", ("metric", "value", "meaning"), told, can_wrap=True
     )

@@ -1,0 +1,1 @@
+"""Near-duplicate detection: keypoints of scans, and comparison of them."""

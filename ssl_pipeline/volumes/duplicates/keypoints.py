@@ -1,11 +1,11 @@
-"""Keypoints of a scan: a few dozen places by which a copy of it is known again.
+"""Keypoints of a scan after 3D SIFT-Rank, by which near duplicates are recognised.
 
-As in 3D SIFT-Rank (Toews and Wells 2013, doi:10.1016/j.media.2012.11.002), by which Chauvin et al.
-(2020, doi:10.1016/j.neuroimage.2019.116208) found scans that were twice in public archives: extrema
-of a difference of Gaussians, each described by the ranks of gradients about it, which no rising
-change of grey values alters much. Unlike there, the scale is in mm and the axes are the body's, so
-a keypoint needs neither a scale nor a direction of its own, and a mirrored copy permutes the
-description.
+A few dozen positions per scan. As in Toews and Wells (2013, doi:10.1016/j.media.2012.11.002), with
+which Chauvin et al. (2020, doi:10.1016/j.neuroimage.2019.116208) found scans that were twice in
+public archives: extrema of a difference of Gaussians, each described by the ranks of gradients
+about it, which no rising change of grey values alters much. Unlike there, the scale is in mm and
+the axes are the body's, so a keypoint needs neither a scale nor a direction of its own, and a
+mirrored copy permutes the description.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,12 @@ SLAB_SLICES = 16  # slices that are converted at a time
 DESCRIPTOR_SIZE = 64  # of a description: 8 octants in space by 8 octants of gradient
 
 KEYPOINT_DTYPE = np.dtype(
-    [("place", "<f4", (3,)), ("ranks", "u1", (DESCRIPTOR_SIZE,)), ("step", "u1"), ("bright", "?")]
+    [
+        ("position", "<f4", (3,)),
+        ("ranks", "u1", (DESCRIPTOR_SIZE,)),
+        ("step", "u1"),
+        ("bright", "?"),
+    ]
 )
 SCHEMA = pa.schema({"id": pa.string(), "extent_mm": pa.list_(pa.float64()), "points": pa.binary()})
 
@@ -48,10 +53,10 @@ _AROUND = np.stack(
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """Keypoints of one scan: an array of POINT, whose places are mm from the first voxel's corner.
+    """Keypoints of one scan: an array of KEYPOINT_DTYPE, positions in mm.
 
-    `step` is the grid's, mm; `bright` tells a maximum from a minimum. Axes are R, A, S, and the
-    scan reaches to `extent_mm` along them.
+    Positions count from the first voxel's corner. `step` is the grid's, mm; `bright` distinguishes
+    a maximum from a minimum. Axes are R, A, S, and the scan reaches to `extent_mm` along them.
     """
 
     points: NDArray[Any]
@@ -63,8 +68,8 @@ def detect_keypoints(volume: Volume, missing_value: float | None) -> Keypoints:
 
     Nothing is a keypoint where a tenth of what is about it is missing: the outline of what was
     measured is no anatomy. Work memory is that of the finest grid and a slab. Of a large scan only
-    the coarser grids are looked at: a piece that is smaller than about a hundredth of it has other
-    grids, and is not known again.
+    the coarser grids are searched: a piece that is smaller than about a hundredth of it has other
+    grids, and is not recognised.
     """
     spacing = spacing_mm(volume.affine)
     x, y, z = (side * mm for side, mm in zip(volume.data.shape, spacing, strict=True))
@@ -85,7 +90,7 @@ def detect_keypoints(volume: Volume, missing_value: float | None) -> Keypoints:
 
 
 def write(path: Path, keypoints: Mapping[str, Keypoints]) -> None:
-    """Keep keypoints by the id of their scan."""
+    """Write keypoints by the id of their scan."""
     rows = [
         {"id": name, "extent_mm": list(each.extent_mm), "points": each.points.tobytes()}
         for name, each in sorted(keypoints.items())
@@ -95,7 +100,7 @@ def write(path: Path, keypoints: Mapping[str, Keypoints]) -> None:
 
 
 def read(path: Path) -> dict[str, Keypoints]:
-    """What `write` wrote; empty where there is no such file."""
+    """Read keypoints; empty where there is no such file."""
     if not path.exists():
         return {}
     table = pq.read_table(path).to_pydict()
@@ -118,7 +123,7 @@ def _resample_to_grid(
     mm: float,
     transform: Callable[[NDArray[Any]], NDArray[Any]],
 ) -> NDArray[np.float32]:
-    """What `of` gives of the data, on a cubic grid and smoothed to it; a few slices at a time."""
+    """The transformed data on a cubic grid and smoothed to it; a few slices at a time."""
     slabs = []
     for first in range(0, data.shape[2], SLAB_SLICES):
         slab = transform(data[:, :, first : first + SLAB_SLICES]).astype(np.float32)
@@ -158,7 +163,7 @@ def _octave_keypoints(
         found &= (
             ndimage.gaussian_filter(measured, BLUR_STEPS[1], mode="nearest") > MIN_MEASURED_SHARE
         )
-    rim = 2  # at the edge of what was scanned all looks alike
+    rim = 2  # at the edge of the field of view everything is alike
     inside = (slice(rim, -rim),) * 3
     at = np.argwhere(found[inside]) + rim
     strength = np.abs(contrast[tuple(at.T)])
@@ -169,7 +174,7 @@ def _octave_keypoints(
     )
     at = at[best[strength[best] > floor]]
     points = np.empty(len(at), KEYPOINT_DTYPE)
-    points["place"] = (at + 0.5 + _subvoxel_offsets(contrast, at)) * mm
+    points["position"] = (at + 0.5 + _subvoxel_offsets(contrast, at)) * mm
     points["ranks"] = _descriptors(smooth, at)
     points["step"] = mm
     points["bright"] = contrast[tuple(at.T)] > 0
@@ -189,7 +194,7 @@ def _subvoxel_offsets(contrast: NDArray[np.float32], at: NDArray[np.int64]) -> N
 
 
 def _descriptors(smooth: NDArray[np.float32], at: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Ranks (n, WORDS) of the gradient's size, summed by octant in space and of direction."""
+    """Ranks (n, DESCRIPTOR_SIZE) of the gradient's size, by octant in space and of direction."""
     padded = np.pad(smooth, DESCRIPTOR_RADIUS + 1, mode="edge")
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
     around = ((at + DESCRIPTOR_RADIUS + 1) @ strides)[:, None] + strides @ _AROUND

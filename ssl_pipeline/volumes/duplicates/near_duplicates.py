@@ -1,10 +1,10 @@
-"""Near-duplicates: scans that were made of one another, however the copy was changed.
+"""Near-duplicate search: pairs of scans of which one was made from the other.
 
-Two scans are compared by their keypoints: those that look alike must also lie alike, shifted and
-perhaps mirrored as a whole. Which pairs are compared at all is found by hashing, for nobody can
-compare all of them: keypoints whose description falls on the same side of many random planes are
-neighbours (Charikar 2002, doi:10.1145/509907.509965), and scans that are neighbours often enough
-are suspects.
+Two scans are compared by their keypoints: those with similar descriptors must also have similar
+positions, up to one shift and mirroring of the whole. Which pairs are compared at all is found by
+hashing, because comparing all of them is not feasible: keypoints whose description falls on the
+same side of many random planes are neighbours (Charikar 2002, doi:10.1145/509907.509965), and scans
+that are neighbours often enough are candidates.
 """
 
 import math
@@ -20,26 +20,30 @@ from threadpoolctl import threadpool_limits
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes.duplicates.keypoints import DESCRIPTOR_SIZE, Keypoints
 
-MIN_CORRELATION = 0.75  # correlation of descriptions
-MAX_OFFSET_STEPS = 0.75  # by which a match may miss its place
-MIN_MATCHES = 8  # matches, for chance brings a few
+MIN_CORRELATION = 0.75  # rank correlation of descriptors
+MAX_OFFSET_STEPS = 0.75  # by which a match may miss its position
+MIN_MATCHES = 8  # matches; chance brings a few
 MARGIN_STEPS = 2  # keypoints so near to the edge of what both show are not expected in both
 HASH_TABLES, HASH_PLANES = 24, 28
 MAX_BUCKET_SIZE = 64  # neighbours of which each knows the next alone: a chain is enough for copies
 MIN_HASH_HITS = 3  # times that two scans must be neighbours
-MAX_CANDIDATES = 10  # suspects of a scan
+MAX_CANDIDATES = 10  # candidate pairs of a scan
 WORKERS = min(4, os.cpu_count() or 1)
 NO_PAIRS: NDArray[np.int64] = np.empty(0, np.int64)
 
 FLIPS = range(8)
-_WORD = np.arange(DESCRIPTOR_SIZE)
-_FLIPPED = np.stack([_WORD ^ (flip * 8 + flip) for flip in FLIPS])  # the words of a mirrored scan
-_SIDE = np.stack([np.where(_WORD >> 3 & bit, 1.0, -1.0) for bit in (4, 2, 1)], 1).astype(np.float32)
+_INDEX = np.arange(DESCRIPTOR_SIZE)
+_FLIPPED = np.stack(
+    [_INDEX ^ (flip * 8 + flip) for flip in FLIPS]
+)  # descriptors of a mirrored scan
+_SIDE = np.stack([np.where(_INDEX >> 3 & bit, 1.0, -1.0) for bit in (4, 2, 1)], 1).astype(
+    np.float32
+)
 _DIRECTION = np.array([[-1.0 if flip & bit else 1.0 for bit in (4, 2, 1)] for flip in FLIPS])
 
 
 class Similarity(NamedTuple):
-    """How far two scans show the same: the higher the score, the more alike.
+    """Similarity of two scans: the higher the score, the more alike.
 
     Few matches may be a large share of few keypoints by chance, and many a small share of many
     where anatomy is alike: the score is share * sqrt(matches), in which copies are well above both.
@@ -51,41 +55,47 @@ class Similarity(NamedTuple):
 
 
 def find_near_duplicates(all_scans: Sequence[Keypoints], threshold: float) -> list[tuple[int, int]]:
-    """The pairs of scans whose likeness has at least this score, by their numbers."""
+    """The pairs of scans with at least this similarity score, by position."""
     found = []
     with threadpool_limits(1), ThreadPoolExecutor(WORKERS) as pool:
         pairs = candidate_pairs(all_scans)
-        likenesses = pool.map(lambda pair: similarity(*(all_scans[each] for each in pair)), pairs)
-        with progress("Comparing scans that may be copies", len(pairs)) as bar:
-            for pair, alike in zip(pairs, likenesses, strict=True):
-                if alike.score >= threshold:
+        similarities = pool.map(lambda pair: similarity(*(all_scans[each] for each in pair)), pairs)
+        with progress("Comparing possible duplicates", len(pairs)) as bar:
+            for pair, found_similarity in zip(pairs, similarities, strict=True):
+                if found_similarity.score >= threshold:
                     found.append(pair)
                 bar.advance()
     return found
 
 
 def similarity(first: Keypoints, second: Keypoints) -> Similarity:
-    """How alike two scans are, at the mirroring that suits them best.
+    """The similarity of two scans, at the mirroring that fits best.
 
     The share is of the keypoints that lie where both scans reach, by the scan that has fewer; it is
-    0 where there are fewer than FEWEST matches.
+    0 where there are fewer than MIN_MATCHES matches.
     """
     steps = np.intersect1d(first.points["step"], second.points["step"])
     here, there = (each.points[np.isin(each.points["step"], steps)] for each in (first, second))
     if min(len(here), len(there)) < MIN_MATCHES:
         return Similarity()
     extents = np.array(first.extent_mm), np.array(second.extent_mm)
-    alike = _descriptors(there).T
+    second_descriptors = _descriptors(there).T
     kinds = here[["step", "bright"]][:, None] == there[["step", "bright"]]
-    words = _descriptors(here)
+    descriptors = _descriptors(here)
     return max(
-        _register(here, there, flip, extents, np.where(kinds, words[:, _FLIPPED[flip]] @ alike, -1))
+        _register(
+            here,
+            there,
+            flip,
+            extents,
+            np.where(kinds, descriptors[:, _FLIPPED[flip]] @ second_descriptors, -1),
+        )
         for flip in FLIPS
     )
 
 
 def candidate_pairs(all_scans: Sequence[Keypoints]) -> list[tuple[int, int]]:
-    """Pairs of scans that are worth comparing, by their numbers: each with its closest ones."""
+    """Pairs of scans that are worth comparing, by position: each scan with its closest ones."""
     owner = np.repeat(np.arange(len(all_scans)), [len(each.points) for each in all_scans])
     rng = np.random.default_rng(0)
     planes = rng.standard_normal((HASH_TABLES, DESCRIPTOR_SIZE, HASH_PLANES), np.float32)
@@ -101,7 +111,7 @@ def candidate_pairs(all_scans: Sequence[Keypoints]) -> list[tuple[int, int]]:
 
 
 def _hash_keys(points: NDArray[Any], planes: NDArray[np.float32]) -> NDArray[np.int64]:
-    """On which side of each plane each description lies, with the kind of its keypoint."""
+    """On which side of each plane each descriptor lies, with the kind of its keypoint."""
     side = _mirror_invariant(_descriptors(points)) @ planes > 0
     kind = points["step"].astype(np.int64) * 2 + points["bright"]
     key: NDArray[np.int64] = side @ (1 << np.arange(HASH_PLANES)) + (kind << HASH_PLANES)
@@ -109,14 +119,14 @@ def _hash_keys(points: NDArray[Any], planes: NDArray[np.float32]) -> NDArray[np.
 
 
 def _descriptors(points: NDArray[Any]) -> NDArray[np.float32]:
-    """Descriptions (n, WORDS) whose products are rank correlations (Spearman)."""
+    """Descriptors (n, DESCRIPTOR_SIZE) whose products are rank correlations (Spearman)."""
     centred = points["ranks"].astype(np.float32) - (DESCRIPTOR_SIZE - 1) / 2
     length: float = np.sqrt(DESCRIPTOR_SIZE * (DESCRIPTOR_SIZE**2 - 1) / 12)
     return np.asarray(centred / length, np.float32)
 
 
 def _mirror_invariant(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Descriptions mirrored so that mirrored ones become the same: the heavier side up."""
+    """Descriptors mirrored so that mirrored ones become the same: the heavier side up."""
     flip = (descriptors @ _SIDE < 0) @ np.array([4, 2, 1])
     return np.take_along_axis(descriptors, _FLIPPED[flip], 1)
 
@@ -143,7 +153,7 @@ def _neighbours(key: NDArray[np.int64], owner: NDArray[np.int64], scans: int) ->
 def _closest_pairs(
     pairs: NDArray[np.int64], hits: NDArray[np.int64], scans: int
 ) -> list[tuple[int, int]]:
-    """The pairs that are among the CLOSEST of one of their two, in order."""
+    """The pairs that are among the MAX_CANDIDATES closest of one of their two, in order."""
     kept = np.zeros(len(pairs), bool)
     for side in (pairs // scans, pairs % scans):
         order = np.lexsort((pairs, -hits, side))
@@ -159,16 +169,16 @@ def _register(
     extents: tuple[NDArray[np.float64], NDArray[np.float64]],
     correlations: NDArray[np.float32],
 ) -> Similarity:
-    """Of one mirroring: the largest set of matches that one shift explains."""
+    """Similarity at one mirroring: the largest set of matches that one shift explains."""
     way, step = _DIRECTION[flip], first["step"].astype(float)
-    place = np.where(way < 0, extents[0] - first["place"], first["place"])
+    place = np.where(way < 0, extents[0] - first["position"], first["position"])
     match = correlations.argmax(1)
     mutual = (correlations.argmax(0)[match] == np.arange(len(first))) & (
         correlations.max(1) > MIN_CORRELATION
     )
     if mutual.sum() < MIN_MATCHES:
         return Similarity()
-    shifts, off = second["place"][match[mutual]] - place[mutual], MAX_OFFSET_STEPS * step[mutual]
+    shifts, off = second["position"][match[mutual]] - place[mutual], MAX_OFFSET_STEPS * step[mutual]
     apart = np.abs(shifts[:, None] - shifts).max(-1)
     agree = apart <= np.maximum(off[:, None], off)
     agree = agree[agree.sum(1).argmax()]
@@ -178,7 +188,7 @@ def _register(
         return Similarity()
     expected = min(
         _count_inside(place + shift, step, extents[1]),
-        _count_inside(second["place"] - shift, second["step"], extents[0]),
+        _count_inside(second["position"] - shift, second["step"], extents[0]),
     )
     share = min(1.0, matches / max(expected, MIN_MATCHES))
     return Similarity(share * math.sqrt(matches), share, matches)

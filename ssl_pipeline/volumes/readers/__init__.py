@@ -1,7 +1,7 @@
-"""Volumes from files: one module a format, and the four things that others ask of them.
+"""Readers of volumes, one module per format: discovery, grid, voxels and files of an image.
 
-Adding a format is a module with a `READER` and one line in `READERS`. Whatever a library raises
-about a bad file becomes one sentence here, in one place.
+A new format is a module with a `READER` and one line in `READERS`. Whatever a library raises about
+a bad file becomes one sentence here, in one place.
 """
 
 import re
@@ -97,12 +97,12 @@ def strip_suffix(name: str) -> str:
 
 
 def missing_error(path: Path) -> ReadError:
-    """What is to be said of a file that cannot be found."""
+    """The error for a file that cannot be found."""
     return ReadError(path, "is a link to nothing." if path.is_symlink() else "is not there.")
 
 
 def unreadable_error(path: Path) -> ReadError:
-    """What is to be said of a file or folder that may not be read."""
+    """The error for a file or folder that may not be read."""
     return ReadError(path, "may not be read; ask for read access.")
 
 

@@ -1,10 +1,10 @@
-"""DICOM series: the images of one SeriesInstanceUID, taken apart into volumes.
+"""Reader of DICOM series: the images of one SeriesInstanceUID, split into volumes.
 
-The place of every slice is worked out here from its header, because SimpleITK goes on with a
-warning where slices are missing or unevenly spaced; how even they lie is told with the volume, and
-judged elsewhere. Files are known by their first bytes, since many archives give them no extension.
-Objects without an image (DICOMDIR, reports, structure sets) are passed over. `dicom_frames` reads
-headers, `dicom_parts` takes a series apart, `dicom_pixels` decodes.
+The position of every slice is computed here from its header, because SimpleITK continues with a
+warning where slices are missing or unevenly spaced; the spacing is returned with the volume, and
+checked by quality control. Files are recognised by their first bytes, since many archives give them
+no extension. Objects without an image (DICOMDIR, reports, structure sets) are skipped.
+`dicom_headers` reads headers, `dicom_split` splits a series, `dicom_pixels` decodes.
 """
 
 from functools import lru_cache
@@ -76,7 +76,9 @@ def _contents_at(folder: Path, _changed_ns: int) -> tuple[dict[str, list[Frame]]
         try:
             for frame in read_frames(path):
                 series.setdefault(frame.series_uid, []).append(frame)
-        except Exception:  # pydicom raises whatever a garbled byte leads to; `read` says it again
+        except (
+            Exception
+        ):  # pydicom raises whatever a garbled byte leads to; `read_frames` raises it again later
             unreadable.append(path)
     volumes = {
         f"{uid}#{name}" if name else uid: frames
@@ -107,7 +109,7 @@ def _files(source: Source) -> list[Path]:
 
 
 def _stack(source: Source) -> list[Frame]:
-    """The frames in the order of their places. ReadError where they make no stack of slices."""
+    """The frames sorted by position. ReadError where they make no stack of slices."""
     frames = unique_frames(_frames(source))
     fault = next((frame for frame in frames if frame.fault), None)
     if fault:

@@ -1,8 +1,9 @@
-"""What a DICOM file says of its images: where each lies, and what tells it from its neighbours.
+"""Headers of DICOM files: position, size and distinguishing attributes of every frame.
 
-A classic file holds one image, an enhanced one many, whose places and marks stand in functional
-groups, shared or one a frame. Both become `Frame`s here, and nothing after this knows the
-difference. Only headers are read. A frame that cannot be part of a volume says why in `fault`.
+A classic file holds one image, an enhanced one many, whose positions and attributes stand in
+functional groups, shared or one per frame. Both become `Frame`s here, and nothing after this knows
+the difference. Only headers are read. A frame that cannot be part of a volume has the reason in
+`fault`.
 """
 
 import warnings
@@ -16,7 +17,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
-warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is told here
+warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is reported here
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # scanners write odd values
 
 HEADER_TAGS = [
@@ -53,10 +54,7 @@ OTHER_MODALITIES = (  # those that messages name, for a header may say anything
     *("CR", "DX", "MG", "NM", "PR", "PT", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT"),
     *("SC", "SEG", "SR", "US", "XA"),
 )
-UNSPECIFIED_MODALITIES = (
-    "",
-    "OT",
-)  # objects of "other" modality are conversions, whose root says what they are
+UNSPECIFIED_MODALITIES = ("", "OT")  # "other" are conversions, whose root has the modality
 DECODABLE_SYNTAXES = (  # transfer syntaxes that GDCM or pydicom decode, by the end of their UID
     *("1.2", "1.2.1", "1.2.2", "1.2.1.99", "1.2.5"),
     *(f"1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)),
@@ -84,7 +82,7 @@ class Frame:
     rescale: tuple[float, float]  # slope, intercept
     position: NDArray[np.float64]  # of the first voxel, LPS mm
     cosines: NDArray[np.float64]  # (2, 3): along a row, along a column
-    split_values: dict[str, str]  # what may tell it from others in its place, by name
+    split_values: dict[str, str]  # attributes that may differ at one position, by name
     fault: str = ""
 
     @property
@@ -116,13 +114,13 @@ def read_frames(path: Path) -> list[Frame]:
 
 
 def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
-    """Why no image of a file can be used, whatever its place."""
+    """Why no image of a file can be used, whatever its position."""
     modality = str(header.get("Modality") or "")
     frames = int(header.get("NumberOfFrames") or 1)
     packing = UID(header.file_meta.get("TransferSyntaxUID", ""))
     if modality not in (*MODALITIES, *UNSPECIFIED_MODALITIES):
-        told = f"modality {modality}" if modality in OTHER_MODALITIES else "another modality"
-        return f"is of {told}; only CT and MR are read"
+        name = f"modality {modality}" if modality in OTHER_MODALITIES else "another modality"
+        return f"is of {name}; only CT and MR are read"
     if int(header.get("SamplesPerPixel") or 1) > 1:
         return "holds colours; a volume has one number a voxel"
     if frames != described_frames and described_frames == 1:
@@ -133,8 +131,8 @@ def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
         packing.startswith(DICOM_UID_PREFIX)
         and packing.removeprefix(DICOM_UID_PREFIX) not in DECODABLE_SYNTAXES
     ):
-        told = f"as {packing.name}" if packing.name != packing else "in an unknown way"
-        return f"is packed {told}, which cannot be decoded here; unpack it first"
+        name = f"as {packing.name}" if packing.name != packing else "in an unknown way"
+        return f"is packed {name}, which cannot be decoded here; unpack it first"
     return ""
 
 
@@ -146,7 +144,7 @@ def _frame(
     count: int,
     fault: str,
 ) -> Frame:
-    """One frame; `groups` say things of it, the most particular first."""
+    """One frame, from its groups of attributes, the most specific first."""
     try:
         if fault:
             raise _FrameError(fault)
@@ -228,7 +226,7 @@ def _image_type(header: pydicom.Dataset, groups: list[pydicom.Dataset]) -> tuple
     return (words,) if isinstance(words, str) else tuple(str(word) for word in words)
 
 
-# Each mark with the places that may say it: (sequence of an enhanced group, attribute). The order
+# Each attribute with where it may stand: (sequence of an enhanced group, attribute). The order
 # is that in which they are tried; an echo or a contrast says more than a time.
 SPLIT_ATTRIBUTES: dict[str, tuple[tuple[str, str], ...]] = {
     "echo": (("", "EchoNumbers"),),

@@ -1,10 +1,10 @@
-"""The voxels of a stack of DICOM frames, classic or enhanced.
+"""Decoding of the voxels of a stack of DICOM frames, classic or enhanced.
 
-pydicom takes a file apart, for it asks for no more memory than the file has bytes, whatever
-lengths a garbled one claims (GDCM was seen to take 4 GiB for 10 KB). Values that lie plain or as
-RLE it decodes too; of all other packings GDCM, through SimpleITK, is given a copy of the file that
-holds nothing but its pixels. So it never sees a slope: of an enhanced file it would apply one
-frame's to all, and here each frame's own is.
+pydicom parses a file, because it asks for no more memory than the file has bytes, whatever lengths
+a garbled one claims (GDCM was seen to take 4 GiB for 10 KB). Uncompressed and RLE values it decodes
+too; for all other encodings GDCM, through SimpleITK, gets a copy of the file that holds nothing but
+its pixels. So it never sees a slope: of an enhanced file it would apply one frame's to all, and
+here each frame's own is.
 """
 
 import tempfile
@@ -71,7 +71,7 @@ def _decompress(file: pydicom.Dataset) -> NDArray[Any]:
         if name in file:
             bare[name] = file[name]
     count = int(file.get("NumberOfFrames") or 1)
-    # Packed anew, for lengths inside the pixels may be garbled too.
+    # Packed anew, because lengths inside the pixels may be garbled too.
     bare.PixelData = encapsulate(list(generate_frames(file.PixelData, number_of_frames=count)))
     bare.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     bare.SOPInstanceUID = pydicom.uid.generate_uid()

@@ -1,14 +1,14 @@
-"""Taking a DICOM series apart into volumes.
+"""Splitting of a DICOM series into volumes.
 
 Scanners put several volumes into one series: the three planes of a localizer, echoes, phases of
-contrast, b-values, time points. What differs in size, direction or echo is always taken apart. Any
-other mark (acquisition, b-value, time, ...) is only looked at where images share a place or lie
-unevenly, and only believed where it sorts them into stacks: an acquisition number or a time that
+contrast, b-values, time points. Images that differ in size, direction or echo are always split. Any
+other attribute (acquisition, b-value, time, ...) is only used where images share a position or are
+unevenly spaced, and only where it sorts them into stacks: an acquisition number or a time that
 counts the slices of one good volume must not tear it up.
 
-A series that would part into more than MOST volumes is a 4D one (fMRI, perfusion, cine): hundreds
+A series that would split into more than MAX_VOLUMES is a 4D one (fMRI, perfusion, cine): hundreds
 of near copies of one moment, which would outweigh other patients, so it is left whole and refused.
-Up to MOST are echoes, phases or b-values, each of them a contrast worth learning from.
+Up to MAX_VOLUMES are echoes, phases or b-values, each of them a contrast worth learning from.
 """
 
 from collections import Counter
@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from ssl_pipeline.volumes.readers.dicom_headers import SPLIT_ATTRIBUTES, Frame
 from ssl_pipeline.volumes.volume import SliceSpacing
 
-MAX_VOLUMES = 8  # volumes into which a series is taken apart
-MIN_STACK_SLICES = (
-    3  # slices of a stack that a mark must give, to be believed where no place repeats
-)
-MAX_UNEVEN_SHARE = 0.1  # share of the slice distance by which the slices of a stack may lie off
+MAX_VOLUMES = 8  # volumes into which a series is split
+# slices of a stack that a hint must give, to be used where no position repeats
+MIN_STACK_SLICES = 3
+MAX_UNEVEN_SHARE = 0.1  # share of the slice distance by which the slices of a stack may be off
 SAME_POSITION_MM = 0.01
 MAX_COSINE_DIFFERENCE = 1e-3  # difference of direction cosines between slices that are not parallel
 
@@ -32,14 +31,14 @@ FrameKey = Callable[[Frame], object]
 NamedFrames = tuple[str, list[Frame]]
 SPLIT_HINTS: tuple[tuple[str, FrameKey], ...] = (
     ("type", lambda frame: frame.image_type),
-    *((name, lambda frame, name=name: frame.marks[name]) for name in SPLIT_ATTRIBUTES),
+    *((name, lambda frame, name=name: frame.split_values[name]) for name in SPLIT_ATTRIBUTES),
 )
 
 
 def split_series(frames: list[Frame]) -> dict[str, list[Frame]]:
-    """The volumes of one series, by what tells them apart; one of them may be named "".
+    """The volumes of one series, named by what differs; one of them may be named "".
 
-    Copies of a frame stay with it. Frames that have no place are a part of their own.
+    Copies of a frame stay with it. Frames without a position are a part of their own.
     """
     placed = [frame for frame in frames if not frame.fault]
     lost = [frame for frame in frames if frame.fault]
@@ -62,7 +61,7 @@ def unique_frames(frames: list[Frame]) -> list[Frame]:
 
 
 def max_frames_per_position(frames: list[Frame]) -> int:
-    """How many images lie in the place that has most."""
+    """The largest number of images at one position."""
     places = (tuple(np.round(frame.position / SAME_POSITION_MM)) for frame in frames)
     return max(Counter(places).values())
 
@@ -70,7 +69,7 @@ def max_frames_per_position(frames: list[Frame]) -> int:
 def measure_slice_spacing(
     positions: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> SliceSpacing:
-    """How evenly at least two sorted slices at `positions` (n, 3), in mm, are stacked."""
+    """The spacing of at least two sorted slices at `positions` (n, 3), in mm."""
     gaps = np.diff(positions @ normal)
     even = np.linspace(positions[0], positions[-1], len(positions))
     off = float(np.linalg.norm(positions - even, axis=1).max())
@@ -78,7 +77,7 @@ def measure_slice_spacing(
 
 
 def _split_by_geometry(frames: list[Frame]) -> list[NamedFrames]:
-    """Frames taken apart by what no volume mixes."""
+    """Frames split by attributes that no volume mixes."""
     if not frames:
         return []
     directions = _directions(frames)
@@ -99,7 +98,9 @@ def _split_by_geometry(frames: list[Frame]) -> list[NamedFrames]:
 
 
 def _directions(frames: list[Frame]) -> dict[int, int]:
-    """For each frame the number of its direction; those within TURNED of the first share it."""
+    """For each frame the number of its direction; those within MAX_COSINE_DIFFERENCE of the first
+    share it.
+    """
     known: list[NDArray[np.float64]] = []
     numbers = {}
     for frame in frames:

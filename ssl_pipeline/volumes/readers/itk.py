@@ -1,6 +1,6 @@
-"""What the formats that SimpleITK reads have in common: its axes, its affine, its silence.
+"""Shared parts of the readers that use SimpleITK: axes, affine and warnings.
 
-ITK says positions in LPS and gives arrays as (z, y, x); both are turned once, here.
+ITK states positions in LPS and gives arrays as (z, y, x); both are turned once, here.
 """
 
 import math
@@ -29,7 +29,7 @@ READ_LOCK = Lock()
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_GZIP_RATIO = 1100  # voxels of a byte in a byte of gzip, which packs 1,032 at most
 DETACHED_HEADER_SUFFIXES = (".nhdr", ".mhd")
-METAIMAGE_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # as MetaImage says it
+METAIMAGE_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # MetaImage's names
 
 
 def read_grid(source: Source) -> VoxelGrid:
@@ -46,13 +46,13 @@ def read_volume(source: Source) -> Volume:
 
 def _read(source: Source) -> Volume:
     reader = _open_reader(source.path)
-    place = _grid(source.path, reader)
+    grid = _grid(source.path, reader)
     if reader.GetNumberOfComponents() > 1:
         raise ReadError(source.path, "holds colours or vectors; a volume has one number a voxel.")
-    _check_size(source, place)
-    data = voxel_array(reader.Execute()).reshape(place.shape, order="F")
-    said = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
-    return Volume(to_numeric(source.path, data), place.affine, METAIMAGE_MODALITIES.get(said))
+    _check_size(source, grid)
+    data = voxel_array(reader.Execute()).reshape(grid.shape, order="F")
+    modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
+    return Volume(to_numeric(source.path, data), grid.affine, METAIMAGE_MODALITIES.get(modality))
 
 
 def voxel_array(image: SimpleITK.Image) -> NDArray[Any]:
@@ -72,7 +72,7 @@ def image_files(source: Source) -> list[Path]:
 
 
 def _check_size(source: Source, grid: VoxelGrid) -> None:
-    """Refuse a header that tells of more than its files can pack, before ITK asks for memory."""
+    """Refuse a header that claims more than its files can hold, before ITK asks for memory."""
     held = sum(path.stat().st_size for path in image_files(source))
     if math.prod(grid.shape) > MAX_GZIP_RATIO * held:
         size = " x ".join(str(side) for side in grid.shape)

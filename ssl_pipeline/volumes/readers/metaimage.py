@@ -1,4 +1,4 @@
-"""MetaImage, in one file (.mha) or with its voxels beside the header (.mhd)."""
+"""Reader of MetaImage, in one file (.mha) or with its voxels beside the header (.mhd)."""
 
 from ssl_pipeline.volumes.readers import itk
 from ssl_pipeline.volumes.readers.reader import Reader, one_source_per_file, suffix_matcher

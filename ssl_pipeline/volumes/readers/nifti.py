@@ -1,4 +1,4 @@
-"""NIfTI, versions 1 and 2, packed or not.
+"""Reader of NIfTI, versions 1 and 2, compressed or not.
 
 The header is read by nibabel without its repairs, for these would turn a spacing of 0 mm silently
 into 1 mm. The voxels are taken from the file's bytes directly, and gzip is unpacked by ISA-L, about
@@ -41,7 +41,7 @@ def _read(source: Source) -> Volume:
     header = _header(source.path, _content(source.path, HEADER_BYTES))
     grid = _header_grid(source.path, header)
     kind, start = header.get_data_dtype(), int(header["vox_offset"])
-    # No more than the header tells of, however much is packed; one more byte checks gzip's sum.
+    # No more than the header states, however much is packed; one more byte checks gzip's sum.
     content = _content(source.path, start + math.prod(grid.shape) * kind.itemsize + 1)
     stored = np.ndarray(grid.shape, kind, content, start, order="F")
     slope, intercept = header.get_slope_inter()

@@ -1,4 +1,4 @@
-"""NRRD, in one file (.nrrd) or with its voxels beside the header (.nhdr)."""
+"""Reader of NRRD, in one file (.nrrd) or with its voxels beside the header (.nhdr)."""
 
 from ssl_pipeline.volumes.readers import itk
 from ssl_pipeline.volumes.readers.reader import Reader, one_source_per_file, suffix_matcher

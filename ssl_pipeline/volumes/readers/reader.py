@@ -1,4 +1,4 @@
-"""What a format has to offer to be read, and the checks that every format shares."""
+"""The interface of a format's reader, and the checks that every format shares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 
 class ReadError(UserError):
-    """Why a file is not a volume that can be used.
+    """Why a file is not a usable volume.
 
-    Its text is one sentence that begins with the path. `what` leaves out the path and the words of
-    the library that read the file, which may say anything that is in the file: it can be passed on.
+    Its text is one sentence that begins with the path. `reason` leaves out the path and `details`,
+    the message of the library, which may contain anything that is in the file: it can be passed on.
     """
 
     def __init__(self, path: Path, reason: str, details: str = "") -> None:
@@ -24,8 +24,8 @@ class ReadError(UserError):
         self.reason = reason
 
     def __str__(self) -> str:
-        path, what, words = self.args
-        return f"{path}: {what}" + (f" ({words})" if words else "")
+        path, reason, details = self.args
+        return f"{path}: {reason}" + (f" ({details})" if details else "")
 
 
 @dataclass(frozen=True, order=True)
@@ -45,13 +45,11 @@ class Reader:
     name: str
     suffixes: tuple[str, ...]  # of file names, in lower case, with the dot
     can_read: Callable[[Path], bool]  # whether a file is of this format, by its name or first bytes
-    find_sources: Callable[
-        [list[Path]], list[Source]
-    ]  # the images among matching files of one folder
+    # the images among matching files of one folder
+    find_sources: Callable[[list[Path]], list[Source]]
     list_files: Callable[[Source], list[Path]]  # every file that the image is made of
-    read_grid: Callable[
-        [Source], VoxelGrid
-    ]  # shape and affine, without reading voxels where possible
+    # shape and affine, without reading voxels where possible
+    read_grid: Callable[[Source], VoxelGrid]
     read_volume: Callable[[Source], Volume]
 
 

@@ -1,0 +1,1 @@
+"""Subjects of scans: grouping of names, assignment, and splits."""

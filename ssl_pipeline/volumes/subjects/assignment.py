@@ -1,4 +1,4 @@
-"""The subject and the split of every scan, from names, voxels and copies together."""
+"""Assignment of a subject and a split to every scan, from names, voxels and duplicates."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ssl_pipeline.volumes.subjects.splits import assign_splits, strictest_split
 
 @dataclass(frozen=True)
 class SubjectAssignment:
-    """Of one scan: its subject's code and split, why it may not be used, and what is to be told."""
+    """The subject's code and split of one scan, why it may not be used, and a note."""
 
     subject: str = ""
     split: str = ""
@@ -29,14 +29,15 @@ def assign_subjects(
     duplicates: Iterable[tuple[int, int]] = (),
     previous_splits: Mapping[str, str] | None = None,
 ) -> list[SubjectAssignment]:
-    """Say it of each candidate; `named` are the splits of persons that somebody says.
+    """Assign a subject and a split to each candidate.
 
-    `copies` are pairs of near-duplicates, by number; `before` has the splits of scans that were
-    dealt by the same dials, by id. A scan whose own name is for another split than its subject's is
-    not used. Raises UserError for a stratum that no scan knows.
+    `explicit_splits` are those of table and lists, by the subject's name; `duplicates` are pairs of
+    near duplicates, by position; `previous_splits` has the splits that the same settings gave
+    earlier, by the scan's id. A scan whose own name is listed for another split than its subject's
+    is not used. Raises UserError for a stratum that no scan knows.
     """
     duplicates = list(duplicates)
-    groups = group_subjects(candidates, [look.voxel_hash for look in scan_infos], duplicates)
+    groups = group_subjects(candidates, [info.voxel_hash for info in scan_infos], duplicates)
     strata = _strata(groups, candidates, scan_infos, splits.stratify)
     known = previous_splits or {}
     earlier = [
@@ -62,18 +63,18 @@ def _assign_member(
     explicit_splits: Mapping[str, str],
     note: str,
 ) -> SubjectAssignment:
-    person, first = candidate.subject_name, next(iter(group.subject_names), "")
+    name, first = candidate.subject_name, next(iter(group.subject_names), "")
     if not first:
         return SubjectAssignment(note=note)
     subject = candidate.code("subject", first)
-    own = explicit_splits.get(person, split)
+    own = explicit_splits.get(name, split)
     shared = f"a scanner's visit, voxels or a copy with subject {subject}"
     if own != split:
         fault = f"is named for {own}, and shares {shared} of {split}"
         return SubjectAssignment(
             subject, split, f"{fault}; a split must not know another's scans", note
         )
-    joined = f"shares {shared}, and counts as theirs" if person != first else ""
+    joined = f"shares {shared}, and counts as theirs" if name != first else ""
     return SubjectAssignment(subject, split, "", "; ".join(text for text in (note, joined) if text))
 
 
@@ -83,7 +84,7 @@ def _strata(
     scan_infos: Sequence[ScanInfo],
     names: Sequence[str],
 ) -> list[str]:
-    """What the first scan of each group is, as far as the fractions are to be met by it."""
+    """The stratum of each group, from the attributes of its first scan."""
     if not names:
         return [""] * len(groups)
     first = [(candidates[group.members[0]], scan_infos[group.members[0]]) for group in groups]
@@ -92,9 +93,9 @@ def _strata(
             **each.targets,
             "root": each.root.title,
             "site": each.site,
-            "modality": each.modality or look.file_modality,
+            "modality": each.modality or info.file_modality,
         }
-        for each, look in first
+        for each, info in first
     ]
     known = set().union(*facts)
     for name in names:

@@ -1,8 +1,8 @@
-"""Whose scans belong together: one subject, whatever number of names it has.
+"""Grouping of scans by subject, whatever number of names a subject has.
 
 Scans of one person are one subject. So are scans of two names that come from one study of a
-scanner, hold equal voxels, or are copies of one another: held apart, one of them would be learned
-from and the other scored. A scan without a name joins the subject that it is linked with.
+scanner, hold equal voxels, or are near duplicates: in two splits, one of them would be trained on
+and the other evaluated. A scan without a name joins the subject that it is linked with.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from ssl_pipeline.volumes.discovery import Candidate
 
-MAX_NAMES_PER_VISIT = (
-    3  # PatientIDs of one visit; an anonymiser writes one constant for many people
-)
+# PatientIDs of one visit; an anonymiser writes one constant for many people
+MAX_NAMES_PER_VISIT = 3
 
 
 @dataclass(frozen=True)
 class SubjectGroup:
-    """The scans of one subject by their numbers, and the names that it has, both by place."""
+    """The scans of one subject by position, and the subject's names."""
 
     members: tuple[int, ...]
     subject_names: tuple[str, ...]
@@ -28,14 +27,14 @@ def group_subjects(
     voxel_hashes: Sequence[str] = (),
     duplicates: Iterable[tuple[int, int]] = (),
 ) -> list[SubjectGroup]:
-    """The groups of all candidates, by place (union-find).
+    """Group all candidates by subject (union-find), in their order.
 
-    `pixels` has a hash of each scan's voxels, empty where there is none; `copies` are pairs of near
-    duplicates.
+    `voxel_hashes` has a hash of each scan's voxels, empty where there is none; `duplicates` are
+    pairs of near duplicates.
     """
     links = [*duplicates]
-    persons = [each.subject_name for each in candidates]
-    for words in (persons, _visits(candidates), voxel_hashes):
+    names = [each.subject_name for each in candidates]
+    for words in (names, _visits(candidates), voxel_hashes):
         first: dict[str, int] = {}
         links += [(first.setdefault(word, at), at) for at, word in enumerate(words) if word]
     above = list(range(len(candidates)))
@@ -59,7 +58,7 @@ def group_subjects(
 
 
 def _visits(candidates: Sequence[Candidate]) -> list[str]:
-    """The visit of each scan; none where headers of so many patients share it that it is none."""
+    """The study UID of each scan; empty where too many patients share it."""
     patients: dict[str, set[str]] = {}
     for each in candidates:
         patients.setdefault(each.source.study_uid, set()).add(each.source.patient_id)

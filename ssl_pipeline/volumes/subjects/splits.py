@@ -1,7 +1,7 @@
-"""Who is held out: each subject gets one split, and keeps it in every scan.
+"""Splits of subjects: train, val or test, from table, lists, or a draw by hash.
 
-The table's word goes first, then the study's lists, then a draw by hash. A split that has a list
-has nobody else in it, so that a published test set stays what it was. Draws are by name and not by
+The table goes first, then the study's lists, then a draw by hash. A split that has a list has
+nobody else in it, so that a published test set stays what it was. Draws are by name and not by
 code, so that they are the same wherever the study is run; nobody moves when scans are added, but
 one whose scan turns out to be another's.
 """
@@ -16,24 +16,20 @@ from ssl_pipeline.volumes.discovery import Candidate
 from ssl_pipeline.volumes.metadata_rules import split_of_draw, uniform_draw
 from ssl_pipeline.volumes.subjects.groups import SubjectGroup
 
-SPLITS_BY_STRICTNESS = (
-    "test",
-    "val",
-    "train",
-    "",
-)  # of several that one subject could have, the first
+# Of several that one subject could have, the first counts.
+SPLITS_BY_STRICTNESS = ("test", "val", "train", "")
 GOLDEN_RATIO = (5**0.5 - 1) / 2  # steps of it, modulo 1, fill the interval evenly (Weyl)
 
 
 def read_explicit_splits(
     candidates: Sequence[Candidate], splits: Splits, study_dir: Path
 ) -> dict[str, str]:
-    """The split of every person whom the table or a list names; the table's word goes first.
+    """The split of every subject that the table or a list names; the table goes first.
 
     Raises UserError where two sources of one rank disagree, and for a list that cannot be used.
     """
-    persons = {each.subject_name for each in candidates} - {""}
-    return _splits_from_lists(splits, study_dir, persons) | _splits_from_table(candidates)
+    names = {each.subject_name for each in candidates} - {""}
+    return _splits_from_lists(splits, study_dir, names) | _splits_from_table(candidates)
 
 
 def assign_splits(
@@ -43,20 +39,20 @@ def assign_splits(
     strata: Sequence[str] = (),
     previous_splits: Sequence[str | None] = (),
 ) -> list[str]:
-    """The split of each group; "" for one without a name, and for one on no list, where the draw
-    leads to a split with a list.
+    """The split of each group.
 
-    Of several splits that a group's names call for it gets the first of STRICTEST; a draw is the
-    lowest of its names, and so leans to test. `strata` says
-    among which groups the fractions are to be met, and `before` what a group was dealt earlier,
+    It is "" for a group without a name, and for one on no list whose draw leads to a split that has
+    a list. Of several splits that a group's names call for, it gets the first of
+    SPLITS_BY_STRICTNESS; its draw is the lowest of its names', and so leans to test. `strata` says
+    within which groups the fractions are to be met, and `previous_splits` what a group had before,
     None where it is new; both matter to `splits.stratify` alone.
     """
     free = splits.fractions.model_copy(
         update={name: 0.0 for name in splits.lists if name != "train"}
     )
-    told = [[explicit_splits.get(person, "") for person in group.subject_names] for group in groups]
-    dealt = [strictest_split(each) or "" for each in told]
-    left = [at for at, group in enumerate(groups) if group.subject_names and not dealt[at]]
+    explicit = [[explicit_splits.get(name, "") for name in each.subject_names] for each in groups]
+    assigned = [strictest_split(each) or "" for each in explicit]
+    left = [at for at, group in enumerate(groups) if group.subject_names and not assigned[at]]
     draws = {
         at: min(uniform_draw(name, splits.seed) for name in groups[at].subject_names) for at in left
     }
@@ -66,12 +62,12 @@ def assign_splits(
             draws, strata, previous_splits, splits.seed, lambda draw: split_of_draw(draw, free)
         )
     for at, split in drawn.items():
-        dealt[at] = "" if split in splits.lists else split
-    return dealt
+        assigned[at] = "" if split in splits.lists else split
+    return assigned
 
 
 def strictest_split(splits: Iterable[str]) -> str | None:
-    """Of several splits that one subject could have, the one that keeps most from being learned.
+    """Of several splits that one subject could have, the one furthest from training.
 
     None where there is none.
     """
@@ -85,17 +81,17 @@ def _stratified_splits(
     seed: int,
     split_of: Callable[[float], str],
 ) -> dict[int, str]:
-    """The split of each group that is drawn for; in a stratum one draw follows evenly on the last.
+    """The split of each drawn group; within a stratum, draws are evenly spaced.
 
-    Those that have a split keep it. The new ones come in the order of their own draws.
+    Groups that have a split keep it. The new ones come in the order of their own draws.
     """
-    dealt = {at: split for at in draws if (split := previous_splits[at]) is not None}
-    number = Counter(strata[at] for at in dealt)
-    for at in sorted(draws.keys() - dealt, key=lambda at: draws[at]):
+    assigned = {at: split for at in draws if (split := previous_splits[at]) is not None}
+    number = Counter(strata[at] for at in assigned)
+    for at in sorted(draws.keys() - assigned, key=lambda at: draws[at]):
         start = uniform_draw(strata[at], seed)
-        dealt[at] = split_of((start + number[strata[at]] * GOLDEN_RATIO) % 1)
+        assigned[at] = split_of((start + number[strata[at]] * GOLDEN_RATIO) % 1)
         number[strata[at]] += 1
-    return dealt
+    return assigned
 
 
 def _splits_from_table(candidates: Sequence[Candidate]) -> dict[str, str]:
@@ -104,8 +100,8 @@ def _splits_from_table(candidates: Sequence[Candidate]) -> dict[str, str]:
         split = each.row.get("split") if each.row else ""
         if split and each.subject_name and named.setdefault(each.subject_name, split) != split:
             raise UserError(
-                f"data.table: subject {each.subject} is in {named[each.subject_name]} and in {split};"
-                " all scans of a subject must be in one split."
+                f"data.table: subject {each.subject} is in {named[each.subject_name]} and in"
+                f" {split}; all scans of a subject must be in one split."
             )
     return named
 

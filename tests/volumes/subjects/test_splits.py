@@ -100,7 +100,7 @@ def people(tmp_path):
 
 def of_people(people, **splits):
     rule = {"pattern": r"p_(?P<name>\w+)/"}
-    return data_of(people.folder, {"copies_likeness": 1.4, **splits}, subject=rule)
+    return data_of(people.folder, {"duplicate_threshold": 1.4, **splits}, subject=rule)
 
 
 def by_person(people, inventory):
@@ -119,7 +119,7 @@ def test_a_changed_copy_under_another_name_is_the_same_subject(people):
     scans = by_person(people, build(of_people(people, seed=3), people.folder))
     zoe, two = scans["zoe"], scans["2"]
     assert (zoe.subject, zoe.split) == (two.subject, two.split)
-    assert zoe.verdict == "accepted"
+    assert zoe.quality == "accepted"
     assert zoe.reason == (
         f"near-duplicate of {two.id}; shares a scanner's visit, voxels or a copy with subject"
         f" {two.subject}, and counts as theirs"
@@ -130,7 +130,7 @@ def test_a_changed_copy_under_another_name_is_the_same_subject(people):
 
 def test_equal_voxels_under_another_name_are_the_same_subject(people):
     save_itk(people.folder / "raw" / "p_zoe" / "scan.nrrd", people.parts[1], people.affine)
-    scans = by_person(people, build(of_people(people, copies_likeness=None), people.folder))
+    scans = by_person(people, build(of_people(people, duplicate_threshold=None), people.folder))
     assert scans["zoe"].subject == scans["1"].subject
     assert scans["zoe"].reason == f"duplicate of {scans['1'].id}: their voxels are equal"
 
@@ -141,8 +141,8 @@ def test_a_published_test_set_stays_and_its_copies_are_not_learned_from(people):
     (people.folder / "train.txt").write_text("0\nzoe\n")
     lists = {"test": "test.txt", "train": "train.txt"}
     scans = by_person(people, build(of_people(people, lists=lists), people.folder))
-    assert (scans["2"].verdict, scans["2"].split) == ("accepted", "test")
-    assert scans["zoe"].verdict == "rejected"
+    assert (scans["2"].quality, scans["2"].split) == ("accepted", "test")
+    assert scans["zoe"].quality == "rejected"
     assert scans["zoe"].reason.startswith("is named for train, and shares")
     assert scans["0"].split == "train"
 
@@ -152,7 +152,7 @@ def test_a_copy_without_a_name_joins_the_subject_that_it_shows(people):
     (people.folder / "t.csv").write_text(
         "path,subject,split\n" + "".join(f"raw/p_{n},{n},test\n" for n in range(4))
     )
-    data = data_of(people.folder, {"copies_likeness": 1.4}, subject=None)
+    data = data_of(people.folder, {"duplicate_threshold": 1.4}, subject=None)
     scans = by_person(people, build(data.model_copy(update={"table": "t.csv"}), people.folder))
     assert (scans[""].subject, scans[""].split) == (scans["3"].subject, "test")
 
