@@ -15,7 +15,7 @@ NAMELESS = {"utils", "helpers", "base", "manager", "common", "misc"}
 TOP = {
     "pyproject.toml", "README.md", "Snakefile", "ssl_pipeline", "stages", "cluster", "workflows",
     "tests", "local", "slurm", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile",
-    ".gitignore", ".ci", ".pre-commit-config.yaml",
+    ".gitignore", ".ci", ".pre-commit-config.yaml", "docs", "examples", "mkdocs.yml",
 }  # fmt: skip
 
 
