@@ -4,6 +4,7 @@ A page holds a marker, `<!-- settings of study -->`, and what the code says take
 documentation is built; so neither page can fall behind the code.
 """
 
+import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -166,10 +167,10 @@ def _limits(metadata: Any) -> Iterator[str]:
 def commands_page() -> str:
     """What `--help` says of every command."""
     parser = cli._parser()
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     parts = [_help_block(parser.format_help())]
-    for action in parser._actions:
-        for name, command in getattr(action, "choices", None or {}).items():
-            parts += [f"## {name}", _help_block(command.format_help())]
+    for name, command in commands.choices.items():
+        parts += [f"## {name}", _help_block(command.format_help())]
     return "\n\n".join(parts)
 
 
