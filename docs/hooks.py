@@ -34,7 +34,9 @@ class Section:
     def title(self) -> str:
         """The heading: the key, and which member of a union it is."""
         name = self.model.model_fields.get("name") or self.model.model_fields.get("kind")
-        chosen = get_args(name.annotation) if name and get_origin(name.annotation) is Literal else ()
+        chosen = (
+            get_args(name.annotation) if name and get_origin(name.annotation) is Literal else ()
+        )
         which = f" ({chosen[0]})" if chosen else ""
         return f"`{self.key}`{which}" if self.key else "The whole file"
 
@@ -53,7 +55,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def settings_page(root: type[BaseModel]) -> str:
-    """A table of settings for each section of a file, the nested ones after the one that has them."""
+    """A table of the settings of each section of a file."""
     parts = []
     for section in sections(root):
         rows = [_row(name, field) for name, field in section.model.model_fields.items()]
@@ -67,28 +69,28 @@ def settings_page(root: type[BaseModel]) -> str:
     return "\n\n".join(parts)
 
 
-def sections(root: type[BaseModel], key: str = "") -> list[Section]:
-    """All models of a file, each once, in the order in which they are met."""
-    found: dict[type[BaseModel], Section] = {}
+def sections(root: type[BaseModel]) -> list[Section]:
+    """All models of a file, each once, under its shortest key; nested ones after their parents."""
+    found = {root: Section(root, "")}
+    queue = [found[root]]
+    for section in queue:  # breadth first, so that the shortest key is met first
+        for name, field in section.model.model_fields.items():
+            for nested, suffix in _models(field.annotation):
+                if nested not in found:
+                    key = f"{section.key}.{name}" if section.key else name
+                    found[nested] = Section(nested, key + suffix)
+                    queue.append(found[nested])
+    top = ["", *root.model_fields]
+    return sorted(queue, key=lambda section: top.index(section.key.split(".")[0]))
 
-    def visit(model: type[BaseModel], key: str) -> None:
-        if model in found:
-            return
-        found[model] = Section(model, key)
-        for name, field in model.model_fields.items():
-            for nested in _models(field.annotation):
-                visit(nested, f"{key}.{name}" if key else name)
 
-    visit(root, key)
-    return list(found.values())
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that an annotation names."""
+def _models(annotation: Any, suffix: str = "") -> Iterator[tuple[type[BaseModel], str]]:
+    """The models that an annotation names, and what follows its key where a mapping holds them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+        yield annotation, suffix
+    inner = ".NAME" if get_origin(annotation) is dict else suffix
     for part in get_args(annotation) if get_origin(annotation) is not Literal else ():
-        yield from _models(part)
+        yield from _models(part, inner)
 
 
 def _row(name: str, field: FieldInfo) -> str:

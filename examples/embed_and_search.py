@@ -1,6 +1,6 @@
 """Embed a folder of scans, and find the scans that are most similar to one of them.
 
-    python examples/embed_and_search.py build/demo/pretrain/encoder FOLDER QUERY --modality CT
+python examples/embed_and_search.py build/demo/pretrain/encoder FOLDER QUERY --modality CT
 """
 
 import argparse
@@ -13,7 +13,9 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.readers import find_sources
 
 
-def most_similar(bundle: Path, folder: Path, query: Path, modality: str | None) -> list[tuple]:
+def most_similar(
+    bundle: Path, folder: Path, query: Path, modality: str | None
+) -> list[tuple[float, Path]]:
     """Scans of a folder with their cosine similarity to the query, most similar first."""
     encoder = load_encoder(bundle)
     wanted = encoder.embed(query, modality).vector

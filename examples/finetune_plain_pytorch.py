@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ssl_pipeline import load_encoder
-from ssl_pipeline.preprocess.prepare import model_input
+from ssl_pipeline.preprocess.prepare import PreparedVolume, model_input
 
 
 def finetune(bundle: Path, table: Path, modality: str, steps: int = 50) -> list[float]:
@@ -39,7 +39,7 @@ def finetune(bundle: Path, table: Path, modality: str, steps: int = 50) -> list[
     return losses
 
 
-def middle_crop(scan, size) -> torch.Tensor:
+def middle_crop(scan: PreparedVolume, size: tuple[int, int, int]) -> torch.Tensor:
     """The crop (1, z, y, x) in the middle of a prepared scan, padded with its lowest value."""
     image = torch.from_numpy(model_input(scan.data, scan.meta))
     for axis, side in enumerate(size):

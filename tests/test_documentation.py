@@ -104,6 +104,12 @@ def test_every_command_exists(words):
         assert extras and f"\n{extras[1]} = [" in (ROOT / "pyproject.toml").read_text()
 
 
+def test_targets_of_make_that_pages_name_exist():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    named = {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)", page.read_text())}
+    assert {"demo", "test"} <= named <= set(targets)
+
+
 def check_snakemake(words):
     rules = re.findall(
         r"^rule (\w+):",
@@ -131,7 +137,9 @@ def test_links_within_the_repository_exist(page):
 
 
 def test_files_that_pages_name_exist():
-    named = re.compile(r"`((?:ssl_pipeline|stages|cluster|tests|workflows|examples|docs)/[\w./-]*)`")
+    named = re.compile(
+        r"`((?:ssl_pipeline|stages|cluster|tests|workflows|examples|docs)/[\w./-]*)`"
+    )
     for page in PAGES:
         for path in named.findall(page.read_text()):
             made_up = Path(path).stem.startswith(("your", "ours"))
@@ -200,9 +208,7 @@ def bundle(tmp_path_factory):
 
 
 def test_the_example_of_search_finds_the_query_itself_first(scans, bundle):
-    found = run_example(
-        "embed_and_search", bundle, scans[0].parent, scans[2], "--modality", "MR"
-    )
+    found = run_example("embed_and_search", bundle, scans[0].parent, scans[2], "--modality", "MR")
     assert len(found) == len(scans)
     assert found[0] == f"1.000  {scans[2]}"
 
@@ -210,9 +216,7 @@ def test_the_example_of_search_finds_the_query_itself_first(scans, bundle):
 def test_the_example_of_finetuning_lowers_the_loss(scans, bundle, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("".join(f"{path},{number}\n" for number, path in enumerate(scans)))
-    found = run_example(
-        "finetune_plain_pytorch", bundle, table, "--modality", "MR", "--steps", "8"
-    )
+    found = run_example("finetune_plain_pytorch", bundle, table, "--modality", "MR", "--steps", "8")
     losses = [float(line.split()[-1]) for line in found]
     assert len(losses) == 8
     assert losses[-1] < losses[0]

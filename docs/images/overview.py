@@ -77,12 +77,14 @@ def _draw_crop(axes: Any, pretrain_folder: Path) -> None:
     gap = np.full((planes[0].shape[0], 2), np.nan, np.float32)
     row = np.concatenate([planes[2], gap, planes[1], gap, planes[0]], axis=1)
     _show(axes, row, window=display_window(arrays["input"][crop]))
-    axes.set_title(f"2  Pretrain: masked crop, reconstruction (step {step}), original", fontsize=9.5)
+    axes.set_title(
+        f"2  Pretrain: masked crop, reconstruction (step {step}), original", fontsize=9.5
+    )
 
 
 def _draw_features(axes: Any, colours: Image) -> None:
     """The first three principal components of a slice's tokens, as colours."""
-    known = np.isfinite(colours).all(axis=2)
+    known: NDArray[np.bool_] = np.isfinite(colours).all(axis=2)
     rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
     part = colours[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     axes.set_anchor("N")
