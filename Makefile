@@ -7,9 +7,9 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-verdict check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-alarms check docs format schema clean help
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
 
 setup: .venv/.ready ## Make .venv with the pinned packages (PIP_ARGS="..." goes to pip)
@@ -20,29 +20,29 @@ setup: .venv/.ready ## Make .venv with the pinned packages (PIP_ARGS="..." goes 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all]'
 	touch $@
 
-pack: setup ## One archive of .venv, for file systems that count files
+pack: setup ## Pack .venv into one archive, for file systems with a limit on files
 	workflows/envs/pack.sh
 
-demo: setup ## Real scans to report, on this machine
+demo: setup ## Run the demo study on this machine, from raw scans to the report
 	@snakemake --profile local --quiet rules progress --config study=$(STUDY)
-	@python -m stages where --config $(STUDY)
+	@python -m stages locate --config $(STUDY)
 
 test: setup ## All tests but the marked slow groups
 	OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"
 
-test-fuzz: setup ## Look at 1,000 mutated files of each format
+test-fuzz: setup ## Read 1,000 mutated files of each format
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
 
-test-kill: setup ## Kill real runs and compare the weights; train long and watch the memory
+test-kill: setup ## Kill real runs and compare the weights; measure memory over a long training
 	python -m pytest -m kill
 
 test-slurm: setup ## Break a real SLURM on this machine and compare the weights
 	python -m pytest -m slurm -rs tests/slurm
 
-slurm-up: ## Bring a SLURM up on this machine (as root it installs Debian's packages)
+slurm-up: ## Start a SLURM on this machine (as root it installs Debian's packages)
 	tests/slurm/up.sh
 
-slurm-down: ## End it and remove its folder
+slurm-down: ## Stop it and remove its folder
 	tests/slurm/down.sh
 
 bench-data: setup ## Preprocessing and crops against peers, as ratios (installs them)
@@ -56,10 +56,10 @@ bench-train: setup ## Training steps against peers, and from store to step (inst
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
 	python -m tests.bench.train
 
-bench-verdict: setup ## Spoilt and sound pretraining runs: what the flight recorder says of them
+bench-alarms: setup ## Diagnoses of deliberately broken and of sound pretraining runs
 	python -m tests.bench.alarm_rates
 
-check: setup ## Style, types, arrows, spelling, workflow
+check: setup ## Style, types, imports, spelling, workflow, schema
 	ruff check .
 	ruff format --check .
 	mypy

@@ -1,4 +1,4 @@
-# From raw volumes to an encoder and the evidence of its worth, at a glance.
+# The whole workflow, from raw scans to an evaluated encoder and its report.
 # `snakemake --profile local --config study=workflows/studies/demo.yaml`, or `--profile slurm` on a cluster.
 from pathlib import Path
 
@@ -20,5 +20,5 @@ include: "workflows/rules/report.smk"
 rule all:
     default_target: True
     input:
-        flow.made("report"),
+        flow.manifest("report"),
     localrule: True

@@ -1,8 +1,8 @@
-"""What a site says of its cluster: one file, `workflows/profiles/slurm/cluster.yaml`, and no other.
+"""Settings of a cluster: one file, `workflows/profiles/slurm/cluster.yaml`, and no other.
 
-The stages that it names run as SLURM jobs, with what they ask for over the `defaults`; all others
-run where Snakemake is. Whatever can be seen to be wrong is refused when the file is read, before
-anything is submitted: a job that waited a night in the queue is a bad place to learn of a typo.
+The stages that it names run as SLURM jobs, with their own requests over the `defaults`; all others
+run where Snakemake runs. Mistakes are refused when the file is read, before anything is submitted:
+a job that waited a night in the queue is a bad place to learn of a typo.
 """
 
 import math
@@ -14,23 +14,24 @@ from pydantic import Field, field_validator, model_validator
 from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.config.section import Section
 
-RESERVED_PARAMETERS = {  # sbatch parameters that have a field here, or that the launcher sets itself
+RESERVED_PARAMETERS = {  # of sbatch: they have a field here, or the launcher sets them itself
     "partition": "partition", "account": "account", "qos": "qos", "constraint": "constraint",
-    "time": "time_min", "signal": "notice_s", "nodes": "nodes", "ntasks": "tasks_per_node",
+    "time": "time_min", "signal": "signal_before_end_s", "nodes": "nodes",
+    "ntasks": "tasks_per_node",
     "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus",
-    "mem": "mem_gb", "requeue": "requeues", "job-name": "", "comment": "", "dependency": "",
+    "mem": "mem_gb", "requeue": "max_requeues", "job-name": "", "comment": "", "dependency": "",
     "output": "", "error": "", "open-mode": "", "array": "", "no-requeue": "", "export": "",
     "no-kill": "",
 }  # fmt: skip
 
-ARRAY_STAGES = ("probe", "finetune")  # the stages whose work is cells, each its own
+ARRAY_STAGES = ("probe", "finetune")  # the stages whose work consists of independent cells
 
 
 class JobResources(Section):
-    """What one stage asks of SLURM."""
+    """Resources that one stage requests from SLURM."""
 
     partition: str = Field("", description="partition; empty takes the cluster's own default")
-    account: str = Field("", description="account that pays; empty takes your default")
+    account: str = Field("", description="account to charge; empty takes your default")
     qos: str = Field("", description="quality of service; empty takes your default")
     constraint: str = Field("", description="features that a node must have, such as a100&nvme")
     time_min: int = Field(60, gt=0, description="time limit of one attempt in minutes")
@@ -38,7 +39,7 @@ class JobResources(Section):
         120, ge=10, description="seconds before the limit at which the stage writes its checkpoint"
     )
     max_requeues: int = Field(
-        100, ge=0, description="how often a job that was told to stop goes back to the queue"
+        100, ge=0, description="how often a job that received the signal is requeued"
     )
     nodes: int = Field(1, ge=1, description="nodes; several for preprocess and pretrain alone")
     tasks_per_node: int = Field(1, ge=1, description="processes on a node, one a GPU as a rule")
@@ -47,7 +48,8 @@ class JobResources(Section):
     array_size: int = Field(
         1,
         ge=1,
-        description="jobs that share the cells of a judgement, as one array; probe and finetune",
+        description="elements of one job array among which the cells of an evaluation are divided; "
+        "probe and finetune",
     )
     mem_gb: float = Field(8.0, gt=0, description="memory of one node in GB")
     setup: tuple[str, ...] = Field(
@@ -83,30 +85,34 @@ class JobResources(Section):
     def _signal_fits(self) -> "JobResources":
         if self.signal_before_end_s >= self.time_min * 60:
             raise ValueError(
-                f"notice_s is {self.signal_before_end_s}, and the time limit is only {self.time_min} min: "
-                "give a longer time_min or a shorter notice"
+                f"signal_before_end_s is {self.signal_before_end_s}, and the time limit is only "
+                f"{self.time_min} min: give a longer time_min or a shorter signal_before_end_s"
             )
         return self
 
     @property
     def tasks(self) -> int:
-        """Processes in all."""
+        """The number of processes."""
         return self.nodes * self.tasks_per_node
 
     def expected_requeues(self, seconds: float) -> int:
-        """How often work of so many seconds goes back to the queue, stopped at each notice."""
+        """How often a job of so many seconds is requeued, stopped by each signal."""
         attempt = self.time_min * 60 - self.signal_before_end_s
         return max(0, math.ceil(seconds / attempt) - 1)
 
 
 class StageResources(Section):
-    """The stages that run as jobs: those that are named."""
+    """The stages that run as jobs: those that are set."""
 
     preprocess: JobResources | None = Field(None, description="stores volumes: CPUs, and no GPU")
     pretrain: JobResources | None = Field(None, description="trains the encoder: the GPUs")
-    probe: JobResources | None = Field(None, description="judges frozen features: one GPU helps")
-    finetune: JobResources | None = Field(None, description="judges fine-tuned encoders: one GPU")
-    robustness: JobResources | None = Field(None, description="judges on worse scans: one GPU")
+    probe: JobResources | None = Field(None, description="evaluates frozen features: one GPU helps")
+    finetune: JobResources | None = Field(
+        None, description="evaluates fine-tuned encoders: one GPU"
+    )
+    robustness: JobResources | None = Field(
+        None, description="evaluates on corrupted scans: one GPU"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -118,7 +124,7 @@ class StageResources(Section):
 
 
 class Cluster(Section):
-    """A cluster file."""
+    """The settings of a cluster file."""
 
     on_interrupt: Literal["cancel", "detach"] = Field(
         "cancel",
@@ -143,8 +149,8 @@ class Cluster(Section):
                 )
             if asked.array_size > 1 and name not in ARRAY_STAGES:
                 raise ValueError(
-                    f"{name} asks for an array of {asked.array_size}: only {' and '.join(ARRAY_STAGES)} have "
-                    "cells to share"
+                    f"{name} asks for an array of {asked.array_size}: "
+                    f"only {' and '.join(ARRAY_STAGES)} have cells to divide"
                 )
             if asked.nodes > 1 and name != "preprocess":
                 raise ValueError(
@@ -154,7 +160,7 @@ class Cluster(Section):
         return self
 
     def resources(self, stage: str) -> JobResources | None:
-        """What a stage asks for; None where it runs without a job."""
+        """The resources that a stage requests; None where it runs without a job."""
         asked: JobResources | None = getattr(self.stages, stage, None)
         if asked is None:
             return None

@@ -1,11 +1,12 @@
-"""What runs on a node: a stage under a lease, told in time to stop, and sent back to the queue.
+"""Entry point of a job on a node: a stage under a lease, stopped in time, and requeued.
 
-The notice is USR2, before the time limit or at a preemption with grace. submitit would answer it in
-a signal handler that runs at any instruction, where no exact checkpoint can be written; it counts
-every notice of a job with a limit of 10 min or less as a time-out, of which there may be few; and
-it leaves an error behind where SLURM has requeued the job already. Here USR2 is blocked from the
-first instruction on (`env --block-signal`, coreutils 8.31), so one that comes during the imports
-waits, and worker processes, which inherit the mask, never see it. One thread takes it and asks the
+The grace signal is USR2, before the time limit or at a preemption with grace. submitit would handle
+it in a signal handler that runs at any instruction, where no exact checkpoint can be written; it
+counts every signal of a job with a limit of 10 min or less as a time-out, of which there may be
+few; and it leaves an error behind where SLURM has requeued the job already. Here USR2 is blocked
+from the first instruction on (`env --block-signal`, coreutils 8.31), so one that comes during the
+imports waits, and worker processes, which inherit the mask, never get it. One thread takes it and
+asks the
 stage to stop as Ctrl-C would: the stage writes its checkpoint between two steps and ends as
 interrupted, and then the job is requeued. TERM means stop and do not come back: SLURM itself sends
 it when it requeues (a dead node, a preemption without grace, `scontrol requeue`) or cancels.
@@ -27,14 +28,14 @@ from ssl_pipeline.io import lease
 from ssl_pipeline.io.node_cache import job_cache
 
 INTERRUPTED_EXIT = 3
-REQUEUE_ATTEMPTS = 30  # for a controller that is away when a job wants to be requeued; 2 s each
+REQUEUE_ATTEMPTS = 30  # while the controller does not answer; 2 s each
 
 
 @dataclass(frozen=True)
 class JobEntry:
     """The function that submitit calls in every task of a job."""
 
-    work: Callable[[], int]  # the stage; returns the door's exit code
+    work: Callable[[], int]  # the stage; returns the exit code of the command
     out: Path  # the folder that the stage writes to
     max_requeues: int
     scratch_dir: str = ""  # the node's own disk, for copies of what the stage reads
@@ -42,14 +43,20 @@ class JobEntry:
     def __call__(self) -> NoReturn:
         """Run the stage; ends the process with its exit code."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        notice = threading.Event()
+        signal_received = threading.Event()
         try:
-            threading.Thread(target=_forward_grace_signal, args=[notice], daemon=True).start()
+            threading.Thread(
+                target=_forward_grace_signal, args=[signal_received], daemon=True
+            ).start()
             code = self._run()
         except KeyboardInterrupt:
             code = INTERRUPTED_EXIT
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # our own requeue sends it
-        if code == INTERRUPTED_EXIT and notice.is_set() and os.environ["SLURM_PROCID"] == "0":
+        if (
+            code == INTERRUPTED_EXIT
+            and signal_received.is_set()
+            and os.environ["SLURM_PROCID"] == "0"
+        ):
             _requeue(self.max_requeues)
         sys.exit(code)
 
@@ -67,7 +74,7 @@ class JobEntry:
 
 
 def _forward_grace_signal(signal_received: threading.Event) -> None:
-    """Take the notice, and pass it on as the signal that every stage knows."""
+    """Wait for the grace signal, and pass it on as the signal that every stage handles."""
     signal.sigwait({signal.SIGUSR2})
     signal_received.set()
     print("SLURM asks the stage to stop.", flush=True)
@@ -77,7 +84,8 @@ def _forward_grace_signal(signal_received: threading.Event) -> None:
 def _requeue(max_requeues: int) -> None:
     if restart_count() >= max_requeues:
         print(
-            f"The job was requeued {restart_count()} times, `requeues` allows no more.", flush=True
+            f"The job was requeued {restart_count()} times, `max_requeues` allows no more.",
+            flush=True,
         )
         return
     for _ in range(REQUEUE_ATTEMPTS):
@@ -90,7 +98,7 @@ def _requeue(max_requeues: int) -> None:
 
 
 def restart_count() -> int:
-    """How often SLURM has started this job again."""
+    """How often SLURM has restarted this job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
@@ -98,7 +106,7 @@ def distributed_env(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables by which torch.distributed finds the other tasks; none for a single task."""
     if int(environ.get("SLURM_NTASKS", 1)) == 1:
         return {}
-    # Attempts of one job take different ports: one that was given up may still hold its own.
+    # Attempts of one job take different ports: an abandoned one may still hold its own.
     port = 20000 + (int(environ["SLURM_JOB_ID"]) * 16 + restart_count()) % 12000
     return {
         "RANK": environ["SLURM_PROCID"],

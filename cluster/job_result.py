@@ -1,6 +1,6 @@
-"""How a job ended, in one sentence: what it means, SLURM's state, the end of its log and its path.
+"""The result of a job, in one sentence: its meaning, SLURM's state, the end and path of its log.
 
-A stage that ends by itself ends with the door's exit code, which is passed through: 0, 1, 2 or 3.
+A stage that ends by itself has the exit code of its command, which is passed on: 0, 1, 2 or 3.
 """
 
 import re
@@ -17,7 +17,7 @@ NOISE_PREFIXES = ("submitit INFO", "submitit WARNING", "srun: Job step aborted")
 
 
 def report_result(name: str, job: str, state: JobState, log: Path, resources: JobResources) -> int:
-    """Say how a job ended, if it did not end well; the exit code that the launcher ends with."""
+    """Report how a job ended, if it failed; returns the exit code of the launcher."""
     if state.name == "COMPLETED":
         return 0
     lines = last_lines(log)
@@ -32,7 +32,7 @@ def report_result(name: str, job: str, state: JobState, log: Path, resources: Jo
 
 
 def interpret_result(state: JobState, lines: list[str], resources: JobResources) -> tuple[int, str]:
-    """The door's exit code for an end of a job, and what it means."""
+    """The exit code of the command for the end of a job, and its meaning."""
     own = state.name == "FAILED" and not state.signal
     if state.name == "OUT_OF_MEMORY" or (
         not own and OUT_OF_MEMORY_PATTERN.search("\n".join(lines))
@@ -40,8 +40,8 @@ def interpret_result(state: JobState, lines: list[str], resources: JobResources)
         return 2, f"ran out of memory, raise mem_gb from {resources.mem_gb:g}"
     if state.name in ("TIMEOUT", "DEADLINE"):
         return 2, (
-            f"reached its time limit of {resources.time_min} min before it had written a checkpoint, "
-            f"raise notice_s from {resources.signal_before_end_s}"
+            f"reached its time limit of {resources.time_min} min before it had written a "
+            f"checkpoint, raise signal_before_end_s from {resources.signal_before_end_s}"
         )
     if state.name in ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED"):
         return 3, "lost its node and was not requeued, run the same command again to go on"
@@ -56,12 +56,12 @@ def interpret_result(state: JobState, lines: list[str], resources: JobResources)
 
 
 def strip_noise(lines: Iterable[str]) -> list[str]:
-    """Lines of a log, less what submitit and srun say of themselves."""
+    """Lines of a log without the messages of submitit and srun."""
     return [line for line in lines if not line.startswith(NOISE_PREFIXES)]
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of a log."""
+    """The last lines of a log."""
     if not log.exists():
         return []
     return strip_noise(log.read_text(errors="replace").splitlines())[-LAST_LINE_COUNT:]

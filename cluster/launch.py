@@ -1,15 +1,15 @@
-"""Submit a stage once, attach to it always: one job a stage, whoever asks for it and how often.
+"""Launch a stage as one SLURM job: submit it once, attach to it always, follow it to its end.
 
-A job is known by a name made from the stage's output folder and, in its comment, by the hash of its
-inputs and sections. Whoever wants the stage done looks into SLURM's queue first: a job of that name
-and hash is followed, whether this process submitted it, one that was killed, or one beside it; a
-job for earlier inputs is told to stop; only then one is submitted. The look and the submission
-happen under a file lock, and where a file system has no locks, `--dependency=singleton` still keeps
-two jobs of one name from running at once. The record beside the output is for people, `status` and
-`logs`: with it lost, the job is still found. Whether a finished job answers for the present inputs
-is asked of the stage's own completion record, never of SLURM.
+A job is identified by a name made from the stage's output folder and, in its comment, by the hash
+of its inputs and settings. A launcher looks into SLURM's queue first: a job of that name and hash
+is followed, whether this process submitted it, one that was killed, or another one; a job for
+earlier inputs is asked to stop; only then one is submitted. The query and the submission happen
+under a file lock, and where a file system has no locks, `--dependency=singleton` still keeps two
+jobs of one name from running at once. The record beside the output is for people, `status` and
+`logs`: with it lost, the job is still found. Whether a finished job was for the present inputs is
+decided by the stage's own completion record, never by SLURM.
 
-The rule does not go through Snakemake's own SLURM executor. Measured: with it, Snakemake killed and
+The rule does not use Snakemake's own SLURM executor. Measured: with it, Snakemake killed and
 started again submits a second job beside the first one for the same output, and both run to the
 end, for its jobs are named by a number that changes with each run. So the rule runs on the login
 node and waits; a killed rule loses nothing.
@@ -39,7 +39,7 @@ from ssl_pipeline.progress import info
 
 JOB_RECORD = "job.json"
 SCRIPT_LINK = ".submission_file_*.sh"  # submitit leaves one to the script of each job
-SHARD_FOLDER = "share-{}"  # where an element of an array has its lease
+SHARD_FOLDER = "shard-{}"  # where an element of an array has its lease
 JOB_FILES = (  # files of a stage's folder of jobs
     JOB_RECORD,
     ".lock",
@@ -47,9 +47,7 @@ JOB_FILES = (  # files of a stage's folder of jobs
     "[0-9]*/[0-9]*_*",
     f"{SHARD_FOLDER.format('*')}/{lease.LEASE_FILE}",
 )
-CONTROLLER_TIMEOUT_S = (
-    1800  # how long a controller may be away before a launcher gives up; jobs run on
-)
+CONTROLLER_TIMEOUT_S = 1800  # without an answer, after which a launcher gives up; jobs run on
 CANCEL_GRACE_S = 120  # how long a cancelled job may take to write its checkpoint
 INTERRUPT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 Answer = TypeVar("Answer")
@@ -59,15 +57,15 @@ Answer = TypeVar("Answer")
 class StageJob:
     """A stage to run as a job.
 
-    Where its work has `shares`, an array does these first, and the job, which waits for the end of
-    all of them, does what they have left, and puts it together.
+    Where its work has `shards`, a job array does these first, and the job, which waits for the end
+    of all of them, does what they have left, and merges it.
     """
 
     name: str  # for people, such as probe-organ
     folder: Path  # record, lock, scripts and logs; beside the output, not in it
     out: Path  # the folder that the stage writes to
-    key: str  # hash of its inputs and sections
-    work: Callable[[], int]  # the stage, picklable; returns the door's exit code
+    key: str  # hash of its inputs and settings
+    work: Callable[[], int]  # the stage, picklable; returns an exit code
     resources: JobResources
     shards: tuple[Callable[[], int], ...] = ()  # of the work, for an array that goes before it
     is_distributed: bool = False  # whether all tasks of the job run it, or the first one alone
@@ -75,13 +73,13 @@ class StageJob:
 
     @property
     def job_name(self) -> str:
-        """The same for the same output, and for no other."""
+        """The name of the job: the same for the same output, and for no other."""
         return _job_name(self.name, self.out)
 
     @property
     def array_name(self) -> str:
-        """The same for the array that goes before it."""
-        return f"{self.job_name}-shares"
+        """The name of the array that goes before it."""
+        return f"{self.job_name}-shards"
 
     @property
     def has_worker_nodes(self) -> bool:
@@ -90,7 +88,7 @@ class StageJob:
 
 
 def launch_job(stage_job: StageJob) -> int:
-    """Have the stage done by one job and follow it to its end; the exit code of the door.
+    """Run the stage as one job and follow it to its end; returns the exit code of the command.
 
     Raises UserError where SLURM refuses the job or cannot be reached.
     """
@@ -107,7 +105,7 @@ def launch_job(stage_job: StageJob) -> int:
 
 
 def log_path(folder: Path, job: str) -> Path:
-    """Where a job writes what it says."""
+    """The log file of a job."""
     return folder / job / f"{job}_0_log.out"
 
 
@@ -120,9 +118,9 @@ def active_jobs(name: str, out: Path) -> list[str]:
 
 
 def previous_job_files(folder: Path) -> list[Path]:
-    """What a stage's jobs left, but for the newest: their folders, and the links into these.
+    """Files of a stage's earlier jobs: their folders, and the links into these.
 
-    Nothing where nobody knows which is the newest.
+    Empty where it is unknown which job is the newest.
     """
     known = read_job_record(folder)
     if known is None:
@@ -135,7 +133,7 @@ def previous_job_files(folder: Path) -> list[Path]:
 
 
 def read_job_record(folder: Path) -> dict[str, Any] | None:
-    """The newest job of a stage: its number, the hash of its inputs, who submitted it and when."""
+    """The newest job of a stage: its number, the hash of its inputs, its launcher and time."""
     path = folder / JOB_RECORD
     found: dict[str, Any] | None = read_json(path) if path.exists() else None
     return found
@@ -148,7 +146,7 @@ def _job_name(name: str, out: Path) -> str:
 
 @contextmanager
 def _submit_lock(folder: Path) -> Iterator[None]:
-    """Only one launcher decides at a time; any end of it frees the lock."""
+    """Let one launcher at a time query and submit; any end of it frees the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -156,17 +154,16 @@ def _submit_lock(folder: Path) -> Iterator[None]:
 
 
 def _attach(stage_job: StageJob) -> str:
-    """The one job of this stage: one in the queue, or a new one. Raises AwayError."""
+    """The one job of this stage: one in the queue, or a new one. Raises SlurmUnavailableError."""
     for job, key in slurm.queued_jobs(stage_job.job_name):
         if key == stage_job.key:
-            info(
-                f"{stage_job.name}: attached to job {job}, its log is {log_path(stage_job.folder, job)}"
-            )
+            log = log_path(stage_job.folder, job)
+            info(f"{stage_job.name}: attached to job {job}, its log is {log}")
             known = read_job_record(stage_job.folder)
             if known is None or known["job"] != job:
                 _write_record(stage_job, job, "another", "")
             return job
-        info(f"{stage_job.name}: job {job} works on earlier inputs and is told to stop")
+        info(f"{stage_job.name}: job {job} works on earlier inputs and is asked to stop")
         slurm.cancel_job(job, CANCEL_GRACE_S)
     lease.revoke(stage_job.out)
     array = _find_active_array(stage_job)
@@ -188,14 +185,13 @@ def _attach(stage_job: StageJob) -> str:
         )
         _write_record(stage_job, job, _this_process(), array)
         waits = f", which waits for array {array} of {len(stage_job.shards)}" if array else ""
-        info(
-            f"{stage_job.name}: submitted job {job}{waits}; its log is {log_path(stage_job.folder, job)}"
-        )
+        log = log_path(stage_job.folder, job)
+        info(f"{stage_job.name}: submitted job {job}{waits}; its log is {log}")
     return job
 
 
 def _find_active_array(stage_job: StageJob) -> str:
-    """The array that works on this stage's shares already; one of earlier inputs is ended."""
+    """The array that works on this stage's shards already; one of earlier inputs is cancelled."""
     for array, key in slurm.queued_jobs(stage_job.array_name):
         if key == stage_job.key:
             return array
@@ -220,7 +216,7 @@ def _submit_array(stage_job: StageJob) -> str:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Ctrl-C, which sbatch would get as well, waits until the job's number is written down."""
+    """Block Ctrl-C, which sbatch would get as well, until the job's number is recorded."""
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT_SIGNALS)
     try:
         yield
@@ -238,25 +234,25 @@ def _this_process() -> str:
 
 
 def _retry_while_unreachable(query: Callable[[], Answer]) -> Answer:
-    """An answer of SLURM, asked for again while its controller is away."""
-    deadline, told = time.monotonic() + CONTROLLER_TIMEOUT_S, False
+    """An answer of SLURM, queried again while its controller does not answer."""
+    deadline, reported = time.monotonic() + CONTROLLER_TIMEOUT_S, False
     while True:
         try:
             return query()
         except slurm.SlurmUnavailableError as error:
-            if not told:
+            if not reported:
                 info(f"SLURM does not answer ({error}); waiting for it, jobs run on")
-                told = True
+                reported = True
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"SLURM has not answered for {CONTROLLER_TIMEOUT_S // 60} min ({error}): run the same "
-                    "command again when it does; jobs run on meanwhile."
+                    f"SLURM has not answered for {CONTROLLER_TIMEOUT_S // 60} min ({error}): run "
+                    "the same command again when it does; jobs run on meanwhile."
                 ) from None
             time.sleep(2)
 
 
 def _follow(stage_job: StageJob, job: str) -> slurm.JobState:
-    """Print the job's log and what becomes of it, until it has ended."""
+    """Print a job's log and its state, until it has ended."""
     log, said, position = log_path(stage_job.folder, job), "", 0
     began = asked = time.monotonic()
     state, news = _poll(stage_job, job)
@@ -279,17 +275,18 @@ def _follow(stage_job: StageJob, job: str) -> slurm.JobState:
 
 
 def _poll(stage_job: StageJob, job: str) -> tuple[slurm.JobState, str]:
-    """How a job stands, and in words; where it waits for its array, how that stands too."""
+    """The state of a job, and in words; where it waits for its array, the state of that too."""
     state = _retry_while_unreachable(lambda: slurm.job_state(job))
     news = state.name + (f" ({state.nodes_or_reason})" if state.nodes_or_reason else "")
     array = (read_job_record(stage_job.folder) or {}).get("array", "")
     if array and state.nodes_or_reason == "Dependency":
-        news = f"{news}, array {array} has {_retry_while_unreachable(lambda: slurm.array_summary(array))}"
+        elements = _retry_while_unreachable(lambda: slurm.array_summary(array))
+        news = f"{news}, array {array} has {elements}"
     return state, news
 
 
 def _print_more(log: Path, position: int) -> int:
-    """Print what a log holds beyond a position, whole lines alone; the new position."""
+    """Print complete lines of a log from a position on; returns the new position."""
     if not log.exists():
         return position
     with open(log, "rb") as file:
@@ -301,7 +298,7 @@ def _print_more(log: Path, position: int) -> int:
 
 
 def _handle_interrupt(stage_job: StageJob) -> None:
-    """After Ctrl-C: end the job that this process submitted, or say how it can be ended."""
+    """Handle Ctrl-C: cancel the job that this process submitted, or say how to cancel it."""
     known = read_job_record(stage_job.folder)
     if known is None or known["key"] != stage_job.key:
         return
@@ -314,7 +311,7 @@ def _handle_interrupt(stage_job: StageJob) -> None:
         return
     for number in INTERRUPT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    info(f"{stage_job.name}: job {job} is told to write its checkpoint, then cancelled")
+    info(f"{stage_job.name}: job {job} is asked to write its checkpoint, then cancelled")
     slurm.cancel_job(job, CANCEL_GRACE_S)  # first, for it waits for the end of the array
     if known.get("array"):
         slurm.cancel_job(known["array"], CANCEL_GRACE_S)

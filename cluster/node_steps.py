@@ -1,4 +1,4 @@
-"""The further nodes of a job: what they are, and commands that are kept running on them.
+"""Job steps on the further nodes of a job: commands that are kept running there.
 
 A job of a stage that runs in one process may ask for several nodes; the process runs in a step of
 the first one, and has steps of its own on the others. Such a job is submitted with `--no-kill`, so
@@ -22,13 +22,12 @@ from cluster import slurm
 
 RESTART_DELAY_S = 5.0  # before a command that has ended is started again
 GRACE_S = 10.0  # to end by itself
-END_MESSAGE = (
-    "over\n"  # told on standard input: a signal to srun would leave lines of errors in the log
-)
+# Sent on standard input: a signal to srun would leave lines of errors in the log.
+END_MESSAGE = "over\n"
 
 
 def node_name() -> str:
-    """The node that this runs on."""
+    """The name of this node."""
     return os.environ.get("SLURMD_NODENAME", platform.node())
 
 
@@ -94,9 +93,9 @@ def _keep_running(node: str, command: list[str], stop: threading.Event) -> None:
 
 
 def watch_job() -> None:
-    """Wait until told that all is over, and see that the job is not left idle by a lost node.
+    """Wait for the end message, and requeue the job if its first node is lost.
 
-    What a command on a node ends with, once its standard input has something, or its work is lost.
+    A command on a node ends with this, once its standard input has something, or its work is lost.
     """
     job = os.environ.get("SLURM_JOB_ID")
     while job is not None:
@@ -122,7 +121,7 @@ def _is_in_job(node: str) -> bool:
 
 
 def _srun_command(node: str, command: list[str]) -> list[str]:
-    """The command as a step on a node, in which a notice to the job is not heard."""
+    """The command as a step on a node, in which the grace signal of the job is blocked."""
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
     job = os.environ["SLURM_JOB_ID"]
     step = ["srun", f"--jobid={job}", "--nodes=1", "--ntasks=1", f"--cpus-per-task={cpus}"]
@@ -130,7 +129,7 @@ def _srun_command(node: str, command: list[str]) -> list[str]:
 
 
 def _step_environment() -> dict[str, str]:
-    """The environment less what the first node's step is told of itself."""
+    """The environment without the variables of the first node's step."""
     return {
         name: os.environ[name]
         for name in os.environ.keys() - set(slurm.outer_variables(os.environ))

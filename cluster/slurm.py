@@ -1,10 +1,10 @@
-"""What SLURM says of a job: squeue is asked first, then accounting, and nobody else.
+"""State of SLURM jobs: from squeue first, then from accounting.
 
 submitit's own `job.state` is cached (a job that NODE_FAIL sent back to the queue stays NODE_FAIL
-for ever), and accounting tells of PREEMPTED or NODE_FAIL for seconds while the job already waits to
-run again. So a job lives as long as squeue knows it, and only then does sacct, or the controller's
-own memory where there is no accounting, say how it ended. A controller that is away answers
-nothing, and that is no end either: jobs run on without it.
+for ever), and accounting reports PREEMPTED or NODE_FAIL for seconds while the job already waits to
+run again. So a job is active as long as squeue knows it, and only then does sacct, or the
+controller's own memory where there is no accounting, say how it ended. A controller that does not
+answer is not the end of a job: jobs run on without it.
 """
 
 import os
@@ -33,7 +33,7 @@ class SlurmUnavailableError(Exception):
 
 @dataclass(frozen=True)
 class JobState:
-    """How a job stands: `name` is SLURM's word; `code` and `signal` are how it ended."""
+    """The state of a job: `name` is SLURM's word; `exit_code` and `signal` are how it ended."""
 
     name: str
     is_active: bool = False
@@ -43,7 +43,7 @@ class JobState:
 
 
 def run_slurm_command(*command: str) -> str:
-    """The answer of a SLURM command. Raises AwayError if the controller is away.
+    """The answer of a SLURM command. Raises SlurmUnavailableError if there is none.
 
     A job that is not known (any more) is no error: the answer is empty.
     """
@@ -64,7 +64,7 @@ def run_slurm_command(*command: str) -> str:
 
 
 def job_state(job: str) -> JobState:
-    """How a job stands now. Raises AwayError if nobody can say."""
+    """The present state of a job. Raises SlurmUnavailableError if it is unknown."""
     queued = run_slurm_command("squeue", "-h", "-j", job, "-o", "%T|%R").split("\n")
     if queued[0]:  # of an array, what runs tells more than what waits
         line = next((line for line in queued if line.startswith("RUNNING")), queued[0])
@@ -76,13 +76,13 @@ def job_state(job: str) -> JobState:
 
 
 def array_summary(array: str) -> str:
-    """How the elements of an array stand that have not ended, such as `2 PENDING, 3 RUNNING`."""
+    """States of the elements of an array that have not ended, such as `2 PENDING, 3 RUNNING`."""
     states = run_slurm_command("squeue", "-h", "-r", "-j", array, "-o", "%T").split()
     return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
 def final_state(job: str) -> JobState:
-    """How a job that left the queue ended. Raises AwayError if nobody can say (yet)."""
+    """The final state of a job that left the queue; SlurmUnavailableError if unknown (yet)."""
     try:
         found = parse_sacct(
             run_slurm_command("sacct", "-nXP", "-j", job, "-o", "state,exitcode,derivedexitcode")
@@ -99,7 +99,7 @@ def parse_sacct(answer: str) -> JobState | None:
     """From `State|ExitCode|DerivedExitCode`, such as `CANCELLED by 0|0:15|0:0`; None if not ended.
 
     >>> parse_sacct("FAILED|9:0|0:9")
-    State(name='FAILED', live=False, where='', code=9, signal=9)
+    JobState(name='FAILED', is_active=False, nodes_or_reason='', exit_code=9, signal=9)
     """
     words = answer.strip().split("\n")[-1].split("|")  # a row before it for each node that was lost
     return _parse_state(*words) if len(words) == 3 else None
@@ -132,7 +132,7 @@ class JobStatus:
 
 
 def job_statuses(jobs: list[str]) -> dict[str, JobStatus]:
-    """How jobs stand, those that SLURM knows; none where there is no SLURM or it is away."""
+    """The status of jobs that SLURM knows; empty where there is no SLURM or it does not answer."""
     if not jobs:
         return {}
     many = ",".join(jobs)
@@ -150,7 +150,7 @@ def job_statuses(jobs: list[str]) -> dict[str, JobStatus]:
 
 
 def queued_jobs(name: str) -> list[tuple[str, str]]:
-    """Own jobs of this name that have not ended, as (job, comment). Raises AwayError.
+    """Own jobs of this name that have not ended, as (job, comment). Raises SlurmUnavailableError.
 
     The elements of an array are one job.
     """
@@ -160,12 +160,12 @@ def queued_jobs(name: str) -> list[tuple[str, str]]:
 
 
 def hostnames(nodes: str) -> list[str]:
-    """The nodes of a list as SLURM writes it, such as node[1-3]."""
+    """The nodes of a host list of SLURM, such as node[1-3]."""
     return run_slurm_command("scontrol", "show", "hostnames", nodes).split()
 
 
 def requeue_if_headless(job: str) -> bool:
-    """Send a job back to the queue that has lost its first node; whether it runs without it.
+    """Requeue a job that has lost its first node; returns whether it did.
 
     `--no-kill` has SLURM take a lost node out of a job. It does so with the first one too, where
     the stage was: what is left does nothing until the time limit.
@@ -179,12 +179,11 @@ def requeue_if_headless(job: str) -> bool:
 
 
 def cancel_job(job: str, grace_s: float) -> None:
-    """Tell a job to write its checkpoint and end; after some patience, or if it waits, end it."""
+    """Cancel a job: signal it to write its checkpoint; end it after `grace_s`, or if it waits."""
     deadline = time.monotonic() + grace_s
     try:
-        run_slurm_command(
-            "scancel", "--quiet", "--state=PENDING", job
-        )  # of an array, what would begin now
+        # Of an array, the elements that would begin now.
+        run_slurm_command("scancel", "--quiet", "--state=PENDING", job)
         if job_state(job).name == "RUNNING":
             run_slurm_command("scancel", "--quiet", "--signal=TERM", job)
             while job_state(job).is_active and time.monotonic() < deadline:
@@ -211,6 +210,6 @@ def outer_variables(names: Iterable[str]) -> list[str]:
 
 
 def drop_outer_variables() -> None:
-    """Forget, in this process, what `clean` names."""
+    """Remove the `outer_variables` from this process."""
     for name in outer_variables(list(os.environ)):
         del os.environ[name]

@@ -1,8 +1,8 @@
-"""submitit writes the script of a job and submits it; what runs on the node is cluster/job_entry.py.
+"""Submission of jobs by submitit; what runs on the node is cluster/job_entry.py.
 
-submitit is used for its script, its pickles and its logs, and for nothing after that: what ended a
-job is asked of SLURM (cluster/slurm.py), and requeuing is the node's own. Its habit of `--wckey`,
-which some clusters refuse, is off. A singleton waits for every job of its name, so that one output
+submitit is used for its script, its pickles and its logs, and for nothing after that: how a job
+ended is queried from SLURM (cluster/slurm.py), and the node requeues the job. Its `--wckey`, which
+some clusters refuse, is off. A singleton waits for every job of its name, so that one output
 has one writer.
 """
 
@@ -28,11 +28,11 @@ def submit_jobs(
     first_node_only: bool = False,
     after_job: str = "",
 ) -> str:
-    """Submit a job that runs in all its tasks, or alone on the first of its nodes; its number.
+    """Submit a job that runs in all its tasks, or on the first of its nodes only; its number.
 
     Several are the elements of one array, whose number is returned. A job may have to wait until
-    all that is in the one `after` which it comes has ended, however it did. Raises UserError if
-    SLURM refuses it, AwayError if it is away.
+    `after_job`, with all its elements, has ended, however it did. Raises UserError if SLURM refuses
+    it, SlurmUnavailableError if SLURM does not answer.
     """
     import submitit
     from submitit.core.utils import FailedJobError
@@ -60,7 +60,7 @@ def submit_jobs(
 
 
 def _python_command(resources: JobResources) -> str:
-    """The interpreter of a job; a notice that comes before it listens waits for it."""
+    """The interpreter of a job; a grace signal that comes before it listens is kept for it."""
     return f"env --block-signal=USR2 {resources.python or shlex.quote(sys.executable)}"
 
 
@@ -72,7 +72,7 @@ def _parameters(
     name: str, comment: str, resources: JobResources, first_node_only: bool
 ) -> dict[str, object]:
     threads = f"export OMP_NUM_THREADS={resources.cpus}"
-    # The other nodes are for the first one's workers: it goes on without those that are lost.
+    # The other nodes are for the first one's workers: it goes on without lost ones.
     further = {
         "requeue": True,
         **({"no_kill": True} if first_node_only else {}),

@@ -3,8 +3,8 @@
 Processes, because reading and decompressing hold Python's lock. No dashboard and no log lines but
 errors: progress is the caller's. With one worker in all no process is started; the caller then
 works on a thread. A worker that dies is started again by its nanny, all those of a further node by
-cluster/node_steps.py, and the scheduler hands what was in work to others: a task must bear being done
-twice.
+cluster/node_steps.py, and the scheduler gives their tasks to others: a task must bear being
+done twice.
 
 All is ONE job: the stage runs in a step on the first node, and each further node has a step of its
 own with workers, kept there by the stage. A lost node costs what its workers had in work; the first
@@ -111,8 +111,8 @@ async def run_workers(scheduler: str, workers: int, memory_gib: float) -> None:
     loop.add_reader(sys.stdin, over.set)
     await asyncio.gather(*nannies)
     gone: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
-    told: asyncio.Future[Any] = loop.create_task(over.wait())
-    await asyncio.wait([gone, told], return_when=asyncio.FIRST_COMPLETED)
+    ended: asyncio.Future[Any] = loop.create_task(over.wait())
+    await asyncio.wait([gone, ended], return_when=asyncio.FIRST_COMPLETED)
     loop.remove_reader(sys.stdin)
     await asyncio.gather(*(nanny.close() for nanny in nannies))
 

@@ -1,6 +1,6 @@
-"""Put all trials of an ablation into one table: which objective is worth its operations.
+"""Compare the objectives of an ablation at equal FLOPs, in one table of all trials.
 
-The trials are runs of other stages, which `snakemake ablate` sees to; this one only reads them.
+The trials are runs of other stages, which `snakemake ablate` starts; this one only reads them.
 """
 
 from pathlib import Path
@@ -27,27 +27,27 @@ from stages.core.trials import BUDGET_FILE, require_ablation, trial_of, trials
 
 RESULTS_FILE, TABLE_FILE = "results.json", "ablation.md"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
-DEPENDS_ON = ("budget",)
-VERSION = 3
+DEPENDS_ON = ("flop_budget",)
+VERSION = 4
 OUTPUTS = (RESULTS_FILE, TABLE_FILE)
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """What every trial made. Raises UserError where one is not done, or there is none."""
+    """Hashes of all trials. Raises UserError where one is not done, or there is none."""
     require_ablation(study)
-    parts = [part for trial in trials(study) for part in runs_of_trial(trial)]
-    missing = [part.name for part in parts if not part.is_done]
+    runs = [run for trial in trials(study) for run in runs_of_trial(trial)]
+    missing = [run.name for run in runs if not run.is_done]
     if missing:
         raise UserError(
-            f"Of {format_count(len(parts), 'part')} of the trials {len(missing)} are not done, such as "
-            f"{missing[0]}: `snakemake --profile local ablate --config study=STUDY` does them all."
+            f"Of {format_count(len(runs), 'run')} of the trials {len(missing)} are not done, such "
+            f"as {missing[0]}: `snakemake --profile local ablate --config study=STUDY` does them."
         )
-    hashes = {p.name: manifest_hash(p.study, p.stage, **p.wildcards) for p in parts}
-    return {"budget": manifest_hash(study, "budget"), **hashes}
+    hashes = {run.name: manifest_hash(run.study, run.stage, **run.wildcards) for run in runs}
+    return {"flop_budget": manifest_hash(study, "flop_budget"), **hashes}
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
-    """Tables that are read and drawn from again."""
+    """Tables that are read, and resampled for intervals."""
     return ResourceEstimate(
         disk=assumed(1e6, "a table of all trials"),
         files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "two tables"),
@@ -57,9 +57,9 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Write the comparison, and the table that people read."""
+    """Write the comparison as JSON, and as a table to read."""
     assert study.ablate
-    budget = read_json(study.stage_folder("budget", {}) / BUDGET_FILE)
+    budget = read_json(study.stage_folder("flop_budget", {}) / BUDGET_FILE)
     tables = [
         {"name": task, "stage": stage, **_compare_arms(study, stage, task)}
         for task, config in study.tasks.items()
@@ -90,7 +90,7 @@ def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
 
 
 def _arm_record(study: Study, name: str, budget: dict[str, int]) -> dict[str, Any]:
-    """What an arm cost, and how its runs fared."""
+    """Cost and diagnoses of the runs of an arm."""
     assert study.ablate
     runs = [trial_of(study, f"{name}-{seed}") for seed in range(study.ablate.seeds)]
     folders = [run.stage_folder("pretrain", {}) for run in runs]
@@ -99,5 +99,5 @@ def _arm_record(study: Study, name: str, budget: dict[str, int]) -> dict[str, An
         "name": name,
         **budget,
         "seconds": [record["wall_s"] for record in records],
-        "verdicts": [record["trained"]["verdict"] for record in records],
+        "diagnoses": [record["training_summary"]["diagnosis"] for record in records],
     }

@@ -1,8 +1,8 @@
-"""The one door: `python -m stages STAGE --config STUDY [task=NAME]`, or `ssl-pipeline` for short.
+"""Command line: `python -m stages STAGE --config STUDY [task=NAME]`, or `ssl-pipeline` for short.
 
 Exit codes: 0 done; 2 the user must change something (one sentence, no traceback); 3 interrupted and
 resumable; 1 a bug (a traceback, and the path of the log). Stages and libraries know nothing of
-them. A stage runs here, or with `--on` as a job of a cluster that is followed to its end.
+them. A stage runs here, or with `--on` as a cluster job that is followed to its end.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from ssl_pipeline.export.formats import FORMATS
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import console, enable_debug, info, log_to, print_table
 from stages.commands import estimate, status
-from stages.core import dispatch, locate
+from stages.core import dispatch
+from stages.core.locate import print_location, redact
 from stages.core.runner import STAGES
 from stages.core.study import TRIAL_STAGES, Study, load_study
 from stages.core.trials import trial_of
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that spin while they wait slow to a crawl beside other work on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _parser().parse_args(argv)
-    known: list[tuple[Path, Study]] = []  # where a stage logs, and the study that it reads
+    known: list[tuple[Path, Study]] = []  # log file and study of the stage that runs
     if arguments.verbose:
         enable_debug()
     try:
@@ -74,29 +75,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _redact(text: str, studies: list[tuple[Path, Study]]) -> str:
-    """What an error says, without the paths of scans."""
+    """The text of an error without the paths of scans."""
     for _, study in studies:
-        text = locate.redact(study, text)
+        text = redact(study, text)
     return text
 
 
 def _run(arguments: argparse.Namespace, studies: list[tuple[Path, Study]]) -> int:
-    """Do what a command is for; its exit code where that is no error. Raises anything."""
+    """Run a command; returns its exit code where it raises no error."""
     command = arguments.command
     if command in STAGES:
         study = load_study(arguments.config)
-        share, words = _parse_shard(command, arguments.wildcards)
+        shard, words = _parse_shard(command, arguments.wildcards)
         study, wildcards = _parse_trial(command, words, study)
         log = study.folder / "logs" / f"{study.run_name(command, wildcards)}.log"
         studies.append((log, study))
         with log_to(log):
             return dispatch.dispatch_stage(
-                command, study, wildcards, arguments.on, arguments.config, share
+                command, study, wildcards, arguments.on, arguments.config, shard
             )
     if command == "config":
         _config(arguments)
-    elif command == "where":
-        locate.print_location(load_study(arguments.config), arguments.code)
+    elif command == "locate":
+        print_location(load_study(arguments.config), arguments.code)
     elif command == "embed":
         from stages.commands.embed import embed_folder
 
@@ -105,7 +106,7 @@ def _run(arguments: argparse.Namespace, studies: list[tuple[Path, Study]]) -> in
         from stages.commands.export import export_encoder
 
         export_encoder(arguments.encoder, arguments.to, arguments.out)
-    elif command == "adopt":
+    elif command == "import":
         from stages.commands.import_weights import import_weights
 
         import_weights(load_study(arguments.config), arguments.out)
@@ -134,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         description="From raw CT and MR volumes to a domain-pretrained 3D encoder, stage by stage.",
         epilog="exit codes: 0 done, 2 change something first, 3 interrupted and resumable, 1 a bug",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="say why, and of each item")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say why a stage runs, and report each item"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, wildcards in STAGES.items():
         help_text = f"run the stage {name}, skipping what is done"
@@ -150,49 +153,59 @@ def _parser() -> argparse.ArgumentParser:
         )
         shown = " ".join(f"{wildcard}=VALUE" for wildcard in wildcards)
         shown += " [trial=VALUE]" if name in TRIAL_STAGES else ""
-        shown += " [share=N/OF]" if name in ARRAY_STAGES else ""
+        shown += " [shard=N/OF]" if name in ARRAY_STAGES else ""
         command.add_argument("wildcards", nargs="*", metavar=shown or "KEY=VALUE", help="which one")
     _add_study_commands(commands)
     config = commands.add_parser("config", help="check a study, show it whole, or print its schema")
     config.add_argument("--config", type=Path, metavar="STUDY", help="YAML file")
     config.add_argument("--show", action="store_true", help="print it with every default")
     config.add_argument("--schema", action="store_true", help="print the JSON schema for editors")
-    where = commands.add_parser(
-        "where", help="print where a study's report is, or where the scan of a code lies"
+    locate = commands.add_parser(
+        "locate", help="print the path of a study's report, or of the scan with a code"
     )
-    where.add_argument("code", nargs="?", default="", help="of a scan or subject, for a terminal")
-    where.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
+    locate.add_argument("code", nargs="?", default="", help="of a scan or subject, for a terminal")
+    locate.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
     _add_encoder_commands(commands)
     return parser
 
 
 def _add_study_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The commands that look at a study's stages and jobs, before, during and after them."""
-    need = commands.add_parser("estimate", help="say what a study will take, before it is run")
-    need.add_argument("--on", default=dispatch.LOCAL, metavar="WHERE", help=RUN_ON_HELP)
-    table = commands.add_parser("status", help="show how far every stage is, and its job")
-    logs = commands.add_parser("logs", help="print what a stage says")
+    """Add the commands that inspect a study's stages and jobs."""
+    estimates = commands.add_parser(
+        "estimate", help="estimate disk, memory and time of a study before it runs"
+    )
+    estimates.add_argument("--on", default=dispatch.LOCAL, metavar="WHERE", help=RUN_ON_HELP)
+    table = commands.add_parser("status", help="show the state of every stage, and its job")
+    logs = commands.add_parser("logs", help="print the log of a stage")
     logs.add_argument("stage", metavar="STAGE", help="as `status` names it, such as pretrain")
-    logs.add_argument("-f", dest="follow", action="store_true", help="go on as it says more")
-    clean = commands.add_parser("clean", help="say what a study no longer needs, and remove it")
+    logs.add_argument("-f", dest="follow", action="store_true", help="follow the log as it grows")
+    clean = commands.add_parser("clean", help="list what a study no longer needs, and remove it")
     clean.add_argument(
-        "--all", action="store_true", help="all that it made, and its paths of origin; no raw scans"
+        "--all",
+        action="store_true",
+        help="everything it wrote, and its paths of origin; no raw scans",
     )
     clean.add_argument("--yes", action="store_true", help="remove it without asking")
-    verify = commands.add_parser("verify", help="check what stages made, and name damage")
-    verify.add_argument("--remove", action="store_true", help="remove it, to be made again")
-    for command in (need, table, logs, clean, verify):
+    verify = commands.add_parser(
+        "verify", help="check the hashes of all outputs, and name damaged files"
+    )
+    verify.add_argument(
+        "--remove", action="store_true", help="remove damaged files, to be made again"
+    )
+    for command in (estimates, table, logs, clean, verify):
         command.add_argument(
             "--config", type=Path, required=True, metavar="STUDY", help="YAML file"
         )
 
 
 def _add_encoder_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The commands that use an encoder, wherever it comes from."""
+    """Add the commands that use an encoder, wherever it comes from."""
     embed = commands.add_parser("embed", help="write the features of a whole folder as Parquet")
-    adopt = commands.add_parser("adopt", help="make a bundle of the weights of init_from, to judge")
-    adopt.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
-    adopt.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="bundle to write")
+    imported = commands.add_parser("import", help="make a bundle of the weights of init_from")
+    imported.add_argument("--config", type=Path, required=True, metavar="STUDY", help="YAML file")
+    imported.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="bundle to write"
+    )
     formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     export = commands.add_parser("export", help="write an encoder as one file for other software")
     for command in (embed, export):
@@ -221,19 +234,19 @@ def _parse_trial(name: str, words: list[str], study: Study) -> tuple[Study, dict
         study = trial_of(study, trial[-1].removeprefix("trial="))
         words = [word for word in words if word not in trial]
         if name == "pretrain" and not study.has_pretraining:
-            raise UserError(f"{study.trial} trains nothing: it judges random weights.")
+            raise UserError(f"{study.trial} trains nothing: it evaluates random weights.")
     return study, _parse_wildcards(name, words, study)
 
 
 def _parse_shard(name: str, words: list[str]) -> tuple[CellShard, list[str]]:
-    """The share of a stage's cells that `share=2/8` asks for, all without it; the other words."""
-    found = [word.removeprefix("share=") for word in words if word.startswith("share=")]
+    """The shard of a stage's cells that `shard=2/8` asks for, all without it; the other words."""
+    found = [word.removeprefix("shard=") for word in words if word.startswith("shard=")]
     if not found or name not in ARRAY_STAGES:
         return UNSHARDED, words
     number, _, of = found[-1].partition("/")
     if not (number.isdigit() and of.isdigit() and 0 < int(number) <= int(of)):
-        raise UserError(f"share={found[-1]} is no share: write share=2/8 for the second of eight.")
-    rest = [word for word in words if not word.startswith("share=")]
+        raise UserError(f"shard={found[-1]} is no shard: write shard=2/8 for the second of eight.")
+    rest = [word for word in words if not word.startswith("shard=")]
     return CellShard(int(number), int(of)), rest
 
 
@@ -241,7 +254,7 @@ def _parse_wildcards(name: str, words: list[str], study: Study) -> dict[str, str
     pairs = dict(word.split("=", 1) for word in words if "=" in word)
     wrong = [word for word in words if "=" not in word] + sorted(set(pairs) - set(STAGES[name]))
     if wrong:
-        raise UserError(f"{wrong[0]} is nothing that {name} takes: {_usage(name)}.")
+        raise UserError(f"{name} does not take {wrong[0]}: {_usage(name)}.")
     if set(pairs) != set(STAGES[name]):
         raise UserError(f"{name} needs to know which one: {_usage(name)}.")
     if "task" in pairs and pairs["task"] not in study.tasks:
@@ -253,9 +266,7 @@ def _parse_wildcards(name: str, words: list[str], study: Study) -> dict[str, str
 
 def _usage(name: str) -> str:
     words = ", ".join(f"{w}=NAME" for w in STAGES[name]) or "it takes no further words"
-    return (
-        f"{words}; trial=NAME too where it is one of an ablation" if name in TRIAL_STAGES else words
-    )
+    return f"{words}; trial=NAME too for one of an ablation" if name in TRIAL_STAGES else words
 
 
 def _config(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Gather the public scans that a study names into a raw folder as a user's would look.
+"""Download the public scans that a study names into a folder like that of a user's raw scans.
 
 It is the only stage that needs a network, and so it is never a job: nodes may have none.
 """
@@ -20,10 +20,10 @@ from stages.core.resources import (
 from stages.core.runner import StageResult, up_to_date_record
 from stages.core.study import Study
 
-CONFIG_KEYS = ("sample",)
+CONFIG_KEYS = ("download",)
 DEPENDS_ON: tuple[str, ...] = ()
-VERSION = 1
-OUTPUTS = ("raw/.gathered/*.txt",)
+VERSION = 2
+OUTPUTS = ("raw/.downloaded/*.txt",)
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -32,7 +32,7 @@ def inputs(study: Study) -> dict[str, str]:
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
-    """What has been gathered; before that, the files that are named, of a size that nobody told."""
+    """The files that were downloaded; before that, those that are named, of a typical size."""
     packages = study.download.packages
     named = sum(len(package.files) for package in packages)
     disk = assumed(
@@ -41,11 +41,11 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     files = counted(
         RECORD_FILE_COUNT + len(packages) + named, "the files that are named, a pattern as one"
     )
-    before = up_to_date_record("sample", study, {})
+    before = up_to_date_record("download", study, {})
     if before:
         sizes = before["sizes"].values()
-        disk = measured(sum(sizes), "what was gathered")
-        files = measured(RECORD_FILE_COUNT + len(packages) + len(sizes), "what was gathered")
+        disk = measured(sum(sizes), "what was downloaded")
+        files = measured(RECORD_FILE_COUNT + len(packages) + len(sizes), "what was downloaded")
     return ResourceEstimate(
         disk=disk,
         files=files,
@@ -57,7 +57,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def run(study: Study, out: Path) -> StageResult:
     """Fetch, check and unpack each package that is not there yet."""
     files = []
-    with progress("Gathering scans", total=len(study.download.packages)) as bar:
+    with progress("Downloading scans", total=len(study.download.packages)) as bar:
         for package in study.download.packages:
             files += download_package(package, out / "raw")
             bar.advance(package.requirement)

@@ -1,4 +1,4 @@
-"""What probing and fine-tuning share: the encoder, the task's scans, and who may not be scored."""
+"""Inputs, context and results of evaluation stages: probe, finetune and robustness."""
 
 import math
 from copy import deepcopy
@@ -44,15 +44,15 @@ def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoders, and the label files that the task's scans name."""
     found = {"preprocess": manifest_hash(study, "preprocess"), **_encoder_hashes(study)}
     config, label_file = study.tasks[task], study.pseudonyms.label_path
-    asked = [getattr(config, key, None) for key in ("label", "given")]
+    kinds = [getattr(config, key, None) for key in ("label", "external_predictions")]
     for entry in _catalog(study).entries:
-        for name in (name for name in asked if name and entry.labels.get(name)):
+        for name in (name for name in kinds if name and entry.labels.get(name)):
             found[f"{name} {entry.id}"] = _label_hash(label_file(entry.id, name))
     return found
 
 
 def _encoder_hashes(study: Study) -> dict[str, str]:
-    """What pretraining made, and the encoders that the study names, with whom they have seen."""
+    """Hashes of the encoders: the own one, and external ones with their training subjects."""
     found = {"pretrain": manifest_hash(study, "pretrain")} if study.has_pretraining else {}
     for name, bundle in study.external_encoders.items():
         paths = [
@@ -69,7 +69,7 @@ def _label_hash(label: Path) -> str:
 
 
 def evaluation_context(study: Study, stage: str, out: Path, task: str) -> EvaluationContext:
-    """All that an evaluation works on. UserError where a scored subject was pretrained on."""
+    """The context of an evaluation. Raises UserError where its subjects were pretrained on."""
     catalog = _catalog(study)
     for name, bundle in study.external_encoders.items():
         _check_bundle_contract(study, name, bundle)
@@ -92,7 +92,7 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
 
 
 def initializations(study: Study) -> dict[str, str]:
-    """What is compared, with the hash that tells its weights; encoders whose bundle is there."""
+    """The initializations to compare, with the hash of their weights; encoders that exist alone."""
     weights = {name: bundle / WEIGHTS_FILE for name, bundle in study.encoders.items()}
     found = {name: sha256_file(path) for name, path in weights.items() if path.exists()}
     known = {RANDOM: sha256_json(study.model.model_dump(mode="json")), PIXELS: ""}
@@ -100,7 +100,7 @@ def initializations(study: Study) -> dict[str, str]:
 
 
 def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
-    """The numbers of a task's scans, as the tables or the headers have them."""
+    """Numbers and sizes of a task's scans, from the tables or the headers."""
     config = study.tasks[task]
     words = [(getattr(config, kind, None), f"{kind}s") for kind in ("label", "target")]
     usable = [
@@ -109,9 +109,9 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         if (not config.roots or scan.root in config.roots)
         and all(getattr(scan, where).get(word) for word, where in words if word)
     ]
-    everyone = [scan for scan in usable if scan.split == "train"]
-    # Before the inventory nobody knows what is said of a scan: then all are counted.
-    train = list(filter(config.can_train_on, everyone)) or everyone
+    candidates = [scan for scan in usable if scan.split == "train"]
+    # Before the inventory the metadata of scans are unknown: then all are counted.
+    train = list(filter(config.can_train_on, candidates)) or candidates
     test = [scan for scan in usable if scan.split == study.evaluate.split]
     return CostInputs(
         initializations=(*study.encoders, *study.baselines),
@@ -128,14 +128,14 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
 def resource_estimate(
     cost: EvaluationCost, dataset: DatasetSize, has_gpu: bool
 ) -> ResourceEstimate:
-    """The figures of a judgement."""
+    """The resource estimate of an evaluation."""
     flops = GPU_FLOPS if has_gpu else CORE_FLOPS
     where = "one H100" if has_gpu else "a core with AVX-512"
     host = CUDA_HOST_BYTES if has_gpu else 0
     return ResourceEstimate(
         disk=assumed(cost.disk_bytes, "predictions, and labels on the stored grid"),
         files=dataset.quantity_from_scans(
-            cost.files, "one a cell, label map and prediction of voxels"
+            cost.files, "one for each cell, label map and predicted segmentation"
         ),
         memory=assumed(cost.memory_bytes + host, "one batch and the largest volume"),
         seconds=assumed(cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}"),
@@ -144,7 +144,7 @@ def resource_estimate(
 
 
 def stage_result(out: Path, results: dict[str, Any]) -> StageResult:
-    """The table and the sentence of a finished judgement."""
+    """The stage result of a finished evaluation: its table and a sentence."""
     failed = len(results["failed"])
     summary = (
         f"{results['task']}: {format_count(results['n_test_subjects'], 'subject')} scored, "
@@ -152,23 +152,23 @@ def stage_result(out: Path, results: dict[str, Any]) -> StageResult:
     )
     if failed:
         summary += (
-            f"; {format_count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: run the "
-            "same command again, which computes what failed alone"
+            f"; {format_count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: "
+            "run the same command again, which computes what failed alone"
         )
     networks = sorted(out.glob("networks/*.safetensors"))
-    looks = {"looks": read_test_accesses(out)}
+    accesses = {"test_access": read_test_accesses(out)}
     return StageResult(
-        [out / "results.json"], summary, looks, indexed_files=networks, n_failed=failed
+        [out / "results.json"], summary, accesses, indexed_files=networks, n_failed=failed
     )
 
 
 def stale_cell_files(study: Study) -> list[Path]:
-    """Files of the cells that the present encoders will have computed again."""
+    """Files of cells that were computed with other encoders than the present ones."""
     present = initializations(study)
     if not present.keys() >= study.encoders.keys():
         return []
-    judged = (study.stage_folder(name, {}) for name in ("probe", "finetune"))
-    tasks = (out for folder in judged for out in folder.glob("*"))
+    folders = (study.stage_folder(name, {}) for name in ("probe", "finetune"))
+    tasks = (out for folder in folders for out in folder.glob("*"))
     return [path for out in tasks for path in files_of_other_encoders(out, present.values())]
 
 
@@ -177,7 +177,7 @@ class _EncoderLoader:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.cache: dict[str, Encoder] = {}  # read, and proven, once
+        self.cache: dict[str, Encoder] = {}  # loaded, and self-tested, once
 
     def __call__(self, initialization: str, seed: int) -> "Encoder":
         if initialization == RANDOM:
@@ -194,7 +194,7 @@ def _catalog(study: Study) -> Catalog:
 
 
 def _check_bundle_contract(study: Study, name: str, bundle: Path) -> None:
-    """An encoder must see volumes as it was trained on, and random weights be of its kind."""
+    """An external encoder must have the model and preprocessing of this study."""
     card = read_manifest(bundle)
     for key, trained_with, own in (
         ("model", card.model, study.model),

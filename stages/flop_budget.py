@@ -1,7 +1,7 @@
-"""Count what a step of every arm of an ablation costs, and how many steps each may take.
+"""Count the FLOPs of a step of every arm of an ablation, and the steps that each arm gets.
 
-All arms get the operations that the study's own objective takes in `training.steps`. A step is
-counted as it is trained, forward and backward, on real crops.
+All arms get the FLOPs that the study's own objective takes in `training.steps`. A step is counted
+as it is trained, forward and backward, on real crops.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
 
     from ssl_pipeline.views.collate import SampleBatch
 
-MICRO_BATCH_SIZE = (
-    8  # of a part: all terms but that between subjects, a thousandth, grow with their number
-)
+MICRO_BATCH_SIZE = 8  # all terms but that between subjects, a thousandth, grow with it
 STEPS = 4  # whose mean is taken, for the number of matched places varies
 BASE_BYTES = 1.5e9  # torch, and the activations of so few crops
 CONFIG_KEYS = (*pretrain.CONFIG_KEYS, "ablate.arms")
 DEPENDS_ON = ("preprocess",)
-VERSION = 1
+VERSION = 2
 OUTPUTS = (BUDGET_FILE,)
 
 
@@ -61,35 +59,36 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Write the operations of a step and the steps of every arm."""
+    """Write the FLOPs of a step and the number of steps of every arm."""
     assert study.ablate
-    drawn = list(_batches(study))
-    whole = _step_flops(study, study.objective, drawn) * study.training.steps
+    batches = list(_batches(study))
+    whole = _step_flops(study, study.objective, batches) * study.training.steps
     arms = {}
-    with progress("Counting operations", total=len(study.ablate.arms)) as bar:
+    with progress("Counting FLOPs", total=len(study.ablate.arms)) as bar:
         for name, objective in study.ablate.arms.items():
-            flops = _step_flops(study, objective, drawn)
+            flops = _step_flops(study, objective, batches)
             arms[name] = {"step_flops": round(flops), "steps": max(1, round(whole / flops))}
             bar.advance(name)
     write_json(out / BUDGET_FILE, {"flops": round(whole), "arms": arms})
     steps = ", ".join(f"{arm['steps']} steps of {name}" for name, arm in arms.items())
-    return StageResult([out / BUDGET_FILE], f"{whole:.3g} operations are {steps}")
+    return StageResult([out / BUDGET_FILE], f"{whole:.3g} FLOPs are {steps}")
 
 
 def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
-    """A few steps' parts, of as many pairs as need to be counted."""
+    """Micro-batches of a few steps, of as many samples as need to be counted."""
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    entries, parts = pretrain.training_entries(study, catalog), study.training.gradient_accumulation
-    pairs = parts * min(MICRO_BATCH_SIZE, study.training.batch_size // parts)
-    sampler = pretrain.build_sampler(study, catalog, entries, pairs)
+    entries = pretrain.training_entries(study, catalog)
+    parts = study.training.gradient_accumulation
+    samples = parts * min(MICRO_BATCH_SIZE, study.training.batch_size // parts)
+    sampler = pretrain.build_sampler(study, catalog, entries, samples)
     for step in range(STEPS):
-        yield [sampler.batch(step, part) for part in RankInfo().micro_batches(pairs, parts)]
+        yield [sampler.batch(step, part) for part in RankInfo().micro_batches(samples, parts)]
 
 
 def _step_flops(
     study: Study, objective: ObjectiveConfig, batches: Sequence[list["SampleBatch"]]
 ) -> float:
-    """Operations of a step of all pairs by an objective, with contrast at its whole weight."""
+    """FLOPs of a step of the whole batch by an objective, with contrast at its full weight."""
     from ssl_pipeline.monitoring.utilization import step_flops
     from ssl_pipeline.objectives.backward import backward
     from ssl_pipeline.training.distributed import RankGroup
@@ -97,16 +96,16 @@ def _step_flops(
 
     arm = study.model_copy(update={"objective": objective})
     built = pretrain.build_objective(pretrain.random_encoder(study, study.seed), arm)
-    see = partial(augmented_views, views=study.views, patch=study.model.patch_voxels)
+    augment = partial(augmented_views, views=study.views, patch=study.model.patch_voxels)
 
     def step(parts: list["SampleBatch"]) -> None:
         backward(
-            built, parts, see, 1.0, RankGroup(RankInfo()), autocast=_fp32, scale_loss=_identity
+            built, parts, augment, 1.0, RankGroup(RankInfo()), autocast=_fp32, scale_loss=_identity
         )
 
     each = [step_flops(partial(step, parts)) for parts in batches]
-    pairs = sum(len(part.number) for part in batches[0])
-    return fmean(each) * study.training.batch_size / pairs
+    samples = sum(len(part.number) for part in batches[0])
+    return fmean(each) * study.training.batch_size / samples
 
 
 def _fp32() -> "autocast":

@@ -1,4 +1,4 @@
-"""Look at every raw volume once: what it is, whose it is, and whether it can be used."""
+"""Build the inventory: geometry, subject, split and quality of every raw scan."""
 
 import math
 from dataclasses import replace
@@ -24,8 +24,8 @@ from stages.core.runner import StageResult, manifest_hash
 from stages.core.study import Study
 
 CONFIG_KEYS = ("data", "quality")
-DEPENDS_ON = ("sample",)
-VERSION = 4
+DEPENDS_ON = ("download",)
+VERSION = 5
 OUTPUTS = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet", "inventory.html")
 PAGE_BYTES, SCAN_BYTES = 20_000, 16_000  # on disk: a thumbnail twice, keypoints, and the rows
 
@@ -38,12 +38,12 @@ def inputs(study: Study) -> dict[str, str]:
     study.pseudonyms.check_salt(read_salt_fingerprint(study.folder / "inventory" / "scans.parquet"))
     trained = study.folder / "pretrain" / "run.json"
     study.pseudonyms.check_salt(read_json(trained).get("salt", "") if trained.exists() else "")
-    sampled = {"sample": manifest_hash(study, "sample")} if study.download.packages else {}
-    return {**sampled, "listing": raw_listing_hash(study)}
+    downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
+    return {**downloaded, "listing": raw_listing_hash(study)}
 
 
 def raw_listing_hash(study: Study) -> str:
-    """Hash of the listing, as the Snakefile asks for it too."""
+    """Hash of the listing, which the Snakefile uses too."""
     return data_fingerprint(study.data, study.source_folder, study.pseudonyms.file_hashes)
 
 
@@ -65,12 +65,12 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Write a verdict for every scan, and the page of them; stop when none can be used."""
-    scans, pictures, points, page = (out / name for name in OUTPUTS)
-    origins, previous = study.pseudonyms, _previous_inventory(scans, pictures, points)
+    """Write the inventory and its page; stop when no scan can be used."""
+    scans, images, points, page = (out / name for name in OUTPUTS)
+    origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
     inventory = build_inventory(study.data, study.quality, study.source_folder, origins, previous)
     inventory.write(scans)
-    thumbnails.write(pictures, inventory.thumbnails)
+    thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
     write_inventory_page(inventory, study.name, page)
     record_file_hashes(study.data, study.source_folder, origins, inventory)
@@ -82,12 +82,14 @@ def run(study: Study, out: Path) -> StageResult:
         raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {page}.")
     repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
-    told = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected: {page}"
-    return StageResult([scans, pictures, points, page], told, indexed_files=[origins.table])
+    summary = (
+        f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected: {page}"
+    )
+    return StageResult([scans, images, points, page], summary, indexed_files=[origins.table])
 
 
 def _previous_inventory(scans: Path, images: Path, keypoint_file: Path) -> Inventory | None:
-    """What an earlier run found; None where there is none, or one of another version."""
+    """The inventory of an earlier run; None where there is none, or one of another version."""
     try:
         return replace(
             Inventory.read(scans),

@@ -1,4 +1,4 @@
-"""Turn every accepted scan into a stored volume; what is stored and whole is skipped."""
+"""Preprocess every accepted scan into a stored volume; volumes that are complete are skipped."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -30,18 +30,18 @@ from stages.core.runner import StageResult, manifest_hash
 from stages.core.study import Study
 
 CONFIG_KEYS = ("preprocess", "store")
-DEPENDS_ON = ("sample", "inventory")
-VERSION = 1
+DEPENDS_ON = ("download", "inventory")
+VERSION = 2
 OUTPUTS = ("catalog.parquet", "failed.json", *(f"volumes/{name}" for name in volume_files("*")))
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """What the inventory found."""
+    """The inventory."""
     return {"inventory": manifest_hash(study, "inventory")}
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
-    """Every scan becomes a volume; the largest one decides what a worker needs."""
+    """Every scan becomes a volume; the largest one decides the memory of a worker."""
     sizes = dataset.sizes.values()
     rate = f"{1e-6 / cost.SECONDS_PER_VOXEL:.0f} million voxels/s on a core"
     return ResourceEstimate(
@@ -58,13 +58,13 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Preprocess what is missing, note what failed, and write the catalog of all that is there."""
+    """Preprocess missing volumes, record failures, and write the catalog of all volumes."""
     scans = Inventory.read(study.folder / "inventory" / "scans.parquet").accepted_scans
     origins = study.pseudonyms.origins
-    shelf = VolumeStore(out / "volumes", study.preprocess, study.store)
-    shelf.folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(shelf.folder)
-    stored = {entry.id: entry for entry in Catalog.build(shelf, scans).entries}
+    store = VolumeStore(out / "volumes", study.preprocess, study.store)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(store.folder)
+    stored = {entry.id: entry for entry in Catalog.build(store, scans).entries}
     todo = [scan for scan in scans if scan.id not in stored]
     failed: dict[str, str] = {}
     done_by: Counter[str] = Counter()
@@ -73,23 +73,23 @@ def run(study: Study, out: Path) -> StageResult:
         progress("Preprocessing", len(todo)) as bar,
     ):
         located = (_with_masks(scan, origins[scan.id]) for scan in todo)
-        for result in preprocess(located, study.preprocess, shelf.put, client, workers):
+        for result in preprocess(located, study.preprocess, store.put, client, workers):
             bar.advance(result.scan_id)
             worker = result.worker or "here"
             debug(f"{result.scan_id} on {worker}: {result.traceback or result.error or 'stored'}")
             done_by[worker] += 1
             if result.error:
                 failed[result.scan_id] = result.error
-    remove_temporaries(shelf.folder)  # of workers that were killed meanwhile
+    remove_temporaries(store.folder)  # of workers that were killed meanwhile
     write_json(out / "failed.json", failed)
-    stored |= {entry.id: entry for entry in Catalog.build(shelf, todo).entries}
+    stored |= {entry.id: entry for entry in Catalog.build(store, todo).entries}
     catalog = Catalog(tuple(stored[scan.id] for scan in scans if scan.id in stored))
     if not catalog.entries:
         raise UserError(f"No volume could be preprocessed: {sorted(failed.values())[0]}")
     catalog.write(out / "catalog.parquet")
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
-    volumes = [path for entry in catalog.entries for path in shelf.volume_files(entry.id)]
+    volumes = [path for entry in catalog.entries for path in store.volume_files(entry.id)]
     made = [out / "catalog.parquet", out / "failed.json"]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
     return StageResult(made, done + tail, by_worker, indexed_files=volumes)
@@ -101,13 +101,13 @@ def _with_masks(scan: Scan, origin: Origin) -> ScanWithMasks:
 
 
 def crop_reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:
-    """Reads these volumes, from this node's own disk where the cluster file has them copied."""
+    """A reader of these volumes, from this node's own disk where `scratch_dir` is set."""
     names = [name for entry in entries for name in volume_files(entry.id)]
     return CropReader(cached_folder(study.folder / "preprocess" / "volumes", names), catalog)
 
 
 def orphaned_volumes(study: Study) -> list[Path]:
-    """Stored volumes of scans that neither the inventory nor the catalog knows any more."""
+    """Stored volumes of scans that are in neither the inventory nor the catalog any more."""
     out, scans = study.folder / "preprocess", study.folder / "inventory" / "scans.parquet"
     if not scans.exists() or not (out / "catalog.parquet").exists():
         return []

@@ -1,9 +1,10 @@
 """Pretrain the encoder on the training subjects' volumes.
 
 It starts from random weights, from those that `init_from` names, or where a finished run ended
-(`training.continue_from`). Which run a study means, and on which volumes, is told by `runs`.
+(`training.continue_from`). `core/pretraining_runs.py` decides which run a study
+means, and on which volumes.
 
-It is the one stage that several ranks may run; the first of them writes all there is to read.
+It is the one stage that several ranks may run; the first of them writes all files.
 """
 
 import math
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
 from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
@@ -62,11 +64,11 @@ OUTPUTS = (
     "cohort-*.json",
     "run.json",
     "feature_pca.npz",
-    "encoder/encoder.json",
-    "encoder/encoder.safetensors",
-    "encoder/self_test.safetensors",
+    f"encoder/{BUNDLE_MANIFEST}",
+    f"encoder/{WEIGHTS_FILE}",
+    f"encoder/{SELF_TEST_FILE}",
     "encoder/README.md",
-    "encoder/training_subjects.parquet",
+    f"encoder/{training_subjects.FILE_NAME}",
     "runs/*/metrics.jsonl",
     "runs/*/snapshots/step-*.npz",
     "runs/*/checkpoints/step-*",
@@ -75,10 +77,10 @@ OUTPUTS = (
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The frozen list of volumes, made here when a run has none yet, and what the run starts from.
+    """The cohort, frozen here when a run has none yet, and what the run starts from.
 
-    Who waits for the next list is told here and not in `run`, for a run that is done is not run
-    again when a scan is new.
+    Scans that wait for the next cohort are reported here and not in `run`, for a finished run does
+    not run again when a scan is new.
     """
     manifest_hash(study, "preprocess")
     found = {}
@@ -92,8 +94,7 @@ def inputs(study: Study) -> dict[str, str]:
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Train to the last step, from the newest checkpoint on, and write encoder and pictures."""
-    from ssl_pipeline.export import training_subjects
+    """Train to the last step, from the newest checkpoint on, and write encoder and images."""
     from ssl_pipeline.export.bundle import save_bundle
     from ssl_pipeline.training.feature_pca import write_feature_pca
 
@@ -120,14 +121,13 @@ def run(study: Study, out: Path) -> StageResult:
     save_bundle(
         out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
     )
-    pictures = write_feature_pca(training, out / "feature_pca.npz")
+    images = write_feature_pca(training, out / "feature_pca.npz")
     folder = str(run_folder(study).relative_to(out))
-    salt = read_salt_fingerprint(
-        study.folder / "inventory" / "scans.parquet"
-    )  # the salt itself is not needed
-    seen = study.init_from.read_training_subjects() if study.init_from else None
-    whom = training_subjects.write(
-        out / "encoder", lineage_volumes(study), catalog.entries, salt, seen
+    # The salt itself is not needed.
+    salt = read_salt_fingerprint(study.folder / "inventory" / "scans.parquet")
+    inherited = study.init_from.read_training_subjects() if study.init_from else None
+    subjects = training_subjects.write(
+        out / "encoder", lineage_volumes(study), catalog.entries, salt, inherited
     )
     write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
     # Not its README, in which its owner writes a licence.
@@ -136,17 +136,17 @@ def run(study: Study, out: Path) -> StageResult:
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {out / 'encoder'}; "
         f"{diagnosis.name}: {diagnosis.reason}"
     )
-    # The reason holds rates, which no two runs share: what is hashed names the diagnosis alone.
-    told = {"trained": {**trained, "reason": diagnosis.reason}}
-    return StageResult([*bundle, whom, pictures, out / "run.json"], summary, told)
+    # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
+    provenance = {"training_summary": {**trained, "reason": diagnosis.reason}}
+    return StageResult([*bundle, subjects, images, out / "run.json"], summary, provenance)
 
 
 def training_entries(study: Study, catalog: Catalog) -> list[Entry]:
-    """The volumes of the frozen list that are stored. Raises UserError where none is."""
+    """The volumes of the cohort that are stored. Raises UserError where none is."""
     frozen, stored = cohort_volumes(study), {entry.id: entry for entry in catalog.entries}
-    weights, words = cohort_weights(study), cohort_metadata(study)
+    weights, metadata = cohort_weights(study), cohort_metadata(study)
     entries = [
-        replace(entry, weight=weights.get(entry.id, entry.weight), **words.get(entry.id, {}))
+        replace(entry, weight=weights.get(entry.id, entry.weight), **metadata.get(entry.id, {}))
         for entry in (stored[name] for name in frozen if name in stored)
     ]
     if not entries:
@@ -158,25 +158,24 @@ def training_entries(study: Study, catalog: Catalog) -> list[Entry]:
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
-    """Weights, optimizer and what the way back keeps; seconds by the rate of a former run."""
+    """Weights, optimizer and activations; seconds by the rate of an earlier run."""
     training, each = study.training, training_cost(study.objective, study.model, study.views)
     steps = training.steps - training.first_step
     kept = min(training.keep_checkpoints, math.ceil(steps / training.checkpoint_every))
     disk = kept * cost.checkpoint_bytes(each, training) + cost.log_bytes(training, study.monitoring)
-    pictures = min(snapshots.IMAGES_PER_RUN, math.ceil(steps / study.monitoring.snapshot_every))
+    images = min(snapshots.IMAGES_PER_RUN, math.ceil(steps / study.monitoring.snapshot_every))
     model, crop = study.model, study.views.crop_voxels
-    disk += 4 * (
-        model.parameter_count + math.prod(crop) + model.token_count(crop) * model.width
-    )  # bundle
+    bundle = model.parameter_count + math.prod(crop) + model.token_count(crop) * model.width
+    disk += 4 * bundle
     share = training.batch_size / hardware.processes / training.gradient_accumulation
     blocks = cost.read_ahead_bytes(
         training.batch_size / hardware.processes, study.views, training, study.monitoring
     )
-    layers = f"{each.parameter_count / 1e6:.3g} million parameters, {share:.3g} pairs at once"
+    layers = f"{each.parameter_count / 1e6:.3g} million parameters, {share:.3g} samples at once"
     return ResourceEstimate(
         disk=counted(disk + IMAGES_BYTES, f"{kept} checkpoints"),
         files=counted(
-            RECORD_FILE_COUNT + 10 + 2 * kept + pictures, f"{kept} checkpoints, encoder, metrics"
+            RECORD_FILE_COUNT + 10 + 2 * kept + images, f"{kept} checkpoints, encoder, metrics"
         ),
         memory=assumed(cost.host_bytes(each, share, hardware.gpus > 0) + blocks, layers),
         seconds=_estimate_seconds(study, each, hardware.gpus > 0),
@@ -187,8 +186,8 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) -> Quantity:
-    """By the median rate of the newest run of this model and crop, else by operations."""
-    pairs = (study.training.steps - study.training.first_step) * study.training.batch_size
+    """By the median rate of the newest run of this model and crop, else by FLOPs."""
+    samples = (study.training.steps - study.training.first_step) * study.training.batch_size
     out = study.stage_folder("pretrain", {})
     if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
         done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
@@ -199,14 +198,14 @@ def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) ->
         if same and rows and (done["device"] != "cpu") == has_gpu:
             rate = statistics.median(row["samples_per_s"] for row in rows)
             workers = done["ranks"] if has_gpu else done["ranks"] * done["threads"]
-            return measured(pairs * workers / rate, f"{rate:.3g} samples/s in {done['folder']}")
+            return measured(samples * workers / rate, f"{rate:.3g} samples/s in {done['folder']}")
     rate = cost.samples_per_s(sample_cost, has_gpu)
     where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
-    return assumed(pairs / rate, f"{rate:.3g} samples/s on {where}")
+    return assumed(samples / rate, f"{rate:.3g} samples/s on {where}")
 
 
 def random_encoder(study: Study, seed: int) -> "Encoder":
-    """The same architecture from random weights: what every judgement is held against."""
+    """The same architecture with random weights: the baseline of every evaluation."""
     from ssl_pipeline.models.encoder import random_encoder as build
 
     return build(study.model, seed)
@@ -215,7 +214,7 @@ def random_encoder(study: Study, seed: int) -> "Encoder":
 def _build_trainer(
     study: Study, catalog: Catalog, entries: list[Entry], world: RankInfo
 ) -> tuple["Trainer", dict[str, str]]:
-    """The run, and what it starts from, in sentences for its record."""
+    """The trainer, and what the run starts from, in sentences for its record."""
     from ssl_pipeline.training.loop import Trainer
 
     encoder, started = random_encoder(study, study.seed), {}
@@ -246,7 +245,7 @@ def _build_trainer(
 
 
 def build_objective(encoder: "Encoder", study: Study) -> "Objective":
-    """What the study optimises, its heads drawn from the study's seed."""
+    """The objective of the study, its heads initialized from the study's seed."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -257,7 +256,7 @@ def build_objective(encoder: "Encoder", study: Study) -> "Objective":
 def build_sampler(
     study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
 ) -> "Sampler":
-    """What draws `pairs` places a step from these volumes."""
+    """The sampler of `batch_size` samples a step from these volumes."""
     from ssl_pipeline.objectives.metadata_similarity import metadata_features
     from ssl_pipeline.views.sampler import Sampler
 
@@ -274,7 +273,7 @@ def build_sampler(
 
 
 def _parent_final_state(study: Study) -> dict[str, Any]:
-    """The state that the run to be extended ended in. Raises UserError where it did not end."""
+    """The final state of the run to continue from. Raises UserError where it has not ended."""
     from ssl_pipeline.training.checkpoint import load_newest
 
     state = load_newest(run_folder(parent_study(study)) / "checkpoints")
@@ -286,30 +285,30 @@ def _parent_final_state(study: Study) -> dict[str, Any]:
 
 
 def _continuation_note(study: Study) -> str:
-    """What a run goes on from, in words."""
+    """What a run continues from, in words."""
     base = study.training.continue_from
     assert base
     return (
-        f"continue_from: goes on to step {study.training.steps} on cohort {study.training.cohort} from "
-        f"the end of the run of {base.steps} steps on cohort {base.cohort} "
+        f"continue_from: goes on to step {study.training.steps} on cohort {study.training.cohort} "
+        f"from the end of the run of {base.steps} steps on cohort {base.cohort} "
         f"({run_folder(parent_study(study)).name})."
     )
 
 
 def _report_pending_scans(study: Study, catalog: Catalog) -> None:
-    """Tell of scans that came, went or changed since the list was frozen."""
+    """Report scans that came, went or changed since the cohort was frozen."""
     frozen, weights = cohort_volumes(study), cohort_weights(study)
-    weighed = {e.id: e.weight for e in catalog.entries}
+    new_weights = {e.id: e.weight for e in catalog.entries}
     now = {e.id: e.sha256 for e in catalog.entries if e.split in ("train", "")}
     counts = {
         "new volumes wait": len(now.keys() - frozen.keys()),
         "of its volumes are gone": len(frozen.keys() - now.keys()),
         "of its volumes have changed": sum(now.get(n, sha) != sha for n, sha in frozen.items()),
         "of its volumes are weighted otherwise": sum(
-            weighed.get(name, weight) != weight for name, weight in weights.items()
+            new_weights.get(name, weight) != weight for name, weight in weights.items()
         ),
     }
     for what, count in counts.items():
         if count:
-            way_out = "raise training.cohort to train anew on all, or to go on by training.continue_from"
-            info(f"pretrain: {count} {what}; {way_out}.")
+            remedy = "raise training.cohort to train on all, anew or by training.continue_from"
+            info(f"pretrain: {count} {what}; {remedy}.")

@@ -1,4 +1,4 @@
-"""Judge the frozen encoder on one task, beside random weights and pixels."""
+"""Evaluate the frozen encoder on one task, beside random weights and raw voxels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.core.study import Study
 
 CONFIG_KEYS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 4
+VERSION = 5
 OUTPUTS = evaluation_inputs.OUTPUTS
 
 
@@ -33,14 +33,14 @@ def estimate_resources(
 
 
 def run(study: Study, out: Path, task: str) -> StageResult:
-    """Compute the cells that are not there yet, and the table of all."""
-    setting = evaluation_inputs.evaluation_context(study, "probe", out, task)
+    """Compute the missing cells, and the table of all."""
+    context = evaluation_inputs.evaluation_context(study, "probe", out, task)
     return evaluation_inputs.stage_result(
-        out, run_probe(study.tasks[task], study.probe_of(task), setting)
+        out, run_probe(study.tasks[task], study.probe_of(task), context)
     )
 
 
 def run_shard(study: Study, out: Path, shard: CellShard, task: str) -> None:
-    """Compute a share of the cells that are not there yet."""
-    setting = evaluation_inputs.evaluation_context(study, "probe", out, task)
-    run_probe(study.tasks[task], study.probe_of(task), replace(setting, shard=shard))
+    """Compute a shard of the missing cells."""
+    context = evaluation_inputs.evaluation_context(study, "probe", out, task)
+    run_probe(study.tasks[task], study.probe_of(task), replace(context, shard=shard))

@@ -1,6 +1,6 @@
-"""Tell on one page what went in, what was learned, what it is worth, and how to use it.
+"""Write the report: one page of the dataset, pretraining, evaluations, and use of the encoder.
 
-Titles are not among the sections read: a new one makes Snakemake rerun nothing. They are among the
+Titles are not among the settings read: a new one makes Snakemake rerun nothing. They are among the
 inputs, so that the page gets them whenever the stage is asked for, as by `--forcerun report`.
 """
 
@@ -25,19 +25,19 @@ PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
 CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
 DEPENDS_ON = ("inventory", "preprocess", "pretrain")
-VERSION = 2
+VERSION = 3
 OUTPUTS = ("report.html", "report.md")
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """What every stage before it made, and the titles."""
+    """Hashes of all stages before it, of test-set accesses, and of the titles."""
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
     if study.has_pretraining:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
     for task in study.tasks:
         for name in study.evaluation_stages(task):
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
-            hashes[f"looks {name} {task}"] = sha256_json(
+            hashes[f"test access {name} {task}"] = sha256_json(
                 read_test_accesses(study.stage_folder(name, {"task": task}))
             )
     titles = [study.title, *(config.title for config in study.tasks.values())]
@@ -45,11 +45,11 @@ def inputs(study: Study) -> dict[str, str]:
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
-    """One page, its pictures inside."""
+    """One page, its images inside."""
     return ResourceEstimate(
-        disk=assumed(PAGE_BYTES + TASK_BYTES * len(study.tasks), "a page with its pictures"),
+        disk=assumed(PAGE_BYTES + TASK_BYTES * len(study.tasks), "a page with its images"),
         files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "the page, and its tables as text"),
-        memory=assumed(BASE_BYTES, "pictures are made one by one"),
+        memory=assumed(BASE_BYTES, "images are made one by one"),
         seconds=assumed(10.0, "10 s a page"),
     )
 

@@ -1,4 +1,4 @@
-"""Judge a task again on scans that are taken worse: how do encoders and methods hold?"""
+"""Evaluate probes and fine-tuned networks of a task on corrupted scans."""
 
 from pathlib import Path
 
@@ -24,12 +24,12 @@ CONFIG_KEYS = (
     "preprocess",
 )
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 2
+VERSION = 3
 OUTPUTS = ("results.json", ACCESS_LOG, "conditions/*.json", "labels/*.npy")
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
-    """What the judgements read, and what fine-tuning made, whose networks are tried."""
+    """Inputs of all evaluations, and the fine-tuned networks."""
     return {
         **evaluation_inputs.inputs(study, task),
         f"finetune {task}": manifest_hash(study, "finetune", task=task),
@@ -43,25 +43,26 @@ def estimate_resources(
     config, of = study.tasks[task], evaluation_inputs.cost_inputs(dataset, study, task)
     crop = config.crop_size(study.views.crop_voxels)
     assert study.robustness
-    seen = [s.modality for s in dataset.scans if not config.roots or s.root in config.roots]
-    conditions = len(study.robustness.conditions(set(seen)))
+    modalities = [s.modality for s in dataset.scans if not config.roots or s.root in config.roots]
+    conditions = len(study.robustness.conditions(set(modalities)))
     sections = (study.probe_of(task), study.finetune_of(task), study.evaluate)
     cost = robustness_cost(config, conditions, *sections, study.model, crop, of)
     return evaluation_inputs.resource_estimate(cost, dataset, hardware.gpus > 0)
 
 
 def run(study: Study, out: Path, task: str) -> StageResult:
-    """Compute the conditions that are not there yet, and the table of all."""
+    """Compute the missing conditions, and the table of all."""
     assert study.robustness
-    tried = RobustnessInputs(
+    robustness_inputs = RobustnessInputs(
         robustness=study.robustness,
         probe=study.probe_of(task),
         finetune=study.finetune_of(task),
         preprocess=study.preprocess,
         networks=study.stage_folder("finetune", {"task": task}),
     )
-    setting = evaluation_inputs.evaluation_context(study, "robustness", out, task)
-    results = run_robustness(study.tasks[task], tried, setting)
+    context = evaluation_inputs.evaluation_context(study, "robustness", out, task)
+    results = run_robustness(study.tasks[task], robustness_inputs, context)
     rows = format_count(len(results["rows"]), "row")
-    looks = {"looks": read_test_accesses(out)}
-    return StageResult([out / "results.json"], f"{results['task']}: {rows} on worse scans", looks)
+    summary = f"{results['task']}: {rows} on corrupted scans"
+    accesses = {"test_access": read_test_accesses(out)}
+    return StageResult([out / "results.json"], summary, accesses)

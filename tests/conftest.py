@@ -12,9 +12,7 @@ from ssl_pipeline.store.reader import CropReader
 from stages.core.runner import run_stage
 from stages.core.study import load_study
 
-SCAN_COUNT = (
-    6  # one functional MR is cut into as many "people": real voxels, small, all alike in kind
-)
+SCAN_COUNT = 6  # one functional MR is cut into as many "people": real, small, all of one kind
 
 
 def real_volume() -> nib.Nifti1Image:
@@ -62,7 +60,7 @@ data:
         tissue:
           path: {folder}/raw/labels
   splits:
-    copies_likeness: null  # the people are parts of one head
+    duplicate_threshold: null  # the people are parts of one head
     lists:
       test: test.txt
     fractions: {{val: 0, test: 0}}
@@ -73,14 +71,14 @@ model: {{patch_voxels: [8, 8, 8]}}
 dask: {{workers: 1}}
 training:
   steps: 6
-  pairs: 4
+  batch_size: 4
   precision: fp32
   device: cpu
   threads: 1
-  checkpoint_steps: 2
-  log_steps: 2
+  checkpoint_every: 2
+  log_every: 2
 evaluate: {{subjects: [0], confidence: 0.9}}
-finetune: {{steps: 2, batch: 4}}
+finetune: {{steps: 2, batch_size: 4}}
 tasks:
   side:
     kind: classification
@@ -106,14 +104,14 @@ def write_study(folder: Path) -> Path:
 
 def crash_at_step(run, step):
     """Train a run until this step, in which the machine dies."""
-    optimise = run._optimise
+    optimizer_step = run._optimizer_step
 
     def die(parts):
         if run.step == step:
             raise RuntimeError("the machine dies here")
-        return optimise(parts)
+        return optimizer_step(parts)
 
-    run._optimise = die
+    run._optimizer_step = die
     with pytest.raises(RuntimeError, match="dies here"):
         run.train()
 

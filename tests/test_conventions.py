@@ -1,4 +1,4 @@
-"""The house: sizes, names, what the top level holds, and that importing the library is cheap."""
+"""Conventions: sizes, names, top-level files, and that importing the library is cheap."""
 
 import ast
 import subprocess

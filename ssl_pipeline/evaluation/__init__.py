@@ -1,1 +1,1 @@
-"""What an encoder is worth: probes and fine-tuning, beside random weights and pixels."""
+"""Evaluation of encoders: probes and fine-tuning, compared with random weights and pixels."""

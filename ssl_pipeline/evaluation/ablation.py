@@ -1,9 +1,9 @@
-"""One table of all arms of an ablation, from the predictions of its trials.
+"""Results table of an ablation: all its arms, from the predictions of its trials.
 
-Every arm was trained once a seed; random weights and pixels stand beside. Intervals are over the
-scored subjects and the seeds of training. Draws of labelled subjects share the encoder of their
-seed, so they are averaged below it first: taken for seeds of their own they would make an interval
-too narrow.
+Every arm was trained once for each seed; random weights and pixels are compared too. Intervals are
+over the scored subjects and the seeds of training. Draws of labelled subjects share the encoder of
+their seed, so they are averaged within it first: taken as seeds of their own they would make an
+interval too narrow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +33,8 @@ def ablation_table(
     found = _gather_predictions(trials)
     test = sorted({row["subject"] for seeds in found.values() for row in seeds[0][0]})
     scores = {key: _estimate(seeds, test, first["metric"]) for key, seeds in found.items()}
-    told = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "notes")
-    return {key: first[key] for key in told} | {
+    copied = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "notes")
+    return {key: first[key] for key in copied} | {
         "n_seeds": len(next(iter(trials.values()))),
         "confidence": confidence,
         "warning": _warning(trials),
@@ -54,11 +54,12 @@ def _gather_predictions(
     for arm, folders in trials.items():
         for folder in folders:
             for row in read_json(folder / "results.json")["rows"]:
-                method, init, subjects = row["method"], row["initialization"], row["subjects"]
-                cells = [Cell(method, init, subjects, s) for s in range(len(row["per_seed"]))]
-                drawn = [read_json(cell.path(folder))["predictions"] for cell in cells]
-                key = (init if init in BASELINES else arm, method, subjects)
-                found.setdefault(key, []).append(drawn)
+                method, subjects = row["method"], row["subjects"]
+                name = row["initialization"]
+                cells = [Cell(method, name, subjects, s) for s in range(len(row["per_seed"]))]
+                draws = [read_json(cell.path(folder))["predictions"] for cell in cells]
+                key = (name if name in BASELINES else arm, method, subjects)
+                found.setdefault(key, []).append(draws)
     each = len(next(iter(trials.values())))
     return {key: seeds for key, seeds in found.items() if len(seeds) == each}
 
@@ -66,10 +67,9 @@ def _gather_predictions(
 def _estimate(
     seeds: Sequence[Sequence[Predictions]], test_subjects: Sequence[str], metric: str
 ) -> MetricEstimate:
-    """Of each seed's draws of labels together."""
+    """The estimate over seeds, each the mean over its draws of labelled subjects."""
     measured = [
-        [score_predictions(test_subjects, drawn).metrics[metric] for drawn in seed]
-        for seed in seeds
+        [score_predictions(test_subjects, draw).metrics[metric] for draw in seed] for seed in seeds
     ]
     return MetricEstimate.from_repeats(measured)
 
@@ -90,7 +90,7 @@ def _rows(
 def find_row(
     rows: Mapping[ArmKey, RowType], arm: str, method: str, subjects: int
 ) -> RowType | None:
-    """An arm's row beside those of a method; None where there is none."""
+    """The row of an arm to compare with a method; None where there is none."""
     found = (rows.get((arm, own, subjects)) for own in comparable_methods(method, arm))
     return next((row for row in found if row), None)
 
@@ -98,13 +98,13 @@ def find_row(
 def _differences(
     scores: Mapping[ArmKey, MetricEstimate], confidence: float, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Each arm less each one before it, and less random weights and baselines, paired by seed."""
+    """Differences from each earlier arm, random weights and the baselines, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))
     trained = [arm for arm in arms if arm not in NOT_PRETRAINED]
     pairs = [(later, earlier) for earlier, later in combinations(trained, 2)]
     pairs += [(arm, other) for arm in trained for other in NOT_PRETRAINED]
-    judged = dict.fromkeys((m, s) for arm, m, s in scores if arm in trained)
-    for method, subjects in judged:
+    compared = dict.fromkeys((m, s) for arm, m, s in scores if arm in trained)
+    for method, subjects in compared:
         for arm, against in pairs:
             own = scores.get((arm, method, subjects))
             other = find_row(scores, against, method, subjects)
@@ -119,12 +119,12 @@ def _differences(
 
 
 def _warning(trials: Mapping[str, Sequence[Path]]) -> str:
-    """What the trials' own results warn of, each once, and which of their cells failed."""
+    """Warnings of the trials' own results, each once, and how many of their cells failed."""
     folders = [folder for own in trials.values() for folder in own]
     results = {folder: read_json(folder / "results.json") for folder in folders}
-    told = [own["warning"] for own in results.values()]
+    warnings = [own["warning"] for own in results.values()]
     for arm, own in trials.items():
         for seed, folder in enumerate(own):
             failed = len(results[folder].get("failed", ()))
-            told.append(f"Cells of {arm}-{seed} failed: {failed}." if failed else "")
-    return " ".join(dict.fromkeys(filter(None, told)))
+            warnings.append(f"Cells of {arm}-{seed} failed: {failed}." if failed else "")
+    return " ".join(dict.fromkeys(filter(None, warnings)))

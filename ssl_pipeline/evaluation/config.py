@@ -1,6 +1,6 @@
-"""The dials of evaluation that all tasks share (`evaluate`, `probe`, `finetune` and `ablate`).
+"""Settings of evaluation that all tasks share (`evaluate`, `probe`, `finetune`, `ablate`, ...).
 
-A comparison is only fair when its arms differ in one thing, so the dials are set once and hold for
+A comparison is only fair when its arms differ in one thing, so settings are given once and hold for
 the pretrained encoder, for the same architecture from random weights, and for the baseline of
 pixels.
 """
@@ -29,10 +29,10 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Evaluate(Section):
-    """Who is scored, with how many labelled subjects and seeds, and how sure a figure is."""
+    """Scored subjects, numbers of labelled subjects and seeds, and the confidence of intervals."""
 
     split: Literal["val", "test"] = Field(
-        "test", description="subjects that are scored: choose dials on val, report test once"
+        "test", description="subjects that are scored: choose settings on val, report test once"
     )
     seeds: Seeds = Field(
         3, description="repetitions; each draws its labelled subjects and random weights"
@@ -45,20 +45,21 @@ class Evaluate(Section):
     encoders: dict[Identifier, str] = Field(
         {"pretrained": ""},
         min_length=1,
-        description="encoders to judge, by names of your choice: the bundle of each, such as one "
-        "that another study trained, or an empty text for this study's own. Model and preprocessing"
-        " must be those of this study",
+        description="encoders to evaluate, by names of your choice: the bundle of each, such as "
+        "one that another study trained, or an empty text for this study's own. Model and "
+        "preprocessing must be those of this study",
     )
     subgroups: tuple[str, ...] = Field(
         (),
-        description="root, site, modality or targets by whose values scores are also told apart, "
-        "such as scanner, protocol or sex",
+        description="root, site, modality or targets by whose values scores are also reported "
+        "separately, such as scanner, protocol or sex",
     )
     allow_pretraining_subjects: bool = Field(
         False,
-        description="score subjects whom the encoder has seen, or may have: results then say so",
+        description="score subjects who were, or may have been, in the pretraining data too: "
+        "results then say so",
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="share that an interval covers")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="nominal coverage of intervals")
 
     @model_validator(mode="after")
     def _random_is_reserved(self) -> "Evaluate":
@@ -72,7 +73,7 @@ class Probe(Section):
     methods: tuple[ProbeMethod, ...] = Field(
         (Knn(), Linear()), min_length=1, description="classifiers, each in its own rows"
     )
-    batch_size: int = Field(32, ge=1, description="crops that the encoder sees at once")
+    batch_size: int = Field(32, ge=1, description="crops of a forward pass")
 
     @model_validator(mode="after")
     def _distinct(self) -> "Probe":
@@ -81,7 +82,7 @@ class Probe(Section):
 
 
 class Finetune(Section):
-    """Training on a task, head and all; the same budget for every way and every start."""
+    """Fine-tuning on a task, with the same budget for every method and initialization."""
 
     methods: tuple[AdaptationMethod, ...] = Field(
         (Full(),), min_length=1, description="what of the encoder is trained, each in its own rows"
@@ -90,10 +91,10 @@ class Finetune(Section):
     batch_size: int = Field(16, ge=1, description="crops of a step")
     learning_rate: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
     head_lr_factor: float = Field(
-        6.0, gt=0, description="factor of lr for the head, which starts from nothing"
+        6.0, gt=0, description="factor of learning_rate for the head, which starts from scratch"
     )
     warmup: float = Field(
-        0.1, ge=0, lt=1, description="share of the steps in which lr rises from 0"
+        0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
     )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay, of matrices alone")
     jitter_voxels: NonNegativeInt = Field(
@@ -103,13 +104,13 @@ class Finetune(Section):
         0.1, ge=0, lt=1, description="largest relative change of contrast of a training crop"
     )
     overlap: float = Field(
-        0.5, ge=0, lt=1, description="share of a sliding window that the next one sees again"
+        0.5, ge=0, lt=1, description="share of a sliding window that the next one overlaps"
     )
     decoder: DecoderConfig = Field(
-        LightDecoder(), description="what draws the classes of voxels from what the encoder gives"
+        LightDecoder(), description="decoder from the encoder's features to classes of voxels"
     )
     input_skip: bool = Field(
-        True, description="let the segmentation head see the voxels beside the tokens"
+        True, description="give the segmentation head the input voxels beside the features"
     )
     resnet_baseline: bool = Field(
         True, description="train a small ResNet from scratch on the same crops, as a baseline"
@@ -135,27 +136,27 @@ class Finetune(Section):
         return self.keep_networks and subjects == budgets[-1]
 
     def for_methods(self, *methods: AdaptationMethod, keeps_networks: bool = False) -> "Finetune":
-        """What determines the cells of one method, or of a baseline, which is none of them.
+        """The section that determines the cells of one method, or of a baseline, which has none.
 
-        `kept`: whether their networks are.
+        `keeps_networks`: whether their networks are kept.
         """
-        dealt_with = {"seeds": None, "subjects": None, "resnet_baseline": True}
-        changed = {"methods": methods, "keep_networks": keeps_networks, **dealt_with}
+        irrelevant = {"seeds": None, "subjects": None, "resnet_baseline": True}
+        changed = {"methods": methods, "keep_networks": keeps_networks, **irrelevant}
         return self.model_copy(update=changed)
 
 
 class Robustness(Section):
-    """How judgements hold when scans are taken worse; needs finetune.keep_networks."""
+    """Evaluation on corrupted scans; needs finetune.keep_networks."""
 
     corruptions: tuple[CorruptionConfig, ...] = Field(
-        (), description="what goes wrong with a scan; all that a task's modality knows if empty"
+        (), description="corruptions of scans; all of the task's modality if empty"
     )
     severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
-        (1, 2, 3, 4, 5), min_length=1, description="how badly, from 1 to 5"
+        (1, 2, 3, 4, 5), min_length=1, description="severity levels, from 1 to 5"
     )
 
     def conditions(self, modalities: Collection[str]) -> list[tuple[CorruptionConfig, int]]:
-        """What scans of these modalities are tried with."""
+        """Corruptions and severities that apply to scans of these modalities."""
         chosen = [
             each for each in self.corruptions or ALL_CORRUPTIONS if each.MODALITY in modalities
         ]
@@ -182,12 +183,12 @@ def _refuse_duplicates(names: list[str], what: str = "methods") -> None:
 
 
 class Ablate(Section):
-    """Objectives compared at equal cost: the operations of this study's `training.steps`."""
+    """Objectives compared at equal cost: the FLOPs of this study's `training.steps`."""
 
     arms: dict[Identifier, ObjectiveConfig] = Field(
         {"mae": Mae(), "contrastive": Contrastive(), "hybrid": Hybrid()},
         min_length=1,
-        description="an objective each, by a name; random weights are always compared too",
+        description="objectives by a name; random weights are always compared too",
     )
     seeds: int = Field(3, ge=2, description="encoders that each arm trains")
 

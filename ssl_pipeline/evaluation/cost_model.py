@@ -1,4 +1,4 @@
-"""What judging a task takes: its cells, what they leave behind, and how long they compute.
+"""Cost model of evaluating a task: files, disk, memory, FLOPs and seconds.
 
 All of it is counted from the task, the sections and the sizes of the stored volumes; nothing is
 opened, and torch is not imported.
@@ -19,19 +19,20 @@ from ssl_pipeline.views.config import Triple
 BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 CROP_BYTES, CLASS_BYTES = 130, 18  # a prediction in a cell's file, and each class's share of it
 SCAN_BYTES = 300  # a segmented scan in a cell's file
-CELL_BYTES = 350  # what else is there of a cell, in its file and in the tables
+CELL_BYTES = 350  # the rest of a cell, in its file and in the tables
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
-RECORD_FILES, RECORD_BYTES = 7, 5_500  # record, manifest, provenance, results, costs, looks, lock
-HEAD_NUMBERS_PER_VOXEL = 60  # a segmentation head keeps so many of a voxel
+# Record, manifest, provenance, results, costs, test accesses, lock.
+RECORD_FILES, RECORD_BYTES = 7, 5_500
+HEAD_NUMBERS_PER_VOXEL = 60  # activations that a segmentation head keeps
 RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
-CORRUPTION_S, CORRUPTION_BYTES = 2e-7, 24  # making a voxel worse
-CACHED_VOLUMES = 8  # worse ones; judgements ask scan by scan
+CORRUPTION_S, CORRUPTION_BYTES = 2e-7, 24  # corrupting a voxel
+CACHED_VOLUMES = 8  # corrupted ones; evaluators read scan by scan
 
 
 @dataclass(frozen=True)
 class CostInputs:
-    """What is judged, and the task's scans by their numbers alone."""
+    """What is evaluated, and the number and sizes of the task's scans."""
 
     initializations: tuple[str, ...]
     writes_label_maps: bool  # on the stored grid; trials of an ablation share those of the study
@@ -45,13 +46,13 @@ class CostInputs:
 
 @dataclass(frozen=True)
 class EvaluationCost:
-    """What a judgement takes."""
+    """Cost of one evaluation stage on one task."""
 
     files: int
     disk_bytes: float
     memory_bytes: float
     flops: float
-    seconds: float  # of what is no product of matrices
+    seconds: float  # of work that FLOPs do not measure
 
 
 def probe_cost(
@@ -62,7 +63,7 @@ def probe_cost(
     crop: Triple,
     inputs: CostInputs,
 ) -> EvaluationCost:
-    """Probe a task with every method, start, seed and budget."""
+    """Cost of probing a task with every method, initialization, seed and budget."""
     fits = (
         len(inputs.initializations)
         * evaluate.seeds
@@ -72,8 +73,8 @@ def probe_cost(
     encoders = sum(
         evaluate.seeds if s == RANDOM else s not in BASELINES for s in inputs.initializations
     )
-    looks = encoders * _count_crops(task, inputs.train_scans + inputs.test_scans)
-    flops = float(looks * model.forward_flops(model.token_count(crop), crop))
+    forwards = encoders * _count_crops(task, inputs.train_scans + inputs.test_scans)
+    flops = float(forwards * model.forward_flops(model.token_count(crop), crop))
     memory = 16.0 * probe.batch_size * math.prod(crop)
     return _cost(task, fits * len(probe.methods), inputs, flops, memory, seconds)
 
@@ -86,27 +87,27 @@ def finetune_cost(
     crop: Triple,
     inputs: CostInputs,
 ) -> EvaluationCost:
-    """Fine-tune on a task from every start, seed and budget."""
+    """Cost of fine-tuning on a task from every initialization, seed and budget."""
     seeds = finetune.seeds or evaluate.seeds
-    shares = resolve_budgets(finetune.subjects or evaluate.subjects, inputs.train_subjects)
+    budgets = resolve_budgets(finetune.subjects or evaluate.subjects, inputs.train_subjects)
     networks = (
         _count_supported_methods(task, finetune)
         * len(set(inputs.initializations) - set(BASELINES))
         * seeds
-        * len(shares)
+        * len(budgets)
     )
-    plain = (PIXELS in inputs.initializations) * seeds * len(shares)  # has no network
+    plain = (PIXELS in inputs.initializations) * seeds * len(budgets)  # has no network
     resnets = plain if finetune.resnet_baseline and isinstance(task, CropTask) else 0
-    given = int(
+    external = int(
         getattr(task, "external_predictions", None) is not None and PIXELS in inputs.initializations
     )
-    cells = networks + plain + resnets + given
-    looks, each = _forward_passes(task, finetune, model, crop, inputs)
+    cells = networks + plain + resnets + external
+    forwards, each = _forward_passes(task, finetune, model, crop, inputs)
     numbers = model.activation_count(model.token_count(crop), crop)
     if not isinstance(task, CropTask):
         numbers += HEAD_NUMBERS_PER_VOXEL * math.prod(crop)
-    seen = FORWARD_PASSES_PER_STEP * finetune.steps * finetune.batch_size + looks
-    flops = seen * (networks * each + resnets * RESNET_FLOPS * math.prod(crop))
+    passes = FORWARD_PASSES_PER_STEP * finetune.steps * finetune.batch_size + forwards
+    flops = passes * (networks * each + resnets * RESNET_FLOPS * math.prod(crop))
     memory = 4.0 * finetune.batch_size * numbers + 16 * max(inputs.voxels, default=0)
     written = {"none": 0, "all": cells, "first seed": cells // seeds}[finetune.keep_predictions]
     return _cost(task, cells, inputs, flops, memory, cells * HEAD_S, written)
@@ -122,21 +123,21 @@ def robustness_cost(
     crop: Triple,
     inputs: CostInputs,
 ) -> EvaluationCost:
-    """Judge a task again at so many conditions."""
+    """Cost of evaluating a task again at so many conditions."""
     encoders = len(set(inputs.initializations) - set(BASELINES))
-    looks, each = _forward_passes(task, finetune, model, crop, inputs)
-    judges = encoders * evaluate.seeds if isinstance(task, CropTask) else 0  # probes
-    judges += (
+    forwards, each = _forward_passes(task, finetune, model, crop, inputs)
+    evaluators = encoders * evaluate.seeds if isinstance(task, CropTask) else 0  # probes
+    evaluators += (
         encoders * _count_supported_methods(task, finetune) * (finetune.seeds or evaluate.seeds)
     )
-    numbers = len(probe.methods) * judges * inputs.test_scans
+    numbers = len(probe.methods) * evaluators * inputs.test_scans
     maps, map_bytes = _label_maps(task, inputs, with_external=False)
-    worse = (CORRUPTION_BYTES + 4 * CACHED_VOLUMES) * max(inputs.voxels, default=0)
+    corrupted = (CORRUPTION_BYTES + 4 * CACHED_VOLUMES) * max(inputs.voxels, default=0)
     return EvaluationCost(
         files=RECORD_FILES + 1 + conditions + maps,
         disk_bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)) + map_bytes,
-        memory_bytes=BASE_BYTES + 16.0 * probe.batch_size * math.prod(crop) + worse,
-        flops=judges * conditions * looks * each,
+        memory_bytes=BASE_BYTES + 16.0 * probe.batch_size * math.prod(crop) + corrupted,
+        flops=evaluators * conditions * forwards * each,
         seconds=conditions * CORRUPTION_S * inputs.test_voxels,
     )
 
@@ -150,7 +151,7 @@ def _cost(
     seconds: float,
     cells_with_maps: int = 0,
 ) -> EvaluationCost:
-    """`written`: cells whose maps of classes are kept, where the task has such."""
+    """`cells_with_maps`: cells whose predicted label maps are kept, in a segmentation."""
     files, size = RECORD_FILES + cells, float(RECORD_BYTES + CELL_BYTES * cells)
     if isinstance(task, CropTask):
         size += cells * _count_crops(task, inputs.test_scans) * _crop_bytes(task)
@@ -165,7 +166,7 @@ def _cost(
 
 
 def _label_maps(task: TaskConfig, inputs: CostInputs, *, with_external: bool) -> tuple[int, float]:
-    """Files and bytes of labels on the stored grid, of which trials of an ablation write none."""
+    """Files and bytes of label maps on the stored grid; trials of an ablation write none."""
     files, size = 0, 0.0
     if getattr(task, "label", None) and inputs.writes_label_maps:
         files, size = files + len(inputs.voxels), size + sum(inputs.voxels)
@@ -177,16 +178,16 @@ def _label_maps(task: TaskConfig, inputs: CostInputs, *, with_external: bool) ->
 def _forward_passes(
     task: TaskConfig, finetune: Finetune, model: ModelConfig, crop: Triple, inputs: CostInputs
 ) -> tuple[float, float]:
-    """How many crops a network looks at to score a task, and the operations of each."""
+    """Number of forward passes over crops that score a task, and the FLOPs of each."""
     each = float(model.forward_flops(model.token_count(crop), crop))
     if isinstance(task, CropTask):
         return float(_count_crops(task, inputs.test_scans)), each
-    looks = inputs.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
-    return looks, each + finetune.decoder.FLOPS * math.prod(crop)
+    windows = inputs.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3
+    return windows, each + finetune.decoder.FLOPS * math.prod(crop)
 
 
 def _count_supported_methods(task: TaskConfig, finetune: Finetune) -> int:
-    """How many ways of adapting serve a task."""
+    """Number of adaptation methods that support a task."""
     return sum(m.SUPPORTS_SEGMENTATION or isinstance(task, CropTask) for m in finetune.methods)
 
 

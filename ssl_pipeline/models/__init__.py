@@ -1,7 +1,6 @@
 """Backbones: a new one is one file with its section and `build()`, and one line in this union.
 
-A section that does not say its name is a vision transformer's, as all were before there was a
-choice.
+A section without a name is a vision transformer's, the default.
 """
 
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""What every backbone's section tells without torch: sizes, parameters, operations, memory."""
+"""The interface of backbone sections without torch: sizes, parameters, operations, memory."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Backbone(Section, ABC):
-    """The section of an encoder; estimates and judgements ask it for what they need to know."""
+    """The section of an encoder, from which estimates and evaluation get its properties."""
 
     min_tokens: ClassVar[int] = 1  # of a crop, below which a pass means nothing
     is_transformer: ClassVar[bool] = False  # whether its blocks are attention and an MLP
@@ -28,12 +28,12 @@ class Backbone(Section, ABC):
     @property
     @abstractmethod
     def width(self) -> int:
-        """Numbers of a token."""
+        """Dimension of a token."""
 
     @property
     @abstractmethod
     def parameter_count(self) -> int:
-        """Numbers that are trained."""
+        """Trainable parameters."""
 
     @abstractmethod
     def forward_flops(self, visible_tokens: int, crop_voxels: Triple) -> int:
@@ -41,7 +41,7 @@ class Backbone(Section, ABC):
 
     @abstractmethod
     def activation_count(self, visible_tokens: int, crop_voxels: Triple) -> int:
-        """Numbers that such a pass keeps for the way back."""
+        """Activations that such a pass stores for the backward pass."""
 
     @abstractmethod
     def build(self) -> "Encoder":

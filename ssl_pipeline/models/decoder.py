@@ -1,4 +1,4 @@
-"""The light decoder of masked reconstruction: visible tokens and mask tokens to voxels.
+"""The lightweight decoder of masked reconstruction: visible tokens and mask tokens to voxels.
 
 It need not decode all that is hidden: a random part of it teaches as much for less.
 """
@@ -18,7 +18,7 @@ from ssl_pipeline.views.patches import gather_tokens
 
 
 class ReconstructionDecoder(nn.Module):
-    """Rebuilds patches of a crop from the tokens that the encoder saw."""
+    """Reconstructs patches of a crop from the visible tokens."""
 
     def __init__(self, dim: int, voxels: int, *, width: int, depth: int) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class ReconstructionDecoder(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "batch kept dim"],
-        visible: Int[Tensor, "batch kept"],
+        tokens: Float[Tensor, "batch visible dim"],
+        visible: Int[Tensor, "batch visible"],
         targets: Int[Tensor, "batch wanted"],
         centres_mm: Float[Tensor, "batch tokens 3"],
     ) -> Float[Tensor, "batch wanted voxels"]:

@@ -1,6 +1,6 @@
-"""What every backbone is to the rest of the library: crops in, tokens out, sparse or dense.
+"""The encoder interface of every backbone: crops in, tokens out, sparse or dense.
 
-Objectives, judgements and export know this class alone, so that a new backbone needs no change of
+Objectives, evaluation and export use this class alone, so that a new backbone needs no change of
 theirs. It is a class and no protocol because all of them also train, move and store the module.
 """
 
@@ -18,14 +18,14 @@ from ssl_pipeline.views.config import Triple
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """Where the features of a map lie."""
+    """Grid of a feature map."""
 
     channels: int
     reduction: Triple  # voxels of the crop between neighbours (z, y, x)
 
 
 class Encoder(nn.Module, ABC):
-    """Crops of model input to tokens, ordered row-major over the patches (see `views.tokens`).
+    """Crops of model input to tokens, ordered row-major over the patches (see `views.patches`).
 
     Attributes: `dim`, width of a token; `patch`, its voxels (z, y, x); `branches`, how many
     residual branches drop path may skip (0: none), and `drop_path`, how often the last of them;
@@ -52,9 +52,9 @@ class Encoder(nn.Module, ABC):
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
-        visible: Int[Tensor, "batch kept"],
+        visible: Int[Tensor, "batch visible"],
         branch_factors: Float[Tensor, "batch branches"] | None = None,
-    ) -> Float[Tensor, "batch kept dim"]:
+    ) -> Float[Tensor, "batch visible dim"]:
         """The tokens `visible`, which no voxel of another patch has reached.
 
         `survive` (see `drop_path`) multiplies each residual branch of each crop; None leaves all.

@@ -1,7 +1,7 @@
 """Sine-cosine positions of tokens, in millimetres from the middle of the crop.
 
 Relative to the crop and never to the scanner or the volume: absolute coordinates would let contrast
-match views by their place alone. In millimetres, so that spacing is no secret to the encoder.
+match views by their position alone. In millimetres, so that the encoder knows the spacing.
 """
 
 import math

@@ -2,14 +2,14 @@
 
 Convolutional networks segment best of all still (ResEnc, Isensee et al. 2024, arXiv:2404.09556), so
 there is one for those who segment. What is left of a patch at the last stage is its token, so that
-objectives and judgements work as with the transformer, and `hidden` gives all stages to a U-Net's
-decoder. It needs no positions: a convolution sees what lies beside what.
-Instance norms forget how bright a crop is: a linear model told the mean of real crops from the mean
-token of random weights with an R2 of .7, and from the transformer's with 1.0.
+objectives and evaluation work as with the transformer, and `forward_intermediates` gives all stages
+to a U-Net's decoder. It needs no positions: a convolution sees what lies beside what.
+Instance norms forget how bright a crop is: a linear model predicted the mean of real crops from the
+mean token of random weights with an R2 of .7, and from the transformer's with 1.0.
 
-The sparse way hides patches as SparK does (Tian et al. 2023, arXiv:2301.03580): hidden voxels are
+The sparse pass hides patches as SparK does (Tian et al. 2023, arXiv:2301.03580): hidden voxels are
 zero at the input and again after every convolution, at every resolution, and norms take their
-statistics from seen voxels alone. It saves no time: a hidden voxel is computed and thrown away.
+statistics from visible voxels alone. It saves no time: a hidden voxel is computed and thrown away.
 """
 
 import math
@@ -53,9 +53,9 @@ class ResEncEncoder(Encoder):
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
-        visible: Int[Tensor, "batch kept"],
+        visible: Int[Tensor, "batch visible"],
         branch_factors: Float[Tensor, "batch branches"] | None = None,
-    ) -> Float[Tensor, "batch kept dim"]:
+    ) -> Float[Tensor, "batch visible dim"]:
         """The tokens `visible`, as if there were nothing else in the crop."""
         return gather_tokens(self._tokens(self._stage_features(crops, visible)[-1]), visible)
 
@@ -166,7 +166,7 @@ def _masked_instance_norm(
 
 
 def _visible_voxels(
-    visible: Int[Tensor, "batch kept"], size: Triple, patch: Triple, reduction: Triple
+    visible: Int[Tensor, "batch visible"], size: Triple, patch: Triple, reduction: Triple
 ) -> Int[Tensor, "batch seen"]:
     """Voxels of the patches `visible`, at a resolution of one for every `step` of the crop."""
     own = patch_grid(size, reduction)

@@ -104,7 +104,7 @@ class ResEnc(Backbone):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that are trained."""
+        """Trainable parameters."""
         last = self.stages[-1]
         layers = [self._stem, *(layer for stage in self.stages for layer in stage.convolutions)]
         convolved = sum(size * before * after + 2 * after for size, before, after in layers)

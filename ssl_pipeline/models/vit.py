@@ -1,4 +1,4 @@
-"""The 3D vision transformer: timm's blocks over patches, with a sparse and a dense way through.
+"""The 3D vision transformer: timm's blocks over patches, with a sparse and a dense forward pass.
 
 Pretraining sees a quarter of the tokens: `sparse` gathers them before the embedding, so nothing is
 computed for the others (3.4 times faster a step than masking inside a dense encoder). Evaluation
@@ -60,9 +60,9 @@ class ViTEncoder(Encoder):
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
-        visible: Int[Tensor, "batch kept"],
+        visible: Int[Tensor, "batch visible"],
         branch_factors: Float[Tensor, "batch branches"] | None = None,
-    ) -> Float[Tensor, "batch kept dim"]:
+    ) -> Float[Tensor, "batch visible dim"]:
         """The tokens `visible`, computed from them alone (He et al. 2022, arXiv:2111.06377)."""
         patches, places_mm = self._patches(crops, spacing_mm)
         return self._forward_blocks(
@@ -101,7 +101,7 @@ class ViTEncoder(Encoder):
         return 0 if self.registers is None else len(self.registers) // self.dim
 
     def _patches(self, crops: Tensor, spacing_mm: Tensor) -> tuple[Tensor, Tensor]:
-        """Voxels of all patches, and their places in mm."""
+        """Voxels of all patches, and their positions in mm."""
         size = (crops.shape[2], crops.shape[3], crops.shape[4])
         return patchify(crops, self.patch), patch_centres_mm(size, self.patch, spacing_mm)
 

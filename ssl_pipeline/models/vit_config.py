@@ -43,7 +43,7 @@ class ViT(Backbone):
 
     @property
     def width(self) -> int:
-        """Numbers of a token."""
+        """Dimension of a token."""
         return PRESETS[self.preset][0]
 
     @property
@@ -53,12 +53,12 @@ class ViT(Backbone):
 
     @property
     def head_width(self) -> int:
-        """Numbers of a token in one head."""
+        """Dimension of a token in one head."""
         return self.width // PRESETS[self.preset][2]
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that are trained."""
+        """Trainable parameters."""
         embedding = (math.prod(self.patch_voxels) + 1) * self.width
         scales = 2 * self.width * self.depth if self.layer_scale else 0
         scales += 4 * self.head_width * self.depth if self.qk_norm else 0
@@ -71,7 +71,7 @@ class ViT(Backbone):
         return 2 * length * self.parameter_count + 4 * length**2 * self.width * self.depth
 
     def activation_count(self, visible_tokens: int, crop_voxels: Triple) -> int:
-        """Those of the blocks; fused attention keeps no matrix of pairs."""
+        """Activations of the blocks; fused attention stores no attention matrix."""
         return (visible_tokens + self.registers) * ACTIVATIONS_PER_BLOCK * self.width * self.depth
 
     def build(self) -> "ViTEncoder":

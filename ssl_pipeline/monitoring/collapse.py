@@ -1,10 +1,10 @@
-"""How embeddings fill their space: whether they collapse, to a point or to a few directions.
+"""Measures of collapse: dimension std, uniformity, effective rank (RankMe), drift.
 
 No single number shows every collapse. A mean distance stays fine when all vectors lie on a line,
-a rank stays fine when they crowd into a small ball, and neither sees an encoder that has stopped
+a rank stays fine when they crowd into a small ball, and neither notices an encoder that has stopped
 to change. Ranks are never centred: vectors that are all alike then have rank 1, while centring
 would leave rounding noise, of full rank. All functions work on the device of their inputs and
-return plain numbers, for they are taken rarely.
+return plain numbers, for they are computed rarely.
 """
 
 import math
@@ -20,8 +20,8 @@ from ssl_pipeline.objectives.losses import subject_contrast_loss
 CEILING_SEED = 0  # of the draw that shows what rank a number of rows can reach
 
 
-def alignment(first: Float[Tensor, "places dim"], second: Float[Tensor, "places dim"]) -> float:
-    """Mean squared distance of two views of a place on the unit sphere: 0 agree, 2 unrelated.
+def alignment(first: Float[Tensor, "samples dim"], second: Float[Tensor, "samples dim"]) -> float:
+    """Mean squared distance of two views of a sample on the unit sphere: 0 equal, 2 unrelated.
 
     Source: Wang & Isola 2020 (arXiv:2005.10242), sec. 4.1, with alpha = 2.
     """
@@ -29,7 +29,7 @@ def alignment(first: Float[Tensor, "places dim"], second: Float[Tensor, "places 
     return apart.square().sum(dim=1).mean().item()
 
 
-def uniformity(vectors: Float[Tensor, "places dim"]) -> float:
+def uniformity(vectors: Float[Tensor, "samples dim"]) -> float:
     """Evenness on the unit sphere, log mean exp(-2 d^2) over pairs: 0 collapsed, about -4 ideal.
 
     A uniform distribution gives -3.88, -3.94, -3.97 in 64, 128, 256 dimensions. nan for fewer than
@@ -41,7 +41,7 @@ def uniformity(vectors: Float[Tensor, "places dim"]) -> float:
     return (squared.mul(-2).logsumexp(dim=0) - math.log(len(squared))).item()
 
 
-def dimension_std(vectors: Float[Tensor, "places dim"]) -> float:
+def dimension_std(vectors: Float[Tensor, "samples dim"]) -> float:
     """Mean over dimensions of the standard deviation of unit vectors, times sqrt(dim).
 
     About 1 where directions are spread evenly, 0 where all rows are alike. Source: Chen & He 2021
@@ -51,11 +51,11 @@ def dimension_std(vectors: Float[Tensor, "places dim"]) -> float:
     return unit.std(dim=0, correction=0).mean().item() * math.sqrt(vectors.shape[1])
 
 
-def rankme(vectors: Float[Tensor, "places dim"]) -> float:
-    """RankMe: exp of the entropy of the singular values; from 1 to min(places, dim), 0 for zeros.
+def rankme(vectors: Float[Tensor, "samples dim"]) -> float:
+    """RankMe: exp of the entropy of the singular values; from 1 to min(samples, dim), 0 for zeros.
 
-    Depends on the number of rows and on the method: compare it within one run, on one bank of
-    places, beside `rank_ceiling`. nan where a number is not finite. Source: Garrido et al. 2023
+    Depends on the number of rows and on the method: compare it within one run, on one set of
+    samples, beside `rankme_ceiling`. nan where a number is not finite. Source: Garrido et al. 2023
     (arXiv:2210.02885).
     """
     if not vectors.isfinite().all():
@@ -75,11 +75,11 @@ def rankme_ceiling(samples: int, dim: int) -> float:
 
 
 def close_negative_share(
-    vectors: Float[Tensor, "places dim"], subject: Int[Tensor, " places"], cosine: float = 0.9
+    vectors: Float[Tensor, "samples dim"], subject: Int[Tensor, " samples"], cosine: float = 0.9
 ) -> float:
     """Share of pairs of different subjects whose cosine is above `cosine`; nan without such pairs.
 
-    High where subjects look alike at one place, which makes them false negatives.
+    High where subjects look alike at one location, which makes them false negatives.
     """
     unit = normalize(vectors.float(), dim=1)
     others = subject[:, None] != subject[None, :]
@@ -87,11 +87,11 @@ def close_negative_share(
 
 
 def embedding_drift(
-    current: Float[Tensor, "places dim"], previous: Float[Tensor, "places dim"]
+    current: Float[Tensor, "samples dim"], previous: Float[Tensor, "samples dim"]
 ) -> float:
-    """How far the same places moved between two records, as a share of their length; 0 is frozen.
+    """Relative change of the embeddings of the same samples between two snapshots; 0 is frozen.
 
-    sum |now - before| / sum |before| over places; nan where `before` is zero.
+    sum |current - previous| / sum |previous| over samples; nan where `previous` is zero.
     """
     length = previous.float().norm(dim=1).sum().item()
     moved = (current.float() - previous.float()).norm(dim=1).sum().item()
@@ -99,11 +99,11 @@ def embedding_drift(
 
 
 def subject_contrast_chance(
-    subject: Int[Tensor, " pairs"], metadata_features: Float[Tensor, "pairs traits"]
+    subject: Int[Tensor, " samples"], metadata_features: Float[Tensor, "samples features"]
 ) -> float:
-    """The loss between subjects (`subject_contrast`) where all vectors are alike.
+    """The loss between subjects (`subject_contrast_loss`) where all vectors are alike.
 
     The mean over views of log(views of other subjects): log(2 B - 2) for B different subjects.
     """
-    alike = torch.zeros(len(subject), 1, device=subject.device)
-    return subject_contrast_loss(alike, alike, subject, metadata_features, temperature=1.0).item()
+    equal = torch.zeros(len(subject), 1, device=subject.device)
+    return subject_contrast_loss(equal, equal, subject, metadata_features, temperature=1.0).item()

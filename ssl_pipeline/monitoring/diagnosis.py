@@ -1,10 +1,10 @@
-"""What the signs of a run say, in one word and one sentence with its numbers and what to try.
+"""Diagnosis of a run from its metrics: one word, and one sentence with numbers and what to try.
 
-Rules stand in a table, gravest first, and the first that holds is the verdict. Each is a sign that
-has been beyond a dial in all of the last few records, because one record may be an accident; a
-sign that a run lacks, or that is nan, keeps silent. Loss, gradient and shortcuts are judged from
-the start, collapse and what rebuilding is worth only once the run is settled: untrained embeddings
-look collapsed.
+The rules stand in a table, most severe first, and the first that holds gives the diagnosis. Each is
+a metric that was beyond a threshold in all of the last few snapshots, because a single one may be
+an accident; a metric that a run lacks, or that is nan, raises no alarm. Loss, gradient and
+shortcuts are checked from the start, collapse and reconstruction skill only later in the run:
+untrained embeddings look collapsed.
 """
 
 import math
@@ -15,23 +15,22 @@ from typing import Literal
 
 from ssl_pipeline.monitoring.config import Alarm, Monitoring
 
-MetricValues = Mapping[str, float | int]  # the signs of one moment, by the names of `signs.SIGNS`
+MetricValues = Mapping[str, float | int]  # of one row, by the names of `METRICS`
 DiagnosisName = Literal["healthy"] | Alarm
-DiagnosisRule = Callable[
-    [Sequence[MetricValues], Monitoring], str | None
-]  # the reason, where it holds
+# A rule returns the reason where it holds.
+DiagnosisRule = Callable[[Sequence[MetricValues], Monitoring], str | None]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How a run fares, and why, in plain words."""
+    """The state of a run, and the reason, in plain words."""
 
     name: DiagnosisName
     reason: str
 
 
 def diagnose(history: Sequence[MetricValues], section: Monitoring) -> Diagnosis:
-    """The verdict on a run whose records, oldest first, are `history`; gaps in them are allowed."""
+    """Diagnose a run whose rows, oldest first, are `history`; metrics may be missing from them."""
     for name, rule in RULES:
         reason = rule(history, section)
         if reason:
@@ -40,14 +39,16 @@ def diagnose(history: Sequence[MetricValues], section: Monitoring) -> Diagnosis:
 
 
 def rows_after(history: Sequence[MetricValues], progress: float) -> list[MetricValues]:
-    """The records after this share of the run in which contrast has its whole weight."""
+    """The rows after this fraction of the run in which contrast has its full weight."""
     return [
-        row for row in history if row.get("progress", 1.0) >= progress and row.get("contrast_factor", 1.0) >= 1.0
+        row
+        for row in history
+        if row.get("progress", 1.0) >= progress and row.get("contrast_factor", 1.0) >= 1.0
     ]
 
 
 def metric_series(history: Sequence[MetricValues], metric: str, minus: str = "") -> list[float]:
-    """The finite values of a sign, less those of another where one is named, oldest first."""
+    """The finite values of a metric, less those of `minus` where it is given, oldest first."""
     values = (
         row.get(metric, math.nan) - (row.get(minus, math.nan) if minus else 0.0) for row in history
     )
@@ -55,8 +56,8 @@ def metric_series(history: Sequence[MetricValues], metric: str, minus: str = "")
 
 
 def _not_finite(history: Sequence[MetricValues], section: Monitoring) -> str | None:
-    for sign, words in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
-        value = next((row[sign] for row in reversed(history) if sign in row), 0.0)
+    for metric, words in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
+        value = next((row[metric] for row in reversed(history) if metric in row), 0.0)
         if not math.isfinite(value):
             return (
                 f"The {words} is {value}: lower training.learning_rate, or set "
@@ -66,10 +67,10 @@ def _not_finite(history: Sequence[MetricValues], section: Monitoring) -> str | N
 
 
 def window_means(history: Sequence[MetricValues], metric: str, section: Monitoring) -> list[float]:
-    """Means of a sign over every whole `every_steps` steps of `history`.
+    """Means of a metric over every complete window of `snapshot_every` steps of `history`.
 
-    Rows between records make them: the loss of a single step is mostly the luck of its batch, and
-    a row may tell of a hundred steps or, before a checkpoint, of one.
+    Rows between snapshots count too: the loss of a single step depends mostly on its batch, and a
+    row may stand for a hundred steps or, before a checkpoint, for one.
     """
     found: dict[int, list[float]] = {}
     whole = history[-1]["step"] // section.snapshot_every * section.snapshot_every if history else 0
@@ -80,7 +81,7 @@ def window_means(history: Sequence[MetricValues], metric: str, section: Monitori
 
 
 def _loss_climbs(history: Sequence[MetricValues], section: Monitoring) -> str | None:
-    """The last windows against the best one before them, once contrast has its whole weight."""
+    """Compare the last windows with the best one before, once contrast has its full weight."""
     losses = window_means(rows_after(history, 0.0), "loss", section)
     before, last = losses[: -section.patience], losses[-section.patience :]
     if not before:
@@ -96,36 +97,36 @@ def _loss_climbs(history: Sequence[MetricValues], section: Monitoring) -> str | 
 
 
 def _gradient_explodes(history: Sequence[MetricValues], section: Monitoring) -> str | None:
-    """The last windows against the median of those before, once contrast has its whole weight."""
+    """Compare the last windows with the median before, once contrast has its full weight."""
     norms = window_means(rows_after(history, 0.0), "gradient_norm", section)
     before, last = norms[: -section.patience], norms[-section.patience :]
     if len(before) < section.patience or min(last) <= section.max_gradient_rise * median(before):
         return None
     return (
-        f"The gradient's norm has been at least {min(last):.3g} for {len(last)} records, after a "
+        f"The gradient's norm has been at least {min(last):.3g} for {len(last)} windows, after a "
         f"median of {median(before):.3g} (the alarm is {section.max_gradient_rise:g} times that): "
         "lower training.learning_rate."
     )
 
 
 def _data_bound_reason(history: Sequence[MetricValues], section: Monitoring) -> str | None:
-    """The last windows, on the rank that waits most."""
+    """Check the last windows, on the rank that waits most."""
     shares = window_means(history, "data_wait", section)[-section.patience :]
     if len(shares) < section.patience or min(shares) <= section.max_data_wait:
         return None
     return (
         f"The device waits for data {shares[-1]:.0%} of the time (the alarm is above "
-        f"{section.max_data_wait:.0%}): keep the store on a faster disk, give the reader more cores,"
-        " or use smaller crops."
+        f"{section.max_data_wait:.0%}): keep the store on a faster disk, give the reader more "
+        "cores, or use smaller crops."
     )
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Holds where a sign is below the dial `least`, or above the dial `most`.
+    """A rule that holds where a metric is below `min_setting`, or above `max_setting`.
 
-    `less` is a sign that is taken off it, `after` the dial of the share of the run from which on it
-    is judged; `says` has places for the `value` and its `limit`.
+    `minus` is a metric that is subtracted, `after_setting` the setting of the fraction of the run
+    after which it is checked; `message` is a format string of the `value` and its `limit`.
     """
 
     metric: str
@@ -136,7 +137,7 @@ class Threshold:
     after_setting: str = ""
 
     def __call__(self, history: Sequence[MetricValues], section: Monitoring) -> str | None:
-        """The reason, where all of the last records are beyond."""
+        """Return the reason where all of the last snapshots are beyond the limit."""
         rows = (
             rows_after(history, getattr(section, self.after_setting))
             if self.after_setting
@@ -160,9 +161,9 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             "embedding_drift",
             min_setting="min_drift",
             after_setting="collapse_after",
-            message="The embeddings have not changed between records (by {value:.1g} of their length; "
-            "the alarm is below {limit:g}): the encoder is frozen or learns nothing. Look at "
-            "training.learning_rate and at which parameters the optimizer holds.",
+            message="The embeddings have not changed between snapshots (by {value:.1g} of their "
+            "length; the alarm is below {limit:g}): the encoder is frozen or learns nothing. Check "
+            "training.learning_rate and which parameters the optimizer holds.",
         ),
     ),
     (
@@ -171,7 +172,7 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             "dimension_std",
             min_setting="min_dimension_std",
             after_setting="collapse_after",
-            message="Places of all subjects have nearly one embedding: its spread is {value:.2f} "
+            message="Samples of all subjects have nearly one embedding: its spread is {value:.2f} "
             "(about 1 is healthy, the alarm is below {limit:g}). Raise training.batch_size or "
             "objective.contrast.subject_weight, or lower training.learning_rate.",
         ),
@@ -182,8 +183,8 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             "uniformity",
             max_setting="max_uniformity",
             after_setting="collapse_after",
-            message="Embeddings crowd into one place of their sphere: their uniformity is {value:.2f} "
-            "(about -4 is even, 0 is one point, the alarm is above {limit:g}). Raise "
+            message="Embeddings crowd into one part of the sphere: their uniformity is "
+            "{value:.2f} (about -4 is even, 0 is one point, the alarm is above {limit:g}). Raise "
             "training.batch_size, or lower objective.contrast.temperature.",
         ),
     ),
@@ -194,7 +195,7 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             min_setting="min_rankme",
             after_setting="collapse_after",
             message="Embeddings use few directions: their effective rank is {value:.1%} of what so "
-            "many places could have (the alarm is below {limit:.0%}). Raise the weight of "
+            "many samples could have (the alarm is below {limit:.0%}). Raise the weight of "
             "reconstruction, or lower training.learning_rate.",
         ),
     ),
@@ -206,7 +207,7 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             min_setting="min_chance_margin",
             after_setting="collapse_after",
             message="The loss between subjects is {value:.2f} below chance (the alarm is below "
-            "{limit:g}): no two subjects are told apart. Raise training.learning_rate or "
+            "{limit:g}): subjects are not distinguished. Raise training.learning_rate or "
             "training.batch_size, or lower objective.contrast.temperature.",
         ),
     ),
@@ -215,9 +216,9 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
         Threshold(
             "position_shortcut",
             max_setting="max_position_shortcut",
-            message="The encoder is told where crops lie: without any content it solves {value:.0%} "
-            "of the loss between places (the alarm is above {limit:.0%}), by position and not by "
-            "anatomy. See that positions are those in the crop alone.",
+            message="The encoder knows where crops lie: without any content it solves {value:.0%} "
+            "of the loss between locations (the alarm is above {limit:.0%}), by position and not "
+            "by anatomy. Make sure that positions are relative to the crop alone.",
         ),
     ),
     (
@@ -226,8 +227,8 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             "histogram_retrieval",
             max_setting="max_histogram_retrieval",
             message="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%}): "
-            "contrast needs no anatomy. Widen views.intensity, and see that both views of a place "
-            "are changed apart.",
+            "contrast needs no anatomy. Widen views.intensity, and make sure that both views of a "
+            "sample are augmented independently.",
         ),
     ),
     (
@@ -235,9 +236,9 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
         Threshold(
             "same_subject_loss",
             max_setting="max_same_subject_loss",
-            message="Places of one subject are negatives of each other: where all places are one's, "
-            "the loss between subjects is {value:.2f} nats (0 is sound, the alarm is above "
-            "{limit:g}). See that the objective compares subjects alone.",
+            message="Samples of one subject are negatives of each other: where all samples are of "
+            "one, the loss between subjects is {value:.2f} nats (0 is correct, the alarm is above "
+            "{limit:g}). Make sure that the objective compares subjects alone.",
         ),
     ),
     (
@@ -245,9 +246,9 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
         Threshold(
             "gradient_outside_body",
             max_setting="max_gradient_outside",
-            message="Of the gradient of rebuilding {value:.0%} lies outside the body (the alarm is "
-            "above {limit:.0%}): padding and air are what is learned. Lower "
-            "objective.reconstruction.background_weight, and see that padding does not count.",
+            message="Of the reconstruction gradient {value:.0%} lies outside the body (the alarm "
+            "is above {limit:.0%}): the model learns padding and air. Lower "
+            "objective.reconstruction.background_weight, and make sure that padding has no weight.",
         ),
     ),
     (
@@ -256,9 +257,10 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
             "reconstruction_skill",
             min_setting="min_skill",
             after_setting="skill_after",
-            message="Rebuilding the body is no better than smooth in-painting (skill {value:.2f}, the "
-            "alarm is below {limit:g}): padding and air dominate, or the run is too short. "
-            "Lower objective.reconstruction.background_weight or views.max_background, or train longer.",
+            message="Reconstruction of the body is no better than smooth in-painting (skill "
+            "{value:.2f}, the alarm is below {limit:g}): padding and air dominate, or the run is "
+            "too short. Lower objective.reconstruction.background_weight or views.max_background, "
+            "or train longer.",
         ),
     ),
     ("data_bound", _data_bound_reason),
@@ -266,22 +268,22 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
 
 
 def _healthy_reason(history: Sequence[MetricValues], section: Monitoring) -> str:
-    """What a healthy run's last numbers are, and what has not been judged yet."""
+    """The last numbers of a healthy run, and what has not been checked yet."""
     shown = [
         f"{words} {values[-1]:.2f}"
-        for sign, words in (
+        for metric, words in (
             ("reconstruction_skill", "skill against in-painting"),
-            ("dimension_std", "dimension_std"),
+            ("dimension_std", "spread"),
             ("rankme_share", "effective rank over its ceiling"),
-            ("region_accuracy", "body region by neighbours"),
-            ("data_wait", "share of time waiting"),
+            ("region_accuracy", "kNN accuracy on the body region"),
+            ("data_wait", "fraction of time waiting for data"),
         )
-        if (values := metric_series(history, sign))
+        if (values := metric_series(history, metric))
     ]
-    told = f"No alarm: {', '.join(shown)}." if shown else "No alarm."
+    summary = f"No alarm: {', '.join(shown)}." if shown else "No alarm."
     if rows_after(history, section.skill_after):
-        return told
+        return summary
     return (
-        f"{told} Collapse is judged after {section.collapse_after:.0%} of the run and rebuilding after "
-        f"{section.skill_after:.0%}, once contrast has its whole weight."
+        f"{summary} Collapse is checked after {section.collapse_after:.0%} of the run and "
+        f"reconstruction skill after {section.skill_after:.0%}, once contrast has its full weight."
     )

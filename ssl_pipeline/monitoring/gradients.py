@@ -1,7 +1,7 @@
-"""What steers the encoder: which loss, and which voxels, told by gradients.
+"""Gradient norms of losses at shared parameters, and of one loss at its voxels.
 
-Losses of different units say nothing of who wins; the norms of their gradients at the parameters
-that all of them share do. Nor does a loss say which voxels it is of; its gradient at them does.
+Losses of different units cannot be compared; the norms of their gradients at the parameters that
+they share can. Nor does a loss show which voxels it depends on; its gradient at them does.
 """
 
 import math
@@ -37,7 +37,7 @@ def gradient_ratio(
 def gradient_share_outside(
     gradient: Float[Tensor, "*axes"], inside: Bool[Tensor, "*axes"]
 ) -> float:
-    """Share of a gradient's absolute values that lies where `inside` is false.
+    """Fraction of a gradient's absolute values that lies where `inside` is false.
 
     nan where the gradient is zero everywhere or not finite.
     """

@@ -1,10 +1,10 @@
-"""What rebuilding is worth: hidden patches against what smooth in-painting makes of the seen ones.
+"""Reconstruction skill: the error of the decoder against that of smooth in-painting.
 
-A reconstruction loss alone says little, for smooth tissue and air are easy to guess. In-painting
-takes the same seen voxels and knows nothing but smoothness: a decoder that rebuilds the body no
+A reconstruction loss alone means little, for smooth tissue and air are easy to guess. In-painting
+takes the same visible voxels and knows only smoothness: a decoder that reconstructs the body no
 better has learned padding and air. Holes are filled by averages of what is known at ever coarser
 scales, brought back trilinearly (a pull-push pyramid), batched on any device. On crops of two CTs
-and an MR (32 voxels, patches of 8, a quarter seen) it takes off 0.22 to 0.30 of the error of a
+and an MR (32 voxels, patches of 8, a quarter visible) it takes off 0.22 to 0.30 of the error of a
 constant; linear interpolation between the scattered patches, which takes seconds on the host, 0.21
 to 0.25. Twenty rounds of diffusion on top would reach 0.34 to 0.40, but are more than trilinear.
 """
@@ -22,9 +22,9 @@ from ssl_pipeline.views.patches import unpatchify
 
 
 def visible_mask(
-    visible: Int[Tensor, "batch kept"], token_count: int
+    visible: Int[Tensor, "batch visible"], token_count: int
 ) -> Bool[Tensor, "batch tokens"]:
-    """True for the tokens of `visible`, of `tokens` a crop."""
+    """True for the tokens of `visible`, of `token_count` per crop."""
     seen = torch.zeros(len(visible), token_count, dtype=torch.bool, device=visible.device)
     return seen.scatter(1, visible, True)
 
@@ -32,7 +32,7 @@ def visible_mask(
 def voxel_mask(
     token_mask: Bool[Tensor, "batch tokens"], size: Triple, patch: Triple
 ) -> Float[Tensor, "batch 1 z y x"]:
-    """1 in the voxels of the patches that `seen` marks, in crops of `size` voxels."""
+    """1 in the voxels of the patches that `token_mask` marks, in crops of `size` voxels."""
     return unpatchify(token_mask[..., None].expand(-1, -1, math.prod(patch)).float(), size, patch)
 
 
@@ -42,9 +42,9 @@ def inpaint(
     valid: Float[Tensor, "batch z y x"],
     patch: Triple,
 ) -> Float[Tensor, "batch 1 z y x"]:
-    """Crops whose seen, valid voxels are kept and whose others are filled in smoothly from them.
+    """Crops whose visible, valid voxels are kept and whose others are filled in smoothly.
 
-    A crop without any seen, valid voxel is filled with 0. Source: the pull-push algorithm of
+    A crop without any visible, valid voxel is filled with 0. Source: the pull-push algorithm of
     Gortler et al. 1996 (The Lumigraph), in 3D with trilinear interpolation.
     """
     size = (crops.shape[2], crops.shape[3], crops.shape[4])

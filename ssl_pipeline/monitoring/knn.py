@@ -1,9 +1,9 @@
-"""What embeddings tell of a place, asked of its nearest neighbours and of no label.
+"""kNN scores of embeddings on metadata: region, position, modality, site, subject.
 
-Where in the body a crop lies, which sequence and which site it comes from are known without any
-annotation, so they can be asked while a run goes on. Neighbours need no training and no dial that
-matters. A subject is never its own neighbour: two crops of one scan share noise and table. Cosines
-are taken about the mean, for pooled tokens share a large common part.
+Where in the body a crop lies, its modality and its site are known without any annotation, so they
+can be predicted during a run. Neighbours need no training and no setting that matters. A subject is
+never its own neighbour: two crops of one scan share noise and table. Cosines are taken about the
+mean, for pooled tokens share a large common part.
 """
 
 import math
@@ -20,7 +20,7 @@ NEIGHBOURS, TEMPERATURE = 20, 0.07
 
 @dataclass(frozen=True)
 class ScoreWithChance:
-    """A score beside what guessing reaches; both nan where the question makes no sense."""
+    """A score and that of guessing; both nan where undefined."""
 
     score: float
     chance: float
@@ -30,14 +30,14 @@ UNDEFINED_SCORE = ScoreWithChance(math.nan, math.nan)
 
 
 def knn_accuracy(
-    vectors: Float[Tensor, "places dim"],
-    label: Int[Tensor, " places"],
-    subject: Int[Tensor, " places"],
+    vectors: Float[Tensor, "samples dim"],
+    label: Int[Tensor, " samples"],
+    subject: Int[Tensor, " samples"],
 ) -> ScoreWithChance:
-    """Mean over classes of the share of places whose neighbours vote for the right class.
+    """Mean over classes of the fraction of samples whose neighbours vote for the right class.
 
     Labels count from 0. A class that a single subject has cannot be found among others and is left
-    out, as a question and as an answer; nan where fewer than two classes remain.
+    out, of queries and of neighbours; nan where fewer than two classes remain.
     """
     findable = _in_several_subjects(label, subject)
     vectors, label, subject = vectors[findable], label[findable], subject[findable]
@@ -51,13 +51,13 @@ def knn_accuracy(
 
 
 def knn_r2(
-    vectors: Float[Tensor, "places dim"],
-    target: Float[Tensor, "places targets"],
-    subject: Int[Tensor, " places"],
+    vectors: Float[Tensor, "samples dim"],
+    target: Float[Tensor, "samples targets"],
+    subject: Int[Tensor, " samples"],
 ) -> float:
-    """How well neighbours tell numbers: 1 - SS_error / SS_total, the mean over targets.
+    """How well neighbours predict numbers: 1 - SS_error / SS_total, the mean over targets.
 
-    1 is perfect, 0 no better than the mean of all places. A target that is constant is left out;
+    1 is perfect, 0 no better than the mean of all samples. A target that is constant is left out;
     nan where none is left or a subject stands alone.
     """
     deviation = target.double() - target.double().mean(dim=0)
@@ -70,13 +70,13 @@ def knn_r2(
 
 
 def same_subject_auc(
-    vectors: Float[Tensor, "places dim"], subject: Int[Tensor, " places"]
+    vectors: Float[Tensor, "samples dim"], subject: Int[Tensor, " samples"]
 ) -> ScoreWithChance:
-    """How often another place of a subject is nearer than a place of another subject.
+    """How often another sample of a subject is nearer than a sample of another subject.
 
-    The mean over pairs of places of one subject, ties counting half; chance is 0.5. Below it,
-    places of one subject have been pushed apart, as where they are taken for negatives. nan where
-    no subject has two places or all places are of one.
+    The mean over pairs of samples of one subject, ties counting half; chance is 0.5. Below it,
+    samples of one subject have been pushed apart, as where they are negatives. nan where no subject
+    has two samples or all samples are of one.
     """
     similar = _cosines(vectors)
     others = subject[:, None] != subject[None, :]
@@ -91,8 +91,8 @@ def same_subject_auc(
 
 
 def quantile_bins(
-    values: Float[Tensor, " places"], group: Int[Tensor, " places"], bins: int
-) -> Int[Tensor, " places"]:
+    values: Float[Tensor, " samples"], group: Int[Tensor, " samples"], bins: int
+) -> Int[Tensor, " samples"]:
     """Which of `bins` equally full bins of its own group a value falls into, from 0.
 
     With the height of a crop in its scan as value and the root as group: its body region, for a
@@ -103,20 +103,20 @@ def quantile_bins(
     return below * bins // same.sum(dim=1)
 
 
-def _in_several_subjects(label: Tensor, subject: Tensor) -> Bool[Tensor, " places"]:
+def _in_several_subjects(label: Tensor, subject: Tensor) -> Bool[Tensor, " samples"]:
     same_label = label[:, None] == label[None, :]
     return (same_label & (subject[:, None] != subject[None, :])).any(dim=1)
 
 
-def _cosines(vectors: Tensor) -> Float[Tensor, "places places"]:
+def _cosines(vectors: Tensor) -> Float[Tensor, "samples samples"]:
     """Cosines about the mean."""
     centred = vectors.double() - vectors.double().mean(dim=0)
     unit = normalize(centred, dim=1)
     return unit @ unit.T
 
 
-def _neighbour_weights(vectors: Tensor, subject: Tensor) -> Float[Tensor, "places places"]:
-    """Row by row, how much each place of another subject has a say; every row sums to 1."""
+def _neighbour_weights(vectors: Tensor, subject: Tensor) -> Float[Tensor, "samples samples"]:
+    """Row by row, the vote of each sample of another subject; every row sums to 1."""
     similar = _cosines(vectors).masked_fill(subject[:, None] == subject[None, :], -torch.inf)
     near, index = similar.topk(min(NEIGHBOURS, len(subject)), dim=1)
     votes = (near / TEMPERATURE).softmax(dim=1)

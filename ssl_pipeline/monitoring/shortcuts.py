@@ -1,7 +1,7 @@
-"""Whether the losses can be lowered without anatomy: by grey values, by position, by scanner.
+"""Shortcuts of the losses that need no anatomy: intensities, position, site.
 
-A shortcut is found by handing the same question to something that sees nothing else: histograms
-for grey values, empty crops for position. What they answer as well as the encoder needs no
+A shortcut is found by giving the same problem to something that sees nothing else: histograms
+for intensities, empty crops for position. What they solve as well as the encoder needs no
 encoder. High numbers are a warning and no proof: a body region has a histogram of its own.
 """
 
@@ -25,10 +25,10 @@ MIN_LOSS_DROP = 0.1  # nats below chance, under which a loss has learned nothing
 def intensity_histograms(
     images: Float[Tensor, "views 1 z y x"], valid: Float[Tensor, "views z y x"]
 ) -> Float[Tensor, "views bins"]:
-    """Square roots of the shares of valid voxels in 64 bins of grey values.
+    """Square roots of the fractions of valid voxels in 64 bins of intensities.
 
     Rows have length 1 (0 where nothing is valid), and the product of two is the Bhattacharyya
-    coefficient of their histograms, so cosines between them mean what they should.
+    coefficient of their histograms, so cosines are a measure of their similarity.
     """
     share = (images.flatten(1) - LOW) / (HIGH - LOW)
     index = (share * BINS).long().clamp(0, BINS - 1)
@@ -38,19 +38,19 @@ def intensity_histograms(
 
 
 def retrieval_accuracy(
-    first: Float[Tensor, "places dim"], second: Float[Tensor, "places dim"]
+    first: Float[Tensor, "samples dim"], second: Float[Tensor, "samples dim"]
 ) -> ScoreWithChance:
-    """How often the nearest of all other views by cosine is that of the same place (top 1).
+    """How often the nearest of all other views by cosine is that of the same sample (top 1).
 
     The mean of both directions. Ties share the hit, so vectors that are all alike score chance,
-    one over the places.
+    one over the number of samples.
     """
     similar = normalize(first.double(), dim=1) @ normalize(second.double(), dim=1).T
     found = (_top1(similar) + _top1(similar.T)) / 2
     return ScoreWithChance(found.item(), 1 / len(first))
 
 
-def _top1(similar: Float[Tensor, "places places"]) -> Float[Tensor, ""]:
+def _top1(similar: Float[Tensor, "samples samples"]) -> Float[Tensor, ""]:
     """Share of rows whose diagonal is the largest, within rounding."""
     best = similar >= similar.amax(dim=1, keepdim=True) - 1e-9
     return (best.diagonal() / best.sum(dim=1)).mean()
@@ -58,9 +58,9 @@ def _top1(similar: Float[Tensor, "places places"]) -> Float[Tensor, ""]:
 
 @dataclass(frozen=True)
 class PositionShortcut:
-    """The loss between places, in nats, of real, empty and swapped crops, and where all is alike.
+    """The local loss, in nats, of real, empty and swapped crops, and where all tokens are equal.
 
-    Empty crops hold zeros; in swapped ones the second view shows another place's content.
+    Empty crops hold zeros; in swapped ones the second view shows another sample's content.
     """
 
     real: float
@@ -72,8 +72,8 @@ class PositionShortcut:
     def empty_share(self) -> float:
         """Share of the drop from chance that positions alone reach; nan without a drop.
 
-        Near 1 also in sound runs where overlap makes places easy to guess, for content that varies
-        is noise to a loss that position nearly solves.
+        Near 1 also in sound runs where overlap makes locations easy to guess, for content that
+        varies is noise to a loss that position nearly solves.
         """
         return self._share(self.empty)
 
@@ -81,7 +81,7 @@ class PositionShortcut:
     def swapped_share(self) -> float:
         """Share of the drop that is left where content misleads; nan without a drop.
 
-        1 for an encoder that never looks at content; the lower, the more content decides.
+        1 for an encoder that never uses content; the lower, the more content decides.
         """
         return self._share(self.swapped)
 
@@ -112,9 +112,9 @@ def measure_position_shortcut(
 def separate_views(batch: Batch, patches: float, patch: Triple) -> Batch:
     """The batch as if every second view lay so many patches beside its first one, along x.
 
-    Crops without content are then told apart by nothing but what an encoder is told of their place.
-    To one that knows places in the crop alone, the token at the same place of the other crop seems
-    right; where it lies far enough to be a negative, the loss is above chance.
+    Crops without content then differ only in the position that an encoder gets. To one that knows
+    positions in the crop alone, the token at the same position of the other crop seems right; where
+    it lies far enough to be a negative, the loss is above chance.
     """
     first, _ = batch.start_mm.chunk(2)
     step = torch.zeros_like(first)
@@ -124,7 +124,7 @@ def separate_views(batch: Batch, patches: float, patch: Triple) -> Batch:
 
 @dataclass(frozen=True)
 class SiteAccuracy:
-    """Balanced accuracies of telling the site: from embeddings, from histograms, by guessing."""
+    """Balanced accuracies on the site: by embeddings, by histograms, by guessing."""
 
     embedding: float
     histogram: float
@@ -132,15 +132,15 @@ class SiteAccuracy:
 
 
 def site_accuracy(
-    vectors: Float[Tensor, "places dim"],
-    histogram: Float[Tensor, "places bins"],
-    site: Int[Tensor, " places"],
-    subject: Int[Tensor, " places"],
+    vectors: Float[Tensor, "samples dim"],
+    histogram: Float[Tensor, "samples bins"],
+    site: Int[Tensor, " samples"],
+    subject: Int[Tensor, " samples"],
 ) -> SiteAccuracy:
-    """How well the neighbours of a place tell its site; nan where there is one site.
+    """How well kNN predicts the site of a sample; nan where there is one site.
 
-    Sites that show different parts of the body are told apart by anatomy, which is no fault.
+    Sites that show different parts of the body differ in anatomy, which is no fault.
     """
-    told = knn_accuracy(vectors, site, subject)
-    raw = knn_accuracy(histogram, site, subject)
-    return SiteAccuracy(told.score, raw.score, told.chance)
+    by_embedding = knn_accuracy(vectors, site, subject)
+    by_histogram = knn_accuracy(histogram, site, subject)
+    return SiteAccuracy(by_embedding.score, by_histogram.score, by_embedding.chance)

@@ -1,6 +1,6 @@
-"""How much of the device a run uses: operations of a step, counted, against what it could do.
+"""Model FLOPs utilization (MFU): counted operations of a step against the device's peak.
 
-The share (model FLOPs utilisation, MFU; Chowdhery et al. 2022, arXiv:2204.02311, app. B) needs a
+The fraction (model FLOPs utilisation, MFU; Chowdhery et al. 2022, arXiv:2204.02311, app. B) needs a
 peak. Makers state one for GPUs; for a CPU, a slice of a GPU or a card that the table lacks, a large
 matrix product is timed instead.
 """

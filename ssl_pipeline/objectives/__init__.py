@@ -1,4 +1,4 @@
-"""What pretraining optimises: a new objective is one file and one line in this union."""
+"""Objectives of pretraining: a new one is one file and one line in this union."""
 
 from typing import Annotated
 

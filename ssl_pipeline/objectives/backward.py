@@ -1,4 +1,4 @@
-"""The gradient of a whole batch, however it is spread over ranks and micro-batches.
+"""Gradient of a step over its whole batch, divided over ranks and micro-batches.
 
 Terms that are means over voxels or tokens are sums divided by the counts of the WHOLE batch, so the
 gradients of its parts only have to be added. The term between subjects contrasts all vectors of the
@@ -24,7 +24,7 @@ MicroBatch = TypeVar("MicroBatch")
 
 @dataclass(frozen=True)
 class Losses:
-    """What one rank adds to the losses of a step, detached: their sum is that of the batch."""
+    """One rank's part of the losses of a step, detached: the sum over ranks is the batch's."""
 
     total: Tensor
     by_term: dict[str, Tensor]  # by term, without their weights
@@ -32,7 +32,7 @@ class Losses:
 
 @runtime_checkable
 class Collectives(Protocol):
-    """What a step asks of the ranks that share a batch."""
+    """Collective operations of the ranks that share a batch."""
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the ranks."""
@@ -43,13 +43,11 @@ class Collectives(Protocol):
 
 @dataclass(frozen=True)
 class _BatchStatistics:
-    """What the parts of a batch must know of all of it."""
+    """Statistics of the whole batch that its micro-batches need."""
 
     counts: dict[str, Tensor]
-    subject_loss: Tensor | None  # this rank's share of the loss between subjects
-    vector_gradients: Sequence[
-        Tensor | None
-    ]  # gradient of that loss, part by part, with regard to vectors
+    subject_loss: Tensor | None  # this rank's part of the loss between subjects
+    vector_gradients: Sequence[Tensor | None]  # of that loss, for each micro-batch
 
 
 def backward(
@@ -62,10 +60,10 @@ def backward(
     autocast: Callable[[], torch.autocast],
     scale_loss: Callable[[Tensor], Tensor],
 ) -> Losses:
-    """Add this rank's share of the gradient to the parameters, after `share` of the run.
+    """Add this rank's part of the gradient to the parameters, at this progress of the run.
 
-    `parts` are this rank's micro-batches, `see` gives the views and augmented images of one, and
-    `scale` multiplies what is differentiated.
+    `make_views` gives the batch and the augmented images of a micro-batch, and `scale_loss`
+    multiplies the loss before its backward pass.
     """
     passes = _forward_passes(objective, micro_batches, make_views, autocast)
     if len(micro_batches) == 1:
@@ -81,11 +79,11 @@ def backward(
         )
     weights = objective.term_weights(progress)
     sums: dict[str, Tensor] = {}
-    for said, pull in zip(passes, whole.vector_gradients, strict=True):
-        means = {name: value / whole.counts[name] for name, value in said.sums.items()}
+    for outputs, gradient in zip(passes, whole.vector_gradients, strict=True):
+        means = {name: value / whole.counts[name] for name, value in outputs.sums.items()}
         loss = sum((weights[name] * mean for name, mean in means.items()), torch.tensor(0.0))
-        if said.vectors is not None and pull is not None:
-            loss = loss + weights["subject_contrast"] * (said.vectors.float() * pull).sum()
+        if outputs.vectors is not None and gradient is not None:
+            loss = loss + weights["subject_contrast"] * (outputs.vectors.float() * gradient).sum()
         scale_loss(loss).backward()
         for name, mean in means.items():
             sums[name] = sums.get(name, 0) + mean.detach()
@@ -100,12 +98,12 @@ def _forward_passes(
     make_views: Callable[[MicroBatch], tuple[Batch, Tensor]],
     autocast: Callable[[], torch.autocast],
 ) -> Iterator[TermOutputs]:
-    """What `look` says of every part, one after the other."""
+    """Yield the outputs of every micro-batch in turn."""
     for part in micro_batches:
         batch, images = make_views(part)
         with autocast():
-            said = forward(batch, images)
-        yield said
+            outputs = forward(batch, images)
+        yield outputs
 
 
 def _batch_statistics(
@@ -127,10 +125,10 @@ def _batch_statistics(
         torch.cat(halves) for halves in zip(*(v.chunk(2) for v in vectors), strict=True)
     )
     subject = ranks.gather(torch.cat([part.subject for part in outputs]))
-    traits = ranks.gather(torch.cat([part.metadata_features for part in outputs]))
+    features = ranks.gather(torch.cat([part.metadata_features for part in outputs]))
     temperature = objective.contrast.temperature
     loss = subject_contrast_loss(
-        ranks.gather(first), ranks.gather(second), subject, traits, temperature
+        ranks.gather(first), ranks.gather(second), subject, features, temperature
     )
-    pulls = torch.autograd.grad(loss, vectors)
-    return _BatchStatistics(counts, loss.detach() * len(first) / len(subject), pulls)
+    gradients = torch.autograd.grad(loss, vectors)
+    return _BatchStatistics(counts, loss.detach() * len(first) / len(subject), gradients)

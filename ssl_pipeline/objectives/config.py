@@ -1,4 +1,4 @@
-"""Dials of the terms that objectives are made of; imports no torch."""
+"""Settings of the terms of objectives; imports no torch."""
 
 import math
 from typing import Annotated, Literal
@@ -23,31 +23,35 @@ class Reconstruction(Section):
     decoder_depth: int = Field(2, ge=1, description="blocks of the decoder")
     normalize_patches: bool = Field(
         False,
-        description="rebuild each patch about its own mean, in units of its own spread, so that "
-        "texture counts as much as bone; pictures then take both from the scan, and skill is not "
-        "measured",
+        description="reconstruct each patch normalized by its own mean and standard deviation, so "
+        "that texture counts as much as bone; images then take both from the scan, and skill is "
+        "not measured",
     )
     decode_ratio: float = Field(
-        1.0, gt=0, le=1, description="share of the hidden tokens that is rebuilt, drawn each step"
+        1.0,
+        gt=0,
+        le=1,
+        description="fraction of the hidden tokens that is decoded, drawn each step",
     )
 
 
 class Contrast(Section):
-    """Contrast between subjects (global) and between places of one scan (local).
+    """Contrast between subjects (global) and between locations of one scan (local).
 
-    The weights are those that validation chose, on 240 subjects of CT and MR and ten minutes of
-    training: between subjects, every weight above 0 cost features more than it gave, for they then
-    tell patients apart. With thousands of subjects it may pay; `ablate` tells.
+    The default weights were chosen by validation, on 240 subjects of CT and MR and ten minutes of
+    training: between subjects, every weight above 0 made the features worse, for they then
+    distinguish patients. With thousands of subjects it may help; `ablate` measures it.
     """
 
     subject_weight: float = Field(0.0, ge=0, description="weight of the loss between subjects")
     local_weight: float = Field(
-        0.1, ge=0, description="weight of the loss between places of a scan"
+        0.1, ge=0, description="weight of the loss between locations of a scan"
     )
     similar_by: dict[str, Width | Literal["equal"]] = Field(
         {},
-        description="what makes two subjects count less than others as negatives: for a number its "
-        "width (age: 10), for a word `equal` (region: equal); targets, root, site or modality",
+        description="metadata by which similar subjects count less as negatives: for a number the "
+        "width of its kernel (age: 10), for a word `equal` (region: equal); targets, root, site or "
+        "modality",
     )
     temperature: float = Field(0.1, gt=0, description="divisor of the cosine similarities")
     projection_dim: int = Field(128, gt=0, description="width of the projected vectors")
@@ -59,7 +63,7 @@ class Contrast(Section):
     )
 
     @model_validator(mode="after")
-    def _between_subjects(self) -> "Contrast":
+    def _check_similar_by(self) -> "Contrast":
         if self.similar_by and not self.subject_weight:
             raise ValueError(
                 "similar_by is about the loss between subjects, and subject_weight is 0: give it a "
@@ -68,7 +72,7 @@ class Contrast(Section):
         return self
 
     @model_validator(mode="after")
-    def _apart(self) -> "Contrast":
+    def _check_distances(self) -> "Contrast":
         if self.negative_patches < self.positive_patches:
             raise ValueError(
                 f"negative_patches is {self.negative_patches}, below positive_patches, "
@@ -78,10 +82,10 @@ class Contrast(Section):
 
 
 class Ramp(Section):
-    """When contrast comes in: weight 0 until `start`, a half cosine up to 1 at `end`."""
+    """Ramp of the contrast weights: 0 until `start`, a half cosine up to 1 at `end`."""
 
-    start: float = Field(0.05, ge=0, le=1, description="share of the run after which it begins")
-    end: float = Field(0.15, ge=0, le=1, description="share of the run at which it is whole")
+    start: float = Field(0.05, ge=0, le=1, description="fraction of the run after which it begins")
+    end: float = Field(0.15, ge=0, le=1, description="fraction of the run at which it reaches 1")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Ramp":
@@ -90,7 +94,7 @@ class Ramp(Section):
         return self
 
     def factor(self, progress: float) -> float:
-        """The factor after this share of the run."""
+        """The factor after this fraction of the run."""
         if progress < self.start:
             return 0.0
         if progress >= self.end:

@@ -1,4 +1,4 @@
-"""Contrast alone: views of one place agree, and differ from far places, or from other subjects."""
+"""Contrast alone, between locations of a scan, and between subjects where that has a weight."""
 
 from typing import TYPE_CHECKING, Literal
 

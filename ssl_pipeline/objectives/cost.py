@@ -1,4 +1,4 @@
-"""What a pair of views costs an objective: parameters, operations, memory; imports no torch.
+"""Cost of an objective per sample: parameters, operations, memory; imports no torch.
 
 The encoder's section counts its own pass; heads and decoder are counted here, by two operations a
 parameter and token. A training step takes three such passes. The numbers kept of a transformer were
@@ -22,7 +22,7 @@ VALUES_PER_VOXEL = 20  # a voxel of a crop: the batch, those read ahead, augment
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What training takes; `bytes` with numbers of 4 bytes."""
+    """Cost of training; `sample_bytes` with numbers of 4 bytes."""
 
     parameter_count: int
     sample_flops: int
@@ -30,11 +30,11 @@ class TrainingCost:
 
 
 def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) -> TrainingCost:
-    """Of an objective around an encoder."""
+    """The cost of an objective with an encoder."""
     tokens = model.token_count(views.crop_voxels)
-    seen = int(views.visible_ratio * tokens)
-    parameters, flops = model.parameter_count, model.forward_flops(seen, views.crop_voxels)
-    kept = model.activation_count(seen, views.crop_voxels)
+    visible = int(views.visible_ratio * tokens)
+    parameters, flops = model.parameter_count, model.forward_flops(visible, views.crop_voxels)
+    kept = model.activation_count(visible, views.crop_voxels)
     reconstruction = getattr(objective, "reconstruction", None)
     if reconstruction is not None:
         width = reconstruction.decoder_width or model.width // 2
@@ -42,15 +42,18 @@ def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) 
         voxels = math.prod(model.patch_voxels)
         decoder = (model.width + 2) * width + block_parameters(width, depth) + 2 * width
         decoder += (width + 1) * voxels
-        decoded = seen + round(reconstruction.decode_ratio * (tokens - seen))
+        decoded = visible + round(reconstruction.decode_ratio * (tokens - visible))
         parameters, flops = parameters + decoder, flops + FLOPS_PER_PARAMETER * decoded * decoder
         kept += decoded * ACTIVATIONS_PER_BLOCK * width * depth
     contrast = getattr(objective, "contrast", None)
     if contrast is not None:
         hidden = 4 * model.width
         head = (model.width + 1) * hidden + 2 * hidden + (hidden + 1) * contrast.projection_dim
-        parameters, flops = parameters + 2 * head, flops + FLOPS_PER_PARAMETER * (seen + 1) * head
-        kept += seen * (3 * hidden + contrast.projection_dim)
+        parameters, flops = (
+            parameters + 2 * head,
+            flops + FLOPS_PER_PARAMETER * (visible + 1) * head,
+        )
+        kept += visible * (3 * hidden + contrast.projection_dim)
     numbers = kept + VALUES_PER_VOXEL * math.prod(views.crop_voxels)
     return TrainingCost(
         parameters,

@@ -1,7 +1,7 @@
 """Masked reconstruction with contrast ramped in, from ONE sparse pass of the encoder.
 
 The defaults suit small budgets: on 136 CTs, 100 scans of MR and minutes of CPU, contrast between
-places, ramped in early, carried the frozen features, and contrast between subjects cost them.
+locations, ramped in early, improved the frozen features, and that between subjects harmed them.
 """
 
 from typing import TYPE_CHECKING, Literal

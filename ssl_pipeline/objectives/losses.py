@@ -3,8 +3,8 @@
 lightly has decoupled contrastive losses too, but none that leaves out negatives of the same
 subject; the test holds ours against lightly's where all subjects differ.
 
-What is a mean over voxels or tokens is given as a sum: a batch may lie on several ranks and in
-several micro-batches, and only the count of the whole batch makes a mean of their sums.
+Means over voxels or tokens are returned as sums: a batch may be divided over ranks and
+micro-batches, and only the count of the whole batch makes a mean of their sums.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def masked_huber(
 ) -> Float[Tensor, ""]:
     """Weighted sum of Huber losses; weight is 0 where a voxel is padded or anonymised.
 
-    Intensities in units of the model's input, or of `patch_units`. Source: He et al. 2022
+    Intensities in units of the model's input, or of `patch_statistics`. Source: He et al. 2022
     (arXiv:2111.06377), sec. 3, with Huber for the squared error, and raw targets by default.
     """
     return (huber_loss(pred, target, reduction="none", delta=delta) * weight).sum()
@@ -34,9 +34,9 @@ def patch_statistics(
     valid: Float[Tensor, "batch patches voxels"],
     min_std: float = 0.1,
 ) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
-    """Mean and softened spread, sqrt(var + least^2), of the valid voxels of each patch.
+    """Mean and softened deviation, sqrt(var + min_std^2), of the valid voxels of each patch.
 
-    Units are those of the model's input, and `least` keeps the noise of air small. Source: He et
+    Units are those of the model's input, and `min_std` keeps the noise of air small. Source: He et
     al. 2022 (arXiv:2111.06377), "normalised pixels", with a floor.
     """
     count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
@@ -46,17 +46,17 @@ def patch_statistics(
 
 
 def subject_contrast_loss(
-    first: Float[Tensor, "pairs dim"],
-    second: Float[Tensor, "pairs dim"],
-    subject: Int[Tensor, " pairs"],
-    metadata_features: Float[Tensor, "pairs traits"],
+    first: Float[Tensor, "samples dim"],
+    second: Float[Tensor, "samples dim"],
+    subject: Int[Tensor, " samples"],
+    metadata_features: Float[Tensor, "samples features"],
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Decoupled InfoNCE between views, with other subjects alone as negatives.
 
     L = mean over views z of  -<z, z+>/t + log sum_{n of another subject} a_zn exp(<z, n>/t), where
-    a is 1 less the `alikeness` of the two by their `traits`, and 1 where there are none; a view
-    with no negative at all counts nothing. Source: Yeh et al. 2022 (arXiv:2110.06848), eq. 6; the
+    a is 1 - `metadata_similarity` of the two, and 1 where there are no features; a view without
+    any negative counts nothing. Source: Yeh et al. 2022 (arXiv:2110.06848), eq. 6; the
     kernel of metadata after Dufumier et al. 2021 (arXiv:2106.08808), who draw positives by it.
     """
     both = normalize(torch.cat([first, second]).float(), dim=1)
@@ -74,11 +74,11 @@ def subject_contrast_loss(
 
 
 def metadata_similarity(
-    metadata_features: Float[Tensor, "pairs traits"],
-) -> Float[Tensor, "pairs pairs"]:
-    """exp(-d^2 / 2), d the distance of two rows of one trait or more; 0 where one is not known.
+    metadata_features: Float[Tensor, "samples features"],
+) -> Float[Tensor, "samples samples"]:
+    """exp(-d^2 / 2), d the distance of two rows of one feature or more; 0 where one is missing.
 
-    So two subjects are at most as alike as they are in the trait that tells them apart most.
+    So two subjects are at most as similar as in the feature in which they differ most.
     """
     apart = (metadata_features[:, None] - metadata_features[None, :]).square().sum(dim=-1)
     return (-apart / 2).exp().nan_to_num(0)
@@ -86,15 +86,15 @@ def metadata_similarity(
 
 @dataclass(frozen=True)
 class TokenMatches:
-    """Which tokens of another view are an anchor's: its positive, and its negatives."""
+    """The tokens of the other view that are an anchor's positive and negatives."""
 
-    positive_index: Int[Tensor, "pairs kept"]
-    is_negative: Bool[Tensor, "pairs kept kept"]
-    is_usable: Bool[Tensor, "pairs kept"]  # whether an anchor has a positive and a negative
+    positive_index: Int[Tensor, "samples visible"]
+    is_negative: Bool[Tensor, "samples visible visible"]
+    is_usable: Bool[Tensor, "samples visible"]  # whether an anchor has a positive and a negative
 
 
 def match_tokens(
-    distance: Float[Tensor, "pairs kept kept"], *, positive: float, negative: float
+    distance: Float[Tensor, "samples visible visible"], *, positive: float, negative: float
 ) -> TokenMatches:
     """The nearest token within `positive` patches, and all that are farther than `negative`.
 
@@ -106,8 +106,8 @@ def match_tokens(
 
 
 def local_contrast_loss(
-    anchor: Float[Tensor, "pairs kept dim"],
-    other: Float[Tensor, "pairs kept dim"],
+    anchor: Float[Tensor, "samples visible dim"],
+    other: Float[Tensor, "samples visible dim"],
     matches: TokenMatches,
     temperature: float,
 ) -> Float[Tensor, ""]:

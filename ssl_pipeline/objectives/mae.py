@@ -1,4 +1,4 @@
-"""Masked autoencoding alone: rebuild the hidden patches of the clean crop."""
+"""Masked autoencoding alone: reconstruct the hidden patches of the clean crop."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Mae(Section):
-    """Sparse 3D MAE (He et al. 2022, arXiv:2111.06377) on two crops of a place."""
+    """Sparse 3D MAE (He et al. 2022, arXiv:2111.06377) on two crops of a sample."""
 
     name: Literal["mae"] = "mae"
     reconstruction: Reconstruction = Reconstruction()

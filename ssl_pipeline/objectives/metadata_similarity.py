@@ -1,8 +1,8 @@
-"""How alike two subjects are by what is known of their scans: their contrast counts less for it.
+"""Metadata features of scans, by which similar subjects count less as negatives of each other.
 
-Two healthy chests of one age are false negatives of each other: a loss that pushes them apart
-learns who they are. Metadata tell of such pairs; what a task asks for is refused here (see
-`stages.core.study_validation`), for pretraining must not see it.
+Two healthy chests of one age are false negatives: a loss that pushes them apart learns identities.
+Metadata reveal such pairs; targets of tasks are refused (see `stages.core.study_validation`), for
+pretraining must not see them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
 
 EQUAL: Literal["equal"] = "equal"
-WORD_DISTANCE = 1000.0  # between two words, in widths: their kernel is 0 in any precision
+WORD_DISTANCE = 1000.0  # between two words, in kernel widths: their kernel is 0 in any precision
 
 
 def metadata_features(
     entries: Sequence[Entry], similar_by: Mapping[str, float | Literal["equal"]]
-) -> Float[NDArray[np.float32], "entries traits"]:
-    """What is said of each scan by the names of `alike`, in units of their widths.
+) -> Float[NDArray[np.float32], "entries features"]:
+    """The metadata of each scan that `similar_by` names, in units of their kernel widths.
 
-    exp(-d^2 / 2), where d is how far two rows are apart, is the kernel of the pair (`alikeness` in
-    `losses`); nan where nothing is known. Raises UserError for a name that no scan has, for a word
-    where a number is asked for, and where no two scans differ.
+    exp(-d^2 / 2), where d is the distance of two rows, is the kernel of the pair
+    (`losses.metadata_similarity`); nan where a value is missing. Raises UserError for a name that
+    no scan has, for a word where a number is required, and where no two scans differ.
     """
     columns = []
     for name, width in similar_by.items():
@@ -39,8 +39,8 @@ def metadata_features(
     found = np.array(columns, np.float32).reshape(len(similar_by), len(entries)).T
     if similar_by and len(entries) > 1 and (found == found[0]).all():
         raise UserError(
-            f"objective.contrast.similar_by is {', '.join(similar_by)}, in which no two scans differ, so "
-            "that no subject would be told from another: leave it out."
+            f"objective.contrast.similar_by is {', '.join(similar_by)}, in which no two scans "
+            "differ, so that all subjects would be equal: leave it out."
         )
     return found
 
@@ -55,6 +55,6 @@ def _scaled_numbers(words: Sequence[str], width: float, where: str) -> list[floa
         return [float(word) / width if word else np.nan for word in words]
     except ValueError as error:
         raise UserError(
-            f"{where} is {width:g}, a width, and not all that scans say is a number ({error}): "
+            f"{where} is {width:g}, a width, and not all values of scans are numbers ({error}): "
             f"put `{EQUAL}` there."
         ) from None

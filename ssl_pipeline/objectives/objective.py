@@ -1,7 +1,7 @@
 """An objective: an encoder, the terms that it is trained by, and their weights.
 
 One sparse pass of the encoder over both views serves every term. A term that an objective lacks has
-no head and costs nothing.
+no head and no cost.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from ssl_pipeline.views.crops import Batch
 
 @dataclass(frozen=True)
 class TermOutputs:
-    """What a pass says of its part of a batch; names are those of the terms."""
+    """Outputs of a forward pass over a micro-batch, by the names of the terms."""
 
-    sums: dict[str, Float[Tensor, ""]]  # none of a glance
+    sums: dict[str, Float[Tensor, ""]]  # empty from `forward_statistics`
     counts: dict[str, Float[Tensor, ""]]  # what the sums are sums over
     vectors: Float[Tensor, "views vector"] | None  # of the term between subjects
-    subject: Int[Tensor, " pairs"]
-    metadata_features: Float[Tensor, "pairs traits"]  # what makes subjects alike
+    subject: Int[Tensor, " samples"]
+    metadata_features: Float[Tensor, "samples features"]  # by which subjects are similar
 
 
 class Objective(nn.Module):
@@ -73,30 +73,31 @@ class Objective(nn.Module):
         return TermOutputs({}, counts, vectors, batch.subject, batch.metadata_features)
 
     def term_weights(self, progress: float) -> dict[str, float]:
-        """Weights of the terms after this share of a run."""
+        """Weights of the terms after this fraction of a run."""
         weights = {}
         if self.reconstruction:
             weights["reconstruction"] = self.reconstruction.weight
         if self.contrast:
-            weights["local_contrast"] = self.contrast_factor(progress) * self.contrast.local_weight
-            weights["subject_contrast"] = self.contrast_factor(progress) * self.contrast.subject_weight
+            factor = self.contrast_factor(progress)
+            weights["local_contrast"] = factor * self.contrast.local_weight
+            weights["subject_contrast"] = factor * self.contrast.subject_weight
         return weights
 
     @property
     def trained_subject_term(self) -> SubjectContrastTerm | None:
-        """The term between subjects, where it weighs anything.
+        """The term between subjects, where its weight is above 0.
 
-        Without weight its head is not trained, and still shows how embeddings fill their space.
+        Without weight its head is not trained; monitoring still measures its projections.
         """
         return self.subject_term if self.contrast and self.contrast.subject_weight else None
 
     def contrast_factor(self, progress: float) -> float:
-        """How much of its weight contrast has after this share of a run."""
+        """Factor of the contrast weights after this fraction of a run."""
         return self.ramp.factor(progress) if self.ramp else 1.0
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, images: Tensor) -> Float[Tensor, "views 1 z y x"] | None:
-        """Crops with their hidden patches as the decoder says them; None without a decoder."""
+        """Crops with their hidden patches as decoded; None without a decoder."""
         if self.reconstruction_term is None:
             return None
         tokens = self.encode(batch, images)
@@ -104,8 +105,8 @@ class Objective(nn.Module):
 
     def encode(
         self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
-    ) -> Float[Tensor, "views kept dim"]:
-        """The encoder's tokens of what it sees of images."""
+    ) -> Float[Tensor, "views visible dim"]:
+        """The encoder's tokens of the visible patches of images."""
         return self.encoder.forward_sparse(
             images, batch.spacing_mm, batch.visible, batch.branch_factors
         )

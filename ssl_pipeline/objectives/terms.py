@@ -1,8 +1,8 @@
-"""The terms that objectives are made of, each with the head that it needs.
+"""The terms of objectives, each with its head.
 
-A term that is a mean over voxels or tokens says its sum and its count apart, of the part of a batch
-that it is given; `step` makes means of whole batches of them. The term between subjects needs all
-vectors of a batch at once, so it is given them by `step`.
+A term that is a mean over voxels or tokens returns its sum and its count over a micro-batch;
+`backward` makes means of whole batches of them. The term between subjects needs all vectors of a
+batch at once, so `backward` computes its loss.
 """
 
 import torch
@@ -44,15 +44,15 @@ class ReconstructionTerm(nn.Module):
         )
 
     def count(self, batch: Batch) -> Float[Tensor, ""]:
-        """Weight of all voxels to rebuild."""
+        """Weight of all voxels to reconstruct."""
         chosen = self._decoded_tokens(batch)
-        seen = batch.valid_share.gather(1, chosen) * self._body_weight(batch, chosen)
-        return seen.sum() * self.voxels
+        weight = batch.valid_share.gather(1, chosen) * self._body_weight(batch, chosen)
+        return weight.sum() * self.voxels
 
     def forward(
-        self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
+        self, batch: Batch, tokens: Float[Tensor, "views visible dim"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum of the losses of the voxels to rebuild, and their weight."""
+        """Sum of the losses of the voxels to reconstruct, and their weight."""
         chosen = self._decoded_tokens(batch)
         clean, valid = self._clean_patches(batch, chosen)
         mean, unit = self._patch_units(clean, valid)
@@ -64,17 +64,17 @@ class ReconstructionTerm(nn.Module):
         return total, self.count(batch)
 
     def reconstruct(
-        self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
+        self, batch: Batch, tokens: Float[Tensor, "views visible dim"]
     ) -> Float[Tensor, "views 1 z y x"]:
-        """Crops with their hidden patches as the decoder says them.
+        """Crops with their hidden patches as decoded.
 
-        Softly normed patches get the mean and spread of the scan's own.
+        Normalized patches get the mean and deviation of the scan's own.
         """
         mean, unit = self._patch_units(*self._clean_patches(batch, batch.hidden))
-        said = self._decode(batch, tokens, batch.hidden).float() * unit + mean
+        decoded = self._decode(batch, tokens, batch.hidden).float() * unit + mean
         patches = patchify(batch.clean, self.patch)
-        where = batch.hidden[..., None].expand_as(said)
-        return unpatchify(patches.scatter(1, where, said), _crop_size(batch), self.patch)
+        where = batch.hidden[..., None].expand_as(decoded)
+        return unpatchify(patches.scatter(1, where, decoded), _crop_size(batch), self.patch)
 
     def _decoded_tokens(self, batch: Batch) -> Tensor:
         """The hidden tokens that are decoded: the first of them, which are in random order."""
@@ -89,7 +89,7 @@ class ReconstructionTerm(nn.Module):
     def _patch_units(
         self, clean: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor] | tuple[float, float]:
-        """What the decoder's numbers are about, and in units of."""
+        """Offset and unit of the decoder's output."""
         return patch_statistics(clean, valid) if self.section.normalize_patches else (0.0, 1.0)
 
     def _body_weight(self, batch: Batch, targets: Tensor) -> Tensor:
@@ -103,22 +103,22 @@ class ReconstructionTerm(nn.Module):
 
 
 class SubjectContrastTerm(nn.Module):
-    """One vector a view, by which views of other subjects are told apart."""
+    """One projected vector per view, contrasted with those of other subjects."""
 
     def __init__(self, section: Contrast, encoder: Encoder) -> None:
         super().__init__()
         self.head = projection_head(encoder.dim, section.projection_dim)
 
     def forward(
-        self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
+        self, batch: Batch, tokens: Float[Tensor, "views visible dim"]
     ) -> Float[Tensor, "views vector"]:
-        """Projections of the mean over the seen tokens inside the body."""
+        """Projections of the mean over the visible tokens inside the body."""
         projected: Tensor = self.head(pool_body(batch, tokens))
         return projected
 
 
 class LocalContrastTerm(nn.Module):
-    """Tokens of one place in two views agree, and differ from far ones of the same scan."""
+    """Tokens of one location agree between views, and differ from distant ones of the scan."""
 
     def __init__(self, section: Contrast, encoder: Encoder) -> None:
         super().__init__()
@@ -130,13 +130,13 @@ class LocalContrastTerm(nn.Module):
         return _usable_count(*self._match_views(batch))
 
     def forward(
-        self, batch: Batch, tokens: Float[Tensor, "views kept dim"]
+        self, batch: Batch, tokens: Float[Tensor, "views visible dim"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Sum of the losses of those anchors, and how many they are."""
         return self.contrast_vectors(batch, self.head(tokens))
 
     def contrast_vectors(
-        self, batch: Batch, vectors: Float[Tensor, "views kept vector"]
+        self, batch: Batch, vectors: Float[Tensor, "views visible vector"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The same, of projected tokens."""
         first, second = vectors.chunk(2)
@@ -147,7 +147,7 @@ class LocalContrastTerm(nn.Module):
         return total, _usable_count(there, back)
 
     def _match_views(self, batch: Batch) -> tuple[TokenMatches, TokenMatches]:
-        """Of the seen tokens of first views to those of second ones, and back."""
+        """Matches of the visible tokens of first views to those of second ones, and back."""
         relative = gather_tokens(
             patch_centres_mm(_crop_size(batch), self.patch, batch.spacing_mm), batch.visible
         )
@@ -155,19 +155,22 @@ class LocalContrastTerm(nn.Module):
         patch_mm = torch.stack([batch.spacing_mm[:, i] * p for i, p in enumerate(self.patch)], 1)
         first, second = (places / patch_mm[:, None]).chunk(2)
         distance = (first[:, :, None] - second[:, None]).abs().amax(dim=-1)
-        dials = {
+        limits = {
             "positive": self.section.positive_patches,
             "negative": self.section.negative_patches,
         }
-        return match_tokens(distance, **dials), match_tokens(distance.transpose(1, 2), **dials)
+        forth = match_tokens(distance, **limits)
+        return forth, match_tokens(distance.transpose(1, 2), **limits)
 
 
 def _usable_count(forth: TokenMatches, back: TokenMatches) -> Float[Tensor, ""]:
     return (forth.is_usable.sum() + back.is_usable.sum()).float()
 
 
-def pool_body(batch: Batch, tokens: Float[Tensor, "views kept dim"]) -> Float[Tensor, "views dim"]:
-    """The mean over the seen tokens inside the body."""
+def pool_body(
+    batch: Batch, tokens: Float[Tensor, "views visible dim"]
+) -> Float[Tensor, "views dim"]:
+    """The mean over the visible tokens inside the body."""
     inside = batch.body_share.gather(1, batch.visible) >= 0.5
     return pool_tokens(tokens, inside.to(tokens.dtype))
 

@@ -1,7 +1,7 @@
-"""Checkpoints: whole or absent, checked by hash, the newest good one found by itself.
+"""Checkpoints: complete or absent, verified by hash, the newest good one found automatically.
 
 A checkpoint `step-000200.pt` is named only when all its bytes are on the disk; `step-000200.json`
-beside it, written after it, holds its SHA-256. One that is damaged is passed over for the one
+beside it, written after it, holds its SHA-256. A damaged one is skipped for the one
 before. Loading is `weights_only`: a checkpoint is data, not code.
 """
 
@@ -48,7 +48,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> None:
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, on the CPU; None where there is none."""
+    """The newest complete checkpoint, on the CPU; None where there is none."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         if _is_whole(path):
             loaded = unpack_state(path.read_bytes())
@@ -59,7 +59,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 
 
 def superseded_files(folder: Path) -> list[Path]:
-    """The files of all checkpoints but the newest that is whole; none where there is no such."""
+    """The files of all checkpoints but the newest complete one; empty where there is none."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         if _is_whole(path):
             return sorted(other for other in folder.glob("step-*") if other.stem != path.stem)

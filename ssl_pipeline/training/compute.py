@@ -1,4 +1,4 @@
-"""What a run computes on, decided once: device, precision, attention kernel, threads.
+"""Device, precision, attention kernel and threads of a run, decided once.
 
 The decision is stored in the checkpoint and in the provenance and kept on resume, so that a resumed
 run rounds as the first part did. bf16 is measured and never assumed: one processor is four times
@@ -47,7 +47,7 @@ class Compute:
             _keep_freed_memory()
 
     def set_attention_kernel(self, model: nn.Module) -> None:
-        """Tell timm's blocks the attention kernel, which they ask for when they are made."""
+        """Set the attention kernel of timm's blocks, which they choose when they are built."""
         for own in map(vars, model.modules()):
             if "fused_attn" in own:
                 own["fused_attn"] = self.fused_attention
@@ -79,7 +79,7 @@ def _keep_freed_memory() -> None:
 
 
 def select_compute(section: Training, rank_info: RankInfo) -> Compute:
-    """Choose from the dials and, for `auto`, from what this machine shows."""
+    """Choose from the settings and, for `auto`, from what this machine offers."""
     cuda = torch.cuda.is_available()
     if section.device == "cuda" and not cuda:
         raise UserError(
@@ -99,9 +99,9 @@ def select_compute(section: Training, rank_info: RankInfo) -> Compute:
 
 
 def _thread_count(rank_info: RankInfo) -> int:
-    """What a launcher says that this rank may use, else its share of the cores."""
-    told = int(os.environ.get("OMP_NUM_THREADS", 0))
-    return told or max(1, len(os.sched_getaffinity(0)) // rank_info.local_world_size)
+    """The number of threads that a launcher allows this rank, else its share of the cores."""
+    allowed = int(os.environ.get("OMP_NUM_THREADS", 0))
+    return allowed or max(1, len(os.sched_getaffinity(0)) // rank_info.local_world_size)
 
 
 def _speedup(reduced: str, device: str) -> float:

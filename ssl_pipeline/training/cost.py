@@ -1,4 +1,4 @@
-"""What a pretraining run takes: disk, memory of a rank, time of a core or a GPU."""
+"""Cost of a pretraining run: disk, memory of a rank, time of a core or a GPU."""
 
 import math
 
@@ -15,13 +15,11 @@ BASE_BYTES = 620e6  # a process that has imported torch, timm and lightly
 CUDA_HOST_BYTES, CUDA_BYTES = 2.5e9, 0.6e9  # what CUDA itself takes of a process and of a GPU
 BF16_SHARE = 0.6  # of the memory that numbers kept for the way back take in fp32
 ROW_BYTES = 350  # a line of the metrics log, and its TensorBoard events once more
-SNAPSHOT_BYTES = 1100  # the signs of the flight recorder in such a line
+SNAPSHOT_BYTES = 1100  # the metrics of a snapshot in such a line
 EMA_BYTES = 4  # a parameter of the encoder, where its average is kept
 CORE_FLOPS = 15e9  # of small layers in fp32, on a core with AVX-512
 GPU_FLOPS = 100e12  # of an H100 in bf16: a tenth of what its data sheet says
-MAX_READ_SAMPLES_PER_S = (
-    400.0  # a second, which one thread reads and cuts: no GPU is faster than its reader
-)
+MAX_READ_SAMPLES_PER_S = 400.0  # that one thread reads and crops: no GPU is faster than its reader
 
 
 def checkpoint_bytes(cost: TrainingCost, training: Training) -> int:
@@ -31,12 +29,15 @@ def checkpoint_bytes(cost: TrainingCost, training: Training) -> int:
 
 def log_bytes(training: Training, monitoring: Monitoring) -> float:
     """Bytes of the metrics log and the events made of it."""
-    rows, records = training.steps / training.log_every, training.steps / monitoring.snapshot_every
-    return 2 * (ROW_BYTES * (rows + 1) + SNAPSHOT_BYTES * (records + 1))
+    rows, snapshots = (
+        training.steps / training.log_every,
+        training.steps / monitoring.snapshot_every,
+    )
+    return 2 * (ROW_BYTES * (rows + 1) + SNAPSHOT_BYTES * (snapshots + 1))
 
 
 def host_bytes(cost: TrainingCost, samples: float, on_gpu: bool) -> float:
-    """Peak resident memory of a rank that computes `pairs` of a step's pairs."""
+    """Peak resident memory of a rank that computes `samples` of a step's batch."""
     fixed = BASE_BYTES + (STATE_BYTES + PACKED_BYTES) * cost.parameter_count
     return fixed + (CUDA_HOST_BYTES if on_gpu else samples * cost.sample_bytes)
 
@@ -44,7 +45,7 @@ def host_bytes(cost: TrainingCost, samples: float, on_gpu: bool) -> float:
 def read_ahead_bytes(
     samples: float, views: Views, training: Training, monitoring: Monitoring
 ) -> float:
-    """What a rank that computes `pairs` of a step's pairs holds of blocks that were read."""
+    """Memory of the blocks read ahead, on a rank that computes `samples` of a step's batch."""
     ahead = (training.loader_threads + 1) * samples + 2 * training.batch_size * (
         views.steps_per_read > 1
     )
@@ -60,7 +61,7 @@ def gpu_bytes(cost: TrainingCost, samples: float, training: Training) -> float:
 
 
 def samples_per_s(cost: TrainingCost, on_gpu: bool) -> float:
-    """Pairs a second of one CPU core, or of one GPU with its reader."""
+    """Samples per second of one CPU core, or of one GPU with its reader."""
     if on_gpu:
         return min(MAX_READ_SAMPLES_PER_S, GPU_FLOPS / cost.sample_flops)
     return CORE_FLOPS / cost.sample_flops

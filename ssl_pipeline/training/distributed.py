@@ -1,9 +1,9 @@
-"""What ranks do together: a loss of the whole batch, one gradient, one stop; nothing with one rank.
+"""Collective operations of the ranks of a run: batch sums, gradients, stopping; no-ops alone.
 
 Every rank computes the loss of the WHOLE batch, of which its own crops alone carry gradient: sums
 are taken over the ranks before they are divided, vectors are gathered before they are contrasted.
 The gradients of the ranks then only have to be added, so a step equals that of one rank with the
-same pairs but for rounding; a mean of the ranks' means would not, for each has another number of
+same samples but for rounding; a mean of the ranks' means would not, for each has another number of
 usable voxels and tokens.
 
 The gradients go in one flat all-reduce after the backward pass. DDP overlaps the two, which made a
@@ -33,16 +33,16 @@ class RankLostError(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class RankGroup:
-    """The ranks of a run as one of them talks to the others; alone, it talks to nobody."""
+    """The process group of a run, from one rank; with one rank all operations are trivial."""
 
     rank_info: RankInfo
 
     @contextmanager
     def connect(self, device: str) -> Iterator[None]:
-        """Wait for all ranks, and part from them at the end.
+        """Join the process group, waiting for all ranks, and leave it at the end.
 
-        On GPUs, tensors there go through NCCL and those on the host through gloo, so that asking
-        whether to stop never waits for the GPU.
+        On GPUs, tensors there go through NCCL and those on the host through gloo, so that the
+        decision to stop never waits for the GPU.
         """
         if self.rank_info.world_size == 1:
             yield
@@ -116,15 +116,15 @@ class RankGroup:
 
     @contextmanager
     def _as_rank_lost(self) -> Iterator[None]:
-        """Tell of a rank that is lost as what it is; torch raises RuntimeError of several kinds."""
+        """Raise RankLostError for the RuntimeErrors of several kinds that torch raises."""
         try:
             yield
         except RuntimeError as error:
             # What torch says begins with a place in its code and ends with advice.
             cause = re.sub(r"^\[[^]]*\] ", "", str(error)).split(". ")[0].rstrip(".")
             raise RankLostError(
-                f"rank {self.rank_info.rank} of {self.rank_info.world_size} lost another rank, whose own output "
-                f"may say why ({cause})"
+                f"rank {self.rank_info.rank} of {self.rank_info.world_size} lost another rank, "
+                f"whose own output may say why ({cause})"
             ) from error
 
 

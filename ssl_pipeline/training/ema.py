@@ -1,6 +1,6 @@
-"""A moving average of an encoder's weights, which is what a run keeps in place of the last ones.
+"""Exponential moving average (EMA) of the encoder's weights, exported in place of the last ones.
 
-Only for export: no loss sees it, so it costs a pass over the weights a step and nothing else.
+Only for export: no loss uses it, so it costs a pass over the weights a step and nothing else.
 """
 
 import torch
@@ -16,7 +16,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After `step` steps; early on the average forgets faster, or it would keep its start."""
+        """After `step` steps; early on the average forgets faster, or the start would remain."""
         factor = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.weights, list(self.module.parameters()), 1 - factor)
 
@@ -26,5 +26,5 @@ class EMA:
         torch._foreach_copy_(list(self.module.parameters()), self.weights)
 
     def load_weights(self, weights: list[Tensor]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Continue from the weights of a checkpoint."""
         torch._foreach_copy_(self.weights, weights)

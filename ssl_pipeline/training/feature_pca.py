@@ -1,4 +1,4 @@
-"""Pictures that the end of pretraining leaves for the report: what tokens tell apart.
+"""PCA of feature maps at the end of pretraining, as images for the report.
 
 Arrays of `feature_pca.npz`: `slice` (k, y, x) in model input with `pca` (k, y, x, 3), the tokens'
 first three principal components as colours, nan outside the body, and the volumes' `ids` (k,).
@@ -23,7 +23,7 @@ MAX_SLAB_VOXELS = 160  # voxels along y and x that go through the encoder for a 
 
 @torch.inference_mode()
 def write_feature_pca(trainer: Trainer, path: Path) -> Path:
-    """Write the pictures of a finished run; returns their path."""
+    """Write the feature PCA of a finished run; returns the path."""
     trainer.objective.eval()
     arrays = _feature_maps(trainer)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:

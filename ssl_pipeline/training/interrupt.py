@@ -1,4 +1,4 @@
-"""A notice to stop: Ctrl-C, SIGTERM and SIGUSR2 set a flag that the loop reads between two steps.
+"""Stopping a run by signal: Ctrl-C, SIGTERM and SIGUSR2 set a flag that is read between steps.
 
 SIGUSR2 is what a cluster sends before the wall time.
 
@@ -19,13 +19,13 @@ def stop_event() -> Iterator[threading.Event]:
 
     Outside the main thread, where Python allows no handlers, the event is never set.
     """
-    asked = threading.Event()
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield requested
         return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in SIGNALS}
+    before = {number: signal.signal(number, lambda *_: requested.set()) for number in SIGNALS}
     try:
-        yield asked
+        yield requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

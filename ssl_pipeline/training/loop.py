@@ -1,12 +1,12 @@
-"""The training loop: draw, augment, step, log, checkpoint, and go on where a checkpoint ends.
+"""The training loop: sample, augment, step, log, checkpoint, and resume from a checkpoint.
 
 A run is a function of its config and seed: batches are drawn by counter, the schedule by step, and
 what cannot be derived (weights, optimizer state) is in the checkpoint. Killed anywhere and run
 again, it ends with the same weights bit for bit on the same CPU. Batches are read ahead by
 threads: the reader releases the interpreter while it decodes, and nothing has to survive a fork.
 
-Several ranks take a part each of every step's pairs; the first alone writes, and what it has found
-is where all go on.
+Several ranks compute a part each of every step's batch; the first one alone writes files, and all
+continue from its state.
 """
 
 import math
@@ -49,11 +49,11 @@ from ssl_pipeline.views.crops import Batch
 from ssl_pipeline.views.sampler import Sampler
 
 HEALTHY = Diagnosis("healthy", "")
-WriteRow = Callable[[LogRow, bool], Diagnosis]  # keeps a row; whether the verdict is due
+WriteRow = Callable[[LogRow, bool], Diagnosis]  # writes a row; whether to diagnose now
 
 
 class StoppedError(UserError):
-    """The run's verdict is one that the study ends runs on."""
+    """The run has a diagnosis that is in `monitoring.stop_on`."""
 
 
 class Trainer:
@@ -71,9 +71,9 @@ class Trainer:
         initial_state: Callable[[], dict[str, Any]] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Without a checkpoint in the folder the run begins from the state that `start` gives.
+        """Without a checkpoint in the folder the run begins from `initial_state`, where given.
 
-        `config` has the other dials of the run, as JSON, for its checkpoints to hold.
+        `config` has the other settings of the run, as JSON, for its checkpoints.
         """
         self.folder, self.sampler, self.config = folder, sampler, dict(config or {})
         self.training, self.monitoring = training, monitoring
@@ -99,19 +99,19 @@ class Trainer:
         if training.compile:
             self.objective.compile()
         self.step = 0
-        self.previous_embeddings: Tensor | None = None  # the recorder's bank at its last record
+        self.previous_embeddings: Tensor | None = None  # of the last snapshot
         if state:
             self._load_state(state)
 
     def train(self) -> Encoder:
         """Train to the last step and return the encoder.
 
-        Raises StoppedError where the verdict on it is one to stop on; KeyboardInterrupt, with a
-        checkpoint left behind, after the step in which a signal asked any rank to stop;
-        LostRankError where another rank is gone; UserError where the GPU's memory is too small.
+        Raises StoppedError where its diagnosis is one to stop on; KeyboardInterrupt, with a
+        checkpoint written, after the step in which a signal asked any rank to stop; RankLostError
+        where another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
-            return self._final_encoder()  # a run that is complete waits for no other rank
+            return self._final_encoder()  # a complete run waits for no other rank
         try:
             with self.ranks.connect(self.compute.device):
                 self._sync_ranks()
@@ -120,41 +120,46 @@ class Trainer:
                     self._train_steps(log, stop, self._build_monitor())
         except torch.OutOfMemoryError:
             raise UserError(
-                f"The GPU's memory is too small for {self.micro_batches[0].stop - self.micro_batches[0].start} "
-                f"samples with crops of {list(self.sampler.views.crop_voxels)} voxels: raise "
-                "training.gradient_accumulation, which computes a step in as many parts, or share the "
-                "samples among more ranks."
+                f"The GPU's memory is too small for {self._micro_batch_size} samples with crops of "
+                f"{list(self.sampler.views.crop_voxels)} voxels: raise "
+                "training.gradient_accumulation, which computes a step in as many parts, or divide "
+                "the samples among more ranks."
             ) from None
         return self._final_encoder()
 
+    @property
+    def _micro_batch_size(self) -> int:
+        first = self.micro_batches[0]
+        size: int = first.stop - first.start
+        return size
+
     def _final_encoder(self) -> Encoder:
-        """What the run keeps: the encoder, with averaged weights where it has them."""
+        """The encoder to export, with the moving average of its weights where there is one."""
         if self.ema:
             self.ema.copy_to_module()
         return self.objective.encoder
 
     def diagnose(self) -> Diagnosis:
-        """What the flight recorder says of all that was logged so far."""
+        """The diagnosis of all rows logged so far."""
         return diagnose(read_metrics(self.folder / "metrics.jsonl"), self.monitoring)
 
     def _check_lost_checkpoint(self) -> None:
-        """UserError where the log tells of steps that only a run with a checkpoint goes on to."""
+        """Raise UserError where the log has steps that only a run with a checkpoint reaches."""
         first = self.training.first_step
         logged = max(
             (row["step"] for row in read_metrics(self.folder / "metrics.jsonl")), default=first
         )
         if logged > first + self.training.checkpoint_every:
             raise UserError(
-                f"{self.folder} has logged {logged} steps and holds no whole checkpoint (a scratch "
-                "that purges old files?): bring its folder checkpoints back, or remove the folder "
-                f"to start anew from step {first}."
+                f"{self.folder} has logged {logged} steps and holds no complete checkpoint (a "
+                "scratch disk that purges old files?): bring its folder checkpoints back, or "
+                f"remove the folder to start anew from step {first}."
             )
 
     def _sync_ranks(self) -> None:
-        """All ranks take the first one's state and decisions, whatever each has found or measured.
+        """Give all ranks the first one's state and decisions, whatever each found or measured.
 
-        They come as the bytes of a checkpoint and not from its file, which another machine may
-        not see yet.
+        They are sent as the bytes of a checkpoint: another machine may not see its file yet.
         """
         if self.rank_info.world_size == 1:
             return
@@ -165,42 +170,40 @@ class Trainer:
 
     @contextmanager
     def _open_log(self) -> Iterator[WriteRow]:
-        """What takes the rows of numbers and judges them; only the first rank keeps any."""
+        """Yield the function that writes rows and diagnoses them; only the first rank writes."""
         if not self.rank_info.is_first:
             yield lambda row, due: HEALTHY
             return
         metrics = MetricsLog(self.folder, self.step)
         recorded = max((n + 1 for n, row in enumerate(metrics.rows) if "rankme" in row), default=0)
-        verdict = diagnose(metrics.rows[:recorded], self.monitoring)
+        diagnosis = diagnose(metrics.rows[:recorded], self.monitoring)
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
 
                 def log(row: LogRow, due: bool) -> Diagnosis:
-                    nonlocal verdict
+                    nonlocal diagnosis
                     metrics.write_row(row)
-                    verdict = diagnose(metrics.rows, self.monitoring) if due else verdict
+                    diagnosis = diagnose(metrics.rows, self.monitoring) if due else diagnosis
                     shown = f"loss {row['loss']:.3f}  {row['samples_per_s']:.0f} samples/s"
-                    bar.advance(f"{shown}  {verdict.name}", to=self.step)
-                    return verdict
+                    bar.advance(f"{shown}  {diagnosis.name}", to=self.step)
+                    return diagnosis
 
                 yield log
         finally:
             metrics.close()
 
     def _build_monitor(self) -> Monitor | None:
-        """What takes the signs of the run; on the first rank alone."""
+        """The monitor that takes snapshots of the run; on the first rank alone."""
         if not self.rank_info.is_first:
             return None
-        most = self.micro_batches[0].stop - self.micro_batches[0].start
-        sampler, compute = self.sampler, self.compute
         return Monitor(
             self.monitoring,
             self.objective,
-            sampler,
+            self.sampler,
             self.make_views,
-            compute,
-            most,
+            self.compute,
+            self._micro_batch_size,
             self.previous_embeddings,
         )
 
@@ -225,9 +228,9 @@ class Trainer:
                     ):
                         snapshots.save_images(self.folder, self.step, monitor.render_images())
                 finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
-                verdict = log(row, recorded or not finite)
+                diagnosis = log(row, recorded or not finite)
                 if not (finite and last):
-                    self._stop_if_unhealthy(verdict, finite)
+                    self._stop_if_unhealthy(diagnosis, finite)
                 clock, waited, done = time.perf_counter(), 0.0, []
             if saved:
                 self._save_checkpoint()
@@ -235,9 +238,9 @@ class Trainer:
                 raise KeyboardInterrupt
 
     def _stop_if_unhealthy(self, diagnosis: Diagnosis, is_finite: bool) -> None:
-        """Stop all ranks where the first one's verdict is one to end early on, or nothing follows.
+        """Stop all ranks where the diagnosis is in `stop_on`, or the loss is not finite.
 
-        A checkpoint is left behind, unless its weights are no numbers.
+        A checkpoint is written, unless its weights are not finite.
         """
         if is_finite and not self.ranks.any(diagnosis.name in self.monitoring.stop_on):
             return
@@ -251,12 +254,12 @@ class Trainer:
         )
 
     def _load_batches(self) -> Iterator[tuple[list[SampleBatch], float]]:
-        """What each step still to come sees, and the seconds that the device waited for it."""
+        """The micro-batches of each remaining step, and the seconds that it waited for them."""
         todo = iter(range(self.step, self.training.steps))
-        readers = self.training.loader_threads
-        with ThreadPoolExecutor(readers) as pool:
+        threads = self.training.loader_threads
+        with ThreadPoolExecutor(threads) as pool:
             queue: deque[Future[list[SampleBatch]]] = deque()
-            queue.extend(pool.submit(self._draw_batch, step) for step in islice(todo, readers + 1))
+            queue.extend(pool.submit(self._draw_batch, step) for step in islice(todo, threads + 1))
             while queue:
                 start = time.perf_counter()
                 parts = queue.popleft().result()
@@ -269,7 +272,9 @@ class Trainer:
         drawn = [
             self._with_drop_path(self.sampler.batch(step, part)) for part in self.micro_batches
         ]
-        return drawn if self.compute.device == "cpu" else [blocks.pin_memory() for blocks in drawn]
+        return (
+            drawn if self.compute.device == "cpu" else [samples.pin_memory() for samples in drawn]
+        )
 
     def _with_drop_path(self, samples: SampleBatch) -> SampleBatch:
         encoder = self.objective.encoder
@@ -281,13 +286,13 @@ class Trainer:
         return replace(samples, branch_factors=torch.from_numpy(drawn))
 
     def make_views(self, samples: SampleBatch) -> tuple[Batch, Tensor]:
-        """The views of blocks on the run's device, and their images as the encoder sees them."""
+        """The crops of samples on the run's device, and their images after augmentation."""
         return augmented_views(
             samples.to(self.compute.device), self.sampler.views, self.sampler.patch
         )
 
     def _optimizer_step(self, micro_batches: list[SampleBatch]) -> dict[str, Tensor]:
-        """One optimizer step; its losses, as this rank adds to them, and the gradient's norm."""
+        """Run one optimizer step; returns this rank's part of the losses, and the gradient norm."""
         rate = learning_rate(self.step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -312,17 +317,19 @@ class Trainer:
         return {"loss": losses.total, **losses.by_term, "gradient_norm": norm}
 
     def _metrics_row(self, done: list[dict[str, Tensor]]) -> LogRow:
-        """Means over the steps since the last row; where the host waits for the device."""
+        """Means over the steps since the last row; here the host waits for the device."""
         means = {name: torch.stack([step[name] for step in done]).mean() for name in done[0]}
         norm = means.pop("gradient_norm").item()  # the same on all ranks
-        if self.scaler.is_enabled():  # which skips a step whose gradient overflows, and goes on
+        if self.scaler.is_enabled():  # it skips a step whose gradient overflows
             norms = torch.stack([step["gradient_norm"] for step in done])
             norm = norms[norms.isfinite()].mean().item()
         values = self.ranks.sum(torch.stack(list(means.values()))).tolist()
         return {
             "step": self.step,
             "progress": self.step / self.training.steps,
-            "contrast_factor": self.objective.contrast_factor(run_progress(self.step, self.training)),
+            "contrast_factor": self.objective.contrast_factor(
+                run_progress(self.step, self.training)
+            ),
             **dict(zip(means, values, strict=True)),
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),
@@ -354,7 +361,7 @@ class Trainer:
         self.step = state["step"]
 
     def _save_checkpoint(self) -> None:
-        """Write a checkpoint, as the first rank alone does; all hold the same state."""
+        """Write a checkpoint, on the first rank alone; all have the same state."""
         if self.rank_info.is_first:
             kept = self.training.keep_checkpoints
             checkpoint.save_checkpoint(self.folder / "checkpoints", self._state(), kept)

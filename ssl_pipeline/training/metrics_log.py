@@ -1,7 +1,7 @@
-"""One stream of numbers: lines of JSON, and TensorBoard events made from them.
+"""The metrics log of a run: lines of JSON, and TensorBoard events made from them.
 
-The JSONL file is the truth. On resume it is cut back to the checkpoint's step and the events are
-written again from it, so neither ever shows a step twice.
+The JSONL file is authoritative. On resume it is cut back to the checkpoint's step and the events
+are written again from it, so neither ever shows a step twice.
 """
 
 import json
@@ -30,7 +30,7 @@ class MetricsLog:
             self._to_events(row)
 
     def write_row(self, row: LogRow) -> None:
-        """Log one row; it must have a `step`. FencedError where a newer attempt writes here."""
+        """Log one row; it must have a `step`. LeaseLostError where a newer attempt writes here."""
         lease.check()
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")

@@ -1,10 +1,10 @@
-"""The flight recorder: the signs of a run, taken now and then on a bank of places that stays.
+"""Snapshots of a run: metrics of the encoder, measured periodically on a fixed set of samples.
 
-It touches nothing that training uses: no weight, no gradient, no random number. A run ends bit for
-bit the same with it, without it, or looked at more often. What needs activations is taken on the
-first part of the bank, as large as a micro-batch; embeddings on all of it. Those of the last record
-are kept with the run's checkpoints, so that a resumed run has the signs of an undisturbed one. Of
-several ranks the first alone records.
+A snapshot changes nothing that training uses: no weight, no gradient, no random number. A run ends
+bit for bit the same with snapshots, without them, or with more of them. Metrics that need
+activations are measured on the first batch of the set, as large as a micro-batch; embeddings on all
+of it. The embeddings of the last snapshot are stored in the run's checkpoints, so that a resumed
+run has the same metrics as an undisturbed one. Of several ranks the first alone takes snapshots.
 """
 
 import math
@@ -65,7 +65,7 @@ MakeViews = Callable[[SampleBatch], tuple[Batch, Tensor]]
 
 @dataclass(frozen=True)
 class _EncodedBatch:
-    """A part of the bank as the encoder sees it now."""
+    """A batch of the snapshot samples, and its tokens under the present encoder."""
 
     batch: Batch
     images: Tensor
@@ -74,7 +74,7 @@ class _EncodedBatch:
 
 @dataclass(frozen=True)
 class _BatchFeatures:
-    """What is kept of every part of the bank, (views, ...) each."""
+    """Features of a batch of the snapshot samples, (views, ...) each."""
 
     pooled: Tensor
     histograms: Tensor  # histograms of grey values
@@ -83,18 +83,18 @@ class _BatchFeatures:
 
 @dataclass(frozen=True)
 class _SampleMetadata:
-    """What is known of the bank's places without any label, (places,) each."""
+    """Metadata of the snapshot samples, none of them a label, (samples,) each."""
 
     subject: Tensor
-    metadata_features: Tensor  # (places, traits)
+    metadata_features: Tensor  # (samples, features)
     region: Tensor
-    centre: Tensor  # (places, 3) of the first view, as a share of its volume
+    centre: Tensor  # (samples, 3) of the first view, as a fraction of its volume
     sequence: Tensor
     site: Tensor
 
 
 class Monitor:
-    """Takes the signs of one run (`flight.signs.SIGNS`)."""
+    """Measures the metrics of one run (`monitoring.metrics_registry.METRICS`)."""
 
     def __init__(
         self,
@@ -106,10 +106,10 @@ class Monitor:
         max_batch_size: int,
         previous_embeddings: Tensor | None,
     ) -> None:
-        """`most` is how many places the device's memory has room for at once.
+        """`max_batch_size` is how many samples fit into the device's memory at once.
 
-        `before` (places, dim) is what the bank's embeddings were at the last record, where there
-        was one; the next record takes their place.
+        `previous_embeddings` (samples, dim) are those of the last snapshot, where there was one;
+        the next snapshot replaces them.
         """
         self.objective, self.make_views, self.compute = objective, make_views, compute
         self.batches = sampler.monitoring_batches(section.snapshot_samples, max_batch_size)
@@ -120,26 +120,26 @@ class Monitor:
         self.same_subject_loss = math.nan
 
     def take_snapshot(self, progress: float, samples_per_s: float) -> LogRow:
-        """The signs after this share of the run, at so many pairs a second of this rank."""
-        with torch.compiler.set_stance("force_eager"):  # other shapes, and two ways back
-            seen, said = self._encode(self.batches[0])
-            every = [said, *(self._encode(blocks)[1] for blocks in self.batches[1:])]
+        """The metrics after this fraction of the run, at this rank's rate of samples per second."""
+        with torch.compiler.set_stance("force_eager"):  # other shapes, and two backward passes
+            encoded, features = self._encode(self.batches[0])
+            every = [features, *(self._encode(batch)[1] for batch in self.batches[1:])]
             first, second = _split_views([part.pooled for part in every])
             row = {
                 **self._embedding_metrics(first, second),
                 **self._neighbour_metrics(first),
                 **self._histogram_metrics(every, first),
-                **self._skill_metrics(seen),
-                **self._gradient_outside_metrics(seen),
-                **self._contrast_metrics(seen, every),
-                **self._gradient_ratio_metrics(seen, progress),
+                **self._skill_metrics(encoded),
+                **self._gradient_outside_metrics(encoded),
+                **self._contrast_metrics(encoded, every),
+                **self._gradient_ratio_metrics(encoded, progress),
                 **self._same_subject_metrics(progress),
                 "mfu": self._mfu(progress, samples_per_s),
             }
         return {name: value for name, value in row.items() if math.isfinite(value)}
 
     def render_images(self) -> ImageArrays:
-        """Pictures of a few places, the same all through the run."""
+        """Images of a few samples, which stay the same throughout the run."""
         batch, _ = self.make_views(self.image_batch)
         return snapshot_images(self.objective, batch, self.compute.autocast)
 
@@ -148,17 +148,19 @@ class Monitor:
         batch, images = self.make_views(samples)
         with self.compute.autocast():
             tokens = self.objective.encode(batch, images)
-            subjects = self.objective.subject_term
-            vectors = subjects(batch, tokens).float() if subjects else None
-        said = _BatchFeatures(
+            subject_term = self.objective.subject_term
+            vectors = subject_term(batch, tokens).float() if subject_term else None
+        features = _BatchFeatures(
             pool_body(batch, tokens).float(), intensity_histograms(images, batch.valid), vectors
         )
-        return _EncodedBatch(batch, images, tokens), said
+        return _EncodedBatch(batch, images, tokens), features
 
     def _embedding_metrics(self, first: Tensor, second: Tensor) -> dict[str, float]:
-        """How the encoder's own embeddings fill their space, and whether they move."""
+        """Effective rank, drift and retrieval accuracy of the pooled embeddings."""
         before, self.previous_embeddings = self.previous_embeddings, first
-        if before is None or before.shape != first.shape:  # flight.bank may have changed
+        if (
+            before is None or before.shape != first.shape
+        ):  # monitoring.snapshot_samples may have changed
             before = torch.full_like(first, math.nan)
         rank, found = rankme(first), retrieval_accuracy(first, second)
         return {
@@ -170,7 +172,7 @@ class Monitor:
         }
 
     def _neighbour_metrics(self, vectors: Tensor) -> dict[str, float]:
-        """What neighbours tell of a place."""
+        """What nearest neighbours predict of a sample."""
         known = self.metadata
         region = knn_accuracy(vectors, known.region, known.subject)
         sequence = knn_accuracy(vectors, known.sequence, known.subject)
@@ -186,7 +188,7 @@ class Monitor:
     def _histogram_metrics(
         self, features: Sequence[_BatchFeatures], vectors: Tensor
     ) -> dict[str, float]:
-        """What histograms of grey values alone tell; whether they match views, where that helps."""
+        """Site accuracy, and retrieval by intensity histograms where contrast could use them."""
         first, second = _split_views([part.histograms for part in features])
         site = site_accuracy(vectors, first, self.metadata.site, self.metadata.subject)
         matched = retrieval_accuracy(first, second).score if self.objective.contrast else math.nan
@@ -199,41 +201,41 @@ class Monitor:
 
     @torch.no_grad()
     def _skill_metrics(self, encoded: _EncodedBatch) -> dict[str, float]:
-        """Rebuilding against in-painting, in hidden, valid voxels of the body.
+        """Reconstruction against in-painting, in hidden, valid voxels of the body.
 
-        Not where patches are rebuilt in units of their own, which in-painting is not told.
+        Not with `normalize_patches`: in-painting does not know the units of a patch.
         """
-        rebuilding, batch = self.objective.reconstruction_term, encoded.batch
-        if rebuilding is None or rebuilding.section.normalize_patches:
+        term, batch = self.objective.reconstruction_term, encoded.batch
+        if term is None or term.section.normalize_patches:
             return {}
         z, y, x = batch.clean.shape[2:]
-        patch, tokens = rebuilding.patch, batch.body_share.shape[1]
+        patch, tokens = term.patch, batch.body_share.shape[1]
         with self.compute.autocast():
-            rebuilt = rebuilding.reconstruct(batch, encoded.tokens)
+            reconstructed = term.reconstruct(batch, encoded.tokens)
         known = visible_mask(batch.visible, tokens)
-        judged = voxel_mask(~known & (batch.body_share >= 0.5), (z, y, x), patch)
+        scored = voxel_mask(~known & (batch.body_share >= 0.5), (z, y, x), patch)
         filled = inpaint(batch.clean, known, batch.valid, patch)
         return {
             "reconstruction_skill": reconstruction_skill(
-                rebuilt, filled, batch.clean, judged * batch.valid[:, None]
+                reconstructed, filled, batch.clean, scored * batch.valid[:, None]
             )
         }
 
     def _gradient_outside_metrics(self, encoded: _EncodedBatch) -> dict[str, float]:
-        """Where the gradient of rebuilding lies, at the voxels that the decoder says."""
-        rebuilding, batch = self.objective.reconstruction_term, encoded.batch
-        if rebuilding is None:
+        """Fraction of the reconstruction gradient outside the body, at the decoded voxels."""
+        term, batch = self.objective.reconstruction_term, encoded.batch
+        if term is None:
             return {}
-        decoded: list[tuple[Tensor, Tensor]] = []  # which tokens, and their voxels
+        decoded: list[tuple[Tensor, Tensor]] = []  # the decoded tokens, and their voxels
 
         def keep(_: nn.Module, inputs: tuple[Tensor, ...], voxels: Tensor) -> None:
             decoded.append((inputs[2], voxels))
 
-        with rebuilding.decoder.register_forward_hook(keep), self.compute.autocast():
-            total, _ = rebuilding(batch, encoded.tokens)
+        with term.decoder.register_forward_hook(keep), self.compute.autocast():
+            total, _ = term(batch, encoded.tokens)
         ((wanted, voxels),) = decoded
         (gradient,) = torch.autograd.grad(total, voxels)
-        valid = gather_tokens(patchify(batch.valid[:, None], rebuilding.patch), wanted) > 0
+        valid = gather_tokens(patchify(batch.valid[:, None], term.patch), wanted) > 0
         body = batch.body_share.gather(1, wanted) >= 0.5
         return {"gradient_outside_body": gradient_share_outside(gradient, valid & body[..., None])}
 
@@ -241,33 +243,31 @@ class Monitor:
     def _contrast_metrics(
         self, encoded: _EncodedBatch, features: Sequence[_BatchFeatures]
     ) -> dict[str, float]:
-        """How projected vectors fill their space, and whether places are told by content."""
-        places = self.objective.local_term
+        """Distribution of the projections, and whether locations are matched by content."""
+        term = self.objective.local_term
         vectors = [part.vectors for part in features if part.vectors is not None]
-        if places is None or not vectors:
+        if term is None or not vectors:
             return {}
         first, second = _split_views(vectors)
         batch, images = encoded.batch, encoded.images
 
         def loss(shown: Tensor, where: Batch = batch) -> Tensor:
             with self.compute.autocast():
-                return _mean(*places(where, self.objective.encode(where, shown)))
+                return _mean(*term(where, self.objective.encode(where, shown)))
 
-        alike = torch.zeros_like(encoded.tokens[..., :1], dtype=torch.float32)
+        equal = torch.zeros_like(encoded.tokens[..., :1], dtype=torch.float32)
         local = measure_position_shortcut(
-            loss, images, _mean(*places.contrast_vectors(batch, alike)).item()
+            loss, images, _mean(*term.contrast_vectors(batch, equal)).item()
         )
-        # A little farther than tokens are that count as negatives: seen in training too.
-        apart = separate_views(batch, places.section.negative_patches + 0.25, places.patch)
-        placed = loss(torch.zeros_like(images), apart) / _mean(
-            *places.contrast_vectors(apart, alike)
-        )
+        # A little farther than the distance of negatives, which occurs in training too.
+        apart = separate_views(batch, term.section.negative_patches + 0.25, term.patch)
+        placed = loss(torch.zeros_like(images), apart) / _mean(*term.contrast_vectors(apart, equal))
         return {
             "alignment": alignment(first, second),
             "uniformity": uniformity(first),
             "dimension_std": dimension_std(first),
             "close_negative_share": close_negative_share(first, self.metadata.subject),
-            **self._subject_contrast_metrics(first, second, places.section.temperature),
+            **self._subject_contrast_metrics(first, second, term.section.temperature),
             "local_contrast_real": local.real,
             "local_contrast_empty": local.empty,
             "local_contrast_swapped": local.swapped,
@@ -280,36 +280,39 @@ class Monitor:
     def _subject_contrast_metrics(
         self, first: Tensor, second: Tensor, temperature: float
     ) -> dict[str, float]:
-        """The loss between subjects, which says nothing of an encoder that is not trained by it."""
+        """The loss between subjects and its chance level, where the encoder is trained by it."""
         if self.objective.trained_subject_term is None:
             return {}
-        who = self.metadata.subject, self.metadata.metadata_features
-        loss = subject_contrast_loss(first, second, *who, temperature).item()
-        return {"subject_contrast_snapshot": loss, "subject_contrast_chance": subject_contrast_chance(*who)}
+        metadata = self.metadata.subject, self.metadata.metadata_features
+        loss = subject_contrast_loss(first, second, *metadata, temperature).item()
+        return {
+            "subject_contrast_snapshot": loss,
+            "subject_contrast_chance": subject_contrast_chance(*metadata),
+        }
 
     def _gradient_ratio_metrics(self, encoded: _EncodedBatch, progress: float) -> dict[str, float]:
-        """The pull of contrast against that of reconstruction, on the encoder."""
+        """Gradient norm of contrast over that of reconstruction, on the encoder."""
         objective, batch = self.objective, encoded.batch
         if objective.reconstruction_term is None or objective.contrast is None:
             return {}
         weights = objective.term_weights(progress)
         with self.compute.autocast():
-            said = objective(batch, encoded.images)
-        losses = {name: _mean(value, said.counts[name]) for name, value in said.sums.items()}
+            outputs = objective(batch, encoded.images)
+        losses = {name: _mean(value, outputs.counts[name]) for name, value in outputs.sums.items()}
         contrast = weights["local_contrast"] * losses["local_contrast"]
-        if said.vectors is not None:
-            first, second = said.vectors.chunk(2)
+        if outputs.vectors is not None:
+            first, second = outputs.vectors.chunk(2)
             temperature = objective.contrast.temperature
             between = subject_contrast_loss(
                 first, second, batch.subject, batch.metadata_features, temperature
             )
             contrast = contrast + weights["subject_contrast"] * between
-        rebuilding = weights["reconstruction"] * losses["reconstruction"]
-        ratio = gradient_ratio(contrast, rebuilding, objective.encoder.parameters())
+        reconstruction = weights["reconstruction"] * losses["reconstruction"]
+        ratio = gradient_ratio(contrast, reconstruction, objective.encoder.parameters())
         return {"gradient_ratio": ratio}
 
     def _mfu(self, progress: float, samples_per_s: float) -> float:
-        """Share of the device's peak that the model's operations take; counted once a process."""
+        """Model FLOPs utilization; operations are counted once per process."""
         if not self.flops:
             self.peak = peak_flops(self.compute.device, self.compute.precision)
             step = partial(self._run_step, self.batches[0], progress)
@@ -317,20 +320,21 @@ class Monitor:
         return mfu(self.flops, samples_per_s / len(self.batches[0].number), self.peak)
 
     def _same_subject_metrics(self, progress: float) -> dict[str, float]:
-        """The step's own loss between subjects where all places are one's; asked once a process.
+        """The step's loss between subjects where all samples are of one; computed once per process.
 
-        No place of a subject is a negative of another, so nothing is left to lose.
+        Samples of one subject are no negatives of each other, so the loss must be 0.
         """
         if self.objective.trained_subject_term is None:
             return {}
         if math.isnan(self.same_subject_loss):
-            blocks = self.batches[0]
-            alike = replace(blocks, subject=torch.zeros_like(blocks.subject))
-            self.same_subject_loss = self._run_step(alike, progress).by_term["subject_contrast"].item()
+            samples = self.batches[0]
+            one_subject = replace(samples, subject=torch.zeros_like(samples.subject))
+            losses = self._run_step(one_subject, progress)
+            self.same_subject_loss = losses.by_term["subject_contrast"].item()
         return {"same_subject_loss": self.same_subject_loss}
 
     def _run_step(self, samples: SampleBatch, progress: float) -> Losses:
-        """What a step's passes, forward and back, say of some places; no gradient is left."""
+        """The losses of a training step on these samples; no gradient is left behind."""
         with _preserve_gradients(self.objective):
             return backward(
                 self.objective,
@@ -348,14 +352,14 @@ def _mean(total: Tensor, count: Tensor) -> Tensor:
 
 
 def _split_views(views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """All first views, and all second ones, of parts that hold both."""
+    """All first views, and all second ones, of batches that hold both."""
     first, second = zip(*(part.chunk(2) for part in views), strict=True)
     return torch.cat(first), torch.cat(second)
 
 
 @contextmanager
 def _preserve_gradients(objective: Objective) -> Iterator[None]:
-    """What is added to the gradients inside is taken off again."""
+    """Restore all gradients at the end."""
     kept = [(p, p.grad) for p in objective.parameters()]
     objective.zero_grad(set_to_none=True)
     try:
@@ -382,6 +386,6 @@ def _sample_metadata(
 
 
 def _name_codes(names: Sequence[str]) -> Tensor:
-    """Names as numbers from 0, in the order in which they come."""
+    """Names as integers from 0, in order of appearance."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return torch.tensor([numbers[name] for name in names])

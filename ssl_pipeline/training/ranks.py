@@ -1,7 +1,7 @@
 """How many processes share a training run, and which of them this is; imports no torch.
 
 Read from the variables that torchrun sets and that a cluster's launcher exports, so both start the
-same door. Without them there is one rank, and nothing of this is used.
+same command. Without them there is one rank, and nothing of this is used.
 """
 
 import os
@@ -14,7 +14,7 @@ REQUIRED_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class RankInfo:
-    """A process among those of its run."""
+    """The place of a process among those of its run."""
 
     rank: int = 0
     world_size: int = 1
@@ -24,7 +24,7 @@ class RankInfo:
 
     @classmethod
     def from_environment(cls) -> "RankInfo":
-        """The world that started this process. Raises UserError where a variable is missing."""
+        """Read the variables of this process. Raises UserError where one is missing."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
@@ -48,16 +48,17 @@ class RankInfo:
         return self.rank == 0
 
     def micro_batches(self, batch_size: int, gradient_accumulation: int) -> list[slice]:
-        """Which of a step's pairs are this rank's, in `accumulate` parts that follow each other.
+        """Slices of a step's batch for this rank, one for each of `gradient_accumulation` parts.
 
-        Raises UserError where they do not divide.
+        Raises UserError where the batch does not divide evenly.
         """
         step = self.world_size * gradient_accumulation
         if batch_size % step:
+            ranks = "ranks" if self.world_size > 1 else "rank"
             parts = f" in {gradient_accumulation} parts each" if gradient_accumulation > 1 else ""
             raise UserError(
-                f"training.batch_size is {batch_size}, which {self.world_size} rank{'s' * (self.world_size > 1)} cannot "
-                f"share alike{parts}: set it to a multiple of {step}, or change the number of "
+                f"training.batch_size is {batch_size}, which {self.world_size} {ranks} cannot "
+                f"share evenly{parts}: set it to a multiple of {step}, or change the number of "
                 "ranks or training.gradient_accumulation."
             )
         each = batch_size // step

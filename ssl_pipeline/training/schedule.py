@@ -1,4 +1,4 @@
-"""The learning rate of a step, how far the run is, and which parameters decay."""
+"""Learning rate schedule, progress of a run, and parameter groups for weight decay."""
 
 import math
 
@@ -8,9 +8,9 @@ from ssl_pipeline.training.config import Training
 
 
 def learning_rate(step: int, section: Training) -> float:
-    """Linear warm-up, then half a cosine down to `final_rate`; a function of the step alone.
+    """Linear warm-up, then half a cosine down to `min_learning_rate`; a function of the step alone.
 
-    A run that extends another does both again, over the steps that it adds.
+    A run that continues another does both again, over the steps that it adds.
     """
     step, steps = step - section.first_step, section.steps - section.first_step
     warmup = max(1, round(section.warmup * steps))
@@ -22,7 +22,7 @@ def learning_rate(step: int, section: Training) -> float:
 
 
 def run_progress(step: int, section: Training) -> float:
-    """How far a run is, for what comes in slowly; 1 where it extends one that has had that."""
+    """Fraction of the run that is done, for the ramp; 1 where it continues a finished run."""
     return 1.0 if section.continue_from else step / section.steps
 
 

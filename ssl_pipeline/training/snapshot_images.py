@@ -1,4 +1,4 @@
-"""What a run rebuilds and where its encoder looks, as arrays for `snapshots`."""
+"""Computes snapshot images: reconstruction and attention of a few crops, for `snapshots`."""
 
 from collections.abc import Callable
 
@@ -19,19 +19,19 @@ IMAGE_CROPS = 4
 def snapshot_images(
     objective: Objective, batch: Batch, autocast: Callable[[], torch.autocast]
 ) -> ImageArrays:
-    """The arrays for the first crops of a batch, which are seen as they are, unchanged."""
+    """The arrays for the first crops of a batch, without augmentation."""
     z, y, x = batch.clean.shape[2:]
     patch = objective.encoder.patch
     with autocast():
-        rebuilt = objective.reconstruct(batch, batch.clean)
+        reconstruction = objective.reconstruct(batch, batch.clean)
         attention = objective.encoder.attention(
             batch.clean[:IMAGE_CROPS], batch.spacing_mm[:IMAGE_CROPS]
         )
     patches = patchify(batch.clean, patch)
     masked = patches.scatter(1, batch.hidden[..., None].expand(-1, -1, patches.shape[2]), torch.nan)
     volumes = {"input": batch.clean, "masked": unpatchify(masked, (z, y, x), patch)}
-    if rebuilt is not None:
-        volumes["reconstruction"] = rebuilt
+    if reconstruction is not None:
+        volumes["reconstruction"] = reconstruction
     if attention is not None:
         middle = _central_token(patch_grid((z, y, x), patch))
         shares = attention[:, :, middle].float().mean(dim=1) * attention.shape[-1]

@@ -1,10 +1,10 @@
-"""Pictures of a run while it goes on: what it rebuilds, and where it looks, at a few moments.
+"""Snapshot images of a run: reconstructions and attention maps at the end of each quarter.
 
-Small and few: middle slices of some crops of the recorder's bank, at the end of each quarter of the
-run, in a file of some kilobytes each. Arrays, (n, y, x) in model input: `input`, `masked` (nan
-where hidden), `reconstruction` (hidden patches as the decoder says them) where there is a decoder, and
-where the backbone has attention, `attention`, how much the middle token attends to each voxel's
-patch in the last block, over the mean. Imports no torch, for the report reads them.
+Middle slices of a few crops of the snapshot samples, in a file of some kilobytes each. Arrays,
+(n, y, x) in model input: `input`, `masked` (nan where hidden), `reconstruction` (hidden patches as
+decoded) where there is a decoder, and where the backbone has attention, `attention`, how much the
+middle token attends to each voxel's patch in the last block, over the mean. Imports no torch, for
+the report reads them.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ ImageArrays = dict[str, NDArray[np.float32]]
 
 
 def is_due(step: int, every: int, steps: int) -> bool:
-    """Whether a record at `step`, of those taken every so many steps, ends a quarter of the run."""
+    """Whether a snapshot at `step`, taken every `every` steps, ends a quarter of the run."""
     return (
         step == steps
         or IMAGES_PER_RUN * step // steps > IMAGES_PER_RUN * max(0, step - every) // steps
@@ -27,7 +27,7 @@ def is_due(step: int, every: int, steps: int) -> bool:
 
 
 def save_images(folder: Path, step: int, arrays: ImageArrays) -> None:
-    """Keep a moment in a run's folder."""
+    """Write the images of a snapshot to a run's folder."""
     path = folder / FOLDER / f"step-{step:08d}.npz"
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -35,7 +35,7 @@ def save_images(folder: Path, step: int, arrays: ImageArrays) -> None:
 
 
 def read_images(folder: Path) -> list[tuple[int, ImageArrays]]:
-    """The moments of a run's folder, by step."""
+    """The snapshot images of a run's folder, by step."""
     found = []
     for path in sorted((folder / FOLDER).glob("step-*.npz")):
         with np.load(path) as stored:

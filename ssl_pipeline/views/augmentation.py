@@ -1,7 +1,7 @@
-"""Grey-value augmentation, on the device that trains, each view apart.
+"""Intensity augmentation on the training device, independently for each view.
 
-Amounts are drawn on the host by counter (`draws`); the work is batched. Padding and voxels that
-were not stored keep their value, so that augmentation never tells where they are.
+Parameters are drawn on the host by counter (`augmentation_params`); the work is batched. Padding
+and voxels that were not stored keep their value, so augmentation never reveals where they are.
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ EPSILON = 1e-30
 def augmented_views(
     samples: SampleBatch, views: Views, patch: Triple
 ) -> tuple[Batch, Float[Tensor, "views 1 z y x"]]:
-    """The views of blocks, where these are, and their images as an encoder sees them."""
+    """Crop the views of samples, and augment their images, on the device of the samples."""
     batch = crop_views(samples, views, patch)
     return batch, augment(batch, samples)
 
 
 def augment(batch: Batch, samples: SampleBatch) -> Float[Tensor, "views 1 z y x"]:
-    """The batch's crops with the changes that were drawn for them."""
+    """Apply the intensity parameters that were drawn for a batch to its crops."""
     host = dict(zip(INTENSITY_PARAMS, samples.host_intensity_params.T, strict=True))
     amount = samples.intensity_params[:, :, None, None, None, None].unbind(dim=1)
     by = dict(zip(INTENSITY_PARAMS, amount, strict=True))
@@ -64,7 +64,7 @@ def _apply_gamma(images: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _apply_window(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The range less a share at its ends, spread over the whole; beyond it black and white."""
+    """Cut a fraction off both ends of the intensity range, and stretch the rest over all of it."""
     share = (images - LOW) / (HIGH - LOW)
     cut = ((share - low) / (1 - low - high)).clamp(0, 1) * (HIGH - LOW) + LOW
     return torch.where((low > 0) | (high > 0), cut, images)

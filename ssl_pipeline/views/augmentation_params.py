@@ -1,6 +1,6 @@
-"""What is drawn for one sample, on the host and by counter: crops, turns, masks, grey values.
+"""Random parameters of one sample, drawn on the host by counter: crops, flips, masks, intensities.
 
-A few hundred random numbers a sample; the work that they ask for is batched on the device.
+A few hundred random numbers per sample; the augmentation itself is batched on the device.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ VIEWS_PER_SAMPLE = 2
 
 @dataclass(frozen=True)
 class SampleKey:
-    """Which sample of a run it is, and of whom."""
+    """Identity of a sample: its number in the run, its subject and its volume."""
 
     seed: int
     number: int
@@ -28,7 +28,7 @@ class SampleKey:
     entry_index: int
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Its generator for one purpose."""
+        """The random generator of the sample for one purpose."""
         return generator(self.seed, self.number, purpose)
 
 
@@ -40,19 +40,19 @@ def draw_sample(
     block_start: NDArray[np.int64],
     token_count: int,
 ) -> Sample:
-    """Two views of a block (2, z, y, x) that begins at `origin` of its volume."""
+    """Draw two views of a block (2, z, y, x) that begins at `block_start` of its volume."""
     crop = np.array(views.crop_voxels)
     start = _draw_starts(sample_key, views, np.array(meta.shape), block_start)
-    middle = (block_start + start + crop / 2) / np.array(meta.shape)
+    centre = (block_start + start + crop / 2) / np.array(meta.shape)
     voxels, start = _draw_flips(sample_key, views, voxels, start)
-    turned, zoom, matrix = _draw_affine(sample_key, views.affine)
+    is_transformed, zoom, matrix = _draw_affine(sample_key, views.affine)
     return Sample(
         voxels=voxels,
         units=np.array(meta.input_scaling, np.float32),
         spacing_mm=np.array(meta.spacing_mm[::-1], np.float32),
         zoom=zoom,
         matrix=matrix,
-        is_transformed=turned,
+        is_transformed=is_transformed,
         start=start,
         order=np.stack(
             [
@@ -78,7 +78,7 @@ def draw_sample(
                 for v in range(VIEWS_PER_SAMPLE)
             ]
         ),
-        centre=middle.astype(np.float32),
+        centre=centre.astype(np.float32),
         subject=sample_key.subject,
         metadata_features=sample_key.metadata_features,
         number=sample_key.number,
@@ -89,9 +89,9 @@ def draw_sample(
 def _draw_starts(
     sample_key: SampleKey, views: Views, shape: NDArray[np.int64], block_start: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """First voxels (2, 3) in the block of two crops that overlap as much as the study asks.
+    """First voxels (2, 3) in the block of two crops with the requested overlap.
 
-    Crops stay inside the volume; where it is shorter than a crop, they reach over both ends alike.
+    Crops stay inside the volume; where it is shorter than a crop, they extend beyond both ends.
     """
     rng = sample_key.generator("crops")
     crop, block = np.array(views.crop_voxels), np.array(views.block_voxels)
@@ -101,7 +101,7 @@ def _draw_starts(
     low = np.where(short, (low + high) // 2, low)
     high = np.where(short, low, high)
     first = rng.integers(low, high + 1)
-    # The shared share is the product over the axes of 1 - offset / crop: split it at random.
+    # The shared fraction is the product over the axes of 1 - offset / crop: split it at random.
     share = rng.uniform(*views.overlap)
     part = 1 - share ** rng.dirichlet(np.ones(3))
     offset = np.rint(rng.choice((-1, 1), 3) * part * crop).astype(np.int64)
@@ -114,7 +114,7 @@ def _draw_starts(
 def _draw_flips(
     sample_key: SampleKey, views: Views, voxels: NDArray[np.int16], start: NDArray[np.int64]
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """The block mirrored along the axes that the study allows, each with even odds."""
+    """Flip the block along each axis of `views.flip` with probability 1/2."""
     rng = sample_key.generator("flip")
     crop, start = views.crop_voxels, start.copy()
     for axis, name in enumerate("zyx"):
@@ -127,12 +127,12 @@ def _draw_flips(
 def _draw_affine(
     sample_key: SampleKey, section: AffineAugmentation
 ) -> tuple[bool, float, NDArray[np.float32]]:
-    """Whether a place is turned, its zoom, and the matrix of both (z, y, x)."""
+    """Whether a sample is transformed, its zoom, and the matrix of rotation and zoom (z, y, x)."""
     rng = sample_key.generator("affine")
-    turned = bool(rng.random() < section.probability)
+    is_transformed = bool(rng.random() < section.probability)
     angles = rng.uniform(-1, 1, 3) * section.rotation_deg
     zoom = float(2 ** (rng.uniform(-1, 1) * section.zoom))
-    if not turned:
+    if not is_transformed:
         return False, 1.0, np.eye(3, dtype=np.float32)
     matrix = Rotation.from_euler("zyx", angles, degrees=True).as_matrix()
     return True, zoom, (zoom * matrix).astype(np.float32)
@@ -141,7 +141,7 @@ def _draw_affine(
 def _draw_intensity_params(
     sample_key: SampleKey, section: IntensityAugmentation, view: int
 ) -> NDArray[np.float32]:
-    """The amounts of `CHANGES` for one view; those that are not to be done change nothing."""
+    """The values of `INTENSITY_PARAMS` for one view; those of skipped augmentations are neutral."""
     rng = sample_key.generator(f"intensity {view}")
     contrast, brightness, gamma, bias = rng.uniform(-1, 1, 4)
     noise, blur, low, high = rng.random(4)
@@ -167,7 +167,7 @@ def _draw_intensity_params(
 def _draw_bias_field(
     sample_key: SampleKey, section: IntensityAugmentation, view: int
 ) -> NDArray[np.float32]:
-    """Numbers in -1..1 at 3 x 3 x 3 points of a crop, between which a bias field is smooth."""
+    """A coarse bias field: values in -1..1 at 3 x 3 x 3 points of a crop."""
     if not section.bias_probability:
         return np.zeros((3, 3, 3), np.float32)
     field: NDArray[np.float32] = sample_key.generator(f"field {view}").random((3, 3, 3), np.float32)

@@ -1,8 +1,8 @@
-"""What is read and drawn of a step's samples, on its way to the device that trains.
+"""Samples of a step, collated into a batch for transfer to the training device.
 
-Voxels go there as they are stored: int16, half the bytes of floats and one block for two crops.
-What decides how work is batched stays on the host as well, so that the device is not asked for it;
-what the device needs for that work (which places are turned, weights of blurs) goes there with the
+Voxels are transferred as stored: int16, half the bytes of floats and one block for two crops.
+Values that decide how work is batched stay on the host as well, so that they are never copied back;
+what the device needs for that work (indices of transformed samples, blur weights) is sent with the
 voxels, so that it never waits for a small copy of its own.
 """
 
@@ -16,14 +16,14 @@ from jaxtyping import Float, Int, Int16
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Columns of `Blocks.changes`: what is done to the grey values of a view, in this order.
+# Columns of `SampleBatch.intensity_params`: augmentations of a view, in the order of application.
 INTENSITY_PARAMS = ("bias", "blur", "gamma", "low", "high", "contrast", "brightness", "noise")
 BLUR_RADIUS = 3  # voxels
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, two views of a place; names and units as in `Blocks`."""
+    """One sample with the parameters of its two views; fields and units as in `SampleBatch`."""
 
     voxels: NDArray[np.int16]
     units: NDArray[np.float32]
@@ -47,38 +47,36 @@ class Sample:
 class SampleBatch:
     """B samples; of axes `views` all first views come before all second ones."""
 
-    voxels: Int16[Tensor, "pairs 2 z y x"]  # of a block: intensity and mask bits, as stored
-    units: Float[Tensor, "pairs 4"]  # model input = clip(stored * factor + shift, low, high)
-    spacing_mm: Float[Tensor, "pairs 3"]  # (z, y, x) of the stored voxels
-    zoom: Float[Tensor, " pairs"]  # how many stored voxels a voxel of a view spans
-    matrix: Float[Tensor, "pairs 3 3"]  # from mm of a view to mm of the block, about its middle
-    transformed_index: Int[Tensor, " turned"]  # the places whose `matrix` is more than the identity
+    voxels: Int16[Tensor, "samples 2 z y x"]  # of a block: intensity and mask bits, as stored
+    units: Float[Tensor, "samples 4"]  # model input = clip(stored * factor + shift, low, high)
+    spacing_mm: Float[Tensor, "samples 3"]  # (z, y, x) of the stored voxels
+    zoom: Float[Tensor, " samples"]  # how many stored voxels a voxel of a view spans
+    matrix: Float[Tensor, "samples 3 3"]  # from mm of a view to mm of the block, about its middle
+    transformed_index: Int[Tensor, " turned"]  # the samples whose `matrix` is not the identity
     start: Int[Tensor, "views 3"]  # first voxel of a crop in its block
     host_start: NDArray[np.int64]  # the same on the host
-    order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are seen
-    intensity_params: Float[Tensor, "views changes"]  # of grey values, see `CHANGES`
+    order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are visible
+    intensity_params: Float[Tensor, "views params"]  # see `INTENSITY_PARAMS`
     host_intensity_params: NDArray[np.float32]  # the same on the host
     blur_index: Int[Tensor, " blurred"]  # the views that are blurred
     blur_taps: Float[Tensor, "blurred taps"]  # weights of their blurs, voxel by voxel
     bias_field: Float[Tensor, "views 3 3 3"]  # a coarse random field
     noise_seeds: NDArray[np.int64]  # (views,) seeds of the noise
-    centre: NDArray[np.float32]  # (views, 3) of a crop, as a share of its volume
-    subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
-    metadata_features: Float[
-        Tensor, "pairs traits"
-    ]  # what makes subjects alike, see `objectives.alike`
-    number: NDArray[np.int64]  # (pairs,) global sample numbers
-    entry_index: NDArray[np.int64]  # (pairs,) places of the volumes in the sampler's list
-    branch_factors: Float[Tensor, "views branches"] | None = (
-        None  # drop-path, where the encoder has it
-    )
+    centre: NDArray[np.float32]  # (views, 3) of a crop, as a fraction of its volume
+    subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
+    # By which subjects are similar, see `objectives.metadata_similarity`.
+    metadata_features: Float[Tensor, "samples features"]
+    number: NDArray[np.int64]  # (samples,) global sample numbers
+    entry_index: NDArray[np.int64]  # (samples,) indices of the volumes in the sampler's list
+    # Drop path, where the encoder has it.
+    branch_factors: Float[Tensor, "views branches"] | None = None
 
     def to(self, device: str) -> "SampleBatch":
-        """The same on another device, without waiting for it."""
+        """Copy to another device, asynchronously."""
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "SampleBatch":
-        """The same in memory that a GPU copies from while the host goes on."""
+        """Copy to pinned memory, from which a GPU copies asynchronously."""
         return self._map_tensors(Tensor.pin_memory)
 
     def _map_tensors(self, move: Callable[[Tensor], Tensor]) -> "SampleBatch":
@@ -88,7 +86,7 @@ class SampleBatch:
 
 
 def collate(samples: Sequence[Sample]) -> SampleBatch:
-    """The samples as one."""
+    """Stack samples into a batch."""
 
     def each(name: str) -> NDArray[Any]:
         return np.stack([getattr(sample, name) for sample in samples])
@@ -96,8 +94,8 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
     def views(name: str) -> NDArray[Any]:
         return np.concatenate(list(each(name).swapaxes(0, 1)))
 
-    start, changes = views("start"), views("intensity_params")
-    sigmas = changes[:, INTENSITY_PARAMS.index("blur")]
+    start, intensity_params = views("start"), views("intensity_params")
+    sigmas = intensity_params[:, INTENSITY_PARAMS.index("blur")]
     blurred = np.flatnonzero(sigmas)
     return SampleBatch(
         **{name: torch.from_numpy(each(name)) for name in ("voxels", "units", "spacing_mm")},
@@ -109,8 +107,8 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
         start=torch.from_numpy(start),
         host_start=start,
         order=torch.from_numpy(views("order")),
-        intensity_params=torch.from_numpy(changes),
-        host_intensity_params=changes,
+        intensity_params=torch.from_numpy(intensity_params),
+        host_intensity_params=intensity_params,
         blur_index=torch.from_numpy(blurred),
         blur_taps=torch.from_numpy(_gaussian_taps(sigmas[blurred])),
         bias_field=torch.from_numpy(views("bias_field")),
@@ -124,7 +122,7 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
 
 
 def _gaussian_taps(sigmas: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A Gaussian each (sigma in voxels) out to `BLUR_RADIUS`, with a sum of 1."""
+    """One Gaussian per sigma (in voxels) out to `BLUR_RADIUS`, with a sum of 1."""
     taps = np.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=np.float32)
     weights: NDArray[np.float32] = np.exp(-0.5 * (taps / sigmas[:, None]) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)

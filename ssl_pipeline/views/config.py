@@ -1,4 +1,4 @@
-"""The dials of crops, masks and augmentation (section `views` of a study)."""
+"""Settings of crops, masking and augmentation (section `views` of a study)."""
 
 import math
 from typing import Literal
@@ -11,7 +11,7 @@ Triple = tuple[int, int, int]
 
 
 class IntensityAugmentation(Section):
-    """Changes of grey values, drawn for each view apart; the clean crop stays the target of MAE.
+    """Intensity augmentation, drawn independently for each view; MAE reconstructs the clean crop.
 
     Units are those of the model's input, in which a CT window or an MR's foreground has a standard
     deviation of about 1.
@@ -23,71 +23,75 @@ class IntensityAugmentation(Section):
         0.3, ge=0, lt=1, description="largest log2-like change of gamma's exponent"
     )
     noise: float = Field(0.2, ge=0, description="largest standard deviation of added noise")
-    noise_probability: float = Field(0.5, ge=0, le=1, description="share of views that get noise")
+    noise_probability: float = Field(
+        0.5, ge=0, le=1, description="fraction of views that get noise"
+    )
     blur_voxels: float = Field(1.0, ge=0, description="largest sigma of a Gaussian blur, in voxels")
-    blur_probability: float = Field(0.2, ge=0, le=1, description="share of views that get blurred")
+    blur_probability: float = Field(
+        0.2, ge=0, le=1, description="fraction of views that are blurred"
+    )
     window: float = Field(
-        0.3, ge=0, lt=0.5, description="largest part of the range that is cut off at either end"
+        0.3, ge=0, lt=0.5, description="largest fraction of the range that is cut off at either end"
     )
     window_probability: float = Field(
-        0.0, ge=0, le=1, description="share of views whose range is cut and spread again"
+        0.0, ge=0, le=1, description="fraction of views whose range is cut and stretched"
     )
     bias: float = Field(
-        0.5, ge=0, description="largest log2 gain of a smooth field, as coils cause it in MR"
+        0.5, ge=0, description="largest log2 gain of a smooth bias field, as coils cause it in MR"
     )
     bias_probability: float = Field(
-        0.0, ge=0, le=1, description="share of views that get such a field"
+        0.0, ge=0, le=1, description="fraction of views that get a bias field"
     )
 
 
 class AffineAugmentation(Section):
-    """Turns and zooms of a place, both views alike, so that they still see the same millimetres."""
+    """Rotation and zoom of a sample, the same for both views, so that they stay aligned."""
 
     probability: float = Field(
-        0.0, ge=0, le=1, description="share of places that are turned and zoomed"
+        0.0, ge=0, le=1, description="fraction of samples that are rotated and zoomed"
     )
     rotation_deg: float = Field(
         15.0, ge=0, le=180, description="largest rotation about each axis, in degrees"
     )
     zoom: float = Field(
-        0.2, ge=0, lt=1, description="largest log2 of the change of size, all axes alike"
+        0.2, ge=0, lt=1, description="largest log2 of the scale factor, the same for all axes"
     )
 
 
 class Views(Section):
-    """Two overlapping crops of one place, and which of their tokens the encoder sees."""
+    """Two overlapping crops of one location, and which of their tokens the encoder sees."""
 
     crop_voxels: Triple = Field((32, 32, 32), description="size of a crop (z, y, x), in voxels")
     overlap: tuple[float, float] = Field(
-        (0.4, 0.8), description="least and largest share of a crop that both views see"
+        (0.4, 0.8), description="smallest and largest fraction of a crop that both views share"
     )
     visible_ratio: float = Field(
-        0.25, gt=0, lt=1, description="share of tokens that the encoder sees"
+        0.25, gt=0, lt=1, description="fraction of tokens that the encoder sees (1 - mask ratio)"
     )
     max_background: float = Field(
-        0.2, ge=0, le=1, description="largest share of the seen tokens outside the body"
+        0.2, ge=0, le=1, description="largest fraction of the visible tokens outside the body"
     )
     min_valid: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="least share of what is read of a place that must be stored voxels",
+        description="smallest fraction of valid voxels in a block that is read",
     )
     flip: tuple[Literal["x", "y", "z"], ...] = Field(
-        (), description="axes that may be mirrored, both views alike; none where sides matter"
+        (), description="axes that may be flipped, in both views at once; none where sides matter"
     )
     affine: AffineAugmentation = AffineAugmentation()
     steps_per_read: int = Field(
         1,
         ge=1,
-        description="steps in a row that draw their views from one read of their places; more "
-        "spares the reader, and shows a step no new subjects",
+        description="consecutive steps that draw their views from the same blocks; more means less "
+        "reading, and no new subjects in those steps",
     )
     intensity: IntensityAugmentation = IntensityAugmentation()
 
     @property
     def block_voxels(self) -> Triple:
-        """What is read of a place (z, y, x): room for two crops, however they overlap."""
+        """Size of the block read for a sample (z, y, x): room for two crops at any overlap."""
         z, y, x = (c + math.floor((1 - self.overlap[0]) * c) for c in self.crop_voxels)
         return z, y, x
 
@@ -96,10 +100,11 @@ class Views(Section):
         low, high = self.overlap
         if not 0 < low <= high <= 1:
             raise ValueError(
-                f"overlap is [{low}, {high}]: give two shares, 0 < least <= largest <= 1"
+                f"overlap is [{low}, {high}]: give two fractions, 0 < smallest <= largest <= 1"
             )
         if not self.min_valid >= self.visible_ratio:
             raise ValueError(
-                f"min_valid is {self.min_valid}, below visible_ratio, {self.visible_ratio}: a crop could lack tokens"
+                f"min_valid is {self.min_valid}, below visible_ratio, {self.visible_ratio}: a crop "
+                "could lack tokens"
             )
         return self

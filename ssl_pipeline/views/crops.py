@@ -1,8 +1,8 @@
-"""Crops cut from blocks, and which of their tokens are seen: batched, on the device of the blocks.
+"""Crops of the two views of samples, and their visible tokens: batched, on the samples' device.
 
-Both views of a place are turned and zoomed alike, about the middle of their block, so two tokens
-that lie at one place of that frame see the same millimetres. Places that are not turned are cut
-without interpolation.
+Both views of a sample get the same rotation and zoom, about the centre of their block, so two
+tokens at one location of that frame see the same millimetres. Samples without a transform are
+cropped without interpolation.
 """
 
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from ssl_pipeline.views.patches import choose_visible, patch_grid, patch_share
 
 @dataclass(frozen=True)
 class Batch:
-    """Two views of each of B places; tensors hold all first views, then all second ones."""
+    """Two views of each of B samples; tensors hold all first views, then all second ones."""
 
     clean: Float[Tensor, "views 1 z y x"]  # model input before augmentation
     valid: Float[Tensor, "views z y x"]  # 1 where a voxel was measured and not anonymised
-    body_share: Float[Tensor, "views tokens"]  # share of a token's voxels inside the body
-    valid_share: Float[Tensor, "views tokens"]  # share of a token's voxels that are valid
-    visible: Int[Tensor, "views kept"]  # tokens that the encoder sees
+    body_share: Float[Tensor, "views tokens"]  # fraction of a token's voxels inside the body
+    valid_share: Float[Tensor, "views tokens"]  # fraction of a token's voxels that are valid
+    visible: Int[Tensor, "views visible"]  # tokens that the encoder sees
     hidden: Int[Tensor, "views rest"]  # the others, in random order
     spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
-    start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that its pair shares
-    subject: Int[Tensor, " pairs"]  # equal numbers, equal subjects
-    metadata_features: Float[Tensor, "pairs traits"]  # what makes subjects alike
-    branch_factors: Float[Tensor, "views branches"] | None  # drop-path, where the encoder has it
+    start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that both views share
+    subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
+    metadata_features: Float[Tensor, "samples features"]  # by which subjects are similar
+    branch_factors: Float[Tensor, "views branches"] | None  # drop path, where the encoder has it
 
 
 def crop_views(samples: SampleBatch, views: Views, patch: Triple) -> Batch:
-    """The two views of every block."""
+    """Crop the two views of every sample."""
     size = views.crop_voxels
     images, bits = _crops(samples, size)
     valid = _to_float(_has_bit(bits, VALID) & ~_has_bit(bits, ANONYMISED))
@@ -70,17 +70,17 @@ def crop_views(samples: SampleBatch, views: Views, patch: Triple) -> Batch:
 
 def _crops(samples: SampleBatch, size: Triple) -> tuple[Tensor, Tensor]:
     """Model input and mask bits (uint8) of all views, each (views, z, y, x)."""
-    pairs = len(samples.voxels)
+    count = len(samples.voxels)
     voxels = torch.stack(
         [
-            samples.voxels[view % pairs, :, z : z + size[0], y : y + size[1], x : x + size[2]]
+            samples.voxels[view % count, :, z : z + size[0], y : y + size[1], x : x + size[2]]
             for view, (z, y, x) in enumerate(samples.host_start.tolist())
         ]
     )
     bits = voxels[:, 1].to(torch.uint8)
     images = _model_input(voxels[:, 0], bits, samples.units.repeat(2, 1))
     if len(samples.transformed_index):
-        both = torch.cat([samples.transformed_index, samples.transformed_index + pairs])
+        both = torch.cat([samples.transformed_index, samples.transformed_index + count])
         images[both], bits[both] = _transform_crops(samples, both, size)
     return images, bits
 
@@ -91,14 +91,14 @@ def _has_bit(bits: Tensor, bit: int) -> Tensor:
 
 
 def _to_float(mask: Tensor) -> Tensor:
-    """A mask as 0.0 and 1.0; by way of bytes, which a CPU makes numbers of in half the time."""
+    """A mask as 0.0 and 1.0; via bytes, which a CPU converts in half the time."""
     return mask.view(torch.uint8).float()
 
 
 def _model_input(
     stored: Int16[Tensor, "n z y x"], bits: UInt8[Tensor, "n z y x"], units: Float[Tensor, "n 4"]
 ) -> Float[Tensor, "n z y x"]:
-    """Model input of stored intensities; what is not valid has the lowest value."""
+    """Model input of stored intensities; invalid voxels have the lowest value."""
     factor, shift, low, high = units[:, :, None, None, None].unbind(dim=1)
     images = torch.addcmul(shift, stored.float(), factor)
     torch.clamp(images, low, high, out=images)
@@ -108,25 +108,25 @@ def _model_input(
 def _transform_crops(
     samples: SampleBatch, views: Int[Tensor, " both"], size: Triple
 ) -> tuple[Tensor, Tensor]:
-    """Those views through their matrices: linear in grey values, nearest in mask bits."""
-    pairs, last = samples.transformed_index, [n - 1 for n in samples.voxels.shape[2:]]
+    """Resample views by their matrices: linear for intensities, nearest for mask bits."""
+    index, last = samples.transformed_index, [n - 1 for n in samples.voxels.shape[2:]]
     axes = [
-        torch.arange(n, device=pairs.device) - end / 2 for n, end in zip(size, last, strict=True)
+        torch.arange(n, device=index.device) - end / 2 for n, end in zip(size, last, strict=True)
     ]
     inside = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    spacing, matrix = samples.spacing_mm[pairs].repeat(2, 1), samples.matrix[pairs].repeat(2, 1, 1)
-    # Of a view's voxel: mm from the middle of its block, turned, and back to voxels of the block.
+    spacing, matrix = samples.spacing_mm[index].repeat(2, 1), samples.matrix[index].repeat(2, 1, 1)
+    # For each voxel of a view: mm from the centre of its block, transformed, in its voxels.
     mm = (samples.start[views][:, None, None, None] + inside) * spacing[:, None, None, None]
     there = torch.einsum("vij,vzyxj->vzyxi", matrix, mm) / spacing[:, None, None, None]
-    # (x, y, z), -1..1 between the middles of the outer voxels
+    # (x, y, z), -1..1 between the centres of the outer voxels
     z, y, x = (2 * part / end for part, end in zip(there.unbind(-1), last, strict=True))
     grid = torch.stack([x, y, z], dim=-1)
-    stored, bits = samples.voxels[pairs].unbind(dim=1)
+    stored, bits = samples.voxels[index].unbind(dim=1)
     bits = bits.to(torch.uint8)
-    grey = _model_input(stored, bits, samples.units[pairs])[:, None].repeat(2, 1, 1, 1, 1)
+    grey = _model_input(stored, bits, samples.units[index])[:, None].repeat(2, 1, 1, 1, 1)
     kinds = bits[:, None].float().repeat(2, 1, 1, 1, 1)
     images = grid_sample(grey, grid, mode="bilinear", padding_mode="border", align_corners=True)
     kinds = grid_sample(kinds, grid, mode="nearest", padding_mode="zeros", align_corners=True)
     bits = kinds[:, 0].round().to(torch.uint8)
-    low = samples.units[pairs, 2].repeat(2)[:, None, None, None]
+    low = samples.units[index, 2].repeat(2)[:, None, None, None]
     return torch.where(_has_bit(bits, VALID), images[:, 0], low), bits

@@ -1,7 +1,7 @@
-"""Token geometry: crops cut into patches, where each patch lies, and which ones are seen.
+"""Patches of crops: cutting, positions, pooling, and the choice of visible ones (masking).
 
-Patches are ordered row-major over (z, y, x). A patch's place is the middle of its voxels in
-millimetres, so volumes of different spacing share one language of position.
+Patches are ordered row-major over (z, y, x). A patch's position is the centre of its voxels in
+millimetres, so positions are comparable between volumes of different spacing.
 """
 
 import torch
@@ -30,14 +30,14 @@ def patchify(
 def unpatchify(
     patches: Float[Tensor, "batch tokens voxels"], size: Triple, patch: Triple
 ) -> Float[Tensor, "batch 1 z y x"]:
-    """Put flattened patches together again; the inverse of `patchify`."""
+    """Reassemble flattened patches; the inverse of `patchify`."""
     (gz, gy, gx), (pz, py, px) = patch_grid(size, patch), patch
     cut = patches.reshape(-1, gz, gy, gx, pz, py, px).permute(0, 1, 4, 2, 5, 3, 6)
     return cut.reshape(-1, 1, *size)
 
 
 def patch_share(mask: Float[Tensor, "batch z y x"], patch: Triple) -> Float[Tensor, "batch tokens"]:
-    """Share of each patch's voxels that the mask (0 or 1) sets.
+    """Fraction of each patch's voxels that the mask (0 or 1) sets.
 
     Summed axis by axis: eight times faster on a CPU than cutting patches first, and as exact.
     """
@@ -60,7 +60,7 @@ def pool_tokens(
 def patch_centres_mm(
     size: Triple, patch: Triple, spacing_mm: Float[Tensor, "batch 3"]
 ) -> Float[Tensor, "batch tokens 3"]:
-    """Middles of the patches (z, y, x), in mm from the middle of the crop."""
+    """Centres of the patches (z, y, x), in mm from the centre of the crop."""
     axes = [
         (torch.arange(n, dtype=torch.float32, device=spacing_mm.device) + 0.5) * p - n * p / 2
         for n, p in zip(patch_grid(size, patch), patch, strict=True)
@@ -70,8 +70,8 @@ def patch_centres_mm(
 
 
 def gather_tokens(
-    values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch kept"]
-) -> Float[Tensor, "batch kept dim"]:
+    values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch visible"]
+) -> Float[Tensor, "batch visible dim"]:
     """The tokens of `index`, batch by batch.
 
     Whole rows are copied: four times faster on a CPU than `torch.gather`, which takes numbers.
@@ -91,20 +91,21 @@ def choose_visible(
     count: int,
     max_background: float,
 ) -> tuple[Int[Tensor, "views count"], Int[Tensor, "views rest"]]:
-    """Which `count` tokens of each crop the encoder sees, sorted, and the others in random order.
+    """The `count` visible tokens of each crop, sorted, and the others in random order.
 
-    `valid` and `body` hold each token's share of such voxels, `order` random numbers. Tokens that
-    are at least half valid come first, and of them at most the share `background` of `count` from
-    outside the body, unless the body has too few: the number is fixed, so that shapes are.
+    `valid_share` and `body_share` hold the fraction of such voxels of each token, `order` random
+    numbers. Tokens that are at least half valid come first, and of them at most the fraction
+    `max_background` of `count` from outside the body, unless the body has too few: the number is
+    fixed, so that shapes are.
     """
     by = order.argsort(dim=1)
     usable, inside = valid_share.gather(1, by) >= 0.5, body_share.gather(1, by) >= 0.5
     inside, outside = usable & inside, usable & ~inside
     there, here = outside.sum(1, keepdim=True), inside.sum(1, keepdim=True)
-    # As many from outside as a plain draw would give, but no more than the cap.
+    # As many from outside as a uniform draw would give, but no more than the limit.
     share = there.double() / (there + here).clamp(min=1)
     wanted = (share * count).round().clamp(max=int(max_background * count)).long()
-    turn = torch.full_like(by, 4)  # who is taken first: 0, who last: 4
+    turn = torch.full_like(by, 4)  # 0 is taken first, 4 last
     turn[outside] = 2
     turn[inside] = 3
     turn[outside & (outside.cumsum(1) <= wanted)] = 1

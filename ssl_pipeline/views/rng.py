@@ -1,4 +1,4 @@
-"""Randomness by counter: every draw is a function of (seed, number, purpose) and of nothing else.
+"""Counter-based random numbers: every draw is a function of (seed, number, purpose) alone.
 
 Sample number 1,234 gets the same volume, crops, mask and noise whether it is drawn first, after a
 resume, by another worker or on another rank; nothing has to be replayed or stored. Philox is a

@@ -1,9 +1,9 @@
-"""Which places a training step sees: subjects, volumes, blocks, and what is drawn for their views.
+"""Sampling of training batches: subjects, volumes, blocks, and the parameters of their views.
 
 A step's samples come from different subjects where there are enough, drawn by weight without
-replacement, because contrast between subjects is what the global loss learns from. Of each sample a
-block is read that has room for two overlapping crops; they are cut from it by `cut`, on the device
-that trains. Everything is a function of (seed, sample number): see `randomness`.
+replacement, because the loss between subjects learns from their contrast. For each sample a block
+is read that has room for two overlapping crops; `crops` cuts them from it, on the training device.
+Everything is a function of (seed, sample number): see `rng`.
 """
 
 from collections import Counter, OrderedDict
@@ -25,12 +25,12 @@ from ssl_pipeline.views.config import Triple, Views
 from ssl_pipeline.views.patches import patch_grid
 from ssl_pipeline.views.rng import generator
 
-MAX_READ_ATTEMPTS = 10  # places tried for one that is valid enough; the best of them is taken
+MAX_READ_ATTEMPTS = 10  # blocks tried for one with enough valid voxels; the best is taken
 
 
 @dataclass(frozen=True)
 class _Block:
-    """What was read: voxels (2, z, y, x) of a block, and where it begins in its volume."""
+    """Voxels (2, z, y, x) read from a volume, and where the block begins in it."""
 
     entry_index: int
     voxels: NDArray[np.int16]
@@ -38,7 +38,7 @@ class _Block:
 
 
 class Sampler:
-    """Draws the batches of a run; `traits` (entries, traits) is what makes subjects alike.
+    """Draws the batches of a run; `metadata_features` is (entries, features).
 
     Raises UserError where no volume is given or the crop is no multiple of the patch.
     """
@@ -79,7 +79,7 @@ class Sampler:
         self._lock = Lock()
 
     def _subject_weights(self) -> NDArray[np.float64]:
-        """Each root has its weight as a whole, shared alike by its subjects.
+        """Each root has its weight as a whole, divided equally among its subjects.
 
         Weights of scans come on top: a subject of twice the mean weight is drawn twice as often.
         """
@@ -99,16 +99,16 @@ class Sampler:
         return normed
 
     def subjects(self, step: int) -> NDArray[np.int64]:
-        """The subjects of a step's samples, (pairs,); all different where there are enough.
+        """The subjects of a step's samples, (samples,); all different where there are enough.
 
-        Steps that share what they read share their subjects.
+        Steps that share their blocks share their subjects.
         """
         return self._draw_subjects(
             generator(self.seed, step // self.views.steps_per_read, "subjects"), self.batch_size
         )
 
     def _draw_subjects(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """So many subjects by weight, each drawn again only when all others have been."""
+        """Draw subjects by weight; none is drawn again before all others have been."""
         drawn: list[NDArray[np.int64]] = []
         while count:
             # Exponential race: the order of a weighted draw without replacement.
@@ -120,50 +120,53 @@ class Sampler:
         return np.concatenate(drawn)
 
     def _draw_volume(self, rng: np.random.Generator, subject: int) -> int:
-        """One of a subject's volumes by weight."""
+        """Draw one of a subject's volumes by weight."""
         own = self._entries_of_subject[subject]
         weight = np.array([self.entries[index].weight for index in own])
         return int(rng.choice(own, p=weight / weight.sum() if np.ptp(weight) else None))
 
     def batch(self, step: int, rows: slice = slice(None)) -> SampleBatch:
         """The samples of a step, or the part of them that one rank draws, on the CPU."""
-        place_of = step // self.views.steps_per_read * self.batch_size
+        first_block = step // self.views.steps_per_read * self.batch_size
         drawn = list(enumerate(self.subjects(step)))[rows]
         return collate(
             [
                 self._draw_sample(
-                    self._cached_block(place_of + slot, int(who)),
+                    self._cached_block(first_block + slot, int(subject)),
                     step * self.batch_size + slot,
-                    who,
+                    subject,
                 )
-                for slot, who in drawn
+                for slot, subject in drawn
             ]
         )
 
     def monitoring_batches(self, samples: int, max_batch_size: int) -> list[SampleBatch]:
-        """Places that no step draws, two of each subject, in parts of at most `most`.
+        """The snapshot samples, two of each subject, in batches of at most `max_batch_size`.
 
-        They are the same in every step, to measure on; their sample numbers are below zero.
+        No training step draws them, and they are the same at every step; their sample numbers are
+        below zero.
         """
         half = -(-samples // 2)
         subjects = np.tile(self._draw_subjects(generator(self.seed, 0, "bank"), half), 2)[:samples]
-        pairs = [
-            self._draw_sample(self._read_block(-1 - slot, int(who)), -1 - slot, who)
-            for slot, who in enumerate(subjects)
+        drawn = [
+            self._draw_sample(self._read_block(-1 - slot, int(subject)), -1 - slot, subject)
+            for slot, subject in enumerate(subjects)
         ]
         return [
-            collate(pairs[first : first + max_batch_size])
+            collate(drawn[first : first + max_batch_size])
             for first in range(0, samples, max_batch_size)
         ]
 
     def _draw_sample(self, block: _Block, number: int, subject: int | np.int64) -> Sample:
-        traits = self.metadata_features[block.entry_index]
-        sample = SampleKey(self.seed, number, int(subject), traits, block.entry_index)
+        features = self.metadata_features[block.entry_index]
+        sample_key = SampleKey(self.seed, number, int(subject), features, block.entry_index)
         meta = self.entries[block.entry_index].meta
-        return draw_sample(sample, self.views, meta, block.voxels, block.start, self._token_count)
+        return draw_sample(
+            sample_key, self.views, meta, block.voxels, block.start, self._token_count
+        )
 
     def _cached_block(self, number: int, subject: int) -> _Block:
-        """Read, or still there from a step before; those of the last steps are kept."""
+        """A block from the cache of the last steps, or read anew."""
         if self.views.steps_per_read == 1:
             return self._read_block(number, subject)
         with self._lock:
@@ -176,9 +179,9 @@ class Sampler:
         return found
 
     def _read_block(self, number: int, subject: int) -> _Block:
-        """A block with enough stored voxels: the first found, or the best of those tried.
+        """A block with enough valid voxels: the first found, or the best of those tried.
 
-        Mask bits alone say how many it has; only what is taken has its intensities read.
+        They are counted from mask bits alone; intensities are read of the chosen block only.
         """
         rng = generator(self.seed, number, "place")
         index = self._draw_volume(rng, subject)
@@ -186,7 +189,7 @@ class Sampler:
         room = np.array(entry.shape) - size
         best: tuple[float, NDArray[np.int16], NDArray[np.int64]] | None = None
         for _ in range(MAX_READ_ATTEMPTS):
-            # A side shorter than the block: it reaches over both ends alike, within a voxel.
+            # A side shorter than the block: it extends beyond both ends equally, within a voxel.
             start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
             bits = self.reader.read_crop(
                 entry.id, _triple(start), self.views.block_voxels, MASK_CHANNEL

@@ -94,7 +94,7 @@ class PseudonymStore:
                 self._create_salt(salt_fingerprint)
         if stat.S_IMODE(self.private_folder.stat().st_mode) & OTHERS_PERMISSIONS:
             raise UserError(
-                f"Others may look into {self.private_folder}: `chmod 700 {self.private_folder}`."
+                f"Other users can read {self.private_folder}: `chmod 700 {self.private_folder}`."
             )
         self._refuse_namesake()
         self.check_salt(salt_fingerprint)

@@ -28,8 +28,8 @@ SCHEMA = pa.schema({"id": pa.string(), "jpeg": pa.binary()})
 def thumbnail(volume: Volume, missing_value: float | None) -> bytes:
     """A JPEG of 3 SIDE_PIXELS x SIDE_PIXELS of a volume whose axes are in canonical order."""
     planes = [_plane(volume.data, axis, missing_value) for axis in (2, 1, 0)]
-    seen = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
-    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 1.0)
+    values = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
+    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 1.0)
     x, y, z = spacing_mm(volume.affine)
     extent = max(side * mm for side, mm in zip(volume.data.shape, (x, y, z), strict=True))
     whole = Image.new("L", (3 * SIDE_PIXELS, SIDE_PIXELS))

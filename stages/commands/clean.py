@@ -1,10 +1,10 @@
-"""Remove what a study no longer needs, or all that it made, and nothing that anybody else did.
+"""Remove files that a study no longer needs, or all that it wrote: `ssl-pipeline clean`.
 
-Each stage says which files it makes (`MAKES`) and, where it can, which of them are stale; only
-files of these patterns are ever touched, so a user's own notes in the output folder stay, and so do
-raw scans. Paths of origin go with all that was made, the salt of the codes never. It is said what
-goes and how much before it does. While it goes, the locks of all stages are held, and a study with
-a job in the queue is left alone.
+Each stage declares which files it writes (`OUTPUTS`) and, where it can, which of them are stale;
+only files of these patterns are ever touched, so a user's own notes in the output folder stay, and
+so do raw scans. With `--all` paths of origin go too, the salt of the pseudonyms never. What goes,
+and its size, is listed first. Meanwhile the locks of all stages are held, and a study with a job in
+the queue is left alone.
 """
 
 import os
@@ -42,24 +42,24 @@ TEMPORARY_NAME = re.compile(rf"{re.escape(atomic.TEMPORARY_PREFIX)}.+-\w+")
 
 @dataclass(frozen=True)
 class CleanGroup:
-    """Files that go for one reason."""
+    """Files that are removed for one reason."""
 
     reason: str
     files: list[Path]
 
     @property
     def size_bytes(self) -> int:
-        """What they take on disk, in bytes."""
+        """Their size on disk, in bytes."""
         return sum(path.lstat().st_size for path in self.files)
 
 
 def clean_study(study: Study, *, remove_all: bool, assume_yes: bool) -> None:
-    """Say what would go, and remove it if that is agreed to, in advance or on the terminal.
+    """List what would be removed, and remove it if confirmed, in advance or on the terminal.
 
     Raises UserError while a stage runs, and where nobody can be asked.
     """
     if not study.folder.is_dir() and not study.pseudonyms.study_folder.is_dir():
-        raise UserError(f"There is no {study.folder}: the study has made nothing yet.")
+        raise UserError(f"There is no {study.folder}: the study has no output yet.")
     with exclusive_access(study):
         groups = [group for group in _groups(study, remove_all) if group.files]
         if not groups:
@@ -74,7 +74,7 @@ def clean_study(study: Study, *, remove_all: bool, assume_yes: bool) -> None:
         _remove(files, (study.folder, study.pseudonyms.study_folder))
         info(f"clean: {format_count(len(files), 'file')} removed, {format_bytes(total)}")
     if remove_all and study.folder.is_dir():
-        info(f"clean: {study.folder} stays, for it holds what no stage made")
+        info(f"clean: {study.folder} stays, for it holds files that no stage wrote")
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def exclusive_access(study: Study) -> Iterator[None]:
 
 
 def _job_output_folder(study: Study, name: str) -> Path:
-    """Where the job of this name writes, also of a task or trial that the study has no more."""
+    """The output folder of a job, also of a task or trial that the study no longer has."""
     part, _, trial = name.partition("@")
     stage_name, _, task = part.partition("-")
     top = study.folder.joinpath(*((TRIALS_FOLDER, trial) if trial else ()))
@@ -114,8 +114,8 @@ def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
     stale: dict[str, Iterable[Path]] = {
         "parts of interrupted writes": _temporary_files(study),
         "stored volumes of scans that are gone": preprocess.orphaned_volumes(study),
-        "trials that the ablation has no more": _stale_trials(study),
-        "pretraining with other dials or cohorts": _collect(pretraining_runs.stale_runs, both),
+        "trials that the ablation no longer has": _stale_trials(study),
+        "pretraining with other settings or cohorts": _collect(pretraining_runs.stale_runs, both),
         "checkpoints before the newest": _collect(pretraining_runs.stale_checkpoints, both),
         "evaluation of other encoders": _collect(evaluation_inputs.stale_cell_files, both),
         "earlier jobs": [
@@ -140,7 +140,7 @@ def _stale_trials(study: Study) -> list[Path]:
 
 
 def _pipeline_files(study: Study) -> set[Path]:
-    """Every file that the pipeline has made for this study."""
+    """Every file that the pipeline has written for this study."""
     found = {*study.folder.glob(f"{LOGS_FOLDER}/*.log"), *study.pseudonyms.files}
     for folder in (study.folder / JOBS_FOLDER).glob("*/"):
         found |= {path for pattern in launch.JOB_FILES for path in folder.glob(pattern)}
@@ -158,7 +158,7 @@ def _pipeline_files(study: Study) -> set[Path]:
 
 
 def _temporary_files(study: Study) -> list[Path]:
-    """What killed processes left under temporary names."""
+    """Files that killed processes left under temporary names."""
     tops = (study.folder / name for name in (*STAGES, TRIALS_FOLDER, JOBS_FOLDER))
     found = (path for top in tops for path in top.rglob(f"{atomic.TEMPORARY_PREFIX}*"))
     return [path for path in found if TEMPORARY_NAME.fullmatch(path.name)]

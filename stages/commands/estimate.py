@@ -1,7 +1,7 @@
-"""What a study will take before it runs, one line a stage, and how each figure is known.
+"""Estimate disk, memory and time of a study before it runs: one line a stage, with its basis.
 
-The figures come from the stages' own `need`, from tables alone; where a stage has run before with
-the same sections, its record has the better ones. Snakemake's `resources` are the same figures.
+The quantities come from `estimate_resources` of the stages, from tables alone; where a stage has
+run before with the same settings, its record has better ones. Snakemake's `resources` are the same.
 """
 
 import math
@@ -29,7 +29,7 @@ GPU_DEVICE = Path("/dev/nvidia0")
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """A stage's need at its place."""
+    """What a stage needs on its hardware."""
 
     resource_estimate: ResourceEstimate
     hardware: Hardware
@@ -64,14 +64,14 @@ def estimate_stage(
     dataset: DatasetSize,
     cluster: Cluster | None,
 ) -> StageEstimate:
-    """What one stage takes."""
+    """The estimate of one stage."""
     asked = cluster.resources(name) if cluster else None
     place = _stage_hardware(name, study, asked, len(dataset.scans))
     need = load_stage(name).estimate_resources(study, dataset, place, **wildcards)
     record = up_to_date_record(name, study, wildcards)
     if record and not place.gpus:
         before = record["provenance"]
-        where = f"its run of {before['began'][:10]} on {before['host']}"
+        where = f"its run of {before['started_at'][:10]} on {before['host']}"
         need = replace(need, memory=measured(before["peak_memory_gib"] * 2**30, where))
         if not need.seconds.basis.startswith("measured"):
             need = replace(need, seconds=measured(before["wall_s"] * place.cores, where))
@@ -79,45 +79,45 @@ def estimate_stage(
 
 
 def print_estimates(study: Study, cluster: Cluster | None) -> None:
-    """Print the table of all stages, and below it how each figure is known."""
-    seen = dataset_size(study, read_headers=True)
+    """Print the table of all stages, and below it the basis of each quantity."""
+    dataset = dataset_size(study, read_headers=True)
     found = [
-        (part, estimate_stage(part.stage, part.study, part.wildcards, seen, cluster))
+        (part, estimate_stage(part.stage, part.study, part.wildcards, dataset, cluster))
         for part in stage_runs(study).values()
     ]
-    figures = Table(*COLUMNS, title=f"{study.name} in {study.folder}", box=None, pad_edge=False)
-    for column in figures.columns[1:]:
+    quantities = Table(*COLUMNS, title=f"{study.name} in {study.folder}", box=None, pad_edge=False)
+    for column in quantities.columns[1:]:
         column.justify = "right"
     alike = Counter(_title(part) for part, _ in found)
     for title, each in {_title(part): each for part, each in found}.items():
         number = alike[title]
-        figures.add_row(title if number == 1 else f"{number} x {title}", *_row(each))
+        quantities.add_row(title if number == 1 else f"{number} x {title}", *_row(each))
     needs = [each.resource_estimate for _, each in found]
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))
     hours = ", ".join(_hours([each for _, each in found]))
-    figures.add_row("all", decimal(round(disk)), f"{files:.0f}", "", "", hours)
-    reasons = Table("stage", "figure", "how it is known", box=None, pad_edge=False)
-    reasons.add_row("", "scans", seen.basis)
-    told = dict.fromkeys(
+    quantities.add_row("all", decimal(round(disk)), f"{files:.0f}", "", "", hours)
+    reasons = Table("stage", "quantity", "how it is known", box=None, pad_edge=False)
+    reasons.add_row("", "scans", dataset.basis)
+    lines_of_stages = dict.fromkeys(
         (part.stage, tuple(_basis_lines(each.resource_estimate))) for part, each in found
     )
-    for name, lines in told:  # tasks that are known alike are told of once
+    for name, lines in lines_of_stages:  # tasks with equal lines are listed once
         for number, (label, how) in enumerate(lines):
             reasons.add_row("" if number else name, label, how)
-    for table in (figures, reasons):
+    for table in (quantities, reasons):
         print_table(table)
         console.print()
 
 
 def _title(stage_run: StageRun) -> str:
-    """Its name, but for the seed of a trial: the trials of one arm take the same."""
+    """The name of a run without the seed of a trial: the trials of one arm cost the same."""
     return stage_run.name.rpartition("-")[0] if stage_run.study.trial else stage_run.name
 
 
 def _stage_hardware(
     name: str, study: Study, job_resources: JobResources | None, n_scans: int
 ) -> Hardware:
-    """Cores, processes and GPUs of a stage, here or as a job."""
+    """Cores, processes and GPUs that a stage gets, here or as a job."""
     cores = (
         job_resources.cpus * job_resources.tasks if job_resources else len(os.sched_getaffinity(0))
     )
@@ -161,7 +161,7 @@ def _row(estimate: StageEstimate) -> Iterator[str]:
 
 
 def _hours(estimates: Sequence[StageEstimate]) -> Iterator[str]:
-    """Those of cores, then those of GPUs, where there are any."""
+    """Hours of cores, then of GPUs, where there are any."""
     for unit in ("CPU", "GPU"):
         own = [
             e.resource_estimate.seconds.value
@@ -173,12 +173,12 @@ def _hours(estimates: Sequence[StageEstimate]) -> Iterator[str]:
 
 
 def _basis_lines(resource_estimate: ResourceEstimate) -> Iterator[tuple[str, str]]:
-    """Figures that are known in the same way, and how."""
+    """Names of quantities that have the same basis, and the basis."""
     labels = {"disk": "disk", "files": "files", "memory": "memory", "gpu_memory": "GPU memory"}
-    figures = [
+    quantities = [
         (label, getattr(resource_estimate, key))
         for key, label in (labels | {"seconds": "time"}).items()
     ]
-    there = [(label, figure.how) for label, figure in figures if figure is not None]
+    there = [(label, quantity.how) for label, quantity in quantities if quantity is not None]
     for how, group in groupby(there, key=lambda pair: pair[1]):
         yield ", ".join(label for label, _ in group), how

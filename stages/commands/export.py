@@ -1,4 +1,4 @@
-"""An encoder in another format, as one file: `ssl-pipeline export`."""
+"""Export an encoder to another format, as one file: `ssl-pipeline export`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ssl_pipeline.progress import info
 
 
 def export_encoder(encoder: Path, format_name: str, out: Path) -> None:
-    """Write the bundle `encoder` as the format `form`, whole or not at all.
+    """Write the bundle `encoder` in the format `format_name`, whole or not at all.
 
     Raises UserError where the encoder does not fit the format, a package is missing, or the file's
     name does not end as names of the format do.

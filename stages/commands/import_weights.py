@@ -1,6 +1,6 @@
-"""Public weights as an encoder bundle, untrained any further: `ssl-pipeline adopt`.
+"""Import public weights as an encoder bundle, without further training: `ssl-pipeline import`.
 
-So that they can be judged beside those that a study trains (`evaluate.encoders`).
+The bundle can be evaluated beside the encoders that a study trains (`evaluate.encoders`).
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from stages.pretrain import random_encoder
 
 
 def import_weights(study: Study, out: Path) -> None:
-    """Write what `init_from` names as a bundle with the study's model and preprocessing.
+    """Write the weights of `init_from` as a bundle with the study's model and preprocessing.
 
     Raises UserError where the study names no weights, they do not fit its model, the inventory has
     not run, or `out` holds something else.
@@ -26,15 +26,15 @@ def import_weights(study: Study, out: Path) -> None:
 
     start = study.init_from
     if start is None:
-        raise UserError(f"{study.name} names no weights: say in `init_from` what to adopt.")
+        raise UserError(f"{study.name} names no weights: say in `init_from` what to import.")
     if out.exists() and any(out.iterdir()) and not (out / BUNDLE_MANIFEST).exists():
         raise UserError(f"{out} holds something that is no encoder: name another folder.")
-    manifest_hash(study, "inventory")  # whose salt says by which codes the study knows people
+    manifest_hash(study, "inventory")  # its salt decides the pseudonyms of subjects
     encoder = random_encoder(study, study.seed)
-    told = load_pretrained(encoder, start.read(), start.description)
-    trained = {"study": study.name, "objective": "none, as they came", "init_from": told}
+    report = load_pretrained(encoder, start.read(), start.description)
+    trained = {"study": study.name, "objective": "none, as they came", "init_from": report}
     save_bundle(out, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
     salt = read_salt_fingerprint(study.folder / "inventory" / "scans.parquet")
     training_subjects.write(out, (), (), salt, start.read_training_subjects())
-    info(told)
+    info(report)
     info(f"{out}: name it in evaluate.encoders of a study with this model and preprocessing.")

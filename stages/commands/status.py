@@ -1,4 +1,4 @@
-"""How far a study is: one line a stage, from its files and, where there is SLURM, from its queue.
+"""Status of a study: one line a stage, from its files and, where there is SLURM, its queue.
 
 Step, rate and time left are read from the stage's log, which every stage writes alike wherever it
 runs, so the table needs no SLURM. A stage that is done may still be out of date: `snakemake -n`
@@ -21,7 +21,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import diagnose
-from ssl_pipeline.training.metrics_log import read_metrics as read_metrics
+from ssl_pipeline.training.metrics_log import read_metrics
 from stages.core.pretraining_runs import cohort_path, run_folder
 from stages.core.runner import COMPLETION_RECORD
 from stages.core.stage_runs import StageRun, stage_runs
@@ -29,14 +29,14 @@ from stages.core.study import Study
 
 COLUMNS = (
     *("stage", "state", "job", "node", "elapsed", "step"),
-    *("rate", "left", "requeues", "verdict", "log"),
+    *("rate", "left", "requeues", "diagnosis", "log"),
 )
 PROGRESS_LINE = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
 TAIL_BYTES = 16_384
 
 
 def status_table(study: Study) -> Table:
-    """One row a stage, and one a task for the stages that judge; logs as below the folder."""
+    """One row a stage, and one a task for evaluation stages; logs relative to its folder."""
     stages = stage_runs(study)
     records = {name: read_job_record(study.folder / "jobs" / name) for name in stages}
     known = slurm.job_statuses([found["job"] for found in records.values() if found])
@@ -49,13 +49,13 @@ def status_table(study: Study) -> Table:
 
 
 def _format_table(title: str, rows: list[list[str]]) -> Table:
-    """The rows as a table, without the columns that say nothing, such as those of jobs here."""
+    """The rows as a table, without empty columns, such as those of jobs where there are none."""
     shown = Table(title=title, title_justify="left", box=None)
     columns = list(zip(COLUMNS, zip(*rows, strict=True), strict=True))
-    said = [(column, cells) for column, cells in columns if any(cells)]
-    for column, _ in said:
+    used = [(column, cells) for column, cells in columns if any(cells)]
+    for column, _ in used:
         shown.add_column(column, no_wrap=True)
-    for cells in zip(*(cells for _, cells in said), strict=True):
+    for cells in zip(*(cells for _, cells in used), strict=True):
         shown.add_row(*cells)
     return shown
 
@@ -67,7 +67,7 @@ def print_log(study: Study, name: str, follow: bool) -> None:
         raise UserError(f"There is no stage {name}: {suggest_name(name, stages)}")
     path = _newest_log(study, name)
     if not path.exists():
-        raise UserError(f"{name} has not said anything yet: there is no {path}.")
+        raise UserError(f"{name} has written no log yet: there is no {path}.")
     try:
         for line in _lines(path, follow):
             print(line, end="", flush=True)
@@ -119,15 +119,17 @@ def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | No
 
 
 def _diagnosis(stage_run: StageRun) -> str:
-    """What the flight recorder said of a run, or says of it so far; empty before it has looked."""
+    """Diagnosis of a run, or of a run so far; empty before its first snapshot."""
     study = stage_run.study
     if stage_run.is_done:
-        return str(read_json(stage_run.out / "run.json")["verdict"])
+        return str(read_json(stage_run.out / "run.json")["diagnosis"])
     with suppress(UserError):  # what the run starts from is not there yet
         if cohort_path(study).exists():
             rows = read_metrics(run_folder(study) / "metrics.jsonl")
             return (
-                diagnose(rows, study.monitoring).name if any("rank" in row for row in rows) else ""
+                diagnose(rows, study.monitoring).name
+                if any("rankme" in row for row in rows)
+                else ""
             )
     return ""
 

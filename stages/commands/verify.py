@@ -1,7 +1,7 @@
-"""Check stored volumes and what stages declare against the hashes that were written; name damage.
+"""Verify stored volumes and declared files of stages against their hashes: `ssl-pipeline verify`.
 
-A disk that loses bits tells nobody. What is damaged can be removed at once: the stages then make it
-again, a stored volume alone, and equal, so that nothing after it runs again.
+A disk that loses bits does so silently. Damaged files can be removed at once: the stages then make
+them again, a stored volume alone, and equal, so that nothing after it runs again.
 """
 
 import os
@@ -23,31 +23,30 @@ WORKERS = os.cpu_count() or 1
 
 
 def verify_study(study: Study, *, remove: bool) -> None:
-    """Say which files are damaged, and with `remove` remove them. Raises UserError where some are.
+    """Report damaged files, and with `remove` remove them. Raises UserError where some are.
 
-    It waits for nobody: while a stage runs, here or as a job, UserError says so.
+    It does not wait: while a stage runs, here or as a job, it raises UserError.
     """
     with exclusive_access(study):
-        seen, damaged = _find_damage(study)
+        checked, damaged = _find_damage(study)
         for path, what in damaged.items():
             info(what)
             if remove:
                 remove_path(path)
     if not damaged:
-        info(f"verify: {seen} whole")
+        info(f"verify: {checked} whole")
     elif remove:
-        info(
-            f"verify: {format_count(len(damaged), 'damaged part')} removed; run snakemake to remake them"
-        )
+        parts = format_count(len(damaged), "damaged part")
+        info(f"verify: {parts} removed; run snakemake to remake them")
     else:
         raise UserError(
-            f"{format_count(len(damaged), 'damaged part')} of {seen}: add --remove, then run snakemake, "
-            "which makes them again."
+            f"{format_count(len(damaged), 'damaged part')} of {checked}: add --remove, then run "
+            "snakemake, which makes them again."
         )
 
 
 def _find_damage(study: Study) -> tuple[str, dict[Path, str]]:
-    """What was looked at, and what is wrong with each part to be removed: a volume, or a file."""
+    """What was checked, and the damage of each part to be removed: a volume, or a file."""
     volumes, files = dict.fromkeys(_volumes(study), ""), dict(_files(study))
     parts = volumes | files
     found = {}

@@ -1,10 +1,10 @@
-"""Where a stage runs: here, or as a job of the cluster that a profile describes.
+"""Dispatch of a stage: run it here, or as a job of the cluster that a profile describes.
 
 `--on slurm` names a folder of `workflows/profiles/` that has a `cluster.yaml`, or is the path of
 such a file; the stages that it names run as jobs, all others here, and `--on local` runs all of
-them here. On the node the job comes through the same door with the same words, less `--on`. A job
-that SLURM calls COMPLETED is believed only where the stage's own record says so for the inputs that
-it was submitted for; the two files that the rule declares are written here, from that record.
+them here. On the node the job runs the same command with the same words, less `--on`. A job that
+SLURM calls COMPLETED counts only where the stage's own record says so for the inputs that it was
+submitted for; the two files that the rule declares are written here, from that record.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ PROFILES = Path("workflows/profiles")
 
 
 def load_cluster(run_on: str) -> Cluster | None:
-    """The cluster of a place; None for this machine. Raises UserError for a place not known."""
+    """The cluster that `run_on` names; None for this machine. Raises UserError if it is unknown."""
     if run_on == LOCAL:
         return None
     path = (
@@ -33,7 +33,7 @@ def load_cluster(run_on: str) -> Cluster | None:
     if not path.is_file():
         known = [LOCAL, *(found.parent.name for found in PROFILES.glob("*/cluster.yaml"))]
         raise UserError(
-            f"There is no {path} to tell of the cluster {run_on}: {suggest_name(run_on, known)}"
+            f"There is no {path} that describes the cluster {run_on}: {suggest_name(run_on, known)}"
         )
     return config.load_cluster_config(path)
 
@@ -46,14 +46,17 @@ def dispatch_stage(
     study_file: Path,
     shard: CellShard,
 ) -> int:
-    """Run a stage, or a share of it, where it belongs; the door's exit code. Raises UserError."""
+    """Run a stage, or a shard of it, here or as a job; returns the exit code of the command.
+
+    Raises UserError.
+    """
     cluster = load_cluster(run_on)
     asked = cluster.resources(name) if cluster else None
     if cluster is None or asked is None:
         run_stage(name, study, wildcards, shard)
         return 0
     if shard != UNSHARDED:
-        raise UserError(f"{name} has an array for its shares on a cluster: leave share=... out.")
+        raise UserError(f"{name} runs its shards as a job array on a cluster: leave shard=... out.")
     drop_outer_variables()
     key = stage_key(name, study, wildcards)
     done = declare_if_complete(name, study, wildcards, key)
@@ -65,7 +68,7 @@ def dispatch_stage(
     full_name = study.run_name(name, wildcards)
     which = wildcards | ({"trial": study.trial} if study.trial else {})
     words = [name, "--config", str(study_file), *(f"{k}={v}" for k, v in which.items())]
-    shares = range(1, asked.array_size + 1) if asked.array_size > 1 else ()
+    shards = range(1, asked.array_size + 1) if asked.array_size > 1 else ()
     code = launch_job(
         StageJob(
             name=full_name,
@@ -75,7 +78,7 @@ def dispatch_stage(
             work=partial(run_in_process, words),
             resources=asked,
             shards=tuple(
-                partial(run_in_process, [*words, f"share={n}/{asked.array_size}"]) for n in shares
+                partial(run_in_process, [*words, f"shard={n}/{asked.array_size}"]) for n in shards
             ),
             is_distributed=name in DISTRIBUTED_STAGES,
             is_detached=cluster.on_interrupt == "detach",
@@ -87,7 +90,7 @@ def dispatch_stage(
 
 
 def run_in_process(argv: list[str]) -> int:
-    """Through the door, on a node; its exit code."""
+    """Run a command line in this process, on a node; returns its exit code."""
     from stages.cli import main
 
     return main(argv)

@@ -1,4 +1,4 @@
-"""Where things are: the report, and, at a terminal alone, where a scan came from."""
+"""Paths of the report and, at a terminal only, of the raw scans behind pseudonyms."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ def print_location(study: Study, code: str) -> None:
 
 
 def redact(study: Study, text: str) -> str:
-    """A text in which scans' ids stand for their paths, and roots' names for what else is there."""
+    """A text with scan ids for paths of scans, and root names for other paths below roots."""
     with suppress(UserError, pa.ArrowException, OSError):
         text = study.pseudonyms.redact(text)
     for root in study.data.roots:
@@ -35,7 +35,7 @@ def redact(study: Study, text: str) -> str:
 
 
 def _print_origins(study: Study, code: str) -> None:
-    """Paths, persons, and why a scan cannot be read in the words of the library that tried."""
+    """Print paths and subjects, and why a scan cannot be read."""
     if not sys.stdout.isatty():
         raise UserError("Where a scan came from is printed on a terminal alone, not into a file.")
     found = study.pseudonyms.origins_of(code)

@@ -1,8 +1,8 @@
-"""What a stage will take, figure by figure, each with how it is known.
+"""Resource estimates of stages: quantities, each with the basis that it rests on.
 
 The words are always the same: what is `counted` follows from the study and its tables; what was
-`measured` comes from a former run of this study; what is `assumed` rests on a constant that stands,
-with its origin, beside the code that it describes (the `size.py` of each room of the library).
+`measured` comes from an earlier run of this study; what is `assumed` rests on a constant that
+stands, with its origin, beside the code that it describes (`cost.py` of each package).
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,7 @@ from ssl_pipeline.volumes.fingerprint import total_bytes
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from stages.core.study import Study
 
-RECORD_FILE_COUNT = (
-    4  # small files that every stage leaves: its record, its lock, what its rule declares
-)
+RECORD_FILE_COUNT = 4  # small files of every stage: its record, its lock, what its rule declares
 DEFAULT_SCAN_COUNT = 100  # where nothing says how many there will be
 
 
@@ -44,23 +42,23 @@ class Quantity:
 
 
 def counted(value: float, basis: str) -> Quantity:
-    """A figure that follows from the study and its tables."""
+    """A quantity that follows from the study and its tables."""
     return Quantity(value, f"counted: {basis}")
 
 
 def measured(value: float, source: str) -> Quantity:
-    """A figure that a former run of the study has shown."""
+    """A quantity that an earlier run of the study has shown."""
     return Quantity(value, f"measured: {source}")
 
 
 def assumed(value: float, assumption: str) -> Quantity:
-    """A figure that rests on a constant."""
+    """A quantity that rests on a constant."""
     return Quantity(value, f"assumed: {assumption}")
 
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """What a stage takes. `seconds` are those of one GPU where it uses one, else of one core."""
+    """What a stage needs. `seconds` are those of one GPU where it uses one, else of one core."""
 
     disk: Quantity  # bytes
     files: Quantity
@@ -80,19 +78,19 @@ class Hardware:
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """What is known of a study's scans, and how."""
+    """Shapes of a study's scans, as far as they are known, and their basis."""
 
     study: Study
     scans: tuple[Scan, ...]
     basis: str
 
     def quantity_from_scans(self, value: float, basis: str) -> Quantity:
-        """A figure that follows from the number of scans."""
+        """A quantity that follows from the number of scans."""
         return Quantity(value, f"{self.basis.partition(':')[0]}: {basis}")
 
     @cached_property
     def sizes(self) -> dict[str, VoxelCounts]:
-        """What each scan becomes, by its id."""
+        """Voxel counts of each scan after preprocessing, by its id."""
         section = self.study.preprocess
         return {
             s.id: voxel_counts(s.shape, s.spacing_mm, s.orientation, s.modality, section)
@@ -124,10 +122,10 @@ def _codec_rates(study: Study) -> str:
     share = SIZE_RELATIVE_TO_LZ4.get(study.store.codec)
     if share is None:
         return f"{RAW_BYTES_PER_VOXEL} bytes a stored voxel"
-    told = (
+    rates = (
         f"{rate * share:.2g} bytes a voxel of {name}" for name, rate in LZ4_BYTES_PER_VOXEL.items()
     )
-    return f"{' and '.join(told)} with {study.store.codec}"
+    return f"{' and '.join(rates)} with {study.store.codec}"
 
 
 def dataset_size(study: Study, read_headers: bool) -> DatasetSize:
@@ -140,9 +138,8 @@ def dataset_size(study: Study, read_headers: bool) -> DatasetSize:
     except (UserError, OSError, pa.ArrowException):
         pass  # not there, or of another version: the stage says what to do
     raw = total_bytes(study.data, study.source_folder)
-    if read_headers and (
-        raw or not study.download.packages
-    ):  # a sample is no mistake before it is there
+    # Scans that are yet to be downloaded are no mistake.
+    if read_headers and (raw or not study.download.packages):
         try:
             scans = dataset_estimate.scans_from_headers(study.data, study.source_folder)
             if scans:

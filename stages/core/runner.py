@@ -1,17 +1,18 @@
-"""One contract for every stage: called by hand, by Snakemake, on a node or by a test, alike.
+"""The contract of stages, and how one is run: by hand, by Snakemake, on a node or by a test, alike.
 
-A stage is a module with `READS` (the sections whose change makes it run again), `AFTER` (the stages
-whose files it reads), `VERSION` (raised by hand when its meaning changes), `MAKES` (patterns of all
-files in its folder), `inputs` (content hashes of what it reads), `need` (what it will take, asked
-before it runs) and `run`. `perform` gives it what all share: the lock, the completion record, the
-manifest and the provenance. A stage's own record `.done.json` is keyed by the hash of its version,
-sections and inputs; the two files that a rule declares are made from it, for Snakemake deletes the
-declared outputs of a rule before it runs. Where several ranks run a stage, the first holds the lock
-and keeps the records.
+A stage is a module with `CONFIG_KEYS` (the settings whose change makes it run again), `DEPENDS_ON`
+(the stages whose files it reads), `VERSION` (raised by hand when its outputs change), `OUTPUTS`
+(patterns of all files in its folder), `inputs` (content hashes of what it reads),
+`estimate_resources` and `run`. `run_stage` adds what all share: the lock, the completion record,
+the manifest and the provenance. A stage's own record `.done.json` is keyed by the hash of its
+version, settings and inputs; the two files that a rule declares are made from it, for Snakemake
+deletes the declared outputs of a rule before it runs. Where several ranks run a stage, the first
+holds the lock and keeps the records.
 
-Files may go after a stage is done, on a scratch that purges old ones. A stage that is about to run
-then says which stage to run first, and `withdraw` has Snakemake run it: no stage is run from inside
-another, where a node with GPUs would preprocess, and where neither a plan nor `status` shows it.
+Files may disappear after a stage is done, on a scratch disk that purges old ones. A stage that is
+about to run then says which stage to run first, and `remove_stale_manifests` has Snakemake run it:
+no stage is run from inside another, where a node with GPUs would preprocess, and where neither a
+plan nor `status` shows it.
 """
 
 import fcntl
@@ -36,10 +37,10 @@ from stages.core.study import TRIAL_STAGES, TRIALS_FOLDER, Study
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
-    "sample": (),
+    "download": (),
     "inventory": (),
     "preprocess": (),
-    "budget": (),
+    "flop_budget": (),
     "pretrain": (),
     "probe": ("task",),
     "finetune": ("task",),
@@ -50,23 +51,18 @@ STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
 DISTRIBUTED_STAGES = ("pretrain",)  # the stages that several ranks may run
 COMPLETION_RECORD, MANIFEST, PROVENANCE = ".done.json", "manifest.json", "provenance.json"
 LOCK = ".lock"
-RECORD_FILES = (
-    COMPLETION_RECORD,
-    MANIFEST,
-    PROVENANCE,
-    LOCK,
-    lease.LEASE_FILE,
-)  # files in the folder of every stage
+# Files in the folder of every stage.
+RECORD_FILES = (COMPLETION_RECORD, MANIFEST, PROVENANCE, LOCK, lease.LEASE_FILE)
 LEASE_MARK = ", a job"
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made: its files, a sentence for the reader, and more for the provenance.
+    """The result of a stage: its files, a sentence for the reader, and more for the provenance.
 
-    `listed` are files that one of `files` holds the hashes of: of these only the size is kept.
-    Where some of its items `failed`, what waits for the stage goes on, and the stage runs again the
-    next time it is asked for.
+    `indexed_files` are files whose hashes one of `files` holds: of these only the size is kept.
+    Where `n_failed` of its items failed, the stages after it go on, and it runs again the next time
+    that it is asked for.
     """
 
     files: list[Path]
@@ -78,7 +74,7 @@ class StageResult:
 
 @runtime_checkable
 class Stage(Protocol):
-    """What a stage's module has."""
+    """What the module of a stage defines."""
 
     CONFIG_KEYS: tuple[str, ...]
     DEPENDS_ON: tuple[str, ...]
@@ -86,12 +82,12 @@ class Stage(Protocol):
     OUTPUTS: tuple[str, ...]
 
     def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
-        """Content hashes of what it reads, by name."""
+        """Content hashes of its inputs, by name."""
 
     def estimate_resources(
         self, study: Study, dataset: DatasetSize, hardware: Hardware, **wildcards: str
     ) -> ResourceEstimate:
-        """What it will take at a place; opens no more than tables and records."""
+        """What it will take on this hardware; opens no more than tables and records."""
 
     def run(self, study: Study, out: Path, **wildcards: str) -> StageResult:
         """Do the work that is not done yet, into `out`."""
@@ -99,10 +95,10 @@ class Stage(Protocol):
 
 @runtime_checkable
 class ShardedStage(Stage, Protocol):
-    """A stage whose work is cells, which several processes may share."""
+    """A stage whose work consists of cells, which several processes may divide."""
 
     def run_shard(self, study: Study, out: Path, shard: CellShard, **wildcards: str) -> None:
-        """Do a share of the work that is not done yet."""
+        """Do a shard of the work that is not done yet."""
 
 
 def load_stage(name: str) -> Stage:
@@ -111,18 +107,18 @@ def load_stage(name: str) -> Stage:
 
 
 def stage_command(study: Study, name: str) -> str:
-    """What runs a stage by hand."""
+    """The command that runs a stage by hand."""
     which = f" trial={study.trial}" if study.trial and name in TRIAL_STAGES else ""
     return f"python -m stages {name} --config STUDY{which}"
 
 
 def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
-    """Hash of what an earlier stage made. Raises UserError where it has not run."""
+    """Hash of an earlier stage's manifest. Raises UserError where it has not run."""
     path = study.stage_folder(name, wildcards) / COMPLETION_RECORD
     if not path.exists():
         raise UserError(
-            f"{path} is not there: run the stage {name} first, with `{stage_command(study, name)}`, "
-            "or let Snakemake do it."
+            f"{path} is not there: run the stage {name} first, with "
+            f"`{stage_command(study, name)}`, or let Snakemake do it."
         )
     return sha256_json(read_json(path)["manifest"])
 
@@ -132,7 +128,7 @@ def run_stage(
 ) -> None:
     """Run a stage, unless it is done already. Raises UserError and whatever the stage raises.
 
-    A share of its work is done beside others, so without lock or record, and puts nothing together.
+    A shard of its work runs beside others, so without lock or record, and merges nothing.
     """
     if shard != UNSHARDED:
         _run_shard(name, study, wildcards, shard)
@@ -169,11 +165,11 @@ def _run_shard(name: str, study: Study, wildcards: dict[str, str], shard: CellSh
     if _valid_record(out, stage_key(name, study, wildcards)) is None:
         _check_dependencies(module, study)
         cast(ShardedStage, module).run_shard(study, out, shard, **wildcards)
-    info(f"{name}: share {shard.number} of {shard.count} is done")
+    info(f"{name}: shard {shard.number} of {shard.count} is done")
 
 
 def stage_key(name: str, study: Study, wildcards: dict[str, str]) -> str:
-    """Hash of all that decides what a stage makes: its version, sections and inputs."""
+    """Hash of all that decides the output of a stage: its version, settings and inputs."""
     module = load_stage(name)
     found = module.inputs(study, **wildcards)
     return _compute_key(
@@ -182,9 +178,9 @@ def stage_key(name: str, study: Study, wildcards: dict[str, str]) -> str:
 
 
 def up_to_date_record(name: str, study: Study, wildcards: dict[str, str]) -> dict[str, Any] | None:
-    """The record of a stage that has run, as it is now, with the present sections on what is there.
+    """The completion record of a stage that is up to date, else None.
 
-    Of its inputs those are compared that are stages; contents of raw files are not hashed for this.
+    Of its inputs only earlier stages are compared; contents of raw files are not hashed for this.
     """
     done = _read_record(study.stage_folder(name, wildcards))
     if done is None or is_stale(study, name, wildcards):
@@ -200,10 +196,10 @@ def up_to_date_record(name: str, study: Study, wildcards: dict[str, str]) -> dic
 def declare_if_complete(
     name: str, study: Study, wildcards: dict[str, str], key: str, *, just_run: bool = False
 ) -> str | None:
-    """The summary of a stage that is done for this key, with its declared files there; or None.
+    """The summary of a stage that is done for this key, its declared files written; else None.
 
-    A stage that a node has just run is believed to have its files: for a minute, this machine may
-    not see what was missing when it last looked.
+    A stage that a node has just run is trusted to have its files: for a minute, this machine may
+    not see them on a shared file system.
     """
     out = study.stage_folder(name, wildcards)
     done = _read_record(out) if just_run else _valid_record(out, key)
@@ -214,7 +210,7 @@ def declare_if_complete(
 
 
 def is_stale(study: Study, name: str, wildcards: dict[str, str]) -> bool:
-    """Whether a stage was last completed by another version, or for other values that it reads."""
+    """Whether a stage was last completed by another version, or with other settings."""
     done = _read_record(study.stage_folder(name, wildcards))
     if done is None:
         return False
@@ -224,13 +220,13 @@ def is_stale(study: Study, name: str, wildcards: dict[str, str]) -> bool:
 
 
 def stage_config_hash(name: str, study: Study, wildcards: dict[str, str]) -> str:
-    """Hash of what makes a stage run again beside its inputs: its version, and what it reads."""
+    """Hash of a stage's version and settings: what makes it run again, beside its inputs."""
     module = load_stage(name)
     return sha256_json([module.VERSION, study.sections_hash(module.CONFIG_KEYS, wildcards)])
 
 
 def stage_folders(study: Study) -> list[tuple[str, Path]]:
-    """The folders of stages that are there, also of tasks and trials that it has no more."""
+    """The folders of stages that exist, also of tasks and trials that the study no longer has."""
     return list(_find_stage_folders(study.folder))
 
 
@@ -243,9 +239,9 @@ def _find_stage_folders(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def remove_stale_manifests(folder: Path) -> None:
-    """Take back what stages declared that are not whole, so that Snakemake runs them if needed.
+    """Remove manifests of stages whose files are missing, so that Snakemake runs them if needed.
 
-    What rules declare is all that it looks at. A stage whose files are there declares them again.
+    It looks at declared files alone. A stage whose files are there declares them again.
     """
     for _, out in _find_stage_folders(folder):
         done = _read_record(out)
@@ -254,7 +250,7 @@ def remove_stale_manifests(folder: Path) -> None:
 
 
 def _check_dependencies(module: Stage, study: Study) -> None:
-    """Raise UserError where earlier stages are done, but what they made is not there any more."""
+    """Raise UserError where earlier stages are done, but their files are not there any more."""
     for name in module.DEPENDS_ON:
         if name == "pretrain" and not study.has_pretraining:
             continue
@@ -263,8 +259,9 @@ def _check_dependencies(module: Stage, study: Study) -> None:
         gone = _missing_files(out, done) if done else []
         if gone:
             raise UserError(
-                f"What the stage {name} made is not whole any more ({format_count(len(gone), 'file')}, "
-                f"such as {gone[0]}; a scratch that purges old files?): "
+                f"Files of the stage {name} are missing or damaged "
+                f"({format_count(len(gone), 'file')}, "
+                f"such as {gone[0]}; a scratch disk that purges old files?): "
                 f"`{stage_command(study, name)}` makes it again, and so does Snakemake."
             )
 
@@ -283,7 +280,7 @@ def _write_declared_files(out: Path, record: dict[str, Any]) -> None:
 
 
 def _ranks_of(name: str) -> RankInfo:
-    """The ranks that run this stage together. Raises UserError where it runs on one alone."""
+    """The ranks that run this stage. Raises UserError where it runs in one process alone."""
     world = RankInfo.from_environment()
     if world.world_size > 1 and name not in DISTRIBUTED_STAGES:
         raise UserError(
@@ -294,16 +291,16 @@ def _ranks_of(name: str) -> RankInfo:
 
 
 def _rerun_reason(out: Path, config_hash: str, input_hashes: dict[str, str]) -> str:
-    """Why a stage is not done: what differs from its record, in words."""
+    """Why a stage runs again: what differs from its record, in words."""
     if not (out / COMPLETION_RECORD).exists():
         return "it has not been completed here"
     if read_json(out / COMPLETION_RECORD).get("failed"):
-        return "some of it failed"
+        return "some of its items failed"
     before = read_json(out / COMPLETION_RECORD)["provenance"]
     names = sorted(before["inputs"].keys() | input_hashes.keys())
     changed = [name for name in names if before["inputs"].get(name) != input_hashes.get(name)]
     if before["config_hash"] != config_hash:
-        changed.append("the study's sections that it reads")
+        changed.append("the settings that it reads")
     if not changed:
         return "its files are not as it left them, or its code has another version"
     return f"{', '.join(changed[:5])} changed" + (" among others" if len(changed) > 5 else "")
@@ -327,7 +324,7 @@ def _write_completion_record(
 
 
 def _valid_record(out: Path, key: str) -> dict[str, Any] | None:
-    """The record of a stage that is done for this key, whole and with all its files there."""
+    """The record of a stage that is done for this key, with all its files there; else None."""
     done = _read_record(out)
     whole = done and done["key"] == key and not done.get("failed") and not _missing_files(out, done)
     return done if whole else None
@@ -341,7 +338,7 @@ def _read_record(out: Path) -> dict[str, Any] | None:
 
 
 def _missing_files(out: Path, record: dict[str, Any]) -> list[Path]:
-    """The files of a stage that are not there any more, or not in full; one look at each."""
+    """The files of a stage that are missing, or of another size; one `stat` of each."""
     # By the words of the path, for `..` behind a link to another disk leads elsewhere.
     top = os.path.abspath(out)  # noqa: PTH100
     places = ((name, Path(os.path.normpath(f"{top}/{name}"))) for name in record["sizes"])
@@ -352,8 +349,8 @@ def _missing_files(out: Path, record: dict[str, Any]) -> list[Path]:
 def stage_lock(out: Path, name: str) -> Iterator[None]:
     """Hold the stage's lock, which any end of the process frees.
 
-    An attempt of a job goes on without it: who holds a lease is alone by its fence, and a process
-    that hangs on a lost node would keep the lock for ever.
+    An attempt of a job goes on without it: its lease already makes it the only writer, and a
+    process that hangs on a lost node would keep the lock for ever.
     """
     with open(out / LOCK, "a+") as lock:
         try:

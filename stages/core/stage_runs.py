@@ -1,4 +1,4 @@
-"""All that a study consists of: every stage, once for each task, and those of its trials."""
+"""Runs of a study's stages: each stage, once for each task, and those of its trials."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from stages.core.runner import COMPLETION_RECORD, STAGES
 from stages.core.study import TRIAL_STAGES, Study
 from stages.core.trials import trials
 
-ABLATION_STAGES = ("budget", "ablate")
+ABLATION_STAGES = ("flop_budget", "ablate")
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class StageRun:
 
     @property
     def name(self) -> str:
-        """As its log and jobs are called."""
+        """The name of its log and jobs."""
         return self.study.run_name(self.stage, self.wildcards)
 
     @property
     def out(self) -> Path:
-        """Where it writes."""
+        """The folder that it writes to."""
         return self.study.stage_folder(self.stage, self.wildcards)
 
     @property
@@ -37,10 +37,10 @@ class StageRun:
 
 
 def stage_runs(study: Study) -> dict[str, StageRun]:
-    """By name, in the order in which they run."""
+    """All runs of a study by name, in the order in which they run."""
     found = []
     for stage in STAGES:
-        absent = stage == "sample" and not study.download.packages
+        absent = stage == "download" and not study.download.packages
         absent |= stage in ABLATION_STAGES and study.ablate is None
         if stage == "ablate":
             found += [part for trial in trials(study) for part in runs_of_trial(trial)]
@@ -50,7 +50,7 @@ def stage_runs(study: Study) -> dict[str, StageRun]:
 
 
 def runs_of_trial(trial: Study) -> list[StageRun]:
-    """Its pretraining, where it has one, and its judgements."""
+    """The runs of a trial: its pretraining, where it has one, and its evaluations."""
     return [part for stage in TRIAL_STAGES for part in _runs_of_stage(trial, stage)]
 
 

@@ -1,7 +1,7 @@
-"""A study: one YAML file, composed of the sections that the library's rooms define.
+"""A study: one YAML file, composed of the sections that the library's packages define.
 
 A study sets what differs from the defaults; `ssl-pipeline config --show` prints the rest. Every
-mistake in it is told in one sentence: file, key, what it got, and the nearest key that exists.
+mistake in it is reported in one sentence: file, key, value, and the nearest key that exists.
 """
 
 import os
@@ -39,27 +39,29 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class Study(Section):
-    """What goes in, how an encoder is trained on it, and how its worth is measured."""
+    """A study: its data, how an encoder is pretrained on them, and how it is evaluated."""
 
     format: int = Field(FORMAT_VERSION, description="version of this file's format")
     name: Name = Field(description="short name; the output folder is build/NAME by default")
-    title: str = Field("", description="what the report is headed with; changes nothing else")
+    title: str = Field("", description="title of the report; changes nothing else")
     output: str = Field("", description="output folder; build/NAME where empty")
     private: str = Field(
         "",
         description="folder of mode 0700 for the salt and the paths of origin, which results do not"
-        " say; `private` beside the output folder where empty. Studies that share it know each"
+        " contain; `private` beside the output folder where empty. Studies that share it know each"
         " other's subjects. Nothing there may be purged",
     )
     seed: int = Field(0, ge=0, description="seed of everything random")
     download: Download = Field(
-        Download(), description="public scans to gather before the first stage"
+        Download(), description="public scans to download before the first stage"
     )
-    data: Data = Field(description="where raw volumes lie and what is known of them")
+    data: Data = Field(description="raw scans: where they are, their metadata, subjects and splits")
     quality: QualityThresholds = Field(
-        QualityThresholds(), description="which volumes are good enough"
+        QualityThresholds(), description="thresholds of quality control"
     )
-    preprocess: Preprocess = Field(Preprocess(), description="from raw volumes to stored ones")
+    preprocess: Preprocess = Field(
+        Preprocess(), description="resampling, foreground and intensity of stored volumes"
+    )
     store: StoreSettings = Field(StoreSettings(), description="how volumes are stored")
     dask: Dask = Field(Dask(), description="workers of preprocessing")
     views: Views = Field(Views(), description="crops, masks, augmentation")
@@ -67,17 +69,17 @@ class Study(Section):
     init_from: InitFrom | None = Field(
         None, description="weights that pretraining starts from; random ones by default"
     )
-    objective: ObjectiveConfig = Field(Hybrid(), description="what pretraining optimises")
+    objective: ObjectiveConfig = Field(Hybrid(), description="objective of pretraining")
     training: Training = Field(Training(), description="the training loop")
     monitoring: Monitoring = Field(
-        Monitoring(), description="the flight recorder, which changes nothing of what is trained"
+        Monitoring(), description="monitoring of the run, which does not affect the training"
     )
-    tasks: dict[Name, TaskConfig] = Field({}, description="what the encoder is judged by")
-    evaluate: Evaluate = Field(Evaluate(), description="what all judgements share")
-    probe: Probe = Field(Probe(), description="frozen features")
-    finetune: Finetune = Field(Finetune(), description="fine-tuned encoders")
+    tasks: dict[Name, TaskConfig] = Field({}, description="tasks that the encoder is evaluated on")
+    evaluate: Evaluate = Field(Evaluate(), description="settings of all evaluations")
+    probe: Probe = Field(Probe(), description="settings of probes on frozen features")
+    finetune: Finetune = Field(Finetune(), description="settings of fine-tuning")
     robustness: Robustness | None = Field(
-        None, description="how judgements hold on worse scans, `{}` for all that can go wrong"
+        None, description="evaluation on corrupted scans, `{}` for all corruptions"
     )
     ablate: Ablate | None = Field(
         None, description="objectives to compare, `{}` for mae, contrastive and hybrid"
@@ -98,12 +100,12 @@ class Study(Section):
 
     @property
     def folder(self) -> Path:
-        """Where everything is written."""
+        """The output folder."""
         return Path(os.path.expandvars(self.output)) if self.output else Path("build") / self.name
 
     @property
     def pseudonyms(self) -> PseudonymStore:
-        """Where the scans came from, and the codes that name them."""
+        """The pseudonyms of scans and subjects, and the paths that they stand for."""
         beside = self.folder.parent / "private"
         return PseudonymStore(
             resolve_path(self.private) if self.private else beside, self.name, self.folder
@@ -121,7 +123,7 @@ class Study(Section):
 
     @property
     def encoders(self) -> dict[str, Path]:
-        """The bundles that its judgements compare, by name: its own, and those of others."""
+        """The bundles that evaluations compare, by name: its own, and external ones."""
         if self._trial.startswith(f"{RANDOM}-"):
             return {}
         named = self.evaluate.encoders.items()
@@ -129,50 +131,50 @@ class Study(Section):
 
     @property
     def external_encoders(self) -> dict[str, Path]:
-        """Those of them that it does not train itself."""
+        """The encoders that the study does not train itself."""
         return {name: path for name, path in self.encoders.items() if path != self.encoder}
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """What they are compared with; in an ablation, a trial of its own has that."""
+        """Baselines of the encoders; in an ablation they have a trial of their own."""
         return () if self._trial and self.encoders else (RANDOM, PIXELS)
 
     @property
     def has_pretraining(self) -> bool:
-        """Whether it trains an encoder that it judges."""
+        """Whether it pretrains an encoder that it evaluates."""
         return self.encoder in self.encoders.values()
 
     def evaluation_stages(self, task: str) -> tuple[str, ...]:
-        """The stages that judge a task."""
+        """The stages that evaluate a task."""
         config = self.tasks[task]
-        asked = "finetune" in config.evaluation_stages and (
+        fits = "finetune" in config.evaluation_stages and (
             not config.stages or "robustness" in config.stages
         )
-        tried = self.robustness and asked and not self._trial
-        return (*config.evaluation_stages, "robustness") if tried else config.evaluation_stages
+        corrupted = self.robustness and fits and not self._trial
+        return (*config.evaluation_stages, "robustness") if corrupted else config.evaluation_stages
 
     def probe_of(self, task: str) -> Probe:
-        """The dials of probing that hold for a task."""
+        """The settings of probing for a task."""
         return override_section(self.probe, self.tasks[task].probe)
 
     def finetune_of(self, task: str) -> Finetune:
-        """The dials of fine-tuning that hold for a task."""
+        """The settings of fine-tuning for a task."""
         return override_section(self.finetune, self.tasks[task].finetune)
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
-        """Where a stage writes; one folder a value of its wildcards, and a trial."""
+        """The folder of a stage: one for each value of its wildcards, and for each trial."""
         apart = (TRIALS_FOLDER, self._trial) if self._trial and stage in TRIAL_STAGES else ()
         return self.folder.joinpath(*apart, stage, *wildcards.values())
 
     def run_name(self, stage: str, wildcards: dict[str, str]) -> str:
-        """What a stage's log and jobs are called: `probe-organ`, `probe-organ@hybrid-0`."""
+        """The name of a stage's log and jobs: `probe-organ`, `probe-organ@hybrid-0`."""
         name = "-".join([stage, *wildcards.values()])
         return f"{name}@{self._trial}" if self._trial else name
 
     @property
     def redacted_config(self) -> dict[str, Any]:
-        """The study with every default, less what says where scans lie and what they are called."""
-        labels = {"__all__": {"path", "pattern", "image"}}
+        """The study with every default, without paths and names of scans."""
+        labels = {"__all__": {"path", "pattern", "image_pattern"}}
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
@@ -180,17 +182,14 @@ class Study(Section):
         return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
-        """Hash of what a stage reads: `tasks.{task}` is one, `roots.*.weight` that of each.
+        """Hash of the settings that a stage reads, such as `tasks.{task}` or `data.roots.*.weight`.
 
-        What people read alone, the title of a task, is not in it, nor what changes no result, nor
-        what a run starts from where it starts from nothing: it was not always there to be said.
+        Titles of tasks are not in it, nor settings that change no result, nor `continue_from` and
+        `init_from` where they are not set.
         """
-        absent = set() if self.training.continue_from else {"extends"}
-        idle: dict[str, Any] = {
-            "tasks": {"__all__": {"title"}},
-            "training": absent | RESUMABLE_KEYS,
-        }
-        idle["init_from"] = {"path"}
+        absent = set() if self.training.continue_from else {"continue_from"}
+        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "init_from": {"path"}}
+        idle["training"] = absent | RESUMABLE_KEYS
         whole = self.model_dump(mode="json", exclude=idle)
         read = {key: _value(whole, key.format(**wildcards).split(".")) for key in keys}
         if read.get("init_from", whole) is None:
@@ -199,7 +198,7 @@ class Study(Section):
 
 
 def _value(node: Any, parts: list[str]) -> Any:
-    """What lies at a path of keys, `*` meaning each member of a list; None in an absent section."""
+    """The value at a path of keys, `*` meaning each member of a list; None in an absent section."""
     if not parts or node is None:
         return node
     if parts[0] == "*":

@@ -1,8 +1,8 @@
-"""Whether the sections of a study fit each other.
+"""Validation of a study across its sections.
 
-Each section checks itself; what one says of another is checked here when the study is read, for a
-misspelt label that is found by the first judgement has cost the whole pretraining by then. What
-only a table or the files can say is left to the stages.
+Each section validates itself; what one section says about another is checked here, when the study
+is read: a misspelt label that the first evaluation finds has cost the whole pretraining by then.
+What only a table or the files can tell is left to the stages.
 """
 
 from collections.abc import Iterable
@@ -18,20 +18,18 @@ from ssl_pipeline.volumes.config import Root
 if TYPE_CHECKING:
     from stages.core.study import Study
 
-MIN_CONTRAST_BATCH = (
-    16  # of a step: with fewer negatives the loss between subjects is near its chance
-)
+MIN_CONTRAST_BATCH = 16  # with fewer negatives the loss between subjects is near its chance
 
 
 def check_study(study: "Study") -> None:
-    """Raise ValueError, one sentence, for the first disagreement."""
+    """Raise ValueError, in one sentence, for the first contradiction between sections."""
     if study.pseudonyms.private_folder == study.folder:
         raise ValueError(
             f"name is {study.name}, whose folder keeps paths of origin: choose another"
         )
     if study.ablate and (study.training.continue_from or study.external_encoders):
         raise ValueError(
-            "ablate trains encoders of its own, whole: leave training.extends and "
+            "ablate trains encoders of its own from the start: leave training.continue_from and "
             "evaluate.encoders out of this study, or ablate"
         )
     _check_patch_multiple(study, "views.crop_voxels", study.views.crop_voxels)
@@ -53,21 +51,21 @@ def check_study(study: "Study") -> None:
 
 
 def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
-    """Each way of adapting must know the backbone, and each task have one that serves it."""
-    dials = study.finetune_of(name)
-    for method in dials.methods:
+    """Each adaptation method must support the backbone, and each task needs one that serves it."""
+    finetune = study.finetune_of(name)
+    for method in finetune.methods:
         if method.NEEDS_TRANSFORMER and not study.model.is_transformer:
             raise ValueError(
                 f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
                 f"and model is {study.model.name}: leave it out"
             )
-    if "robustness" in study.evaluation_stages(name) and not dials.keep_networks:
+    if "robustness" in study.evaluation_stages(name) and not finetune.keep_networks:
         raise ValueError(
-            "robustness judges the networks of fine-tuning again: set finetune.keep_networks to "
+            "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to "
             "true, or leave robustness out"
         )
     if task.kind == "segmentation" and not any(
-        method.SUPPORTS_SEGMENTATION for method in dials.methods
+        method.SUPPORTS_SEGMENTATION for method in finetune.methods
     ):
         raise ValueError(
             f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
@@ -75,13 +73,13 @@ def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
         )
     if "robustness" in task.stages and "robustness" not in study.evaluation_stages(name):
         raise ValueError(
-            f"tasks.{name}.by has robustness, which tries the networks of fine-tuning: add finetune"
-            " to it, and a section robustness to the study"
+            f"tasks.{name}.stages has robustness, which evaluates fine-tuned networks: add "
+            "finetune to it, and a section robustness to the study"
         )
     if not task.evaluation_stages:
         raise ValueError(
-            f"tasks.{name}.by is {list(task.stages)}, and a task of kind {task.kind} is judged by "
-            f"{' and '.join(task.SUPPORTED_STAGES)} alone: leave `by` out"
+            f"tasks.{name}.stages is {list(task.stages)}, and a task of kind {task.kind} is "
+            f"evaluated by {' and '.join(task.SUPPORTED_STAGES)} alone: leave `stages` out"
         )
 
 
@@ -95,11 +93,11 @@ def _check_patch_multiple(study: "Study", key: str, crop: Triple) -> None:
 
 
 def _check_visible_tokens(study: "Study", key: str, crop: Triple, visible_ratio: float) -> None:
-    """`share` of a crop's tokens are seen."""
-    seen, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
-    if seen < least:
+    """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them."""
+    visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
+    if visible < least:
         raise ValueError(
-            f"{key} is {list(crop)}, of whose tokens the encoder sees {seen} and needs {least}: "
+            f"{key} is {list(crop)}, of whose tokens the encoder sees {visible} and needs {least}: "
             "choose larger crops, or a smaller model.patch_voxels"
         )
 
@@ -110,30 +108,30 @@ def _objectives(study: "Study") -> list[tuple[str, ObjectiveConfig]]:
 
 
 def _check_batch_size(study: "Study", key: str, objective: ObjectiveConfig) -> None:
-    """Subjects are told apart among the pairs of a step, of all ranks and parts."""
+    """The contrast between subjects needs enough samples in a step, over all ranks and parts."""
     contrast = getattr(objective, "contrast", None)
-    if contrast and contrast.global_weight and study.training.batch_size < MIN_CONTRAST_BATCH:
+    if contrast and contrast.subject_weight and study.training.batch_size < MIN_CONTRAST_BATCH:
         raise ValueError(
-            f"{key}.contrast.global_weight is {contrast.global_weight:g}, and training.pairs is "
-            f"{study.training.batch_size}: among fewer than {MIN_CONTRAST_BATCH} there is too little to tell "
-            "apart, so raise training.pairs (training.accumulate computes them in parts), or set "
-            "the weight to 0"
+            f"{key}.contrast.subject_weight is {contrast.subject_weight:g}, and "
+            f"training.batch_size is {study.training.batch_size}: fewer than {MIN_CONTRAST_BATCH} "
+            "samples give too few negatives, so raise training.batch_size "
+            "(training.gradient_accumulation computes them in parts), or set the weight to 0"
         )
 
 
 def _check_label_leakage(study: "Study", key: str, objective: ObjectiveConfig) -> None:
-    """What makes subjects alike is no task's, and declared by a root unless a table may say it."""
+    """Metadata that subjects are compared by must be known, and be no target of a task."""
     contrast = getattr(objective, "contrast", None)
     known = {*SCAN_ATTRIBUTES, *(target for root in study.data.roots for target in root.targets)}
-    for name in contrast.alike if contrast else ():
+    for name in contrast.similar_by if contrast else ():
         for task, section in study.tasks.items():
             if getattr(section, "target", None) == name:
                 raise ValueError(
-                    f"{key}.contrast.alike names {name}, the target of tasks.{task}: pretraining "
-                    "would see what it is judged by, so leave one of them out"
+                    f"{key}.contrast.similar_by names {name}, the target of tasks.{task}: "
+                    "pretraining would see what it is evaluated on, so leave one of them out"
                 )
         if study.data.table is None and name not in known:
-            raise ValueError(f"{key}.contrast.alike names {name}: {suggest_name(name, known)}")
+            raise ValueError(f"{key}.contrast.similar_by names {name}: {suggest_name(name, known)}")
 
 
 def _task_roots(study: "Study", name: str, task: TaskConfig) -> list[Root]:
@@ -149,15 +147,15 @@ def _check_subject_rules(name: str, roots: Iterable[Root]) -> None:
     for root in roots:
         if root.subject is None and root.layout != "bids":
             raise ValueError(
-                f"tasks.{name} takes scans of root {root.title}, which does not say whose they "
-                "are, and a split by file would leak: give the root a `subject` rule, or leave it "
-                "out with the task's `roots`"
+                f"tasks.{name} takes scans of root {root.title}, which does not say which subject "
+                "they are of, and a split by file would leak: give the root a `subject` rule, or "
+                "leave it out with the task's `roots`"
             )
 
 
 def _check_truth_declared(name: str, task: TaskConfig, roots: Iterable[Root]) -> None:
-    """The label or target that a task is about must be declared by one of its roots."""
-    for key, kind in (("label", "label"), ("target", "target"), ("given", "label")):
+    """The labels or target of a task must be declared by one of its roots."""
+    for key, kind in (("label", "label"), ("target", "target"), ("external_predictions", "label")):
         wanted = getattr(task, key, None)
         if wanted is None:
             continue

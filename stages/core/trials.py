@@ -1,8 +1,8 @@
-"""The trials of an ablation: the study again, with an arm's objective and a seed of its own.
+"""Trials of an ablation: the study with the objective of an arm and a seed of its own.
 
-A trial shares the study's stored volumes and has its own pretraining and judgements below
-`trials/`. All trials of an ablation cost the same: the operations of the study's own objective in
-`training.steps`, as the stage `budget` has counted them. Random weights are a trial without
+A trial shares the study's stored volumes and has its own pretraining and evaluations below
+`trials/`. All trials of an ablation cost the same: the FLOPs of the study's own objective in
+`training.steps`, as the stage `flop_budget` has counted them. Random weights are a trial without
 pretraining.
 """
 
@@ -13,14 +13,14 @@ from ssl_pipeline.evaluation.cells import RANDOM
 from ssl_pipeline.io.atomic import read_json
 from stages.core.study import Study
 
-SEED_STRIDE = 1000  # draws of labels count up from a trial's seed, and no two trials share one
+SEED_STRIDE = 1000  # evaluation seeds count up from a trial's seed, and no two trials share one
 BUDGET_FILE = "steps.json"
 
 
 def trial_of(study: Study, name: str) -> Study:
     """The study of a trial, such as `hybrid-0`. Raises UserError where the study has none such.
 
-    Its steps are the study's own until the stage `budget` has told what an arm's are.
+    Its steps are the study's own until the stage `flop_budget` has computed those of its arm.
     """
     require_ablation(study)
     assert study.ablate
@@ -37,18 +37,18 @@ def trial_of(study: Study, name: str) -> Study:
 
 
 def planned_trial(study: Study, name: str) -> Study:
-    """The same with the study's own steps, whether the budget has been counted yet or not."""
+    """A trial with the study's own steps, whether its FLOP budget has been counted or not."""
     trial = trial_of(study, name)
     return trial.model_copy(update={"training": study.training})
 
 
 def trials(study: Study) -> list[Study]:
-    """Every trial of a study; none where it has no ablation."""
+    """All trials of a study; none where it has no ablation."""
     return [trial_of(study, name) for name in study.ablate.trials] if study.ablate else []
 
 
 def require_ablation(study: Study) -> None:
-    """UserError where the study has no ablation."""
+    """Raise UserError where the study has no ablation."""
     if study.ablate is None:
         raise UserError(
             "The study compares no objectives: give it a section `ablate`, `ablate: {}` for mae, "
@@ -57,6 +57,6 @@ def require_ablation(study: Study) -> None:
 
 
 def _arm_steps(study: Study, arm: str) -> dict[str, int]:
-    path = study.stage_folder("budget", {}) / BUDGET_FILE
+    path = study.stage_folder("flop_budget", {}) / BUDGET_FILE
     found = read_json(path)["arms"] if path.exists() else {}
     return {"steps": found[arm]["steps"]} if arm in found else {}

@@ -1,8 +1,8 @@
-"""What the rules ask of a study: paths, parameters and commands, so that rules hold no logic.
+"""Adapter between the Snakefile and a study: paths, parameters and commands of the rules.
 
-A rule declares two small files and no folder, for Snakemake deletes the declared outputs of a
-failed rule. Its `params` hold the hash of its stage's version and of the sections that it reads:
-changing one of them reruns the rule, and a new title reruns nothing.
+A rule holds no logic. It declares two small files and no folder, for Snakemake deletes the declared
+outputs of a failed rule. Its `params` hold the hash of its stage's version and of the settings that
+it reads: changing one of them reruns the rule, and a new title reruns nothing.
 """
 
 import os
@@ -42,10 +42,10 @@ STAGES_FOLDER = Path(__file__).resolve().parent.parent
 
 
 class Workflow:
-    """A study, seen from the Snakefile. `config` is Snakemake's; it names the study alone.
+    """What the Snakefile needs of a study. `config` is Snakemake's and names the study alone.
 
-    `workflow` is Snakemake's too: the profile's `default-resources` say where heavy stages run.
-    They survive --config and --configfile, which replace what a profile has under `config`.
+    `workflow` is Snakemake's too: `run_on` of the profile's `default-resources` says where heavy
+    stages run; --config and --configfile replace what a profile has under `config`, not these.
     """
 
     def __init__(self, config: Mapping[str, Any], workflow: Any) -> None:
@@ -59,7 +59,7 @@ class Workflow:
             logger.info(f"The study is {DEMO}; choose another with --config study=FILE.")
         self.path = Path(config.get("study", DEMO))
         self.cores = workflow.cores
-        chosen = (workflow.resource_settings.default_resources or {}).get("where")
+        chosen = (workflow.resource_settings.default_resources or {}).get("run_on")
         self.run_on = str(chosen.raw).strip("'\"") if chosen else LOCAL
         try:
             self.study = load_study(self.path)
@@ -67,14 +67,14 @@ class Workflow:
         except UserError as error:
             raise WorkflowError(str(error)) from None
         if self.cluster:
-            drop_outer_variables()  # what Snakemake starts is no part of an outer job either
+            drop_outer_variables()  # what Snakemake starts does not belong to an outer job either
         self.folder = self.study.folder
         self.outer_wildcards: tuple[str, ...] = ()  # wildcards before those of a stage
         remove_stale_manifests(self.folder)
 
     @property
     def trial(self) -> "Workflow":
-        """The same for the rules of trials, whose first wildcard says which trial it is."""
+        """The same for the rules of trials, whose first wildcard is the trial."""
         other = copy(self)
         other.outer_wildcards = ("trial",)
         return other
@@ -89,51 +89,50 @@ class Workflow:
         return str(self.study.stage_folder(name, wildcards) / MANIFEST)
 
     def manifest_pattern(self, name: str) -> str:
-        """The same for any of its wildcards, which the rule after it shares."""
+        """The manifest for any wildcards of a stage, which the rule after it shares."""
         return str(self._folder_pattern(name) / MANIFEST)
 
     def encoder_of_trial(self, wildcards: Mapping[str, str]) -> list[str]:
-        """What judgements of a trial wait for: its pretraining, if it has any."""
+        """Inputs of the evaluations of a trial: the manifest of its pretraining, if it has any."""
         trial = trial_of(self.study, wildcards["trial"])
         out = trial.stage_folder("pretrain", {})
         return [str(out / MANIFEST)] if trial.has_pretraining else []
 
     def trial_manifests(self) -> list[str]:
-        """The manifests of all that an ablation's trials make; none where there is no ablation."""
-        made = (part.out for trial in trials(self.study) for part in runs_of_trial(trial))
-        return [str(out / MANIFEST) for out in made]
+        """The manifests of all runs of an ablation's trials; none where there is no ablation."""
+        runs = (run for trial in trials(self.study) for run in runs_of_trial(trial))
+        return [str(run.out / MANIFEST) for run in runs]
 
     def encoder_inputs(self) -> list[str]:
-        """What judgements wait for: the manifest of pretraining, and the encoders they name."""
+        """Inputs of evaluations: the manifest of pretraining, and external encoders."""
         own = [self.manifest("pretrain")] if self.study.has_pretraining else []
         for bundle in self.study.external_encoders.values():
-            whom = bundle / training_subjects.FILE_NAME
+            subjects = bundle / training_subjects.FILE_NAME
             own += [str(bundle / name) for name in (WEIGHTS_FILE, BUNDLE_MANIFEST)]
-            own += [str(whom)] if whom.exists() else []
+            own += [str(subjects)] if subjects.exists() else []
         return own
 
     def init_weights(self) -> list[str]:
-        """The weights that pretraining starts from, if the study names some."""
+        """The files of the weights that pretraining starts from, if the study names some."""
         start = self.study.init_from
         return [str(file) for file in start.files if file.exists()] if start else []
 
     def study_file(self, name: str) -> Callable[[Mapping[str, str]], list[str]]:
         """The study's file and the stage's, whose dates count only where a stage is out of date.
 
-        Of a stage that was run by hand Snakemake has no record of parameters to compare with; there
-        the stage's own record tells that a file was edited: in what the stage reads, or to another
-        version.
+        Snakemake has no record of the parameters of a stage that was run by hand; there the stage's
+        own record shows whether a setting that it reads, or its version, has changed.
         """
 
         def of(wildcards: Mapping[str, str]) -> list[str]:
             files = [os.path.normpath(self.path), os.path.relpath(STAGES_FOLDER / f"{name}.py")]
-            now = is_stale(self._selected_study(wildcards), name, _stage_wildcards(name, wildcards))
-            return files if now else [ancient(file) for file in files]
+            study, chosen = self._selected_study(wildcards), _stage_wildcards(name, wildcards)
+            return files if is_stale(study, name, chosen) else [ancient(file) for file in files]
 
         return of
 
     def evaluation_manifests(self) -> list[str]:
-        """The manifests of every judgement of every task."""
+        """The manifests of all evaluations of all tasks."""
         study = self.study
         return [
             self.manifest(n, task=task)
@@ -142,9 +141,9 @@ class Workflow:
         ]
 
     def config_hash(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
-        """Hash of a stage's version and of what it reads, as a parameter; by wildcards if any.
+        """Hash of a stage's version and of the settings it reads; a function of wildcards if any.
 
-        The steps of a trial, which nobody knows before the stage `budget` has run, are no part.
+        The steps of a trial, unknown before the stage `flop_budget` has run, are not part of it.
         """
         if not (self.outer_wildcards or STAGES[name]):
             return stage_config_hash(name, self.study, {})
@@ -162,26 +161,26 @@ class Workflow:
     def raw_listing_hash(self) -> str:
         """Hash of the listing of the raw folders: new scans make the inventory run again.
 
-        Where scans are gathered first, they are not there yet when the workflow is read: then the
-        manifest of `sample` stands for them.
+        Where scans are downloaded first, they are not there yet when the workflow is read: then the
+        manifest of `download` stands for them.
         """
-        return "gathered" if self.study.download.packages else raw_listing_hash(self.study)
+        return "downloaded" if self.study.download.packages else raw_listing_hash(self.study)
 
     def log_file(self, name: str) -> str:
-        """Where the door writes what a stage says."""
+        """The log file of a stage."""
         marks = "".join(f"-{{{key}}}" for key in STAGES[name])
         marks += "".join(f"@{{{key}}}" for key in self.outer_wildcards)
         return str(self.folder / "logs" / f"{name}{marks}.log")
 
     def command(self, name: str) -> str:
-        """The command that runs a stage, the same as by hand; the same text for every study."""
+        """The command that runs a stage, as by hand; the same text for every study."""
         keys = (*self.outer_wildcards, *STAGES[name])
         words = "".join(f" {key}={{wildcards.{key}}}" for key in keys)
-        on = " --on {resources.where}" if name in StageResources.model_fields else ""
+        on = " --on {resources.run_on}" if name in StageResources.model_fields else ""
         return f"python -m stages {name} --config {{input.study[0]}}{on}{words}"
 
     def resources(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int] | int]:
-        """What a stage will take, as resources: asked when a job is planned, not for the parse."""
+        """Estimated resources of a stage, computed when a job is planned and not at parse time."""
 
         def of(key: str) -> Callable[[Mapping[str, str]], int]:
             return lambda wildcards: self._estimate(name, wildcards).snakemake_resources[key]
@@ -202,7 +201,7 @@ class Workflow:
         return dataset_size(self.study, read_headers=False)
 
     def threads(self, name: str) -> int:
-        """All cores for a stage that works here, one for a launcher that waits for its job."""
+        """Threads of a rule: all cores for a stage that runs here, one for a launcher of a job."""
         return 1 if self.cluster and self.cluster.resources(name) else int(self.cores)
 
     def _folder_pattern(self, name: str) -> Path:
@@ -216,5 +215,5 @@ class Workflow:
 
 
 def _stage_wildcards(name: str, wildcards: Mapping[str, str]) -> dict[str, str]:
-    """The wildcards that a stage knows."""
+    """The wildcards of a stage, out of those of its rule."""
     return {key: wildcards[key] for key in STAGES[name]}

@@ -1,9 +1,9 @@
-"""`make bench-verdict`: does the flight recorder notice spoilt runs, and leave sound ones alone?
+"""`make bench-alarms`: alarm rates of monitoring on deliberately broken and on sound runs.
 
-Short real runs, each spoilt in one way (`sabotage`) or sound, on real CTs and MRs. Thresholds are
-set on the seeds `CHOSEN_ON` and told of on `TOLD_ON` alone. Finished runs are kept, with all their
-records, in `build/bench/verdict/runs.jsonl`: judging them with other dials needs no new run.
-`build/bench/verdict.json` gets the rows.
+Short real runs, each broken in one way (`broken_runs`) or sound, on real CTs and MRs. Thresholds
+are set on `TUNING_SEEDS` and reported on `TEST_SEEDS` alone. Finished runs are kept, with all rows
+of their logs, in `build/bench/alarms/runs.jsonl`: diagnosing them with other settings needs no new
+run. `build/bench/alarms.json` gets the rows.
 """
 
 import argparse
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stages.core.study import Study
     from tests.bench.table import BenchmarkRow
 
-OUT = Path("build/bench/verdict")
+OUT = Path("build/bench/alarms")
 RUNS = OUT / "runs.jsonl"
 TUNING_SEEDS, TEST_SEEDS = range(3), range(3, 13)
 BATCH_SIZE, STEPS, LONG_STEPS, SNAPSHOTS = 12, 72, 288, 12
@@ -41,11 +41,11 @@ PROCESSES = 2
 
 @dataclass(frozen=True)
 class RunKind:
-    """One way to run, spoilt or sound."""
+    """One kind of run, broken or sound."""
 
     name: str
     expected: str = "healthy"
-    fault: str = "nothing"  # a function of `sabotage`
+    fault: str = "nothing"  # a function of `broken_runs`
     data: str = "mixed"
     objective: str = "hybrid"
     learning_rate_factor: float = 1.0  # times the default learning rate
@@ -54,7 +54,7 @@ class RunKind:
 
     @property
     def monitoring(self) -> Monitoring:
-        """Runs go on after an alarm; starvation, which no fault here makes, is not asked about."""
+        """Runs go on after an alarm; waiting for data, which no fault here causes, is none."""
         return Monitoring(
             snapshot_every=self.steps // SNAPSHOTS, snapshot_samples=32, stop_on=(), max_data_wait=1
         )
@@ -102,9 +102,11 @@ KINDS = (*BROKEN, *SOUND)
 def main() -> None:
     # Before torch is imported; see `stages.cli`.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    asked = argparse.ArgumentParser(description="Spoilt and sound runs, and what is said of them.")
-    asked.add_argument("--seeds", type=int, nargs="*", default=[*TUNING_SEEDS, *TEST_SEEDS])
-    seeds = asked.parse_args().seeds
+    parser = argparse.ArgumentParser(
+        description="Alarm rates on deliberately broken and on sound runs."
+    )
+    parser.add_argument("--seeds", type=int, nargs="*", default=[*TUNING_SEEDS, *TEST_SEEDS])
+    seeds = parser.parse_args().seeds
     study = prepare_study()
     done = {(run["kind"], run["seed"]) for run in finished_runs()}
     todo = [(kind, seed) for seed in seeds for kind in KINDS if (kind.name, seed) not in done]
@@ -117,7 +119,7 @@ def main() -> None:
             print(f"{number}/{len(todo)} runs", file=sys.stderr)
     from tests.bench.table import write_table
 
-    write_table([*rows(finished_runs())], Path("build/bench/verdict.json"))
+    write_table([*rows(finished_runs())], Path("build/bench/alarms.json"))
 
 
 def prepare_study() -> "Study":
@@ -135,7 +137,9 @@ def prepare_study() -> "Study":
         ct.data.roots[0].model_copy(update={"include": "pt_1*.nii.gz"}),
         mr.data.roots[0].model_copy(update={"include": "hippocampus_[01]*.nii.gz"}),
     )
-    splits = Splits.model_validate({"fractions": {"val": 0, "test": 0}, "duplicate_threshold": None})
+    splits = Splits.model_validate(
+        {"fractions": {"val": 0, "test": 0}, "duplicate_threshold": None}
+    )
     data = ct.data.model_copy(update={"roots": roots, "splits": splits})
     study = ct.model_copy(update={"data": data, "tasks": {}, "output": str(OUT / "store")})
     for stage in ("inventory", "preprocess"):
@@ -184,9 +188,9 @@ def run(study: "Study", kind: RunKind, seed: int) -> dict[str, Any]:
     )
     folder = OUT / "work" / f"{kind.name} {seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    spoilt = getattr(broken_runs, kind.fault)(objective, sampler, kind.fault_step)
+    broken = getattr(broken_runs, kind.fault)(objective, sampler, kind.fault_step)
     # Where the loss is no number the loop ends, whatever `stop_on` says.
-    with spoilt, suppress(StoppedError):
+    with broken, suppress(StoppedError):
         Trainer(folder, objective, sampler, training, kind.monitoring).train()
     history = read_metrics(folder / "metrics.jsonl")
     shutil.rmtree(folder)
@@ -211,25 +215,25 @@ def _sampler(study: "Study", data: str, seed: int) -> "Sampler":
 
 
 def rows(runs: Sequence[dict[str, Any]]) -> Iterator["BenchmarkRow"]:
-    """What became of the seeds that chose nothing: spoilt runs noticed, sound ones left alone."""
+    """Results on the test seeds: alarms on broken runs, and none on sound ones."""
     from tests.bench.table import BenchmarkRow
 
-    told = [run for run in runs if run["seed"] in TEST_SEEDS]
-    heard = {
-        kind: [first_alarm(run["history"], kind) for run in told if run["kind"] == kind.name]
+    tested = [run for run in runs if run["seed"] in TEST_SEEDS]
+    first = {
+        kind: [first_alarm(run["history"], kind) for run in tested if run["kind"] == kind.name]
         for kind in KINDS
     }
-    for kind in (kind for kind in BROKEN if heard[kind]):
-        alarms, count = [alarm for alarm in heard[kind] if alarm], len(heard[kind])
+    for kind in (kind for kind in BROKEN if first[kind]):
+        alarms, count = [alarm for alarm in first[kind] if alarm], len(first[kind])
         noticed = f"{len(alarms)} of {count}, {_counted(alarms)}"
         delay = statistics.median(alarm.delay for alarm in alarms) if alarms else math.nan
-        told_of = f"{kind.expected} expected; after {delay:g} steps"
-        yield BenchmarkRow(f"spoilt: {kind.name}", noticed, told_of, len(alarms) / count, 1)
-    for kind in (kind for kind in SOUND if heard[kind]):
-        alarms, count = [alarm for alarm in heard[kind] if alarm], len(heard[kind])
+        detail = f"{kind.expected} expected; after {delay:g} steps"
+        yield BenchmarkRow(f"broken: {kind.name}", noticed, detail, len(alarms) / count, 1)
+    for kind in (kind for kind in SOUND if first[kind]):
+        alarms, count = [alarm for alarm in first[kind] if alarm], len(first[kind])
         quiet = f"{count - len(alarms)} of {count} without an alarm"
         yield BenchmarkRow(f"sound: {kind.name}", quiet, _counted(alarms), 1 - len(alarms) / count)
-    sound = [alarm for kind in SOUND for alarm in heard[kind]]
+    sound = [alarm for kind in SOUND for alarm in first[kind]]
     if sound:
         false = sum(alarm is not None for alarm in sound)
         quiet = f"{len(sound) - false} of {len(sound)} without an alarm"
@@ -250,12 +254,12 @@ class FirstAlarm:
 
 
 def first_alarm(history: Sequence[dict[str, Any]], kind: RunKind) -> FirstAlarm | None:
-    """The verdict that a person who watches the run hears first, if not before the fault began."""
+    """The first alarm of a run, if not before the fault began."""
     for last in range(1, len(history) + 1):
-        verdict = diagnose(history[:last], kind.monitoring)
-        if verdict.name != "healthy":
+        diagnosis = diagnose(history[:last], kind.monitoring)
+        if diagnosis.name != "healthy":
             delay = history[last - 1]["step"] - kind.fault_step
-            return FirstAlarm(verdict.name, delay) if delay > 0 else None
+            return FirstAlarm(diagnosis.name, delay) if delay > 0 else None
     return None
 
 

@@ -12,7 +12,7 @@ from stages.core.runner import run_stage
 from stages.core.study import Study, load_study
 
 STUDIES = Path("workflows/studies")
-SUBSET_PATTERN = "pt_1*.nii.gz"  # more subjects than a step has pairs, so that all of them differ
+SUBSET_PATTERN = "pt_1*.nii.gz"  # more subjects than a step has samples, so that all of them differ
 PATCH = (8, 8, 8)
 
 
@@ -21,7 +21,7 @@ def prepare_study(folder: Path) -> Study:
     public = Path(os.environ.get("SSL_PIPELINE_DATA", "/nonexistent")) / "openkbp" / "images"
     if not public.is_dir():
         study = load_study(STUDIES / "demo.yaml")
-        stages = ("sample", "inventory", "preprocess")
+        stages = ("download", "inventory", "preprocess")
     else:
         whole = load_study(STUDIES / "openkbp.yaml")
         roots = (whole.data.roots[0].model_copy(update={"include": SUBSET_PATTERN}),)
@@ -37,7 +37,7 @@ def prepare_study(folder: Path) -> Study:
 
 
 def build_sampler(study: Study, views: Views, batch_size: int) -> Sampler:
-    """What draws a run's samples from it."""
+    """The sampler of a run on the study's volumes."""
     stored = study.folder / "preprocess"
     catalog = Catalog.read(stored / "catalog.parquet")
     reader = CropReader(stored / "volumes", catalog)

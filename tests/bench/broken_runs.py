@@ -1,7 +1,7 @@
-"""Ways to spoil a pretraining run, each true to its name: what the flight recorder has to notice.
+"""Deliberate faults of a pretraining run, one function each, which monitoring has to notice.
 
-Each puts one wrong piece into a run's objective or sampler while it is active; what the recorder
-looks at is the spoilt run itself, as it would be if the mistake were in the code.
+Each puts one wrong part into a run's objective or sampler while it is active; monitoring then
+measures the broken run itself, as it would if the mistake were in the code.
 """
 
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from ssl_pipeline.views.sampler import Sampler
 
 @contextmanager
 def nothing(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """The run as it is."""
+    """No fault: the run as it is."""
     yield
 
 
 @contextmanager
 def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """Positives attract, and nothing is held against them, in both terms of contrast."""
+    """Positives attract, without any negatives, in both terms of contrast."""
 
     def subjects(
         first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
@@ -56,13 +56,14 @@ def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[No
 
 @contextmanager
 def shared_intensity(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """Both views of a place get the grey-value changes that were drawn for the first."""
+    """Both views of a sample get the intensity parameters that were drawn for the first."""
     drawn = sampler._draw_sample
 
     def shared(*args: object) -> Sample:
-        pair = drawn(*args)
-        both = {name: np.stack([getattr(pair, name)[0]] * 2) for name in ("intensity_params", "bias_field")}
-        return replace(pair, **both, noise_seeds=pair.noise_seeds[[0, 0]])
+        sample = drawn(*args)
+        names = ("intensity_params", "bias_field")
+        both = {name: np.stack([getattr(sample, name)[0]] * 2) for name in names}
+        return replace(sample, **both, noise_seeds=sample.noise_seeds[[0, 0]])
 
     with patch.object(sampler, "_draw_sample", shared):
         yield
@@ -70,7 +71,7 @@ def shared_intensity(objective: Objective, sampler: Sampler, at: int) -> Iterato
 
 @contextmanager
 def padding_in_the_loss(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """Every hidden voxel is rebuilt with the same weight: body, air, and what was never stored."""
+    """Every hidden voxel has the same weight: body, air, and padding."""
     rebuilding = objective.reconstruction_term
 
     def whole(batch: Batch) -> Batch:
@@ -92,7 +93,7 @@ def padding_in_the_loss(objective: Objective, sampler: Sampler, at: int) -> Iter
 
 @contextmanager
 def same_subject_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """All other places of a step are negatives, those of the same subject too."""
+    """All other samples of a step are negatives, those of the same subject too."""
 
     def everybody(
         first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
@@ -117,7 +118,7 @@ def frozen_encoder(objective: Objective, sampler: Sampler, at: int) -> Iterator[
 
 @contextmanager
 def absolute_positions(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """Tokens are told where they lie in the frame that both views share, not in their crop."""
+    """Tokens get their positions in the frame that both views share, not in their crop."""
     encoder = objective.encoder
     assert isinstance(encoder, ViTEncoder)
 
@@ -134,14 +135,14 @@ def absolute_positions(objective: Objective, sampler: Sampler, at: int) -> Itera
 
 @contextmanager
 def nan_batch(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
-    """One sample of step `at` has no numbers."""
+    """One sample of step `at` is nan."""
     drawn = sampler.batch
 
     def batch(step: int, part: slice = slice(None)) -> SampleBatch:
-        blocks = drawn(step, part)
+        samples = drawn(step, part)
         if step == at:
-            blocks.units[0] = torch.nan
-        return blocks
+            samples.units[0] = torch.nan
+        return samples
 
     with patch.object(sampler, "batch", batch):
         yield

@@ -1,4 +1,4 @@
-"""How often intervals of 95 % hold the truth, ours and those that were tried before.
+"""Coverage of 95% confidence intervals, ours and those of earlier methods.
 
 `python -m tests.bench.coverage`: 2,000 simulated studies a setting, of three seeds, in which seeds
 differ by nothing, or by 0.05 to 0.2 of what subjects do (the logit's standard deviation). Prints

@@ -12,13 +12,13 @@ from tests.bench import crops, near_duplicates, planted_defects, preprocess_base
 from tests.bench.table import BenchmarkRow, write_table
 
 STUDY = Path("workflows/studies/demo.yaml")
-SCAN = "sample/raw/ct/patient2.nii.gz"  # 233 x 167 x 191 voxels of 1.5 mm
+SCAN = "download/raw/ct/patient2.nii.gz"  # 233 x 167 x 191 voxels of 1.5 mm
 OUT = Path("build/bench")
 
 
 def main() -> None:
     study = load_study(STUDY)
-    run_stage("sample", study, {})
+    run_stage("download", study, {})
     work = OUT / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""From a store to a step with the real reader: how long the device waits for what it is to see."""
+"""From a store to a step with the real reader: how long the device waits for data."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ MIN_BUSY_SHARE = 0.95  # the least share of time that a GPU must not wait
 def rows(
     study: Study, setting: StepSize, thread_counts: tuple[int, ...], folder: Path
 ) -> Iterator[BenchmarkRow]:
-    """Pairs a second and the share of waiting; runs take turns in an order that is drawn."""
+    """Samples per second and the fraction of waiting; runs alternate in a random order."""
     logged: dict[int, list[dict[str, float]]] = {number: [] for number in thread_counts}
     alone: dict[int, list[float]] = {number: [] for number in thread_counts}
     order = random.Random(0)
@@ -46,7 +46,7 @@ def rows(
         yield BenchmarkRow(
             f"{setting.name}, store to step, {number} reading: the device waits",
             f"{waits:.1%} of the time",
-            f"{rate:.0f} pairs/s; without a step it reads {could:.0f}",
+            f"{rate:.0f} samples/s; without a step it reads {could:.0f}",
             1 - waits if on_gpu else None,
             MIN_BUSY_SHARE if on_gpu else None,
         )
@@ -71,7 +71,7 @@ def _run(
 
 
 def _read_alone(study: Study, setting: StepSize, loader_threads: int) -> float:
-    """Pairs a second where no step takes any time."""
+    """Samples per second where no step takes any time."""
     sampler = benchmark_study.build_sampler(study, setting.views, setting.batch_size)
     sampler.batch(0)
     with ThreadPoolExecutor(loader_threads) as pool:

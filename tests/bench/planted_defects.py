@@ -1,4 +1,4 @@
-"""Verdicts: how many planted defects of a real CT are found, and whether it is accepted without."""
+"""Quality control: how many planted defects of a real CT are found, and sound copies accepted."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,13 +30,13 @@ def rows(scan: Path, folder: Path) -> Iterator[BenchmarkRow]:
     study = Data.model_validate({"roots": [root], "splits": {"duplicate_threshold": None}})
     origins = PseudonymStore(folder / "private", "bench", folder / "out")
     found = build_inventory(study, QualityThresholds(), folder, origins)
-    verdicts: dict[str, list[Scan]] = {}
+    scans: dict[str, list[Scan]] = {}
     for each in found.scans:
         name = Path(origins.origins[each.id].path).relative_to(raw).parts[0]
-        verdicts.setdefault(name, []).append(each)
-    missed = [name for name in DEFECTS if not _is_flagged(verdicts.get(name, []))]
+        scans.setdefault(name, []).append(each)
+    missed = [name for name in DEFECTS if not _is_flagged(scans.get(name, []))]
     wrong = [
-        name for name in SOUND if [each.quality for each in verdicts.get(name, [])] != ["accepted"]
+        name for name in SOUND if [each.quality for each in scans.get(name, [])] != ["accepted"]
     ]
     caught = len(DEFECTS) - len(missed)
     yield BenchmarkRow(

@@ -31,7 +31,7 @@ ROUNDS = 3
 PEAK = """
 import sys
 from pathlib import Path
-from tests.bench import chains
+from tests.bench import preprocess_baselines
 
 def kib(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -39,7 +39,7 @@ def kib(name):
 
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = kib("VmRSS")
-chains.{chain}(Path(sys.argv[1]))
+preprocess_baselines.{chain}(Path(sys.argv[1]))
 print(kib("VmHWM") - before)
 """
 

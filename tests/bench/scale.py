@@ -56,7 +56,7 @@ def _measured(count: int) -> Iterator[tuple[str, float]]:
         run_stage(name, study, {})
     _multiply(study, count)
     run_stage("preprocess", study, {})
-    _multiply(study, count, split="")  # as when whose scans they are is told anew
+    _multiply(study, count, split="")  # as when the subjects of scans change
     catalog = study.folder / "preprocess" / "catalog.parquet"
     yield "read the inventory, s", _seconds(lambda: _inventory(study))
     yield "preprocess again, all is stored, s", _seconds(lambda: run_stage("preprocess", study, {}))

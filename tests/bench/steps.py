@@ -1,8 +1,8 @@
 """Training steps of one masked autoencoder: ours, MONAI's and lightly's, of equal size.
 
-Width, depth, heads, tokens, seen tokens, crops and optimizer are the same; parameters differ by
+Width, depth, heads, tokens, visible tokens, crops and optimizer are the same; parameters differ by
 less than 1%. Peers have a class token more, as they are shipped. Every step is forward, backward
-and fused AdamW on crops that are ready on the device; our two views of a place are two crops.
+and fused AdamW on crops that are ready on the device; our two views of a sample are two crops.
 """
 
 from collections.abc import Callable

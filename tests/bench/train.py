@@ -4,7 +4,7 @@ Works take turns in an order that is drawn for each round, each in a process of 
 the median of the rounds' ratios. On a CPU the steps have one thread, and their seconds are those of
 its core: threads that wait for each other measure the neighbours of a shared machine. The runs from
 store to step have all cores and the clock on the wall. With a GPU, the comparison is made there at
-ViT-B, with MFU and starvation. `build/bench/train.json` gets the rows.
+ViT-B, with MFU and waiting for data. `build/bench/train.json` gets the rows.
 """
 
 import os

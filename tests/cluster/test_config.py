@@ -43,7 +43,7 @@ def test_a_stage_asks_for_the_defaults_and_its_own(read):
         ("stages: {pretrian: {}}", "stages.pretrian is not known: did you mean pretrain?"),
         ("stages: {pretrain: {gpu: 1}}", "stages.pretrain.gpu is not known: did you mean gpus?"),
         ("defaults: {time_min: 0}", "defaults.time_min is 0"),
-        ("defaults: {time_min: 1}", "notice_s is 120, and the time limit is only 1 min"),
+        ("defaults: {time_min: 1}", "signal_before_end_s is 120, and the time limit is only 1 min"),
         ("stages: {download: {}}", "stages.download is not known"),
         ("stages: {probe: {nodes: 2}}", "probe asks for 2 nodes: only"),
         ("stages: {preprocess: {nodes: 3, tasks_per_node: 2}}", "preprocess asks for 2 tasks_per"),
@@ -62,9 +62,9 @@ def test_a_mistake_is_one_sentence(read, text, sentence):
 
 
 @pytest.mark.parametrize("seconds, requeues", [(0, 0), (60, 0), (61, 1), (120, 1), (6000, 99)])
-def test_work_goes_back_to_the_queue_at_each_notice(read, seconds, requeues):
+def test_work_goes_back_to_the_queue_at_each_signal(read, seconds, requeues):
     asked = read("defaults: {time_min: 2, signal_before_end_s: 60}").defaults
-    assert asked.requeues_for(seconds) == requeues
+    assert asked.expected_requeues(seconds) == requeues
 
 
 def test_further_parameters_of_sbatch_are_passed_on(read):

@@ -56,7 +56,7 @@ def test_workers_come_and_go_and_every_task_is_done():
         third.communicate(b"over\n", timeout=30)
     assert sorted(number for number, *_ in done) == list(range(90))
     assert len({pid for _, name, pid in done if name == "far-0"}) == 2
-    assert third.returncode == 0, "a worker ends when it is told"
+    assert third.returncode == 0, "a worker ends at the message"
     assert second.communicate(timeout=30) and second.returncode == 0, "or with its scheduler"
     first.communicate(timeout=30)
 

@@ -1,6 +1,6 @@
-"""Small studies of which the truth is known, prepared and stored as real ones are.
+"""Small studies with known labels, prepared and stored as real ones are.
 
-Each scan is a real MR volume with noise of its own, in which two blobs lie at places of their own:
+Each scan is a real MR volume with noise of its own and two blobs at random positions:
 a bright one (label value 3) and a dark one (5). Scans of class 1 also have a bright corner.
 """
 
@@ -48,8 +48,8 @@ class StoredStudy:
         return label_link_path(self.folder, scan, name)
 
     def context(self, out: Path, **changes: Any) -> EvaluationContext:
-        """A setting with tiny encoders and few draws."""
-        given = {
+        """An evaluation context with tiny encoders and few draws."""
+        defaults = {
             "catalog": self.catalog,
             "reader": self.reader,
             "label_file": self.label_file,
@@ -60,7 +60,7 @@ class StoredStudy:
             "out": out,
             "label_map_folder": out / "labels",
         }
-        return EvaluationContext(**(given | changes))
+        return EvaluationContext(**(defaults | changes))
 
 
 def label_link_path(folder: Path, scan: str, name: str) -> Path:
@@ -69,7 +69,7 @@ def label_link_path(folder: Path, scan: str, name: str) -> Path:
 
 
 def build_test_encoder(initialization: str, seed: int) -> Encoder:
-    """Both kinds are random; the pretrained one is the same whichever the seed."""
+    """A random encoder; the "pretrained" one is the same for every seed."""
     return random_encoder(ViT(preset="tiny"), 1000 if initialization == "pretrained" else seed)
 
 
@@ -84,7 +84,7 @@ def store_scan(
     number: int = 0,
     root: str = "one",
 ) -> Scan:
-    """Prepare and store a volume as its scan's."""
+    """Prepare and store a volume of a scan."""
     name = f"{root}/{subject}/{number}"
     scan = Scan(
         id=hashlib.sha256(name.encode()).hexdigest()[:12],
@@ -126,21 +126,21 @@ def _plant_blobs(
     data = anatomy.data[3:29, 6:36, :].astype(np.float32)
     sd = float(data.std())
     data += rng.normal(0, 0.1 * sd, data.shape).astype(np.float32)
-    drawn = np.zeros(data.shape, np.uint8)
+    label_map = np.zeros(data.shape, np.uint8)
     grid = np.stack(np.indices(data.shape))
     for value, x, change in ((BRIGHT, (5, 9), 4 * sd), (DARK, (15, 19), -4 * sd)):
         centre = np.array([rng.integers(*x), rng.integers(10, 20), rng.integers(8, 16)])
         inside = ((grid - centre[:, None, None, None]) ** 2).sum(axis=0) <= 16
         data[inside] += change
-        drawn[inside] = value
+        label_map[inside] = value
     if target:
         data[8:18, 9:21, 14:20] += 4 * sd
-    return data, drawn, anatomy.affine
+    return data, label_map, anatomy.affine
 
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Models this small wait for threads longer than they compute."""
+    """One thread: models this small wait for threads longer than they compute."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -155,9 +155,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     for index in range(18):
         rng = np.random.default_rng(index)
         for target in (0, 1):
-            data, drawn, affine = _plant_blobs(rng, target)
+            data, label_map, affine = _plant_blobs(rng, target)
             file = folder / f"labels-{index}-{target}.nii.gz"
-            nib.save(nib.Nifti1Image(drawn, affine), file)
+            nib.save(nib.Nifti1Image(label_map, affine), file)
             scans.append(
                 store_scan(
                     folder,
@@ -203,7 +203,7 @@ def few(tmp_path: Path, anatomy: Volume) -> Callable[..., StoredStudy]:
 
 @pytest.fixture
 def store_volumes(tmp_path: Path) -> Callable[[list[dict[str, Any]]], StoredStudy]:
-    """Stores volumes given with the keywords of `store`."""
+    """Stores volumes given with the keywords of `store_scan`."""
     return lambda rows: build_study(tmp_path, [store_scan(tmp_path, **row) for row in rows])
 
 

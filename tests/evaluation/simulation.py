@@ -1,7 +1,7 @@
-"""Simulated studies of two arms, whose true scores are known.
+"""Simulated studies of two arms with known true scores.
 
-Subjects differ in how hard they are, seeds in how well they learned, and each meeting of both is an
-accident of its own; `between_seeds` says how much seeds differ, against 1 for subjects.
+Subjects differ in difficulty, seeds in accuracy, and each pair of both has an independent error;
+`between_seeds` is the standard deviation between seeds, against 1 between subjects.
 """
 
 from collections.abc import Callable
@@ -51,12 +51,12 @@ def simulate_dice(rng, subjects, seeds, between_seeds, difference):
 def simulate_auroc(rng, subjects, seeds, between_seeds, difference):
     """Area under the ROC curve of two classes, one prediction a subject."""
     targets = (np.arange(subjects) % 2).astype(np.int64)
-    seen = rng.normal(0, 1, (subjects, 1)) + targets[:, None]
+    signal = rng.normal(0, 1, (subjects, 1)) + targets[:, None]
     found: list[list[MetricValue]] = [[], []]
     for arm in (0, 1):
-        for logit in _logits(rng, seen + difference * arm * targets[:, None], seeds, 0):
-            told = logit[:, 0] + between_seeds * rng.normal() * targets
-            probability = np.stack([-told, told], axis=1)
+        for logit in _logits(rng, signal + difference * arm * targets[:, None], seeds, 0):
+            score = logit[:, 0] + between_seeds * rng.normal() * targets
+            probability = np.stack([-score, score], axis=1)
             found[arm].append(auroc(subjects, np.arange(subjects), targets, probability))
     return MetricEstimate.from_seeds(found[0]), MetricEstimate.from_seeds(found[1])
 
@@ -71,7 +71,7 @@ SIMULATIONS: dict[str, Simulation] = {
 def true_scores(
     simulation: Simulation, between_seeds: float, difference: float
 ) -> tuple[float, float]:
-    """What both arms score in the long run."""
+    """Expected scores of both arms."""
     rng = np.random.default_rng(99)
     runs = [simulation(rng, 2000, 50, between_seeds, difference) for _ in range(12)]
     first, second = (float(np.mean([run[arm].per_seed for run in runs])) for arm in (0, 1))

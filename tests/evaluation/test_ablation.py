@@ -8,22 +8,22 @@ from ssl_pipeline.evaluation.cells import PIXELS, Cell
 from ssl_pipeline.io.atomic import read_json, write_json
 
 SUBJECTS = [f"subject-{number:02}" for number in range(12)]
-DIALS = {"confidence": 0.95, "seed": 0}
+SETTINGS = {"confidence": 0.95, "seed": 0}
 
 
 def trial(folder, hits, init="pretrained"):
-    """A trial's folder: `hits` (draws of labels, subjects) says who was told right; one class."""
+    """A trial's folder: `hits` (draws of labels, subjects) are the correct predictions."""
     hits = np.asarray(hits)
-    for seed, told in enumerate(hits):
+    for seed, of_draw in enumerate(hits):
         rows = [
             {"subject": s, "target": 0, "probability": [float(hit), 1 - float(hit)]}
-            for s, hit in zip(SUBJECTS, told, strict=True)
+            for s, hit in zip(SUBJECTS, of_draw, strict=True)
         ]
         write_json(Cell("knn", init, 5, seed).path(folder), {"predictions": rows})
     row = {"method": "knn", "initialization": init, "subjects": 5, "per_seed": [0.0] * len(hits)}
-    told = {"task": "Organ", "kind": "crop_classification", "metric": "balanced accuracy"}
+    task = {"task": "Organ", "kind": "crop_classification", "metric": "balanced accuracy"}
     counts = {"split": "val", "n_train_subjects": 20, "n_test_subjects": len(SUBJECTS)}
-    results = {**told, **counts, "notes": [], "warning": "", "rows": [row]}
+    results = {**task, **counts, "notes": [], "warning": "", "rows": [row]}
     write_json(folder / "results.json", results)
     return folder
 
@@ -50,7 +50,7 @@ def arms(tmp_path):
 
 
 def with_pixels(folders):
-    """The baseline lies beside random weights, as a judgement writes both."""
+    """The baseline lies beside random weights, as an evaluation writes both."""
     for number, folder in enumerate(folders):
         pixels = trial(folder / "pixels", random_hits(0.5, 20 + number), PIXELS)
         for cell in (pixels / "cells").iterdir():
@@ -67,7 +67,7 @@ def rows_of(table):
 
 def test_an_arm_scores_the_mean_over_seeds_and_draws_of_labels(arms):
     with_pixels(arms["random"])
-    rows = rows_of(ablation_table(arms, **DIALS))
+    rows = rows_of(ablation_table(arms, **SETTINGS))
     assert list(rows) == ["mae", "hybrid", "random", PIXELS]
     expected = [random_hits(0.8, seed).mean() for seed in range(2)]
     assert rows["mae"]["per_seed"] == pytest.approx(expected, abs=1e-6)
@@ -77,7 +77,7 @@ def test_an_arm_scores_the_mean_over_seeds_and_draws_of_labels(arms):
 
 def test_differences_are_paired_by_subject_and_seed(arms):
     with_pixels(arms["random"])
-    found = {(d["arm"], d["against"]): d for d in ablation_table(arms, **DIALS)["differences"]}
+    found = {(d["arm"], d["against"]): d for d in ablation_table(arms, **SETTINGS)["differences"]}
     assert found.keys() == {
         ("hybrid", "mae"),
         *((arm, other) for arm in ("mae", "hybrid") for other in ("random", PIXELS)),
@@ -88,7 +88,7 @@ def test_differences_are_paired_by_subject_and_seed(arms):
 
 
 def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
-    """Ten draws that say the same narrow nothing: what varies is the encoder of each seed."""
+    """Equal draws narrow no interval: what varies is the encoder of each seed."""
     shares = (0.5, 0.9)
 
     def width(draws, name):
@@ -98,7 +98,7 @@ def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
         ]
         other = [trial(tmp_path / f"{name}-r{s}", random_hits(0.3, s), "random") for s in range(2)]
         with_pixels(other)
-        row = rows_of(ablation_table({"mae": folders, "random": other}, **DIALS))["mae"]
+        row = rows_of(ablation_table({"mae": folders, "random": other}, **SETTINGS))["mae"]
         return row["high"] - row["low"]
 
     assert width(10, "many") == pytest.approx(width(1, "one"), abs=1e-6)
@@ -106,25 +106,29 @@ def test_draws_of_labels_are_no_seeds_of_their_own(tmp_path):
 
 def test_few_subjects_get_no_interval(arms, monkeypatch):
     with_pixels(arms["random"])
-    monkeypatch.setattr("ssl_pipeline.evaluation.statistics.estimates.MIN_SUBJECTS", len(SUBJECTS) + 1)
-    table = ablation_table(arms, **DIALS)
+    monkeypatch.setattr(
+        "ssl_pipeline.evaluation.statistics.estimates.MIN_SUBJECTS", len(SUBJECTS) + 1
+    )
+    table = ablation_table(arms, **SETTINGS)
     assert all(row["low"] is None for row in (*table["rows"], *table["differences"]))
 
 
-def test_warnings_of_trials_are_told_once(arms):
+def test_warnings_of_trials_are_reported_once(arms):
     with_pixels(arms["random"])
     for folder in arms["mae"]:
         path = folder / "results.json"
         write_json(path, {**read_json(path), "warning": "Seen."})
-    assert ablation_table(arms, **DIALS)["warning"] == "Seen."
+    assert ablation_table(arms, **SETTINGS)["warning"] == "Seen."
 
 
-def test_a_row_of_which_a_seed_has_failed_is_left_out_and_told(arms):
+def test_a_row_of_which_a_seed_has_failed_is_left_out_and_reported(arms):
     with_pixels(arms["random"])
     path = arms["hybrid"][1] / "results.json"
-    failed = [{"method": "knn", "initialization": "pretrained", "subjects": 5, "seed": 0, "reason": "why"}]
+    failed = [
+        {"method": "knn", "initialization": "pretrained", "subjects": 5, "seed": 0, "reason": "why"}
+    ]
     write_json(path, {**read_json(path), "rows": [], "failed": failed})
-    table = ablation_table(arms, **DIALS)
+    table = ablation_table(arms, **SETTINGS)
     assert set(rows_of(table)) == {"mae", "random", PIXELS}
     assert {(d["arm"], d["against"]) for d in table["differences"]} == {
         ("mae", "random"),

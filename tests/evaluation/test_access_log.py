@@ -1,4 +1,4 @@
-"""A look at scored subjects is written down once for each setting, and never forgotten."""
+"""Test-set accesses are logged once for each configuration, and never removed."""
 
 from ssl_pipeline.evaluation.cells import PIXELS
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
@@ -12,16 +12,16 @@ from ssl_pipeline.report.sections.test_access import describe_test_access
 CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
 
 
-def test_a_setting_is_written_down_when_it_first_scores(planted, tmp_path):
-    setting = planted.context(tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)))
+def test_a_configuration_is_logged_when_it_first_scores(planted, tmp_path):
+    context = planted.context(tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)))
     for neighbours in (5, 5, 9):
-        run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), setting)
-    looks = read_test_accesses(tmp_path / "probe/corner")
-    assert len(looks) == 2 and len({look["key"] for look in looks}) == 2
+        run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), context)
+    accesses = read_test_accesses(tmp_path / "probe/corner")
+    assert len(accesses) == 2 and len({access["key"] for access in accesses}) == 2
     assert "again after 1 change of what scores them" in describe_test_access(tmp_path, "corner")
 
 
-def test_looks_at_val_are_free(tmp_path):
+def test_accesses_of_val_are_not_reported(tmp_path):
     assert describe_test_access(tmp_path, "corner") == ""
     record_test_access(tmp_path / "probe/corner", "val", "a")
     assert describe_test_access(tmp_path, "corner") == ""
@@ -30,10 +30,10 @@ def test_looks_at_val_are_free(tmp_path):
     assert "nothing has changed since" in describe_test_access(tmp_path, "corner")
 
 
-def test_what_changes_no_score_is_no_further_look(planted, tmp_path):
-    setting = planted.context(
+def test_what_changes_no_score_is_no_new_access(planted, tmp_path):
+    context = planted.context(
         tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)), initializations={PIXELS: ""}
     )
     for kept in (False, True):
-        run_finetune(CORNER, Finetune(steps=1, resnet_baseline=False, keep_networks=kept), setting)
+        run_finetune(CORNER, Finetune(steps=1, resnet_baseline=False, keep_networks=kept), context)
     assert len(read_test_accesses(tmp_path / "probe/corner")) == 1

@@ -1,4 +1,4 @@
-"""Stored volumes made worse: the reader stands in for the study's own."""
+"""The reader of corrupted volumes."""
 
 import json
 from dataclasses import replace
@@ -22,22 +22,22 @@ def volumes(planted):
     return StoredVolumes(planted.reader, {e.id: e for e in planted.catalog.entries})
 
 
-def test_a_box_is_that_of_the_worse_volume_and_empty_outside(volumes):
-    worse = corrupt_volumes(volumes, Gamma(), 3, PREPROCESS, 0)
-    scan = next(iter(worse.entries))
-    whole = worse.reader.read_volume(scan)
+def test_a_crop_is_that_of_the_corrupted_volume_and_empty_outside(volumes):
+    corrupted = corrupt_volumes(volumes, Gamma(), 3, PREPROCESS, 0)
+    scan = next(iter(corrupted.entries))
+    whole = corrupted.reader.read_volume(scan)
     assert np.array_equal(
-        worse.reader.read_crop(scan, (2, 3, 4), (5, 6, 7)), whole[:, 2:7, 3:9, 4:11]
+        corrupted.reader.read_crop(scan, (2, 3, 4), (5, 6, 7)), whole[:, 2:7, 3:9, 4:11]
     )
-    over = worse.reader.read_crop(scan, (-2, 0, 0), (4, 4, 4))
+    over = corrupted.reader.read_crop(scan, (-2, 0, 0), (4, 4, 4))
     assert not over[:, :2].any() and np.array_equal(over[:, 2:], whole[:, :2, :4, :4])
-    assert not worse.reader.read_crop(scan, (-9, 0, 0), (4, 4, 4)).any()
-    assert worse.reader.read_crop(scan, (0, 0, 0), (4, 4, 4), slice(0, 1)).shape == (1, 4, 4, 4)
+    assert not corrupted.reader.read_crop(scan, (-9, 0, 0), (4, 4, 4)).any()
+    assert corrupted.reader.read_crop(scan, (0, 0, 0), (4, 4, 4), slice(0, 1)).shape == (1, 4, 4, 4)
 
 
 @pytest.fixture
 def as_ct(volumes):
-    """The same volumes, which say that they are CT."""
+    """The same volumes, declared as CT."""
     entries = [as_modality(entry, "CT") for entry in volumes.entries.values()]
     reader = CropReader(volumes.reader.folder, Catalog(tuple(entries)))
     return StoredVolumes(reader, {entry.id: entry for entry in entries})
@@ -70,10 +70,10 @@ def test_what_a_model_sees_is_another_and_a_function_of_seed_and_severity(
 
 def test_mr_that_becomes_brighter_is_not_cut_off(volumes):
     scan = next(iter(volumes.entries))
-    worse = corrupt_volumes(volumes, BiasField(), 4, PREPROCESS, 0)
-    numbers = worse.reader.read_volume(scan)[0]
+    corrupted = corrupt_volumes(volumes, BiasField(), 4, PREPROCESS, 0)
+    numbers = corrupted.reader.read_volume(scan)[0]
     assert len(np.unique(numbers)) > 1000 and (numbers == numbers.max()).sum() < 10
-    own, other = volumes.entries[scan].meta, worse.entries[scan].meta
+    own, other = volumes.entries[scan].meta, corrupted.entries[scan].meta
     before = volumes.reader.read_volume(scan)[0] * own.scale + own.offset
     after = numbers * other.scale + other.offset
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.3
@@ -83,9 +83,9 @@ def test_mr_that_becomes_brighter_is_not_cut_off(volumes):
 def test_what_was_not_measured_is_not_valid(as_ct):
     volumes = as_ct
     scan = next(iter(volumes.entries))
-    worse = corrupt_volumes(volumes, CutField(), 5, PREPROCESS, 0)
+    corrupted = corrupt_volumes(volumes, CutField(), 5, PREPROCESS, 0)
     before, after = (
-        reader.read_volume(scan)[1] & VALID for reader in (volumes.reader, worse.reader)
+        reader.read_volume(scan)[1] & VALID for reader in (volumes.reader, corrupted.reader)
     )
     assert after.sum() < 0.5 * before.sum()
     assert not after[:, 0, 0].any()

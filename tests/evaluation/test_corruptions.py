@@ -1,4 +1,4 @@
-"""What every corruption does to real scans, so that a new one is tested by being listed."""
+"""Contract of every corruption on real scans; a new one is tested by being listed."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ def test_skips_of_a_transformer_are_evenly_deep():
     assert UnetrDecoder().build(random_encoder(ViT(preset="S"), 0)).skips == [7, 3]
 
 
-def test_the_last_of_what_blocks_give_are_the_tokens():
+def test_the_last_intermediates_are_the_tokens():
     encoder = random_encoder(ViT(preset="tiny", registers=2), 0).eval()
     crops, spacing = torch.randn(2, 1, 16, 16, 24), torch.ones(2, 3)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_the_last_of_what_blocks_give_are_the_tokens():
 
 def test_a_segmentation_learns_with_skips(planted, tmp_path):
     task = Segmentation(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
-    dials = Finetune(
+    settings = Finetune(
         steps=60,
         batch_size=4,
         learning_rate=3e-3,
@@ -66,8 +66,8 @@ def test_a_segmentation_learns_with_skips(planted, tmp_path):
         decoder=UnetrDecoder(),
         keep_predictions="none",
     )
-    setting = planted.context(
+    context = planted.context(
         tmp_path, evaluate=Evaluate(subjects=(0,)), initializations={"pretrained": "x"}
     )
-    results = run_finetune(task, dials, setting)
+    results = run_finetune(task, settings, context)
     assert results["rows"][0]["mean"] > 0.3

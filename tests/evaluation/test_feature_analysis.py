@@ -1,4 +1,4 @@
-"""What features say without labels, in cases of which the truth is known."""
+"""Metrics of features without labels, in cases with a known answer."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def features(seed: int, shift: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(shift, 1, (100, 8)).astype(np.float32)
 
 
-def test_the_same_crops_are_told_apart_by_chance_and_far_ones_surely():
+def test_equal_crops_are_detected_by_chance_and_distant_ones_surely():
     train, clean = features(0, 3), features(1, 3)
     near, far = neighbour_distance(train, clean), neighbour_distance(train, -clean)
     assert ood_auroc(near, near, ROWS, 20).value == pytest.approx(0.5)

@@ -34,8 +34,8 @@ def mean(results, init):
 
 
 def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL)
-    results = run_finetune(BLOBS, SHORT, setting)
+    context = planted.context(tmp_path, evaluate=ALL)
+    results = run_finetune(BLOBS, SHORT, context)
     assert {(r["method"], r["initialization"]) for r in results["rows"]} == {
         ("full", "pretrained"),
         ("full", "random"),
@@ -56,8 +56,8 @@ def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp
 
 
 def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_path):
-    dials = Finetune(steps=80, batch_size=4, learning_rate=3e-3, overlap=0.25)
-    results = run_finetune(VOXELS, dials, small.context(tmp_path, evaluate=ALL))
+    settings = Finetune(steps=80, batch_size=4, learning_rate=3e-3, overlap=0.25)
+    results = run_finetune(VOXELS, settings, small.context(tmp_path, evaluate=ALL))
     assert results["metric"] == "mean Dice"
     assert mean(results, "pixels + PCA") > 0.5
     assert mean(results, "pretrained") > 0.3
@@ -76,19 +76,19 @@ def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_p
 
 
 def test_a_lost_prediction_is_made_again_and_equal(small, tmp_path):
-    dials = Finetune(steps=2, batch_size=2)
-    setting = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    run_finetune(VOXELS, dials, setting)
+    settings = Finetune(steps=2, batch_size=2)
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    run_finetune(VOXELS, settings, context)
     path = next((tmp_path / "predictions").rglob("*.nii.gz"))
     before = gzip.decompress(path.read_bytes())
     path.unlink()
-    run_finetune(VOXELS, dials, setting)
+    run_finetune(VOXELS, settings, context)
     assert gzip.decompress(path.read_bytes()) == before
 
 
 @pytest.mark.parametrize("means", ["absent", "not annotated"])
-def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, means):
-    """Dark blobs are erased from half of the label files: not a fault of who still finds them."""
+def test_scans_without_annotation_of_a_class_do_not_count_for_it(small, tmp_path, means):
+    """Dark blobs are erased from half of the label files, and predictions of them are no errors."""
     for entry in small.catalog.entries:
         own = nib.load(small.label_file(entry.id, "blobs"))
         kept = np.asarray(own.dataobj).copy()
@@ -98,8 +98,8 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
     task = VOXELS.model_copy(update={"missing_class_means": means})
     erased = lambda scan, name: tmp_path / f"{scan}.nii.gz"  # noqa: E731
     changes = {"evaluate": ALL, "label_file": erased, "initializations": {PIXELS: ""}}
-    setting = small.context(tmp_path / "out", **changes)
-    run_finetune(task, Finetune(steps=2, batch_size=2, keep_predictions="none"), setting)
+    context = small.context(tmp_path / "out", **changes)
+    run_finetune(task, Finetune(steps=2, batch_size=2, keep_predictions="none"), context)
     cell = json.loads((tmp_path / "out/cells/baseline-pixels-0-0.json").read_text())
     for row in cell["predictions"]:
         if int(row["subject"][1:]) % 2:
@@ -109,7 +109,7 @@ def test_subjects_that_do_not_draw_a_class_have_no_say_in_it(small, tmp_path, me
 
 
 def with_external_predictions(small, tmp_path, left_out=""):
-    """A setting where another method has drawn the scored scans: bright blobs right, none dark."""
+    """A context with external predictions of the scored scans: bright blobs right, none dark."""
     entries = [
         replace(e, labels={**e.labels, "other": e.split == "test" and e.id != left_out})
         for e in small.catalog.entries
@@ -125,15 +125,20 @@ def with_external_predictions(small, tmp_path, left_out=""):
         return path
 
     catalog = type(small.catalog)(tuple(entries))
-    starts = {"pretrained": "of a test", PIXELS: ""}
-    changes = {"evaluate": ALL, "catalog": catalog, "label_file": label_file, "initializations": starts}
+    initializations = {"pretrained": "of a test", PIXELS: ""}
+    changes = {
+        "evaluate": ALL,
+        "catalog": catalog,
+        "label_file": label_file,
+        "initializations": initializations,
+    }
     return small.context(tmp_path / "out", **changes)
 
 
-def test_what_another_method_drew_stands_beside(small, tmp_path):
+def test_external_predictions_have_a_row_of_their_own(small, tmp_path):
     task = VOXELS.model_copy(update={"external_predictions": "other"})
-    dials = Finetune(steps=2, batch_size=2, keep_predictions="none")
-    results = run_finetune(task, dials, with_external_predictions(small, tmp_path))
+    settings = Finetune(steps=2, batch_size=2, keep_predictions="none")
+    results = run_finetune(task, settings, with_external_predictions(small, tmp_path))
     (row,) = [row for row in results["rows"] if row["initialization"] == "external predictions"]
     assert row["per_class"] == {"bright": 1.0, "dark": 0.0}
     assert row["mean"] == 0.5 and row["sd_seeds"] is None
@@ -144,16 +149,16 @@ def test_what_another_method_drew_stands_beside(small, tmp_path):
     assert against["mean"] == pytest.approx(own["mean"] - 0.5, abs=1e-5)
 
 
-def test_a_scan_that_the_other_method_left_out_is_named(small, tmp_path):
+def test_a_scan_without_external_prediction_is_named(small, tmp_path):
     task = VOXELS.model_copy(update={"external_predictions": "other"})
     scan = next(e.id for e in small.catalog.entries if e.split == "test")
-    setting = with_external_predictions(small, tmp_path, left_out=scan)
+    context = with_external_predictions(small, tmp_path, left_out=scan)
     with pytest.raises(UserError, match=f"scan {scan} has no label 'other'"):
-        run_finetune(task, Finetune(steps=2, batch_size=2, keep_predictions="none"), setting)
+        run_finetune(task, Finetune(steps=2, batch_size=2, keep_predictions="none"), context)
 
 
 def failing_context(planted, tmp_path, **changes):
-    """A setting whose random weights of seed 1 fail."""
+    """A context whose random weights of seed 1 fail."""
 
     def encoder_factory(init, seed):
         if (init, seed) == ("random", 1):
@@ -168,7 +173,7 @@ def redact(text):
     return text.replace("/secret/place", "a scan")
 
 
-def test_a_cell_that_fails_is_shown_and_computed_again_alone(planted, tmp_path):
+def test_a_cell_that_fails_is_reported_and_computed_again_alone(planted, tmp_path):
     results = run_finetune(BLOBS, SHORT, failing_context(planted, tmp_path))
     (failed,) = results["failed"]
     assert failed == {
@@ -178,7 +183,11 @@ def test_a_cell_that_fails_is_shown_and_computed_again_alone(planted, tmp_path):
         "seed": 1,
         "reason": "RuntimeError: out of memory on a scan",
     }
-    assert {r["initialization"] for r in results["rows"]} == {"pretrained", "pixels + PCA", "small ResNet"}
+    assert {r["initialization"] for r in results["rows"]} == {
+        "pretrained",
+        "pixels + PCA",
+        "small ResNet",
+    }
     assert {d["against"] for d in results["differences"]} == {"pixels + PCA", "small ResNet"}
     assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in " ".join(
         results["notes"]
@@ -194,11 +203,14 @@ def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
     def encoder_factory(init, seed):
         raise ZeroDivisionError("a bug")
 
-    setting = planted.context(
-        tmp_path, evaluate=ALL, encoder_factory=encoder_factory, initializations={"pretrained": "of a test"}
+    context = planted.context(
+        tmp_path,
+        evaluate=ALL,
+        encoder_factory=encoder_factory,
+        initializations={"pretrained": "of a test"},
     )
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        run_finetune(BLOBS, SHORT, setting)
+        run_finetune(BLOBS, SHORT, context)
 
 
 def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):

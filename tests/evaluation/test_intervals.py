@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, tests err as often as they say, and differences are paired."""
+"""Coverage of intervals, error rate of tests, and pairing of differences."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ RUNS = 2000
 
 
 def measure_coverage(name, subjects, between_seeds, confidence=0.95):
-    """Shares of simulated studies whose intervals hold the truth: of an arm, and a difference."""
+    """Coverage of intervals in simulated studies: of an arm, and of a difference."""
     world = SIMULATIONS[name]
     first, second = true_scores(world, between_seeds, 0.4)
     hits = np.zeros(2)
     for run in range(RUNS):
         one, other = world(np.random.default_rng(run), subjects, 3, between_seeds, 0.4)
-        told = other.mean_and_interval(confidence, (0.0, 1.0))
-        hits[0] += told["low"] <= second <= told["high"]
+        interval = other.mean_and_interval(confidence, (0.0, 1.0))
+        hits[0] += interval["low"] <= second <= interval["high"]
         apart = MetricEstimate(
             other.per_seed - one.per_seed, other.pseudovalues - one.pseudovalues
         ).mean_and_interval(confidence)
@@ -37,19 +37,25 @@ def measure_coverage(name, subjects, between_seeds, confidence=0.95):
 @pytest.mark.parametrize("between_seeds", [0.0, 0.1])
 @pytest.mark.parametrize("subjects", [20, 50])
 @pytest.mark.parametrize("name", SIMULATIONS)
-def test_an_interval_holds_the_truth_as_often_as_it_says(name, subjects, between_seeds):
+def test_intervals_have_their_nominal_coverage(name, subjects, between_seeds):
     shares = measure_coverage(name, subjects, between_seeds)
     assert np.all(shares >= 0.93) and np.all(shares <= 0.98)
 
 
-def test_it_is_told_how_often_intervals_of_so_many_subjects_hold():
+def test_the_coverage_of_intervals_of_so_many_subjects_is_reported():
     assert "Too few subjects are scored for an interval, 9" in coverage_note(9)
-    told = {10: "of 10 to 20", 19: "94 to 98 %", 20: "93 to 98 %", 50: "of 50 to 100", 900: "92 to"}
-    for subjects, words in told.items():
+    notes = {
+        10: "of 10 to 20",
+        19: "94 to 98 %",
+        20: "93 to 98 %",
+        50: "of 50 to 100",
+        900: "92 to",
+    }
+    for subjects, words in notes.items():
         assert words in coverage_note(subjects)
 
 
-def test_a_test_errs_as_often_as_it_says(monkeypatch):
+def test_the_permutation_test_has_its_nominal_error_rate(monkeypatch):
     monkeypatch.setattr(intervals, "PERMUTATIONS", 499)
     world, wrong = SIMULATIONS["balanced accuracy"], 0
     for run in range(RUNS):
@@ -58,7 +64,7 @@ def test_a_test_errs_as_often_as_it_says(monkeypatch):
     assert 0.04 <= wrong / RUNS <= 0.06
 
 
-def test_a_clear_difference_is_told_after_a_correction_for_hundreds():
+def test_a_clear_difference_remains_after_a_correction_for_hundreds():
     rng = np.random.default_rng(0)
     one, other = rng.normal(3, 1, (3, 40)), rng.normal(0, 1, (3, 40))
     assert max(holm_correction([permutation_p_value(one, other, 0)] * 700)) < 0.05
@@ -73,7 +79,7 @@ def test_what_differs_by_nothing_but_subjects_has_students_interval():
     assert (high - low) / 2 == pytest.approx(1.729133 * error)  # of 19 degrees of freedom
 
 
-def test_seeds_that_differ_in_earnest_widen_an_interval():
+def test_seeds_that_differ_systematically_widen_an_interval():
     rng = np.random.default_rng(0)
     parts = np.repeat(rng.normal(0.7, 0.1, (1, 40)), 3, axis=0)
     alike, apart = parts, parts + np.array([[-0.1], [0.0], [0.1]])

@@ -1,4 +1,4 @@
-"""Figures of cases that can be counted by hand, and subjects' parts in them."""
+"""Metrics of cases that can be counted by hand, and pseudo-values of subjects."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_dice_of_known_cases():
     assert dice(maps(1, 0, 0, 0), maps(0, 0, 0, 0), (True,), 255) == [0.0]
 
 
-def test_dice_is_not_defined_where_nobody_shows_a_class_or_it_was_not_drawn():
+def test_dice_is_not_defined_where_nobody_shows_a_class_or_it_is_not_annotated():
     assert np.isnan(dice(maps(0, 0), maps(0, 0), (True,), 255)[0])
     assert np.isnan(dice(maps(1, 1), maps(0, 0), (False,), 255)[0])
 
@@ -108,7 +108,7 @@ def test_the_error_of_a_difference_of_paired_areas_is_delongs():
     assert variance == pytest.approx(expected, rel=0.03)
 
 
-def test_a_part_is_the_jackknifes():
+def test_a_pseudovalue_is_the_jackknifes():
     total, count = np.array([[1.0, 0], [2, 1], [0, 1]]), np.array([[2.0, 0], [2, 1], [1, 2]])
     found = mean_class_ratio(total, count)
     assert found.value == pytest.approx((3 / 5 + 2 / 3) / 2)
@@ -116,7 +116,7 @@ def test_a_part_is_the_jackknifes():
     assert found.pseudovalues[0] == pytest.approx(3 * found.value - 2 * without_first)
 
 
-def test_who_alone_shows_a_class_has_a_part_all_the_same():
+def test_the_only_subject_of_a_class_has_a_pseudovalue():
     found = mean_class_ratio(np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [2.0, 0.0]]))
     assert np.isfinite(found.pseudovalues).all()
     alone = mean_class_ratio(np.array([[1.0], [0.0]]), np.array([[2.0], [0.0]]))
@@ -133,7 +133,7 @@ def test_dice_skips_what_is_not_defined():
     assert scored.per_class.tolist() == pytest.approx([0.7, 0.2])
 
 
-def test_calibration_is_off_by_what_confidence_promises_too_much():
+def test_calibration_error_is_confidence_above_accuracy():
     sure = np.full(100, 0.9)
     hit = np.arange(100) % 2 == 0
     assert calibration_error(hit, sure) == pytest.approx(0.4)
@@ -148,9 +148,9 @@ def box(at, side=6, shape=(20, 20, 20)):
     return drawn
 
 
-def near(predicted, truth, told=(True,), spacing=(2.0, 1.0, 1.0), tolerance=2.0):
+def near(predicted, truth, annotated=(True,), spacing=(2.0, 1.0, 1.0), tolerance=2.0):
     (far,), (share,) = surface_metrics(
-        predicted, truth, told, 255, spacing_mm=spacing, tolerance_mm=tolerance
+        predicted, truth, annotated, 255, spacing_mm=spacing, tolerance_mm=tolerance
     )
     return far, share
 
@@ -164,11 +164,11 @@ def test_distances_of_surfaces_are_in_millimetres():
     assert 0.5 < near(along_x, same, tolerance=1.0)[1] < 1
 
 
-def test_surfaces_of_what_is_not_there_are_told_apart():
+def test_surfaces_of_missing_classes_are_distinguished():
     nothing, there = np.zeros((20, 20, 20), np.uint8), box((5, 5, 5))
     assert np.isnan(near(nothing, nothing)).all()
     far, share = near(nothing, there)
     assert np.isnan(far) and share == 0
-    assert np.isnan(near(there, there, told=(False,))).all()
+    assert np.isnan(near(there, there, annotated=(False,))).all()
     unknown = np.where(there == 1, 255, 0).astype(np.uint8)
     assert np.isnan(near(there, unknown)).all()  # what nobody knows is in no class

@@ -1,4 +1,4 @@
-"""Whole probing runs on stored volumes: what is planted is found, and a killed run goes on."""
+"""Whole probing runs on stored volumes: planted classes are found, and a killed run resumes."""
 
 import json
 import os
@@ -46,8 +46,10 @@ def test_what_is_planted_is_found_by_pixels_and_pca(planted, tmp_path, task):
 
 
 def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(planted, tmp_path):
-    setting = planted.context(tmp_path)
-    same = planted.context(tmp_path, encoder_factory=lambda init, seed: setting.encoder_factory("x", 7))
+    context = planted.context(tmp_path)
+    same = planted.context(
+        tmp_path, encoder_factory=lambda init, seed: context.encoder_factory("x", 7)
+    )
     results = run_probe(CORNER, Probe(), same)
     for difference in results["differences"]:
         if difference["against"] == "random":
@@ -71,22 +73,22 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
     assert all(row["low"] is None and row["high"] is None for row in results["rows"])
     assert all(d["low"] is None for d in results["differences"])
     assert "Too few subjects are scored for an interval, 4" in " ".join(results["notes"])
-    assert "the dials of a probe are usual ones" in " ".join(results["notes"])
+    assert "a probe has its default hyperparameters" in " ".join(results["notes"])
     # The volumes are all the same, so nobody can do better than guess.
     assert all(abs(row["mean"] - 0.5) < 1e-9 for row in results["rows"])
 
 
-def test_dials_of_a_probe_are_chosen_in_folds_where_there_are_some(planted, tmp_path):
+def test_hyperparameters_of_a_probe_are_chosen_in_folds_where_possible(planted, tmp_path):
     notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=Evaluate(subjects=(0,))))[
         "notes"
     ]
-    assert not any("usual ones" in note for note in notes)
+    assert not any("default hyperparameters" in note for note in notes)
     three = Evaluate(subjects=(3, 0))
     notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=three))["notes"]
-    assert any("usual ones" in note for note in notes)
+    assert any("default hyperparameters" in note for note in notes)
     knn = Probe(methods=(Knn(),))
     notes = run_probe(BLOBS, knn, planted.context(tmp_path, evaluate=three))["notes"]
-    assert not any("usual ones" in note for note in notes)
+    assert not any("default hyperparameters" in note for note in notes)
 
 
 KILLED = """

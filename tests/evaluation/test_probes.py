@@ -1,4 +1,4 @@
-"""Probes on features whose classes are known."""
+"""Contract of every probe, on features whose classes are known."""
 
 from dataclasses import replace
 from typing import get_args
@@ -25,7 +25,7 @@ def separated(n: int, seed: int) -> LabelledFeatures:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 class TestEveryMethod:
-    def test_classes_that_lie_apart_are_told_apart(self, method):
+    def test_separated_classes_are_predicted(self, method):
         test = separated(12, 1)
         probability = method.fit(separated(30, 0), 0)(test.features)
         assert probability.shape == (12, 3)
@@ -43,14 +43,14 @@ class TestEveryMethod:
             probability = method.fit(known.select(kept), 0)(test.features)
             assert (probability[:, 2] == 0).all()
 
-    def test_numbers_are_told_where_there_are_no_classes(self, method):
+    def test_numbers_are_predicted_where_there_are_no_classes(self, method):
         rng = np.random.default_rng(0)
         numbers = rng.uniform(20, 80, 80)
         features = np.stack([numbers / 30, rng.normal(0, 0.1, 80)], axis=1).astype(np.float32)
         known = LabelledFeatures(features[:60, None], numbers[:60], np.arange(60) // 2, 0)
-        told = method.fit(known, 0)(features[60:, None])
-        assert told.shape == (20, 1)
-        assert r2_score(numbers[60:], told[:, 0]) > 0.7
+        predicted = method.fit(known, 0)(features[60:, None])
+        assert predicted.shape == (20, 1)
+        assert r2_score(numbers[60:], predicted[:, 0]) > 0.7
 
     def test_the_same_twice(self, method):
         known = separated(30, 0)

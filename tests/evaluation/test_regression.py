@@ -1,4 +1,4 @@
-"""Numbers of scans: what is learned, how it is scored, and what is refused."""
+"""Regression tasks: probing, fine-tuning, metrics and validation."""
 
 import json
 
@@ -25,13 +25,13 @@ ALL = Evaluate(subjects=(0,))
 def test_r2_is_that_of_scikit_learn_and_the_parts_average_about_it():
     rng = np.random.default_rng(0)
     truth = rng.normal(50, 10, 60)
-    told = truth + rng.normal(0, 5, 60)
+    predicted = truth + rng.normal(0, 5, 60)
     subjects = [f"s{n}" for n in range(30)]
     of = [subjects[n // 2] for n in range(60)]
-    found = score_regression(subjects, of, truth, told).metrics
-    assert found["R²"].value == pytest.approx(r2_score(truth, told))
+    found = score_regression(subjects, of, truth, predicted).metrics
+    assert found["R²"].value == pytest.approx(r2_score(truth, predicted))
     assert found["R²"].pseudovalues.mean() == pytest.approx(found["R²"].value, abs=0.02)
-    assert found["mean absolute error"].value == pytest.approx(np.abs(truth - told).mean())
+    assert found["mean absolute error"].value == pytest.approx(np.abs(truth - predicted).mean())
     constant = score_regression(subjects, of, truth, np.full(60, truth.mean())).metrics
     assert constant["R²"].value == pytest.approx(0)
 
@@ -47,8 +47,8 @@ def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
     drawn, voxel = np.asarray(image.dataobj), np.prod(image.header.get_zooms())
     for classes, counted in (({}, drawn > 0), ({5: "dark"}, drawn == 5)):
         task = Regression(title="Volume", label="blobs", classes=classes)
-        (region,) = task.labelled_crops([entry], labels, (16, 16, 16), 0)
-        assert region.target == pytest.approx(counted.sum() * voxel / 1000, rel=0.1)
+        (crop,) = task.labelled_crops([entry], labels, (16, 16, 16), 0)
+        assert crop.target == pytest.approx(counted.sum() * voxel / 1000, rel=0.1)
 
 
 def test_numbers_are_probed(planted, tmp_path):
@@ -56,18 +56,23 @@ def test_numbers_are_probed(planted, tmp_path):
         CORNER, Probe(methods=(Linear(), Sweep())), planted.context(tmp_path, evaluate=ALL)
     )
     assert results["metric"] == "R²" and results["classes"] == []
-    pixels = {r["method"]: r["mean"] for r in results["rows"] if r["initialization"] == "pixels + PCA"}
+    pixels = {
+        r["method"]: r["mean"] for r in results["rows"] if r["initialization"] == "pixels + PCA"
+    }
     assert pixels["linear"] > 0.8 and pixels["sweep"] > 0.5
     cell = json.loads((tmp_path / "cells/linear-pixels-0-0.json").read_text())
     assert {"target", "value"} <= set(cell["predictions"][0])
 
 
 def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
-    dials = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks=True)
-    results = run_finetune(CORNER, dials, planted.context(tmp_path, evaluate=ALL))
+    settings = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks=True)
+    results = run_finetune(CORNER, settings, planted.context(tmp_path, evaluate=ALL))
     means = {r["initialization"]: r["mean"] for r in results["rows"]}
     assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8
-    assert {"R²", "mean absolute error"} == {*results["rows"][0]["other_metrics"], results["metric"]}
+    assert {"R²", "mean absolute error"} == {
+        *results["rows"][0]["other_metrics"],
+        results["metric"],
+    }
 
 
 def test_one_source_of_the_number_is_asked_for():

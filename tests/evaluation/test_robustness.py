@@ -1,4 +1,4 @@
-"""Judgements on worse scans: the same judges, the same worse scans for all, and nothing twice."""
+"""Evaluation on corrupted scans: the same evaluators and scans for all, and nothing twice."""
 
 import json
 
@@ -21,23 +21,23 @@ from ssl_pipeline.preprocess.config import Preprocess
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
 ALL = Evaluate(subjects=(0,))
-DIALS = Finetune(
+SETTINGS = Finetune(
     methods=(Full(), Lora()), steps=6, batch_size=4, keep_networks=True, keep_predictions="none"
 )
-WORSE = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
+CORRUPTED = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
 
 
 def robustness_inputs(folder, **changes):
-    given = {"robustness": WORSE, "probe": Probe(), "finetune": DIALS} | changes
+    given = {"robustness": CORRUPTED, "probe": Probe(), "finetune": SETTINGS} | changes
     return RobustnessInputs(preprocess=Preprocess(foreground="all"), networks=folder, **given)
 
 
-def write_failed_cell(task, setting, cell, dials):
-    """What a cell that failed leaves."""
-    plan = TaskRunner(task, setting)
-    (method,) = (each for each in dials.methods if each.name == cell.method)
-    key = plan.cell_key(cell, cell_section(dials, (0,), cell, method))
-    save_cell(cell, key, plan.encoder_hash(cell), {"failed": "out of memory"}, setting.out)
+def write_failed_cell(task, context, cell, settings):
+    """Write the file of a failed cell."""
+    runner = TaskRunner(task, context)
+    (method,) = (each for each in settings.methods if each.name == cell.method)
+    key = runner.cell_key(cell, cell_section(settings, (0,), cell, method))
+    save_cell(cell, key, runner.encoder_hash(cell), {"failed": "out of memory"}, context.out)
 
 
 def means(results, method, init):
@@ -45,9 +45,9 @@ def means(results, method, init):
     return row, [each["mean"] for each in row["severities"]]
 
 
-def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, tmp_path):
-    setting = planted.context(tmp_path / "finetune", evaluate=ALL)
-    tuned = run_finetune(BLOBS, DIALS, setting)
+def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_path):
+    context = planted.context(tmp_path / "finetune", evaluate=ALL)
+    tuned = run_finetune(BLOBS, SETTINGS, context)
     probed = run_probe(BLOBS, Probe(), planted.context(tmp_path / "probe", evaluate=ALL))
     out = planted.context(tmp_path / "robustness", evaluate=ALL)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path / "finetune"), out)
@@ -66,73 +66,75 @@ def test_every_way_of_judging_has_a_curve_that_begins_at_its_own_score(planted, 
     assert set(row["corruptions"]) == {"gamma", "blur"}
 
 
-def test_conditions_are_not_computed_twice_and_again_when_a_dial_changes(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    dials = Finetune(steps=2, batch_size=4, keep_networks=True)
-    run_finetune(BLOBS, dials, setting)
-    first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials), setting)
+def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_path):
+    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    settings = Finetune(steps=2, batch_size=4, keep_networks=True)
+    run_finetune(BLOBS, settings, context)
+    first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=settings), context)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "conditions").iterdir()}
-    assert len(before) == 6  # as they are, four worse, and groups
-    assert run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials), setting) == first
+    assert len(before) == 6  # clean, four corrupted, and groups
+    assert run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=settings), context) == first
     assert {p: p.stat().st_mtime_ns for p in before} == before
     more = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 3, 5))
-    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=dials, robustness=more), setting)
+    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=settings, robustness=more), context)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert len(list((tmp_path / "conditions").iterdir())) == 8
 
 
-def test_voxels_are_judged_by_the_networks_that_were_kept(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    dials = Finetune(steps=8, batch_size=4, keep_networks=True, keep_predictions="none", overlap=0)
-    clean = run_finetune(VOXELS, dials, setting)
-    results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=dials), setting)
+def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
+    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    settings = Finetune(
+        steps=8, batch_size=4, keep_networks=True, keep_predictions="none", overlap=0
+    )
+    clean = run_finetune(VOXELS, settings, context)
+    results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
     row, curve = means(results, "full", "pretrained")
     assert curve[0] == pytest.approx(clean["rows"][0]["mean"], abs=1e-6)
     assert results["metric"] == "mean Dice" and len(row["corruptions"]["blur"]) == 2
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert [look["split"] for look in read_test_accesses(tmp_path)] == ["test", "test"]
-    write_failed_cell(VOXELS, setting, Cell("full", "pretrained", 0, 1), dials)
+    assert [access["split"] for access in read_test_accesses(tmp_path)] == ["test", "test"]
+    write_failed_cell(VOXELS, context, Cell("full", "pretrained", 0, 1), settings)
     with pytest.raises(UserError, match="every method has cells that failed"):
-        run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=dials), setting)
+        run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
 
 
 def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     with pytest.raises(UserError, match=r"set finetune.keep_networks"):
-        run_robustness(BLOBS, robustness_inputs(tmp_path), setting)
+        run_robustness(BLOBS, robustness_inputs(tmp_path), context)
 
 
-def test_all_that_a_modality_knows_is_tried_where_nothing_is_chosen():
+def test_all_corruptions_of_a_modality_are_the_default():
     names = {corruption.name for corruption, _ in Robustness().conditions({"MR"})}
     assert "motion" in names and "low_dose" not in names
     assert len(Robustness(severities=(2,)).conditions({"CT", "MR"})) == 14
 
 
-def test_a_row_with_a_failed_cell_is_left_out_and_told(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    run_finetune(BLOBS, DIALS, setting)
-    write_failed_cell(BLOBS, setting, Cell("lora", "pretrained", 0, 1), DIALS)
-    results = run_robustness(BLOBS, robustness_inputs(tmp_path), setting)
+def test_a_row_with_a_failed_cell_is_left_out_and_reported(planted, tmp_path):
+    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    run_finetune(BLOBS, SETTINGS, context)
+    write_failed_cell(BLOBS, context, Cell("lora", "pretrained", 0, 1), SETTINGS)
+    results = run_robustness(BLOBS, robustness_inputs(tmp_path), context)
     assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
     assert results["notes"] == ["Left out, for cells of it failed: LoRA from pretrained."]
 
 
-def test_more_seeds_are_judged_anew(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_more_seeds_are_evaluated_again(planted, tmp_path):
+    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     few = Finetune(steps=2, batch_size=4, keep_networks=True)
-    run_finetune(BLOBS, few, setting)
-    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), setting)
+    run_finetune(BLOBS, few, context)
+    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), context)
     before = (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns
     more = few.model_copy(update={"seeds": 4})
-    run_finetune(BLOBS, more, setting)
-    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=more), setting)
+    run_finetune(BLOBS, more, context)
+    run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=more), context)
     assert (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns > before
 
 
 def test_corruptions_of_another_modality_are_refused(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    worse = Robustness(corruptions=(LowDose(),))
+    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    corruptions = Robustness(corruptions=(LowDose(),))
     with pytest.raises(
         UserError, match=r"none of robustness.corruptions is of its scans' modality"
     ):
-        run_robustness(BLOBS, robustness_inputs(tmp_path, robustness=worse), setting)
+        run_robustness(BLOBS, robustness_inputs(tmp_path, robustness=corruptions), context)

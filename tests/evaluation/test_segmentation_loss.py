@@ -1,4 +1,4 @@
-"""What was not drawn teaches nothing."""
+"""Classes that are not annotated have no effect on the loss."""
 
 import torch
 
@@ -22,30 +22,30 @@ def test_voxels_outside_of_the_label_have_no_gradient():
     assert logits.grad[:, :, 0].abs().max() > 0
 
 
-def test_a_class_that_was_not_drawn_may_take_the_place_of_background():
+def test_a_class_that_is_not_annotated_may_replace_background():
     logits, truth = case()
     truth[truth == 2] = 0
-    told = torch.tensor([[True, False, True]] * 2)
+    annotated = torch.tensor([[True, False, True]] * 2)
     changed = logits.clone()
     # The sum of the probabilities of background and class 2 stays, their shares change.
     both = torch.logsumexp(logits[:, [0, 2]], dim=1)
     share = torch.rand(both.shape, generator=torch.Generator().manual_seed(1)).clamp(0.05, 0.95)
     changed[:, 0], changed[:, 2] = both + share.log(), both + (1 - share).log()
-    before = segmentation_loss(logits, truth, told, 255)
-    assert torch.allclose(before, segmentation_loss(changed, truth, told, 255), atol=1e-5)
-    drawn = torch.ones(2, 3, dtype=torch.bool)
-    differs = segmentation_loss(logits, truth, drawn, 255) - segmentation_loss(
-        changed, truth, drawn, 255
+    before = segmentation_loss(logits, truth, annotated, 255)
+    assert torch.allclose(before, segmentation_loss(changed, truth, annotated, 255), atol=1e-5)
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    differs = segmentation_loss(logits, truth, everything, 255) - segmentation_loss(
+        changed, truth, everything, 255
     )
     assert differs.abs() > 1e-3
 
 
 def test_the_loss_falls_to_zero_with_certainty_and_is_finite_without_any_voxel():
     _, truth = case()
-    drawn = torch.ones(2, 3, dtype=torch.bool)
+    everything = torch.ones(2, 3, dtype=torch.bool)
     certain = torch.nn.functional.one_hot(truth, 4).movedim(-1, 1) * 50.0
-    assert segmentation_loss(certain, truth, drawn, 255) < 1e-3
-    assert segmentation_loss(-certain, truth, drawn, 255) > 10
+    assert segmentation_loss(certain, truth, everything, 255) < 1e-3
+    assert segmentation_loss(-certain, truth, everything, 255) > 10
     nowhere = torch.full_like(truth, 255)
-    assert torch.isfinite(segmentation_loss(certain, nowhere, drawn, 255))
-    assert torch.isfinite(segmentation_loss(certain, truth * 0, ~drawn, 255))
+    assert torch.isfinite(segmentation_loss(certain, nowhere, everything, 255))
+    assert torch.isfinite(segmentation_loss(certain, truth * 0, ~everything, 255))

@@ -1,4 +1,4 @@
-"""A window sees every voxel, and puts what it sees where it belongs."""
+"""Sliding-window inference covers every voxel and returns the prediction in place."""
 
 import numpy as np
 import pytest

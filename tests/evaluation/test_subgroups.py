@@ -1,4 +1,4 @@
-"""Scores of groups, the gap between them, and learning from one group alone."""
+"""Scores of subgroups, the gap between them, and training on one subgroup."""
 
 import numpy as np
 import pytest
@@ -23,14 +23,17 @@ def estimate(level: float, subjects: int, seed: int) -> MetricEstimate:
 
 
 def test_each_group_has_rows_of_its_own_subjects(planted, tmp_path):
-    setting = planted.context(tmp_path, evaluate=BY_PROTOCOL)
-    results = run_probe(CORNER, Probe(methods=(Linear(),)), setting)
+    context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
+    results = run_probe(CORNER, Probe(methods=(Linear(),)), context)
     assert [(g["group"], g["value"], g["n_test_subjects"]) for g in results["groups"]] == [
         ("protocol", "a", 5),
         ("protocol", "b", 5),
     ]
     whole = {(r["method"], r["initialization"]): r["mean"] for r in results["rows"]}
-    halves = [{(r["method"], r["initialization"]): r["mean"] for r in g["rows"]} for g in results["groups"]]
+    halves = [
+        {(r["method"], r["initialization"]): r["mean"] for r in g["rows"]}
+        for g in results["groups"]
+    ]
     for key, mean in whole.items():  # of two scans a subject, one a class: means of means
         assert mean == pytest.approx((halves[0][key] + halves[1][key]) / 2, abs=1e-5)
     assert all(
@@ -70,15 +73,15 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     protocols = {scan_attribute(e, "protocol") for e in found.entries if e.split == "train"}
     assert protocols == {"a"} and len(found.train_subjects) == 4 and len(found.test_subjects) == 10
     assert found.n_unlabelled_scans == 0
-    setting = planted.context(tmp_path, evaluate=BY_PROTOCOL)
-    results = run_probe(task, Probe(methods=(Linear(),)), setting)
+    context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
+    results = run_probe(task, Probe(methods=(Linear(),)), context)
     assert results["n_train_subjects"] == 4
     assert {group["value"] for group in results["groups"]} == {"a", "b"}
 
 
 def test_groups_that_nobody_has_are_refused(planted, tmp_path):
     unknown = Evaluate(subjects=(0,), subgroups=("scanner",))
-    with pytest.raises(UserError, match=r"evaluate\.groups: no scan has 'scanner'"):
+    with pytest.raises(UserError, match=r"evaluate\.subgroups: no scan has 'scanner'"):
         run_probe(CORNER, Probe(), planted.context(tmp_path, evaluate=unknown))
     task = CORNER.model_copy(update={"train_on": {"protocol": ("c",)}})
     with pytest.raises(UserError, match=r"train_on\.protocol: no scan has 'c'"):

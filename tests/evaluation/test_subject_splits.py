@@ -1,4 +1,4 @@
-"""Who takes part: by subject or not at all; budgets are nested."""
+"""Splits are by subject, and budgets are nested."""
 
 import pytest
 from pydantic import ValidationError

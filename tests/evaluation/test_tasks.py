@@ -1,4 +1,4 @@
-"""Where a task's regions lie, and what its label maps say."""
+"""Labelled crops and label maps of tasks."""
 
 import nibabel as nib
 import numpy as np
@@ -22,25 +22,25 @@ def crops(**changes):
     )
 
 
-def test_a_scan_gives_a_region_in_its_middle(planted, tmp_path):
+def test_a_scan_gives_a_crop_at_its_centre(planted, tmp_path):
     task = Classification(title="C", target="corner", classes={0: "no", 1: "yes"})
     entries = task.usable_entries(planted.catalog)
-    regions = task.labelled_crops(entries, LabelMaps(tmp_path, planted.label_file), SIZE, 0)
-    assert len(regions) == len(planted.catalog.entries)
-    for entry, region in zip(entries, regions, strict=True):
-        middle = np.array(region.start) + 8
+    labelled = task.labelled_crops(entries, LabelMaps(tmp_path, planted.label_file), SIZE, 0)
+    assert len(labelled) == len(planted.catalog.entries)
+    for entry, crop in zip(entries, labelled, strict=True):
+        middle = np.array(crop.start) + 8
         assert np.abs(middle - np.array(entry.shape) / 2).max() <= 1
-        assert region.target == int(entry.targets["corner"])
+        assert crop.target == int(entry.targets["corner"])
 
 
 def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
     task, labels = crops(), LabelMaps(tmp_path, planted.label_file)
     entry = task.usable_entries(planted.catalog)[0]
-    regions = task.labelled_crops([entry], labels, SIZE, 0)
-    assert [region.target for region in regions] == [0, 1]
-    for region, value in zip(regions, CLASSES, strict=True):
+    labelled = task.labelled_crops([entry], labels, SIZE, 0)
+    assert [crop.target for crop in labelled] == [0, 1]
+    for crop, value in zip(labelled, CLASSES, strict=True):
         where = np.argwhere(labels.load(entry, "blobs") == value)
-        assert np.abs(np.array(region.start) + 7.5 - where.mean(axis=0)).max() <= 0.5
+        assert np.abs(np.array(crop.start) + 7.5 - where.mean(axis=0)).max() <= 0.5
 
 
 def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(planted, tmp_path):
@@ -49,9 +49,9 @@ def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(plant
     first, again, other = (task.labelled_crops([entry], labels, SIZE, seed) for seed in (0, 0, 1))
     assert len(first) == 6
     assert first == again != other
-    for region in first:
-        z, y, x = (at + 8 for at in region.start)
-        assert labels.load(entry, "blobs")[z, y, x] == list(CLASSES)[region.target]
+    for crop in first:
+        z, y, x = (at + 8 for at in crop.start)
+        assert labels.load(entry, "blobs")[z, y, x] == list(CLASSES)[crop.target]
 
 
 def test_a_crop_that_reaches_out_of_the_volume_is_not_valid_there(planted):
@@ -86,7 +86,7 @@ def test_values_that_a_task_does_not_name_are_background_and_255_stays_outside()
     assert task.class_indices(values).tolist() == [[[0, 0, 1, 2, 255]]]
 
 
-def test_an_absent_class_was_not_drawn_only_if_the_task_says_so():
+def test_a_missing_class_is_not_annotated_only_if_the_task_says_so():
     found = np.array([[[0, 1, 255]]], np.uint8)
     given = {"title": "S", "label": "blobs", "classes": CLASSES}
     assert Segmentation(**given).annotated_classes(found) == (True, True)

@@ -92,7 +92,9 @@ def test_twenty_kills_and_other_numbers_of_readers_end_bit_for_bit(undisturbed, 
     text, chance = study.read_text(), random.Random(0)
     stage = [sys.executable, "-m", "stages", "pretrain", "--config", str(study)]
     for kill, wanted in enumerate(sorted(chance.sample(range(1, STEPS // 2), 20))):
-        study.write_text(text.replace("threads: 1", f"threads: 1\n  loader_threads: {1 + kill % 3}"))
+        study.write_text(
+            text.replace("threads: 1", f"threads: 1\n  loader_threads: {1 + kill % 3}")
+        )
         ready = lambda wanted=wanted: steps_logged(tmp_path) >= wanted  # noqa: E731
         assert run_and_kill(study, ready, stage, after=chance.uniform(0, 0.2))
     study.write_text(text)

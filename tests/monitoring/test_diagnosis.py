@@ -1,4 +1,4 @@
-"""Verdicts on histories whose fault is known, and silence on healthy and on young ones."""
+"""Diagnoses of histories with a known fault, and no alarm on healthy and on early ones."""
 
 import math
 import re
@@ -15,32 +15,33 @@ from ssl_pipeline.views.config import Views
 
 SECTION = Monitoring()
 HEALTHY = {
-    "contrast_factor": 1.0, "loss": 1.2, "gradient_norm": 0.8, "reconstruction_skill": 0.3, "dimension_std": 0.9,
-    "uniformity": -3.5, "rankme_share": 0.5, "embedding_drift": 0.05, "subject_contrast_snapshot": 1.0, "subject_contrast_chance": 4.5,
+    "contrast_factor": 1.0, "loss": 1.2, "gradient_norm": 0.8, "reconstruction_skill": 0.3,
+    "dimension_std": 0.9, "uniformity": -3.5, "rankme_share": 0.5, "embedding_drift": 0.05,
+    "subject_contrast_snapshot": 1.0, "subject_contrast_chance": 4.5,
     "position_shortcut": -0.4, "histogram_retrieval": 0.1, "same_subject_loss": 0.0,
     "gradient_outside_body": 0.15, "data_wait": 0.02,
 }  # fmt: skip
 
 
-def history(records=10, upto=1.0, **signs):
-    """Records up to this share of a run; a list gives a sign's values at the end."""
+def history(records=10, upto=1.0, **metrics):
+    """Rows up to this fraction of a run; a list gives a metric's values at the end."""
     rows = []
     for number in range(records):
         row = {**HEALTHY, "step": 100 * (number + 1), "progress": upto * (number + 1) / records}
-        for sign, value in signs.items():
+        for metric, value in metrics.items():
             if not isinstance(value, list):
-                row[sign] = value
+                row[metric] = value
             elif number >= records - len(value):
-                row[sign] = value[number - records + len(value)]
+                row[metric] = value[number - records + len(value)]
         rows.append(row)
     return rows
 
 
 def test_a_healthy_run_says_so_with_its_numbers():
-    verdict = diagnose(history(), SECTION)
-    assert verdict.name == "healthy"
-    assert "skill against in-painting 0.30" in verdict.reason
-    assert "judged after" not in verdict.reason
+    diagnosis = diagnose(history(), SECTION)
+    assert diagnosis.name == "healthy"
+    assert "skill against in-painting 0.30" in diagnosis.reason
+    assert "checked after" not in diagnosis.reason
 
 
 def test_nothing_recorded_is_no_alarm():
@@ -67,16 +68,16 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "signs", "words"), FAULTS, ids=[words for *_, words in FAULTS])
-def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
-    verdict = diagnose(history(**signs), SECTION)
-    assert verdict.name == name
-    assert words in verdict.reason
-    assert verdict.reason.endswith(".")
+@pytest.mark.parametrize(("name", "metrics", "words"), FAULTS, ids=[words for *_, words in FAULTS])
+def test_a_fault_has_its_diagnosis_with_the_number(name, metrics, words):
+    diagnosis = diagnose(history(**metrics), SECTION)
+    assert diagnosis.name == name
+    assert words in diagnosis.reason
+    assert diagnosis.reason.endswith(".")
 
 
 @pytest.mark.parametrize(
-    "signs",
+    "metrics",
     [
         {"loss": [4.0, 4.0, 1.2]},
         {"loss": [4.0, 1.2, 4.0]},
@@ -89,22 +90,30 @@ def test_a_fault_has_its_verdict_with_the_number(name, signs, words):
     ],
     ids=str,
 )
-def test_an_accident_or_half_a_fault_is_none(signs):
-    assert diagnose(history(**signs), SECTION).name == "healthy"
+def test_an_accident_or_half_a_fault_is_none(metrics):
+    assert diagnose(history(**metrics), SECTION).name == "healthy"
 
 
 def test_a_young_run_is_neither_collapsed_nor_on_a_shortcut():
-    faults = {"dimension_std": 0.05, "uniformity": -0.01, "subject_contrast_snapshot": 4.5, "reconstruction_skill": -1.0, "embedding_drift": 0.0}
-    verdict = diagnose(history(upto=0.2, **faults), SECTION)
-    assert verdict.name == "healthy"
-    assert "Collapse is judged after 25%" in verdict.reason
+    faults = {
+        "dimension_std": 0.05,
+        "uniformity": -0.01,
+        "subject_contrast_snapshot": 4.5,
+        "reconstruction_skill": -1.0,
+        "embedding_drift": 0.0,
+    }
+    diagnosis = diagnose(history(upto=0.2, **faults), SECTION)
+    assert diagnosis.name == "healthy"
+    assert "Collapse is checked after 25%" in diagnosis.reason
     assert diagnose(history(contrast_factor=0.4, **faults), SECTION).name == "healthy"
     assert diagnose(history(upto=0.2, data_wait=0.9), SECTION).name == "data_bound"
 
 
 def test_contrast_that_comes_in_is_no_divergence():
     """The sum of losses and its gradient rise with the ramp, whatever the model does."""
-    ramped = history(10, contrast_factor=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3])
+    ramped = history(
+        10, contrast_factor=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3]
+    )
     for row in ramped[:4]:
         row["gradient_norm"] = 0.01
     assert diagnose(ramped, SECTION).name == "healthy"
@@ -130,63 +139,68 @@ def test_contrast_between_places_alone_spreads_less_and_is_sound():
     assert diagnose(history(uniformity=-0.04), SECTION).name == "collapsed"
 
 
-def test_the_gravest_fault_is_told():
+def test_the_most_severe_fault_is_reported():
     faults = {"data_wait": 0.9, "reconstruction_skill": -1.0, "dimension_std": 0.0}
     assert diagnose(history(**faults), SECTION).name == "collapsed"
     assert diagnose(history(**faults, loss=[math.nan]), SECTION).name == "diverging"
     assert diagnose(history(data_wait=0.9, reconstruction_skill=-1.0), SECTION).name == "shortcut"
 
 
-def test_dials_move_the_verdict():
+def test_settings_move_the_diagnosis():
     strict = Monitoring(min_dimension_std=0.95, patience=1)
     assert diagnose(history(), strict).name == "collapsed"
     assert diagnose(history(dimension_std=[0.96]), strict).name == "healthy"
 
 
 def test_rows_of_several_kinds_may_be_mixed():
-    log = [{"step": n, "progress": 1.0, "contrast_factor": 0.4, "loss": 1.0, "data_wait": 0.9} for n in range(9)]
-    record = {"step": 9, "progress": 1.0, "contrast_factor": 0.4, "dimension_std": 0.9}
-    assert diagnose([*log, record], Monitoring(snapshot_every=3)).name == "data_bound"
+    log = [
+        {"step": n, "progress": 1.0, "contrast_factor": 0.4, "loss": 1.0, "data_wait": 0.9}
+        for n in range(9)
+    ]
+    snapshot = {"step": 9, "progress": 1.0, "contrast_factor": 0.4, "dimension_std": 0.9}
+    assert diagnose([*log, snapshot], Monitoring(snapshot_every=3)).name == "data_bound"
 
 
-def test_a_short_wait_between_records_starves_nobody():
+def test_a_short_wait_between_snapshots_is_no_alarm():
     """A row before a checkpoint may tell of one step; windows between records count."""
     rows = history(9)
-    stalls = [{**rows[-1], "step": 900 + n, "data_wait": 0.1 if n < 97 else 0.9} for n in range(100)]
+    stalls = [
+        {**rows[-1], "step": 900 + n, "data_wait": 0.1 if n < 97 else 0.9} for n in range(100)
+    ]
     assert diagnose([*rows, *stalls], SECTION).name == "healthy"
     assert diagnose([*rows, *stalls], Monitoring(snapshot_every=1)).name == "data_bound"
 
 
-def test_every_bound_names_signs_and_a_dial():
-    bounds = [rule for _, rule in RULES if isinstance(rule, Threshold)]
-    assert len(bounds) == 10
-    for bound in bounds:
-        assert {sign for sign in (bound.metric, bound.minus) if sign} <= METRICS.keys()
-        dials = {
-            dial for dial in (bound.min_setting, bound.max_setting, bound.after_setting) if dial
-        }
-        assert dials <= set(Monitoring.model_fields) and bool(bound.min_setting) != bool(
-            bound.max_setting
-        )
+def test_every_threshold_names_metrics_and_settings():
+    thresholds = [rule for _, rule in RULES if isinstance(rule, Threshold)]
+    assert len(thresholds) == 10
+    for threshold in thresholds:
+        assert {name for name in (threshold.metric, threshold.minus) if name} <= METRICS.keys()
+        names = (threshold.min_setting, threshold.max_setting, threshold.after_setting)
+        assert {name for name in names if name} <= set(Monitoring.model_fields)
+        assert bool(threshold.min_setting) != bool(threshold.max_setting)
 
 
-def test_what_a_reason_tells_to_try_is_a_dial_of_the_study():
+def test_what_a_reason_advises_is_a_setting_of_the_study():
     sections = {"training": Training(), "views": Views(), "objective": Hybrid()}
-    told = {
-        dial
-        for name, signs, _ in FAULTS
-        for dial in re.findall(r"(\w+\.[\w.]*\w)", diagnose(history(**signs), SECTION).reason)
-        if dial.split(".")[0] in sections
+    named = {
+        setting
+        for name, metrics, _ in FAULTS
+        for setting in re.findall(r"(\w+\.[\w.]*\w)", diagnose(history(**metrics), SECTION).reason)
+        if setting.split(".")[0] in sections
     }
-    assert len(told) > 8
-    for dial in told:
-        section, *names = dial.split(".")
+    assert len(named) > 8
+    for setting in named:
+        section, *names = setting.split(".")
         value = sections[section]
         for name in names:
             value = getattr(value, name)
 
 
-def test_an_unknown_verdict_cannot_stop_a_run():
-    assert Monitoring(stop_on=("collapsed", "data_bound")).stop_on == ("collapsed", "data_bound")
+def test_an_unknown_diagnosis_cannot_stop_a_run():
+    assert Monitoring(stop_on=("collapsed", "data_bound")).stop_on == (
+        "collapsed",
+        "data_bound",
+    )
     with pytest.raises(ValidationError):
         Monitoring(stop_on=("healthy",))

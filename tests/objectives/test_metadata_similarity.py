@@ -1,4 +1,4 @@
-"""What is said of scans, as traits; and a step that counts alike subjects less."""
+"""Metadata features of scans; similar subjects count less as negatives in a step."""
 
 from dataclasses import replace
 
@@ -50,7 +50,9 @@ def test_different_words_are_not_alike(entries):
 def test_what_nobody_says_and_words_with_a_width_are_refused(entries):
     with pytest.raises(UserError, match=r"contrast\.similar_by\.agee: no scan has 'agee'; .* age"):
         metadata_features(entries, {"agee": 10.0})
-    with pytest.raises(UserError, match=r"similar_by\.region is 5, a width, .*'chest'.* put `equal`"):
+    with pytest.raises(
+        UserError, match=r"similar_by\.region is 5, a width, .*'chest'.* put `equal`"
+    ):
         metadata_features(entries, {"region": 5.0})
     with pytest.raises(UserError, match="similar_by is region, in which no two scans differ"):
         metadata_features(entries[:2], {"region": "equal"})

@@ -1,4 +1,4 @@
-"""What a scan becomes, told from its header, is what preparing it makes."""
+"""Estimates of voxels, bytes and time from a header agree with preprocessing."""
 
 import math
 
@@ -29,7 +29,7 @@ def counts_of(volume, section):
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "SRA", "PIR"])
 @pytest.mark.parametrize("spacing", [None, (3.0, 1.5, 4.0)])
-def test_the_stored_shape_is_told_for_any_order_of_axes(axes, spacing):
+def test_the_stored_shape_is_estimated_for_any_order_of_axes(axes, spacing):
     image = real_volume()
     turn = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes)
@@ -44,7 +44,7 @@ def test_the_stored_shape_is_told_for_any_order_of_axes(axes, spacing):
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
 @pytest.mark.parametrize("thick", [1, 4])
-def test_the_bytes_of_a_stored_volume_are_told_within_a_third(codec, thick, tmp_path):
+def test_the_bytes_of_a_stored_volume_are_estimated_within_a_third(codec, thick, tmp_path):
     image = real_volume().slicer[30:98, 6:84]  # without the air around the head, which is no noise
     affine = image.affine @ np.diag([1, 1, thick, 1])
     volume = Volume(np.asarray(image.dataobj), affine)

@@ -1,4 +1,4 @@
-"""Bodies of known shape are found, with what they enclose and without what lies beside them."""
+"""Bodies of known shape are segmented, with their holes and without separate objects."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels meet their volume through the affines alone, and predictions find their way back."""
+"""Labels on the stored grid, and predictions on the scan's own grid, by the affines alone."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From a scan to its stored volume: places, values, masks, and what is refused."""
+"""From a scan to its stored volume: positions, values, masks, and refusals."""
 
 import itertools
 import json
@@ -225,7 +225,7 @@ def test_what_cannot_be_prepared_says_why():
         prepare_volume(empty, "CT", Preprocess(), missing_value=0.0)
 
 
-def test_dials_that_make_no_sense_are_refused():
+def test_settings_that_make_no_sense_are_refused():
     for wrong in (
         lambda: Ct(spacing_mm=(1, 0, 1)),
         lambda: Ct(clip_hu=(100, -100)),

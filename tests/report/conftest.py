@@ -105,7 +105,7 @@ def whole(stored: StudyFolder) -> StudyFolder:
     for stage in ("inventory", "preprocess", "probe/side"):
         stored.write_provenance(stage)
     stored.write_provenance(
-        "pretrain", trained={"diagnosis": "data_bound", "reason": "It waited for data."}
+        "pretrain", training_summary={"diagnosis": "data_bound", "reason": "It waited for data."}
     )
     stored.write_provenance("download", licences={"scans==1.0": "CC0-1.0"})
     return stored

@@ -29,7 +29,7 @@ def lab():
 
 
 def by_hand(study, *commands):
-    """Run commands of the door here; what they say."""
+    """Run commands here; returns their output."""
     said = ""
     for words in commands:
         command = [sys.executable, "-m", "stages", *words.split(), "--config", study]
@@ -39,7 +39,7 @@ def by_hand(study, *commands):
 
 
 def refusal_message(study, words):
-    """What a command of the door says that asks for a change."""
+    """The message of a command that asks for a change."""
     command = [sys.executable, "-m", "stages", *words.split(), "--config", study]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -55,7 +55,13 @@ class StudyCopy:
 
     def write_cluster_file(self, on_interrupt="cancel", preprocess=None, pretrain=None, **asked):
         """Write the cluster file: what all stages ask for, and what two of them do beyond."""
-        resources = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3, **asked}
+        resources = {
+            "partition": "main",
+            "time_min": 5,
+            "signal_before_end_s": 30,
+            "mem_gb": 3,
+            **asked,
+        }
         content = {
             "on_interrupt": on_interrupt,
             "defaults": resources,
@@ -72,7 +78,7 @@ class StudyCopy:
     def snakemake(self):
         """A launcher as users start it."""
         words = ["--config", f"study={self.study}", "--until", "pretrain"]
-        where = ["--profile", "slurm", "--default-resources", f"where={self.cluster}"]
+        where = ["--profile", "slurm", "--default-resources", f"run_on={self.cluster}"]
         return self._start(["snakemake", *where, *words])
 
     def _start(self, command, **environment):

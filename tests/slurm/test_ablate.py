@@ -1,4 +1,4 @@
-"""An ablation on a real SLURM: every trial is trained and judged by jobs of its own."""
+"""An ablation on a real SLURM: every trial is trained and evaluated by jobs of its own."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from tests.conftest import write_study
 from tests.slurm.slurm_harness import ROOT, slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
-RESOURCES = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3}
+RESOURCES = {"partition": "main", "time_min": 5, "signal_before_end_s": 30, "mem_gb": 3}
 
 
 def test_trials_are_jobs(tmp_path, outcome):
@@ -23,7 +23,7 @@ def test_trials_are_jobs(tmp_path, outcome):
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(json.dumps({"defaults": RESOURCES, "stages": {"pretrain": {}, "probe": {}}}))
     command = ["snakemake", "ablate", "--profile", "slurm", "--config", f"study={file}"]
-    command += ["--default-resources", f"where={cluster}"]
+    command += ["--default-resources", f"run_on={cluster}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = {folder.name: folder / "job.json" for folder in (tmp_path / "out/jobs").iterdir()}
@@ -33,7 +33,7 @@ def test_trials_are_jobs(tmp_path, outcome):
     for record in jobs.values():
         job = json.loads(record.read_text())["job"]
         assert slurm("sacct", "-nXP", "-j", job, "-o", "state") == "COMPLETED"
-    assert "mae less random" in (tmp_path / "out/ablate/ablation.md").read_text()
+    assert "mae minus random" in (tmp_path / "out/ablate/ablation.md").read_text()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "Nothing to be done" in again.stdout + again.stderr
     outcome(f"{len(jobs)} jobs, one table; then nothing to do")

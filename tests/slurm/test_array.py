@@ -1,4 +1,4 @@
-"""A judgement as an array on a real SLURM: its elements compute the cells, one job the table."""
+"""An evaluation as a job array on a real SLURM: elements compute cells, one job the table."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.conftest import write_study
 from tests.slurm.slurm_harness import ROOT, slurm, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]
-RESOURCES = {"partition": "main", "time_min": 5, "notice_s": 30, "mem_gb": 3}
+RESOURCES = {"partition": "main", "time_min": 5, "signal_before_end_s": 30, "mem_gb": 3}
 
 
 def prepared(tmp_path, steps):
@@ -26,7 +26,9 @@ def prepared(tmp_path, steps):
     for name in ("inventory", "preprocess", "pretrain"):
         run_stage(name, load_study(file), {})
     cluster = tmp_path / "cluster.yaml"
-    cluster.write_text(json.dumps({"defaults": RESOURCES, "stages": {"finetune": {"array_size": 3}}}))
+    cluster.write_text(
+        json.dumps({"defaults": RESOURCES, "stages": {"finetune": {"array_size": 3}}})
+    )
     command = [sys.executable, "-m", "stages", "finetune", "--config", str(file), "task=side"]
     return load_study(file), [*command, "--on", str(cluster)]
 

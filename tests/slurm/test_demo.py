@@ -34,7 +34,7 @@ def demo(tmp_path):
 
 
 def snakemake(study):
-    where = ["--default-resources", f"where={study.parent / 'cluster.yaml'}"]
+    where = ["--default-resources", f"run_on={study.parent / 'cluster.yaml'}"]
     command = ["snakemake", "--profile", "slurm", *where, "--config", f"study={study}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

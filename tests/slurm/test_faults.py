@@ -55,9 +55,9 @@ def test_undisturbed(raw, undisturbed, tmp_path, outcome):
 @pytest.mark.parametrize("partition", ["low", "main"])
 def test_preemption(work, undisturbed, outcome, partition):
     """Preempted by a higher partition."""
-    work.ask(partition=partition)
-    launcher = work.door()
-    work.until_training()
+    work.write_cluster_file(partition=partition)
+    launcher = work.launch()
+    work.wait_for_training()
     submit_preempting_job(work.node)
     wait_for_launcher(launcher)
     assert work.attempt >= 1
@@ -66,9 +66,9 @@ def test_preemption(work, undisturbed, outcome, partition):
 
 
 def test_notice_in_the_first_second(work, undisturbed, outcome):
-    """Told to stop while Python still imports."""
-    launcher = work.door()
-    work.task()
+    """Signalled to stop while Python still imports."""
+    launcher = work.launch()
+    work.stage_process()
     slurm("scancel", "--signal=USR2", work.job)
     wait_for_launcher(launcher)
     assert work.attempt == 1
@@ -77,7 +77,7 @@ def test_notice_in_the_first_second(work, undisturbed, outcome):
 
 
 def test_notice_with_workers(raw, undisturbed, tmp_path, outcome):
-    """Told to stop while Dask workers preprocess."""
+    """Signalled to stop while Dask workers preprocess."""
     work = StudyCopy(raw, tmp_path)
     work.stage = "preprocess"
     edit(work.study, "dask: {workers: 1}", "dask: {workers: 2}")
@@ -95,8 +95,8 @@ def test_notice_with_workers(raw, undisturbed, tmp_path, outcome):
 
 def test_requeue(work, undisturbed, outcome):
     """Requeued by hand with scontrol."""
-    launcher = work.door()
-    work.until_training()
+    launcher = work.launch()
+    work.wait_for_training()
     slurm("scontrol", "requeue", work.job)
     wait_for_launcher(launcher)
     assert work.attempt == 1
@@ -106,10 +106,10 @@ def test_requeue(work, undisturbed, outcome):
 
 def test_time_out(work, undisturbed, outcome):
     """Time limit of 1 min, in which the disk hangs until the notice."""
-    work.ask(time_min=1, notice_s=20)
-    launcher = work.door()
-    work.until_training()
-    task = work.task()
+    work.write_cluster_file(time_min=1, signal_before_end_s=20)
+    launcher = work.launch()
+    work.wait_for_training()
+    task = work.stage_process()
     os.kill(task, signal.SIGSTOP)
     wait_until(lambda: has_been_sent(task, signal.SIGUSR2), "SLURM tells of the time limit")
     wake(task)
@@ -121,9 +121,9 @@ def test_time_out(work, undisturbed, outcome):
 
 def test_lost_node(work, undisturbed, outcome):
     """Node lost, and its processes wake up once the next attempt writes."""
-    launcher = work.door()
-    work.until_training()
-    task, node = work.task(), work.node
+    launcher = work.launch()
+    work.wait_for_training()
+    task, node = work.stage_process(), work.node
     os.kill(task, signal.SIGSTOP)
     end_daemon(f"slurmd-{node}")
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
@@ -139,8 +139,8 @@ def test_lost_node(work, undisturbed, outcome):
 
 def test_controller_away(work, undisturbed, outcome):
     """Controller away for 15 s of a run."""
-    launcher = work.door()
-    work.until_training()
+    launcher = work.launch()
+    work.wait_for_training()
     end_daemon("slurmctld", signal.SIGTERM)
     time.sleep(15)
     start_daemon("slurmctld")
@@ -153,7 +153,7 @@ def test_controller_away(work, undisturbed, outcome):
 def test_controller_away_at_submission(work, undisturbed, outcome):
     """Controller away when a job is to be submitted."""
     end_daemon("slurmctld", signal.SIGTERM)
-    launcher = work.door()
+    launcher = work.launch()
     time.sleep(5)
     start_daemon("slurmctld")
     wait_for_launcher(launcher)
@@ -165,7 +165,7 @@ def test_controller_away_at_submission(work, undisturbed, outcome):
 def test_killed_snakemake(work, undisturbed, outcome):
     """Snakemake and its launcher killed."""
     first = work.snakemake()
-    work.until_training()
+    work.wait_for_training()
     kill_launcher(first)
     first.wait()
     said = wait_for_launcher(work.snakemake())
@@ -176,12 +176,12 @@ def test_killed_snakemake(work, undisturbed, outcome):
 
 def test_lost_record(work, undisturbed, outcome):
     """Launcher killed and the record of its job lost."""
-    first = work.door()
-    work.until_training()
+    first = work.launch()
+    work.wait_for_training()
     kill_launcher(first)
     first.wait()
     (work.folder / "out/jobs/pretrain/job.json").unlink()
-    assert "attached to job" in wait_for_launcher(work.door())
+    assert "attached to job" in wait_for_launcher(work.launch())
     assert len(work.jobs()) == 1
     assert is_equal_to_undisturbed(work, undisturbed)
     outcome("found by its name, one job, equal")
@@ -189,7 +189,7 @@ def test_lost_record(work, undisturbed, outcome):
 
 def test_two_launchers(work, undisturbed, outcome):
     """Two launchers at once."""
-    first, second = work.door(), work.door()
+    first, second = work.launch(), work.launch()
     said = wait_for_launcher(first) + wait_for_launcher(second)
     assert said.count("submitted job") == said.count("attached to job") == 1
     assert len(work.jobs()) == 1
@@ -200,7 +200,7 @@ def test_two_launchers(work, undisturbed, outcome):
 def test_interrupted(work, undisturbed, outcome):
     """Ctrl-C in Snakemake."""
     first = work.snakemake()
-    work.until_training()
+    work.wait_for_training()
     job, trained = work.job, len(work.rows())
     kill_launcher(first, signal.SIGINT)
     first.wait(60)
@@ -221,9 +221,9 @@ def test_interrupted(work, undisturbed, outcome):
 
 def test_detached(work, undisturbed, outcome):
     """Ctrl-C with on_interrupt: detach."""
-    work.ask(on_interrupt="detach")
-    first = work.door()
-    work.until_training()
+    work.write_cluster_file(on_interrupt="detach")
+    first = work.launch()
+    work.wait_for_training()
     kill_launcher(first, signal.SIGINT)
     assert f"job {work.job} runs on" in wait_for_launcher(first, code=3)
     assert work.is_running()
@@ -231,7 +231,7 @@ def test_detached(work, undisturbed, outcome):
     assert f"Job {work.job} of pretrain is in SLURM's queue" in refusal_message(
         work.study, "clean --yes"
     )
-    assert "attached to job" in wait_for_launcher(work.door())
+    assert "attached to job" in wait_for_launcher(work.launch())
     assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
     assert len(work.jobs()) == 1
     assert is_equal_to_undisturbed(work, undisturbed)
@@ -244,13 +244,13 @@ def test_failing_job(work, undisturbed, outcome):
     """Job that fails: its volumes are gone."""
     volumes = work.folder / "out/preprocess/volumes"
     volumes.rename(work.folder / "away")
-    launcher = work.door()
+    launcher = work.launch()
     launcher.wait(120)
     said = wait_for_launcher(launcher, code=launcher.returncode)
     assert launcher.returncode in (1, 2)
     assert f"job {work.job}" in said and "SLURM says FAILED" in said and "_log.out" in said
     (work.folder / "away").rename(volumes)
-    wait_for_launcher(work.door())
+    wait_for_launcher(work.launch())
     assert is_equal_to_undisturbed(work, undisturbed)
     outcome("one sentence with state, code, log; repaired, equal")
 
@@ -262,7 +262,7 @@ def test_no_accounting(work, outcome):
     sacct.write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
     sacct.chmod(0o755)
     (work.folder / "out/preprocess/volumes").rename(work.folder / "away")
-    launcher = work.door(PATH=f"{sacct.parent}:{os.environ['PATH']}")
+    launcher = work.launch(PATH=f"{sacct.parent}:{os.environ['PATH']}")
     launcher.wait(120)
     said = wait_for_launcher(launcher, code=launcher.returncode)
     assert f"SLURM says FAILED, exit code {launcher.returncode})" in said
@@ -271,11 +271,11 @@ def test_no_accounting(work, outcome):
 
 def test_out_of_memory(work, undisturbed, outcome):
     """Job that needs more memory than it asked for."""
-    work.ask(mem_gb=0.2)
-    said = wait_for_launcher(work.door(), code=2)
+    work.write_cluster_file(mem_gb=0.2)
+    said = wait_for_launcher(work.launch(), code=2)
     assert "ran out of memory, raise mem_gb from 0.2" in said
-    work.ask()
-    wait_for_launcher(work.door())
+    work.write_cluster_file()
+    wait_for_launcher(work.launch())
     assert is_equal_to_undisturbed(work, undisturbed)
     outcome("one sentence; with more memory equal")
 
@@ -283,9 +283,11 @@ def test_out_of_memory(work, undisturbed, outcome):
 def test_volumes_on_the_nodes_own_disk(work, undisturbed, outcome):
     """Volumes copied to the node's disk, requeued by hand."""
     disk = work.folder / "disk"
-    work.ask(setup=[f"export NODE_DISK={disk}"], pretrain={"stage_to": "$NODE_DISK"})
-    launcher = work.door()
-    work.until_training()
+    work.write_cluster_file(
+        setup=[f"export NODE_DISK={disk}"], pretrain={"scratch_dir": "$NODE_DISK"}
+    )
+    launcher = work.launch()
+    work.wait_for_training()
     assert (disk / f"ssl-pipeline-{work.job}/volumes").is_dir()
     slurm("scontrol", "requeue", work.job)
     wait_for_launcher(launcher)
@@ -307,9 +309,9 @@ def test_packed_environment(work, undisturbed, outcome):
     unpack = f"{envs}/unpack.sh {archive} $NODE_DISK/env"
     each = "srun --nodes=$SLURM_NNODES --ntasks=$SLURM_NNODES --ntasks-per-node=1"
     setup = [f"export NODE_DISK={disk}", f"{each} {unpack}"]
-    work.ask(setup=setup, python="$NODE_DISK/env/bin/python")
-    launcher = work.door()
-    command = (Path("/proc") / str(work.task()) / "cmdline").read_text()
+    work.write_cluster_file(setup=setup, python="$NODE_DISK/env/bin/python")
+    launcher = work.launch()
+    command = (Path("/proc") / str(work.stage_process()) / "cmdline").read_text()
     assert command.startswith(f"{disk}/env/bin/python")
     wait_for_launcher(launcher)
     assert is_equal_to_undisturbed(work, undisturbed)
@@ -329,15 +331,15 @@ def test_two_studies(prepared, undisturbed, tmp_path, outcome):
 
 def test_changed_inputs(work, undisturbed, outcome):
     """Study changed while its job runs, and changed back."""
-    first = work.door()
-    work.until_training()
+    first = work.launch()
+    work.wait_for_training()
     edit(work.study, "crop_voxels: [16, 16, 16]", "crop_voxels: [16, 16, 8]")
-    second = work.door()
+    second = work.launch()
     assert f"job {work.job}" in wait_for_launcher(first, code=3)
-    assert "works on earlier inputs and is told to stop" in wait_for_launcher(second)
+    assert "works on earlier inputs and is asked to stop" in wait_for_launcher(second)
     changed = work.weights()
     edit(work.study, "crop_voxels: [16, 16, 8]", "crop_voxels: [16, 16, 16]")
     shutil.rmtree(work.folder / "out/jobs/pretrain")
-    wait_for_launcher(work.door())
+    wait_for_launcher(work.launch())
     assert changed != undisturbed and work.weights() == undisturbed
     outcome("old job stopped, no record answers, equal")

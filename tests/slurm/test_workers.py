@@ -80,7 +80,7 @@ def has_no_processes(work):
 
 def test_undisturbed(work, alone, outcome):
     """Nothing, while two nodes preprocess."""
-    wait_for_launcher(work.door())
+    wait_for_launcher(work.launch())
     assert store(work) == alone
     assert sum(scans_by_worker(work).values()) == SCANS and len(scans_by_worker(work)) == 2
     assert has_no_processes(work)
@@ -92,7 +92,7 @@ def test_undisturbed(work, alone, outcome):
 
 def test_killed_worker(work, alone, outcome):
     """Worker killed on the second node, and then all workers of that node."""
-    launcher = work.door()
+    launcher = work.launch()
     process = second_node_process(work)
     spawned = processes(f"SLURM_JOB_ID={work.job}", "spawn_main")
     worker = next(pid for pid in spawned if node_of(pid) == node_of(process))
@@ -107,7 +107,7 @@ def test_killed_worker(work, alone, outcome):
 
 def test_lost_node(work, alone, outcome):
     """Second node lost while two nodes preprocess."""
-    launcher = work.door()
+    launcher = work.launch()
     node = node_of(second_node_process(work))
     lose_node(node)
     wait_for_launcher(launcher)
@@ -119,9 +119,9 @@ def test_lost_node(work, alone, outcome):
 
 def test_lost_first_node(work, alone, outcome):
     """First node lost while two nodes preprocess."""
-    launcher = work.door()
+    launcher = work.launch()
     second_node_process(work)
-    node = node_of(work.task())
+    node = node_of(work.stage_process())
     lose_node(node)
     wait_for_launcher(launcher)
     start_daemon("slurmd", "-N", node)
@@ -131,8 +131,8 @@ def test_lost_first_node(work, alone, outcome):
 
 
 def test_notice(work, alone, outcome):
-    """Told to stop while two nodes preprocess."""
-    launcher = work.door()
+    """Signalled to stop while two nodes preprocess."""
+    launcher = work.launch()
     process = second_node_process(work)
     slurm("scancel", "--signal=USR2", work.job)
     wait_until(lambda: is_gone(process), "the second node's workers have ended")

@@ -8,7 +8,7 @@ set -euo pipefail
 
 LAB="$(realpath -m "${SSL_SLURM_LAB:-${TMPDIR:-/tmp}/ssl-slurm-$UID}")" # short: the sockets below it have 108 bytes for their paths
 NODES="${SSL_SLURM_NODES:-4}"
-CPUS="${SSL_SLURM_CPUS:-4}" # told to SLURM, whatever the machine has
+CPUS="${SSL_SLURM_CPUS:-4}" # reported to SLURM, whatever the machine has
 MEMORY_MB="${SSL_SLURM_MEMORY_MB:-4000}"
 PORT="${SSL_SLURM_PORT:-$((18000 + UID % 100 * 20))}" # slurmctld, slurmdbd, mariadbd, then from +5 on the nodes
 HOST="$(hostname -s)"

@@ -1,4 +1,4 @@
-"""The door as a user opens it, and one small study that went through it whole."""
+"""The command line as a user runs it, and one small study that has run to its end."""
 
 import fcntl
 import os

@@ -31,7 +31,7 @@ def write_ablation(folder, **ablate):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The whole ablation, and the study's own encoder and judgement; do not change it."""
+    """The whole ablation, and the study's own encoder and evaluation; do not change it."""
     file = write_ablation(tmp_path_factory.mktemp("ablate"))
     study = load_study(file)
     for part in stage_runs(study).values():
@@ -41,7 +41,7 @@ def done(tmp_path_factory):
 
 
 def load_run(file, stage_run):
-    """As the door reads the study, or the trial, of a part when its turn comes."""
+    """The study, or the trial, of a run as the command line loads it."""
     study = load_study(file)
     return trial_of(study, stage_run.study.trial) if stage_run.study.trial else study
 
@@ -51,7 +51,7 @@ def stage_folder(study, stage, **wildcards):
 
 
 def test_all_arms_take_the_operations_of_the_study(done):
-    budget = read_json(done.folder / "budget/steps.json")
+    budget = read_json(done.folder / "flop_budget/steps.json")
     own = budget["arms"]["hybrid"]  # the study's own objective
     assert own["steps"] == done.training.steps
     assert budget["flops"] == pytest.approx(own["steps"] * own["step_flops"], abs=own["steps"])
@@ -74,14 +74,14 @@ def test_random_weights_are_evaluated_as_in_the_study_itself(done):
     alone = read_json(
         stage_folder(trial_of(done, "random-0"), "probe", task="side") / "results.json"
     )
-    assert alone["rows"] == [row for row in own if row["init"] != "pretrained"]
+    assert alone["rows"] == [row for row in own if row["initialization"] != "pretrained"]
     assert alone["differences"] == []
 
 
 def test_the_table_holds_every_arm_and_method(done):
     results = read_json(done.folder / "ablate/results.json")
     assert [arm["name"] for arm in results["arms"]] == list(ARMS)
-    assert all(len(arm["verdicts"]) == 2 for arm in results["arms"])
+    assert all(len(arm["diagnoses"]) == 2 for arm in results["arms"])
     assert [(t["name"], t["stage"]) for t in results["tables"]] == [
         ("side", "probe"),
         ("side", "finetune"),
@@ -94,12 +94,12 @@ def test_the_table_holds_every_arm_and_method(done):
     ]
     assert rows["mae", "knn"]["per_seed"][1] == pytest.approx(own[0]["mean"], abs=1e-6)
     text = (done.folder / "ablate/ablation.md").read_text()
-    assert "hybrid less mae" in text and "pixels + PCA" in text
+    assert "hybrid minus mae" in text and "pixels + PCA" in text
 
 
 def test_every_run_is_done_and_shown_by_status(done, capsys):
     names = list(stage_runs(done))
-    assert names.index("budget") < names.index("pretrain@mae-0") < names.index("ablate")
+    assert names.index("flop_budget") < names.index("pretrain@mae-0") < names.index("ablate")
     assert "pretrain@random-0" not in names
     for part in stage_runs(done).values():
         if part.stage != "report":
@@ -108,16 +108,16 @@ def test_every_run_is_done_and_shown_by_status(done, capsys):
     shown = {column.header: list(column.cells) for column in status_table(done).columns}
     assert shown["stage"] == names
     trained = [name.startswith("pretrain") for name in names]
-    assert [verdict == "healthy" for verdict in shown["verdict"]] == trained
+    assert [diagnosis == "healthy" for diagnosis in shown["diagnosis"]] == trained
     verify_study(done, remove=False)
 
 
 def test_runs_that_are_not_done_are_named(tmp_path):
     study = load_study(write_ablation(tmp_path))
-    with pytest.raises(UserError, match=r"16 parts of the trials 16 are not done.*snakemake"):
+    with pytest.raises(UserError, match=r"16 runs of the trials 16 are not done.*snakemake"):
         run_stage("ablate", study, {})
     with pytest.raises(UserError, match="stage preprocess first"):
-        run_stage("budget", study, {})
+        run_stage("flop_budget", study, {})
 
 
 def test_trials_that_are_not_there_are_refused(tmp_path, study):
@@ -150,20 +150,20 @@ def test_the_plan_of_a_trial_does_not_wait_for_its_steps(done):
 
 def test_trials_that_the_study_has_no_more_may_go(tmp_path, capsys):
     file = write_ablation(tmp_path)
-    for name in ("inventory", "preprocess", "budget"):
+    for name in ("inventory", "preprocess", "flop_budget"):
         run_stage(name, load_study(file), {})
     run_stage("pretrain", trial_of(load_study(file), "mae-0"), {})
     content = yaml.safe_load(file.read_text())
     content["ablate"]["arms"].pop("mae")
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     clean_study(load_study(file), remove_all=False, assume_yes=True)
-    assert "trials that the ablation has no more" in capsys.readouterr().out
+    assert "trials that the ablation no longer has" in capsys.readouterr().out
     assert not (tmp_path / "out/trials").exists()
     assert (tmp_path / "out/preprocess/catalog.parquet").exists()
 
 
 def test_a_study_without_an_ablation_has_no_runs_of_one(study):
-    assert trials(study) == [] and {"budget", "ablate"}.isdisjoint(stage_runs(study))
+    assert trials(study) == [] and {"flop_budget", "ablate"}.isdisjoint(stage_runs(study))
 
 
 def test_trials_list_their_runs(done):

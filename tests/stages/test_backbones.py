@@ -35,7 +35,7 @@ def test_a_convolutional_study_goes_from_raw_scans_to_the_report(study_file):
 
 
 @pytest.mark.parametrize(
-    ("dials", "told"),
+    ("settings", "message"),
     [
         ("patch_voxels: [6, 8, 8]", "model.patch_voxels: .* give powers of two"),
         ("patch_voxels: [8, 8, 32]", r"views.crop_voxels is \[16, 16, 16\], no multiple of"),
@@ -44,7 +44,7 @@ def test_a_convolutional_study_goes_from_raw_scans_to_the_report(study_file):
         ("presets: L", "model.presets is not known: did you mean preset"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_in_one_sentence(study_file, dials, told):
-    study_file.write_text(study_file.read_text().replace("patch_voxels: [4, 8, 8]", dials))
-    with pytest.raises(UserError, match=told):
+def test_settings_that_do_not_fit_are_refused_in_one_sentence(study_file, settings, message):
+    study_file.write_text(study_file.read_text().replace("patch_voxels: [4, 8, 8]", settings))
+    with pytest.raises(UserError, match=message):
         load_study(study_file)

@@ -1,4 +1,4 @@
-"""The door: exit codes, one sentence, resuming, and equality of what is made twice."""
+"""Command line: exit codes, one sentence, resuming, and equality of what is made twice."""
 
 import json
 import os
@@ -56,19 +56,19 @@ def test_a_second_time_nothing_is_done_and_declared_files_come_back(whole):
     assert (out / "manifest.json").read_bytes() == before
 
 
-def test_no_stage_but_sample_needs_a_network(whole):
+def test_no_stage_but_download_needs_a_network(whole):
     if not can_be_offline():
         pytest.skip("this machine lets no process do without a network")
     assert (whole.parent / "out/report/report.html").exists(), "made without one"
 
 
-def test_gathering_without_a_network_is_one_sentence(study_file):
+def test_download_without_a_network_is_one_sentence(study_file):
     package = "{requirement: nilearn==0.14.1, sha256: x, licence: x, files: {x: y}}"
-    study_file.write_text(study_file.read_text() + f"sample: {{packages: [{package}]}}\n")
+    study_file.write_text(study_file.read_text() + f"download: {{packages: [{package}]}}\n")
     alone = {key: value for key, value in ENV.items() if not key.startswith("PIP_")}
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     env = {**alone, **nowhere, "PIP_CONFIG_FILE": os.devnull}
-    said = error_sentence(run_cli("sample", "--config", study_file, env=env))
+    said = error_sentence(run_cli("download", "--config", study_file, env=env))
     assert "nilearn==0.14.1 could not be fetched" in said and "reaches no package index" in said
 
 
@@ -121,7 +121,7 @@ def test_verbose_output_gives_the_reason_for_a_run(whole, study_file):
     study_file.write_text(study_file.read_text().replace("min_axis_voxels: 8", "min_fov_mm: 60"))
     said = run_cli("-v", "inventory", "--config", study_file)
     assert said.returncode == 2, said.stderr
-    assert "runs, for the study's sections that it reads changed" in said.stdout
+    assert "runs, for the settings that it reads changed" in said.stdout
     assert re.search(r"^\w{12} rejected: only 52.* mm along its shortest axis", said.stdout, re.M)
 
 

@@ -26,7 +26,7 @@ def state(study):
 def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     text = copied.read_text()
     shutil.rmtree(load_study(copied).stage_folder("finetune", {"task": "side"}) / "cells")
-    copied.write_text(text.replace("finetune: {", "finetune: {lr: 1.0e+30, "))
+    copied.write_text(text.replace("finetune: {", "finetune: {learning_rate: 1.0e+30, "))
     assert copied.read_text() != text
     study, out = finetune(copied)
     said = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A run that starts from weights: what it takes, what it says of them, and whom they have seen."""
+"""A run that starts from weights: what is loaded and recorded, and their training subjects."""
 
 import json
 import shutil
@@ -84,11 +84,11 @@ def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, startin
     run_stage("pretrain", study, {})
     sentence = read_json(study.folder / "pretrain/run.json")["init_from"]
     total = len(given)
-    assert sentence.startswith(f"init_from: {total} of {total} tensors taken over from weights in ")
+    assert sentence.startswith(f"init_from: {total} of {total} tensors loaded from weights in ")
     assert sentence in capsys.readouterr().out
     card = (study.encoder / "encoder.json").read_text()
     assert sentence in card and str(bundle) not in card
-    assert str(bundle) not in json.dumps(study.public)
+    assert str(bundle) not in json.dumps(study.redacted_config)
     run_stage("pretrain", study, {})
     assert "pretrain: nothing to do" in capsys.readouterr().out
 
@@ -136,10 +136,10 @@ def test_training_subjects_of_the_initial_weights_are_inherited(bundle, starting
     assert now.salt_fingerprint != before.salt_fingerprint and now.other_salt_fingerprints == {
         before.salt_fingerprint
     }
-    # Person 4 and 5 are held out here, and were seen there.
-    with pytest.raises(UserError, match="has seen 2 subjects of the split test") as told:
+    # Person 4 and 5 are held out here, and were trained on there.
+    with pytest.raises(UserError, match="was pretrained on 2 subjects of the split test") as error:
         leakage_warning(study, catalog_of(study))
-    assert "pretrain anew without what it started from" in str(told.value)
+    assert "pretrain anew without what it started from" in str(error.value)
 
 
 def test_codes_of_one_salt_are_inherited_and_other_salts_are_listed(tmp_path, catalog):
@@ -150,10 +150,12 @@ def test_codes_of_one_salt_are_inherited_and_other_salts_are_listed(tmp_path, ca
     training_subjects.write(tmp_path, [entry.id], [entry], "salt", start)
     same = training_subjects.read(tmp_path)
     assert same.subjects == {"s", entry.subject} and same.scans == {"n", entry.id}
-    assert same.voxel_hashes == {"p", entry.pixels} and same.other_salt_fingerprints == {"older"}
+    assert same.voxel_hashes == {"p", entry.voxel_hash} and same.other_salt_fingerprints == {
+        "older"
+    }
     training_subjects.write(tmp_path, [entry.id], [entry], "another", start)
     other = training_subjects.read(tmp_path)
-    assert other.subjects == {entry.subject} and other.voxel_hashes == {"p", entry.pixels}
+    assert other.subjects == {entry.subject} and other.voxel_hashes == {"p", entry.voxel_hash}
     assert other.other_salt_fingerprints == {"salt", "older"}
     assert not other.is_unknown and not other.is_third_party
 
@@ -165,7 +167,9 @@ def test_initial_weights_without_training_subjects_are_refused(bundle, starting,
     run_stage("pretrain", study, {})
     said = read_json(study.folder / "pretrain/run.json")["init_from"]
     assert "whom they were trained on is not known" in said
-    with pytest.raises(UserError, match="started from one that does not say whom it was trained"):
+    with pytest.raises(
+        UserError, match="started from one that does not say which subjects it was trained"
+    ):
         leakage_warning(study, catalog_of(study))
 
 
@@ -175,7 +179,7 @@ def test_results_of_foreign_weights_begin_with_a_warning(starting, tmp_path):
     run_stage("probe", study, {"task": "side"})
     results = read_json(study.folder / "probe/side/results.json")
     assert "started from weights of other software, which do not say" in results["warning"]
-    assert "allow_seen" not in results["warning"]
+    assert "allow_pretraining_subjects" not in results["warning"]
     # Another run that starts from this one inherits the doubt.
     training_subjects.write(tmp_path, [], [], "salt", training_subjects.read(study.encoder))
     assert training_subjects.read(tmp_path).is_third_party

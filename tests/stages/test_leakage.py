@@ -1,4 +1,4 @@
-"""Nobody is scored whom the encoder has seen, in this study or another, but knowingly."""
+"""Subjects of pretraining are refused in evaluation, also those of another study."""
 
 import json
 import shutil
@@ -40,12 +40,12 @@ def with_evaluate(study, words):
 
 def entries_by_person(study):
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
-    return {study.origins.all[entry.id].person: entry for entry in catalog.entries}
+    return {study.pseudonyms.origins[entry.id].subject_name: entry for entry in catalog.entries}
 
 
 @pytest.fixture(scope="module")
 def others(whole, tmp_path_factory):
-    """Another study of the same scans: it holds out others, and judges the first one's encoder."""
+    """Another study of the same scans: it holds out others, and evaluates the first encoder."""
     copied = copy_study(whole, tmp_path_factory.mktemp("others") / "copied")
     folder = copied.parent
     text = copied.read_text().replace("name: tiny", "name: other").replace("/out\n", "/elsewhere\n")
@@ -69,29 +69,34 @@ def test_an_encoder_lists_its_training_subjects(copied):
     learned = [people[name] for name in "0123"]
     assert said.subjects == {entry.subject for entry in learned}
     assert said.scans == {entry.id for entry in learned}
-    assert said.voxel_hashes == {entry.pixels for entry in learned}
+    assert said.voxel_hashes == {entry.voxel_hash for entry in learned}
     assert said.salt_fingerprint == study.pseudonyms.salt_fingerprint
 
 
 def test_a_pretraining_subject_is_refused_or_reported(copied):
     (copied.parent / "test.txt").write_text("0\n4\n")  # by hand, without pretraining anew
-    told, study = refusal_message(run_stages(copied, *STORED)), load_study(copied)
+    message, study = refusal_message(run_stages(copied, *STORED)), load_study(copied)
     zero = entries_by_person(study)["0"].subject
-    assert f"The encoder has seen 1 subject of the split test, such as {zero}" in told
-    assert "raise training.cohort to pretrain anew, or set evaluate.allow_seen" in told
-    with_evaluate(copied, "allow_seen: true")
+    assert f"The encoder was pretrained on 1 subject of the split test, such as {zero}" in message
+    assert (
+        "raise training.cohort to pretrain anew, or set evaluate.allow_pretraining_subjects"
+        in message
+    )
+    with_evaluate(copied, "allow_pretraining_subjects: true")
     run_stages(copied, "probe side", "finetune side", "finetune tissue", "report")
     results = json.loads((study.folder / "probe/side/results.json").read_text())
-    assert "and evaluate.allow_seen lets them be scored" in results["warning"]
+    assert "and evaluate.allow_pretraining_subjects lets them be evaluated" in results["warning"]
     page = (study.folder / "report/report.html").read_text()
-    assert "Not to be trusted as it stands.</strong> The encoder has seen 1 subject" in page
+    assert (
+        "Not to be trusted as it stands.</strong> The encoder was pretrained on 1 subject" in page
+    )
 
 
 def test_another_study_recognises_pretraining_subjects(other):
-    told = refusal_message(other)
+    message = refusal_message(other)
     zero = entries_by_person(load_study(other))["0"].subject
-    assert f"has seen 1 subject of the split test, such as {zero}" in told
-    assert "judge another encoder, or set evaluate.allow_seen" in told
+    assert f"was pretrained on 1 subject of the split test, such as {zero}" in message
+    assert "evaluate another encoder, or set evaluate.allow_pretraining_subjects" in message
 
 
 def test_a_study_of_an_external_encoder_has_no_pretraining(other):
@@ -110,20 +115,20 @@ def test_under_another_salt_equal_voxels_tell_and_the_rest_is_unknown(other):
     shutil.rmtree(other.parent / "elsewhere")
     assert "1 subject of the split test" in refusal_message(run_stages(other, *STORED))
     (other.parent / "other.txt").write_text("4\n5\n")
-    told = refusal_message(run_stages(other, *STORED))
-    assert "coded with another salt" in told and "share the `private` folder" in told
+    message = refusal_message(run_stages(other, *STORED))
+    assert "coded with another salt" in message and "share the `private` folder" in message
 
 
 def test_an_encoder_without_training_subjects_is_refused(other):
     encoder = other.parent / "out/pretrain/encoder"
     (encoder / training_subjects.FILE_NAME).unlink()
-    assert "does not say whom it was trained on" in refusal_message(other)
+    assert "does not say which subjects it was trained on" in refusal_message(other)
 
 
 def test_an_encoder_of_another_kind_is_refused(other):
     other.write_text(other.read_text().replace("foreground: all", "foreground: auto"))
-    told = refusal_message(run_stages(other, *STORED))
-    assert "trained with another `preprocess` than this study's" in told
+    message = refusal_message(run_stages(other, *STORED))
+    assert "trained with another `preprocess` than this study's" in message
     card = other.parent / "out/pretrain/encoder/encoder.json"
     written = card.read_text()
     card.write_text(written.replace('"registers": 0', '"registers": 4'))

@@ -1,4 +1,4 @@
-"""Masks that a study has drawn: where they go, and what a new one changes."""
+"""Masks of a study: where they are stored, and what a new one changes."""
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +27,7 @@ def stored(study):
     study = load_study(study)
     folder = study.folder / "preprocess" / "volumes"
     return {
-        study.origins.all[path.stem].person: zarr.open(path, mode="r")[1]
+        study.pseudonyms.origins[path.stem].subject_name: zarr.open(path, mode="r")[1]
         for path in folder.glob("*.zarr")
     }
 
@@ -56,9 +56,9 @@ def test_masks_go_from_labels_to_the_store_and_a_new_one_remakes_its_volume_alon
     prepared(masked)
     bits = stored(masked)
     for name, of in bits.items():
-        drawn = np.count_nonzero(of & ANONYMISED)
-        assert (drawn == 0) == (name == "3")
-        assert np.count_nonzero(of & FOREGROUND) > drawn
+        anonymised = np.count_nonzero(of & ANONYMISED)
+        assert (anonymised == 0) == (name == "3")
+        assert np.count_nonzero(of & FOREGROUND) > anonymised
         assert not np.any((of & ANONYMISED > 0) & (of & FOREGROUND == 0))
     label = masked.parent / "raw/bright/person1.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((34, 34, 24), np.uint8), nib.load(label).affine), label)

@@ -153,7 +153,7 @@ def test_every_fault_that_was_planted_was_met(planted, said):
         "label without image", "label tissue has another shape",
     ):  # fmt: skip
         assert words in reasons, words
-    assert sum(row["verdict"] == "accepted" for row in rows) == 9
+    assert sum(row["quality"] == "accepted" for row in rows) == 9
 
 
 def test_origins_lie_in_a_private_folder_and_are_printed_only_at_a_terminal(planted, said):
@@ -161,11 +161,11 @@ def test_origins_lie_in_a_private_folder_and_are_printed_only_at_a_terminal(plan
     assert stat.S_IMODE(study.pseudonyms.private_folder.stat().st_mode) == 0o700
     rows = pq.read_table(study.folder / "inventory/scans.parquet").to_pylist()
     row = next(row for row in rows if row["subject"])
-    refused = run_cli("where", row["id"], "--config", planted)
+    refused = run_cli("locate", row["id"], "--config", planted)
     assert refused.returncode == 2 and NAME not in refused.stdout + refused.stderr
     for code in (row["id"], row["subject"]):
-        told = at_a_terminal("where", code, "--config", planted)
-        assert study.pseudonyms.origins[row["id"]].path in told.replace("\r\n", "")
+        printed = at_a_terminal("locate", code, "--config", planted)
+        assert study.pseudonyms.origins[row["id"]].path in printed.replace("\r\n", "")
 
 
 def at_a_terminal(*words):

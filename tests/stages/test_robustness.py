@@ -1,4 +1,4 @@
-"""The stage that judges on worse scans, from the study's file to the report."""
+"""The stage that evaluates on corrupted scans, from the study's file to the report."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_a_task_is_evaluated_on_corrupted_scans_and_reported(copied):
     run_stage("report", study, {})
     page = (study.folder / "report/report.html").read_text()
     assert page.count("means over corruptions, which act on whole scans") == 2
-    assert "linear probe on worse scans: pretrained" in page
+    assert "linear probe on corrupted scans: pretrained" in page
     assert "nothing to do" in run_cli("robustness", "--config", copied, "task=side").stdout
     estimated = run_cli("estimate", "--config", copied)
     assert estimated.returncode == 0 and "robustness-tissue" in estimated.stdout

@@ -1,4 +1,4 @@
-"""The cells of a judgement, shared by several processes: the same table, and nothing twice."""
+"""Cells of an evaluation in shards of several processes: the same table, and nothing twice."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.stages.conftest import run_cli
 
 @given(st.integers(0, 200), st.integers(1, 40))
 def test_shards_cover_all_cells_once(number, of):
-    parts = [CellShard(share, of).cell_range(number) for share in range(1, of + 1)]
+    parts = [CellShard(shard, of).cell_range(number) for shard in range(1, of + 1)]
     assert [index for part in parts for index in part] == list(range(number))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -26,27 +26,27 @@ def test_shards_compute_the_cells_and_the_stage_the_table(copied, stage):
     predictions = {p.name: json.loads(p.read_text())["predictions"] for p in cells(out)}
     shutil.rmtree(out)
     words = (stage, "--config", copied, "task=side")
-    for share in ("share=1/3", "share=3/3"):
-        done = run_cli(*words, share)
+    for shard in ("shard=1/3", "shard=3/3"):
+        done = run_cli(*words, shard)
         assert done.returncode == 0, done.stderr
     assert not (out / "results.json").exists() and not (out / ".done.json").exists()
     made = {path: path.stat().st_mtime_ns for path in cells(out)}
     assert 0 < len(made) < len(predictions)
-    done = run_cli(*words)  # what no share has done, the stage does
+    done = run_cli(*words)  # what no shard has done, the stage does
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in made.items())
     assert (out / "results.json").read_bytes() == before
     found = {p.name: json.loads(p.read_text())["predictions"] for p in cells(out)}
     assert found == predictions
-    assert "share 1 of 3 is done" in run_cli(*words, "share=1/3").stdout
+    assert "shard 1 of 3 is done" in run_cli(*words, "shard=1/3").stdout
 
 
 def cells(out):
     return list((out / "cells").iterdir())
 
 
-@pytest.mark.parametrize("share", ["4/3", "0/3", "1", "a/b"])
-def test_an_invalid_shard_is_refused(copied, share):
-    done = run_cli("probe", "--config", copied, "task=side", f"share={share}")
+@pytest.mark.parametrize("shard", ["4/3", "0/3", "1", "a/b"])
+def test_an_invalid_shard_is_refused(copied, shard):
+    done = run_cli("probe", "--config", copied, "task=side", f"shard={shard}")
     assert done.returncode == 2
-    assert f"share={share} is no share: write share=2/8 for the second of eight." in done.stderr
+    assert f"shard={shard} is no shard: write shard=2/8 for the second of eight." in done.stderr

@@ -1,4 +1,4 @@
-"""The catalog holds the volumes that are there, and equal content gives equal bytes."""
+"""The catalog holds the complete volumes, and equal content gives equal bytes."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -43,26 +43,26 @@ def test_equal_content_gives_equal_bytes(volume_store, scans, prepared, tmp_path
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-def test_a_restart_skips_what_is_done_with_the_same_dials(volume_store, make_scan, prepared):
+def test_a_restart_skips_what_is_done_with_the_same_settings(volume_store, make_scan, prepared):
     mr, ct = make_scan("mr"), make_scan("ct", modality="CT")
     for scan in (mr, ct):
         volume_store.put(scan, prepared)
     assert volume_store.is_complete(mr)
     assert volume_store.is_complete(ct)
 
-    def with_dials(**changes):
+    def with_settings(**changes):
         return VolumeStore(
             volume_store.folder,
             volume_store.preprocess.model_copy(update=changes),
             volume_store.settings,
         )
 
-    thinner = with_dials(mr=Mr(spacing_mm=(0.5, 0.5, 0.5)))
+    thinner = with_settings(mr=Mr(spacing_mm=(0.5, 0.5, 0.5)))
     assert (thinner.is_complete(mr), thinner.is_complete(ct)) == (False, True)
-    wider = with_dials(ct=Ct(window_hu=(-200.0, 300.0)))
+    wider = with_settings(ct=Ct(window_hu=(-200.0, 300.0)))
     assert (wider.is_complete(mr), wider.is_complete(ct)) == (True, False)
-    assert with_dials(max_gib=1.0).is_complete(mr)
-    assert not with_dials(margin_voxels=9).is_complete(mr)
+    assert with_settings(max_gib=1.0).is_complete(mr)
+    assert not with_settings(margin_voxels=9).is_complete(mr)
     assert not VolumeStore(
         volume_store.folder, volume_store.preprocess, StoreSettings(codec="zstd")
     ).is_complete(mr)

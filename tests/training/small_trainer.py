@@ -1,4 +1,4 @@
-"""Small runs on real crops, as all tests of this room build them, in any process."""
+"""Small runs on real crops for the tests of this folder, in any process."""
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def small_trainer(
     rank_info=None,
     **settings,
 ):
-    """A run in `folder` on the volumes of the study in `output`; `settings` are those of training."""
+    """A run in `folder` on the volumes of the study in `output`; `settings` go to Training."""
     training = Training(**{**SETTINGS, **settings})
     catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
     reader = CropReader(output / "preprocess" / "volumes", catalog)

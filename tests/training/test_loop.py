@@ -38,9 +38,13 @@ def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
 @pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_every_objective_learns(start, tmp_path, objective):
     settings = {"learning_rate": 2e-3, "log_every": 5, "checkpoint_every": 60}
-    start(tmp_path, objective, monitoring=Monitoring(snapshot_samples=4), steps=60, **settings).train()
+    start(
+        tmp_path, objective, monitoring=Monitoring(snapshot_samples=4), steps=60, **settings
+    ).train()
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    parts = {name for name in ("reconstruction", "subject_contrast", "local_contrast") if name in rows[0]}
+    parts = {
+        name for name in ("reconstruction", "subject_contrast", "local_contrast") if name in rows[0]
+    }
     assert (
         parts
         == {
@@ -49,7 +53,7 @@ def test_every_objective_learns(start, tmp_path, objective):
             "hybrid": {"reconstruction", "subject_contrast", "local_contrast"},
         }[objective.name]
     )
-    # Parts of one head are no subjects that 60 steps could tell apart: `subject_contrast` may not fall.
+    # 60 steps do not distinguish parts of one head: `subject_contrast` may not fall.
     for part in parts - {"subject_contrast"}:
         assert sum(r[part] for r in rows[-3:]) < sum(r[part] for r in rows[:3]), part
 
@@ -62,7 +66,7 @@ def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, setti
     assert torch.isfinite(whole).all()
 
 
-def test_a_resume_with_other_readers_and_another_cadence_ends_the_same(start, tmp_path):
+def test_a_resume_with_other_loader_threads_and_another_cadence_ends_the_same(start, tmp_path):
     whole = flat_weights(start(tmp_path / "whole").train())
     crash_at_step(start(tmp_path / "cut", loader_threads=3, checkpoint_every=1), 3)
     second = start(tmp_path / "cut", loader_threads=2)
@@ -128,7 +132,7 @@ def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
     assert torch.equal(flat_weights(start(tmp_path).train()), whole)
 
 
-def test_a_notice_outside_the_main_thread_is_never_given():
+def test_a_stop_signal_outside_the_main_thread_is_never_given():
     seen = []
 
     def work():

@@ -1,4 +1,4 @@
-"""The flight monitor on a real run: it changes nothing, says what it means, and can end a run."""
+"""Monitoring of a real run: it changes nothing, measures what it says, and can end a run."""
 
 import math
 from dataclasses import replace
@@ -21,9 +21,25 @@ from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
 from tests.conftest import crash_at_step
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, flat_weights
 
-LOOP = {"step", "progress", "contrast_factor", "loss", "gradient_norm", "learning_rate", "samples_per_s", "data_wait"}
+LOOP = {
+    "step",
+    "progress",
+    "contrast_factor",
+    "loss",
+    "gradient_norm",
+    "learning_rate",
+    "samples_per_s",
+    "data_wait",
+}
 RATES = {"samples_per_s", "data_wait", "mfu"}
-OF_CONTRAST = {"alignment", "uniformity", "dimension_std", "local_contrast_real", "local_contrast_swapped", "local_contrast_chance"}
+OF_CONTRAST = {
+    "alignment",
+    "uniformity",
+    "dimension_std",
+    "local_contrast_real",
+    "local_contrast_swapped",
+    "local_contrast_chance",
+}
 OF_CONTRAST |= {"histogram_retrieval", "same_subject_loss", "position_shortcut"}
 
 
@@ -32,7 +48,7 @@ def start(start):
     return partial(start, checkpoint_every=3, log_every=3)
 
 
-def test_a_record_leaves_nothing_behind(start, tmp_path):
+def test_a_snapshot_leaves_nothing_behind(start, tmp_path):
     run = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))
     run._optimizer_step([run.sampler.batch(0)])
     monitor, objective = run._build_monitor(), run.objective.train()
@@ -62,7 +78,7 @@ def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("share", "found_out"), [(0.0, False), (1.0, True)], ids=["crop", "scan"])
-def test_an_encoder_that_is_told_where_crops_lie_is_found_out(start, tmp_path, share, found_out):
+def test_an_encoder_that_knows_where_crops_lie_is_found_out(start, tmp_path, share, found_out):
     """Tokens are nothing but their places, in their crop or in the frame of their pair."""
     monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
     objective = monitor.objective
@@ -99,20 +115,24 @@ def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
     assert low <= monitor.take_snapshot(0.5, 10.0)["gradient_outside_body"] <= high
 
 
-def test_recording_changes_no_weight(start, tmp_path):
+def test_snapshots_change_no_weight(start, tmp_path):
     rarely = flat_weights(
         start(
             tmp_path / "rarely", monitoring=Monitoring(snapshot_every=100, snapshot_samples=4)
         ).train()
     )
     often = flat_weights(
-        start(tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=12)).train()
+        start(
+            tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=12)
+        ).train()
     )
     assert torch.equal(rarely, often)
 
 
-def test_a_resumed_run_has_the_signs_of_an_undisturbed_one(start, tmp_path):
-    monitoring = Monitoring(snapshot_every=2, snapshot_samples=6)  # its records lie between checkpoints
+def test_a_resumed_run_has_the_metrics_of_an_undisturbed_one(start, tmp_path):
+    monitoring = Monitoring(
+        snapshot_every=2, snapshot_samples=6
+    )  # its snapshots lie between checkpoints
     start(tmp_path / "whole", monitoring=monitoring).train()
     crash_at_step(start(tmp_path / "cut", monitoring=monitoring), 5)
     again = start(tmp_path / "cut", monitoring=monitoring)
@@ -125,37 +145,56 @@ def test_a_resumed_run_has_the_signs_of_an_undisturbed_one(start, tmp_path):
         assert all(mine[name] == theirs[name] for name in mine.keys() - RATES)
 
 
-def test_a_bank_of_another_size_begins_drift_anew(start, tmp_path):
+def test_a_snapshot_set_of_another_size_begins_drift_anew(start, tmp_path):
     start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=6)).train()
     start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8), steps=12).train()
-    assert ["embedding_drift" in row for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 0, 1]
+    assert ["embedding_drift" in row for row in read_metrics(tmp_path / "metrics.jsonl")] == [
+        0,
+        1,
+        0,
+        1,
+    ]
 
 
-def test_a_term_between_subjects_that_weighs_nothing_has_no_signs(start, tmp_path):
+def test_a_term_between_subjects_that_weighs_nothing_has_no_metrics(start, tmp_path):
     places = Contrastive(contrast=Contrast(subject_weight=0))
     start(tmp_path, places, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8)).train()
     last = read_metrics(tmp_path / "metrics.jsonl")[-1]
-    assert not last.keys() & {"subject_contrast", "subject_contrast_snapshot", "subject_contrast_chance", "same_subject_loss"}
+    assert not last.keys() & {
+        "subject_contrast",
+        "subject_contrast_snapshot",
+        "subject_contrast_chance",
+        "same_subject_loss",
+    }
     assert last.keys() >= {"local_contrast", "position_shortcut", "dimension_std", "uniformity"}
 
 
 @pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
-def test_a_record_has_the_signs_that_make_sense_for_its_objective(start, tmp_path, objective):
+def test_a_snapshot_has_the_metrics_that_make_sense_for_its_objective(start, tmp_path, objective):
     start(tmp_path, objective, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8)).train()
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [3, 6]
     last = rows[-1]
     assert last.keys() - {"learning_rate"} <= METRICS.keys()
     assert all(math.isfinite(value) for value in last.values())
-    always = {"rankme", "rankme_share", "embedding_drift", "retrieval_accuracy", "region_accuracy", "mfu"}
+    always = {
+        "rankme",
+        "rankme_share",
+        "embedding_drift",
+        "retrieval_accuracy",
+        "region_accuracy",
+        "mfu",
+    }
     assert always <= last.keys() and last.keys() >= LOOP
-    assert (last.keys() >= {"reconstruction_skill", "gradient_outside_body"}) == (objective.name != "contrastive")
+    assert (last.keys() >= {"reconstruction_skill", "gradient_outside_body"}) == (
+        objective.name != "contrastive"
+    )
     assert (last.keys() >= OF_CONTRAST) == (objective.name != "mae")
     assert ("gradient_ratio" in last) == (objective.name == "hybrid")
     assert 0 < last["mfu"] < 2 and 0 < last["rankme_share"] <= 1.2 and last["progress"] == 1
 
 
-def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
+def test_the_snapshot_set_holds_two_samples_of_each_subject_and_stays(start, tmp_path):
     run = start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8))
     first, again = run.sampler.monitoring_batches(8, 3), run.sampler.monitoring_batches(8, 8)
     subjects = torch.cat([part.subject for part in first]).tolist()
@@ -165,7 +204,7 @@ def test_the_bank_holds_two_places_of_each_subject_and_stays(start, tmp_path):
 
 
 @pytest.mark.parametrize("objective", [CONTRASTIVE, HYBRID], ids=lambda o: o.name)
-def test_a_run_leaves_pictures_of_its_quarters(start, tmp_path, objective):
+def test_a_run_leaves_images_of_its_quarters(start, tmp_path, objective):
     monitoring = Monitoring(snapshot_every=1, snapshot_samples=6)
     start(tmp_path, objective, monitoring=monitoring, steps=8, checkpoint_every=8).train()
     found = snapshots.read_images(tmp_path)
@@ -181,12 +220,12 @@ def test_a_run_leaves_pictures_of_its_quarters(start, tmp_path, objective):
         assert not np.array_equal(last["reconstruction"], found[0][1]["reconstruction"])
 
 
-def test_a_record_that_is_rare_still_shows_the_end():
+def test_a_rare_snapshot_still_shows_the_end():
     assert [step for step in (100, 200, 250) if snapshots.is_due(step, 100, 250)] == [100, 200, 250]
     assert [step for step in range(1, 101) if snapshots.is_due(step, 1, 100)] == [25, 50, 75, 100]
 
 
-def test_a_run_ends_early_on_the_verdicts_that_the_study_names(start, tmp_path):
+def test_a_run_ends_early_on_the_diagnoses_that_the_study_names(start, tmp_path):
     """A frozen encoder: with a learning rate of next to nothing embeddings do not move."""
     settings = {"steps": 40, "learning_rate": 1e-30, "min_learning_rate": 0.0, "log_every": 1}
     monitoring = Monitoring(
@@ -196,7 +235,9 @@ def test_a_run_ends_early_on_the_verdicts_that_the_study_names(start, tmp_path):
     with pytest.raises(StoppedError, match="as collapsed: The embeddings have not changed"):
         run.train()
     assert 6 <= run.step < 40
-    assert start(tmp_path, Mae(), monitoring=monitoring, **settings).step == run.step  # nothing is lost
+    assert (
+        start(tmp_path, Mae(), monitoring=monitoring, **settings).step == run.step
+    )  # nothing is lost
     heedless = monitoring.model_copy(update={"stop_on": ()})
     again = start(tmp_path, Mae(), monitoring=heedless, **settings)
     again.train()

@@ -51,7 +51,9 @@ def free_port():
 def train(folder, output, objective, steps, rank_info):
     """Leave the last gradient and the last weights behind."""
     there = folder / f"{objective.name}-{steps}"
-    run = small_trainer(there, output, objective, monitoring=MONITORING, rank_info=rank_info, steps=steps)
+    run = small_trainer(
+        there, output, objective, monitoring=MONITORING, rank_info=rank_info, steps=steps
+    )
     run.train()
     if rank_info.is_first:
         weights = {n: p.detach() for n, p in run.objective.named_parameters()}
@@ -60,9 +62,16 @@ def train(folder, output, objective, steps, rank_info):
 
 
 def train_data_bound(folder, output, rank_info):
-    """Train until it is stopped, where the second rank's data come late; leaves what is said."""
-    monitoring = Monitoring(snapshot_every=2, snapshot_samples=4, patience=1, stop_on=("data_bound",))
-    settings = {"steps": STEPS, "checkpoint_every": STEPS, "monitoring": monitoring, "rank_info": rank_info}
+    """Train until it is stopped, where the second rank's data come late; writes the message."""
+    monitoring = Monitoring(
+        snapshot_every=2, snapshot_samples=4, patience=1, stop_on=("data_bound",)
+    )
+    settings = {
+        "steps": STEPS,
+        "checkpoint_every": STEPS,
+        "monitoring": monitoring,
+        "rank_info": rank_info,
+    }
     run = small_trainer(folder / "data_bound", output, Mae(), **settings)
     if not rank_info.is_first:
         batch = run.sampler.batch
@@ -113,7 +122,13 @@ def test_two_ranks_train_as_one(ends, objective):
     logs = (read_metrics(folder / f"{objective.name}-6" / "metrics.jsonl") for folder in ends)
     for mine, theirs in zip(*logs, strict=True):
         assert mine.keys() == theirs.keys()
-        for part in mine.keys() & {"loss", "reconstruction", "subject_contrast", "local_contrast", "gradient_norm"}:
+        for part in mine.keys() & {
+            "loss",
+            "reconstruction",
+            "subject_contrast",
+            "local_contrast",
+            "gradient_norm",
+        }:
             assert theirs[part] == pytest.approx(mine[part], rel=1e-4), part
 
     # Adam makes a whole step of a gradient that is rounding alone, as that of a key's bias is.
@@ -133,7 +148,7 @@ def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
     assert (flat(whole) - flat(gone_on)).norm() < 1e-4 * flat(whole).norm()
 
 
-def test_a_verdict_stops_all_ranks_and_the_first_says_why(ends):
+def test_a_diagnosis_stops_all_ranks_and_the_first_says_why(ends):
     """The one that stops them is about the second rank, whose data come late."""
     first, second = ((ends[1] / f"data-bound-{rank}").read_text() for rank in (0, 1))
     assert "as data_bound: The device waits for data" in first
@@ -193,7 +208,7 @@ def wait_for_steps(file, count, processes):
         time.sleep(0.01)
 
 
-def test_a_notice_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepared):
+def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepared):
     file = prepared()
     processes = start(file)
     wait_for_steps(file, 5, processes)
@@ -205,7 +220,7 @@ def test_a_notice_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepa
     run_whole(file)
     assert steps_logged(file) == STEPS and (file.parent / WEIGHTS).exists()
     provenance = json.loads((file.parent / "out/pretrain/provenance.json").read_text())
-    assert provenance["trained"]["ranks"] == 2
+    assert provenance["training_summary"]["ranks"] == 2
 
 
 def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
@@ -242,7 +257,7 @@ def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
     assert steps_logged(file) == STEPS
 
 
-def test_pairs_that_do_not_divide_are_one_sentence(study, tmp_path):
+def test_batch_sizes_that_do_not_divide_are_one_sentence(study, tmp_path):
     with pytest.raises(UserError, match=r"training\.batch_size is 4, which 3 ranks cannot share"):
         small_trainer(tmp_path, study.folder, Mae(), rank_info=RankInfo(rank=2, world_size=3))
 
@@ -267,5 +282,7 @@ def test_too_little_memory_says_which_settings_to_lower(study, tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     run.objective.reconstruction_term.decoder.register_forward_pre_hook(full)
-    with pytest.raises(UserError, match=r"4 samples with crops of \[16, 16, 16\] voxels: raise train"):
+    with pytest.raises(
+        UserError, match=r"4 samples with crops of \[16, 16, 16\] voxels: raise train"
+    ):
         run.train()

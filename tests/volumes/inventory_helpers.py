@@ -1,4 +1,4 @@
-"""Inventories of small folders, and what tests ask of them."""
+"""Helpers of tests: inventories of small folders, and look-ups in them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Files that are no volume, or lie about what they are: each gets one sentence, the rest go on.
+"""Files that are no volume, or have wrong headers: each gets one sentence, the rest go on.
 
 FUZZ says how many mutated files of each format are tried (`make test-fuzz` tries 1,000).
 """
@@ -43,7 +43,7 @@ def pseudonyms_of(folder):
 
 
 def check_reason(scan):
-    """A verdict in one plain sentence: no traceback, no line break, no endless text."""
+    """A quality with one plain sentence: no traceback, no line break, no endless text."""
     assert scan.quality in ("accepted", "repaired", "rejected")
     assert (scan.quality == "rejected") <= bool(scan.reason)
     assert "\n" not in scan.reason and len(scan.reason) < 500
@@ -195,14 +195,14 @@ def test_bad_files_that_are_read_at_once_crash_nobody(small, tmp_path):
     path = save_itk(tmp_path / "a.nrrd", *small)
     path.write_bytes(path.read_bytes().replace(b"encoding: raw", b"encoding: rag"))
 
-    def told(_):
+    def message(_):
         try:
             read_volume(Source(path))
         except ReadError as error:
             return str(error)
 
     with ThreadPoolExecutor(8) as pool:
-        (sentence,) = set(pool.map(told, range(2000)))
+        (sentence,) = set(pool.map(message, range(2000)))
     assert sentence.startswith(f"{path}: cannot be read as NRRD")
 
 
@@ -271,7 +271,7 @@ def open_folder():
         os.seteuid(before)
 
 
-def test_a_file_that_may_not_be_read_is_told(small, open_folder):
+def test_a_file_that_may_not_be_read_is_reported(small, open_folder):
     folder, become_nobody = open_folder
     save_nifti(folder / "a.nii", *small).chmod(0)
     save_nifti(folder / "b.nii", *small)
@@ -281,7 +281,7 @@ def test_a_file_that_may_not_be_read_is_told(small, open_folder):
     assert good.quality == "accepted"
 
 
-def test_a_folder_that_may_not_be_listed_is_told_and_the_others_are_read(small, open_folder):
+def test_a_folder_that_may_not_be_listed_is_reported_and_the_others_are_read(small, open_folder):
     folder, become_nobody = open_folder
     save_nifti(folder / "closed" / "a.nii", *small)
     save_nifti(folder / "open" / "b.nii", *small)

@@ -1,4 +1,4 @@
-"""The hash of the raw files changes with what they hold, and with nothing else."""
+"""The fingerprint of the raw files changes with their content, and with nothing else."""
 
 import os
 

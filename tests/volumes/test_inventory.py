@@ -1,4 +1,4 @@
-"""The inventory of small real folders: who, what, which are refused, and why."""
+"""The inventory of small real folders: subjects, labels, and rejections with reasons."""
 
 import io
 import os
@@ -76,7 +76,7 @@ def test_a_touched_file_leaves_the_table_equal(folder):
     assert build(data_of(folder), folder, before) == before
 
 
-def test_other_thresholds_judge_again(folder):
+def test_other_thresholds_check_again(folder):
     before = build(data_of(folder), folder)
     after = build(data_of(folder), folder, before, QualityThresholds(min_axis_voxels=30))
     assert not after.accepted_scans
@@ -168,7 +168,7 @@ def test_equal_voxels_are_found_in_any_format_and_orientation(folder, brain):
     assert scans["t_20.mha"].reason.startswith(f"duplicate of {scans['s_03.nii.gz'].id}")
 
 
-def test_a_stray_file_whose_subject_cannot_be_told_is_rejected_alone(folder, brain):
+def test_a_stray_file_whose_subject_is_unknown_is_rejected_alone(folder, brain):
     save_nifti(folder / "raw" / "stray.nii", with_noise(brain, 8), brain.affine)
     inventory = build(data_of(folder), folder)
     assert len(inventory.accepted_scans) == 6
@@ -197,7 +197,7 @@ def labelled(folder, brain):
     return folder
 
 
-def test_labels_find_their_images_and_orphans_are_told(labelled):
+def test_labels_find_their_images_and_orphans_are_reported(labelled):
     data = data_of(labelled, labels={"organ": {"path": str(labelled / "seg")}})
     inventory = build(data, labelled)
     scans = by_name(labelled, inventory)
@@ -271,7 +271,7 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
 # repaired
 
 
-def test_a_tilted_scan_counts_as_usable_and_is_told(folder, brain):
+def test_a_tilted_scan_counts_as_usable_and_is_reported(folder, brain):
     tilted = brain.affine.copy()
     tilted[1, 2] += 0.4
     save_dicom(folder / "raw" / "t_09", with_noise(brain, 9), tilted)

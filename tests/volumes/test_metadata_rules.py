@@ -1,4 +1,4 @@
-"""Rules, splits and paths: what they give, and the sentence where they cannot."""
+"""Rules, splits and paths: their values, and the message where they fail."""
 
 from pathlib import Path
 

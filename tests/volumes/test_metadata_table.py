@@ -1,4 +1,4 @@
-"""Layouts, and tables of scans: what they say, and what is wrong with them."""
+"""Folder layouts and metadata tables: their values and their faults."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -133,7 +133,7 @@ def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
     ]
 
 
-def test_an_empty_table_is_told(folder):
+def test_an_empty_table_is_reported(folder):
     (folder / "t.csv").write_text("path,subject\n")
     with pytest.raises(UserError, match=r"t.csv has no rows"):
         build(Data(table="t.csv"), folder)

@@ -1,4 +1,4 @@
-"""The public sets that a user may have, as they are: their quirks must come out right."""
+"""Public data sets with their quirks, where they are present."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,7 +22,7 @@ def inventory_of(root, pseudonyms):
     )
 
 
-def test_pairs_of_one_subject_never_part_and_orphans_are_told(public_data, pseudonyms):
+def test_pairs_of_one_subject_never_part_and_orphans_are_reported(public_data, pseudonyms):
     inventory = inventory_of(
         {
             "path": str(public_data / "hippocampus" / "images"),

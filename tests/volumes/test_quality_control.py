@@ -56,7 +56,7 @@ def test_saturated(brain):
     assert check_quality(clipped, None, QualityThresholds(max_saturated_share=0.5)).fault == ""
 
 
-def test_missing_values_are_not_judged(brain):
+def test_missing_values_are_not_checked(brain):
     data = np.full_like(brain.data, 0)
     root = Root(path="x", missing_value=0)
     assert (
@@ -116,7 +116,7 @@ def test_a_tilted_gantry_is_repaired_or_rejected(brain):
         (np.arange(25) ** 1.05, "its slices are unevenly spaced (gaps of 1 to 1.23 mm, up to"),
     ],
 )  # fmt: skip
-def test_slices_are_judged_by_the_studys_limit(heights, sentence, brain):
+def test_slices_are_checked_by_the_studys_limit(heights, sentence, brain):
     places = np.array([(0, 0, height) for height in heights], float)
     volume = replace(brain, slice_spacing=measure_slice_spacing(places, np.array((0.0, 0, 1))))
     assert check_quality(volume, None, QualityThresholds()).fault.startswith(sentence)

@@ -70,7 +70,7 @@ def test_an_ablation_is_a_target_of_its_own(tmp_path):
     study = write_study(tmp_path)
     assert "no objectives" in snakemake(study, "--", "ablate", code=1)
     study.write_text(study.read_text() + "ablate: {seeds: 2}\n")
-    data = {"inventory", "preprocess", "budget"}
+    data = {"inventory", "preprocess", "flop_budget"}
     trials = {"pretrain_trial", "probe_trial", "finetune_trial"}
     assert planned_rules(study, "--", "ablate") == {*data, *trials, "ablate"}
     assert planned_rules(study) == EVERYTHING
@@ -225,8 +225,10 @@ def test_a_new_scan_is_preprocessed_alone_and_waits_for_the_next_cohort(study):
 
 
 def test_a_wrong_study_or_override_is_one_sentence(study_file):
-    edit(study_file, "pairs: 4", "pairz: 4")
-    assert "training.pairz is not known: did you mean pairs?" in snakemake(study_file, "-n", code=1)
+    edit(study_file, "batch_size: 4", "batch_sise: 4")
+    assert "training.batch_sise is not known: did you mean batch_size?" in snakemake(
+        study_file, "-n", code=1
+    )
     said = snakemake(study_file, "training=5", "-n", code=1)
     assert "--config training=... is not taken here" in said
 
@@ -250,16 +252,16 @@ def test_the_profile_says_where_stages_run_whatever_chooses_the_study(study_file
 
 def test_what_a_stage_will_take_is_among_its_resources(study_file):
     said = snakemake(study_file, "-n", "--profile", "slurm")
-    told = dict(re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", said, re.M | re.S))
-    assert set(told) == {*EVERYTHING, "all"}
-    for name, line in ((name, told[name]) for name in EVERYTHING):
+    resources = dict(re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", said, re.M | re.S))
+    assert set(resources) == {*EVERYTHING, "all"}
+    for name, line in ((name, resources[name]) for name in EVERYTHING):
         for key in ("disk_mb", "mem_mb", "runtime"):
             assert int(re.search(rf"\b{key}=(\d+)", line)[1]) > 0, (name, key)
-    assert "gpu=1" in told["pretrain"] and "gpu" not in told["preprocess"]
+    assert "gpu=1" in resources["pretrain"] and "gpu" not in resources["preprocess"]
 
 
 def test_a_mistake_in_the_cluster_file_is_one_sentence(study_file):
     cluster = study_file.with_name("cluster.yaml")
     cluster.write_text("stages: {pretrain: {gpu: 1}}")
-    said = snakemake(study_file, "-n", "--default-resources", f"where={cluster}", code=1)
+    said = snakemake(study_file, "-n", "--default-resources", f"run_on={cluster}", code=1)
     assert "stages.pretrain.gpu is not known: did you mean gpus?" in said

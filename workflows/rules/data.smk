@@ -1,58 +1,58 @@
-# Raw volumes in: what there is, and what is stored of it.
+# From raw scans to a list of scans with splits and a store of preprocessed volumes.
 
 
-rule sample:
+rule download:
     input:
-        study=flow.study_file("sample"),
+        study=flow.study_file("download"),
     output:
-        **flow.outputs("sample"),
+        **flow.outputs("download"),
     log:
-        flow.log("sample"),
+        flow.log_file("download"),
     conda:
         "../envs/pipeline.yaml"
     resources:
-        **flow.needs("sample"),
+        **flow.resources("download"),
     params:
-        reads=flow.reads("sample"),
+        config_hash=flow.config_hash("download"),
     shell:
-        flow.command("sample")
+        flow.command("download")
 
 
 rule inventory:
     input:
-        flow.made("sample") if flow.study.sample.packages else [],
+        flow.manifest("download") if flow.study.download.packages else [],
         study=flow.study_file("inventory"),
     output:
         **flow.outputs("inventory"),
     log:
-        flow.log("inventory"),
+        flow.log_file("inventory"),
     conda:
         "../envs/pipeline.yaml"
     resources:
-        **flow.needs("inventory"),
+        **flow.resources("inventory"),
     params:
-        reads=flow.reads("inventory"),
-        listing=flow.listing(),
+        config_hash=flow.config_hash("inventory"),
+        raw_listing=flow.raw_listing_hash(),
     shell:
         flow.command("inventory")
 
 
 rule preprocess:
     input:
-        flow.made("sample") if flow.study.sample.packages else [],
-        flow.made("inventory"),
+        flow.manifest("download") if flow.study.download.packages else [],
+        flow.manifest("inventory"),
         study=flow.study_file("preprocess"),
     output:
         **flow.outputs("preprocess"),
     log:
-        flow.log("preprocess"),
+        flow.log_file("preprocess"),
     conda:
         "../envs/pipeline.yaml"
     threads: flow.threads("preprocess")
     resources:
-        **flow.needs("preprocess"),
-        where=flow.where,
+        **flow.resources("preprocess"),
+        run_on=flow.run_on,
     params:
-        reads=flow.reads("preprocess"),
+        config_hash=flow.config_hash("preprocess"),
     shell:
         flow.command("preprocess")

@@ -1,65 +1,65 @@
-# What the encoder is worth, task by task.
+# Evaluation of the encoder on the tasks of the study.
 
 
 rule probe:
     input:
-        flow.made("preprocess"),
-        flow.encoder(),
+        flow.manifest("preprocess"),
+        flow.encoder_inputs(),
         study=flow.study_file("probe"),
     output:
         **flow.outputs("probe"),
     log:
-        flow.log("probe"),
+        flow.log_file("probe"),
     conda:
         "../envs/pipeline.yaml"
     threads: flow.threads("probe")
     resources:
-        **flow.needs("probe"),
-        where=flow.where,
+        **flow.resources("probe"),
+        run_on=flow.run_on,
     params:
-        reads=flow.reads("probe"),
+        config_hash=flow.config_hash("probe"),
     shell:
         flow.command("probe")
 
 
 rule finetune:
     input:
-        flow.made("preprocess"),
-        flow.encoder(),
+        flow.manifest("preprocess"),
+        flow.encoder_inputs(),
         study=flow.study_file("finetune"),
     output:
         **flow.outputs("finetune"),
     log:
-        flow.log("finetune"),
+        flow.log_file("finetune"),
     conda:
         "../envs/pipeline.yaml"
     threads: flow.threads("finetune")
     resources:
-        **flow.needs("finetune"),
-        where=flow.where,
+        **flow.resources("finetune"),
+        run_on=flow.run_on,
     params:
-        reads=flow.reads("finetune"),
+        config_hash=flow.config_hash("finetune"),
     shell:
         flow.command("finetune")
 
 
 rule robustness:
     input:
-        flow.made("preprocess"),
-        flow.encoder(),
-        finetune=flow.pattern("finetune"),
+        flow.manifest("preprocess"),
+        flow.encoder_inputs(),
+        finetune=flow.manifest_pattern("finetune"),
         study=flow.study_file("robustness"),
     output:
         **flow.outputs("robustness"),
     log:
-        flow.log("robustness"),
+        flow.log_file("robustness"),
     conda:
         "../envs/pipeline.yaml"
     threads: flow.threads("robustness")
     resources:
-        **flow.needs("robustness"),
-        where=flow.where,
+        **flow.resources("robustness"),
+        run_on=flow.run_on,
     params:
-        reads=flow.reads("robustness"),
+        config_hash=flow.config_hash("robustness"),
     shell:
         flow.command("robustness")

@@ -1,22 +1,22 @@
-# The encoder.
+# Pretraining of the encoder.
 
 
 rule pretrain:
     input:
-        flow.made("preprocess"),
-        flow.start(),
+        flow.manifest("preprocess"),
+        flow.init_weights(),
         study=flow.study_file("pretrain"),
     output:
         **flow.outputs("pretrain"),
     log:
-        flow.log("pretrain"),
+        flow.log_file("pretrain"),
     conda:
         "../envs/pipeline.yaml"
     threads: flow.threads("pretrain")
     resources:
-        **flow.needs("pretrain"),
-        where=flow.where,
+        **flow.resources("pretrain"),
+        run_on=flow.run_on,
     params:
-        reads=flow.reads("pretrain"),
+        config_hash=flow.config_hash("pretrain"),
     shell:
         flow.command("pretrain")

@@ -1,12 +1,12 @@
-# One page that tells all of it.
+# The report: one HTML page of all results of the study.
 
 
 rule report:
     input:
-        flow.made("inventory"),
-        flow.made("preprocess"),
-        flow.encoder(),
-        flow.judgements(),
+        flow.manifest("inventory"),
+        flow.manifest("preprocess"),
+        flow.encoder_inputs(),
+        flow.evaluation_manifests(),
         study=flow.study_file("report"),
     output:
         **flow.outputs("report"),
@@ -16,12 +16,12 @@ rule report:
             category="Report",
         ),
     log:
-        flow.log("report"),
+        flow.log_file("report"),
     conda:
         "../envs/pipeline.yaml"
     resources:
-        **flow.needs("report"),
+        **flow.resources("report"),
     params:
-        reads=flow.reads("report"),
+        config_hash=flow.config_hash("report"),
     shell:
         flow.command("report")

@@ -1,4 +1,4 @@
-"""Ways to adapt an encoder; adding one is one file and one line in this union."""
+"""Methods that adapt an encoder; adding one is one file and one line in this union."""
 
 from typing import Annotated, get_args
 

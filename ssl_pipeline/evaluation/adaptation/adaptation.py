@@ -1,7 +1,7 @@
-"""What a way of adapting an encoder to a task is: what of it is trained, and what is added to it.
+"""Base class of the methods that adapt an encoder to a task.
 
-Everything is frozen first; a method then sets free or adds what it trains. What it adds hangs on
-the encoder's own modules, as parameters and hooks, so that an adapted encoder is called, copied and
+Everything is frozen first; a method then unfreezes or adds what it trains. Added parameters and
+hooks are attached to the encoder's own modules, so that an adapted encoder is called, copied and
 moved as any other. The head is trained with every method.
 """
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 class Adaptation(Section, ABC):
-    """The part that all methods share."""
+    """Base class of all adaptation methods."""
 
     TITLE: ClassVar[str]
-    USES_WEIGHT_DECAY: ClassVar[bool] = (
-        False  # whether AdamW's weight decay holds for what it trains
-    )
-    NEEDS_TRANSFORMER: ClassVar[bool] = False  # whether it needs blocks of attention
-    SUPPORTS_SEGMENTATION: ClassVar[bool] = True  # whether it serves segmentation
+    USES_WEIGHT_DECAY: ClassVar[bool] = False  # of AdamW, for what it trains in the encoder
+    NEEDS_TRANSFORMER: ClassVar[bool] = False  # whether it needs attention blocks
+    SUPPORTS_SEGMENTATION: ClassVar[bool] = True  # whether it can be used for segmentation
 
     lr_factor: float = Field(
-        1.0, gt=0, description="factor of finetune.lr for what is trained inside the encoder"
+        1.0,
+        gt=0,
+        description="factor of finetune.learning_rate for what is trained inside the encoder",
     )
 
     def apply(self, encoder: "Encoder") -> None:
-        """Freeze an encoder but for what this method trains, adding what that takes.
+        """Freeze an encoder but for what this method trains, and add its parameters.
 
-        But for prompts, what it computes does not change by that. Weights are drawn from torch's
+        The output does not change by that, except with prompts. Weights are drawn from torch's
         global generator. Raises UserError for an encoder that the method cannot adapt.
         """
         if self.NEEDS_TRANSFORMER and not hasattr(encoder_blocks(encoder)[0], "mlp"):
@@ -49,35 +49,37 @@ class Adaptation(Section, ABC):
 
     @abstractmethod
     def adapt(self, encoder: "Encoder") -> None:
-        """Add to a frozen encoder, and set free, what is trained."""
+        """Unfreeze and add what is trained, in a frozen encoder."""
 
     def merge(self, encoder: "Encoder") -> None:
-        """Fold what was added into the encoder's own weights where that is exact, else nothing."""
+        """Merge added parameters into the encoder's own weights where that is exact."""
 
     def pool(self, dim: int) -> "nn.Module":
-        """What makes one vector of tokens of width `dim`, for classes: their mean."""
+        """The module that pools tokens of width `dim` to one vector: their mean."""
         from ssl_pipeline.evaluation.data.pooling import MeanPool
 
         return MeanPool()
 
     def block_lr_factor(self, layers_above: int) -> float:
-        """Factor of finetune.lr for a block with so many floors above it; 0 is the last norm."""
+        """Factor of finetune.learning_rate for a block with so many layers above it."""
         return self.lr_factor
 
 
 class ParameterEfficient(Adaptation):
-    """A method that trains so few weights that they may go much faster.
+    """Base class of methods that train few weights, with a higher learning rate.
 
     The factor was 10 in the papers that introduce them.
     """
 
     lr_factor: float = Field(
-        10.0, gt=0, description="factor of finetune.lr for what is trained inside the encoder"
+        10.0,
+        gt=0,
+        description="factor of finetune.learning_rate for what is trained inside the encoder",
     )
 
 
 def encoder_blocks(encoder: "Encoder") -> "nn.ModuleList":
-    """What a crop goes through, one after the other."""
+    """The blocks of the encoder's trunk, in order."""
     from torch import nn
 
     blocks = encoder.get_submodule(encoder.trunk)

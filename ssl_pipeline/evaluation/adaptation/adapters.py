@@ -1,7 +1,7 @@
-"""Bottleneck adapters: a narrow layer behind each block's MLP.
+"""Bottleneck adapters: a narrow layer after each block's MLP.
 
 Houlsby et al. 2019 (arXiv:1902.00751), one a block as Pfeiffer et al. 2021 (arXiv:2005.00247) have
-it. Its last layer begins at zero, so that the encoder begins as it was pretrained.
+it. Its last layer is initialised to zero, so that the encoder starts as it was pretrained.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Adapters(ParameterEfficient):
-    """An adapter behind the MLP of every block."""
+    """An adapter after the MLP of every block."""
 
     TITLE: ClassVar[str] = "adapters"
     NEEDS_TRANSFORMER: ClassVar[bool] = True
 
     name: Literal["adapters"] = "adapters"
-    width: PositiveInt = Field(16, description="width of the narrow layer")
+    width: PositiveInt = Field(16, description="width of the bottleneck")
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Hang an adapter on each MLP."""
+        """Attach an adapter to each MLP."""
         from torch import nn
 
         for block in encoder_blocks(encoder):

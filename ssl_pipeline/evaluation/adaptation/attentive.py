@@ -1,4 +1,4 @@
-"""The attentive probe: the encoder is frozen, and learned queries choose which tokens to read.
+"""The attentive probe: the encoder is frozen, and learned queries attend to its tokens.
 
 Efficient Probing of Psomas et al. 2025 (arXiv:2506.10178): several queries, each of which weighs
 tokens for a share of their features, and no projections. A mean over tokens hides what only a few
@@ -24,7 +24,9 @@ class Attentive(Adaptation):
     SUPPORTS_SEGMENTATION: ClassVar[bool] = False
 
     name: Literal["attentive"] = "attentive"
-    queries: PositiveInt = Field(8, description="queries, which share a token's features")
+    queries: PositiveInt = Field(
+        8, description="queries, among which the features of a token are divided"
+    )
 
     def adapt(self, encoder: "Encoder") -> None:
         """Nothing of the encoder is trained."""

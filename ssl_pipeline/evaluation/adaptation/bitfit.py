@@ -1,4 +1,4 @@
-"""BitFit: the biases alone (Ben Zaken et al. 2022, arXiv:2106.10199)."""
+"""BitFit: only the biases are trained (Ben Zaken et al. 2022, arXiv:2106.10199)."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,13 +11,13 @@ BIASES = ("bias", "shift")  # `shift` is what the convolutional backbone's norms
 
 
 class BitFit(ParameterEfficient):
-    """Every bias, of norms too."""
+    """Training of every bias, of norms too."""
 
     TITLE: ClassVar[str] = "BitFit"
 
     name: Literal["bitfit"] = "bitfit"
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Set the biases free."""
+        """Unfreeze the biases."""
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(name.rpartition(".")[2] in BIASES)

@@ -1,4 +1,4 @@
-"""DoRA: LoRA for the direction of each weight, and its length trained beside it.
+"""DoRA: LoRA for the direction of each weight, with a trained magnitude.
 
 Liu et al. 2024, arXiv:2402.09353.
 """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Full(Adaptation):
-    """All weights."""
+    """Training of all weights."""
 
     TITLE: ClassVar[str] = "full fine-tuning"
     USES_WEIGHT_DECAY: ClassVar[bool] = True
@@ -22,13 +22,13 @@ class Full(Adaptation):
         gt=0,
         le=1,
         description="factor of the learning rate from a block to the one below it (Clark et al. "
-        "2020, arXiv:2003.10555); 1 trains all alike",
+        "2020, arXiv:2003.10555); 1 trains all blocks equally",
     )
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Set everything free."""
+        """Unfreeze everything."""
         encoder.requires_grad_(True)
 
     def block_lr_factor(self, layers_above: int) -> float:
-        """Less the further a block is from the head."""
+        """The factor decays with the distance of a block from the head."""
         return self.lr_factor * self.layer_decay**layers_above

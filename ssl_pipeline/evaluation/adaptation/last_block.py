@@ -1,4 +1,4 @@
-"""The last block alone: what is below it stays as it was pretrained."""
+"""Training of the last block; all blocks below it stay as they were pretrained."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class LastBlock(Adaptation):
-    """The last block, and the norm behind it."""
+    """Training of the last block and the norm after it."""
 
     TITLE: ClassVar[str] = "last block"
     USES_WEIGHT_DECAY: ClassVar[bool] = True
@@ -17,6 +17,6 @@ class LastBlock(Adaptation):
     name: Literal["last_block"] = "last_block"
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Set the last block and the last norm free."""
+        """Unfreeze the last block and the last norm."""
         encoder_blocks(encoder)[-1].requires_grad_(True)
         encoder.get_submodule("norm").requires_grad_(True)

@@ -1,6 +1,6 @@
-"""LoRA: a product of two thin matrices beside each weight (Hu et al. 2022, arXiv:2106.09685).
+"""LoRA: a low-rank update of each weight (Hu et al. 2022, arXiv:2106.09685).
 
-The work is done by `peft`, an extra: it takes linear layers and 3D convolutions alike.
+Implemented by `peft`, an optional dependency, for linear layers and 3D convolutions.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class LowRank(ParameterEfficient):
-    """What LoRA and DoRA share."""
+    """Base class of LoRA and DoRA."""
 
     USES_DORA: ClassVar[bool]
 
-    rank: PositiveInt = Field(8, description="width of the thin matrices")
-    alpha: float = Field(16.0, gt=0, description="their product is multiplied by alpha / rank")
+    rank: PositiveInt = Field(8, description="rank of the update")
+    alpha: float = Field(16.0, gt=0, description="the update is multiplied by alpha / rank")
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Put thin matrices beside the layers of the blocks; UserError where peft is missing."""
+        """Add low-rank updates to the layers of the blocks; UserError where peft is missing."""
         peft = _peft(self.TITLE)
         layers = [
             f"{encoder.trunk}.{name}"
@@ -38,7 +38,7 @@ class LowRank(ParameterEfficient):
         peft.inject_adapter_in_model(config, encoder)
 
     def merge(self, encoder: "Encoder") -> None:
-        """Add the products to the weights, and put the plain layers back."""
+        """Add the updates to the weights, and restore the plain layers."""
         kind = _peft(self.TITLE).tuners.tuners_utils.BaseTunerLayer
         adapted = [(n, m) for n, m in encoder.named_modules() if isinstance(m, kind)]
         for name, layer in adapted:
@@ -57,9 +57,9 @@ class Lora(LowRank):
 
 
 def _is_adaptable(module: "nn.Module") -> bool:
-    """Linear layers and convolutions, but for those of one voxel.
+    """Whether a module is a linear layer, or a convolution of more than one voxel.
 
-    When peft 0.21 merges a kernel of 1 x 1 x 1, it takes it for one of two axes and fails.
+    peft 0.21 fails to merge a kernel of 1 x 1 x 1, for it takes it for one of two axes.
     """
     from torch import nn
 

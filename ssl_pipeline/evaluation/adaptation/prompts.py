@@ -1,7 +1,7 @@
 """Visual prompt tuning: learned tokens beside those of the crop, new ones in every block.
 
-VPT-deep of Jia et al. 2022 (arXiv:2203.12119). Prompts have no place in the crop, and leave a block
-when it is done, so tokens come out as they went in.
+VPT-deep of Jia et al. 2022 (arXiv:2203.12119). Prompts have no position, and are removed after each
+block, so the number of tokens does not change.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Prompts(ParameterEfficient):
-    """Prompts before every block."""
+    """Learned tokens before every block."""
 
     TITLE: ClassVar[str] = "visual prompts"
     NEEDS_TRANSFORMER: ClassVar[bool] = True
 
     name: Literal["prompts"] = "prompts"
-    prompts_per_block: PositiveInt = Field(8, description="prompts of a block")
+    prompts_per_block: PositiveInt = Field(8, description="learned tokens of each block")
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Hang prompts on each block."""
+        """Attach prompts to each block."""
         import torch
         from torch import nn
 

@@ -1,6 +1,6 @@
-"""SSF: a scale and a shift behind every layer and norm (Lian et al. 2022, arXiv:2210.08823).
+"""SSF: a scale and a shift after every layer and norm (Lian et al. 2022, arXiv:2210.08823).
 
-Both fold into the weights before them exactly, so an adapted encoder costs nothing more.
+Both merge into the weights before them exactly, so an adapted encoder costs nothing more.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ScaleShift(ParameterEfficient):
-    """A scale and a shift for every feature that a layer or norm of the encoder gives."""
+    """A scale and a shift for every output feature of a layer or norm of the encoder."""
 
     TITLE: ClassVar[str] = "scale and shift"
     NEEDS_TRANSFORMER: ClassVar[bool] = True
@@ -22,7 +22,7 @@ class ScaleShift(ParameterEfficient):
     name: Literal["scale_shift"] = "scale_shift"
 
     def adapt(self, encoder: "Encoder") -> None:
-        """Hang ones and zeros on each layer and norm."""
+        """Attach scales of one and shifts of zero to each layer and norm."""
         import torch
         from torch import nn
 
@@ -32,7 +32,7 @@ class ScaleShift(ParameterEfficient):
             layer.folds = layer.register_forward_hook(_scale_and_shift)
 
     def merge(self, encoder: "Encoder") -> None:
-        """Multiply weights and biases, and take the scales and shifts off."""
+        """Merge scales and shifts into weights and biases, and remove them."""
         import torch
 
         with torch.no_grad():

@@ -1,11 +1,11 @@
-"""The hand-crafted baseline: the crop's own voxels, coarsened, and their principal components.
+"""Baseline of crops: principal components of block means of their voxels.
 
-A task that this solves as well as an encoder does has not shown what the encoder is worth.
+A task that this solves as well as an encoder does not show the value of the encoder.
 Components are fitted on all training crops, labelled or not: their pixels are free, as they are for
-pretraining, so the baseline is not weakened by a small number of labels. It matters little: on one
-CT task of seven organs (34 validation subjects) balanced accuracy was .79 / .88 / .98 with 2 / 5 /
-20 labelled subjects, .78 / .88 / .97 when fitted on the labelled crops alone, and .78 / .89 / .98
-when fitted on crops drawn anywhere in the training scans.
+pretraining, so the baseline is not weakened by a small number of labels. It makes little
+difference: on one CT task of seven organs (34 validation subjects) balanced accuracy was .79 / .88
+/ .98 with 2 / 5 / 20 labelled subjects, .78 / .88 / .97 when fitted on the labelled crops alone,
+and .78 / .89 / .98 when fitted on crops drawn anywhere in the training scans.
 """
 
 from collections.abc import Iterable

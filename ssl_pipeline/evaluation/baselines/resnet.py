@@ -1,4 +1,4 @@
-"""The baseline of those who would not pretrain at all: a small 3D ResNet, trained from scratch.
+"""Baseline without pretraining: a small 3D ResNet, trained from scratch.
 
 It gets the crops, steps and labels that fine-tuning gets. ResNet-10 of MONAI (after Hara et al.
 2018, arXiv:1711.09577) at a quarter of its width, for small labelled sets.
@@ -37,6 +37,6 @@ class SmallResNet(CropModel):
         valid: Float[Tensor, "batch z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch outputs"]:
-        """Logits of classes, or a number in units of its spread."""
+        """Logits of classes, or a number in standard deviations."""
         outputs: Tensor = self.resnet(images[:, None])
         return outputs

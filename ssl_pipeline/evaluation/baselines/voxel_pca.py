@@ -1,4 +1,4 @@
-"""The hand-crafted baseline of segmentation: 5 x 5 x 5 voxels, PCA, logistic regression.
+"""Baseline of segmentation: 5 x 5 x 5 neighbourhoods, PCA, logistic regression.
 
 Half of the training voxels are background and half are spread over the classes. Moving the
 intercepts to the true shares afterwards was tried and dropped: small structures then vanish (mean
@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 
 SIDE = 5
 COMPONENTS = 32
-MAX_VOXELS = (
-    600  # most training voxels of a scan in its background, and in all its classes together
-)
+MAX_VOXELS = 600  # of a scan for training: of its background, and of all its classes together
 
 
 @dataclass(frozen=True)
 class VoxelModel:
     """A linear classifier of neighbourhoods."""
 
-    classes: NDArray[np.int64]  # indices that it can tell, (k,)
+    classes: NDArray[np.int64]  # (k,) indices
     weight: NDArray[np.float32]  # (125, k)
     bias: NDArray[np.float32]  # (k,)
 
@@ -57,12 +55,10 @@ def sample_voxels(
     *,
     background: bool,
 ) -> VoxelSample:
-    """Draw voxels of the drawn classes of a scan (z, y, x), and of its `background` if asked."""
+    """Draw voxels of the annotated classes of a scan (z, y, x), and of `background` if asked."""
     around, flat = _neighbourhoods(image), truth.ravel()
     wanted = {0: MAX_VOXELS} if background else {}
-    wanted |= {
-        i: MAX_VOXELS // len(annotated) for i, known in enumerate(annotated, start=1) if known
-    }
+    wanted |= {i: MAX_VOXELS // len(annotated) for i, each in enumerate(annotated, start=1) if each}
     places = []
     for index, number in wanted.items():
         where = np.flatnonzero(flat == index)
@@ -90,7 +86,7 @@ def fit(samples: Sequence[VoxelSample], seed: int) -> VoxelModel:
     with threadpool_limits(1, "blas"):  # thousands of small steps: threads would wait
         make_pipeline(pca, regression).fit(rows, targets)
     coefficients, intercept = regression.coef_, regression.intercept_
-    if len(classes) == 2:  # one row that tells the second class from the first
+    if len(classes) == 2:  # one row, of the second class against the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
     projection = pca.components_.T / np.sqrt(pca.explained_variance_).clip(min=1e-6)

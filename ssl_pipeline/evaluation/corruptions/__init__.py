@@ -1,4 +1,4 @@
-"""What goes wrong with scans; adding a corruption is one file and one line in this union."""
+"""Corruptions of scans; adding one is one file and one line in this union."""
 
 from typing import Annotated, get_args
 

@@ -1,4 +1,4 @@
-"""MR that was taken in thick slices along one axis.
+"""Anisotropic resolution of MR: thick slices along one axis.
 
 TorchIO has this too, but drops slices where a scanner averages them: of a scan of 25 slices every
 fifth one changed it less than every fourth.
@@ -14,7 +14,7 @@ from ssl_pipeline.evaluation.corruptions.thick_slices import thicken_slices
 
 
 class Anisotropy(Corruption):
-    """Levels are how many of the stored slices make a thick one."""
+    """Averaging of slices; levels are the number of stored slices in a thick one."""
 
     TITLE: ClassVar[str] = "thick slices"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
@@ -23,5 +23,5 @@ class Anisotropy(Corruption):
     name: Literal["anisotropy"] = "anisotropy"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Along a drawn axis."""
+        """Average along a random axis."""
         return replace(scan, image=thicken_slices(scan.image, int(level), int(rng.integers(3))))

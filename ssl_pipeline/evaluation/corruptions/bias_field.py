@@ -1,4 +1,4 @@
-"""A coil that does not receive alike everywhere: MR that is bright on one side."""
+"""Bias field of MR: inhomogeneous sensitivity of the receive coil."""
 
 from typing import ClassVar, Literal
 
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform,
 
 
 class BiasField(Corruption):
-    """A smooth field of polynomials of third order; levels are the most of a coefficient."""
+    """A smooth field of polynomials of third order; levels are the largest coefficient."""
 
     TITLE: ClassVar[str] = "bias field"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
@@ -18,6 +18,6 @@ class BiasField(Corruption):
     name: Literal["bias_field"] = "bias_field"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Coefficients are drawn up to the level."""
+        """Multiply by a field whose coefficients are drawn up to the level."""
         coefficients = rng.uniform(-level, level, 20).tolist()
         return apply_transform(scan, import_torchio().BiasField(coefficients, 3))

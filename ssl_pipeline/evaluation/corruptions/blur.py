@@ -1,4 +1,4 @@
-"""MR of less resolution."""
+"""Blur of MR: lower resolution."""
 
 from typing import ClassVar, Literal
 
@@ -18,5 +18,5 @@ class Blur(Corruption):
     name: Literal["blur"] = "blur"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """The same along all axes."""
+        """Blur equally along all axes."""
         return apply_transform(scan, import_torchio().Blur((level, level, level)))

@@ -1,8 +1,8 @@
-"""What a corruption is: a scan made worse as scanners make it, in five steps that are always alike.
+"""Base class of corruptions: simulated degradations of a scan, at five fixed severity levels.
 
 Corruptions act on whole scans in physical units, before a model's window and before crops are cut:
 motion and ghosts cross a whole scan, and a dose is a dose in HU. Levels are fixed numbers, so that
-results of different encoders and years can be compared, and draws come from a generator of its own.
+results of different encoders and years can be compared, and each draw has a generator of its own.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ Image = NDArray[np.float32]  # (z, y, x)
 
 @dataclass(frozen=True)
 class ScanImage:
-    """A scan as it was taken."""
+    """The image of a scan with its valid voxels and spacing."""
 
     image: Image  # HU, or the scan's own units
     valid: NDArray[np.bool_]  # (z, y, x)
@@ -28,16 +28,16 @@ class ScanImage:
 
 
 class Corruption(Section, ABC):
-    """The part that all corruptions share; `LEVELS` are what `worsen` takes, by severity."""
+    """Base class of all corruptions; `LEVELS` are the levels of `corrupt`, by severity."""
 
     TITLE: ClassVar[str]
     MODALITY: ClassVar[Literal["CT", "MR"]]
     LEVELS: ClassVar[tuple[float, float, float, float, float]]
 
     def apply(self, scan: ScanImage, severity: int, rng: np.random.Generator) -> ScanImage:
-        """The scan at a severity from 1 to 5; its shape and spacing stay."""
+        """The scan corrupted at a severity from 1 to 5; its shape and spacing stay."""
         return self.corrupt(scan, self.LEVELS[severity - 1], rng)
 
     @abstractmethod
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """The scan at a level."""
+        """The scan corrupted at a level."""

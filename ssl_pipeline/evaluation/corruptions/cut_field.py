@@ -1,4 +1,4 @@
-"""A field of view of CT that is too small: what lies outside of a cylinder was not measured."""
+"""Truncated field of view of CT: voxels outside a cylinder are not measured."""
 
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 
 class CutField(Corruption):
-    """Levels are the cylinder's radius, as a share of half of the shorter side in the plane."""
+    """A cylinder; levels are its radius, as a share of half of the shorter side in the plane."""
 
     TITLE: ClassVar[str] = "cut field of view"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
@@ -18,7 +18,7 @@ class CutField(Corruption):
     name: Literal["cut_field"] = "cut_field"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Voxels outside are no longer valid; the image below stays."""
+        """Mark voxels outside as invalid; the image stays."""
         _, height, width = scan.image.shape
         _, y_mm, x_mm = scan.spacing_mm
         y = (np.arange(height) - (height - 1) / 2) * y_mm

@@ -1,4 +1,4 @@
-"""Another contrast of MR: values from 0 to 1 raised to a power."""
+"""Gamma change of contrast of MR: values from 0 to 1 raised to a power."""
 
 from typing import ClassVar, Literal
 
@@ -18,6 +18,6 @@ class Gamma(Corruption):
     name: Literal["gamma"] = "gamma"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Darker or brighter, as is drawn."""
+        """Darker or brighter at random."""
         power = float(np.exp(level * rng.choice((-1.0, 1.0))))
         return apply_transform(scan, import_torchio().Gamma(power))

@@ -1,4 +1,4 @@
-"""Ghosts of MR along the direction that is encoded by phase: pulses, breath, flow."""
+"""Ghosting of MR along the phase-encoding direction, by pulsation, breathing or flow."""
 
 from typing import ClassVar, Literal
 
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform,
 
 
 class Ghosting(Corruption):
-    """Four ghosts along a drawn axis; levels are their strength."""
+    """Four ghosts along a random axis; levels are their strength."""
 
     TITLE: ClassVar[str] = "ghosts"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
@@ -18,6 +18,6 @@ class Ghosting(Corruption):
     name: Literal["ghosting"] = "ghosting"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Lines of k-space are changed but for its middle."""
+        """Change lines of k-space but for its centre."""
         axis = int(rng.integers(3))
         return apply_transform(scan, import_torchio().Ghosting(4, axis, level, 0.02))

@@ -1,4 +1,4 @@
-"""A scanner of CT that is not calibrated: all values are off by one number."""
+"""HU offset of CT: a scanner with a calibration error."""
 
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
 
 class HuOffset(Corruption):
-    """Levels are HU, added or taken away."""
+    """A constant offset; levels are HU."""
 
     TITLE: ClassVar[str] = "HU offset"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
@@ -18,5 +18,5 @@ class HuOffset(Corruption):
     name: Literal["hu_offset"] = "hu_offset"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Up or down, as is drawn."""
+        """Up or down at random."""
         return replace(scan, image=scan.image + np.float32(level * rng.choice((-1.0, 1.0))))

@@ -1,7 +1,7 @@
-"""Metal in CT: a bright piece, and streaks of dark and bright that run out from it in its slices.
+"""Metal artefacts of CT: a bright object with dark and bright streaks in its slices.
 
-The streaks are drawn, not reconstructed: the shape is that of artefacts of metal, their physics
-(beams that harden, and hardly any photons) is not in it.
+The streaks are synthesised, not reconstructed: the shape is that of metal artefacts, their physics
+(beam hardening and photon starvation) is not simulated.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ METAL_HU, RADIUS_MM, HALF_HEIGHT_MM, REACH_MM, STREAKS = 3000.0, 4.0, 10.0, 60.0
 
 
 class MetalStreak(Corruption):
-    """A piece in the middle half of the scan; levels are the streaks' strength in HU beside it."""
+    """An object in the central half of the scan; levels are the streaks' strength in HU near it."""
 
     TITLE: ClassVar[str] = "metal"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
@@ -25,7 +25,7 @@ class MetalStreak(Corruption):
     name: Literal["metal_streak"] = "metal_streak"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Streaks fade with the distance from the metal, in the plane and between slices."""
+        """Add streaks that fade with the distance from the metal, and the metal itself."""
         middle = [rng.uniform(0.25, 0.75) * side for side in scan.image.shape]
         z, y, x = (
             (np.arange(side) - at) * step

@@ -1,4 +1,4 @@
-"""A head that moves while MR is taken."""
+"""Motion artefacts of MR: the head moves during the acquisition."""
 
 from typing import ClassVar, Literal
 
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform,
 
 
 class Motion(Corruption):
-    """Three moves; levels are the most that each turns (degrees) and shifts (mm) about an axis."""
+    """Three movements; levels are the largest rotation (degrees) and translation (mm) of each."""
 
     TITLE: ClassVar[str] = "motion"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
@@ -18,7 +18,7 @@ class Motion(Corruption):
     name: Literal["motion"] = "motion"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Turns and shifts are drawn up to the level."""
+        """Draw rotations and translations up to the level."""
         moves = rng.uniform(-level, level, (2, 3, 3))
         times = np.sort(rng.uniform(0.2, 0.8, 3))
         return apply_transform(scan, import_torchio().Motion(moves[0], moves[1], times, "linear"))

@@ -1,4 +1,4 @@
-"""A harder reconstruction kernel of CT: edges overshoot, and noise with them."""
+"""Sharp reconstruction kernel of CT: edges overshoot, and noise grows."""
 
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ RADIUS_MM = 2.0
 
 
 class SharpKernel(Corruption):
-    """Unsharp masking in-plane; levels are how often the difference from a blur is added."""
+    """Unsharp masking in-plane; levels are the factor of the difference from a blur."""
 
     TITLE: ClassVar[str] = "hard kernel"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
@@ -21,7 +21,7 @@ class SharpKernel(Corruption):
     name: Literal["sharp_kernel"] = "sharp_kernel"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Along y and x alone."""
+        """Sharpen along y and x alone."""
         _, y_mm, x_mm = scan.spacing_mm
         blurred = gaussian_filter(scan.image, (0, RADIUS_MM / y_mm, RADIUS_MM / x_mm))
         sharper = scan.image + np.float32(level) * (scan.image - blurred)

@@ -1,4 +1,4 @@
-"""A softer reconstruction kernel of CT: blur within the slices."""
+"""Smooth reconstruction kernel of CT: blur within the slices."""
 
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -19,6 +19,6 @@ class SmoothKernel(Corruption):
     name: Literal["smooth_kernel"] = "smooth_kernel"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Along y and x alone."""
+        """Blur along y and x alone."""
         _, y_mm, x_mm = scan.spacing_mm
         return replace(scan, image=gaussian_filter(scan.image, (0, level / y_mm, level / x_mm)))

@@ -1,4 +1,4 @@
-"""A spike in the k-space of MR: stripes across the whole scan."""
+"""Spike in the k-space of MR: stripes across the whole scan."""
 
 from typing import ClassVar, Literal
 
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.torchio_backend import apply_transform,
 
 
 class Spike(Corruption):
-    """One spike at a drawn place; levels are its strength against the largest value."""
+    """One spike at a random position; levels are its strength against the largest value."""
 
     TITLE: ClassVar[str] = "k-space spike"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
@@ -18,6 +18,6 @@ class Spike(Corruption):
     name: Literal["spike"] = "spike"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Places near the middle of k-space make broad stripes."""
+        """Positions near the centre of k-space give broad stripes."""
         place = rng.uniform(0.3, 0.7, (1, 3))
         return apply_transform(scan, import_torchio().Spike(place, level))

@@ -1,4 +1,4 @@
-"""Thick slices of CT: neighbours are averaged into one, and put back by interpolation."""
+"""Thick slices of CT: neighbouring slices are averaged, and resampled by interpolation."""
 
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.corruptions.corruption import Corruption, Image, Sc
 
 
 class ThickSlices(Corruption):
-    """Levels are how many of the stored slices make a thick one."""
+    """Averaging of slices; levels are the number of stored slices in a thick one."""
 
     TITLE: ClassVar[str] = "thick slices"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "CT"
@@ -18,7 +18,7 @@ class ThickSlices(Corruption):
     name: Literal["thick_slices"] = "thick_slices"
 
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
-        """Along z."""
+        """Average along z."""
         return replace(scan, image=thicken_slices(scan.image, int(level), 0))
 
 

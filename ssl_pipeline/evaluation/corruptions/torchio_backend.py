@@ -1,4 +1,7 @@
-"""Corruptions of MR are TorchIO's (Perez-Garcia et al. 2021, arXiv:2003.04696), an extra."""
+"""Backend of corruptions of MR: TorchIO, an optional package.
+
+Perez-Garcia et al. 2021, arXiv:2003.04696.
+"""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def import_torchio() -> Any:
-    """The package. Raises UserError where it is missing."""
+    """Import TorchIO. Raises UserError where it is missing."""
     import ssl_pipeline.torchvision_compat  # noqa: F401
 
     try:
@@ -26,7 +29,7 @@ def import_torchio() -> Any:
 
 
 def apply_transform(scan: ScanImage, transform: "Transform") -> ScanImage:
-    """A scan after a transform that is given values from 0 to 1, and gives some about them."""
+    """Apply a transform of TorchIO to a scan, with values scaled to about 0 to 1."""
     import torch
 
     inside = scan.image[scan.valid]

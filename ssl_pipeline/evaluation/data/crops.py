@@ -1,4 +1,4 @@
-"""Crops of stored volumes as a model takes them, in batches."""
+"""Batches of crops of stored volumes as model input."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ VoxelType = TypeVar("VoxelType", bound=np.generic)
 
 @dataclass(frozen=True)
 class CropBatch:
-    """A batch of windows."""
+    """A batch of crops."""
 
     images: NDArray[np.float32]  # (batch, z, y, x), model input
     valid: NDArray[np.float32]  # (batch, z, y, x), 1 where a voxel was stored
@@ -27,7 +27,7 @@ class CropBatch:
 
 @dataclass(frozen=True)
 class StoredVolumes:
-    """Stored volumes, and what is known of each: the study's own, or the same made worse."""
+    """Stored volumes with their entries: the study's own, or the same corrupted."""
 
     reader: CropReader
     entries: Mapping[str, Entry]  # by scan id
@@ -36,7 +36,7 @@ class StoredVolumes:
 def read_crops(
     reader: CropReader, locations: Sequence[tuple[Entry, Triple]], size: Triple
 ) -> CropBatch:
-    """Read windows of `size` voxels at (scan, start); outside of a volume nothing is valid."""
+    """Read crops of `size` voxels at (scan, start); outside of a volume nothing is valid."""
     images, valid = [], []
     for entry, start in locations:
         block = reader.read_crop(entry.id, start, size)
@@ -49,17 +49,17 @@ def read_crops(
 def load_crop_batches(
     volumes: StoredVolumes, crops: Sequence[LabelledCrop], size: Triple, batch_size: int
 ) -> Iterator[CropBatch]:
-    """The crops of `regions` in their order, `batch` at a time."""
+    """Read labelled crops in their order, `batch_size` at a time."""
     for first in range(0, len(crops), batch_size):
         chosen = crops[first : first + batch_size]
-        places = [(volumes.entries[region.scan], region.start) for region in chosen]
+        places = [(volumes.entries[crop.scan], crop.start) for crop in chosen]
         yield read_crops(volumes.reader, places, size)
 
 
 def padded_window(
     volume: NDArray[VoxelType], start: Triple, size: Triple, fill_value: int
 ) -> NDArray[VoxelType]:
-    """A box of a volume (..., z, y, x), with the value `outside` where it reaches out."""
+    """A box of a volume (..., z, y, x), with `fill_value` where it reaches out."""
     whole = volume.shape[-3:]
     out = np.full((*volume.shape[:-3], *size), fill_value, volume.dtype)
     low = [max(0, at) for at in start]

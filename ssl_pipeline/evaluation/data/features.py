@@ -1,4 +1,4 @@
-"""Frozen features: the mean over an encoder's tokens that are at least half inside of the scan."""
+"""Frozen features: the mean over an encoder's tokens that are at least half inside the scan."""
 
 from collections.abc import Iterable
 
@@ -21,12 +21,12 @@ def pooled_features(
     spacing_mm: Float[Tensor, "batch 3"],
     blocks: int = 1,
 ) -> Float[Tensor, "batch blocks dim"]:
-    """Dense pass and mean over the tokens that are inside, after each of the last `blocks`.
+    """Mean over the valid tokens after each of the last `blocks` blocks, the last one first.
 
-    The last one comes first. An encoder whose blocks give something else than tokens has one alone.
+    Of an encoder whose blocks differ in resolution or width only the last one is used.
     """
-    weight, alike = valid_tokens(valid, encoder.patch), FeatureInfo(encoder.dim, encoder.patch)
-    if blocks == 1 or any(grid != alike for grid in encoder.feature_info[-blocks:]):
+    weight, info = valid_tokens(valid, encoder.patch), FeatureInfo(encoder.dim, encoder.patch)
+    if blocks == 1 or any(each != info for each in encoder.feature_info[-blocks:]):
         return pool_tokens(encoder(images[:, None], spacing_mm), weight)[:, None]
     maps = encoder.forward_intermediates(images[:, None], spacing_mm)[-blocks:]
     return torch.stack(
@@ -51,7 +51,7 @@ def to_tensors(crops: CropBatch, device: str) -> tuple[Tensor, Tensor, Tensor]:
 def extract_features(
     encoder: Encoder, crops: Iterable[CropBatch], device: str, blocks: int = 1
 ) -> NDArray[np.float32]:
-    """Features (n, blocks, dim) of crops that come in batches; see `pooled`.
+    """Features (n, blocks, dim) of crops that come in batches; see `pooled_features`.
 
     The encoder is put in eval mode.
     """

@@ -1,9 +1,9 @@
-"""Label files on the grid of the stored volumes.
+"""Label maps: label files resampled to the grid of the stored volumes.
 
-A label is brought to its image's grid by nearest neighbour once and kept as a plain array, which
+A label is resampled to its image's grid by nearest neighbour once and saved as a plain array, which
 later runs, and the trials of an ablation, map into memory: a training step then reads a crop of it
-without touching the label file again. A kept map is known by the label file's bytes, the stored
-grid, and this format.
+without reading the label file again. A saved map is identified by the label file's bytes, the
+stored grid, and this format.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ __all__ = ["IGNORE_LABEL", "LabelFile", "LabelMap", "LabelMaps", "resampled_labe
 
 
 class LabelMaps:
-    """Label maps of scans, made when first asked for and kept in `folder`."""
+    """Label maps of scans, resampled when first loaded and saved in `folder`."""
 
     def __init__(self, folder: Path, label_file: LabelFile) -> None:
         self.folder, self.label_file = folder, label_file
@@ -40,16 +40,16 @@ class LabelMaps:
         return self._hashes[path]
 
     def load(self, entry: Entry, name: str) -> LabelMap:
-        """The labels (z, y, x) of a scan on its stored grid; 255 is outside of the label."""
+        """The labels (z, y, x) of a scan on its stored grid; 255 is outside the label file."""
         key = sha256_json(
             [FORMAT_VERSION, self.sha256(entry, name), entry.meta.to_json(), list(entry.shape)]
         )
-        kept = self.folder / f"{entry.id}-{key[:16]}.npy"
-        if not kept.exists():
-            drawn = resampled_label(self.label_file, entry, name)
-            with atomic_write(kept) as temporary, open(temporary, "wb") as file:
-                np.save(file, drawn)
-        mapped: LabelMap = np.load(kept, mmap_mode="r")
+        path = self.folder / f"{entry.id}-{key[:16]}.npy"
+        if not path.exists():
+            label_map = resampled_label(self.label_file, entry, name)
+            with atomic_write(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, label_map)
+        mapped: LabelMap = np.load(path, mmap_mode="r")
         return mapped
 
 

@@ -1,4 +1,4 @@
-"""A region: the window of one scan that carries one truth."""
+"""Labelled crops: a position in a scan with its class or number."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from ssl_pipeline.views.config import Triple
 
 @dataclass(frozen=True)
 class LabelledCrop:
-    """Where a labelled crop begins; its size is that of its task's crops."""
+    """Start and target of a labelled crop; its size is that of its task's crops."""
 
     scan: str  # id in the catalog
     subject: str
     split: str
-    start: Triple  # (z, y, x), voxels of the stored grid; may lie outside of the volume
+    start: Triple  # (z, y, x), voxels of the stored grid; may lie outside the volume
     target: int | float  # index into the task's classes, or the number where it has none
 
 
 def centre_crop(entry: Entry, size: Triple, target: int | float) -> LabelledCrop:
-    """The region in the middle of a scan's volume."""
+    """The crop at the centre of a scan's volume."""
     z, y, x = ((whole - side) // 2 for whole, side in zip(entry.shape, size, strict=True))
     return LabelledCrop(entry.id, entry.subject, entry.split, (z, y, x), target)

@@ -1,4 +1,4 @@
-"""From the tokens of a crop to one vector: their mean, or what learned queries attend to."""
+"""Pooling of the tokens of a crop to one vector: their mean, or attention by learned queries."""
 
 import torch
 from jaxtyping import Float
@@ -19,11 +19,11 @@ class MeanPool(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Several queries, each of which weighs tokens for its share of the features.
+    """Attention pooling: each query weighs tokens for its own share of the features.
 
     Efficient Probing of Psomas et al. 2025 (arXiv:2506.10178), sec. 3: no projection of keys or
-    values. Queries begin at zero, which is the mean. Raises UserError where features cannot be
-    shared out evenly.
+    values. Queries are initialised to zero, which gives the mean. Raises UserError where the
+    features cannot be divided evenly.
     """
 
     def __init__(self, dim: int, queries: int) -> None:
@@ -39,7 +39,7 @@ class AttentionPool(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch tokens dim"], weight: Float[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch dim"]:
-        """One vector a crop; tokens of weight 0 are not looked at, unless all are."""
+        """One vector a crop; tokens of weight 0 are ignored, unless all have weight 0."""
         none = weight.sum(dim=1, keepdim=True) == 0
         bias = torch.log(torch.where(none, torch.ones_like(weight), weight))
         normed = self.norm(tokens)

@@ -1,4 +1,4 @@
-"""From what an encoder gives to voxels; adding a decoder is one file and one line in this union."""
+"""Decoders from features to voxels; adding one is one file and one line in this union."""
 
 from typing import Annotated
 

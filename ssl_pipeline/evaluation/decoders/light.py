@@ -1,4 +1,4 @@
-"""Tokens alone, enlarged by transposed convolutions."""
+"""The light decoder: the last tokens, upsampled by transposed convolutions."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class LightDecoder(Section):
-    """The smallest decoder: what it draws, the encoder has seen."""
+    """The smallest decoder, which depends most on the features of the encoder."""
 
-    FLOPS: ClassVar[int] = 12_000  # of a voxel, forward; convolutions are of a kind that is slow
+    FLOPS: ClassVar[int] = 12_000  # of a voxel, forward; convolutions of few channels are slow
 
     name: Literal["light"] = "light"
 
     def build(self, encoder: "Encoder") -> "VoxelDecoder":
-        """From crops to a map at full resolution."""
+        """The module from crops to a map at full resolution."""
         from ssl_pipeline.evaluation.decoders.upsampling import TokenUpsampler
 
         return TokenUpsampler(encoder)

@@ -1,4 +1,4 @@
-"""A decoder like UNETR's: what blocks on the way have seen joins at every resolution."""
+"""A decoder like UNETR's, with skip connections from the encoder at every resolution."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class UnetrDecoder(Section):
-    """Skips from the trunk, evenly deep, as of Hatamizadeh et al. 2022 (arXiv:2103.10504).
+    """Skips from blocks at even depths, as in Hatamizadeh et al. 2022 (arXiv:2103.10504).
 
-    Of an encoder that has maps of several resolutions, each joins at its own, as in a U-Net.
+    Feature maps of an encoder with several resolutions join at their own, as in a U-Net.
     """
 
-    FLOPS: ClassVar[int] = 25_000  # of a voxel, forward; convolutions are of a kind that is slow
+    FLOPS: ClassVar[int] = 25_000  # of a voxel, forward; convolutions of few channels are slow
 
     name: Literal["unetr"] = "unetr"
 
     def build(self, encoder: "Encoder") -> "VoxelDecoder":
-        """From crops to a map at full resolution."""
+        """The module from crops to a map at full resolution."""
         from ssl_pipeline.evaluation.decoders.upsampling import SkipUpsampler
 
         return SkipUpsampler(encoder)

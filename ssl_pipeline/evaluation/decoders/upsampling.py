@@ -1,7 +1,7 @@
-"""From the trunk of an encoder to a map at full resolution, halving the voxels' distance each time.
+"""Upsampling of encoder features to full resolution, by factors of two.
 
 A token stands for some hundred voxels. There is no normalisation: a window of one tissue has
-nothing to be normalised by, and instance norm there drew classes out of noise (see `segmenter`).
+nothing to be normalised by (see `finetuning.segmentation_model`).
 """
 
 from abc import ABC, abstractmethod
@@ -14,11 +14,11 @@ from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.views.config import Triple
 
 WIDTH = 8  # channels at full resolution
-MAX_WIDTH = 96  # channels right above the tokens
+MAX_WIDTH = 96  # most channels, next to the tokens
 
 
 class VoxelDecoder(nn.Module, ABC):
-    """Crops through an encoder, up to `WIDTH` channels a voxel. The encoder is not held here."""
+    """Base class: crops through an encoder to `WIDTH` channels a voxel; it holds no encoder."""
 
     @abstractmethod
     def forward(
@@ -46,12 +46,12 @@ class TokenUpsampler(VoxelDecoder):
         """A map of the crops."""
         tokens = encoder(crops, spacing_mm)
         grid = [side // p for side, p in zip(crops.shape[2:], encoder.patch, strict=True)]
-        enlarged: Tensor = self.up(tokens.transpose(1, 2).reshape(len(tokens), -1, *grid))
-        return enlarged
+        upsampled: Tensor = self.up(tokens.transpose(1, 2).reshape(len(tokens), -1, *grid))
+        return upsampled
 
 
 class SkipUpsampler(VoxelDecoder):
-    """Each enlargement is joined by a map of the trunk, which is enlarged as far itself."""
+    """After each upsampling, a feature map of the encoder is upsampled as far and concatenated."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -80,17 +80,17 @@ class SkipUpsampler(VoxelDecoder):
         spacing_mm: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch width z y x"]:
         """A map of the crops."""
-        given = encoder.forward_intermediates(crops, spacing_mm)
+        intermediates = encoder.forward_intermediates(crops, spacing_mm)
         *before, last = self.up
-        enlarged = given[-1]
+        upsampled = intermediates[-1]
         for up, lift, join, index in zip(before, self.lift, self.join, self.skips, strict=True):
-            enlarged = join(cat([up(enlarged), lift(given[index])], dim=1))
-        voxels: Tensor = last(enlarged)
+            upsampled = join(cat([up(upsampled), lift(intermediates[index])], dim=1))
+        voxels: Tensor = last(upsampled)
         return voxels
 
 
 def factors(patch: Triple) -> list[Triple]:
-    """Enlargements per stage whose product is the patch: 2 where it is even, else all at once."""
+    """Upsampling factors by stage, whose product is the patch: 2 where even, else all at once."""
     left, stages = list(patch), []
     while max(left) > 1:
         z, y, x = (2 if side % 2 == 0 else side for side in left)
@@ -100,7 +100,7 @@ def factors(patch: Triple) -> list[Triple]:
 
 
 def widths(patch: Triple) -> list[int]:
-    """Channels after each enlargement of a patch."""
+    """Channels after each upsampling stage of a patch."""
     stages = len(factors(patch))
     return [min(MAX_WIDTH, WIDTH * 2 ** (stages - 1 - index)) for index in range(stages)]
 
@@ -113,7 +113,7 @@ def smoothing_block(in_channels: int, out_channels: int) -> nn.Sequential:
 def _upsampling_block(
     in_channels: int, ratio: Triple, widths_after: Sequence[int]
 ) -> nn.Sequential:
-    """Transposed convolutions that enlarge by `ratio`, with so many channels after each.
+    """Transposed convolutions that upsample by `ratio`, with `widths_after` channels.
 
     A ratio of 1 is a convolution.
     """
@@ -125,7 +125,7 @@ def _upsampling_block(
 
 
 def _skip_index(steps: Sequence[Triple], wanted: Triple, height: float) -> int:
-    """Which map joins: one of that resolution, or the one at that height of the trunk."""
+    """Index of the map to join: one of that resolution, or the one at that relative depth."""
     own = [index for index, step in enumerate(steps[:-1]) if step == wanted]
     return own[-1] if own else max(0, round(len(steps) * height) - 1)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning for regions: encoder, a vector of its tokens, LayerNorm and a linear layer."""
+"""Models of crops and their training: encoder, pooled tokens, LayerNorm and a linear layer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from ssl_pipeline.views.rng import generator
 class CropModel(nn.Module, ABC):
     """From crops to logits of classes, or to a number where there are none.
 
-    Numbers are learned in units of their spread about their mean, both over the labelled regions.
+    Numbers are standardised by mean and standard deviation of the labelled crops.
     """
 
     mean: Tensor
@@ -44,7 +44,7 @@ class CropModel(nn.Module, ABC):
         valid: Float[Tensor, "batch z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch outputs"]:
-        """Logits of classes, or a number in units of its spread."""
+        """Logits of classes, or a number in standard deviations."""
 
     def loss(self, outputs: Float[Tensor, "batch outputs"], targets: Tensor) -> Tensor:
         """Cross-entropy, or the squared error."""
@@ -62,7 +62,7 @@ class CropModel(nn.Module, ABC):
 
 
 class EncoderCropModel(CropModel):
-    """An encoder with a head; `pool` makes one vector of a crop's tokens."""
+    """An encoder with a head; `pool` turns the tokens of a crop into one vector."""
 
     def __init__(self, encoder: Encoder, n_classes: int, pool: nn.Module) -> None:
         super().__init__(n_classes)
@@ -76,7 +76,7 @@ class EncoderCropModel(CropModel):
         valid: Float[Tensor, "batch z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
     ) -> Float[Tensor, "batch outputs"]:
-        """Logits of classes, or a number in units of its spread."""
+        """Logits of classes, or a number in standard deviations."""
         tokens = self.encoder(images[:, None], spacing_mm)
         outputs: Tensor = self.head(self.pool(tokens, valid_tokens(valid, self.encoder.patch)))
         return outputs
@@ -94,16 +94,16 @@ def train_crop_model(
     seed: int,
     device: str,
 ) -> int:
-    """Train the head, and of an encoder what is not frozen, on `regions`.
+    """Train the head, and of an encoder what is not frozen, on labelled crops.
 
-    A step draws classes alike and then regions, for the metric weighs classes alike; numbers are
-    drawn as they come. A crop is read anew at a jittered place and its contrast changed a little;
-    the draws are functions of the seed. Returns the bytes that it took.
+    A step draws classes uniformly and then crops of them, for the metric weighs classes equally;
+    with numbers it draws crops uniformly. Positions and contrast of crops are jittered; all draws
+    are functions of the seed. Returns the peak memory in bytes.
     """
-    kinds = sorted({region.target for region in crops}) if model.n_classes else []
+    kinds = sorted({crop.target for crop in crops}) if model.n_classes else []
     of_class = [[r for r in crops if r.target == kind] for kind in kinds] or [list(crops)]
     if not model.n_classes:
-        numbers = np.array([region.target for region in crops])
+        numbers = np.array([crop.target for crop in crops])
         model.mean.fill_(numbers.mean())
         model.spread.fill_(numbers.std() or 1.0)
     model.to(device).train()
@@ -119,7 +119,7 @@ def train_crop_model(
         images = (
             images * contrast_factors(len(chosen), section, rng).to(device)[:, None, None, None]
         )
-        targets = torch.tensor([region.target for region in chosen], device=device)
+        targets = torch.tensor([crop.target for crop in chosen], device=device)
         return model.loss(model(images, valid, spacing), targets)
 
     return optimise(model, loss_of, section, method)
@@ -138,7 +138,7 @@ def predict_crops(
 def contrast_factors(
     number: int, section: Finetune, rng: np.random.Generator
 ) -> Float[Tensor, " {number}"]:
-    """Factors by which crops are multiplied."""
+    """Random factors by which the voxels of crops are multiplied."""
     factors = 1 + rng.uniform(-section.contrast_jitter, section.contrast_jitter, number)
     return torch.from_numpy(factors.astype(np.float32))
 

@@ -1,10 +1,11 @@
-"""The little training that fine-tuning needs: AdamW, warm-up, cosine, a fixed number of steps.
+"""Optimisation of fine-tuning: AdamW, warm-up, cosine, a fixed number of steps.
 
-The head learns faster than the encoder, for it starts from nothing: with one rate for both, 150
-steps on 5 labelled subjects gave a validation Dice of .15 and .58 on two small structures, and .76
-and .76 with a head of six times the rate (from random weights .03 and .44, and .68 and .71).
+The head has a higher learning rate than the encoder, for it starts from scratch: with one rate for
+both, 150 steps on 5 labelled subjects gave a validation Dice of .15 and .58 on two small
+structures, and .76 and .76 with six times the rate in the head (from random weights .03 and .44,
+and .68 and .71).
 
-Separate from the pretraining loop, which is about runs of weeks: a cell takes minutes and is its
+Separate from the pretraining loop, which is made for runs of weeks: a cell takes minutes and is its
 own checkpoint.
 """
 
@@ -35,23 +36,23 @@ def fixed_seed(seed: int, device: str) -> Iterator[None]:
 
 
 def count_trained_parameters(model: nn.Module) -> int:
-    """How many parameters of a model are trained."""
+    """Number of trained parameters of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 class PeakMemory:
-    """Counts what training takes, from before its first step on."""
+    """Peak memory of training, measured from before its first step on."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.device = next(model.parameters()).device
-        self.saved_storages: dict[int, int] = {}  # what the forward pass keeps: bytes, by place
+        self.saved_storages: dict[int, int] = {}  # bytes that the forward pass saves, by address
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     @contextmanager
     def record_activations(self) -> Iterator[None]:
-        """Note what a forward pass in the block keeps for the way back."""
+        """Record what a forward pass in the block saves for the backward pass."""
         own = {parameter.untyped_storage().data_ptr() for parameter in self.model.parameters()}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class PeakMemory:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that was needed at once."""
+        """The peak, in bytes."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.model.parameters()]
@@ -81,13 +82,12 @@ def optimise(
     section: Finetune,
     method: AdaptationMethod | None,
 ) -> int:
-    """Take `section.steps` steps down `loss_of`, which maps a step's number to its loss.
+    """Minimise `loss_of`, which maps a step's number to its loss, in `section.steps` steps.
 
     The model's encoder is its attribute `encoder`, which `method` adapts; everything else counts as
-    the head, and all of a model that has none. Returns the
-    bytes that it took: the most that a GPU had allocated, and on a CPU, where nobody keeps count,
-    weights, gradients, moments and what a forward pass keeps for the way back. Raises
-    FloatingPointError where the weights are no numbers any more.
+    the head, as does all of a model without encoder. Returns the peak memory in bytes: the most
+    that a GPU had allocated; on a CPU, weights, gradients, moments and saved activations. Raises
+    FloatingPointError where the weights are not finite at the end.
     """
     optimiser = torch.optim.AdamW(
         parameter_groups(model, section, method), lr=section.learning_rate
@@ -104,22 +104,26 @@ def optimise(
         torch.nn.utils.clip_grad_norm_(wanted, MAX_GRAD_NORM)
         optimiser.step()
     if not all(bool(parameter.isfinite().all()) for parameter in wanted):
-        raise FloatingPointError("training diverged, lower finetune.lr or the rate of the method")
+        raise FloatingPointError(
+            "training diverged, lower finetune.learning_rate or lr_factor of the method"
+        )
     return memory.peak_bytes
 
 
 def lr_schedule_factor(step: int, section: Finetune) -> float:
-    """Share of the largest learning rate: linear warm-up, then half a cosine to zero."""
-    rise = round(section.warmup * section.steps)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, section.steps - rise)))
+    """Factor of the largest learning rate: linear warm-up, then half a cosine to zero."""
+    warmup = round(section.warmup * section.steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, section.steps - warmup)))
 
 
 def parameter_groups(
     model: nn.Module, section: Finetune, method: AdaptationMethod | None
 ) -> list[dict[str, Any]]:
-    """Parameter groups with their `scale` of the learning rate; vectors do not decay."""
+    """Parameter groups with their `scale` of the learning rate; vectors have no
+    weight decay.
+    """
     gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -141,7 +145,7 @@ def parameter_groups(
 
 
 def _layers_above(name: str, encoder: Encoder) -> int:
-    """How many floors are above a parameter: none above the last norm, all above the embedding."""
+    """Number of layers above a parameter: 0 for the last norm, all for the embedding."""
     blocks = len(encoder_blocks(encoder))
     if found := re.match(rf"encoder\.{encoder.trunk}\.(\d+)\.", name):
         return blocks - int(found[1])

@@ -1,7 +1,7 @@
-"""Cross entropy plus soft Dice that learn nothing from what was not drawn.
+"""Loss of segmentation from partial labels: cross entropy plus soft Dice.
 
-Outside of a label's field (255) no voxel counts. Where a class was not drawn in a scan, its voxels
-are among those labelled background, so there the loss asks for "background or that class": the
+Outside of a label's field (255) no voxel counts. Where a class is not annotated in a scan, its
+voxels are among those labelled background, so there the target is "background or that class": the
 probabilities of both are added before the logarithm, and the Dice of that class leaves the scan
 out. How the two share their sum changes nothing.
 """
@@ -19,10 +19,10 @@ def segmentation_loss(
     annotated: Bool[Tensor, "batch foreground"],
     ignore_index: int,
 ) -> Float[Tensor, ""]:
-    """Mean of the voxels' cross entropy plus 1 - mean soft Dice of the drawn classes.
+    """Mean of the voxels' cross entropy plus 1 - mean soft Dice of the annotated classes.
 
-    `truth` holds 0 for background, 1 for the first class, `ignored` for voxels that do not count;
-    `drawn` says for each scan which classes, background apart, it tells about.
+    `truth` holds 0 for background, 1 for the first class, `ignore_index` for voxels that do not
+    count; `annotated` says which classes, without background, are annotated in each scan.
     """
     counted = (truth != ignore_index).to(logits.dtype)
     log_p = torch.log_softmax(logits, dim=1)
@@ -43,11 +43,11 @@ def _soft_dice(
     counted: Float[Tensor, "batch z y x"],
     annotated: Bool[Tensor, "batch foreground"],
 ) -> Float[Tensor, ""]:
-    """Mean over classes of the Dice over all scans of the batch that draw the class."""
+    """Mean over classes of the Dice over all scans of the batch that annotate the class."""
     classes = torch.arange(1, probability.shape[1] + 1, device=target.device)
     truth = (target[:, None] == classes[None, :, None, None, None]).to(probability.dtype)
     weight = counted[:, None] * annotated[:, :, None, None, None].to(probability.dtype)
     both = (probability * truth * weight).sum(dim=(0, 2, 3, 4))
     sizes = ((probability + truth) * weight).sum(dim=(0, 2, 3, 4))
-    told = annotated.any(dim=0).to(probability.dtype)
-    return ((2 * both + SMOOTH) / (sizes + SMOOTH) * told).sum() / told.sum().clamp(min=1)
+    used = annotated.any(dim=0).to(probability.dtype)
+    return ((2 * both + SMOOTH) / (sizes + SMOOTH) * used).sum() / used.sum().clamp(min=1)

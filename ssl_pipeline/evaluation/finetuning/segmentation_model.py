@@ -1,13 +1,13 @@
-"""An encoder with a decoder of voxels, and a shallow look at the raw voxels beside it.
+"""Segmentation model: an encoder, a decoder of voxels, and a skip connection from the input.
 
-The raw voxels join at the end through one convolution, since tokens of 8 voxels alone blur a
-boundary. On an easy task that shortcut carries much of the result whatever the encoder knows, so it
-can be left out.
+The input voxels join at the end through one convolution, since tokens of 8 voxels alone blur a
+boundary. On an easy task that shortcut carries much of the result whatever the encoder has learned,
+so it can be left out.
 
 There is no normalisation: a window of one tissue has nothing to be normalised by, and instance norm
-there drew classes out of noise. Background starts likely, for most voxels are. After 150 steps with
-5 labelled subjects, validation Dice of two small structures was .15 and .58 so, and .01 and .22
-with instance norm and all classes alike.
+there produced classes from noise. The bias of background starts high, for most voxels are
+background. After 150 steps with 5 labelled subjects, validation Dice of two small structures was
+.15 and .58 so, and .01 and .22 with instance norm and equal biases.
 """
 
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from torch import Tensor, cat, nn
 from ssl_pipeline.evaluation.decoders.upsampling import WIDTH, VoxelDecoder, smoothing_block
 from ssl_pipeline.models.encoder import Encoder
 
-BACKGROUND_LOGIT = 3.0  # what background starts ahead of each class
+BACKGROUND_LOGIT = 3.0  # initial bias of background; that of each class is 0
 
 
 class SegmentationModel(nn.Module):
@@ -38,8 +38,8 @@ class SegmentationModel(nn.Module):
     ) -> Float[Tensor, "batch classes z y x"]:
         """Logits of background and classes for every voxel."""
         voxels = images[:, None]
-        drawn = self.decoder(self.encoder, voxels, spacing_mm)
+        features = self.decoder(self.encoder, voxels, spacing_mm)
         if self.input_skip is not None:
-            drawn = cat([drawn, self.input_skip(voxels)], dim=1)
-        logits: Tensor = self.head(drawn)
+            features = cat([features, self.input_skip(voxels)], dim=1)
+        logits: Tensor = self.head(features)
         return logits

@@ -1,6 +1,6 @@
-"""Fine-tuning for voxels: training crops, half of them about a class, and the sliding window.
+"""Training and prediction of segmentation models, on crops of which half are centred on a class.
 
-Crops are read from the store as training goes, so memory does not grow with the number of scans but
+Crops are read from the store during training, so memory does not grow with the number of scans but
 for their label maps, one byte a voxel.
 """
 
@@ -32,18 +32,18 @@ MAX_CENTRES = 2000  # most voxels of a class and scan that training crops may be
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """A scan with its labels."""
+    """A scan with its labels and candidate centres of training crops."""
 
     entry: Entry
-    class_indices: NDArray[np.uint8]  # (z, y, x): 0 background, 1 the first class, 255 outside
-    annotated_classes: tuple[bool, ...]  # which classes the labels tell about
-    centres: tuple[NDArray[np.int64], ...]  # voxels (n, 3) of each class that is there
+    class_indices: NDArray[np.uint8]  # (z, y, x): 0 background, 1 the first class, 255 ignored
+    annotated_classes: tuple[bool, ...]  # by class
+    centres: tuple[NDArray[np.int64], ...]  # voxels (n, 3) of each class that is present
 
 
 def build_labelled_volume(
     entry: Entry, class_indices: NDArray[np.uint8], annotated_classes: tuple[bool, ...], seed: int
 ) -> LabelledVolume:
-    """Gather what training needs to know of a scan's labels (z, y, x)."""
+    """Gather what training needs of a scan's class indices (z, y, x)."""
     centres = []
     for index in range(1, len(annotated_classes) + 1):
         where = np.flatnonzero(class_indices == index)
@@ -67,7 +67,7 @@ def train_segmentation(
 ) -> int:
     """Train the decoder, and of the encoder what is not frozen, on crops of `size` voxels.
 
-    All draws are functions of the seed. Returns the bytes that it took.
+    All draws are functions of the seed. Returns the peak memory in bytes.
     """
     model.to(device).train()
 
@@ -89,8 +89,8 @@ def train_segmentation(
             ]
         )
         target = torch.from_numpy(truth).to(device).long()
-        told = torch.tensor([scan.annotated_classes for scan in chosen], device=device)
-        return segmentation_loss(model(images, spacing), target, told, IGNORE_LABEL)
+        annotated = torch.tensor([scan.annotated_classes for scan in chosen], device=device)
+        return segmentation_loss(model(images, spacing), target, annotated, IGNORE_LABEL)
 
     return optimise(model, loss_of, section, method)
 
@@ -120,9 +120,9 @@ def predict_volume(
 
 
 def crop_start(scan: LabelledVolume, size: Triple, rng: np.random.Generator) -> Triple:
-    """Where a training crop begins: about a voxel of some class half of the time, else anywhere.
+    """Start of a training crop: near a voxel of some class half of the time, else anywhere.
 
-    A crop about a class stays inside the volume where it fits; anywhere is inside as well.
+    Crops stay inside the volume where they fit.
     """
     room = np.array(scan.class_indices.shape) - np.array(size)
     if scan.centres and rng.random() < 0.5:

@@ -1,8 +1,8 @@
-"""A window slid over a whole volume, its overlapping votes weighed towards its middle.
+"""Sliding-window inference with Gaussian weights over a whole volume.
 
 Only the planes that a row of windows touches are held as probabilities; planes that no later window
-reaches are decided and dropped. A scan of 512 x 512 x 600 voxels and eight classes takes under 1
-GiB with a window of 48, where the whole would take 5.
+reaches are reduced to classes and dropped. A scan of 512 x 512 x 600 voxels and eight classes takes
+under 1 GiB with a window of 48, where the whole would take 5.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ssl_pipeline.views.config import Triple
 
-SIGMA = 1 / 8  # of the votes' Gaussian, in sides of the window
+SIGMA = 1 / 8  # of the Gaussian weights, in sides of the window
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin along one axis; a window that is larger reaches over both ends."""
+    """Starts of windows along one axis; a window that is larger reaches over both ends."""
     if size <= window:
         return [-((window - size) // 2)]
     step = max(1, int(window * (1 - overlap)))
@@ -27,7 +27,7 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
 
 
 def gaussian_weights(window: Triple) -> Tensor:
-    """Weights (z, y, x) of a window's votes, 1 in the middle and above zero everywhere."""
+    """Weights (z, y, x) of a window's probabilities, 1 at the centre and positive everywhere."""
     weight = torch.ones(())
     for side in window:
         place = (torch.arange(side) - (side - 1) / 2) / (side * SIGMA)

@@ -1,10 +1,10 @@
-"""How good predictions are: figures over all subjects, and each subject's part in them.
+"""Metrics of predictions, with a jackknife pseudo-value of each subject.
 
-A subject's part is its jackknife pseudo-value: n times the figure of all subjects less n - 1 times
-that of all but this one. The parts' mean is about the figure, and their spread says how sure it is,
-whatever the metric (see `statistics`). Libraries score all predictions at once; here a figure is
-put together from what each subject adds, so that one without a subject costs no second pass. Tests
-hold the figures against scikit-learn's; surfaces are MONAI's (see `surfaces`).
+A subject's pseudo-value is n times the metric of all subjects less n - 1 times that of all but this
+one. The mean of the pseudo-values is about the metric, and their variance gives its standard error,
+whatever the metric (see `statistics.intervals`). Libraries score all predictions at once; here a
+metric is computed from sums by subject, so that leaving a subject out costs no second pass. Tests
+compare the metrics with scikit-learn's; distances of surfaces are MONAI's (see `surface`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 N_CALIBRATION_BINS = 10  # of predictions, by confidence
 SubjectClassTable = NDArray[np.float64]  # (subjects, classes)
-RANGES: dict[str, tuple[float, float] | None] = {  # between which a figure lies
+RANGES: dict[str, tuple[float, float] | None] = {  # between which a metric lies
     "balanced accuracy": (0.0, 1.0),
     "AUC": (0.0, 1.0),
     "Brier score": (0.0, 2.0),
@@ -31,7 +31,7 @@ RANGES: dict[str, tuple[float, float] | None] = {  # between which a figure lies
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A figure of one cell."""
+    """One metric of one cell."""
 
     value: float
     pseudovalues: NDArray[np.float64]  # (subjects,)
@@ -39,7 +39,7 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class CellScores:
-    """What one cell scored."""
+    """All metrics of one cell."""
 
     metrics: dict[str, MetricValue]  # the task's own metric comes first
     per_class: NDArray[np.float64]  # (classes,) of that metric; nan where no subject shows a class
@@ -48,22 +48,22 @@ class CellScores:
 def score_predictions(
     subjects: Sequence[str], predictions: Sequence[Mapping[str, Any]]
 ) -> CellScores:
-    """Figures of the predictions in a cell's file: classes, numbers, or scans with their Dice."""
-    of = [row["subject"] for row in predictions]
+    """Metrics of the predictions in a cell's file: classes, numbers, or scans with their Dice."""
+    row_subjects = [row["subject"] for row in predictions]
     if "dice" in predictions[0]:
         keys = {"mean Dice": "dice", "surface Dice": "surface_dice", "HD95 in mm": "hd95_mm"}
         scores = {  # null becomes nan
             name: np.array([row[key] for row in predictions], np.float64)
             for name, key in keys.items()
         }
-        return score_segmentation(subjects, of, scores)
+        return score_segmentation(subjects, row_subjects, scores)
     targets = np.array([row["target"] for row in predictions])
     if "value" in predictions[0]:
         return score_regression(
-            subjects, of, targets, np.array([row["value"] for row in predictions])
+            subjects, row_subjects, targets, np.array([row["value"] for row in predictions])
         )
     return score_classification(
-        subjects, of, targets, np.array([row["probability"] for row in predictions])
+        subjects, row_subjects, targets, np.array([row["probability"] for row in predictions])
     )
 
 
@@ -73,11 +73,12 @@ def score_classification(
     targets: NDArray[np.int64],
     probability: NDArray[np.float64],
 ) -> CellScores:
-    """Figures of predictions (n, classes) whose rows belong to the subjects `of` (n,).
+    """Metrics of predicted probabilities (n, classes) of the subjects `row_subjects` (n,).
 
     Balanced accuracy; the mean over classes of the area under the one-against-rest ROC curve; the
     Brier score, the squared error summed over classes (Brier 1950), and the expected calibration
-    error of the likeliest class, of both of which less is better. No interval is known of the last.
+    error of the most probable class. Of the last two less is better, and of the calibration error
+    no interval is known.
     """
     rows = _subject_rows(subjects, row_subjects)
     hit = probability.argmax(axis=1) == targets
@@ -88,7 +89,7 @@ def score_classification(
     squared, each = np.zeros((2, len(subjects), 1))
     np.add.at(squared[:, 0], rows, error)
     np.add.at(each[:, 0], rows, 1)
-    measures = {
+    metrics = {
         "balanced accuracy": mean_class_ratio(total, count),
         "AUC": auroc(len(subjects), rows, targets, probability),
         "Brier score": mean_class_ratio(squared, each),
@@ -96,7 +97,7 @@ def score_classification(
             calibration_error(hit, probability.max(axis=1)), np.full(len(subjects), np.nan)
         ),
     }
-    return CellScores(measures, _per_class(total, count))
+    return CellScores(metrics, _per_class(total, count))
 
 
 def score_regression(
@@ -105,10 +106,10 @@ def score_regression(
     targets: NDArray[np.float64],
     values: NDArray[np.float64],
 ) -> CellScores:
-    """Figures of predicted `values` (n,) whose rows belong to the subjects `of` (n,).
+    """Metrics of predicted `values` (n,) of the subjects `row_subjects` (n,).
 
     R² is 1 less the squared error over that of the mean of the scored subjects' own numbers: 0 is
-    no better than a constant, and it has no lower limit. nan where all numbers are one.
+    no better than a constant, and it has no lower limit. nan where all numbers are equal.
     """
     rows = _subject_rows(subjects, row_subjects)
     count, error, total, squares, apart = np.zeros((5, len(subjects)))
@@ -121,12 +122,12 @@ def score_regression(
     whole = sums.sum(axis=1, keepdims=True)
     (value,), without = _r_squared(whole), _r_squared(whole - sums)
     without = np.where(np.isnan(without), value, without)
-    parts = len(subjects) * value - (len(subjects) - 1) * without
-    measures = {
-        "R²": MetricValue(float(value), parts),
+    pseudovalues = len(subjects) * value - (len(subjects) - 1) * without
+    metrics = {
+        "R²": MetricValue(float(value), pseudovalues),
         "mean absolute error": mean_class_ratio(apart[:, None], count[:, None]),
     }
-    return CellScores(measures, np.zeros(0))
+    return CellScores(metrics, np.zeros(0))
 
 
 def _r_squared(sums: SubjectClassTable) -> NDArray[np.float64]:
@@ -141,9 +142,9 @@ def _r_squared(sums: SubjectClassTable) -> NDArray[np.float64]:
 def score_segmentation(
     subjects: Sequence[str], row_subjects: Sequence[str], scores: Mapping[str, NDArray[np.float64]]
 ) -> CellScores:
-    """Figures of `scores` by name, each (scans, classes), of scans that belong to subjects `of`.
+    """Metrics of `scores` by name, each (scans, classes), of scans of the subjects `row_subjects`.
 
-    The first is the task's own. Of HD95 less is better, and scans that lack a class have none.
+    The first is the task's own. Of HD95 less is better, and it is nan for scans that lack a class.
     """
     rows = _subject_rows(subjects, row_subjects)
     tables = {}
@@ -153,8 +154,8 @@ def score_segmentation(
         np.add.at(total, rows, np.where(known, values, 0.0))
         np.add.at(count, rows, known)
         tables[name] = total, count
-    measures = {name: mean_class_ratio(*table) for name, table in tables.items()}
-    return CellScores(measures, _per_class(*next(iter(tables.values()))))
+    metrics = {name: mean_class_ratio(*table) for name, table in tables.items()}
+    return CellScores(metrics, _per_class(*next(iter(tables.values()))))
 
 
 def mean_class_ratio(total: SubjectClassTable, count: SubjectClassTable) -> MetricValue:
@@ -165,7 +166,7 @@ def mean_class_ratio(total: SubjectClassTable, count: SubjectClassTable) -> Metr
     subjects = len(total)
     value = _mean_ratio(total.sum(axis=0), count.sum(axis=0))
     without = _mean_ratio(total.sum(axis=0) - total, count.sum(axis=0) - count)
-    # Who is the only one to show any class has no figure without.
+    # Without the only subject that shows any class, the metric is not defined.
     without = np.where(np.isnan(without), value, without)
     return MetricValue(float(value), subjects * value - (subjects - 1) * without)
 
@@ -178,11 +179,11 @@ def auroc(
 ) -> MetricValue:
     """Area under the ROC curve, the mean over classes that are both there and not there, or nan.
 
-    `rows` (n,) says to which of the subjects a prediction belongs. What a prediction adds is the
-    share of the other side that it is ranked right against, DeLong's components (DeLong et al.
-    1988), summed over a subject's predictions as Obuchowski 1997 has it.
+    `rows` (n,) is the index of the subject of each prediction. A prediction contributes the share
+    of the other class that it is ranked correctly against, DeLong's components (DeLong et al.
+    1988), summed over a subject's predictions after Obuchowski 1997.
     """
-    values, parts = [], []
+    values, pseudovalues = [], []
     for index in range(probability.shape[1]):
         positive = targets == index
         if 0 < positive.sum() < len(targets):
@@ -194,14 +195,14 @@ def auroc(
                 left = np.where(own < side.sum(), side.sum() - own, own)
                 added += np.bincount(rows[side], right[side] - value, n_subjects) / left
             values.append(value)
-            parts.append(value + (n_subjects - 1) * added)
+            pseudovalues.append(value + (n_subjects - 1) * added)
     if not values:
         return MetricValue(float("nan"), np.full(n_subjects, np.nan))
-    return MetricValue(float(np.mean(values)), np.mean(parts, axis=0))
+    return MetricValue(float(np.mean(values)), np.mean(pseudovalues, axis=0))
 
 
 def _rank_shares(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """For each prediction, the share of the other side that it is ranked right against."""
+    """For each prediction, the share of the other class that it is ranked correctly against."""
     from scipy.stats import rankdata
 
     whole = rankdata(score)
@@ -215,20 +216,20 @@ def _rank_shares(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDA
 def calibration_bins(
     hit: NDArray[np.bool_], confidence: NDArray[np.float64]
 ) -> list[tuple[float, float, int]]:
-    """Predictions by confidence, in groups of about one size: mean confidence, accuracy, number.
+    """Bins of predictions by confidence: mean confidence, accuracy and number of each.
 
-    Groups of one size and not of one width: of few predictions most widths would hold none (Nixon
-    et al. 2019, arXiv:1904.01685).
+    Bins have about equal counts, not equal widths: with few predictions most bins of equal width
+    would be empty (Nixon et al. 2019, arXiv:1904.01685).
     """
     order = np.argsort(confidence, kind="stable")
-    groups = [group for group in np.array_split(order, N_CALIBRATION_BINS) if len(group)]
-    return [(float(confidence[g].mean()), float(hit[g].mean()), len(g)) for g in groups]
+    bins = [each for each in np.array_split(order, N_CALIBRATION_BINS) if len(each)]
+    return [(float(confidence[b].mean()), float(hit[b].mean()), len(b)) for b in bins]
 
 
 def calibration_error(hit: NDArray[np.bool_], confidence: NDArray[np.float64]) -> float:
-    """Mean distance of a group's confidence from its accuracy, over predictions (ECE)."""
-    groups = calibration_bins(hit, confidence)
-    return sum(number * abs(sure - right) for sure, right, number in groups) / len(hit)
+    """Expected calibration error: mean distance of a bin's confidence from its accuracy."""
+    bins = calibration_bins(hit, confidence)
+    return sum(number * abs(mean - accuracy) for mean, accuracy, number in bins) / len(hit)
 
 
 def dice(
@@ -237,17 +238,17 @@ def dice(
     annotated: Sequence[bool],
     ignore_index: int,
 ) -> list[float]:
-    """Dice of classes 1 to len(drawn) of two label maps of one shape.
+    """Dice of classes 1 to len(annotated) of two label maps of one shape.
 
-    Voxels where the truth is `ignored` do not count. nan for a class that neither map shows, and
-    for one that was not drawn.
+    Voxels where the truth is `ignore_index` do not count. nan for a class that neither map shows,
+    and for one that is not annotated.
     """
     counted = truth != ignore_index
     found = []
-    for index, is_drawn in enumerate(annotated, start=1):
+    for index, is_annotated in enumerate(annotated, start=1):
         a, b = (predicted == index) & counted, truth == index
         size = np.count_nonzero(a) + np.count_nonzero(b)
-        known = is_drawn and size > 0
+        known = is_annotated and size > 0
         found.append(2 * float(np.count_nonzero(a & b)) / size if known else float("nan"))
     return found
 

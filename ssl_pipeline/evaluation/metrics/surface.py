@@ -1,7 +1,7 @@
-"""How far apart the surfaces of two label maps are, by MONAI's metrics.
+"""Distances between the surfaces of two label maps, by MONAI's metrics.
 
 Dice forgives a stray island far away and punishes a thin structure for a voxel; distances between
-surfaces, in mm, tell of both. Each class is looked at in the box that holds it in either map: the
+surfaces, in mm, show both. Each class is evaluated in the box that holds it in either map: the
 metrics are the same there, and a scan of 128 voxels a side takes a hundredth of the time.
 """
 
@@ -29,29 +29,29 @@ def surface_metrics(
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
 ) -> tuple[list[float], list[float]]:
-    """HD95 in mm and normalised surface Dice of classes 1 to len(drawn) of two maps (z, y, x).
+    """HD95 in mm and normalised surface Dice of classes 1 to len(annotated) of two maps.
 
-    HD95 is the 95th percentile of the distances from either surface to the other, nan where a map
-    lacks the class. The surface Dice is the share of both surfaces that lies within `tolerance_mm`
-    of the other (Nikolov et al. 2021, arXiv:1809.04430), 0 where one map lacks the class and nan
-    where both do. Classes that were not `drawn` are nan; voxels whose truth is `ignored` are in no
-    class. `spacing_mm` is (z, y, x).
+    Maps and `spacing_mm` are (z, y, x). HD95 is the 95th percentile of the distances from either
+    surface to the other, nan where a map lacks the class. The surface Dice is the share of both
+    surfaces that lies within `tolerance_mm` of the other (Nikolov et al. 2021, arXiv:1809.04430), 0
+    where one map lacks the class and nan where both do. Classes that are not `annotated` are nan;
+    voxels whose truth is `ignore_index` are in no class.
     """
     counted = np.where(truth == ignore_index, 0, predicted)
-    distances, shares = [], []
-    for index, is_drawn in enumerate(annotated, start=1):
+    distances, surface_dice = [], []
+    for index, is_annotated in enumerate(annotated, start=1):
         a, b = counted == index, truth == index
-        if not is_drawn or not (a.any() or b.any()):
+        if not is_annotated or not (a.any() or b.any()):
             distances.append(NOT_DEFINED)
-            shares.append(NOT_DEFINED)
+            surface_dice.append(NOT_DEFINED)
         elif not (a.any() and b.any()):
             distances.append(NOT_DEFINED)
-            shares.append(0.0)
+            surface_dice.append(0.0)
         else:
             far, near = _class_surface_metrics(*_crop_to_union(a, b), spacing_mm, tolerance_mm)
             distances.append(far)
-            shares.append(near)
-    return distances, shares
+            surface_dice.append(near)
+    return distances, surface_dice
 
 
 def _class_surface_metrics(
@@ -60,7 +60,7 @@ def _class_surface_metrics(
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
 ) -> tuple[float, float]:
-    """HD95 and surface Dice of two maps that both show something."""
+    """HD95 and surface Dice of two masks, neither of them empty."""
     one, other = (torch.from_numpy(each.astype(np.float32))[None, None] for each in (a, b))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # monai 1.6 warns of a call of its own
@@ -72,7 +72,7 @@ def _class_surface_metrics(
 def _crop_to_union(
     a: NDArray[np.bool_], b: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Both maps in the box that holds either, with a voxel about it that is in none."""
+    """Both masks cropped to the box that holds either, with a margin of one voxel."""
     either = a | b
     for axis in range(3):
         where = np.flatnonzero(either.any(axis=tuple(other for other in range(3) if other != axis)))

@@ -1,4 +1,4 @@
-"""Choosing dials of a probe on its labelled subjects alone, a subject lying in one fold."""
+"""Cross-validation of a probe's hyperparameters on its labelled subjects, by subject."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ def cross_validate(
     fit_candidates: Callable[[LabelledFeatures], Sequence[PredictFunction]],
     labelled: LabelledFeatures,
 ) -> NDArray[np.float64] | None:
-    """Mean score over folds of each probe that `fits` makes.
+    """Mean score over folds of each probe that `fit_candidates` returns.
 
-    Balanced accuracy, or less the squared error where there are no classes. None where there are
+    Balanced accuracy, or minus the squared error where there are no classes. None where there are
     fewer subjects than folds, or a fold lacks a class.
     """
     folds = subject_folds(labelled.targets, labelled.subjects, labelled.n_classes)
@@ -35,7 +35,7 @@ def cross_validate(
 def subject_folds(
     targets: NDArray[Any], subjects: NDArray[np.int64], n_classes: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to learn from and rows held out, by fold; none where a probe cannot be chosen so."""
+    """Training rows and held-out rows of each fold; none where folds are not possible."""
     from sklearn.model_selection import GroupKFold
 
     if len(np.unique(subjects)) < N_FOLDS:

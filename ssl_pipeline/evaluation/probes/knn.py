@@ -1,8 +1,8 @@
 """k nearest neighbours by cosine, votes weighted by exp(similarity / temperature).
 
 k = 20 and a temperature of 0.07 are what the literature reports (Wu et al. 2018, DINO). Cosines are
-taken about the mean of the labelled features: pooled tokens share a large common part that would
-make every pair look alike, and with a handful of labels all of them vote.
+taken about the mean of the labelled features: pooled tokens share a large common component that
+would make every pair similar, and with a handful of labels all of them vote.
 """
 
 from typing import ClassVar, Literal
@@ -15,7 +15,7 @@ from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFu
 
 
 class Knn(Predictor):
-    """Vote of the nearest labelled features."""
+    """Weighted vote of the nearest labelled features."""
 
     TITLE: ClassVar[str] = "kNN"
     FIT_SECONDS: ClassVar[float] = 0.02
@@ -26,7 +26,7 @@ class Knn(Predictor):
     temperature: float = Field(default=0.07, gt=0, description="how fast votes fade with distance")
 
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
-        """Keep what is known; numbers are means of the neighbours'."""
+        """Store the labelled features; predicted numbers are weighted means of the neighbours'."""
         train, targets = labelled.features[:, 0], labelled.targets
         middle = train.mean(axis=0, keepdims=True)
         rows = unit_rows(train - middle)
@@ -45,7 +45,7 @@ class Knn(Predictor):
         return predict
 
     def count_parameters(self, dim: int, n_classes: int) -> int:
-        """Trained parameters: none, for neighbours are looked up."""
+        """Trained parameters: none."""
         return 0
 
 

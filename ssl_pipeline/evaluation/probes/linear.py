@@ -1,14 +1,14 @@
-"""Logistic or ridge regression on frozen features, centred and divided by one scale for all.
+"""Linear probe: logistic or ridge regression on features, centred and divided by one scale.
 
-One scale, not one a feature: principal components carry their weight in their spread, and scaling
-each to 1 lifts the noise of the last ones to the height of the first. On seven organs of 34 CTs
-held out for validation, with labels of 2 / 5 / 20 / 136 subjects, that cost the baseline of pixels
-half of its worth (.45 / .63 / .94 / .99 where one scale gives .79 / .88 / .98 / .99) and gained an
+One scale, not one a feature: the variance of a principal component is its weight, and scaling each
+to 1 lifts the noise of the last ones to the level of the first. On seven organs of 34 CTs held out
+for validation, with labels of 2 / 5 / 20 / 136 subjects, that lowered the balanced accuracy of the
+baseline of pixels to .45 / .63 / .94 / .99 from .79 / .88 / .98 / .99 with one scale, and gained an
 encoder nothing (.81 / .89 / .95 / .99 against .82 / .89 / .95 / .99). The strength C is chosen by
-cross-validation in which a subject lies in one fold alone, on the labelled training subjects and
-nothing else; with fewer than four of them, or where a fold lacks a class, C is 1. Classes are
-weighted alike, for the metric is balanced accuracy. The solver takes thousands of small steps, in
-which threads wait for each other longer than they compute: one is fastest.
+cross-validation by subject, on the labelled training subjects alone; with fewer than four of them,
+or where a fold lacks a class, C is 1. Classes are weighted equally, for the metric is balanced
+accuracy. The solver takes thousands of small steps, in which threads wait for each other longer
+than they compute: one thread is fastest.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,11 @@ class Linear(Predictor):
     c_values: tuple[PositiveFloat, ...] = Field(
         default=(0.001, 0.01, 0.1, 1.0, 10.0),
         min_length=1,
-        description="values of C that cross-validation chooses from (larger is freer)",
+        description="values of C that cross-validation chooses from (larger is less regularised)",
     )
 
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
-        """Fitted with the strength that cross-validation chooses, to all."""
+        """Fit to all labelled features, with the strength that cross-validation chooses."""
         from threadpoolctl import threadpool_limits
 
         fit = _logistic if labelled.n_classes else _ridge
@@ -51,7 +51,7 @@ class Linear(Predictor):
 
 
 def _logistic(strength: float, labelled: LabelledFeatures) -> PredictFunction:
-    """Gives probabilities (m, classes)."""
+    """Logistic regression: probabilities (m, classes)."""
     from sklearn.linear_model import LogisticRegression
 
     regression = LogisticRegression(C=strength, max_iter=10_000, class_weight="balanced")
@@ -66,7 +66,7 @@ def _logistic(strength: float, labelled: LabelledFeatures) -> PredictFunction:
 
 
 def _ridge(strength: float, labelled: LabelledFeatures) -> PredictFunction:
-    """Gives numbers (m, 1)."""
+    """Ridge regression: numbers (m, 1)."""
     from sklearn.linear_model import Ridge
 
     regression, scaled = Ridge(alpha=1 / strength), fit_scaler(labelled.features[:, 0])
@@ -80,7 +80,7 @@ def _ridge(strength: float, labelled: LabelledFeatures) -> PredictFunction:
 
 
 def fit_scaler(rows: NDArray[np.float32]) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """What centres features (n, D) about the mean of `rows` and divides them by one scale."""
+    """Function that centres features (n, D) at the mean of `rows` and divides them by one scale."""
     mean = rows.mean(axis=0, dtype=np.float64)
     scale = max(float(np.sqrt(((rows - mean) ** 2).mean())), 1e-12)
     return lambda features: (features - mean) / scale

@@ -1,7 +1,7 @@
-"""Many linear heads trained at once, of which cross-validation chooses one: DINOv2's protocol.
+"""Sweep of linear heads, of which cross-validation chooses one: the protocol of DINOv2.
 
-Heads differ in their learning rate and in how many of the encoder's last blocks they read (Oquab et
-al. 2023, arXiv:2304.07193, app. B.3; its class token is none of ours). DINOv2 chooses on the
+Heads differ in their learning rate and in how many of the encoder's last blocks they use (Oquab et
+al. 2023, arXiv:2304.07193, app. B.3; without its class token). DINOv2 chooses on the
 validation set; here subjects are too few for that, so a head is chosen in folds of the labelled
 subjects, and trained once more on all of them.
 """
@@ -17,7 +17,7 @@ from ssl_pipeline.evaluation.probes.linear import fit_scaler
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
 
 MOMENTUM = 0.9
-DEFAULT_RATE = 0.01  # rate of the head, of the last block, where subjects are too few for folds
+DEFAULT_RATE = 0.01  # of a head on the last block, where subjects are too few for folds
 
 
 class Sweep(Predictor):
@@ -33,18 +33,18 @@ class Sweep(Predictor):
         description="learning rates, for batches of 256",
     )
     last_blocks: tuple[PositiveInt, ...] = Field(
-        (1, 4), min_length=1, description="numbers of last blocks that a head reads"
+        (1, 4), min_length=1, description="numbers of last blocks that a head uses"
     )
     steps: PositiveInt = Field(500, description="steps of a head")
     batch_size: PositiveInt = Field(128, description="crops of a step")
 
     @property
     def n_blocks(self) -> int:
-        """How many of the last blocks are asked for."""
+        """Number of last blocks whose features it uses."""
         return max(self.last_blocks)
 
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
-        """The head that folds choose, trained on all."""
+        """The head that cross-validation chooses, trained on all labelled features."""
         depths = sorted({min(blocks, labelled.features.shape[1]) for blocks in self.last_blocks})
         heads = [(depth, rate) for depth in depths for rate in self.learning_rates]
 
@@ -60,7 +60,7 @@ class Sweep(Predictor):
     def _fit_heads(
         self, labelled: LabelledFeatures, depth: int, rates: tuple[float, ...], seed: int
     ) -> list[PredictFunction]:
-        """One head a rate, of the last `depth` blocks."""
+        """One head for each learning rate, on the last `depth` blocks."""
         n_classes, targets = labelled.n_classes, labelled.targets
         rows = _concatenate_blocks(labelled.features, depth)
         scaled = fit_scaler(rows)
@@ -89,21 +89,24 @@ class Sweep(Predictor):
         rates: tuple[float, ...],
         seed: int,
     ) -> NDArray[np.float64]:
-        """Heads (rates, D + 1, outputs) for rows (n, D + 1); they share batches, and begin at zero.
+        """Heads (rates, D + 1, outputs) for rows (n, D + 1), by SGD on common batches from zero.
 
-        Down the cross-entropy of classes, or the squared error; either has the slope of what is
-        predicted less the truth (n, outputs).
+        The loss is the cross-entropy of classes, or the squared error; the gradient of either is
+        the prediction less the truth (n, outputs).
         """
         heads = np.zeros((len(rates), rows.shape[1], truth.shape[1]))
-        moving, pace = np.zeros_like(heads), np.array(rates)[:, None, None] * self.batch_size / 256
+        velocity, step_sizes = (
+            np.zeros_like(heads),
+            np.array(rates)[:, None, None] * self.batch_size / 256,
+        )
         rng = np.random.default_rng(seed)
         for step in range(self.steps):
             chosen = rng.integers(len(rows), size=self.batch_size)
             outputs = rows[chosen] @ heads
-            off = (_softmax(outputs) if n_classes else outputs) - truth[chosen]
-            slope = rows[chosen].T @ (off * weight[chosen, None]) / self.batch_size
-            moving = MOMENTUM * moving + slope
-            heads -= pace * moving * (0.5 + 0.5 * np.cos(np.pi * step / self.steps))
+            error = (_softmax(outputs) if n_classes else outputs) - truth[chosen]
+            gradient = rows[chosen].T @ (error * weight[chosen, None]) / self.batch_size
+            velocity = MOMENTUM * velocity + gradient
+            heads -= step_sizes * velocity * (0.5 + 0.5 * np.cos(np.pi * step / self.steps))
         return heads
 
 

@@ -1,8 +1,7 @@
-"""Stored volumes as they would be, had their scans been taken worse.
+"""Reader of corrupted volumes, in place of the reader of a study.
 
-A corrupted reader stands in for the reader of a study: everything that judges encoders runs on it
-unchanged. Of MR also the window is that of the worse scan, for it comes from the scan's own
-intensities; where the body lies is taken from the good one.
+All evaluation code runs on it unchanged. Of MR also the intensity window is that of the corrupted
+scan, for it comes from the scan's own intensities; the foreground mask is that of the clean one.
 """
 
 import json
@@ -24,12 +23,12 @@ from ssl_pipeline.store.shard import ALL_CHANNELS
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.rng import generator
 
-STORED_LEVELS = 60_000  # that stored values of MR take, of the 65,536 there are
+STORED_LEVELS = 60_000  # of stored values of MR, of 65,536 possible ones
 StoredArray = NDArray[np.int16]  # (2, z, y, x)
 
 
 class CorruptedReader(CropReader):
-    """A reader of the same volumes, each made worse when it is first asked for."""
+    """A reader of the same volumes, each corrupted when it is first read."""
 
     def __init__(
         self, reader: CropReader, corruption: CorruptionConfig, severity: int, seed: int
@@ -38,23 +37,21 @@ class CorruptedReader(CropReader):
         self.corruption, self.severity, self.seed = corruption, severity, seed
         # A cache of functools would hold the reader, and its volumes, in a cycle.
         self.cache: dict[str, StoredArray] = {}
-        self.scale_offsets: dict[
-            str, tuple[float, float]
-        ] = {}  # scale and offset of what was made worse
+        self.scale_offsets: dict[str, tuple[float, float]] = {}  # of corrupted volumes
 
     def read_crop(
         self, scan_id: str, start_zyx: Triple, size_zyx: Triple, channels: slice = ALL_CHANNELS
     ) -> StoredArray:
-        """As the reader's own."""
+        """The method of `CropReader`, of the corrupted volume."""
         return padded_window(self.read_volume(scan_id), start_zyx, size_zyx, 0)[channels]
 
     def read_volume(self, scan_id: str) -> StoredArray:
-        """As the reader's own."""
+        """The method of `CropReader`, of the corrupted volume."""
         if scan_id not in self.cache:
-            worse = self._corrupt(scan_id)
+            corrupted = self._corrupt(scan_id)
             if len(self.cache) == CACHED_VOLUMES:
                 del self.cache[next(iter(self.cache))]
-            self.cache[scan_id] = worse
+            self.cache[scan_id] = corrupted
         return self.cache[scan_id]
 
     def _corrupt(self, scan_id: str) -> StoredArray:
@@ -65,20 +62,20 @@ class CorruptedReader(CropReader):
             return stored
         physical = stored[0].astype(np.float32) * np.float32(meta.scale) + np.float32(meta.offset)
         x_mm, y_mm, z_mm = meta.spacing_mm
-        taken = ScanImage(physical, (stored[1] & VALID) > 0, (z_mm, y_mm, x_mm))
+        clean = ScanImage(physical, (stored[1] & VALID) > 0, (z_mm, y_mm, x_mm))
         rng = generator(self.seed, self.severity, f"{self.corruption.name} {entry.voxel_hash}")
-        worse = self.corruption.apply(taken, self.severity, rng)
+        corrupted = self.corruption.apply(clean, self.severity, rng)
         scale, offset = self.scale_offsets[scan_id] = _scale_offset(
-            entry.modality, worse.image, meta
+            entry.modality, corrupted.image, meta
         )
         limits = np.iinfo(np.int16)
-        numbers = np.rint((worse.image - offset) / scale)
-        bits = np.where(worse.valid, stored[1], stored[1] & ~np.int16(VALID))
+        numbers = np.rint((corrupted.image - offset) / scale)
+        bits = np.where(corrupted.valid, stored[1], stored[1] & ~np.int16(VALID))
         return np.stack([numbers.clip(limits.min, limits.max).astype(np.int16), bits])
 
 
 def _scale_offset(modality: str, image: Image, meta: VolumeMeta) -> tuple[float, float]:
-    """Scale and offset of stored numbers: HU stay as they are, MR may have become brighter."""
+    """Scale and offset of stored values: those of HU stay, those of MR fit the new range."""
     if modality == "CT":
         return meta.scale, meta.offset
     low, high = float(image.min()), float(image.max())
@@ -92,14 +89,14 @@ def corrupt_volumes(
     preprocess: Preprocess,
     seed: int,
 ) -> StoredVolumes:
-    """The same volumes, worse, with the windows that they would have."""
+    """The same volumes, corrupted, with the intensity windows of the corrupted scans."""
     reader = CorruptedReader(volumes.reader, corruption, severity, seed)
     entries = _RewindowedEntries(volumes.entries, reader, preprocess)
     return StoredVolumes(reader, entries)
 
 
 class _RewindowedEntries(Mapping[str, Entry]):
-    """Entries whose windows are worked out when they are asked for."""
+    """Entries whose intensity windows are computed when they are first read."""
 
     def __init__(
         self, entries: Mapping[str, Entry], reader: CorruptedReader, preprocess: Preprocess
@@ -126,7 +123,7 @@ class _RewindowedEntries(Mapping[str, Entry]):
         scale, offset = self.reader.scale_offsets[entry.id]
         body = (bits & FOREGROUND) > 0
         found = model_window(image, body, meta.modality, self.preprocess, scale, offset)
-        worse = replace(
+        corrupted = replace(
             meta,
             scale=scale,
             offset=offset,
@@ -135,4 +132,4 @@ class _RewindowedEntries(Mapping[str, Entry]):
             centre=found.mean,
             width=found.std,
         )
-        return replace(entry, meta_json=json.dumps(worse.to_json()))
+        return replace(entry, meta_json=json.dumps(corrupted.to_json()))

@@ -1,8 +1,8 @@
-"""Who judges a task on volumes, as they are or worse: probes, networks, and features themselves.
+"""Evaluators of a task on clean or corrupted volumes: probes, networks, and feature metrics.
 
-Probes are fitted once more on clean features, and the networks of fine-tuning are those that were
-kept, all with most labels. Features are judged without labels (see `embedding`), and stand among
-the cells by names of their own.
+Probes are fitted once more on clean features, and networks are those that fine-tuning saved, all
+with most labels. Features are also evaluated without labels (see `feature_analysis`), in cells
+whose method is the name of the metric.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,61 +37,62 @@ from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.config import Preprocess
 
-# What features themselves are judged by, where others have a method.
+# Metrics of features without labels, in place of the method of a cell.
 OOD, STABILITY = "ood", "stability"
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What scores some cells on volumes, as they are or worse."""
+    """Scores some cells on clean or corrupted volumes."""
 
     cells: tuple[Cell, ...]
     score: Callable[[StoredVolumes], dict[Cell, MetricValue]]
-    # How much of what it sees is groups of subjects; a cell has the groups' name for a method.
+    # Variance of features that subgroups explain; the method of a cell is the attribute's name.
     explained_variance: Callable[[], dict[Cell, MetricValue]] = dict
 
 
 @dataclass(frozen=True)
 class RobustnessInputs:
-    """What is tried, and on what."""
+    """Settings of the evaluation on corrupted scans, and the fine-tuned networks."""
 
     robustness: Robustness
     probe: Probe
     finetune: Finetune
     preprocess: Preprocess
-    networks: Path  # folder of the task's fine-tuning, with the networks that it kept
+    networks: Path  # folder of the task's fine-tuning, with its saved networks
 
 
 def build_evaluators(
     runner: TaskRunner, inputs: RobustnessInputs
 ) -> tuple[list[Evaluator], list[str]]:
-    """All that judged the task with most labels, and what has to be said of it."""
+    """Evaluators of all methods with most labels, and notes on those that are left out."""
     evaluate = runner.context.evaluate
-    encoders = [start for start in runner.context.initializations if start not in BASELINES]
+    encoders = [name for name in runner.context.initializations if name not in BASELINES]
     cells = CropCells(runner, runner.task) if isinstance(runner.task, CropTask) else None
     found: list[Evaluator] = []
     if cells:
         most = runner.budgets(evaluate.subjects)[-1]
         seeds = range(evaluate.seeds)
-        for start in encoders:  # seeds share the features of a trained encoder
-            alike = [[seed] for seed in seeds] if start == RANDOM else [list(seeds)]
+        for name in encoders:  # seeds share the features of a trained encoder
+            seed_groups = [[seed] for seed in seeds] if name == RANDOM else [list(seeds)]
             found += [
-                _ProbeEvaluator(cells, inputs.probe, start, most, each).evaluator for each in alike
+                _ProbeEvaluator(cells, inputs.probe, name, most, each).evaluator
+                for each in seed_groups
             ]
-    left = []
+    left_out = []
     for method in inputs.finetune.methods:
         if cells or method.SUPPORTS_SEGMENTATION:
-            for start in encoders:
-                own = _network_cells(runner, inputs, method, start)
+            for name in encoders:
+                own = _network_cells(runner, inputs, method, name)
                 if not own:
-                    left.append(f"{method.TITLE} from {start}")
+                    left_out.append(f"{method.TITLE} from {name}")
                 found += [_network_evaluator(runner, cells, inputs, method, cell) for cell in own]
     if not found:
         raise UserError(
-            f"Task {runner.task.title!r}: nothing can be tried on worse scans, for every method has "
-            "cells that failed: run the stage finetune again, which computes them alone."
+            f"Task {runner.task.title!r}: nothing can be evaluated on corrupted scans, for every "
+            "method has cells that failed: run the stage finetune again, which computes only those."
         )
-    notes = [f"Left out, for cells of it failed: {', '.join(left)}."] if left else []
+    notes = [f"Left out, for cells of it failed: {', '.join(left_out)}."] if left_out else []
     return found, notes
 
 
@@ -100,7 +101,7 @@ def _network_cells(
 ) -> list[Cell]:
     """The cells of a row with most labels; none where one failed.
 
-    Raises UserError where fine-tuning has not kept their networks, or kept those of other dials.
+    Raises UserError where fine-tuning has not saved their networks, or with other settings.
     """
     finetune, evaluate = inputs.finetune, runner.context.evaluate
     budgets = runner.budgets(finetune.subjects or evaluate.subjects)
@@ -113,8 +114,8 @@ def _network_cells(
             cell, cell_section(finetune, budgets, cell, method)
         ):
             raise UserError(
-                f"Fine-tuning has not kept the network of {cell.name} for the present dials: set "
-                "finetune.keep_networks, and run the stage finetune again."
+                f"Fine-tuning has not kept the network of {cell.name} for the present settings: "
+                "set finetune.keep_networks, and run the stage finetune again."
             )
         if FAILED in content:
             return []
@@ -128,7 +129,7 @@ def _network_evaluator(
     method: AdaptationMethod,
     cell: Cell,
 ) -> Evaluator:
-    """A network that was kept."""
+    """The evaluator of a saved network."""
     if cells:
         return _crop_evaluator(cells, inputs, method, cell)
     assert isinstance(runner.task, Segmentation)
@@ -136,7 +137,7 @@ def _network_evaluator(
 
 
 class _ProbeEvaluator:
-    """Simple classifiers on the features of one encoder, fitted when they are first asked."""
+    """Probes on the features of one encoder, fitted when they are first used."""
 
     def __init__(
         self,
@@ -160,45 +161,47 @@ class _ProbeEvaluator:
         self.feature_cells = [
             Cell(n, initialization, subjects, self.seed) for n in (OOD, STABILITY)
         ]
-        place = {
+        row_of = {
             subject: row for row, subject in enumerate(cells.runner.subject_split.test_subjects)
         }
-        self.rows = np.array([place[region.subject] for region in cells.test_crops])
+        self.rows = np.array([row_of[crop.subject] for crop in cells.test_crops])
 
     @property
     def evaluator(self) -> Evaluator:
-        """Of all its cells."""
+        """The evaluator of all its cells."""
         return Evaluator(
             (*self.methods, *self.feature_cells), self._score, self._explained_variance
         )
 
     def _explained_variance(self) -> dict[Cell, MetricValue]:
-        """How much of the differences between subjects is what groups them."""
-        found, plan, like = {}, self.cells.runner, self.feature_cells[0]
-        for name in dict.fromkeys(group.name for group in plan.subgroups):
-            of = {s: g.value for g in plan.subgroups if g.name == name for s in g.subjects}
-            told = [of[subject] for subject in plan.subject_split.test_subjects]
-            found[replace(like, method=name)] = explained_variance(
-                self._clean_features[:, 0], self.rows, told
+        """Share of the variance between subjects that each attribute of subgroups explains."""
+        found, runner, template = {}, self.cells.runner, self.feature_cells[0]
+        subgroups = runner.subgroups
+        for name in dict.fromkeys(subgroup.name for subgroup in subgroups):
+            value_of = {s: g.value for g in subgroups if g.name == name for s in g.subjects}
+            values = [value_of[subject] for subject in runner.subject_split.test_subjects]
+            found[replace(template, method=name)] = explained_variance(
+                self._clean_features[:, 0], self.rows, values
             )
         return found
 
     def _score(self, volumes: StoredVolumes) -> dict[Cell, MetricValue]:
-        seen = self._extract(self.cells.test_crops, volumes)
+        features = self._extract(self.cells.test_crops, volumes)
         scores = {
-            cell: _score_crops(self.cells, told(seen)) for cell, told in self._fitted_probes.items()
+            cell: _score_crops(self.cells, predict(features))
+            for cell, predict in self._fitted_probes.items()
         }
         return scores | {
-            cell: self._feature_metric(cell, seen[:, 0]) for cell in self.feature_cells
+            cell: self._feature_metric(cell, features[:, 0]) for cell in self.feature_cells
         }
 
     def _feature_metric(self, cell: Cell, features: FeatureRows) -> MetricValue:
-        """What features say without labels."""
+        """A metric of features without labels."""
         train, clean = self._train_features[:, 0], self._clean_features[:, 0]
         number = len(self.cells.runner.subject_split.test_subjects)
         if cell.method == OOD:
-            known, worse = neighbour_distance(train, clean), neighbour_distance(train, features)
-            return ood_auroc(known, worse, self.rows, number)
+            before, after = neighbour_distance(train, clean), neighbour_distance(train, features)
+            return ood_auroc(before, after, self.rows, number)
         return feature_icc(clean, features, self.rows, number)
 
     def _extract(
@@ -207,11 +210,11 @@ class _ProbeEvaluator:
         """Features (n, blocks, dim)."""
         from ssl_pipeline.evaluation.data.features import extract_features
 
-        setting = self.cells.runner.context
-        encoder = setting.encoder_factory(self.initialization, setting.seed + self.seed)
+        context = self.cells.runner.context
+        encoder = context.encoder_factory(self.initialization, context.seed + self.seed)
         blocks = max(method.n_blocks for method in self.probe.methods)
         crops = self.cells.crop_batches(labelled_crops, self.probe.batch_size, volumes)
-        return extract_features(encoder, crops, setting.device, blocks)
+        return extract_features(encoder, crops, context.device, blocks)
 
     @cached_property
     def _train_features(self) -> NDArray[np.float32]:
@@ -232,7 +235,7 @@ class _ProbeEvaluator:
 def _crop_evaluator(
     cells: CropCells, inputs: RobustnessInputs, method: AdaptationMethod, cell: Cell
 ) -> Evaluator:
-    """A network for regions that was kept."""
+    """The evaluator of a saved network for crops."""
 
     def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
         from ssl_pipeline.evaluation.finetuning.crop_model import predict_crops
@@ -255,7 +258,7 @@ def _segmentation_evaluator(
     method: AdaptationMethod,
     cell: Cell,
 ) -> Evaluator:
-    """A network for voxels that was kept."""
+    """The evaluator of a saved segmentation network."""
 
     def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
         from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, load_network
@@ -263,9 +266,11 @@ def _segmentation_evaluator(
 
         built = build_segmentation_model(runner, cell, method, inputs.finetune)
         network = load_network(built, method, cell, inputs.networks).to(runner.context.device)
-        voxels = SegmentationCells(runner, task)
+        segmentation = SegmentationCells(runner, task)
         return {
-            cell: _primary_metric(runner, voxels.score_network(network, volumes, inputs.finetune))
+            cell: _primary_metric(
+                runner, segmentation.score_network(network, volumes, inputs.finetune)
+            )
         }
 
     return Evaluator((cell,), score)

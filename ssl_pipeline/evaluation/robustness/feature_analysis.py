@@ -1,8 +1,8 @@
-"""What frozen features say of scans that were not taken like those that they were learned from.
+"""Metrics of frozen features under distribution shift, none of which needs a label.
 
-Three figures, none of which needs a label: whether worse scans are told apart as strangers, how
-much of a scan's place among others is left when it is taken again and worse, and how much of the
-differences between subjects is the scanner, or whatever else groups them.
+Out-of-distribution detection of corrupted scans, agreement of the features of a scan clean and
+corrupted (intraclass correlation), and the share of the variance between subjects that the scanner,
+or another attribute of subgroups, explains.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from ssl_pipeline.evaluation.metrics.scores import MetricValue, auroc
 from ssl_pipeline.evaluation.probes.knn import unit_rows
 
-NEIGHBOUR_RANK = 10  # the distance of which says how strange a crop is
+NEIGHBOUR_RANK = 10  # of the neighbour whose distance is the out-of-distribution score
 
 FeatureRows = NDArray[np.float32]  # (crops, dim)
 
 
 def neighbour_distance(train: FeatureRows, test: FeatureRows) -> NDArray[np.float64]:
-    """Distance (m,) of unit features to the tenth nearest of `train` (Sun et al. 2022,
-    arXiv:2204.06507).
+    """Distance (m,) of unit features to the tenth nearest neighbour in `train`.
+
+    An out-of-distribution score (Sun et al. 2022, arXiv:2204.06507).
     """
     similar = unit_rows(test) @ unit_rows(train).T
     nth = min(NEIGHBOUR_RANK, len(train)) - 1
@@ -35,19 +36,21 @@ def ood_auroc(
     rows: NDArray[np.int64],
     n_subjects: int,
 ) -> MetricValue:
-    """Area under the ROC curve of strangeness, of the same crops clean and worse; .5 is chance.
+    """AUROC of the distances of the same crops, clean against corrupted; .5 is chance.
 
-    `rows` (m,) says to which of the subjects a crop belongs.
+    `rows` (m,) is the index of the subject of each crop.
     """
-    strange = np.concatenate([clean, corrupted])
-    is_worse = np.repeat([0, 1], [len(clean), len(corrupted)])
-    return auroc(n_subjects, np.tile(rows, 2), is_worse, np.stack([-strange, strange], axis=1))
+    distance = np.concatenate([clean, corrupted])
+    is_corrupted = np.repeat([0, 1], [len(clean), len(corrupted)])
+    return auroc(
+        n_subjects, np.tile(rows, 2), is_corrupted, np.stack([-distance, distance], axis=1)
+    )
 
 
 def feature_icc(
     clean: FeatureRows, corrupted: FeatureRows, rows: NDArray[np.int64], n_subjects: int
 ) -> MetricValue:
-    """Intraclass correlation of crops clean and worse, over all features: 1 is no change at all.
+    """Intraclass correlation of crops clean and corrupted, over all features: 1 is no change.
 
     ICC(1) of Shrout & Fleiss 1979, doi:10.1037/0033-2909.86.2.420, with squares summed over
     features.
@@ -68,8 +71,8 @@ def explained_variance(
 ) -> MetricValue:
     """Share of the variance of subjects' mean features that their groups explain.
 
-    Adjusted for the number of groups, so that groups that say nothing have 0 on the average; nan
-    where there is one group. `groups` has each subject's, `rows` (n,) whose a feature is.
+    Adjusted for the number of groups, so that random groups have 0 on average; nan where there is
+    one group. `groups` has the group of each subject, `rows` (n,) the subject of each feature.
     """
     subjects = len(groups)
     number = np.bincount(rows, minlength=subjects)
@@ -93,7 +96,7 @@ def explained_variance(
 def jackknife(
     value_of: Callable[[NDArray[np.bool_]], float], rows: NDArray[np.int64], n_subjects: int
 ) -> MetricValue:
-    """A figure of some rows, and each subject's part in it; see `metrics`."""
+    """A metric of some rows, with jackknife pseudo-values by subject; see `metrics.scores`."""
     value = value_of(np.ones(len(rows), bool))
     without = np.array([value_of(rows != subject) for subject in range(n_subjects)])
     without = np.where(np.isnan(without), value, without)

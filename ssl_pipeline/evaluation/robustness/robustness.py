@@ -1,11 +1,11 @@
-"""How judgements hold when scans are taken worse: scores at every corruption and severity.
+"""Evaluation on corrupted scans: scores at every corruption and severity.
 
-What encoders and random weights were judged by with most labels is judged again on the scored
-subjects' scans, made worse: probes are fitted once more on clean features, and the networks of
-fine-tuning are those that were kept. Every way of judging sees the same worse scans. The corruption
-error is the error at all severities over that of random weights with the same method, a mean over
+The methods of probing and fine-tuning are evaluated again, with most labels, on corrupted scans of
+the scored subjects: probes are fitted once more on clean features, and networks are those that
+fine-tuning saved. All methods are evaluated on the same corrupted scans. The corruption error is
+the error at all severities over that of random weights with the same method, a mean over
 corruptions (Hendrycks & Dietterich 2019, arXiv:1903.12261; of medical images, di Salvo et al. 2024,
-arXiv:2406.17536): below 1 an encoder holds better than none.
+arXiv:2406.17536): below 1 an encoder is more robust than random weights.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,37 +47,40 @@ FEATURE_RANGES = {OOD: RANGES["AUC"], STABILITY: None}
 def run_robustness(
     task: TaskConfig, inputs: RobustnessInputs, context: EvaluationContext
 ) -> dict[str, Any]:
-    """Judge a task on worse scans; write `conditions/` and `results.json` below `setting.out`.
+    """Evaluate a task on corrupted scans; write `conditions/` and `results.json` to `context.out`.
 
-    Returns what `results.json` holds. Conditions that are there with the same key are not computed
-    again. Raises UserError where a network was not kept.
+    Returns the content of `results.json`. Existing conditions with the same key are not computed
+    again. Raises UserError where a network was not saved.
     """
-    plan = TaskRunner(task, context)
+    runner = TaskRunner(task, context)
     conditions = inputs.robustness.conditions(
-        {entry.modality for entry in plan.subject_split.entries}
+        {entry.modality for entry in runner.subject_split.entries}
     )
     if not conditions:
         raise UserError(
             f"Task {task.title!r}: none of robustness.corruptions is of its scans' modality."
         )
-    panel, notes = build_evaluators(plan, inputs)
-    cells = [asdict(cell) for judge in panel for cell in judge.cells]
-    asked_of = [plan.truth_hash, *_section_dumps(inputs), dict(context.initializations)]
-    judged = [*asked_of, cells]
+    evaluators, notes = build_evaluators(runner, inputs)
+    cells = [asdict(cell) for evaluator in evaluators for cell in evaluator.cells]
+    configuration = [runner.truth_hash, *_section_dumps(inputs), dict(context.initializations)]
+    determined_by = [*configuration, cells]
     found: dict[str, dict[Cell, MetricValue]] = {}
     todo: list[tuple[CorruptionConfig, int] | None] = [None, *conditions]
     with progress(f"Robustness: {task.title}", total=len(todo)) as bar:
         for condition in todo:
-            name, level, volumes = _condition(plan, inputs, condition)
-            asked = [partial(judge.score, volumes) for judge in panel]
-            found[name] = _load_or_score(context.out, name, [level, *judged], asked)
+            name, level, volumes = _condition(runner, inputs, condition)
+            scorers = [partial(evaluator.score, volumes) for evaluator in evaluators]
+            found[name] = _load_or_score(context.out, name, [level, *determined_by], scorers)
             bar.advance(name)
-    record_test_access(context.out, context.evaluate.split, sha256_json(asked_of))
-    groups = [[group.name, group.value, sorted(group.scans)] for group in plan.subgroups]
-    shares = _load_or_score(
-        context.out, "groups", [groups, *judged], [judge.explained_variance for judge in panel]
+    record_test_access(context.out, context.evaluate.split, sha256_json(configuration))
+    groups = [[group.name, group.value, sorted(group.scans)] for group in runner.subgroups]
+    explained = _load_or_score(
+        context.out,
+        "groups",
+        [groups, *determined_by],
+        [each.explained_variance for each in evaluators],
     )
-    results = _results(plan, inputs.robustness, conditions, found, shares, notes)
+    results = _results(runner, inputs.robustness, conditions, found, explained, notes)
     write_json(context.out / "results.json", results)
     return results
 
@@ -88,7 +91,7 @@ def _load_or_score(
     determined_by: list[Any],
     score_functions: Sequence[Callable[[], dict[Cell, MetricValue]]],
 ) -> dict[Cell, MetricValue]:
-    """What all that are asked score, from the file where that is of the same key."""
+    """Scores of all evaluators, from the condition's file where that has the same key."""
     key, path = sha256_json(determined_by), out / "conditions" / f"{name}.json"
     content = read_json(path) if path.exists() else {}
     if content.get("key") != key:
@@ -101,7 +104,7 @@ def _load_or_score(
 def _condition(
     runner: TaskRunner, inputs: RobustnessInputs, condition: tuple[CorruptionConfig, int] | None
 ) -> tuple[str, float | None, StoredVolumes]:
-    """Name, level and volumes; volumes that were made worse go with them, for they are large."""
+    """Name, level and volumes; corrupted volumes are freed with them, for they are large."""
     if condition is None:
         return CLEAN, None, runner.volumes
     corruption, severity = condition
@@ -111,7 +114,7 @@ def _condition(
 
 
 def _section_dumps(inputs: RobustnessInputs) -> list[dict[str, Any]]:
-    """What scores depend on, and not how predictions are kept."""
+    """The settings that scores depend on."""
     parts = (inputs.probe, inputs.finetune.for_methods(*inputs.finetune.methods), inputs.preprocess)
     return [part.model_dump(mode="json", exclude=SCORE_INDEPENDENT_KEYS) for part in parts]
 
@@ -126,13 +129,15 @@ def _score_record(cell: Cell, value: MetricValue) -> dict[str, Any]:
 
 def _parse_score(row: dict[str, Any]) -> tuple[Cell, MetricValue]:
     cell = Cell(row["method"], row["initialization"], row["subjects"], row["seed"])
-    value, *parts = np.array([row["value"], *row["pseudovalues"]], np.float64)  # null becomes nan
-    return cell, MetricValue(float(value), np.array(parts))
+    value, *pseudovalues = np.array(
+        [row["value"], *row["pseudovalues"]], np.float64
+    )  # null becomes nan
+    return cell, MetricValue(float(value), np.array(pseudovalues))
 
 
 @dataclass(frozen=True)
 class _ConditionScores:
-    """Scores by condition, and what is told of them."""
+    """Scores by condition, and their rows of the results."""
 
     scores: dict[str, dict[Cell, MetricValue]]
     robustness: Robustness
@@ -140,7 +145,7 @@ class _ConditionScores:
     confidence: float
 
     def row(self, method: str, initialization: str, kinds: Sequence[str]) -> dict[str, Any]:
-        """A way of judging from one start, over severities, by corruption, and against none."""
+        """The row of a method and initialization: its curve and its corruption errors."""
         errors = {
             kind: self._error(method, initialization, kind) / own
             for kind in kinds
@@ -153,7 +158,7 @@ class _ConditionScores:
         }
 
     def curve(self, method: str, initialization: str, kinds: Sequence[str]) -> dict[str, Any]:
-        """A figure over severities, and by corruption."""
+        """A metric over severities, and by corruption."""
         severities = self.robustness.severities
         curve = {0: [CLEAN]} | {s: [f"{kind}-{s}" for kind in kinds] for s in severities}
         return {
@@ -187,15 +192,15 @@ class _ConditionScores:
         self, method: str, initialization: str, names: Sequence[str]
     ) -> dict[str, Any]:
         """Mean and interval over seeds, each a mean over conditions."""
-        drawn = zip(
+        by_seed = zip(
             *(self._seed_values(method, initialization, name) for name in names), strict=True
         )
-        estimate = MetricEstimate.from_repeats([list(each) for each in drawn])
-        limits = FEATURE_RANGES.get(method, RANGES[self.metric])
-        return estimate.mean_and_interval(self.confidence, limits)
+        estimate = MetricEstimate.from_repeats([list(each) for each in by_seed])
+        value_range = FEATURE_RANGES.get(method, RANGES[self.metric])
+        return estimate.mean_and_interval(self.confidence, value_range)
 
     def _error(self, method: str, initialization: str, kind: str) -> float:
-        """What is missing to 1, summed over severities and seeds; 0 where nobody was judged so."""
+        """Error, 1 less the score, summed over severities and seeds; 0 where there is no score."""
         names = (f"{kind}-{severity}" for severity in self.robustness.severities)
         return sum(
             (1 - own.value for n in names for own in self._seed_values(method, initialization, n)),
@@ -215,7 +220,7 @@ def _results(
     task, evaluate = runner.task, runner.context.evaluate
     kinds = list(dict.fromkeys(corruption.name for corruption, _ in conditions))
     found = _ConditionScores(scores, robustness, task.METRIC, evaluate.confidence)
-    ways = dict.fromkeys((cell.method, cell.initialization) for cell in scores[CLEAN])
+    pairs = dict.fromkeys((cell.method, cell.initialization) for cell in scores[CLEAN])
     return {
         "task": task.title,
         "kind": task.kind,
@@ -224,9 +229,11 @@ def _results(
         "confidence": evaluate.confidence,
         "n_test_subjects": len(runner.subject_split.test_subjects),
         "initializations": list(runner.context.initializations),
-        "rows": [found.row(*way, kinds) for way in ways if way[0] not in FEATURE_RANGES],
-        "explained_variance": list(_explained_variance_rows(explained_variance, evaluate.confidence)),
-        "features": [found.curve(*way, kinds) for way in ways if way[0] in FEATURE_RANGES],
+        "rows": [found.row(*pair, kinds) for pair in pairs if pair[0] not in FEATURE_RANGES],
+        "explained_variance": list(
+            _explained_variance_rows(explained_variance, evaluate.confidence)
+        ),
+        "features": [found.curve(*pair, kinds) for pair in pairs if pair[0] in FEATURE_RANGES],
         "notes": list(notes),
         "warning": runner.context.warning,
     }
@@ -235,17 +242,17 @@ def _results(
 def _explained_variance_rows(
     explained_variance: dict[Cell, MetricValue], confidence: float
 ) -> Iterator[dict[str, Any]]:
-    """How much of the differences between subjects each grouping is, by encoder."""
-    for name, init in dict.fromkeys(
+    """Share of the variance between subjects that each attribute explains, by encoder."""
+    for name, initialization in dict.fromkeys(
         (cell.method, cell.initialization) for cell in explained_variance
     ):
         seeds = [
             own
             for cell, own in explained_variance.items()
-            if (cell.method, cell.initialization) == (name, init)
+            if (cell.method, cell.initialization) == (name, initialization)
         ]
         yield {
             "group": name,
-            "initialization": init,
+            "initialization": initialization,
             **MetricEstimate.from_seeds(seeds).mean_and_interval(confidence),
         }

@@ -1,8 +1,8 @@
-"""When scored subjects were looked at, and with how many settings: what a test split cannot tell.
+"""Log of test-set accesses: which configurations a task was scored with, and since when.
 
-A test is a test once. Whoever changes a dial after a look chooses by it, so each setting with which
-a task was scored is written down when it is first used, and none is taken off but with all
-that a study made.
+A test set is unbiased once. Whoever changes a setting after an access selects by the test set, so
+each configuration with which a task was scored is logged when it is first used, and no entry is
+removed but with all outputs of a study.
 """
 
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ ACCESS_LOG = "test_access.json"
 
 
 def record_test_access(out: Path, split: str, key: str) -> None:
-    """Write down that a setting with this key scores subjects of `split`, unless it has before."""
-    looks = read_test_accesses(out)
-    if not any(look["key"] == key for look in looks):
+    """Log that the configuration with this key scores subjects of `split`, if it is new."""
+    accesses = read_test_accesses(out)
+    if not any(access["key"] == key for access in accesses):
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(out / ACCESS_LOG, [*looks, {"key": key, "split": split, "first": now}])
+        write_json(out / ACCESS_LOG, [*accesses, {"key": key, "split": split, "first": now}])
 
 
 def read_test_accesses(out: Path) -> list[dict[str, Any]]:
-    """All looks of a task, the first one first."""
+    """All test-set accesses of a task, the first one first."""
     found: list[dict[str, Any]] = read_json(out / ACCESS_LOG) if (out / ACCESS_LOG).exists() else []
     return found

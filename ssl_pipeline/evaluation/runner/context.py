@@ -1,7 +1,7 @@
-"""What probing and fine-tuning share: the setting, the cells, their keys, and the walk over them.
+"""Evaluation context, task runner and the loop over cells that probing and fine-tuning share.
 
-What can be wrong with a task is found here, before an encoder is asked for anything but its patch.
-The walk skips cells that are there, computes the others one by one, and ends with the table.
+Errors in a task are found here, before an encoder is used for anything but its patch size. The loop
+skips cells that are complete, computes the others one by one, and ends with the results table.
 """
 
 import re
@@ -48,38 +48,38 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-# Of a task, what no truth depends on.
+# Keys of a task that do not change its truth.
 TRUTH_INDEPENDENT_KEYS = {"title", "stages", "probe", "finetune", "external_predictions"}
-SCORE_INDEPENDENT_KEYS = {"keep_networks", "keep_predictions"}  # of a section, what changes no score
-# Hands out a fresh copy of an encoder that the caller may train: one of those that are compared, by
+SCORE_INDEPENDENT_KEYS = {"keep_networks", "keep_predictions"}  # of a section
+# Builds a fresh copy of an encoder that the caller may train: one of those that are compared, by
 # its name, or the same architecture with random weights that the seed alone decides.
 EncoderFactory = Callable[[str, int], "Encoder"]
-# What the file of a cell shall hold, from the cell and the section that goes with it.
+# Computes the content of a cell's file, from the cell and the section that determines it.
 ComputeCell = Callable[[Cell, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What an evaluation works on, whichever its task."""
+    """Inputs and settings of an evaluation, whichever its task."""
 
     catalog: Catalog
     reader: CropReader
     label_file: LabelFile
     evaluate: Evaluate
     encoder_factory: EncoderFactory
-    initializations: Mapping[str, str]  # what is compared, with the hash that tells its weights
-    crop_voxels: Triple  # (z, y, x), of tasks that give none
+    initializations: Mapping[str, str]  # those that are compared, with the hash of their weights
+    crop_voxels: Triple  # (z, y, x), of tasks that set none
     out: Path  # folder of this task's results
-    label_map_folder: Path  # folder of label maps on the stored grid, made where they are not there
+    label_map_folder: Path  # label maps on the stored grid, written where they are missing
     device: str = "cpu"
     seed: int = 0
-    warning: str = ""  # what must be read before any figure
-    redact: Callable[[str], str] = str  # takes the paths of scans out of what an error says
-    shard: CellShard = UNSHARDED  # of the cells, to be computed without a table
+    warning: str = ""  # to be shown before any figure
+    redact: Callable[[str], str] = str  # removes the paths of scans from an error message
+    shard: CellShard = UNSHARDED  # cells to compute; a shard writes no table
 
 
 class TaskRunner:
-    """A task in its setting: who takes part, and in which order labels are handed out."""
+    """A task in its context: subject split, label maps, cell keys and budgets."""
 
     def __init__(self, task: TaskConfig, context: EvaluationContext) -> None:
         self.task, self.context = task, context
@@ -99,13 +99,13 @@ class TaskRunner:
 
     @property
     def subgroups(self) -> list[Subgroup]:
-        """Those of the scored scans that the study tells apart."""
-        scored = [entry for entry in self.subject_split.entries if entry.split != "train"]
-        return find_subgroups(scored, self.context.evaluate.subgroups, self.context.catalog.entries)
+        """Subgroups of the scored scans, by `evaluate.subgroups`."""
+        test = [entry for entry in self.subject_split.entries if entry.split != "train"]
+        return find_subgroups(test, self.context.evaluate.subgroups, self.context.catalog.entries)
 
     @cached_property
     def truth_hash(self) -> str:
-        """Hash of scans, subjects, splits and labels: what all cells of the task depend on."""
+        """Hash of scans, subjects, splits and labels, on which all cells of the task depend."""
         task = self.task.model_dump(mode="json", exclude=TRUTH_INDEPENDENT_KEYS)
         task["classes"] = list(self.task.classes.items())  # whose order numbers them
         scans = [
@@ -117,7 +117,7 @@ class TaskRunner:
     def labelled_subjects(
         self, cell: Cell, classes_by_subject: Mapping[str, frozenset[int]]
     ) -> list[str]:
-        """The training subjects whose labels a cell may see; `shows` has each subject's classes."""
+        """The training subjects whose labels a cell may use."""
         ordered = labelling_order(
             self.subject_split.train_subjects, classes_by_subject, self.context.seed + cell.seed
         )
@@ -125,13 +125,13 @@ class TaskRunner:
         return [subject for subject in self.subject_split.train_subjects if subject in chosen]
 
     def cell_key(self, cell: Cell, section: Section) -> str:
-        """Hash of all that determines a cell's predictions."""
+        """Hash of everything that determines a cell's predictions."""
         own = [asdict(cell), section.model_dump(mode="json"), self.encoder_hash(cell)]
         return sha256_json([self.truth_hash, *own])
 
     def access_key(self, cells: Iterable[tuple[Cell, Section]]) -> str:
-        """Hash of all that determines their scores, which is not what else is kept of them."""
-        told = [
+        """Hash of everything that determines the cells' scores, for the log of test accesses."""
+        own = [
             [
                 asdict(cell),
                 section.model_dump(mode="json", exclude=SCORE_INDEPENDENT_KEYS),
@@ -139,22 +139,22 @@ class TaskRunner:
             ]
             for cell, section in cells
         ]
-        return sha256_json([self.truth_hash, *told])
+        return sha256_json([self.truth_hash, *own])
 
     def encoder_hash(self, cell: Cell) -> str:
         """Hash of the encoder that a cell's predictions depend on; empty for pixels."""
         return self.context.initializations[cell.initialization]
 
     def budgets(self, requested: Sequence[int | str]) -> tuple[int, ...]:
-        """Numbers of labelled subjects that this task can give."""
+        """Numbers of labelled subjects that this task has."""
         return resolve_budgets(requested, len(self.subject_split.train_subjects))
 
     def check_patch(self, patch: Triple) -> None:
-        """Refuse crops that the encoder's patches do not fill."""
+        """Refuse crops that are no multiple of the encoder's patch."""
         if any(side % step for side, step in zip(self.crop_size, patch, strict=True)):
             raise UserError(
-                f"Task {self.task.title!r}: crops of {list(self.crop_size)} voxels (z, y, x) are no "
-                f"multiple of the encoder's patch, {list(patch)}: change crop_voxels."
+                f"Task {self.task.title!r}: crops of {list(self.crop_size)} voxels (z, y, x) are "
+                f"no multiple of the encoder's patch, {list(patch)}: change crop_voxels."
             )
 
 
@@ -165,45 +165,45 @@ def run_cells(
     activity: str,
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Compute the cells that are missing, write the table and the costs, and return the table.
+    """Compute the missing cells, write the results table and the costs, and return the table.
 
-    Each cell comes with the section that, beside the plan, determines it. One that fails is written
-    down as such, and tried again the next time; where all fail, the last error is raised. Of a
-    share of the cells there is no table, and an empty one is returned.
+    Each cell comes with the section that, beside the runner, determines it. A cell that fails is
+    recorded as failed, and computed again the next time; where all fail, the last error is raised.
+    A shard of the cells has no table, and an empty one is returned.
     """
-    every, share = list(cells), runner.context.shard
-    found: dict[Cell, CellScores] = {}  # predictions themselves would fill the memory
-    by_group: dict[Subgroup, dict[Cell, CellScores]] = {group: {} for group in runner.subgroups}
+    every, shard = list(cells), runner.context.shard
+    scores: dict[Cell, CellScores] = {}  # predictions themselves would fill the memory
+    by_subgroup: dict[Subgroup, dict[Cell, CellScores]] = {each: {} for each in runner.subgroups}
     failed: dict[Cell, str] = {}
     costs = []
-    todo = [every[index] for index in share.cell_range(len(every))]
+    todo = [every[index] for index in shard.cell_range(len(every))]
     for cell, content in _cell_contents(runner, todo, compute, activity):
         if FAILED in content:
             failed[cell] = content[FAILED]
-        elif share == UNSHARDED:
-            found[cell] = score_predictions(
+        elif shard == UNSHARDED:
+            scores[cell] = score_predictions(
                 runner.subject_split.test_subjects, content["predictions"]
             )
-            for group, own in by_group.items():
-                if figures := group.score(content["predictions"]):
-                    own[cell] = figures
+            for subgroup, own in by_subgroup.items():
+                if subgroup_scores := subgroup.score(content["predictions"]):
+                    own[cell] = subgroup_scores
             costs.append(asdict(cell) | content["costs"])
-    if share != UNSHARDED:
+    if shard != UNSHARDED:
         return {}
     record_test_access(runner.context.out, runner.context.evaluate.split, runner.access_key(every))
-    left = runner.subject_split.n_unlabelled_scans
-    unused = (f"{left} scans without a truth for this task were left out.",) if left else ()
+    excluded = runner.subject_split.n_unlabelled_scans
+    unused = f"{excluded} scans without a label for this task were left out."
     results = results_table(
         runner.task,
-        found,
+        scores,
         runner.context.evaluate,
         train=runner.subject_split.train_subjects,
         test=runner.subject_split.test_subjects,
         initializations=tuple(runner.context.initializations),
-        by_subgroup=by_group,
+        by_subgroup=by_subgroup,
         seed=runner.context.seed,
         failed=failed,
-        notes=(*notes, *unused),
+        notes=(*notes, *((unused,) if excluded else ())),
         warning=runner.context.warning,
     )
     write_results(runner.context.out, results, costs)
@@ -216,23 +216,22 @@ def _cell_contents(
     compute: ComputeCell,
     activity: str,
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """What the files of cells hold, each once it has been computed, if it is missing."""
-    out, lost = runner.context.out, 0
+    """Content of the cells' files; a missing one is computed first."""
+    out, n_failed = runner.context.out, 0
     if runner.context.shard == UNSHARDED:
-        remove_temporaries(
-            out / "cells"
-        )  # what a killed process left; beside others it may be theirs
+        # What a killed process left; beside other shards it may be theirs.
+        remove_temporaries(out / "cells")
     with progress(f"{activity}: {runner.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = runner.cell_key(cell, section)
             content = load_cell(cell, key, out)
             if content is None:
                 content = _compute_or_record_failure(
-                    runner, cell, section, compute, last=lost == len(todo) - 1
+                    runner, cell, section, compute, last=n_failed == len(todo) - 1
                 )
                 encoder = "" if cell.initialization in BASELINES else runner.encoder_hash(cell)
                 save_cell(cell, key, encoder, content, out)
-            lost += FAILED in content
+            n_failed += FAILED in content
             bar.advance(cell.name)
             if FAILED not in content:
                 debug(f"{cell.name}: {content['costs']['seconds']:.1f} s")
@@ -242,9 +241,9 @@ def _cell_contents(
 def _compute_or_record_failure(
     runner: TaskRunner, cell: Cell, section: Section, compute: ComputeCell, *, last: bool
 ) -> dict[str, Any]:
-    """What a cell's file shall hold: its predictions, or why there are none.
+    """Content of a cell's file: its predictions, or the reason of its failure.
 
-    What the user can change, and a full disk, are no matter of one cell; nor is an error of the
+    A UserError, and a full disk, concern more than one cell and are raised, as is the error of the
     `last` of cells that have all failed.
     """
     try:
@@ -252,9 +251,9 @@ def _compute_or_record_failure(
     except Exception as error:
         if last or isinstance(error, UserError) or is_disk_full(error):
             raise
-        conceal = runner.context.redact
-        debug(conceal(traceback.format_exc()))
-        told = re.sub(r"(?:/[^\s/'\":]+)+", lambda found: Path(found[0]).name, conceal(str(error)))
-        reason = f"{type(error).__name__}: {' '.join(told.split())}"
+        redact = runner.context.redact
+        debug(redact(traceback.format_exc()))
+        text = re.sub(r"(?:/[^\s/'\":]+)+", lambda found: Path(found[0]).name, redact(str(error)))
+        reason = f"{type(error).__name__}: {' '.join(text.split())}"
         info(f"{cell.name} failed: {reason}", error=True)
         return {FAILED: reason}

@@ -1,8 +1,8 @@
-"""Fine-tuning: a head is trained, and of the encoder what each method adapts.
+"""Fine-tuning of a task: a head is trained, and of the encoder what each method adapts.
 
-Every start gets the same heads, steps, batches and crops, and so does every method; baselines stand
-beside them. For regions it is the one of probing with the linear probe, for voxels a
-linear model of neighbourhoods.
+Every initialization gets the same heads, steps, batches and crops, and so does every method, beside
+baselines: of crops, pixels + PCA with the linear probe; of voxels, a linear model of
+neighbourhoods.
 """
 
 import time
@@ -20,7 +20,7 @@ from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
 from ssl_pipeline.evaluation.tasks import CropTask, TaskConfig
 from ssl_pipeline.io.atomic import sha256_json
 
-PIXELS_PROBE_NOTE = "Beside fine-tuning, pixels + PCA are read by a linear probe."
+PIXELS_PROBE_NOTE = "Beside fine-tuning, pixels + PCA are evaluated by a linear probe."
 RESNET_NOTE = "small ResNet: trained from scratch with the same crops and steps."
 
 __all__ = ["EvaluationContext", "run_finetune"]
@@ -29,55 +29,56 @@ __all__ = ["EvaluationContext", "run_finetune"]
 def run_finetune(
     task: TaskConfig, finetune: Finetune, context: EvaluationContext
 ) -> dict[str, Any]:
-    """Fine-tune a task and write `cells/`, `results.json` and `costs.json` below `setting.out`.
+    """Fine-tune a task and write `cells/`, `results.json` and `costs.json` below `context.out`.
 
-    A segmentation also writes `predictions/CELL/SCAN.nii.gz`. Returns what `results.json` holds;
-    cells that are there with the same key are not computed again. Raises UserError for a task that
-    cannot be compared by subject.
+    A segmentation also writes `predictions/CELL/SCAN.nii.gz`. Returns the content of
+    `results.json`; existing cells with the same key are not computed again. Raises UserError for a
+    task that cannot be compared by subject.
     """
     if isinstance(task, CropTask):
         resnet = (
             {RESNET: ""} if finetune.resnet_baseline and PIXELS in context.initializations else {}
         )
-        plan = TaskRunner(
+        runner = TaskRunner(
             task, replace(context, initializations={**context.initializations, **resnet})
         )
-        return _run_crop_task(plan, task, finetune)
-    plan = TaskRunner(task, context)
+        return _run_crop_task(runner, task, finetune)
+    runner = TaskRunner(task, context)
     if task.external_predictions and PIXELS in context.initializations:
-        starts = {
+        initializations = {
             **context.initializations,
-            EXTERNAL: _external_hash(plan, task, task.external_predictions),
+            EXTERNAL: _external_hash(runner, task, task.external_predictions),
         }
-        plan = TaskRunner(task, replace(context, initializations=starts))
+        runner = TaskRunner(task, replace(context, initializations=initializations))
     from ssl_pipeline.evaluation.runner.segmentation_cells import (
         SEGMENTATION_NOTE,
         SegmentationCells,
     )
 
     methods = [method for method in finetune.methods if method.SUPPORTS_SEGMENTATION]
-    left = ", ".join(
+    unsupported = ", ".join(
         method.TITLE for method in finetune.methods if not method.SUPPORTS_SEGMENTATION
     )
-    voxels = SegmentationCells(plan, task)
+    segmentation = SegmentationCells(runner, task)
     notes = (
         SEGMENTATION_NOTE,
-        *((f"Not made for voxels and left out: {left}.",) if left else ()),
-        *voxels.notes,
+        *((f"Not available for segmentation: {unsupported}.",) if unsupported else ()),
+        *segmentation.notes,
     )
-    return run_cells(plan, _cells(plan, finetune, methods), voxels.compute, "Fine-tuning", notes)
+    cells = _cells(runner, finetune, methods)
+    return run_cells(runner, cells, segmentation.compute, "Fine-tuning", notes)
 
 
 def _external_hash(runner: TaskRunner, task: TaskConfig, name: str) -> str:
-    """Hash of what another method drew; UserError where it left a scored scan out."""
-    scored = [entry for entry in runner.subject_split.entries if entry.split != "train"]
-    for entry in scored:
+    """Hash of external predictions; UserError where they lack a scored scan."""
+    test = [entry for entry in runner.subject_split.entries if entry.split != "train"]
+    for entry in test:
         if not entry.labels.get(name):
             raise UserError(
                 f"Task {task.title!r}: scan {entry.id} has no label {name!r}: let the other method "
                 "segment every scored scan."
             )
-    return sha256_json([runner.label_maps.sha256(entry, name) for entry in scored])
+    return sha256_json([runner.label_maps.sha256(entry, name) for entry in test])
 
 
 def _cells(
@@ -85,20 +86,20 @@ def _cells(
 ) -> Iterator[tuple[Cell, Finetune]]:
     evaluate = runner.context.evaluate
     budgets = runner.budgets(finetune.subjects or evaluate.subjects)
-    for method in (*methods, None):  # those of baselines are none of them
-        for init in runner.context.initializations:
-            seeds = 1 if init == EXTERNAL else finetune.seeds or evaluate.seeds
+    for method in (*methods, None):  # baselines have no method
+        for start in runner.context.initializations:
+            seeds = 1 if start == EXTERNAL else finetune.seeds or evaluate.seeds
             for seed in range(seeds):
-                for budget in budgets[-1:] if init == EXTERNAL else budgets:
-                    if (init in BASELINES) == (method is None):
-                        cell = Cell(method.name if method else BASELINE_METHOD, init, budget, seed)
+                for budget in budgets[-1:] if start == EXTERNAL else budgets:
+                    if (start in BASELINES) == (method is None):
+                        cell = Cell(method.name if method else BASELINE_METHOD, start, budget, seed)
                         yield cell, cell_section(finetune, budgets, cell, method)
 
 
 def cell_section(
     finetune: Finetune, budgets: tuple[int, ...], cell: Cell, method: AdaptationMethod | None
 ) -> Finetune:
-    """What determines a cell of fine-tuning, beside the plan; no method is the baseline."""
+    """The section that determines a cell of fine-tuning; a baseline has no method."""
     if method is None:
         return finetune.for_methods()
     return finetune.for_methods(
@@ -117,14 +118,14 @@ def _run_crop_task(runner: TaskRunner, task: CropTask, finetune: Finetune) -> di
         )
 
     resnet = (RESNET_NOTE,) if finetune.resnet_baseline else ()
-    walked = list(_cells(runner, finetune, finetune.methods))
-    usual = cells.fold_notes(cell for cell, _ in walked if cell.initialization == PIXELS)
-    notes = (PIXELS_NOTE, PIXELS_PROBE_NOTE, *resnet, *cells.notes, *usual)
-    return run_cells(runner, walked, compute, "Fine-tuning", notes)
+    every = list(_cells(runner, finetune, finetune.methods))
+    fold_notes = cells.fold_notes(cell for cell, _ in every if cell.initialization == PIXELS)
+    notes = (PIXELS_NOTE, PIXELS_PROBE_NOTE, *resnet, *cells.notes, *fold_notes)
+    return run_cells(runner, every, compute, "Fine-tuning", notes)
 
 
 def _train_cell(cells: CropCells, cell: Cell, section: Finetune) -> dict[str, Any]:
-    """Train on the labelled regions, and predict those that are scored."""
+    """Train on the labelled crops, and predict the test crops."""
     from ssl_pipeline.evaluation.baselines.resnet import SmallResNet
     from ssl_pipeline.evaluation.finetuning.crop_model import (
         EncoderCropModel,
@@ -134,41 +135,42 @@ def _train_cell(cells: CropCells, cell: Cell, section: Finetune) -> dict[str, An
     from ssl_pipeline.evaluation.finetuning.optimizer import count_trained_parameters, fixed_seed
     from ssl_pipeline.evaluation.runner.networks import build_crop_model, save_network
 
-    began = time.monotonic()
-    plan, setting, method = cells.runner, cells.runner.context, next(iter(section.methods), None)
+    started = time.monotonic()
+    runner, context = cells.runner, cells.runner.context
+    method = next(iter(section.methods), None)
     chosen = [cells.train_crops[index] for index in cells.labelled_rows(cell)]
-    seed = setting.seed + cell.seed
-    with fixed_seed(seed, setting.device):
-        model = build_crop_model(plan, cell, method) if method else SmallResNet(cells.n_classes)
+    seed = context.seed + cell.seed
+    with fixed_seed(seed, context.device):
+        model = build_crop_model(runner, cell, method) if method else SmallResNet(cells.n_classes)
         memory = train_crop_model(
             model,
-            setting.reader,
-            plan.entries,
+            context.reader,
+            runner.entries,
             chosen,
-            plan.crop_size,
+            runner.crop_size,
             section,
             method,
             seed=seed,
-            device=setting.device,
+            device=context.device,
         )
     parameters = count_trained_parameters(model)
     if isinstance(model, EncoderCropModel) and method:
         method.merge(model.encoder)
     crops = cells.crop_batches(cells.test_crops, section.batch_size)
-    predicted = predict_crops(model, crops, setting.device)
-    content = cells.cell_content(predicted, began, parameters, memory_bytes=memory)
+    predicted = predict_crops(model, crops, context.device)
+    content = cells.cell_content(predicted, started, parameters, memory_bytes=memory)
     if section.keep_networks:
-        content["files"] = [save_network(model, cell, setting.out)]
+        content["files"] = [save_network(model, cell, context.out)]
     return content
 
 
 def _probe_pixels(cells: CropCells, cell: Cell) -> dict[str, Any]:
     """A linear probe of pixels + PCA."""
-    began = time.monotonic()
+    started = time.monotonic()
     method = Linear()
     number = len(cells.train_crops)
     fitted = method.fit(cells.labelled_features(cell, cells.pixel_features[:number]), cell.seed)
     predicted = fitted(cells.pixel_features[number:])
     return cells.cell_content(
-        predicted, began, method.count_parameters(cells.pixel_features.shape[-1], cells.n_classes)
+        predicted, started, method.count_parameters(cells.pixel_features.shape[-1], cells.n_classes)
     )

@@ -1,4 +1,4 @@
-"""The networks of fine-tuning: built alike for training and for what was kept of it."""
+"""Networks of fine-tuning cells: built, saved and loaded."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,9 @@ Network = TypeVar("Network", EncoderCropModel, SegmentationModel)
 
 
 def build_crop_model(runner: TaskRunner, cell: Cell, method: AdaptationMethod) -> EncoderCropModel:
-    """An encoder with a head of classes or a number, ready to be adapted; see `of_voxels`."""
+    """An encoder with a head of classes or a number, ready to be adapted; see
+    `build_segmentation_model`.
+    """
     encoder = _build_encoder(runner, cell)
     network = EncoderCropModel(encoder, len(runner.task.class_names), method.pool(encoder.dim))
     method.apply(encoder)
@@ -35,35 +37,35 @@ def build_segmentation_model(
     whatever the method.
     """
     encoder = _build_encoder(runner, cell)
-    rise = section.decoder.build(encoder)
+    decoder = section.decoder.build(encoder)
     network = SegmentationModel(
-        encoder, rise, len(runner.task.class_names), with_input_skip=section.input_skip
+        encoder, decoder, len(runner.task.class_names), with_input_skip=section.input_skip
     )
     method.apply(encoder)
     return network
 
 
 def _build_encoder(runner: TaskRunner, cell: Cell) -> Encoder:
-    """What a cell starts from."""
+    """The encoder that a cell starts from."""
     encoder = runner.context.encoder_factory(cell.initialization, runner.context.seed + cell.seed)
     runner.check_patch(encoder.patch)
     return encoder
 
 
 def network_path(cell: Cell) -> str:
-    """Where a cell's network lies below the folder of its task."""
+    """Path of a cell's network below the folder of its task."""
     return f"networks/{cell.name}.safetensors"
 
 
 def save_network(network: CropModel | SegmentationModel, cell: Cell, out: Path) -> str:
-    """Write a trained network, whose method has merged; returns `name_of` the cell."""
+    """Write a trained network, whose method has merged; returns its `network_path`."""
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(out / network_path(cell), save(state))
     return network_path(cell)
 
 
 def load_network(network: Network, method: AdaptationMethod, cell: Cell, out: Path) -> Network:
-    """An untrained network with the weights that were kept of its cell.
+    """An untrained network with the saved weights of its cell.
 
     Raises UserError where there are none.
     """

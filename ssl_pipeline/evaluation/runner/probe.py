@@ -1,8 +1,8 @@
-"""Probing: simple classifiers on frozen features.
+"""Probing of a task: simple classifiers on frozen features.
 
 The features of an encoder are computed once and used by every method, budget and draw of labelled
 subjects. The pretrained encoder and the baseline differ between seeds by that draw alone; random
-weights are drawn anew for every seed as well.
+weights are also drawn anew for every seed.
 """
 
 import time
@@ -29,44 +29,44 @@ __all__ = ["EvaluationContext", "run_probe"]
 
 
 def run_probe(task: TaskConfig, probe: Probe, context: EvaluationContext) -> dict[str, Any]:
-    """Probe a task of regions; write `cells/`, `results.json`, `costs.json` below `setting.out`.
+    """Probe a task of crops; write `cells/`, `results.json`, `costs.json` below `context.out`.
 
-    Returns what `results.json` holds. Cells that are there with the same key are not
-    computed again. Raises UserError for a task that cannot be probed or compared by subject.
+    Returns the content of `results.json`. Existing cells with the same key are not computed again.
+    Raises UserError for a task that cannot be probed or compared by subject.
     """
     if not isinstance(task, CropTask):
         raise UserError(
-            f"Task {task.title!r} is of kind {task.kind}: probes read crops as a whole; "
+            f"Task {task.title!r} is of kind {task.kind}: probes classify whole crops; "
             "list it for finetune alone."
         )
     cells = CropCells(TaskRunner(task, context), task)
-    bank = _FeatureCache(cells, probe, context.encoder_factory)
+    cache = _FeatureCache(cells, probe, context.encoder_factory)
 
     def compute(cell: Cell, method: ProbeMethod) -> dict[str, Any]:
-        features, waited = bank.features(
+        features, feature_seconds = cache.features(
             cell.initialization, cell.seed if cell.initialization == RANDOM else 0
         )
-        began = time.monotonic()
+        started = time.monotonic()
         number = len(cells.train_crops)
         fitted = method.fit(cells.labelled_features(cell, features[:number]), cell.seed)
         predicted = fitted(features[number:])
         parameters = method.count_parameters(features.shape[-1], cells.n_classes)
-        return cells.cell_content(predicted, began, parameters, feature_seconds=waited)
+        return cells.cell_content(predicted, started, parameters, feature_seconds=feature_seconds)
 
-    everything = [
-        (Cell(method.name, init, budget, seed), method)
-        for init in context.initializations
+    every = [
+        (Cell(method.name, name, budget, seed), method)
+        for name in context.initializations
         for seed in range(context.evaluate.seeds)
         for method in probe.methods
         for budget in cells.runner.budgets(context.evaluate.subjects)
     ]
-    usual = cells.fold_notes(cell for cell, method in everything if method.USES_FOLDS)
-    notes = (PIXELS_NOTE, *cells.notes, *usual)
-    return run_cells(cells.runner, everything, compute, "Probing", notes)
+    fold_notes = cells.fold_notes(cell for cell, method in every if method.USES_FOLDS)
+    notes = (PIXELS_NOTE, *cells.notes, *fold_notes)
+    return run_cells(cells.runner, every, compute, "Probing", notes)
 
 
 class _FeatureCache:
-    """Frozen features of all regions, train first; the last ones asked for are kept."""
+    """Cache of the frozen features of all crops, training crops first: of the last encoder."""
 
     def __init__(self, cells: CropCells, probe: Probe, encoder_factory: EncoderFactory) -> None:
         self.cells, self.probe, self.encoder_factory = cells, probe, encoder_factory
@@ -75,18 +75,18 @@ class _FeatureCache:
     def _compute_features(
         self, initialization: str, seed: int
     ) -> tuple[NDArray[np.float32], float]:
-        """Features (n, blocks, dim) and the seconds that they took."""
-        began = time.monotonic()
+        """Features (n, blocks, dim) and the seconds that computing them took."""
+        started = time.monotonic()
         if initialization == PIXELS:
-            return self.cells.pixel_features, time.monotonic() - began
+            return self.cells.pixel_features, time.monotonic() - started
         from ssl_pipeline.evaluation.data.features import extract_features
 
-        setting = self.cells.runner.context
-        encoder = self.encoder_factory(initialization, setting.seed + seed)
+        context = self.cells.runner.context
+        encoder = self.encoder_factory(initialization, context.seed + seed)
         self.cells.runner.check_patch(encoder.patch)
         crops = self.cells.crop_batches(
             [*self.cells.train_crops, *self.cells.test_crops], self.probe.batch_size
         )
         blocks = max(method.n_blocks for method in self.probe.methods)
-        found = extract_features(encoder, crops, setting.device, blocks)
-        return found, time.monotonic() - began
+        found = extract_features(encoder, crops, context.device, blocks)
+        return found, time.monotonic() - started

@@ -1,7 +1,7 @@
-"""From the cells of a task to its table: `results.json`, and `costs.json` for what varies by run.
+"""Results table of a task, `results.json`, and the costs of its cells, `costs.json`.
 
-The table is a function of the predictions alone and is equal byte by byte when they are. Seconds
-are kept apart from it.
+The table is a function of the predictions alone and is equal byte by byte when they are. Seconds,
+which differ between runs, are kept apart from it.
 """
 
 import math
@@ -22,19 +22,19 @@ from ssl_pipeline.evaluation.statistics.subgroups import Subgroup, subgroup_gap
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.atomic import write_json
 
-RowKey = tuple[str, str, int]  # of a row: method, start, labelled subjects
+RowKey = tuple[str, str, int]  # of a row: method, initialization, labelled subjects
 
 
 @dataclass(frozen=True)
 class _TableRow:
-    """One row of the table: a method from one start with one budget, over its seeds."""
+    """One row of the table: a method, initialization and budget, over its seeds."""
 
     metrics: Mapping[str, MetricEstimate]  # the task's own metric first
     per_class: NDArray[np.float64]  # (classes,) of that metric
 
     @property
     def n_classes(self) -> int:
-        """How many classes its scored subjects show; 1 or 0 where a number is told, or is not."""
+        """Number of classes that its scored subjects show; of a number, 1 if it is defined."""
         if not len(self.per_class):
             return int(not math.isnan(self.primary.per_seed.mean()))
         return int(np.count_nonzero(~np.isnan(self.per_class)))
@@ -59,22 +59,25 @@ def results_table(
     notes: Sequence[str] = (),
     warning: str = "",
 ) -> dict[str, Any]:
-    """The table of a task, as `results.json` holds it; rows in the order of `starts`.
+    """The table of a task, as `results.json` holds it; rows in the order of
+    `initializations`.
 
-    A row of which a seed has `failed`, with its reason, has no figures.
+    A row of which a seed has `failed`, with its reason, is left out.
     """
-    lost = failed or {}
-    gaps = {(cell.method, cell.initialization, cell.subjects) for cell in lost}
+    failures = failed or {}
+    incomplete = {(cell.method, cell.initialization, cell.subjects) for cell in failures}
 
-    def whole(scored: Mapping[Cell, CellScores]) -> dict[Cell, CellScores]:
+    def complete(cells: Mapping[Cell, CellScores]) -> dict[Cell, CellScores]:
         return {
-            c: s for c, s in scored.items() if (c.method, c.initialization, c.subjects) not in gaps
+            cell: own
+            for cell, own in cells.items()
+            if (cell.method, cell.initialization, cell.subjects) not in incomplete
         }
 
-    arms = _table_rows(whole(scores), initializations)
-    grouped = {
-        group: _table_rows(whole(own), initializations)
-        for group, own in (by_subgroup or {}).items()
+    table_rows = _table_rows(complete(scores), initializations)
+    subgroup_rows = {
+        subgroup: _table_rows(complete(own), initializations)
+        for subgroup, own in (by_subgroup or {}).items()
         if own
     }
     return {
@@ -85,30 +88,30 @@ def results_table(
         "confidence": evaluate.confidence,
         "n_train_subjects": len(train),
         "n_test_subjects": len(test),
-        "n_seeds": 1 + max(cell.seed for cell in (*scores, *lost)),
+        "n_seeds": 1 + max(cell.seed for cell in (*scores, *failures)),
         "classes": list(task.class_names),
         "initializations": list(initializations),
         "rows": [
-            {"method": method, "initialization": init, "subjects": subjects}
-            | _row_record(arm, task.class_names, evaluate.confidence)
-            for (method, init, subjects), arm in arms.items()
+            {"method": method, "initialization": name, "subjects": subjects}
+            | _row_record(row, task.class_names, evaluate.confidence)
+            for (method, name, subjects), row in table_rows.items()
         ],
-        "differences": list(_differences(arms, initializations, evaluate.confidence, seed)),
+        "differences": list(_differences(table_rows, initializations, evaluate.confidence, seed)),
         "groups": [
-            _subgroup_table(group, own, task.class_names, evaluate)
-            for group, own in grouped.items()
+            _subgroup_table(subgroup, own, task.class_names, evaluate)
+            for subgroup, own in subgroup_rows.items()
         ],
-        "gaps": list(_subgroup_gaps(arms, grouped, evaluate.confidence)),
-        "failed": [asdict(cell) | {"reason": reason} for cell, reason in lost.items()],
-        "notes": [coverage_note(len(test)), *notes, *_failure_notes(lost)],
+        "gaps": list(_subgroup_gaps(table_rows, subgroup_rows, evaluate.confidence)),
+        "failed": [asdict(cell) | {"reason": reason} for cell, reason in failures.items()],
+        "notes": [coverage_note(len(test)), *notes, *_failure_notes(failures)],
         "warning": warning,
     }
 
 
 def _failure_notes(failed: Mapping[Cell, str]) -> Iterator[str]:
-    """Each reason once, with the first of the cells that it holds for."""
+    """Each reason once, with the first of the cells that failed for it."""
     for reason in dict.fromkeys(failed.values()):
-        names = [cell.name for cell, why in failed.items() if why == reason]
+        names = [cell.name for cell, own in failed.items() if own == reason]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield f"{names[0]}{more} failed: {reason}."
 
@@ -122,7 +125,7 @@ def write_results(out: Path, results: dict[str, Any], costs: Sequence[Mapping[st
 def _table_rows(
     scores: Mapping[Cell, CellScores], initializations: Sequence[str]
 ) -> dict[RowKey, _TableRow]:
-    """Cells gathered over seeds, methods together and budgets rising, all (0) last."""
+    """Rows over the seeds of their cells, sorted by method and rising budget, all (0) last."""
     found: dict[RowKey, list[CellScores]] = {}
     for cell in sorted(scores, key=lambda c: c.seed):
         found.setdefault((cell.method, cell.initialization, cell.subjects), []).append(scores[cell])
@@ -131,17 +134,17 @@ def _table_rows(
         name: _TableRow(
             {
                 key: MetricEstimate.from_seeds([s.metrics[key] for s in found[name]])
-                for key in measures
+                for key in metrics
             },
             np.mean([s.per_class for s in found[name]], axis=0),
         )
         for name in ordered
-        for measures in [found[name][0].metrics]
+        for metrics in [found[name][0].metrics]
     }
 
 
 def _row_record(row: _TableRow, class_names: Sequence[str], confidence: float) -> dict[str, Any]:
-    own, *further = row.metrics
+    own, *others = row.metrics
     return {
         **row.primary.mean_and_interval(confidence, RANGES[own]),
         **row.primary.seed_spread(),
@@ -150,7 +153,7 @@ def _row_record(row: _TableRow, class_names: Sequence[str], confidence: float) -
             for name, value in zip(class_names, row.per_class, strict=True)
         },
         "other_metrics": {
-            key: row.metrics[key].mean_and_interval(confidence, RANGES[key]) for key in further
+            key: row.metrics[key].mean_and_interval(confidence, RANGES[key]) for key in others
         },
     }
 
@@ -161,15 +164,15 @@ def _subgroup_table(
     class_names: Sequence[str],
     evaluate: Evaluate,
 ) -> dict[str, Any]:
-    """A group's own table."""
+    """A subgroup's own table."""
     return {
         "group": subgroup.name,
         "value": subgroup.value,
         "n_test_subjects": len(subgroup.subjects),
         "rows": [
-            {"method": method, "initialization": init, "subjects": subjects}
-            | _row_record(arm, class_names, evaluate.confidence)
-            for (method, init, subjects), arm in table_rows.items()
+            {"method": method, "initialization": name, "subjects": subjects}
+            | _row_record(row, class_names, evaluate.confidence)
+            for (method, name, subjects), row in table_rows.items()
         ],
     }
 
@@ -179,21 +182,21 @@ def _subgroup_gaps(
     by_subgroup: Mapping[Subgroup, Mapping[RowKey, _TableRow]],
     confidence: float,
 ) -> Iterator[dict[str, Any]]:
-    """How far apart the groups of one name are, in each row.
+    """Gaps between the subgroups of one name, in each row.
 
-    A group that lacks a class which others show has an easier task, and is left out.
+    A subgroup that lacks a class which others show has an easier task, and is left out.
     """
-    for name in dict.fromkeys(group.name for group in by_subgroup):
-        for method, init, subjects in table_rows:
-            key = (method, init, subjects)
+    for name in dict.fromkeys(subgroup.name for subgroup in by_subgroup):
+        for method, initialization, subjects in table_rows:
+            key = (method, initialization, subjects)
             by_value = {
-                group.value: own[key].primary
-                for group, own in by_subgroup.items()
-                if group.name == name and own[key].n_classes >= table_rows[key].n_classes
+                subgroup.value: own[key].primary
+                for subgroup, own in by_subgroup.items()
+                if subgroup.name == name and own[key].n_classes >= table_rows[key].n_classes
             }
             if len(by_value) > 1:
-                row = {"group": name, "method": method, "initialization": init, "subjects": subjects}
-                yield row | subgroup_gap(by_value, confidence)
+                row = dict(zip(("method", "initialization", "subjects"), key, strict=True))
+                yield {"group": name, **row} | subgroup_gap(by_value, confidence)
 
 
 def _differences(
@@ -202,19 +205,19 @@ def _differences(
     confidence: float,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """Each encoder less those before it and less what is untrained, paired by subject and seed."""
-    for (method, init, subjects), arm in table_rows.items():
-        for against, other in _comparators(table_rows, initializations, method, init, subjects):
-            own, *further = arm.metrics
+    """Differences of each encoder from its comparators, paired by subject and seed."""
+    for (method, name, subjects), row in table_rows.items():
+        for against, other in _comparators(table_rows, initializations, method, name, subjects):
+            own, *others = row.metrics
             yield {
                 "method": method,
-                "initialization": init,
+                "initialization": name,
                 "subjects": subjects,
                 "against": against,
-                **arm.metrics[own].difference(other.metrics[own], confidence, seed),
+                **row.metrics[own].difference(other.metrics[own], confidence, seed),
                 "other_metrics": {
-                    key: arm.metrics[key].difference(other.metrics[key], confidence, seed)
-                    for key in further
+                    key: row.metrics[key].difference(other.metrics[key], confidence, seed)
+                    for key in others
                 },
             }
 
@@ -226,9 +229,9 @@ def _comparators(
     initialization: str,
     subjects: int,
 ) -> Iterator[tuple[str, _TableRow]]:
-    """What an encoder is compared with: others by the same method, and the baselines."""
+    """Rows that an encoder is compared with: earlier encoders, random weights, baselines."""
     if initialization in NOT_PRETRAINED:
         return
     for other in (*NOT_PRETRAINED, *initializations[: initializations.index(initialization)]):
         rows = (table_rows.get((own, other, subjects)) for own in comparable_methods(method, other))
-        yield from ((other, arm) for arm in rows if arm)  # a trial of an ablation has none
+        yield from ((other, row) for row in rows if row)  # a trial of an ablation has none

@@ -1,7 +1,7 @@
-"""Segmentation cells: train, slide over every scored scan, write it back, and score it.
+"""Segmentation cells: train, segment every scored scan, write the predictions, and score them.
 
-Scores are taken on the stored grid, where labels were brought by nearest neighbour, distances in
-mm; the written maps are in the scan's own grid, with the values that the label files use.
+Scores are computed on the stored grid, to which labels were resampled by nearest neighbour, with
+distances in mm; predictions are written in the scan's own grid, with the values of the label files.
 """
 
 import gzip
@@ -39,12 +39,12 @@ from ssl_pipeline.views.rng import generator
 SEGMENTATION_NOTE = (
     "pixels + PCA: logistic regression on the principal components of each voxel's 5 x 5 x 5 "
     "neighbourhood. Dice leaves out scans where neither truth nor prediction shows a class, "
-    "and scans that do not draw it where the task says so."
+    "and scans in which it is not annotated where the task says so."
 )
 
 
 class SegmentationCells:
-    """A segmentation task, its labels, and how each cell is computed and scored."""
+    """A segmentation task with its labels: computes and scores its cells."""
 
     def __init__(self, runner: TaskRunner, task: Segmentation) -> None:
         self.runner, self.task = runner, task
@@ -59,7 +59,7 @@ class SegmentationCells:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to say of classes that nobody is scored by."""
+        """The note on classes that no scored subject shows."""
         classes = range(1, len(self.task.class_names) + 1)
         return unscored_note(
             [self.task.class_names[i - 1] for i in classes if i not in self.scored_classes]
@@ -67,30 +67,30 @@ class SegmentationCells:
 
     @cached_property
     def classes_by_subject(self) -> dict[str, frozenset[int]]:
-        """Classes that each training subject's labels show; UserError where that is not enough."""
-        shown: dict[str, frozenset[int]] = {
+        """Classes in each training subject's labels; UserError where they cannot be learned."""
+        found: dict[str, frozenset[int]] = {
             s: frozenset() for s in self.runner.subject_split.train_subjects
         }
         for entry in self.runner.subject_split.entries:
             if entry.split == "train":
-                shown[entry.subject] |= classes_present(self._class_indices(entry))
-        if not any(shown.values()):
+                found[entry.subject] |= classes_present(self._class_indices(entry))
+        if not any(found.values()):
             raise UserError(
                 f"Task {self.task.title!r}: the training subjects show none of the classes: "
                 "check classes against the values in the labels."
             )
-        learned = frozenset().union(*shown.values())
-        lacking = [
+        learned = frozenset().union(*found.values())
+        missing = [
             self.task.class_names[index - 1] for index in sorted(self.scored_classes - learned)
         ]
-        check_classes_learnable(self.task.title, lacking)
-        return shown
+        check_classes_learnable(self.task.title, missing)
+        return found
 
     def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:
         """Train a cell, segment every scored scan, and return the cell's file."""
-        began = time.monotonic()
+        started = time.monotonic()
         if cell.initialization == EXTERNAL:
-            return self._score_external(began)
+            return self._score_external(started)
         seed = self.runner.context.seed + cell.seed
         subjects = set(self.runner.labelled_subjects(cell, self.classes_by_subject))
         labelled = [
@@ -122,26 +122,29 @@ class SegmentationCells:
             for entry, each in zip(self.test_entries, segmented, strict=True)
         ]
         files = [*(row["file"] for row in rows if row["file"]), *kept]
-        seconds = round(time.monotonic() - began, 3)
+        seconds = round(time.monotonic() - started, 3)
         return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
 
-    def _score_external(self, began: float) -> dict[str, Any]:
-        """Score what another method drew."""
+    def _score_external(self, started: float) -> dict[str, Any]:
+        """Score external predictions."""
         rows = []
         for entry in self.test_entries:
-            drawn = self.task.class_indices(
+            label_map = self.task.class_indices(
                 self.runner.label_maps.load(entry, self.task.external_predictions or "")
             )
             rows.append(
-                {**self._score_scan(entry, np.where(drawn == IGNORE_LABEL, 0, drawn)), "file": ""}
+                {
+                    **self._score_scan(entry, np.where(label_map == IGNORE_LABEL, 0, label_map)),
+                    "file": "",
+                }
             )
-        costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - began, 3)}
+        costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - started, 3)}
         return {"predictions": rows, "files": [], "costs": costs}
 
     def score_network(
         self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune
     ) -> list[dict[str, Any]]:
-        """How near a network comes on the scored scans, as they are or worse."""
+        """Scores of a network on the scored scans, clean or corrupted."""
         return [
             self._score_scan(entry, self._segment(network, entry, volumes, section))
             for entry in self.test_entries
@@ -160,15 +163,15 @@ class SegmentationCells:
         return model_input(self.runner.context.reader.read_volume(entry.id), entry.meta)
 
     def _fit_baseline(self, labelled: list[LabelledVolume], seed: int) -> voxel_pca.VoxelModel:
-        """Background comes from scans that draw every class, if there are such scans."""
-        sure = any(all(scan.annotated_classes) for scan in labelled)
+        """Background comes from scans that annotate every class, if there are such scans."""
+        any_complete = any(all(scan.annotated_classes) for scan in labelled)
         samples = [
             voxel_pca.sample_voxels(
                 self._image(scan.entry),
                 scan.class_indices,
                 scan.annotated_classes,
                 generator(seed, 0, f"voxels {scan.entry.voxel_hash}"),
-                background=all(scan.annotated_classes) or not sure,
+                background=all(scan.annotated_classes) or not any_complete,
             )
             for scan in labelled
         ]
@@ -177,19 +180,19 @@ class SegmentationCells:
     def _train_network(
         self, cell: Cell, section: Finetune, labelled: list[LabelledVolume], seed: int
     ) -> tuple[SegmentationModel, dict[str, int]]:
-        """A trained network, and what that took."""
-        setting, (method,) = self.runner.context, section.methods
-        with fixed_seed(seed, setting.device):
+        """A trained network, and its cost."""
+        context, (method,) = self.runner.context, section.methods
+        with fixed_seed(seed, context.device):
             network = build_segmentation_model(self.runner, cell, method, section)
             memory = segmentation_training.train_segmentation(
                 network,
-                setting.reader,
+                context.reader,
                 labelled,
                 self.runner.crop_size,
                 section,
                 method,
                 seed=seed,
-                device=setting.device,
+                device=context.device,
             )
         costs = {"trained_parameters": count_trained_parameters(network), "memory_bytes": memory}
         method.merge(network.encoder)
@@ -204,7 +207,7 @@ class SegmentationCells:
         )
 
     def _write_prediction(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> str:
-        """Keep a prediction in the scan's own grid; returns its name."""
+        """Write a prediction in the scan's own grid; returns its path below the task's folder."""
         name = f"predictions/{cell.name}/{entry.id}.nii.gz"
         values = np.array([0, *self.task.class_values], np.int16)[predicted]
         grid = to_source_grid(values, entry.meta)
@@ -216,11 +219,11 @@ class SegmentationCells:
     def _score_scan(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
         """One scan's scores."""
         truth = self._class_indices(entry)
-        told = self.task.annotated_classes(truth)
-        distances, shares = surface_metrics(
+        annotated = self.task.annotated_classes(truth)
+        distances, surface_dice = surface_metrics(
             predicted,
             truth,
-            told,
+            annotated,
             IGNORE_LABEL,
             spacing_mm=entry.meta.spacing_mm[::-1],
             tolerance_mm=self.task.tolerance_mm,
@@ -228,12 +231,12 @@ class SegmentationCells:
         return {
             "scan": entry.id,
             "subject": entry.subject,
-            "dice": _to_json(dice(predicted, truth, told, IGNORE_LABEL)),
+            "dice": _to_json(dice(predicted, truth, annotated, IGNORE_LABEL)),
             "hd95_mm": _to_json(distances),
-            "surface_dice": _to_json(shares),
+            "surface_dice": _to_json(surface_dice),
         }
 
 
 def _to_json(values: Sequence[float]) -> list[float | None]:
-    """As JSON can say them."""
+    """Values for JSON: null where one is not defined."""
     return [None if np.isnan(value) else round(value, 6) for value in values]

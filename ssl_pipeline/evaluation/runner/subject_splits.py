@@ -1,8 +1,8 @@
-"""Who is labelled, who is scored, and in which order labels are handed out.
+"""Subject splits of a task: labelled and scored subjects, and the order of labelling.
 
 Everything is by subject: two scans of one person on both sides of a split would let an encoder, or
-nearest neighbours, recognise the person instead of the class. A data set that does not say who its
-scans belong to is refused, for a split by file only looks like one by subject.
+nearest neighbours, recognise the person instead of the class. A data set without subjects is
+refused, for a split by file only looks like one by subject.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ class SubjectSplit:
     """The scans of a task whose subjects are labelled (train) or scored (test)."""
 
     entries: tuple[Entry, ...]  # of both, in the catalog's order
-    train_subjects: tuple[str, ...]  # subjects, in the catalog's order
-    test_subjects: tuple[str, ...]  # subjects, in that order; those of `evaluate.split`
-    n_unlabelled_scans: int  # scans of these subjects' roots without a truth for this task
+    train_subjects: tuple[str, ...]  # in the catalog's order
+    test_subjects: tuple[str, ...]  # in that order; those of `evaluate.split`
+    n_unlabelled_scans: int  # scans of the task's roots without a label for this task
 
 
 def split_subjects(
@@ -32,13 +32,13 @@ def split_subjects(
     """Find the task's subjects; UserError where a comparison by subject is not possible."""
     usable = task.usable_entries(catalog)
     known = {entry.id for entry in usable}
-    asked = [entry for entry in task.entries(catalog) if entry.split in ("train", split)]
+    of_splits = [entry for entry in task.entries(catalog) if entry.split in ("train", split)]
     usable = task.filter_train_on(usable)
-    nameless = sorted({entry.root for entry in usable if not entry.subject})
-    if nameless:
+    without_subject = sorted({entry.root for entry in usable if not entry.subject})
+    if without_subject:
         raise UserError(
-            f"Task {task.title!r}: root {nameless[0]!r} has scans without a subject, and a split "
-            "by file would leak: give the root a subject rule, or the table a subject column."
+            f"Task {task.title!r}: root {without_subject[0]!r} has scans without a subject, and a "
+            "split by file would leak: give the root a subject rule, or the table a subject column."
         )
     subjects = {
         name: dict.fromkeys(entry.subject for entry in usable if entry.split == name)
@@ -61,32 +61,32 @@ def split_subjects(
         kept,
         tuple(subjects["train"]),
         tuple(subjects[split]),
-        sum(entry.id not in known for entry in asked),
+        sum(entry.id not in known for entry in of_splits),
     )
 
 
 def check_learnable(title: str, class_names: tuple[str, ...], crops: list[LabelledCrop]) -> None:
-    """Refuse a task whose truth cannot be learned.
+    """Refuse a task whose targets cannot be learned.
 
     Its training subjects show fewer than two classes, or one number alone, or lack a class that is
     scored.
     """
-    shown = sorted({region.target for region in crops if region.split == "train"})
+    shown = sorted({crop.target for crop in crops if crop.split == "train"})
     if len(shown) < 2 and not class_names:
         raise UserError(
             f"Task {title!r}: the number is {shown[0]:g} for all training subjects, and there is "
             "nothing to learn: check the target, or the labels."
         )
-    scored = {region.target for region in crops if region.split != "train"}
-    if not class_names and len(scored) == 1 < sum(region.split != "train" for region in crops):
+    scored = {crop.target for crop in crops if crop.split != "train"}
+    if not class_names and len(scored) == 1 < sum(crop.split != "train" for crop in crops):
         raise UserError(
             f"Task {title!r}: the number is {min(scored):g} for all scored subjects, and R² is not "
             "defined: score others."
         )
     if len(shown) < 2:
-        seen = f"only {class_names[int(shown[0])]!r}" if shown else "none of the classes"
+        classes = f"only {class_names[int(shown[0])]!r}" if shown else "none of the classes"
         raise UserError(
-            f"Task {title!r}: the training subjects show {seen}, and telling classes apart takes "
+            f"Task {title!r}: the training subjects show {classes}, and classification needs "
             "two: check classes against the values in the labels."
         )
     if class_names:
@@ -106,7 +106,7 @@ def check_classes_learnable(title: str, missing: Sequence[str]) -> None:
 
 
 def unscored_note(missing: Sequence[str]) -> tuple[str, ...]:
-    """What to say of classes that no scored subject shows."""
+    """The note on classes that no scored subject shows."""
     return (f"No scored subject shows {', '.join(missing)}.",) if missing else ()
 
 
@@ -115,7 +115,7 @@ def labelling_order(
 ) -> list[str]:
     """Training subjects in the order in which seed `seed` labels them.
 
-    A shuffle in which a subject that shows a class not yet seen comes first, until all are seen.
+    A shuffle in which a subject that shows a class still missing comes first, until none is.
     Its first n are the subjects of budget n, so that budgets of one seed are nested.
     """
     rng = generator(seed, 0, "labelled subjects")
@@ -131,7 +131,7 @@ def labelling_order(
 
 
 def resolve_budgets(requested: Sequence[int | str], available: int) -> tuple[int, ...]:
-    """Numbers of labelled subjects that can be had, rising, all (0) last if asked for.
+    """Numbers of labelled subjects that are available, rising, all (0) last if requested.
 
     A share, such as "10%", is of those available, and at least one of them. A number that is not
     below those available is the same as all of them.

@@ -1,4 +1,4 @@
-"""A figure over seeds, with what is told of it: mean, interval, and the difference from another."""
+"""Estimates of metrics over seeds: mean, interval, and the difference from another estimate."""
 
 import math
 from collections.abc import Sequence
@@ -26,21 +26,21 @@ class MetricEstimate:
 
     @classmethod
     def from_seeds(cls, seeds: Sequence[MetricValue]) -> "MetricEstimate":
-        """From what each seed measured."""
+        """From the metric of each seed."""
         values = np.array([seed.value for seed in seeds])
         return cls(values, np.stack([seed.pseudovalues for seed in seeds]))
 
     @classmethod
     def from_repeats(cls, seeds: Sequence[Sequence[MetricValue]]) -> "MetricEstimate":
-        """From several measurements a seed, which have so much in common that they are no seeds."""
+        """From several measurements of each seed, which are averaged: they are not independent."""
         values = np.array([np.mean([each.value for each in seed]) for seed in seeds])
-        parts = [np.mean([each.pseudovalues for each in seed], axis=0) for seed in seeds]
-        return cls(values, np.stack(parts))
+        pseudovalues = [np.mean([each.pseudovalues for each in seed], axis=0) for seed in seeds]
+        return cls(values, np.stack(pseudovalues))
 
     def mean_and_interval(
         self, confidence: float, value_range: tuple[float, float] | None = None
     ) -> dict[str, Any]:
-        """Mean and interval as results hold them; no interval for too few subjects."""
+        """Mean and interval as results hold them; null for an interval of too few subjects."""
         low, high = (math.nan, math.nan)
         if self.pseudovalues.shape[1] >= MIN_SUBJECTS:
             low, high = confidence_interval(
@@ -53,23 +53,23 @@ class MetricEstimate:
         }
 
     def seed_spread(self) -> dict[str, Any]:
-        """What each seed had, and their standard deviation, as results hold them."""
+        """Value of each seed, and their standard deviation, as results hold them."""
         deviation = self.per_seed.std(ddof=1) if len(self.per_seed) > 1 else math.nan
         per_seed = [to_json_number(value) for value in self.per_seed]
         return {"sd_seeds": to_json_number(float(deviation)), "per_seed": per_seed}
 
     def difference(self, other: "MetricEstimate", confidence: float, seed: int) -> dict[str, Any]:
         """The difference, paired by subject and seed, with the p-value of a permutation test."""
-        apart = MetricEstimate(
+        delta = MetricEstimate(
             self.per_seed - other.per_seed, self.pseudovalues - other.pseudovalues
         )
         enough = (
-            self.pseudovalues.shape[1] >= MIN_SUBJECTS and not np.isnan(apart.pseudovalues).any()
+            self.pseudovalues.shape[1] >= MIN_SUBJECTS and not np.isnan(delta.pseudovalues).any()
         )
         p = permutation_p_value(self.pseudovalues, other.pseudovalues, seed) if enough else math.nan
-        return apart.mean_and_interval(confidence) | {"p": to_json_number(p)}
+        return delta.mean_and_interval(confidence) | {"p": to_json_number(p)}
 
 
 def to_json_number(value: float) -> float | None:
-    """As JSON can say it: six digits, and nothing where a figure is not defined."""
+    """A value for JSON: six digits, and null where it is not defined."""
     return None if math.isnan(value) else round(float(value), 6)

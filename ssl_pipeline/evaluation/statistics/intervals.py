@@ -1,18 +1,19 @@
-"""Intervals and tests over subjects and seeds, which are crossed: every seed scores every subject.
+"""Confidence intervals and tests over subjects and seeds, which are crossed random factors.
 
-A figure is a mean over both, and both are samples: other patients and other seeds would give
-another one. So its variance has a part of subjects and a part of seeds, as of cases and readers in
-the studies of radiology, and is estimated like theirs (Dorfman, Berbaum & Metz 1992; Hillis 2007):
-by an analysis of variance of each subject's part in the figure, its jackknife pseudo-value, in each
-seed.
+Every seed scores every subject. A metric is a mean over both, and both are samples: other patients
+and other seeds would give another value. So its variance has a component of subjects and one of
+seeds, as of cases and readers in multi-reader studies of radiology, and is estimated like theirs
+(Dorfman, Berbaum & Metz 1992; Hillis 2007): by an analysis of variance of each subject's jackknife
+pseudo-value in each seed.
 
 A bootstrap of subjects and seeds was tried first. In simulated studies of 10 to 100 subjects and
-three seeds its 95 % intervals held the truth in 87 to 100 %, too often where seeds differ by
-accident alone and too seldom where they differ in earnest, for three seeds have little to be drawn
-from; a bootstrap of subjects alone held it in 43 to 95 %. What is here held it in 92 to 98 %: each
-part of the variance counts with Student's factor of its own degrees of freedom, and scores are
-taken to the logistic scale. Hillis's single factor of Satterthwaite's degrees of freedom held it in
-85 to 97 %. `python -m tests.bench.coverage` has them all. Below ten subjects no interval is given.
+three seeds the coverage of its 95 % intervals was 87 to 100 %: too high where seeds differ by
+chance alone and too low where they differ systematically, for three seeds leave little to resample;
+that of a bootstrap of subjects alone was 43 to 95 %. Coverage of the method here was 92 to 98 %:
+each variance component has Student's factor of its own degrees of freedom, and scores are
+transformed to the logistic scale. Hillis's single factor of Satterthwaite's degrees of freedom had
+85 to 97 %. `python -m tests.bench.coverage` measures all of them. Below ten subjects no interval is
+given.
 """
 
 import math
@@ -22,15 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_SUBJECTS = 10  # subjects below which no interval is given
-# From so many subjects on, up to so many: the least of 95 % intervals, in %, that held the truth in
-# a setting of `tests.bench.coverage`; the most was 98. Beyond, nobody has simulated them.
+# From so many subjects on, up to so many: the least coverage of 95 % intervals, in %, in the
+# simulations of `tests.bench.coverage`; the largest was 98. More subjects were not simulated.
 COVERAGE = ((10, 20, 94), (20, 50, 93), (50, 100, 92))
-# Draws of a test, or all that there are; more where a p-value is so small that the correction for
-# hundreds of comparisons would have nothing to tell apart.
+# Permutations of a test, or all that there are; more where a p-value is so small that a correction
+# for hundreds of comparisons could not resolve it.
 PERMUTATIONS, SMALL_P, MORE_PERMUTATIONS = 4999, 0.01, 49_999
-Pseudovalues = NDArray[
-    np.float64
-]  # (seeds, subjects): pseudo-values, whose mean is about the figure
+Pseudovalues = NDArray[np.float64]  # (seeds, subjects), whose mean is about the metric
 
 
 def confidence_interval(
@@ -39,11 +38,12 @@ def confidence_interval(
     confidence: float,
     value_range: tuple[float, float] | None = None,
 ) -> tuple[float, float]:
-    """Where the figure lies that all subjects and seeds would give.
+    """Confidence interval of a metric for the population of subjects and seeds.
 
-    A figure that has `limits` is taken to their logistic scale first, so that its interval stays
-    within, and is longer on the side where there is room: of areas under ROC curves of 10 subjects
-    about .8, intervals that were even held the truth in 85 % of simulated studies, these in 95 %.
+    A metric with a `value_range` is transformed to the logistic scale of that range first, so that
+    its interval stays within, and is longer on the side where there is room: of areas under ROC
+    curves of 10 subjects about .8, symmetric intervals covered the truth in 85 % of simulated
+    studies, these in 95 %.
     """
     half = half_width(pseudovalues, confidence)
     if not value_range or not value_range[0] < value < value_range[1] or half == 0:
@@ -56,7 +56,7 @@ def confidence_interval(
 
 
 def coverage_note(subjects: int) -> str:
-    """What to say of the intervals of so many scored subjects."""
+    """The note on the coverage of intervals of so many scored subjects."""
     if subjects < MIN_SUBJECTS:
         return (
             f"Too few subjects are scored for an interval, {subjects}: only the spread over seeds "
@@ -64,13 +64,13 @@ def coverage_note(subjects: int) -> str:
         )
     first, last, least = max(row for row in COVERAGE if row[0] <= subjects)
     return (
-        f"{subjects} subjects are scored: of {first} to {last}, with three seeds, intervals of "
-        f"95 % held the truth in {least} to 98 % of simulated studies."
+        f"{subjects} subjects are scored: in simulated studies of {first} to {last} subjects and "
+        f"three seeds, 95 % intervals covered the true value in {least} to 98 %."
     )
 
 
 def half_width(pseudovalues: Pseudovalues, confidence: float) -> float:
-    """Half of the interval of a figure that has no limits."""
+    """Half-width of the interval of a metric without a range."""
     from scipy.stats import t
 
     seeds, subjects = pseudovalues.shape
@@ -83,12 +83,12 @@ def half_width(pseudovalues: Pseudovalues, confidence: float) -> float:
 
 
 def variance_components(pseudovalues: Pseudovalues) -> tuple[float, float]:
-    """Of a mean over seeds and subjects: what subjects add to its variance, and what seeds add.
+    """Variance of a mean over seeds and subjects: components of subjects and of seeds.
 
     MS(subjects) and MS(seeds) - c MS(both), if that is more than 0, over the number of cells
-    (Hillis 2007, doi:10.1002/sim.2532, with seeds for readers, and c = 1). Here c is what MS(seeds)
-    is of MS(both) in half of all studies whose seeds do not differ: few seeds seem too alike too
-    often. One seed adds nothing.
+    (Hillis 2007, doi:10.1002/sim.2532, with seeds for readers, and c = 1). Here c is the
+    median of MS(seeds) / MS(both) where seeds do not differ: few seeds seem too alike too often.
+    One seed adds nothing.
     """
     from scipy.stats import chi2
 
@@ -109,10 +109,10 @@ def variance_components(pseudovalues: Pseudovalues) -> tuple[float, float]:
 
 
 def permutation_p_value(own: Pseudovalues, other: Pseudovalues, seed: int) -> float:
-    """Paired permutation test over subjects: how often a difference so large comes by chance.
+    """Two-sided p-value of a paired permutation test over subjects.
 
-    Parts are those of two figures (seeds, subjects); seeds are taken as they are, so that this
-    tells of the subjects alone.
+    Pseudo-values are those of two metrics (seeds, subjects); seeds are taken as fixed, so that the
+    test generalises to other subjects alone.
     """
     p = _permutation_test(own, other, PERMUTATIONS, seed)
     return p if p > SMALL_P else _permutation_test(own, other, MORE_PERMUTATIONS, seed)

@@ -1,7 +1,7 @@
-"""Scores of some of the scored scans: those of one scanner, protocol, sex, or whatever is known.
+"""Scores of subgroups of the scored scans: those of one scanner, protocol, sex or other attribute.
 
-A mean over everyone hides whom a model fails. Each group is scored as the whole is, and the gap is
-between the group that fares best and the one that fares worst.
+A mean over everyone hides whom a model fails. Each subgroup is scored as the whole is, and the gap
+is between the subgroups with the best and the worst score.
 """
 
 import math
@@ -14,12 +14,12 @@ from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json
 from ssl_pipeline.evaluation.statistics.intervals import MIN_SUBJECTS, half_width
 from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
 
-UNKNOWN = "not known"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Scored scans of which one thing is said."""
+    """Scored scans with one value of an attribute."""
 
     name: str  # of the target, or root, site or modality
     value: str
@@ -27,7 +27,7 @@ class Subgroup:
     subjects: tuple[str, ...]
 
     def score(self, predictions: Sequence[Mapping[str, Any]]) -> CellScores | None:
-        """Figures of a cell's predictions for the group alone; None where it has none of them."""
+        """Metrics of a cell's predictions for the subgroup; None where it has none of them."""
         own = [row for row in predictions if row["scan"] in self.scans]
         return score_predictions(self.subjects, own) if own else None
 
@@ -35,13 +35,13 @@ class Subgroup:
 def find_subgroups(
     test_entries: Sequence[Entry], names: Sequence[str], all_entries: Sequence[Entry]
 ) -> list[Subgroup]:
-    """The groups of scored scans by each of `names`, as far as they are known of any of them.
+    """Subgroups of the scored scans by each of `names`; none where no scored scan has a value.
 
     Raises UserError for a name that no scan of the study has.
     """
     found = []
     for name in names:
-        check_scan_attribute("evaluate.groups", all_entries, name)
+        check_scan_attribute("evaluate.subgroups", all_entries, name)
         values = {scan_attribute(entry, name) for entry in test_entries}
         for value in sorted(values) if values - {""} else ():
             own = [entry for entry in test_entries if scan_attribute(entry, name) == value]
@@ -52,21 +52,22 @@ def find_subgroups(
 
 
 def subgroup_gap(by_value: Mapping[str, MetricEstimate], confidence: float) -> dict[str, Any]:
-    """How far the worst of several groups is behind the best, by their means.
+    """Gap between the worst and the best of several subgroups, by their means.
 
-    The interval holds for every pair of the groups at once (Bonferroni), for the two are chosen by
-    what they scored. It takes them to be independent; that seeds are common makes it too wide, if
+    The interval holds for every pair of subgroups at once (Bonferroni), for the two are chosen by
+    their scores. It takes them to be independent; that seeds are common makes it too wide, if
     anything.
     """
     ranked = sorted(by_value, key=lambda value: float(by_value[value].per_seed.mean()))
     worst, best = by_value[ranked[0]], by_value[ranked[-1]]
     mean, half = float(best.per_seed.mean() - worst.per_seed.mean()), math.nan
     if min(worst.pseudovalues.shape[1], best.pseudovalues.shape[1]) >= MIN_SUBJECTS:
-        surely = 1 - (1 - confidence) / math.comb(len(ranked), 2)
-        half = math.hypot(*(half_width(each.pseudovalues, surely) for each in (worst, best)))
-    told = {
+        level = 1 - (1 - confidence) / math.comb(len(ranked), 2)
+        half = math.hypot(*(half_width(each.pseudovalues, level) for each in (worst, best)))
+    return {
+        "worst": ranked[0],
+        "best": ranked[-1],
         "mean": to_json_number(mean),
         "low": to_json_number(mean - half),
         "high": to_json_number(mean + half),
     }
-    return {"worst": ranked[0], "best": ranked[-1], **told}

@@ -1,4 +1,4 @@
-"""What an encoder is tried on; adding a kind of task is one file and one line in this union."""
+"""Tasks that an encoder is evaluated on; a new kind is one file and one line in this union."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""One class for a whole scan, told from one crop in its middle."""
+"""Classification of a whole scan, from one crop at its centre."""
 
 from typing import ClassVar, Literal
 
@@ -29,10 +29,10 @@ class Classification(Task):
 
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans whose target is one of the classes, by value or by name."""
-        carrying = self.entries_with(self.entries(catalog), "target", self.target)
-        usable = [entry for entry in carrying if self._index(entry) is not None]
+        with_target = self.entries_with(self.entries(catalog), "target", self.target)
+        usable = [entry for entry in with_target if self._index(entry) is not None]
         if not usable:
-            found = sorted({entry.targets[self.target] for entry in carrying})[:10]
+            found = sorted({entry.targets[self.target] for entry in with_target})[:10]
             raise UserError(
                 f"Task {self.title!r}: target {self.target!r} is {', '.join(found)}, none of which "
                 f"is in classes: {', '.join(f'{k}: {v}' for k, v in self.classes.items())}."
@@ -40,15 +40,15 @@ class Classification(Task):
         return usable
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
-        """What the truth of a scan depends on."""
+        """What the class of a scan depends on."""
         return entry.targets[self.target]
 
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
-        """One region a scan, in the middle of its volume."""
-        told = ((entry, self._index(entry)) for entry in entries)
-        return [centre_crop(entry, size, index) for entry, index in told if index is not None]
+        """One crop for each scan, at the centre of its volume."""
+        indexed = ((entry, self._index(entry)) for entry in entries)
+        return [centre_crop(entry, size, index) for entry, index in indexed if index is not None]
 
     def _index(self, entry: Entry) -> int | None:
         word = entry.targets[self.target]

@@ -1,4 +1,4 @@
-"""The class of a crop: which of several labelled structures lies in its middle."""
+"""Classification of crops: which of several labelled structures lies at the centre."""
 
 import math
 from typing import ClassVar, Literal
@@ -15,7 +15,7 @@ from ssl_pipeline.views.rng import generator
 
 
 class CropClassification(Task):
-    """Crops about each class that a scan's label file draws."""
+    """Crops centred on each class of a scan's label map."""
 
     METRIC: ClassVar[str] = "balanced accuracy"
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
@@ -23,7 +23,9 @@ class CropClassification(Task):
     kind: Literal["crop_classification"] = "crop_classification"
     label: str = Field(description="name of the labels that the roots declare")
     crops_per_class: int = Field(
-        1, ge=1, description="crops a class and scan: 1 about its centroid, more about its voxels"
+        1,
+        ge=1,
+        description="crops of a class and scan: 1 is centred on its centroid, more on its voxels",
     )
 
     @model_validator(mode="after")
@@ -37,35 +39,35 @@ class CropClassification(Task):
         return self.entries_with(self.entries(catalog), "label", self.label)
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
-        """What the truth of a scan depends on."""
+        """What the classes of a scan's crops depend on."""
         return labels.sha256(entry, self.label)
 
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
-        """Crops about the centroid of each class, or about random voxels of it.
+        """Crops centred on the centroid of each class, or on random voxels of it.
 
-        A class that a scan's labels lack gives no crop. Windows may reach out of the volume.
+        A class that a scan's labels lack gives no crop. Crops may reach out of the volume.
         """
-        regions = []
+        crops = []
         for entry in entries:
-            drawn = labels.load(entry, self.label)
+            label_map = labels.load(entry, self.label)
             for index, value in enumerate(self.class_values):
-                where = np.flatnonzero(drawn == value)
+                where = np.flatnonzero(label_map == value)
                 if not len(where):
                     continue
                 rng = generator(seed, value, f"crops {entry.voxel_hash}")
-                for centre in self._centres(where, drawn.shape, rng):
+                for centre in self._centres(where, label_map.shape, rng):
                     z, y, x = (math.ceil(c - s / 2) for c, s in zip(centre, size, strict=True))
-                    regions.append(
+                    crops.append(
                         LabelledCrop(entry.id, entry.subject, entry.split, (z, y, x), index)
                     )
-        return regions
+        return crops
 
     def _centres(
         self, where: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Voxel positions (z, y, x) to put crops about."""
+        """Voxel positions (z, y, x) of the centres of crops."""
         if self.crops_per_class == 1:
             return [np.stack(np.unravel_index(where, shape)).mean(axis=1)]
         chosen = rng.choice(where, min(self.crops_per_class, len(where)), replace=False)

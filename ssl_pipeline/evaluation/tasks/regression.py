@@ -1,4 +1,4 @@
-"""A number for a whole scan, told from one crop in its middle."""
+"""Regression of a number of a whole scan, from one crop at its centre."""
 
 import math
 from typing import ClassVar, Literal
@@ -27,7 +27,8 @@ class Regression(Task):
         None, description="name of the labels whose volume in ml is the number, in place of target"
     )
     classes: dict[NonNegativeInt, str] = Field(
-        {}, description="values of the label that count, and their names; all above 0 if empty"
+        {},
+        description="values of the label that are counted, and their names; all above 0 if empty",
     )
 
     @model_validator(mode="after")
@@ -47,33 +48,33 @@ class Regression(Task):
         """Scans that have the label, or whose target is a number; UserError for other words."""
         if self.target is None:
             return self.entries_with(self.entries(catalog), "label", self.label or "")
-        carrying = self.entries_with(self.entries(catalog), "target", self.target)
-        for entry in carrying:
+        with_target = self.entries_with(self.entries(catalog), "target", self.target)
+        for entry in with_target:
             if _number(entry.targets[self.target]) is None:
                 raise UserError(
                     f"Task {self.title!r}: target {self.target!r} of scan {entry.id} is "
                     f"{entry.targets[self.target]!r}, which is no number: leave it empty, or "
                     "correct it."
                 )
-        return carrying
+        return with_target
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
-        """What the truth of a scan depends on."""
+        """What the number of a scan depends on."""
         return entry.targets[self.target] if self.target else labels.sha256(entry, self.label or "")
 
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
-        """One region a scan, in the middle of its volume."""
+        """One crop for each scan, at the centre of its volume."""
         return [centre_crop(entry, size, self._value(entry, labels)) for entry in entries]
 
     def _value(self, entry: Entry, labels: LabelMaps) -> float:
         if self.target:
             return float(entry.targets[self.target])
-        drawn = labels.load(entry, self.label or "")
-        counted = (drawn > 0) & (drawn != IGNORE_LABEL)
+        label_map = labels.load(entry, self.label or "")
+        counted = (label_map > 0) & (label_map != IGNORE_LABEL)
         if self.classes:
-            counted = sum((drawn == value for value in self.class_values), start=drawn < 0)
+            counted = sum((label_map == value for value in self.class_values), start=label_map < 0)
         return float(counted.sum()) * math.prod(entry.meta.spacing_mm) / MM3_PER_ML
 
 

@@ -1,4 +1,4 @@
-"""A class for every voxel of a scan."""
+"""Segmentation: a class for every voxel of a scan."""
 
 from typing import ClassVar, Literal
 
@@ -21,18 +21,16 @@ class Segmentation(Task):
     label: str = Field(description="name of the labels that the roots declare")
     missing_class_means: Literal["absent", "not annotated"] = Field(
         "absent",
-        description="what a class that a label file lacks means: the scan has none of it (absent), "
-        "or nobody looked, so that the scan says nothing about that class (not annotated)",
+        description="what a class that is missing from a label file means: the scan has none of it "
+        "(absent), or it was not annotated, so that its voxels may be labelled background",
     )
 
     external_predictions: str | None = Field(
         None,
-        description="name of labels that another method, such as nnU-Net, drew of the scored scans;"
-        " it gets a row of its own. It must have learned from the training subjects alone",
+        description="name of labels that another method, such as nnU-Net, predicted of the scored "
+        "scans; it gets a row of its own. It must have learned from the training subjects alone",
     )
-    tolerance_mm: float = Field(
-        2.0, gt=0, description="distance between surfaces, in mm, that counts as none"
-    )
+    tolerance_mm: float = Field(2.0, gt=0, description="tolerance of the surface Dice, in mm")
 
     @model_validator(mode="after")
     def _values(self) -> "Segmentation":
@@ -51,11 +49,11 @@ class Segmentation(Task):
         return self.entries_with(self.entries(catalog), "label", self.label)
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
-        """What the truth of a scan depends on."""
+        """What the classes of a scan's voxels depend on."""
         return labels.sha256(entry, self.label)
 
     def class_indices(self, label_map: LabelMap) -> NDArray[np.uint8]:
-        """Labels as the network counts them: 0 background, 1 the first class; 255 stays outside."""
+        """A label map as class indices: 0 background, 1 the first class; 255 is kept."""
         table = np.zeros(np.iinfo(np.int16).max + 1, np.uint8)
         for index, value in enumerate(self.class_values, start=1):
             table[value] = index
@@ -63,7 +61,7 @@ class Segmentation(Task):
         return table[label_map]
 
     def annotated_classes(self, class_indices: NDArray[np.uint8]) -> tuple[bool, ...]:
-        """Which classes a scan says something about, from its labels as `indices` gives them."""
+        """Which classes are annotated in a scan, from its `class_indices`."""
         if self.missing_class_means == "absent":
             return (True,) * len(self.classes)
         found = classes_present(class_indices)
@@ -71,7 +69,7 @@ class Segmentation(Task):
 
 
 def classes_present(class_indices: NDArray[np.uint8]) -> frozenset[int]:
-    """Classes that a label map (z, y, x) shows, 1 the first; background and outside are none."""
+    """Classes in class indices (z, y, x), 1 the first; background and 255 are none."""
     found: set[int] = set()
     for plane in class_indices:
         found.update(np.unique(plane).tolist())

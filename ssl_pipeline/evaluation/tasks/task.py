@@ -1,6 +1,6 @@
-"""What every task declares, and which scans can serve it.
+"""Base class of tasks: the settings that all share, and the scans that a task uses.
 
-A task names the source of its truth on the scans themselves (a label file or a target that the
+A task names the source of its labels on the scans themselves (a label file or a target that the
 roots of the study declare), so that a task needs no file list of its own.
 """
 
@@ -23,52 +23,52 @@ from ssl_pipeline.volumes.inventory import Scan
 
 
 class Task(Section):
-    """The part that all kinds share."""
+    """Base class of all kinds of tasks."""
 
     METRIC: ClassVar[str]
-    SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # the stages that can
+    SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
 
-    title: str = Field(description="what a reader of the report should call it")
+    title: str = Field(description="title of the task in the report")
     classes: dict[NonNegativeInt, str] = Field(
-        min_length=1, description="values of the truth and their names"
+        min_length=1, description="values of the label or target, and their names"
     )
     roots: tuple[str, ...] = Field((), description="roots whose scans take part; all if empty")
     train_on: dict[str, tuple[str, ...]] = Field(
         {},
-        description="scans that are learned from, by root, site, modality or a target and its "
-        "values, such as one protocol of several; all if empty. Scored is everyone",
+        description="training scans to use, by root, site, modality or a target and its values, "
+        "such as one protocol of several; all if empty. All scored scans are scored",
     )
     stages: tuple[Literal["probe", "finetune", "robustness"], ...] = Field(
-        (), description="stages that judge it; all that can if empty"
+        (), description="stages that evaluate it; all that can if empty"
     )
-    probe: Probe | None = Field(None, description="dials of `probe` that differ for this task")
+    probe: Probe | None = Field(None, description="settings of `probe` that differ for this task")
     finetune: Finetune | None = Field(
-        None, description="dials of `finetune` that differ for this task"
+        None, description="settings of `finetune` that differ for this task"
     )
     crop_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         None, description="size of a crop (z, y, x), in voxels; that of the views if empty"
     )
 
     @field_serializer("probe", "finetune")
-    def _as_given(self, dials: Section | None) -> dict[str, Any] | None:
-        """What is not given is no dial of the task."""
-        return dials.model_dump(mode="json", exclude_unset=True) if dials else None
+    def _as_given(self, section: Section | None) -> dict[str, Any] | None:
+        """Settings that are not given are not those of the task."""
+        return section.model_dump(mode="json", exclude_unset=True) if section else None
 
     @property
     def evaluation_stages(self) -> tuple[str, ...]:
-        """The stages that judge it."""
+        """The stages that evaluate it."""
         return tuple(
             stage for stage in self.SUPPORTED_STAGES if not self.stages or stage in self.stages
         )
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their indices; none where a number is told."""
+        """Names of the classes, in the order of their indices; none for a number."""
         return tuple(self.classes.values())
 
     @property
     def class_values(self) -> tuple[int, ...]:
-        """Values of the classes in the truth, in the order of their indices."""
+        """Values of the classes in labels or targets, in the order of their indices."""
         return tuple(self.classes)
 
     def crop_size(self, default: Triple) -> Triple:
@@ -87,7 +87,7 @@ class Task(Section):
         return [e for e in catalog.entries if not self.roots or e.root in self.roots]
 
     def filter_train_on(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Scans less those for training that `train_on` leaves out.
+        """Scans without those for training that `train_on` leaves out.
 
         Raises UserError for a name or value that no scan has.
         """
@@ -96,13 +96,13 @@ class Task(Section):
         return [e for e in entries if e.split != "train" or self.can_train_on(e)]
 
     def can_train_on(self, scan: Entry | Scan) -> bool:
-        """Whether `train_on` lets a scan be learned from."""
+        """Whether `train_on` includes a scan."""
         return all(scan_attribute(scan, name) in values for name, values in self.train_on.items())
 
     def entries_with(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
-        """Scans that have the `kind` ("label" or "target") of this name, whatever it says.
+        """Scans that have the `kind` ("label" or "target") of this name, whatever its value.
 
-        Raises UserError where no scan knows the name, or none has it filled in.
+        Raises UserError where no scan has the name, or it is empty for all.
         """
         sources = [(entry, entry.labels if kind == "label" else entry.targets) for entry in entries]
         known = {word for _, found in sources for word in found}
@@ -117,6 +117,6 @@ class Task(Section):
         if not carrying:
             raise UserError(
                 f"Task {self.title!r}: {kind} {name!r} is empty for every scan: "
-                "look into the inventory for what was found."
+                "see the inventory for what was found."
             )
         return carrying

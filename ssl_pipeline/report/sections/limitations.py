@@ -23,11 +23,11 @@ def limitations(
 ) -> list[str]:
     """All limitations of the encoder that the results show, and those of the dataset."""
     found = []
-    for task, judgements in results_by_task.items():
-        if judgements:
-            title = judgements[0].content["task"]
-            found += [f"{title}: {sentence}" for sentence in _lost_comparisons(judgements)]
-            found += [f"{title}: {sentence}" for sentence in _subgroup_gaps(judgements)]
+    for task, results in results_by_task.items():
+        if results:
+            title = results[0].content["task"]
+            found += [f"{title}: {sentence}" for sentence in _lost_comparisons(results)]
+            found += [f"{title}: {sentence}" for sentence in _subgroup_gaps(results)]
             found += [
                 f"{title}: {sentence}"
                 for sentence in _corruption_losses(robustness_by_task.get(task))
@@ -98,6 +98,7 @@ def _dataset_limits(catalog: Catalog) -> Iterator[str]:
         roots = ", ".join(sorted({entry.root for entry in own}))
         yield (
             f"Nothing is known beyond this dataset: of {modality}, "
-            f"{format_count(len(own), 'scan')} of {roots}, voxels of {min(spacing):.2g} to {max(spacing):.2g} mm."
+            f"{format_count(len(own), 'scan')} of {roots}, voxels of "
+            f"{min(spacing):.2g} to {max(spacing):.2g} mm."
         )
     yield "Clinical benefit was not evaluated; the encoder is not for diagnosis."

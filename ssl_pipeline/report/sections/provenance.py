@@ -66,7 +66,7 @@ def licence_table(records: Sequence[tuple[str, Record]]) -> Table | None:
 
 def training_table(records: Sequence[tuple[str, Record]]) -> Table | None:
     """The training summary of pretraining; None where it has not run."""
-    record = dict(records).get("pretrain", {}).get("trained", {})
+    record = dict(records).get("pretrain", {}).get("training_summary", {})
     rows = [(key.replace("_", " "), _value_text(value)) for key, value in record.items()]
     return Table("The run", ("quantity", "value"), rows) if rows else None
 

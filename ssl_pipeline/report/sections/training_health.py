@@ -63,14 +63,14 @@ def training_health(pretrain_folder: Path) -> TrainingHealth | None:
     record, provenance = pretrain_folder / "run.json", pretrain_folder / "provenance.json"
     if not (record.exists() and provenance.exists()):
         return None
-    trained = read_json(provenance)["trained"]
+    summary = read_json(provenance)["training_summary"]
     rows = read_metrics(pretrain_folder / read_json(record)["folder"] / "metrics.jsonl")
     shown = [
         (title, {s: w for s, w in lines.items() if metric_series(rows, s)})
         for title, lines in PANELS
     ]
     panels = [log_panel(rows, title, lines) for title, lines in shown if lines]
-    return TrainingHealth(trained["diagnosis"], trained["reason"], panels, _metrics_table(rows))
+    return TrainingHealth(summary["diagnosis"], summary["reason"], panels, _metrics_table(rows))
 
 
 def _metrics_table(rows: Sequence[MetricValues]) -> Table:

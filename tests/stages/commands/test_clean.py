@@ -60,7 +60,7 @@ def test_all_that_the_study_made_goes_and_nothing_else(file, capsys):
     clean_study(load_study(file), remove_all=True, assume_yes=True)
     assert files(file.parent / "out") == set(FOREIGN)
     assert files(file.parent / "raw") == raw
-    assert "stays, for it holds what no stage made" in capsys.readouterr().out
+    assert "stays, for it holds files that no stage wrote" in capsys.readouterr().out
     shutil.rmtree(file.parent / "out")
     run_stage("inventory", load_study(file), {})
     clean_study(load_study(file), remove_all=True, assume_yes=True)
@@ -97,7 +97,11 @@ def test_what_is_stale_goes_and_nothing_is_done_again(file, capsys):
     assert not any(name.startswith("probe/") or "pixels" in name for name in gone)
     assert not torn.parent.exists() and not earlier.exists()
     assert set(FOREIGN) <= files(out)
-    for reason in ("interrupted writes", "other dials or cohorts", "evaluation of other encoders"):
+    for reason in (
+        "interrupted writes",
+        "other settings or cohorts",
+        "evaluation of other encoders",
+    ):
         assert reason in said
     for name, wildcards in STAGES[:4]:
         run_stage(name, study, wildcards)

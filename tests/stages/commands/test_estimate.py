@@ -1,4 +1,4 @@
-"""What a study will take, said before it runs, against what it then took."""
+"""Estimates of a study before it runs, against what it then took."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_a_finished_study_reports_measured_quantities(whole):
     said = run_cli("estimate", "--config", whole).stdout
     assert "counted: 6 in the inventory" in said
     assert "measured: 6 volumes that are stored" in said
-    assert re.search(r"measured: [\d.]+ pairs/s in runs/", said)
+    assert re.search(r"measured: [\d.]+ samples/s in runs/", said)
     record = json.loads((whole.parent / "out/finetune/tissue/provenance.json").read_text())
     peak = record["peak_memory_gib"] * 2**30 / 1e6
     assert re.search(rf"^finetune-tissue .* {peak:.1f} MB ", said, re.M), said
@@ -85,7 +85,8 @@ def test_every_limit_gives_a_number_of_requeues(unrun):
     unrun.write_text(unrun.read_text().replace("steps: 6", "steps: 6000000"))
     cluster = unrun.with_name("cluster.yaml")
     cluster.write_text(
-        "defaults: {time_min: 1, signal_before_end_s: 50, max_requeues: 7}\nstages: {pretrain: {gpus: 1}, probe: }"
+        "defaults: {time_min: 1, signal_before_end_s: 50, max_requeues: 7}\n"
+        "stages: {pretrain: {gpus: 1}, probe: }"
     )
     done = run_cli("estimate", "--config", unrun, "--on", cluster)
     assert done.returncode == 0, done.stderr

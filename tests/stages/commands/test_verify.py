@@ -22,10 +22,10 @@ def test_a_damaged_volume_is_named_and_made_again_alone(copied):
     before = {path: (path / VOXEL_FILE).read_bytes() for path in volumes}
     times = {path: (path / VOXEL_FILE).stat().st_mtime_ns for path in volumes}
     flip_a_bit(volumes[2] / VOXEL_FILE)
-    told = run_cli("verify", "--config", copied)
-    assert told.returncode == 2
-    assert f"{volumes[2] / VOXEL_FILE} differs from what was written." in told.stdout
-    assert "1 damaged part of 6 volumes" in told.stderr and "--remove" in told.stderr
+    damaged = run_cli("verify", "--config", copied)
+    assert damaged.returncode == 2
+    assert f"{volumes[2] / VOXEL_FILE} differs from what was written." in damaged.stdout
+    assert "1 damaged part of 6 volumes" in damaged.stderr and "--remove" in damaged.stderr
     assert volumes[2].exists()
     assert run_cli("verify", "--config", copied, "--remove").returncode == 0
     assert not volumes[2].exists()

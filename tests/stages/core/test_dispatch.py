@@ -59,4 +59,4 @@ def test_status_and_logs_need_no_slurm(study):
     assert "done" not in rows["pretrain"] and "probe-side" in rows
     assert "6 volumes stored" in run_cli("logs", "preprocess", "--config", study).stdout
     assert "did you mean probe-side?" in run_cli("logs", "probe-sid", "--config", study).stderr
-    assert "has not said anything yet" in run_cli("logs", "probe-side", "--config", study).stderr
+    assert "has written no log yet" in run_cli("logs", "probe-side", "--config", study).stderr

@@ -1,4 +1,4 @@
-"""What a scratch purged is made again; what cannot be made again is told in one sentence."""
+"""Purged files are made again; those that cannot be are reported in one sentence."""
 
 import shutil
 
@@ -43,7 +43,9 @@ def test_volumes_that_are_gone_are_made_again_and_no_others(purged, capsys):
     (one / "c/0/0/0/0").unlink()
     (other / "zarr.json").unlink()
     (purged.folder / "pretrain/encoder/encoder.safetensors").unlink()
-    with pytest.raises(UserError, match=r"stage preprocess made is not whole any more \(2 files"):
+    with pytest.raises(
+        UserError, match=r"Files of the stage preprocess are missing or damaged \(2 files"
+    ):
         run_stage("pretrain", purged, {})
     run_stage("preprocess", purged, {})
     assert "6 volumes stored, 2 of them new" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A finished run that is gone on with: the same killed or not, on more steps or more scans."""
+"""A finished run that is continued: the same killed or not, on more steps or more scans."""
 
 import shutil
 from dataclasses import replace
@@ -25,8 +25,8 @@ from stages.core.runner import run_stage
 from stages.core.study import load_study
 from tests.conftest import crash_at_step, write_scans, write_study
 
-SETTINGS = "{steps: 12, log_steps: 1, pairs: 4, precision: fp32, device: cpu, threads: 1, "
-CONTINUED = SETTINGS + "checkpoint_steps: 2, extends: {steps: 6}}"
+SETTINGS = "{steps: 12, log_every: 1, batch_size: 4, precision: fp32, device: cpu, threads: 1, "
+CONTINUED = SETTINGS + "checkpoint_every: 2, continue_from: {steps: 6}}"
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,8 @@ def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
     rows = read_metrics(run_folder(cut) / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(7, 13))
     said = read_json(cut.folder / "pretrain/run.json")
-    assert "to step 12 on cohort 1 from the end of the run of 6 steps" in said["extends"]
-    assert all(row["ramp"] == 1.0 for row in rows)
+    assert "to step 12 on cohort 1 from the end of the run of 6 steps" in said["continue_from"]
+    assert all(row["contrast_factor"] == 1.0 for row in rows)
     rates = [row["learning_rate"] for row in rows]
     assert rates == [learning_rate(step, cut.training) for step in range(6, 12)]
     again = continue_study(cut.folder.parent / "tiny.yaml", CONTINUED.replace("12", "14"))
@@ -116,10 +116,10 @@ def test_weights_and_metadata_are_frozen_with_the_cohort(place):
 
 
 def test_the_rate_warms_up_again_and_the_ramp_stays_whole():
-    dials = {"warmup": 0.1, "learning_rate": 1.0, "final_rate": 0.0}
-    section = Training(steps=1100, continue_from=ParentRun(steps=1000), **dials)
+    settings = {"warmup": 0.1, "learning_rate": 1.0, "min_learning_rate": 0.0}
+    section = Training(steps=1100, continue_from=ParentRun(steps=1000), **settings)
     rates = [learning_rate(step, section) for step in range(1000, 1100)]
-    assert rates == [learning_rate(step, Training(steps=100, **dials)) for step in range(100)]
+    assert rates == [learning_rate(step, Training(steps=100, **settings)) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] and rates[-1] < 0.01
     assert Ramp(start=0.97, end=0.99).factor(run_progress(1000, section)) == 1.0
     assert run_progress(500, Training(steps=1000)) == 0.5
@@ -132,7 +132,7 @@ def test_more_scans_come_in_with_a_raised_cohort(place):
     (file.parent / "raw/images/person0.nii.gz").unlink()
     for name in ("inventory", "preprocess"):
         run_stage(name, load_study(file), {})
-    study = continue_study(file, CONTINUED.replace("extends", "cohort: 2, extends"))
+    study = continue_study(file, CONTINUED.replace("continue_from", "cohort: 2, continue_from"))
     run_stage("pretrain", study, {})
     now = set(cohort_volumes(study))
     assert len(now - old) == 2 and len(old - now) == 1
@@ -143,8 +143,8 @@ def test_more_scans_come_in_with_a_raised_cohort(place):
 def test_a_continued_run_is_continued(place):
     file = place("twice")
     run_stage("pretrain", continue_study(file), {})
-    twice = SETTINGS.replace("12", "16") + "checkpoint_steps: 2, extends: "
-    study = continue_study(file, twice + "{steps: 12, extends: {steps: 6}}}")
+    twice = SETTINGS.replace("12", "16") + "checkpoint_every: 2, continue_from: "
+    study = continue_study(file, twice + "{steps: 12, continue_from: {steps: 6}}}")
     run_stage("pretrain", study, {})
     steps = [row["step"] for row in read_metrics(run_folder(study) / "metrics.jsonl")]
     assert steps == [13, 14, 15, 16]
@@ -159,20 +159,20 @@ def test_a_continued_run_is_continued(place):
     [
         ("{steps: 7}", "has left no checkpoint here"),
         ("{steps: 6, cohort: 3}", "has never been started"),
-        ("{steps: 6, extends: {steps: 3}}", "has left no checkpoint here"),
+        ("{steps: 6, continue_from: {steps: 3}}", "has left no checkpoint here"),
     ],
 )
 def test_a_missing_parent_run_is_named_with_the_command_that_makes_it(place, base, why):
     study = continue_study(place("none"), CONTINUED.replace("{steps: 6}", base))
-    with pytest.raises(UserError, match=why) as told:
+    with pytest.raises(UserError, match=why) as error:
         run_stage("pretrain", study, {})
-    assert "`python -m stages pretrain --config STUDY` makes it" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "`python -m stages pretrain --config STUDY` makes it" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unfinished_parent_run_is_refused(place):
     file = place("unfinished")
-    longer = continue_study(file, SETTINGS.replace("12", "8") + "checkpoint_steps: 2}")
+    longer = continue_study(file, SETTINGS.replace("12", "8") + "checkpoint_every: 2}")
     crash_at_step(trainer_of(longer), 4)
     study = continue_study(file, CONTINUED.replace("{steps: 6}", "{steps: 8}"))
     with pytest.raises(UserError, match=r"the run of 8 steps .* has come to step 4 only"):
@@ -180,13 +180,13 @@ def test_an_unfinished_parent_run_is_refused(place):
 
 
 def test_steps_count_those_of_the_run_before(place):
-    with pytest.raises(UserError, match=r"steps is 6, not above extends\.steps, 6"):
+    with pytest.raises(UserError, match=r"steps is 6, not above continue_from\.steps, 6"):
         continue_study(place("short"), CONTINUED.replace("12", "6"))
 
 
 def test_a_study_without_a_parent_run_keeps_its_run_folder(study):
-    """A dial that is new leaves finished runs alone: what is not said is not in the hash."""
+    """A new setting leaves finished runs alone: what is not set is not in the hash."""
     with_it = study.model_dump(mode="json")
-    assert with_it["training"]["extends"] is None and with_it["init_from"] is None
+    assert with_it["training"]["continue_from"] is None and with_it["init_from"] is None
     without = study.sections_hash(("training", "init_from"), {})
     assert without == study.sections_hash(("training",), {})

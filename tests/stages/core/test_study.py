@@ -1,4 +1,4 @@
-"""A study's mistakes, each told in one sentence: file, key, what it got, the nearest key."""
+"""Mistakes of a study, each reported in one sentence: file, key, what it got, the nearest key."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def changed(study_file, change):
 
 def contrastive_settings(settings):
     """An objective with contrast between subjects, and pairs enough for it."""
-    contrast = {"global_weight": 0.1, **settings}
+    contrast = {"subject_weight": 0.1, **settings}
     return {
         "objective": {"name": "contrastive", "contrast": contrast},
         "training": {"steps": 6, "batch_size": 16},
@@ -52,13 +52,13 @@ MISTAKES = {
         lambda c: c["tasks"]["tissue"].update(label="tisue"),
         "tasks.tissue.label is tisue, which is not known: did you mean tissue?",
     ),
-    "unknown dial of a task": (
+    "unknown setting of a task": (
         lambda c: c["tasks"]["side"].update(finetune={"step": 5}),
         "tasks.side.finetune.step is not known: did you mean steps?",
     ),
-    "no stage that can judge": (
-        lambda c: c["tasks"]["tissue"].update(by=["probe"]),
-        "tasks.tissue.by is ['probe'], and a task of kind segmentation is judged by finetune",
+    "no stage that supports the task": (
+        lambda c: c["tasks"]["tissue"].update(stages=["probe"]),
+        "and a task of kind segmentation is evaluated by finetune alone: leave `stages` out",
     ),
     "target that no root declares": (
         lambda c: c["tasks"]["side"].update(target="sde"),
@@ -70,7 +70,7 @@ MISTAKES = {
     ),
     "scans of nobody": (
         lambda c: c["data"]["roots"][0].pop("subject"),
-        "tasks.side takes scans of root head, which does not say whose they are",
+        "tasks.side takes scans of root head, which does not say which subject they are of",
     ),
     "crop that patches do not fill": (
         lambda c: c["views"].update(crop_voxels=[17, 16, 16]),
@@ -80,30 +80,35 @@ MISTAKES = {
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
         "give three positive numbers, for the axes R, A and S",
     ),
-    "impossible share": (lambda c: c["views"].update(keep=1.5), "views.keep is 1.5"),
+    "impossible share": (
+        lambda c: c["views"].update(visible_ratio=1.5),
+        "views.visible_ratio is 1.5",
+    ),
     "ramp that ends before it starts": (
         lambda c: c.update(objective={"name": "hybrid", "ramp": {"start": 0.5, "end": 0.1}}),
         "objective.ramp",
     ),
     "contrast between the subjects of too few pairs": (
-        lambda c: c.update(objective={"name": "contrastive", "contrast": {"global_weight": 0.1}}),
-        "objective.contrast.global_weight is 0.1, and training.pairs is",
+        lambda c: c.update(objective={"name": "contrastive", "contrast": {"subject_weight": 0.1}}),
+        "objective.contrast.subject_weight is 0.1, and training.batch_size is",
     ),
-    "subjects alike in what nobody declares": (
-        lambda c: c.update(contrastive_settings({"alike": {"siet": "equal"}})),
-        "objective.contrast.alike names siet: did you mean site?",
+    "subjects similar by unknown metadata": (
+        lambda c: c.update(contrastive_settings({"similar_by": {"siet": "equal"}})),
+        "objective.contrast.similar_by names siet: did you mean site?",
     ),
-    "subjects alike in what they are judged by": (
-        lambda c: c.update(contrastive_settings({"alike": {"side": "equal"}})),
-        "objective.contrast.alike names side, the target of tasks.side",
+    "subjects similar by the target of a task": (
+        lambda c: c.update(contrastive_settings({"similar_by": {"side": "equal"}})),
+        "objective.contrast.similar_by names side, the target of tasks.side",
     ),
-    "subjects alike where none are contrasted": (
-        lambda c: c.update(contrastive_settings({"alike": {"site": "equal"}, "global_weight": 0})),
-        "alike is about the loss between subjects, and global_weight is 0",
+    "subjects similar where none are contrasted": (
+        lambda c: c.update(
+            contrastive_settings({"similar_by": {"site": "equal"}, "subject_weight": 0})
+        ),
+        "similar_by is about the loss between subjects, and subject_weight is 0",
     ),
-    "subjects alike within no width": (
-        lambda c: c.update(contrastive_settings({"alike": {"age": float("inf")}})),
-        "objective.contrast.alike.age",
+    "subjects similar within no width": (
+        lambda c: c.update(contrastive_settings({"similar_by": {"age": float("inf")}})),
+        "objective.contrast.similar_by.age",
     ),
     "unknown objective": (lambda c: c.update(objective={"name": "magic"}), "objective"),
     "missing name": (lambda c: c.pop("name"), "name is missing"),
@@ -126,7 +131,7 @@ MISTAKES = {
     ),
     "robustness of networks that are not kept": (
         lambda c: c.update(robustness={}),
-        "robustness judges the networks of fine-tuning again: set finetune.keep_networks to true",
+        "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to true",
     ),
     "a method given twice": (
         lambda c: c.update(finetune={"methods": [{"name": "lora"}, {"name": "lora", "rank": 2}]}),
@@ -143,10 +148,10 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_sentence(study_file, mistake):
     change, sentence = MISTAKES[mistake]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         load_study(changed(study_file, change))
-    assert sentence in str(told.value)
-    assert "\n" not in str(told.value) and str(study_file) in str(told.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value) and str(study_file) in str(error.value)
 
 
 def test_a_key_given_twice_is_refused(study_file):
@@ -203,12 +208,12 @@ def test_the_hash_of_a_section_sees_it_and_nothing_else(study_file):
 
 def test_a_task_may_have_settings_of_its_own(study_file):
     own = {"steps": 7, "methods": [{"name": "lora"}]}
-    changed(study_file, lambda c: c["tasks"]["side"].update(by=["finetune"], finetune=own))
+    changed(study_file, lambda c: c["tasks"]["side"].update(stages=["finetune"], finetune=own))
     study = load_study(study_file)
     assert study.evaluation_stages("side") == ("finetune",)
-    dials, others = study.finetune_of("side"), study.finetune_of("tissue")
-    assert (dials.steps, [m.name for m in dials.methods]) == (7, ["lora"])
-    assert others == study.finetune and dials.batch_size == study.finetune.batch_size
+    settings, others = study.finetune_of("side"), study.finetune_of("tissue")
+    assert (settings.steps, [m.name for m in settings.methods]) == (7, ["lora"])
+    assert others == study.finetune and settings.batch_size == study.finetune.batch_size
     assert study.model_dump(mode="json")["tasks"]["side"]["finetune"] == own
 
 

@@ -1,4 +1,4 @@
-"""Copies are known again however they were changed, and different scans are no copies."""
+"""Near duplicates are found however they were changed; different scans are not."""
 
 import nibabel
 import numpy as np

@@ -1,4 +1,4 @@
-"""DICOM: series taken apart into volumes, enhanced files, packings, and what is refused."""
+"""DICOM: series split into volumes, enhanced files, packings, and what is refused."""
 
 import itertools
 
@@ -69,13 +69,13 @@ def test_a_series_without_a_uid_is_one_image(brain, tmp_path):
         ({"Modality": "PT"}, "is of modality PT; only CT and MR are read"),
     ],
 )
-def test_what_is_no_stack_of_slices_is_told(tags, sentence, brain, tmp_path):
+def test_what_is_no_stack_of_slices_is_reported(tags, sentence, brain, tmp_path):
     save_dicom(tmp_path, brain.data[:, :, :9], brain.affine, **tags)
     with pytest.raises(ReadError, match=sentence):
         read_volume(find_sources(tmp_path)[0])
 
 
-def test_a_single_slice_is_told(brain, tmp_path):
+def test_a_single_slice_is_reported(brain, tmp_path):
     save_dicom(tmp_path, brain.data[:, :, :1], brain.affine)
     with pytest.raises(ReadError, match="one 2D image"):
         read_volume(find_sources(tmp_path)[0])
@@ -215,7 +215,7 @@ def test_an_image_without_a_place_leaves_its_series_whole(brain, tmp_path):
         read_volume(stray)
 
 
-def test_slices_that_are_missing_are_told_with_the_volume(brain, tmp_path):
+def test_slices_that_are_missing_are_reported_with_the_volume(brain, tmp_path):
     save_dicom(tmp_path, brain.data, brain.affine)[11].unlink()
     slices = read_volume(find_sources(tmp_path)[0]).slice_spacing
     assert (slices.min_gap_mm, slices.median_gap_mm, slices.max_gap_mm) == (2, 2, 4)
@@ -334,7 +334,7 @@ def test_what_simpleitk_packs(packing, uid, brain, tmp_path):
 def test_packings_of_other_makers(enhanced, name, plain, tmp_path):
     """Nine slices of one file; where no plain one is at hand, SimpleITK's word counts."""
     file = dcmread(get_testdata_file(name))
-    told = (
+    stored = (
         dcmread(get_testdata_file(plain)).pixel_array
         if plain
         else SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(get_testdata_file(name)))[0]
@@ -348,7 +348,7 @@ def test_packings_of_other_makers(enhanced, name, plain, tmp_path):
         if tag in file:
             delattr(file, tag)
     if enhanced:
-        save_enhanced(tmp_path / "a", np.zeros((*told.T.shape, 9)), np.eye(4))
+        save_enhanced(tmp_path / "a", np.zeros((*stored.T.shape, 9)), np.eye(4))
         whole = dcmread(tmp_path / "a")
         for tag in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
             setattr(whole, tag, file[tag].value)
@@ -358,7 +358,7 @@ def test_packings_of_other_makers(enhanced, name, plain, tmp_path):
         file.ImagePositionPatient, file.SOPInstanceUID = [0, 0, number], f"1.2.{number}"
         file.save_as(tmp_path / f"{number}")
     volume = read_volume(find_sources(tmp_path)[0])
-    np.testing.assert_array_equal(volume.data, np.repeat(told.T[..., None], 9, axis=2))
+    np.testing.assert_array_equal(volume.data, np.repeat(stored.T[..., None], 9, axis=2))
 
 
 def nine_times(file):

@@ -73,7 +73,7 @@ class TestEveryReader:
         assert grid.shape == volume.data.shape
         np.testing.assert_array_equal(grid.affine, volume.affine)
 
-    def test_a_truncated_file_is_told(self, reader, name, write, brain, tmp_path):
+    def test_a_truncated_file_is_reported(self, reader, name, write, brain, tmp_path):
         source = write(tmp_path / name, brain.data, brain.affine)
         largest = max(readers.source_files(source), key=lambda path: path.stat().st_size)
         os.truncate(largest, largest.stat().st_size * 2 // 3)
@@ -82,7 +82,7 @@ class TestEveryReader:
         ):
             read_volume(source)
 
-    def test_a_file_of_noise_is_told(self, reader, name, write, brain, tmp_path):
+    def test_a_file_of_noise_is_reported(self, reader, name, write, brain, tmp_path):
         source = write(tmp_path / name, brain.data, brain.affine)
         for path in readers.source_files(source):
             path.write_bytes(np.random.default_rng(0).bytes(2000))
@@ -222,7 +222,7 @@ def test_a_loop_of_links_ends(brain, tmp_path):
     assert [source.path for source in find_sources(tmp_path)] == [tmp_path / "z" / "a.nii"]
 
 
-def test_a_folder_that_is_absent_is_told(tmp_path):
+def test_a_folder_that_is_absent_is_reported(tmp_path):
     with pytest.raises(ReadError, match="is not there"):
         find_sources(tmp_path / "absent")
 

@@ -1,4 +1,4 @@
-"""Where voxels lie is right to 0.01 mm in every format, by the word of another reader."""
+"""Voxel positions are right to 0.01 mm in every format, against another reader."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Who is held out, and who goes together with whom."""
+"""Splits of subjects, and grouping of scans by subject."""
 
 from pathlib import Path
 from types import SimpleNamespace
