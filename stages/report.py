@@ -20,7 +20,7 @@ from stages.core.resources import (
     assumed,
     counted,
 )
-from stages.core.stage import STAGES, StageResult
+from stages.core.stage import StageResult, load_stages
 from stages.core.stage_runs import evaluation_runs
 from stages.core.study import Study
 
@@ -75,7 +75,7 @@ def run(study: Study, out: Path) -> StageResult:
         config=study.redacted_config,
         label_file=study.pseudonyms.label_path,
         encoder=study.encoder if study.has_pretraining else None,
-        stages=STAGES,
+        stages=tuple(load_stages()),
     )
     write_report(source, page)
     write_text(tables, render_markdown_report(source))

@@ -14,7 +14,7 @@ import yaml
 
 from cluster.config import Cluster
 from stages import cli
-from stages.core.runner import STAGES
+from stages.core.stage import STAGES, load_stage
 from stages.core.study import Study
 from tests.conftest import write_scans
 from tests.export.conftest import save_random_bundle
@@ -70,7 +70,7 @@ def parse_command(words):
     if arguments.command not in STAGES:
         return
     names = {word.split("=", 1)[0] for word in arguments.wildcards}
-    assert names <= {*STAGES[arguments.command], "trial", "shard"}
+    assert names <= {*load_stage(arguments.command).WILDCARDS, "trial", "shard"}
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

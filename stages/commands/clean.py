@@ -28,7 +28,7 @@ from stages.core import pretraining_runs
 from stages.core.layout import JOBS_FOLDER, LOGS_FOLDER, RECORD_FILES, TRIALS_FOLDER
 from stages.core.locks import stage_lock
 from stages.core.records import read_completion, stage_folders
-from stages.core.stage import STAGES, load_stage
+from stages.core.stage import load_stage, load_stages
 from stages.core.study import Study
 from stages.core.trials import trials
 
@@ -98,7 +98,8 @@ def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
     if remove_all:
         made = _pipeline_files(study)
         tops = {
-            name: study.folder / name for name in (*STAGES, TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER)
+            name: study.folder / name
+            for name in (*load_stages(), TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER)
         }
         tops["paths of origin"] = study.pseudonyms.study_folder
         for name, top in tops.items():
@@ -153,7 +154,7 @@ def _pipeline_files(study: Study) -> set[Path]:
 
 def _temporary_files(study: Study) -> list[Path]:
     """Files that killed processes left under temporary names."""
-    tops = (study.folder / name for name in (*STAGES, TRIALS_FOLDER, JOBS_FOLDER))
+    tops = (study.folder / name for name in (*load_stages(), TRIALS_FOLDER, JOBS_FOLDER))
     found = (path for top in tops for path in top.rglob(f"{atomic.TEMPORARY_PREFIX}*"))
     return [path for path in found if TEMPORARY_NAME.fullmatch(path.name)]
 

@@ -17,7 +17,7 @@ from ssl_pipeline.io.atomic import file_size, read_json, sha256_file, sha256_jso
 from ssl_pipeline.io.records import Record, read_record, write_record
 from ssl_pipeline.provenance import PROVENANCE_FILE, Provenance
 from stages.core.layout import COMPLETION_RECORD, MANIFEST, TRIALS_FOLDER
-from stages.core.stage import STAGES, Stage, StageResult, load_stage, load_stages, stage_command
+from stages.core.stage import Stage, StageResult, load_stage, load_stages, stage_command
 from stages.core.study import Study
 
 
@@ -152,7 +152,7 @@ def up_to_date_record(
     if done is None or is_stale(study, name, wildcards):
         return None
     inputs = done.provenance["inputs"]
-    for earlier in inputs.keys() & set(STAGES):
+    for earlier in inputs.keys() & load_stages().keys():
         now = read_completion(study.stage_folder(earlier, {}))
         if now is None or now.manifest.sha256 != inputs[earlier]:
             return None

@@ -21,6 +21,7 @@ from ssl_pipeline.report.html_report import ReportData
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training import snapshots
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from stages.core.stage import load_stages
 
 ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
 CLASSES = {1: "left", 2: "right"}
@@ -51,7 +52,7 @@ class StudyFolder:
             config,
             self.label_file,
             encoder,
-            ("inventory", "pretrain"),
+            tuple(load_stages()),
         )
 
     def label_file(self, scan: str, name: str) -> Path:

@@ -82,6 +82,14 @@ def test_a_finished_study_has_nothing_to_do(finished):
     assert (finished.parent / "out/report/report.html").exists()
 
 
+def test_a_dry_run_writes_nothing(finished):
+    files = [path for path in finished.parent.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    planned_rules(finished, "--forceall")
+    files = [path for path in finished.parent.rglob("*") if path.is_file()]
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
 def test_another_profile_reruns_nothing(finished):
     assert planned_rules(finished, "--profile", "slurm") == set()
 

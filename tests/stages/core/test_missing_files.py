@@ -76,7 +76,7 @@ def test_a_checkpoint_that_is_gone_is_no_silent_start_from_the_first_step(purged
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     (purged.folder / "pretrain/run.json").unlink()
-    with pytest.raises(UserError, match="logged 6 steps and holds no whole checkpoint") as said:
+    with pytest.raises(UserError, match="logged 6 steps and holds no complete checkpoint") as said:
         run_stage("pretrain", purged, {})
     assert f"{run} has" in str(said.value) and "remove the folder to start anew" in str(said.value)
     shutil.rmtree(run)
