@@ -98,7 +98,9 @@ def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
         ]
         for arm in (*study.ablate.arms, RANDOM)
     }
-    return ablation_table(folders, confidence=study.evaluate.confidence, seed=study.seed)
+    score = study.tasks[task].score
+    confidence = study.evaluate.confidence
+    return ablation_table(folders, score=score, confidence=confidence, seed=study.seed)
 
 
 def _arm_record(study: Study, name: str, budget: dict[str, int]) -> dict[str, Any]:

@@ -1,18 +1,29 @@
 """Inputs, context and results of evaluation stages: probe, finetune and robustness."""
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, files_of_other_encoders
-from ssl_pipeline.evaluation.cost_model import CostInputs, EvaluationCost
+from ssl_pipeline.evaluation.cells import (
+    PIXELS,
+    RANDOM,
+    UNSHARDED,
+    CellShard,
+    files_of_other_encoders,
+)
+from ssl_pipeline.evaluation.config import Finetune, Probe
+from ssl_pipeline.evaluation.cost_model import EvaluatedTask, EvaluationCost
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.evaluation.runner.results import COSTS_FILE, RESULTS_FILE
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
+from ssl_pipeline.evaluation.tasks.cost import CostInputs
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE, read_manifest
 from ssl_pipeline.formatting import format_count
@@ -23,7 +34,7 @@ from stages import leakage, preprocess
 from stages.core import layout
 from stages.core.locate import redact
 from stages.core.records import manifest_hash
-from stages.core.resources import DatasetSize, ResourceEstimate, assumed
+from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, assumed
 from stages.core.stage import StageResult, stage_names
 from stages.core.study import Study
 from stages.pretrain import random_encoder
@@ -31,6 +42,7 @@ from stages.pretrain import random_encoder
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
+CellSettings = TypeVar("CellSettings", Probe, Finetune)  # the section of a stage of cells
 
 NETWORK_FILES = "networks/*.safetensors"
 OUTPUTS = (
@@ -47,10 +59,10 @@ OUTPUTS = (
 def inputs(study: Study, task: str) -> dict[str, str]:
     """Stored volumes, encoders, and the label files that the task's scans name."""
     found = {"preprocess": manifest_hash(study, "preprocess"), **_encoder_hashes(study)}
-    config, label_file = study.tasks[task], study.pseudonyms.label_path
-    kinds = [getattr(config, key, None) for key in ("label", "external_predictions")]
+    label_file = study.pseudonyms.label_path
+    labels = [each.name for each in study.tasks[task].truth_names() if each.kind == "label"]
     for entry in _catalog(study).entries:
-        for name in (name for name in kinds if name and entry.labels.get(name)):
+        for name in filter(entry.labels.get, labels):
             found[f"{name} {entry.id}"] = _label_hash(label_file(entry.id, name))
     return found
 
@@ -106,12 +118,12 @@ def initializations(study: Study) -> dict[str, str]:
 def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
     """Numbers and sizes of a task's scans, from the tables or the headers."""
     config = study.tasks[task]
-    words = [(getattr(config, kind, None), f"{kind}s") for kind in ("label", "target")]
+    truths = [truth for truth in config.truth_names() if truth.is_required]
     usable = [
         scan
         for scan in dataset.scans
         if (not config.roots or scan.root in config.roots)
-        and all(getattr(scan, where).get(word) for word, where in words if word)
+        and all(truth.find_in(scan).get(truth.name) for truth in truths)
     ]
     candidates = [scan for scan in usable if scan.split == "train"]
     # Before the inventory the metadata of scans are unknown: then all are counted.
@@ -126,6 +138,20 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         voxels=tuple(dataset.sizes[scan.id].stored_voxels for scan in (*train, *test)),
         test_voxels=math.fsum(dataset.sizes[scan.id].stored_voxels for scan in test),
         raw_test_voxels=sum(dataset.sizes[scan.id].source_voxels for scan in test),
+    )
+
+
+def evaluated_task(dataset: DatasetSize, study: Study, task: str) -> EvaluatedTask:
+    """A task with the settings that it is evaluated with, for the cost model."""
+    config = study.tasks[task]
+    return EvaluatedTask(
+        config,
+        study.probe_of(task),
+        study.finetune_of(task),
+        study.evaluate,
+        study.model,
+        config.crop_size(study.views.crop_voxels),
+        cost_inputs(dataset, study, task),
     )
 
 
@@ -145,6 +171,38 @@ def resource_estimate(
         seconds=assumed(cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}"),
         gpu_memory=assumed(CUDA_BYTES + cost.memory_bytes, "one batch") if has_gpu else None,
     )
+
+
+@dataclass(frozen=True)
+class CellStage(Generic[CellSettings]):
+    """What the stages that compute cells share: `probe` and `finetune`.
+
+    Its methods are those of the stage's module; see `stages.core.runner`.
+    """
+
+    name: str
+    settings_of: Callable[[Study, str], CellSettings]  # for a task
+    run_task: Callable[[Task, CellSettings, EvaluationContext], dict[str, Any]]
+    cost_of: Callable[[EvaluatedTask], EvaluationCost]
+
+    def estimate_resources(
+        self, study: Study, dataset: DatasetSize, hardware: Hardware, task: str
+    ) -> ResourceEstimate:
+        """Every cell of the task."""
+        cost = self.cost_of(evaluated_task(dataset, study, task))
+        return resource_estimate(cost, dataset, hardware.gpus > 0)
+
+    def run(self, study: Study, out: Path, task: str) -> StageResult:
+        """Compute the missing cells, and the table of all."""
+        return stage_result(out, self._run(study, out, UNSHARDED, task))
+
+    def run_shard(self, study: Study, out: Path, shard: CellShard, task: str) -> None:
+        """Compute a shard of the missing cells."""
+        self._run(study, out, shard, task)
+
+    def _run(self, study: Study, out: Path, shard: CellShard, task: str) -> dict[str, Any]:
+        context = replace(evaluation_context(study, self.name, out, task), shard=shard)
+        return self.run_task(study.tasks[task], self.settings_of(study, task), context)
 
 
 def stage_result(out: Path, results: dict[str, Any]) -> StageResult:

@@ -1,14 +1,8 @@
 """Evaluate the frozen encoder on one task, beside random weights and raw voxels."""
 
-from dataclasses import replace
-from pathlib import Path
-
-from ssl_pipeline.evaluation.cells import CellShard
 from ssl_pipeline.evaluation.cost_model import probe_cost
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from stages import evaluation_inputs
-from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
-from stages.core.stage import StageResult
 from stages.core.study import Study
 
 TITLE = "Evaluate the frozen encoder on a task"
@@ -25,31 +19,6 @@ def is_needed(study: Study, task: str) -> bool:
     """Whether the task is evaluated by probes."""
     return "probe" in study.tasks[task].evaluation_stages
 
-
-def inputs(study: Study, task: str) -> dict[str, str]:
-    """Stored volumes, encoder, labels."""
-    return evaluation_inputs.inputs(study, task)
-
-
-def estimate_resources(
-    study: Study, dataset: DatasetSize, hardware: Hardware, task: str
-) -> ResourceEstimate:
-    """Every cell of the task."""
-    config, of = study.tasks[task], evaluation_inputs.cost_inputs(dataset, study, task)
-    crop = config.crop_size(study.views.crop_voxels)
-    cost = probe_cost(config, study.probe_of(task), study.evaluate, study.model, crop, of)
-    return evaluation_inputs.resource_estimate(cost, dataset, hardware.gpus > 0)
-
-
-def run(study: Study, out: Path, task: str) -> StageResult:
-    """Compute the missing cells, and the table of all."""
-    context = evaluation_inputs.evaluation_context(study, "probe", out, task)
-    return evaluation_inputs.stage_result(
-        out, run_probe(study.tasks[task], study.probe_of(task), context)
-    )
-
-
-def run_shard(study: Study, out: Path, shard: CellShard, task: str) -> None:
-    """Compute a shard of the missing cells."""
-    context = evaluation_inputs.evaluation_context(study, "probe", out, task)
-    run_probe(study.tasks[task], study.probe_of(task), replace(context, shard=shard))
+_STAGE = evaluation_inputs.CellStage("probe", Study.probe_of, run_probe, probe_cost)
+inputs = evaluation_inputs.inputs
+estimate_resources, run, run_shard = _STAGE.estimate_resources, _STAGE.run, _STAGE.run_shard

@@ -55,13 +55,12 @@ def estimate_resources(
     study: Study, dataset: DatasetSize, hardware: Hardware, task: str
 ) -> ResourceEstimate:
     """Every corruption at every severity."""
-    config, of = study.tasks[task], evaluation_inputs.cost_inputs(dataset, study, task)
-    crop = config.crop_size(study.views.crop_voxels)
+    config = study.tasks[task]
     assert study.robustness
     modalities = [s.modality for s in dataset.scans if not config.roots or s.root in config.roots]
     conditions = len(study.robustness.conditions(set(modalities)))
-    sections = (study.probe_of(task), study.finetune_of(task), study.evaluate)
-    cost = robustness_cost(config, conditions, *sections, study.model, crop, of)
+    of = evaluation_inputs.evaluated_task(dataset, study, task)
+    cost = robustness_cost(of, conditions)
     return evaluation_inputs.resource_estimate(cost, dataset, hardware.gpus > 0)
 
 

@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl_pipeline.evaluation.cells import BASELINES, NOT_PRETRAINED, Cell, comparable_methods
-from ssl_pipeline.evaluation.metrics.scores import RANGES, score_predictions
+from ssl_pipeline.evaluation.metrics.scores import RANGES, Predictions, ScoreFunction
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
 from ssl_pipeline.io.atomic import read_json
 
 ArmKey = tuple[str, str, int]  # arm, method, labelled subjects
-Predictions = Sequence[Mapping[str, Any]]
 RowType = TypeVar("RowType")
 
 
 def ablation_table(
-    trials: Mapping[str, Sequence[Path]], *, confidence: float, seed: int
+    trials: Mapping[str, Sequence[Path]], *, score: ScoreFunction, confidence: float, seed: int
 ) -> dict[str, Any]:
-    """The table of one task and stage.
+    """The table of one task and stage; `score` is the task's.
 
     `trials` has the folders of every arm, one a seed, in which a stage left `results.json` and its
     cells; those of random weights hold the baseline of pixels too.
@@ -32,7 +31,7 @@ def ablation_table(
     first = read_json(next(iter(trials.values()))[0] / "results.json")
     found = _gather_predictions(trials)
     test = sorted({row["subject"] for seeds in found.values() for row in seeds[0][0]})
-    scores = {key: _estimate(seeds, test, first["metric"]) for key, seeds in found.items()}
+    scores = {key: _estimate(seeds, test, score) for key, seeds in found.items()}
     copied = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "notes")
     return {key: first[key] for key in copied} | {
         "n_seeds": len(next(iter(trials.values()))),
@@ -65,12 +64,10 @@ def _gather_predictions(
 
 
 def _estimate(
-    seeds: Sequence[Sequence[Predictions]], test_subjects: Sequence[str], metric: str
+    seeds: Sequence[Sequence[Predictions]], test_subjects: Sequence[str], score: ScoreFunction
 ) -> MetricEstimate:
     """The estimate over seeds, each the mean over its draws of labelled subjects."""
-    measured = [
-        [score_predictions(test_subjects, draw).metrics[metric] for draw in seed] for seed in seeds
-    ]
+    measured = [[score(test_subjects, draw).primary for draw in seed] for seed in seeds]
     return MetricEstimate.from_repeats(measured)
 
 

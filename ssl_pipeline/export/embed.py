@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.data.crops import padded_window
 from ssl_pipeline.export.bundle import Features, LoadedEncoder
 from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume, model_input, prepare_volume
 from ssl_pipeline.views.config import Triple
@@ -68,17 +69,11 @@ def _crop_batches(
     data: NDArray[np.int16], crop_voxels: Triple
 ) -> Iterator[tuple[list[Triple], NDArray[np.int16]]]:
     """Crops side by side over a stored volume, zeros beyond its end, `BATCH_SIZE` at a time."""
-    ends = [-(-n // s) * s for n, s in zip(data.shape[1:], crop_voxels, strict=True)]
-    padded = np.zeros((2, *ends), np.int16)
-    padded[:, : data.shape[1], : data.shape[2], : data.shape[3]] = data
-    starts = list(product(*(range(0, end, s) for end, s in zip(ends, crop_voxels, strict=True))))
+    z_starts, y_starts, x_starts = map(range, (0, 0, 0), data.shape[1:], crop_voxels)
+    starts = list(product(z_starts, y_starts, x_starts))
     for first in range(0, len(starts), BATCH_SIZE):
-        part = [(z, y, x) for z, y, x in starts[first : first + BATCH_SIZE]]
-        cut = [
-            padded[:, z : z + crop_voxels[0], y : y + crop_voxels[1], x : x + crop_voxels[2]]
-            for z, y, x in part
-        ]
-        yield part, np.stack(cut)
+        part = starts[first : first + BATCH_SIZE]
+        yield part, np.stack([padded_window(data, start, crop_voxels, 0) for start in part])
 
 
 def _to_world_mm(

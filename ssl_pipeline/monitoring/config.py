@@ -6,6 +6,10 @@ from pydantic import Field
 
 from ssl_pipeline.config.section import Section
 
+# Votes of nearest neighbours, in a run and in probes: Caron et al. 2021 (arXiv:2104.14294); Wu et
+# al. 2018 (arXiv:1805.01978).
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+
 Alarm = Literal["collapsed", "shortcut", "data_bound", "diverging"]
 
 

@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-# Caron et al. 2021 (arXiv:2104.14294); Wu et al. 2018 (arXiv:1805.01978)
-NEIGHBOURS, TEMPERATURE = 20, 0.07
+from ssl_pipeline.monitoring.config import NEIGHBOURS, TEMPERATURE
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,17 @@ def learning_rate(step: int, section: Training) -> float:
     """
     step, steps = step - section.first_step, section.steps - section.first_step
     warmup = max(1, round(section.warmup * steps))
+    return warmup_cosine(step, steps, warmup, section.learning_rate, section.min_learning_rate)
+
+
+def warmup_cosine(
+    step: int, steps: int, warmup: int, peak: float = 1.0, final: float = 0.0
+) -> float:
+    """Linear warm-up to `peak` in `warmup` of `steps` steps, then half a cosine to `final`."""
     if step < warmup:
-        return section.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     share = (step - warmup) / max(1, steps - warmup)
-    span = section.learning_rate - section.min_learning_rate
-    return section.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * share))
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def run_progress(step: int, section: Training) -> float:
@@ -26,10 +32,16 @@ def run_progress(step: int, section: Training) -> float:
     return 1.0 if section.continue_from else step / section.steps
 
 
+def has_weight_decay(parameter: nn.Parameter) -> bool:
+    """Whether weights decay: matrices do; biases, norms and tokens do not."""
+    return parameter.ndim > 1
+
+
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Matrices decay; biases, norms and tokens do not."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    """Parameters with and without weight decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if has_weight_decay(p)]
+    others = [p for p in trained if not has_weight_decay(p)]
     return [
         {"params": matrices, "weight_decay": decay},
         {"params": others, "weight_decay": 0.0},

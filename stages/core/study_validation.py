@@ -66,11 +66,9 @@ def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
             "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to "
             "true, or leave robustness out"
         )
-    if task.kind == "segmentation" and not any(
-        method.SUPPORTS_SEGMENTATION for method in finetune.methods
-    ):
+    if not task.supported_methods(finetune):
         raise ValueError(
-            f"tasks.{name} is a segmentation, which none of finetune.methods serves: add one "
+            f"tasks.{name} is a {task.kind}, which none of finetune.methods serves: add one "
             "that does, such as full"
         )
     if "robustness" in task.stages and not is_robustness_needed:
@@ -127,7 +125,7 @@ def _check_label_leakage(study: "Study", key: str, objective: ObjectiveConfig) -
     known = {*SCAN_ATTRIBUTES, *(target for root in study.data.roots for target in root.targets)}
     for name in contrast.similar_by if contrast else ():
         for task, section in study.tasks.items():
-            if getattr(section, "target", None) == name:
+            if any(t.kind == "target" and t.name == name for t in section.truth_names()):
                 raise ValueError(
                     f"{key}.contrast.similar_by names {name}, the target of tasks.{task}: "
                     "pretraining would see what it is evaluated on, so leave one of them out"
@@ -157,11 +155,14 @@ def _check_subject_rules(name: str, roots: Iterable[Root]) -> None:
 
 def _check_truth_declared(name: str, task: TaskConfig, roots: Iterable[Root]) -> None:
     """The labels or target of a task must be declared by one of its roots."""
-    for key, kind in (("label", "label"), ("target", "target"), ("external_predictions", "label")):
-        wanted = getattr(task, key, None)
-        if wanted is None:
-            continue
-        known = {word for root in roots for word in getattr(root, f"{kind}s")}
-        if wanted not in known:
-            tail = suggest_name(wanted, known) if known else f"its roots declare no `{kind}s`."
-            raise ValueError(f"tasks.{name}.{key} is {wanted}, which is not known: {tail}")
+    for truth in task.truth_names():
+        known = {word for root in roots for word in truth.find_in(root)}
+        if truth.name not in known:
+            tail = (
+                suggest_name(truth.name, known)
+                if known
+                else f"its roots declare no `{truth.kind}s`."
+            )
+            raise ValueError(
+                f"tasks.{name}.{truth.key} is {truth.name}, which is not known: {tail}"
+            )

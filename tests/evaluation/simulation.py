@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit
 
-from ssl_pipeline.evaluation.metrics.scores import MetricValue, auroc, mean_class_ratio
+from ssl_pipeline.evaluation.metrics.classification import auroc
+from ssl_pipeline.evaluation.metrics.scores import MetricValue, mean_class_ratio
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
 
 Simulation = Callable[

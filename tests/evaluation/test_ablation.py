@@ -5,10 +5,12 @@ import pytest
 
 from ssl_pipeline.evaluation.ablation import ablation_table
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
+from ssl_pipeline.evaluation.tasks import Classification
 from ssl_pipeline.io.atomic import read_json, write_json
 
 SUBJECTS = [f"subject-{number:02}" for number in range(12)]
-SETTINGS = {"confidence": 0.95, "seed": 0}
+TASK = Classification(title="Organ", target="organ", classes={0: "liver", 1: "spleen"})
+SETTINGS = {"score": TASK.score, "confidence": 0.95, "seed": 0}
 
 
 def trial(folder, hits, init="pretrained"):

@@ -30,6 +30,7 @@ from ssl_pipeline.evaluation.finetuning.optimizer import (
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.crop_cells import CropCells
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
 from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.io.atomic import read_json
@@ -279,7 +280,9 @@ def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
     run_finetune(BLOBS, settings, context)
     runner, cell = TaskRunner(BLOBS, context), Cell(method.name, "pretrained", 0, 0)
     assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
-    network = load_network(build_crop_model(runner, cell, method), method, cell, tmp_path)
+    network = load_network(
+        build_crop_model(runner, cell, method), SavedNetwork(cell, method, settings, tmp_path)
+    )
     cells = CropCells(runner, BLOBS)
     probability = predict_crops(network, cells.crop_batches(cells.test_crops, 8), "cpu")
     before = read_json(cell.path(tmp_path))["predictions"]
@@ -290,4 +293,6 @@ def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
     runner, method = TaskRunner(BLOBS, planted.context(tmp_path)), Full()
     cell = Cell("full", "pretrained", 0, 0)
     with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks"):
-        load_network(build_crop_model(runner, cell, method), method, cell, tmp_path)
+        load_network(
+            build_crop_model(runner, cell, method), SavedNetwork(cell, method, Finetune(), tmp_path)
+        )

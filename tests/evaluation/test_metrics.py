@@ -6,15 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from ssl_pipeline.evaluation.metrics.scores import (
+from ssl_pipeline.evaluation.metrics.classification import (
     auroc,
     calibration_bins,
     calibration_error,
-    dice,
-    mean_class_ratio,
     score_classification,
-    score_segmentation,
 )
+from ssl_pipeline.evaluation.metrics.scores import mean_class_ratio
+from ssl_pipeline.evaluation.metrics.segmentation import dice, score_segmentation
 from ssl_pipeline.evaluation.metrics.surface import surface_metrics
 from ssl_pipeline.evaluation.statistics.intervals import variance_components
 

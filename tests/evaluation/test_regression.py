@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.metrics.scores import score_regression
+from ssl_pipeline.evaluation.metrics.regression import score_regression
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.probes.sweep import Sweep
 from ssl_pipeline.evaluation.runner.finetune import run_finetune

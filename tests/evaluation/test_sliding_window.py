@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ssl_pipeline.evaluation.finetuning.sliding_window import (
+    WindowSettings,
     gaussian_weights,
     sliding_window_inference,
     window_starts,
@@ -31,7 +32,7 @@ def test_a_network_that_knows_the_truth_gives_it_back(shape):
             torch.nn.functional.one_hot(torch.from_numpy(np.stack(cut)), 3).movedim(-1, 1).float()
         )
 
-    found = sliding_window_inference(shape, window, 0.5, 3, oracle)
+    found = sliding_window_inference(shape, WindowSettings(window, 0.5, 3), oracle)
     assert found.dtype == np.uint8
     assert (found == truth).all()
 

@@ -1,7 +1,7 @@
 """Models of crops and their training: encoder, pooled tokens, LayerNorm and a linear layer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,15 +9,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.data.crops import CropBatch, read_crops
+from ssl_pipeline.evaluation.data.crops import CropBatch, StoredVolumes, read_crops
 from ssl_pipeline.evaluation.data.features import to_tensors, valid_tokens
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.evaluation.finetuning.optimizer import optimise
+from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, optimise
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.store.catalog import Entry
-from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.rng import generator
 
@@ -84,15 +81,9 @@ class EncoderCropModel(CropModel):
 
 def train_crop_model(
     model: CropModel,
-    reader: CropReader,
-    entries: Mapping[str, Entry],
+    volumes: StoredVolumes,
     crops: Sequence[LabelledCrop],
-    size: Triple,
-    section: Finetune,
-    method: AdaptationMethod | None,
-    *,
-    seed: int,
-    device: str,
+    settings: TrainingSettings,
 ) -> int:
     """Train the head, and of an encoder what is not frozen, on labelled crops.
 
@@ -100,6 +91,7 @@ def train_crop_model(
     with numbers it draws crops uniformly. Positions and contrast of crops are jittered; all draws
     are functions of the seed. Returns the peak memory in bytes.
     """
+    section, device = settings.section, settings.device
     kinds = sorted({crop.target for crop in crops}) if model.n_classes else []
     of_class = [[r for r in crops if r.target == kind] for kind in kinds] or [list(crops)]
     if not model.n_classes:
@@ -109,20 +101,21 @@ def train_crop_model(
     model.to(device).train()
 
     def loss_of(step: int) -> Tensor:
-        rng = generator(seed, step, "fine-tuning")
+        rng = generator(settings.seed, step, "fine-tuning")
         chosen = []
         for _ in range(section.batch_size):
             candidates = of_class[rng.integers(len(of_class))]
             chosen.append(candidates[int(rng.integers(len(candidates)))])
-        places = [(entries[r.scan], _jitter(r.start, section, rng)) for r in chosen]
-        images, valid, spacing = to_tensors(read_crops(reader, places, size), device)
+        places = [(volumes.entries[r.scan], _jitter(r.start, section, rng)) for r in chosen]
+        batch = read_crops(volumes.reader, places, settings.crop_size)
+        images, valid, spacing = to_tensors(batch, device)
         images = (
             images * contrast_factors(len(chosen), section, rng).to(device)[:, None, None, None]
         )
         targets = torch.tensor([crop.target for crop in chosen], device=device)
         return model.loss(model(images, valid, spacing), targets)
 
-    return optimise(model, loss_of, section, method)
+    return optimise(model, loss_of, section, settings.method)
 
 
 def predict_crops(

@@ -9,10 +9,10 @@ Separate from the pretraining loop, which is made for runs of weeks: a cell take
 own checkpoint.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +22,21 @@ from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.adaptation.adaptation import encoder_blocks
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.training.schedule import has_weight_decay, warmup_cosine
+from ssl_pipeline.views.config import Triple
 
 MAX_GRAD_NORM = 1.0  # largest norm of the gradient
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of the training of one cell."""
+
+    section: Finetune
+    method: AdaptationMethod | None  # None for a model without encoder
+    crop_size: Triple  # (z, y, x), voxels
+    seed: int
+    device: str
 
 
 @contextmanager
@@ -112,10 +125,7 @@ def optimise(
 
 def lr_schedule_factor(step: int, section: Finetune) -> float:
     """Factor of the largest learning rate: linear warm-up, then half a cosine to zero."""
-    warmup = round(section.warmup * section.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, section.steps - warmup)))
+    return warmup_cosine(step, section.steps, round(section.warmup * section.steps))
 
 
 def parameter_groups(
@@ -128,7 +138,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale, decays = section.head_lr_factor, parameter.ndim > 1
+        scale, decays = section.head_lr_factor, has_weight_decay(parameter)
         if method and name.startswith("encoder."):
             encoder = model.get_submodule("encoder")
             assert isinstance(encoder, Encoder)

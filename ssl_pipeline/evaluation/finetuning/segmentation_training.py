@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.finetuning.crop_model import contrast_factors
-from ssl_pipeline.evaluation.finetuning.optimizer import optimise
+from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, optimise
 from ssl_pipeline.evaluation.finetuning.segmentation_loss import segmentation_loss
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
-from ssl_pipeline.evaluation.finetuning.sliding_window import sliding_window_inference
+from ssl_pipeline.evaluation.finetuning.sliding_window import (
+    WindowSettings,
+    sliding_window_inference,
+)
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.config import Triple
@@ -58,21 +59,17 @@ def train_segmentation(
     model: SegmentationModel,
     reader: CropReader,
     scans: Sequence[LabelledVolume],
-    size: Triple,
-    section: Finetune,
-    method: AdaptationMethod,
-    *,
-    seed: int,
-    device: str,
+    settings: TrainingSettings,
 ) -> int:
-    """Train the decoder, and of the encoder what is not frozen, on crops of `size` voxels.
+    """Train the decoder, and of the encoder what is not frozen, on crops of the scans.
 
     All draws are functions of the seed. Returns the peak memory in bytes.
     """
+    size, section, device = settings.crop_size, settings.section, settings.device
     model.to(device).train()
 
     def loss_of(step: int) -> Tensor:
-        rng = generator(seed, step, "fine-tuning")
+        rng = generator(settings.seed, step, "fine-tuning")
         chosen = [scans[index] for index in rng.integers(len(scans), size=section.batch_size)]
         starts = [crop_start(scan, size, rng) for scan in chosen]
         crops = read_crops(
@@ -92,31 +89,25 @@ def train_segmentation(
         annotated = torch.tensor([scan.annotated_classes for scan in chosen], device=device)
         return segmentation_loss(model(images, spacing), target, annotated, IGNORE_LABEL)
 
-    return optimise(model, loss_of, section, method)
+    return optimise(model, loss_of, section, settings.method)
 
 
 def predict_volume(
-    model: SegmentationModel,
-    reader: CropReader,
-    entry: Entry,
-    size: Triple,
-    section: Finetune,
-    device: str,
+    model: SegmentationModel, reader: CropReader, entry: Entry, settings: WindowSettings
 ) -> NDArray[np.uint8]:
     """The class of every voxel of a stored volume (z, y, x): 0 background, 1 the first class."""
+    device = str(next(model.parameters()).device)
     model.eval()
 
     def probabilities(starts: Sequence[Triple]) -> Tensor:
         images, _, spacing = to_tensors(
-            read_crops(reader, [(entry, at) for at in starts], size), device
+            read_crops(reader, [(entry, at) for at in starts], settings.size), device
         )
         found: Tensor = model(images, spacing).float().softmax(dim=1).cpu()
         return found
 
     with torch.inference_mode():
-        return sliding_window_inference(
-            entry.shape, size, section.overlap, section.batch_size, probabilities
-        )
+        return sliding_window_inference(entry.shape, settings, probabilities)
 
 
 def crop_start(scan: LabelledVolume, size: Triple, rng: np.random.Generator) -> Triple:

@@ -6,6 +6,7 @@ under 1 GiB with a window of 48, where the whole would take 5.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -16,6 +17,15 @@ from torch import Tensor
 from ssl_pipeline.views.config import Triple
 
 SIGMA = 1 / 8  # of the Gaussian weights, in sides of the window
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """Size of sliding windows, and how a model goes over them."""
+
+    size: Triple  # (z, y, x), voxels
+    overlap: float  # share of a window that the next one overlaps
+    batch_size: int  # windows of a forward pass
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -36,25 +46,24 @@ def gaussian_weights(window: Triple) -> Tensor:
 
 
 def sliding_window_inference(
-    shape: Triple,
-    window: Triple,
-    overlap: float,
-    batch_size: int,
-    probabilities: Callable[[Sequence[Triple]], Tensor],
+    shape: Triple, settings: WindowSettings, probabilities: Callable[[Sequence[Triple]], Tensor]
 ) -> NDArray[np.uint8]:
     """The most probable class of each voxel of a volume of `shape` (z, y, x).
 
     `probabilities` maps starts of windows to (windows, classes, z, y, x) on the CPU.
     """
-    rows, *plane = (window_starts(s, w, overlap) for s, w in zip(shape, window, strict=True))
+    window = settings.size
+    rows, *plane = (
+        window_starts(s, w, settings.overlap) for s, w in zip(shape, window, strict=True)
+    )
     origin = [axis[0] for axis in (rows, *plane)]
     whole = [max(s, w) for s, w in zip(shape, window, strict=True)]
     weight = gaussian_weights(window)
     decided, votes = [], torch.zeros(0)
     for row, z in enumerate(rows):
         windows = [(z, y, x) for y, x in product(*plane)]
-        for first in range(0, len(windows), batch_size):
-            places = windows[first : first + batch_size]
+        for first in range(0, len(windows), settings.batch_size):
+            places = windows[first : first + settings.batch_size]
             found = probabilities(places) * weight
             if not len(votes):
                 votes = torch.zeros(found.shape[1], window[0], whole[1], whole[2])

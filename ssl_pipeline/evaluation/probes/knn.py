@@ -1,8 +1,8 @@
 """k nearest neighbours by cosine, votes weighted by exp(similarity / temperature).
 
-k = 20 and a temperature of 0.07 are what the literature reports (Wu et al. 2018, DINO). Cosines are
-taken about the mean of the labelled features: pooled tokens share a large common component that
-would make every pair similar, and with a handful of labels all of them vote.
+k and temperature are those of the literature, as in monitoring. Cosines are taken about the mean of
+the labelled features: pooled tokens share a large common component that would make every pair
+similar, and with a handful of labels all of them vote.
 """
 
 from typing import ClassVar, Literal
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
+from ssl_pipeline.monitoring.config import NEIGHBOURS, TEMPERATURE
 
 
 class Knn(Predictor):
@@ -22,8 +23,8 @@ class Knn(Predictor):
     USES_FOLDS: ClassVar[bool] = False
 
     name: Literal["knn"] = "knn"
-    neighbours: int = Field(default=20, ge=1, description="labelled features that vote, at most")
-    temperature: float = Field(default=0.07, gt=0, description="how fast votes fade with distance")
+    neighbours: int = Field(NEIGHBOURS, ge=1, description="labelled features that vote, at most")
+    temperature: float = Field(TEMPERATURE, gt=0, description="how fast votes fade with distance")
 
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """Store the labelled features; predicted numbers are weighted means of the neighbours'."""

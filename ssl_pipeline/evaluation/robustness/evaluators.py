@@ -5,11 +5,10 @@ with most labels. Features are also evaluated without labels (see `feature_analy
 whose method is the name of the metric.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,8 @@ from ssl_pipeline.evaluation.cells import BASELINES, FAILED, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.evaluation.metrics.scores import MetricValue, score_predictions
+from ssl_pipeline.evaluation.metrics.scores import MetricValue
+from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.predictor import PredictFunction
 from ssl_pipeline.evaluation.robustness.feature_analysis import (
     FeatureRows,
@@ -32,8 +32,7 @@ from ssl_pipeline.evaluation.robustness.feature_analysis import (
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.crop_cells import CropCells
 from ssl_pipeline.evaluation.runner.finetune import cell_section
-from ssl_pipeline.evaluation.tasks import CropTask
-from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.config import Preprocess
 
@@ -66,27 +65,9 @@ def build_evaluators(
     runner: TaskRunner, inputs: RobustnessInputs
 ) -> tuple[list[Evaluator], list[str]]:
     """Evaluators of all methods with most labels, and notes on those that are left out."""
-    evaluate = runner.context.evaluate
     encoders = [name for name in runner.context.initializations if name not in BASELINES]
-    cells = CropCells(runner, runner.task) if isinstance(runner.task, CropTask) else None
-    found: list[Evaluator] = []
-    if cells:
-        most = runner.budgets(evaluate.subjects)[-1]
-        seeds = range(evaluate.seeds)
-        for name in encoders:  # seeds share the features of a trained encoder
-            seed_groups = [[seed] for seed in seeds] if name == RANDOM else [list(seeds)]
-            found += [
-                _ProbeEvaluator(cells, inputs.probe, name, most, each).evaluator
-                for each in seed_groups
-            ]
-    left_out = []
-    for method in inputs.finetune.methods:
-        if cells or method.SUPPORTS_SEGMENTATION:
-            for name in encoders:
-                own = _network_cells(runner, inputs, method, name)
-                if not own:
-                    left_out.append(f"{method.TITLE} from {name}")
-                found += [_network_evaluator(runner, cells, inputs, method, cell) for cell in own]
+    networks, left_out = _network_evaluators(runner, inputs, encoders)
+    found = [*_probe_evaluators(runner, inputs.probe, encoders), *networks]
     if not found:
         raise UserError(
             f"Task {runner.task.title!r}: nothing can be evaluated on corrupted scans, for every "
@@ -94,6 +75,40 @@ def build_evaluators(
         )
     notes = [f"Left out, for cells of it failed: {', '.join(left_out)}."] if left_out else []
     return found, notes
+
+
+def _probe_evaluators(
+    runner: TaskRunner, probe: Probe, encoders: Sequence[str]
+) -> Iterator[Evaluator]:
+    """Evaluators of all probes of each encoder; none where probes do not serve the task."""
+    if "probe" not in runner.task.SUPPORTED_STAGES:
+        return
+    cells, evaluate = runner.task.probe_cells(runner), runner.context.evaluate
+    most, seeds = runner.budgets(evaluate.subjects)[-1], range(evaluate.seeds)
+    for name in encoders:  # seeds share the features of a trained encoder
+        for group in [[seed] for seed in seeds] if name == RANDOM else [list(seeds)]:
+            own = {
+                Cell(method.name, name, most, seed): method
+                for seed in group
+                for method in probe.methods
+            }
+            yield _ProbeEvaluator(cells, own, probe.batch_size).evaluator
+
+
+def _network_evaluators(
+    runner: TaskRunner, inputs: RobustnessInputs, encoders: Sequence[str]
+) -> tuple[list[Evaluator], list[str]]:
+    """Evaluators of the saved networks, and the rows left out because a cell of them failed."""
+    found, left_out, task_cells = [], [], runner.task.finetune_cells(runner)
+    for method in runner.task.supported_methods(inputs.finetune):
+        for name in encoders:
+            cells = _network_cells(runner, inputs, method, name)
+            if not cells:
+                left_out.append(f"{method.TITLE} from {name}")
+            for cell in cells:
+                saved = SavedNetwork(cell, method, inputs.finetune, inputs.networks)
+                found.append(_network_evaluator(runner, task_cells, saved))
+    return found, left_out
 
 
 def _network_cells(
@@ -123,44 +138,26 @@ def _network_cells(
 
 
 def _network_evaluator(
-    runner: TaskRunner,
-    cells: CropCells | None,
-    inputs: RobustnessInputs,
-    method: AdaptationMethod,
-    cell: Cell,
+    runner: TaskRunner, task_cells: FinetuneCells, saved: SavedNetwork
 ) -> Evaluator:
     """The evaluator of a saved network."""
-    if cells:
-        return _crop_evaluator(cells, inputs, method, cell)
-    assert isinstance(runner.task, Segmentation)
-    return _segmentation_evaluator(runner, runner.task, inputs, method, cell)
+
+    def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
+        return {saved.cell: runner.score(task_cells.predict(saved, volumes)).primary}
+
+    return Evaluator((saved.cell,), score)
 
 
 class _ProbeEvaluator:
     """Probes on the features of one encoder, fitted when they are first used."""
 
     def __init__(
-        self,
-        cells: CropCells,
-        probe: Probe,
-        initialization: str,
-        subjects: int,
-        seeds: Sequence[int],
+        self, cells: CropCells, methods: Mapping[Cell, ProbeMethod], batch_size: int
     ) -> None:
-        self.cells, self.probe, self.initialization, self.seed = (
-            cells,
-            probe,
-            initialization,
-            seeds[0],
-        )
-        self.methods = {
-            Cell(method.name, initialization, subjects, seed): method
-            for seed in seeds
-            for method in probe.methods
-        }
-        self.feature_cells = [
-            Cell(n, initialization, subjects, self.seed) for n in (OOD, STABILITY)
-        ]
+        self.cells, self.methods, self.batch_size = cells, methods, batch_size
+        first = next(iter(methods))  # of whose seed the features are
+        self.initialization, self.seed = first.initialization, first.seed
+        self.feature_cells = [replace(first, method=name) for name in (OOD, STABILITY)]
         row_of = {
             subject: row for row, subject in enumerate(cells.runner.subject_split.test_subjects)
         }
@@ -186,9 +183,9 @@ class _ProbeEvaluator:
         return found
 
     def _score(self, volumes: StoredVolumes) -> dict[Cell, MetricValue]:
-        features = self._extract(self.cells.test_crops, volumes)
+        features, runner = self._extract(self.cells.test_crops, volumes), self.cells.runner
         scores = {
-            cell: _score_crops(self.cells, predict(features))
+            cell: runner.score(self.cells.prediction_rows(predict(features))).primary
             for cell, predict in self._fitted_probes.items()
         }
         return scores | {
@@ -212,8 +209,8 @@ class _ProbeEvaluator:
 
         context = self.cells.runner.context
         encoder = context.encoder_factory(self.initialization, context.seed + self.seed)
-        blocks = max(method.n_blocks for method in self.probe.methods)
-        crops = self.cells.crop_batches(labelled_crops, self.probe.batch_size, volumes)
+        blocks = max(method.n_blocks for method in self.methods.values())
+        crops = self.cells.crop_batches(labelled_crops, self.batch_size, volumes)
         return extract_features(encoder, crops, context.device, blocks)
 
     @cached_property
@@ -230,56 +227,3 @@ class _ProbeEvaluator:
         for cell, method in self.methods.items():
             found[cell] = method.fit(cells.labelled_features(cell, self._train_features), cell.seed)
         return found
-
-
-def _crop_evaluator(
-    cells: CropCells, inputs: RobustnessInputs, method: AdaptationMethod, cell: Cell
-) -> Evaluator:
-    """The evaluator of a saved network for crops."""
-
-    def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
-        from ssl_pipeline.evaluation.finetuning.crop_model import predict_crops
-        from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network
-
-        device = cells.runner.context.device
-        network = load_network(
-            build_crop_model(cells.runner, cell, method), method, cell, inputs.networks
-        )
-        crops = cells.crop_batches(cells.test_crops, inputs.finetune.batch_size, volumes)
-        return {cell: _score_crops(cells, predict_crops(network.to(device), crops, device))}
-
-    return Evaluator((cell,), score)
-
-
-def _segmentation_evaluator(
-    runner: TaskRunner,
-    task: Segmentation,
-    inputs: RobustnessInputs,
-    method: AdaptationMethod,
-    cell: Cell,
-) -> Evaluator:
-    """The evaluator of a saved segmentation network."""
-
-    def score(volumes: StoredVolumes) -> dict[Cell, MetricValue]:
-        from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, load_network
-        from ssl_pipeline.evaluation.runner.segmentation_cells import SegmentationCells
-
-        built = build_segmentation_model(runner, cell, method, inputs.finetune)
-        network = load_network(built, method, cell, inputs.networks).to(runner.context.device)
-        segmentation = SegmentationCells(runner, task)
-        return {
-            cell: _primary_metric(
-                runner, segmentation.score_network(network, volumes, inputs.finetune)
-            )
-        }
-
-    return Evaluator((cell,), score)
-
-
-def _score_crops(cells: CropCells, predicted: NDArray[np.float64]) -> MetricValue:
-    return _primary_metric(cells.runner, cells.prediction_rows(predicted))
-
-
-def _primary_metric(runner: TaskRunner, rows: Sequence[dict[str, Any]]) -> MetricValue:
-    """The task's own metric of predictions."""
-    return next(iter(score_predictions(runner.subject_split.test_subjects, rows).metrics.values()))

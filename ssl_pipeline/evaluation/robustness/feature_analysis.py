@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.evaluation.metrics.scores import MetricValue, auroc
+from ssl_pipeline.evaluation.metrics.classification import auroc
+from ssl_pipeline.evaluation.metrics.scores import MetricValue
 from ssl_pipeline.evaluation.probes.knn import unit_rows
 
 NEIGHBOUR_RANK = 10  # of the neighbour whose distance is the out-of-distribution score
@@ -100,10 +101,8 @@ def jackknife(
     value_of: Callable[[NDArray[np.bool_]], float], rows: NDArray[np.int64], n_subjects: int
 ) -> MetricValue:
     """A metric of some rows, with jackknife pseudo-values by subject; see `metrics.scores`."""
-    value = value_of(np.ones(len(rows), bool))
     without = np.array([value_of(rows != subject) for subject in range(n_subjects)])
-    without = np.where(np.isnan(without), value, without)
-    return MetricValue(value, n_subjects * value - (n_subjects - 1) * without)
+    return MetricValue.from_jackknife(value_of(np.ones(len(rows), bool)), without)
 
 
 def _squared_deviations(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ from ssl_pipeline.evaluation.runner.context import (
     TaskRunner,
 )
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
-from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
 from ssl_pipeline.progress import progress
 
@@ -45,7 +45,7 @@ FEATURE_RANGES = {OOD: RANGES["AUC"], STABILITY: None}
 
 
 def run_robustness(
-    task: TaskConfig, inputs: RobustnessInputs, context: EvaluationContext
+    task: Task, inputs: RobustnessInputs, context: EvaluationContext
 ) -> dict[str, Any]:
     """Evaluate a task on corrupted scans; write `conditions/` and `results.json` to `context.out`.
 

@@ -7,7 +7,7 @@ skips cells that are complete, computes the others one by one, and ends with the
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from ssl_pipeline.evaluation.cells import (
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, LabelMaps
-from ssl_pipeline.evaluation.metrics.scores import CellScores, score_predictions
+from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.runner.access_log import record_test_access
 from ssl_pipeline.evaluation.runner.results import results_table, write_results
 from ssl_pipeline.evaluation.runner.subject_splits import (
@@ -37,7 +37,7 @@ from ssl_pipeline.evaluation.runner.subject_splits import (
     split_subjects,
 )
 from ssl_pipeline.evaluation.statistics.subgroups import Subgroup, find_subgroups
-from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import remove_temporaries, sha256_json
 from ssl_pipeline.progress import debug, info, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 
-# Keys of a task that do not change its truth.
-TRUTH_INDEPENDENT_KEYS = {"title", "stages", "probe", "finetune", "external_predictions"}
 SCORE_INDEPENDENT_KEYS = {"keep_networks", "keep_predictions"}  # of a section
 # Builds a fresh copy of an encoder that the caller may train: one of those that are compared, by
 # its name, or the same architecture with random weights that the seed alone decides.
@@ -81,7 +79,7 @@ class EvaluationContext:
 class TaskRunner:
     """A task in its context: subject split, label maps, cell keys and budgets."""
 
-    def __init__(self, task: TaskConfig, context: EvaluationContext) -> None:
+    def __init__(self, task: Task, context: EvaluationContext) -> None:
         self.task, self.context = task, context
         self.crop_size = task.crop_size(context.crop_voxels)
         self.subject_split: SubjectSplit = split_subjects(
@@ -92,6 +90,16 @@ class TaskRunner:
         }
         self.label_maps = LabelMaps(context.label_map_folder, context.label_file)
 
+    def with_baselines(self, hashes: Mapping[str, str]) -> "TaskRunner":
+        """The same with more baselines to compare, each with the hash of what it depends on."""
+        every = {**self.context.initializations, **hashes}
+        return TaskRunner(self.task, replace(self.context, initializations=every))
+
+    @property
+    def test_entries(self) -> list[Entry]:
+        """The scored scans."""
+        return [entry for entry in self.subject_split.entries if entry.split != "train"]
+
     @property
     def volumes(self) -> StoredVolumes:
         """The stored volumes as they are."""
@@ -100,13 +108,17 @@ class TaskRunner:
     @property
     def subgroups(self) -> list[Subgroup]:
         """Subgroups of the scored scans, by `evaluate.subgroups`."""
-        test = [entry for entry in self.subject_split.entries if entry.split != "train"]
-        return find_subgroups(test, self.context.evaluate.subgroups, self.context.catalog.entries)
+        names = self.context.evaluate.subgroups
+        return find_subgroups(self.test_entries, names, self.context.catalog.entries)
+
+    def score(self, predictions: Predictions) -> CellScores:
+        """All metrics of predictions of the scored scans."""
+        return self.task.score(self.subject_split.test_subjects, predictions)
 
     @cached_property
     def truth_hash(self) -> str:
         """Hash of scans, subjects, splits and labels, on which all cells of the task depend."""
-        task = self.task.model_dump(mode="json", exclude=TRUTH_INDEPENDENT_KEYS)
+        task = self.task.model_dump(mode="json", exclude=set(self.task.TRUTH_INDEPENDENT_KEYS))
         task["classes"] = list(self.task.classes.items())  # whose order numbers them
         scans = [
             [e.id, e.sha256, e.subject, e.split, self.task.truth_key(e, self.label_maps)]
@@ -181,11 +193,9 @@ def run_cells(
         if FAILED in content:
             failed[cell] = content[FAILED]
         elif shard == UNSHARDED:
-            scores[cell] = score_predictions(
-                runner.subject_split.test_subjects, content["predictions"]
-            )
+            scores[cell] = runner.score(content["predictions"])
             for subgroup, own in by_subgroup.items():
-                if subgroup_scores := subgroup.score(content["predictions"]):
+                if subgroup_scores := subgroup.score(runner.task.score, content["predictions"]):
                     own[cell] = subgroup_scores
             costs.append(asdict(cell) | content["costs"])
     if shard != UNSHARDED:

@@ -17,7 +17,7 @@ from ssl_pipeline.evaluation.probes.folds import N_FOLDS, subject_folds
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, unscored_note
-from ssl_pipeline.evaluation.tasks import CropTask
+from ssl_pipeline.evaluation.tasks.crop_task import CropTask
 
 PIXELS_NOTE = (
     "pixels + PCA: block means of the crop (at most 16 an axis) and their principal components, "

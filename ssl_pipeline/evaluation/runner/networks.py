@@ -12,6 +12,7 @@ from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.finetuning.crop_model import CropModel, EncoderCropModel
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
 from ssl_pipeline.io.atomic import write_bytes
 from ssl_pipeline.models.encoder import Encoder
 
@@ -64,17 +65,17 @@ def save_network(network: CropModel | SegmentationModel, cell: Cell, out: Path) 
     return network_path(cell)
 
 
-def load_network(network: Network, method: AdaptationMethod, cell: Cell, out: Path) -> Network:
+def load_network(network: Network, saved: SavedNetwork) -> Network:
     """An untrained network with the saved weights of its cell.
 
     Raises UserError where there are none.
     """
-    path = out / network_path(cell)
+    path = saved.folder / network_path(saved.cell)
     if not path.exists():
         raise UserError(
             f"The trained network {path} is not there: set finetune.keep_networks, and run the "
             "stage finetune again."
         )
-    method.merge(network.encoder)
+    saved.method.merge(network.encoder)
     network.load_state_dict(load_file(path))
     return network

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.probes import ProbeMethod
@@ -23,23 +22,18 @@ from ssl_pipeline.evaluation.runner.context import (
     run_cells,
 )
 from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
-from ssl_pipeline.evaluation.tasks import CropTask, TaskConfig
+from ssl_pipeline.evaluation.tasks.task import Task
 
 __all__ = ["EvaluationContext", "run_probe"]
 
 
-def run_probe(task: TaskConfig, probe: Probe, context: EvaluationContext) -> dict[str, Any]:
+def run_probe(task: Task, probe: Probe, context: EvaluationContext) -> dict[str, Any]:
     """Probe a task of crops; write `cells/`, `results.json`, `costs.json` below `context.out`.
 
     Returns the content of `results.json`. Existing cells with the same key are not computed again.
     Raises UserError for a task that cannot be probed or compared by subject.
     """
-    if not isinstance(task, CropTask):
-        raise UserError(
-            f"Task {task.title!r} is of kind {task.kind}: probes classify whole crops; "
-            "list it for finetune alone."
-        )
-    cells = CropCells(TaskRunner(task, context), task)
+    cells = task.probe_cells(TaskRunner(task, context))
     cache = _FeatureCache(cells, probe, context.encoder_factory)
 
     def compute(cell: Cell, method: ProbeMethod) -> dict[str, Any]:

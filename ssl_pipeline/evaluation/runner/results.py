@@ -19,7 +19,7 @@ from ssl_pipeline.evaluation.metrics.scores import RANGES, CellScores
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.statistics.intervals import coverage_note
 from ssl_pipeline.evaluation.statistics.subgroups import Subgroup, subgroup_gap
-from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import write_json
 
 RESULTS_FILE, COSTS_FILE = "results.json", "costs.json"
@@ -47,7 +47,7 @@ class _TableRow:
 
 
 def results_table(
-    task: TaskConfig,
+    task: Task,
     scores: Mapping[Cell, CellScores],
     evaluate: Evaluate,
     *,

@@ -6,7 +6,7 @@ distances in mm; predictions are written in the scan's own grid, with the values
 
 import gzip
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,16 +21,26 @@ from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.finetuning import segmentation_training
-from ssl_pipeline.evaluation.finetuning.optimizer import count_trained_parameters, fixed_seed
+from ssl_pipeline.evaluation.finetuning.optimizer import (
+    TrainingSettings,
+    count_trained_parameters,
+    fixed_seed,
+)
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.finetuning.segmentation_training import LabelledVolume
-from ssl_pipeline.evaluation.metrics.scores import dice
+from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
+from ssl_pipeline.evaluation.metrics.segmentation import dice
 from ssl_pipeline.evaluation.metrics.surface import surface_metrics
 from ssl_pipeline.evaluation.runner.context import TaskRunner
-from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, save_network
+from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
+from ssl_pipeline.evaluation.runner.networks import (
+    build_segmentation_model,
+    load_network,
+    save_network,
+)
 from ssl_pipeline.evaluation.runner.subject_splits import check_classes_learnable, unscored_note
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, classes_present
-from ssl_pipeline.io.atomic import write_bytes
+from ssl_pipeline.io.atomic import sha256_json, write_bytes
 from ssl_pipeline.preprocess.labels import to_source_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.store.catalog import Entry
@@ -43,12 +53,12 @@ SEGMENTATION_NOTE = (
 )
 
 
-class SegmentationCells:
+class SegmentationCells(FinetuneCells):
     """A segmentation task with its labels: computes and scores its cells."""
 
     def __init__(self, runner: TaskRunner, task: Segmentation) -> None:
         self.runner, self.task = runner, task
-        self.test_entries = [e for e in runner.subject_split.entries if e.split != "train"]
+        self.test_entries = runner.test_entries
 
     @cached_property
     def scored_classes(self) -> frozenset[int]:
@@ -57,13 +67,30 @@ class SegmentationCells:
             *(classes_present(self._class_indices(entry)) for entry in self.test_entries)
         )
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The note on classes that no scored subject shows."""
-        classes = range(1, len(self.task.class_names) + 1)
-        return unscored_note(
-            [self.task.class_names[i - 1] for i in classes if i not in self.scored_classes]
+    def notes(self, finetune: Finetune, cells: Collection[Cell]) -> tuple[str, ...]:
+        """Notes on the baseline, on methods that are left out and on classes that nobody shows."""
+        supported = self.task.supported_methods(finetune)
+        left_out = ", ".join(each.TITLE for each in finetune.methods if each not in supported)
+        names = enumerate(self.task.class_names, start=1)
+        return (
+            SEGMENTATION_NOTE,
+            *((f"Not available for segmentation: {left_out}.",) if left_out else ()),
+            *unscored_note([name for index, name in names if index not in self.scored_classes]),
         )
+
+    def baseline_hash(self, name: str) -> str:
+        """Hash of external predictions; UserError where they lack a scored scan."""
+        label = self.task.external_predictions
+        if name != EXTERNAL or not label:
+            return ""
+        for entry in self.test_entries:
+            if not entry.labels.get(label):
+                raise UserError(
+                    f"Task {self.task.title!r}: scan {entry.id} has no label {label!r}: let the "
+                    "other method segment every scored scan."
+                )
+        labels = self.runner.label_maps
+        return sha256_json([labels.sha256(entry, label) for entry in self.test_entries])
 
     @cached_property
     def classes_by_subject(self) -> dict[str, frozenset[int]]:
@@ -101,11 +128,12 @@ class SegmentationCells:
         if cell.initialization == PIXELS:
             model = self._fit_baseline(labelled, seed)
             costs, kept = {"trained_parameters": int(model.weight.size + model.bias.size)}, []
-            segmented = (model.predict(self._image(entry)) for entry in self.test_entries)
+            segmented: Iterator[NDArray[np.uint8]] = map(
+                model.predict, map(self._image, self.test_entries)
+            )
         else:
             network, costs = self._train_network(cell, section, labelled, seed)
-            volumes = self.runner.volumes
-            segmented = (self._segment(network, e, volumes, section) for e in self.test_entries)
+            segmented = self._segment(network, self.runner.volumes, section)
             kept = (
                 [save_network(network, cell, self.runner.context.out)]
                 if section.keep_networks
@@ -141,14 +169,15 @@ class SegmentationCells:
         costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - started, 3)}
         return {"predictions": rows, "files": [], "costs": costs}
 
-    def score_network(
-        self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune
-    ) -> list[dict[str, Any]]:
-        """Scores of a network on the scored scans, clean or corrupted."""
-        return [
-            self._score_scan(entry, self._segment(network, entry, volumes, section))
-            for entry in self.test_entries
-        ]
+    def predict(self, network: SavedNetwork, volumes: StoredVolumes) -> list[dict[str, Any]]:
+        """Scores of a saved network on the scored scans, clean or corrupted."""
+        built = build_segmentation_model(
+            self.runner, network.cell, network.method, network.finetune
+        )
+        model = load_network(built, network).to(self.runner.context.device)
+        segmented = self._segment(model, volumes, network.finetune)
+        pairs = zip(self.test_entries, segmented, strict=True)
+        return [self._score_scan(entry, predicted) for entry, predicted in pairs]
 
     def _class_indices(self, entry: Entry) -> NDArray[np.uint8]:
         return self.task.class_indices(self.runner.label_maps.load(entry, self.task.label))
@@ -182,29 +211,24 @@ class SegmentationCells:
     ) -> tuple[SegmentationModel, dict[str, int]]:
         """A trained network, and its cost."""
         context, (method,) = self.runner.context, section.methods
+        settings = TrainingSettings(section, method, self.runner.crop_size, seed, context.device)
         with fixed_seed(seed, context.device):
             network = build_segmentation_model(self.runner, cell, method, section)
             memory = segmentation_training.train_segmentation(
-                network,
-                context.reader,
-                labelled,
-                self.runner.crop_size,
-                section,
-                method,
-                seed=seed,
-                device=context.device,
+                network, context.reader, labelled, settings
             )
         costs = {"trained_parameters": count_trained_parameters(network), "memory_bytes": memory}
         method.merge(network.encoder)
         return network, costs
 
     def _segment(
-        self, network: SegmentationModel, entry: Entry, volumes: StoredVolumes, section: Finetune
-    ) -> NDArray[np.uint8]:
-        found, device = volumes.entries[entry.id], self.runner.context.device
-        return segmentation_training.predict_volume(
-            network, volumes.reader, found, self.runner.crop_size, section, device
-        )
+        self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Predicted classes of every scored scan."""
+        settings = WindowSettings(self.runner.crop_size, section.overlap, section.batch_size)
+        for entry in self.test_entries:
+            found = volumes.entries[entry.id]
+            yield segmentation_training.predict_volume(network, volumes.reader, found, settings)
 
     def _write_prediction(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> str:
         """Write a prediction in the scan's own grid; returns its path below the task's folder."""

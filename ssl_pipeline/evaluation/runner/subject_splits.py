@@ -11,7 +11,7 @@ from typing import Literal
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.rng import generator
 
@@ -26,9 +26,7 @@ class SubjectSplit:
     n_unlabelled_scans: int  # scans of the task's roots without a label for this task
 
 
-def split_subjects(
-    task: TaskConfig, catalog: Catalog, split: Literal["val", "test"]
-) -> SubjectSplit:
+def split_subjects(task: Task, catalog: Catalog, split: Literal["val", "test"]) -> SubjectSplit:
     """Find the task's subjects; UserError where a comparison by subject is not possible."""
     usable = task.usable_entries(catalog)
     known = {entry.id for entry in usable}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_pipeline.evaluation.metrics.scores import CellScores, score_predictions
+from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions, ScoreFunction
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.statistics.intervals import MIN_SUBJECTS, half_width
 from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
@@ -26,10 +26,10 @@ class Subgroup:
     scans: frozenset[str]
     subjects: tuple[str, ...]
 
-    def score(self, predictions: Sequence[Mapping[str, Any]]) -> CellScores | None:
+    def score(self, score: ScoreFunction, predictions: Predictions) -> CellScores | None:
         """Metrics of a cell's predictions for the subgroup; None where it has none of them."""
         own = [row for row in predictions if row["scan"] in self.scans]
-        return score_predictions(self.subjects, own) if own else None
+        return score(self.subjects, own) if own else None
 
 
 def find_subgroups(

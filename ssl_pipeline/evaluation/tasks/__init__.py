@@ -9,7 +9,6 @@ from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.evaluation.tasks.regression import Regression
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 
-CropTask = Classification | CropClassification | Regression
 TaskConfig = Annotated[
     Classification | CropClassification | Regression | Segmentation, Field(discriminator="kind")
 ]

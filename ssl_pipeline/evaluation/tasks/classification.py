@@ -1,35 +1,32 @@
 """Classification of a whole scan, from one crop at its centre."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
-from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
+from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
 
 
-class Classification(Task):
+class Classification(CropClassTask):
     """Class of a scan, from a target that the roots or the table declare."""
-
-    METRIC: ClassVar[str] = "balanced accuracy"
-    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["classification"] = "classification"
     target: str = Field(description="name of the target that holds the class")
 
-    @model_validator(mode="after")
-    def _two(self) -> "Classification":
-        if len(self.classes) < 2:
-            raise ValueError("classes has fewer than two entries: name at least two")
-        return self
+    def truth_names(self) -> tuple[TruthName, ...]:
+        """The target."""
+        return (TruthName("target", "target", self.target),)
 
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans whose target is one of the classes, by value or by name."""
-        with_target = self.entries_with(self.entries(catalog), "target", self.target)
+        (truth,) = self.truth_names()
+        with_target = self.entries_with(self.entries(catalog), truth)
         usable = [entry for entry in with_target if self._index(entry) is not None]
         if not usable:
             found = sorted({entry.targets[self.target] for entry in with_target})[:10]

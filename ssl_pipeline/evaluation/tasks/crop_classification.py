@@ -1,24 +1,22 @@
 """Classification of crops: which of several labelled structures lies at the centre."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
+from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.views.rng import generator
 
 
-class CropClassification(Task):
+class CropClassification(CropClassTask):
     """Crops centred on each class of a scan's label map."""
-
-    METRIC: ClassVar[str] = "balanced accuracy"
-    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["crop_classification"] = "crop_classification"
     label: str = Field(description="name of the labels that the roots declare")
@@ -28,15 +26,19 @@ class CropClassification(Task):
         description="crops of a class and scan: 1 is centred on its centroid, more on its voxels",
     )
 
-    @model_validator(mode="after")
-    def _two(self) -> "CropClassification":
-        if len(self.classes) < 2:
-            raise ValueError("classes has fewer than two entries: name at least two")
-        return self
+    @property
+    def crops_per_scan(self) -> int:
+        """Labelled crops of a scan that shows every class."""
+        return len(self.classes) * self.crops_per_class
+
+    def truth_names(self) -> tuple[TruthName, ...]:
+        """The label."""
+        return (TruthName("label", "label", self.label),)
 
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have a label file."""
-        return self.entries_with(self.entries(catalog), "label", self.label)
+        (truth,) = self.truth_names()
+        return self.entries_with(self.entries(catalog), truth)
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the classes of a scan's crops depend on."""

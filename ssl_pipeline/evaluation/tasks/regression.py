@@ -1,25 +1,30 @@
 """Regression of a number of a whole scan, from one crop at its centre."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, NonNegativeInt, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
-from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.evaluation.metrics.metric import R_SQUARED
+from ssl_pipeline.evaluation.metrics.regression import score_regression
+from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.tasks.crop_task import CropTask
+from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
 
 MM3_PER_ML = 1000
 
 
-class Regression(Task):
+class Regression(CropTask):
     """A number of a scan: a target that the roots or the table declare, or the volume of labels."""
 
-    METRIC: ClassVar[str] = "R²"
-    SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
+    METRIC: ClassVar[str] = R_SQUARED
 
     kind: Literal["regression"] = "regression"
     target: str | None = Field(None, description="name of the target that holds the number")
@@ -44,19 +49,24 @@ class Regression(Task):
         """None: a number has no classes."""
         return ()
 
+    def truth_names(self) -> tuple[TruthName, ...]:
+        """The target or the label."""
+        if self.target is None:
+            return (TruthName("label", "label", self.label or ""),)
+        return (TruthName("target", "target", self.target),)
+
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have the label, or whose target is a number; UserError for other words."""
-        if self.target is None:
-            return self.entries_with(self.entries(catalog), "label", self.label or "")
-        with_target = self.entries_with(self.entries(catalog), "target", self.target)
-        for entry in with_target:
-            if _number(entry.targets[self.target]) is None:
+        (truth,) = self.truth_names()
+        with_truth = self.entries_with(self.entries(catalog), truth)
+        for entry in with_truth if self.target else ():
+            if _number(entry.targets[truth.name]) is None:
                 raise UserError(
-                    f"Task {self.title!r}: target {self.target!r} of scan {entry.id} is "
-                    f"{entry.targets[self.target]!r}, which is no number: leave it empty, or "
+                    f"Task {self.title!r}: target {truth.name!r} of scan {entry.id} is "
+                    f"{entry.targets[truth.name]!r}, which is no number: leave it empty, or "
                     "correct it."
                 )
-        return with_target
+        return with_truth
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the number of a scan depends on."""
@@ -67,6 +77,15 @@ class Regression(Task):
     ) -> list[LabelledCrop]:
         """One crop for each scan, at the centre of its volume."""
         return [centre_crop(entry, size, self._value(entry, labels)) for entry in entries]
+
+    def score(self, subjects: Sequence[str], predictions: Predictions) -> CellScores:
+        """Metrics of predicted numbers."""
+        return score_regression(
+            subjects,
+            [row["subject"] for row in predictions],
+            np.array([row["target"] for row in predictions]),
+            np.array([row["value"] for row in predictions]),
+        )
 
     def _value(self, entry: Entry, labels: LabelMaps) -> float:
         if self.target:

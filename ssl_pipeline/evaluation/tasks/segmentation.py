@@ -1,21 +1,44 @@
 """Segmentation: a class for every voxel of a scan."""
 
-from typing import ClassVar, Literal
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import EXTERNAL
+from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMap, LabelMaps
-from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.evaluation.metrics.metric import HD95_MM, MEAN_DICE, SURFACE_DICE
+from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.metrics.segmentation import score_segmentation
+from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
+from ssl_pipeline.evaluation.tasks.task import Task, TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.views.config import Triple
+
+if TYPE_CHECKING:
+    from ssl_pipeline.evaluation.runner.context import TaskRunner
+    from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
+
+SCAN_BYTES = 300  # a segmented scan in a cell's file
+MAP_BYTES = 0.012  # a voxel of a packed map of classes
+HEAD_NUMBERS_PER_VOXEL = 60  # activations that a segmentation head keeps
+# Metrics, and the key of each in the predictions of a scan.
+SCAN_SCORES = {MEAN_DICE: "dice", SURFACE_DICE: "surface_dice", HD95_MM: "hd95_mm"}
 
 
 class Segmentation(Task):
     """Voxels of each class, from label files; value 0, and values not named, are background."""
 
-    METRIC: ClassVar[str] = "mean Dice"
+    METRIC: ClassVar[str] = MEAN_DICE
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("finetune",)
+    TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = Task.TRUTH_INDEPENDENT_KEYS | {
+        "external_predictions"
+    }
 
     kind: Literal["segmentation"] = "segmentation"
     label: str = Field(description="name of the labels that the roots declare")
@@ -44,13 +67,60 @@ class Segmentation(Task):
             )
         return self
 
+    def truth_names(self) -> tuple[TruthName, ...]:
+        """The label, and the predictions of another method if there are any."""
+        own = TruthName("label", "label", self.label)
+        if self.external_predictions is None:
+            return (own,)
+        external = self.external_predictions
+        return own, TruthName("label", "external_predictions", external, is_required=False)
+
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have a label file."""
-        return self.entries_with(self.entries(catalog), "label", self.label)
+        return self.entries_with(self.entries(catalog), self.truth_names()[0])
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the classes of a scan's voxels depend on."""
         return labels.sha256(entry, self.label)
+
+    def score(self, subjects: Sequence[str], predictions: Predictions) -> CellScores:
+        """Metrics of predicted label maps."""
+        scores = {  # null becomes nan
+            name: np.array([row[key] for row in predictions], np.float64)
+            for name, key in SCAN_SCORES.items()
+        }
+        return score_segmentation(subjects, [row["subject"] for row in predictions], scores)
+
+    def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
+        """Cost of its cells, beside that of the encoder."""
+        return TaskCost(
+            probed_crops=0,
+            forward_passes=inputs.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3,
+            prediction_bytes=SCAN_BYTES * inputs.test_scans,
+            head_flops=finetune.decoder.FLOPS * math.prod(crop),
+            head_activations=HEAD_NUMBERS_PER_VOXEL * math.prod(crop),
+            map_files=inputs.test_scans,
+            map_bytes=MAP_BYTES * inputs.raw_test_voxels,
+        )
+
+    def finetune_cells(self, runner: "TaskRunner") -> "FinetuneCells":
+        """Computes the cells of its fine-tuning."""
+        from ssl_pipeline.evaluation.runner.segmentation_cells import SegmentationCells
+
+        return SegmentationCells(runner, self)
+
+    def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
+        """The predictions of another method, if there are any."""
+        return () if self.external_predictions is None else (EXTERNAL,)
+
+    def supported_methods(self, finetune: Finetune) -> tuple[AdaptationMethod, ...]:
+        """The adaptation methods that keep the tokens apart."""
+        return tuple(method for method in finetune.methods if method.SUPPORTS_SEGMENTATION)
+
+    @property
+    def overlay_label(self) -> str | None:
+        """The label that is drawn over a scan beside the predicted ones."""
+        return self.label
 
     def class_indices(self, label_map: LabelMap) -> NDArray[np.uint8]:
         """A label map as class indices: 0 background, 1 the first class; 255 is kept."""

@@ -1,11 +1,15 @@
-"""Base class of tasks: the settings that all share, and the scans that a task uses.
+"""Base class of tasks: the settings that all share, and what a kind of task declares of itself.
 
 A task names the source of its labels on the scans themselves (a label file or a target that the
-roots of the study declare), so that a task needs no file list of its own.
+roots of the study declare), so that a task needs no file list of its own. All that others ask of a
+task it answers here: nobody tests of which kind it is. What computes its cells needs torch and is
+imported when it is asked for, so that a study can be read without.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import (
     Field,
@@ -16,18 +20,59 @@ from pydantic import (
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.config import Finetune, Probe
+from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.store.catalog import Catalog, Entry, check_scan_attribute, scan_attribute
 from ssl_pipeline.views.config import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
+if TYPE_CHECKING:
+    from ssl_pipeline.evaluation.runner.context import TaskRunner
+    from ssl_pipeline.evaluation.runner.crop_cells import CropCells
+    from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
 
-class Task(Section):
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """A root, a scan or an entry of the catalog: what it has of labels and targets, by name."""
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        """Voxel labels."""
+
+    @property
+    def targets(self) -> Mapping[str, Any]:
+        """Values that tasks may predict."""
+
+
+@dataclass(frozen=True)
+class TruthName:
+    """A label or target that a task reads."""
+
+    kind: Literal["label", "target"]
+    key: str  # of the task, that names it
+    name: str
+    is_required: bool = True  # of every scan of the task; else of the scored ones alone
+
+    def find_in(self, source: HasTruth) -> Mapping[str, Any]:
+        """All that a root or scan has of this kind, by name."""
+        return source.labels if self.kind == "label" else source.targets
+
+
+class Task(Section, ABC):
     """Base class of all kinds of tasks."""
 
-    METRIC: ClassVar[str]
+    METRIC: ClassVar[str]  # its own one, the first of its scores
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
+    # Keys that change neither its truth nor its crops.
+    TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = frozenset(
+        {"title", "stages", "probe", "finetune"}
+    )
 
+    kind: str
     title: str = Field(description="title of the task in the report")
     classes: dict[NonNegativeInt, str] = Field(
         min_length=1, description="values of the label or target, and their names"
@@ -99,12 +144,13 @@ class Task(Section):
         """Whether `train_on` includes a scan."""
         return all(scan_attribute(scan, name) in values for name, values in self.train_on.items())
 
-    def entries_with(self, entries: Iterable[Entry], kind: str, name: str) -> list[Entry]:
-        """Scans that have the `kind` ("label" or "target") of this name, whatever its value.
+    def entries_with(self, entries: Iterable[Entry], truth: TruthName) -> list[Entry]:
+        """Scans that have a label or target, whatever its value.
 
         Raises UserError where no scan has the name, or it is empty for all.
         """
-        sources = [(entry, entry.labels if kind == "label" else entry.targets) for entry in entries]
+        kind, name = truth.kind, truth.name
+        sources = [(entry, truth.find_in(entry)) for entry in entries]
         known = {word for _, found in sources for word in found}
         if name not in known:
             tail = (
@@ -120,3 +166,47 @@ class Task(Section):
                 "see the inventory for what was found."
             )
         return carrying
+
+    @abstractmethod
+    def truth_names(self) -> tuple[TruthName, ...]:
+        """The labels and targets that it reads."""
+
+    @abstractmethod
+    def usable_entries(self, catalog: Catalog) -> list[Entry]:
+        """Scans of its roots that have the truth; UserError where none has, or it is unusable."""
+
+    @abstractmethod
+    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
+        """What the truth of a scan depends on."""
+
+    @abstractmethod
+    def score(self, subjects: Sequence[str], predictions: Predictions) -> CellScores:
+        """All metrics of a cell's predictions for these subjects; METRIC comes first."""
+
+    @abstractmethod
+    def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
+        """Cost of its cells, beside that of the encoder."""
+
+    def probe_cells(self, runner: "TaskRunner") -> "CropCells":
+        """The labelled crops that probes learn from and are scored on."""
+        raise UserError(
+            f"Task {self.title!r} is of kind {self.kind}: probes classify whole crops; "
+            "list it for finetune alone."
+        )
+
+    @abstractmethod
+    def finetune_cells(self, runner: "TaskRunner") -> "FinetuneCells":
+        """Computes the cells of its fine-tuning."""
+
+    def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
+        """Baselines of its fine-tuning beside pixels."""
+        return ()
+
+    def supported_methods(self, finetune: Finetune) -> tuple[AdaptationMethod, ...]:
+        """The adaptation methods that serve it."""
+        return finetune.methods
+
+    @property
+    def overlay_label(self) -> str | None:
+        """The label that is drawn over a scan beside the predicted ones; None if none are."""
+        return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_pipeline.evaluation.cells import FAILED, Cell
-from ssl_pipeline.evaluation.metrics.scores import calibration_bins
+from ssl_pipeline.evaluation.metrics.classification import calibration_bins
 from ssl_pipeline.formatting import format_score
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.report.data.results import TaskResult, initialization_title, method_title

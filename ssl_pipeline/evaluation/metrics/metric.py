@@ -1,0 +1,11 @@
+"""Names of the metrics by which predictions are scored."""
+
+BALANCED_ACCURACY = "balanced accuracy"
+AUC = "AUC"
+BRIER_SCORE = "Brier score"
+CALIBRATION_ERROR = "calibration error"
+MEAN_DICE = "mean Dice"
+SURFACE_DICE = "surface Dice"
+HD95_MM = "HD95 in mm"
+R_SQUARED = "R²"
+MEAN_ABSOLUTE_ERROR = "mean absolute error"

@@ -1,0 +1,42 @@
+"""What a task gives to fine-tuning: the computation of its cells."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.data.crops import StoredVolumes
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """The network of a fine-tuned cell, as it was saved."""
+
+    cell: Cell
+    method: AdaptationMethod
+    finetune: Finetune
+    folder: Path  # of the task's fine-tuning
+
+
+class FinetuneCells(ABC):
+    """Computes the fine-tuning cells of a task, and predicts with the networks that it saved."""
+
+    @abstractmethod
+    def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:
+        """Content of a cell's file: its predictions, their cost, and the files beside it."""
+
+    @abstractmethod
+    def predict(self, network: SavedNetwork, volumes: StoredVolumes) -> list[dict[str, Any]]:
+        """Predictions of a saved network for the scored scans, clean or corrupted."""
+
+    @abstractmethod
+    def notes(self, finetune: Finetune, cells: Collection[Cell]) -> tuple[str, ...]:
+        """Notes on these cells for the reader of the results."""
+
+    def baseline_hash(self, name: str) -> str:
+        """Hash of what a baseline depends on beside the truth; empty if of nothing."""
+        return ""
