@@ -19,6 +19,7 @@ def is_needed(study: Study, task: str) -> bool:
     """Whether the task is evaluated by fine-tuning."""
     return "finetune" in study.tasks[task].evaluation_stages
 
+
 _STAGE = evaluation_inputs.CellStage("finetune", Study.finetune_of, run_finetune, finetune_cost)
 inputs = evaluation_inputs.inputs
 estimate_resources, run, run_shard = _STAGE.estimate_resources, _STAGE.run, _STAGE.run_shard

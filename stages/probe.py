@@ -19,6 +19,7 @@ def is_needed(study: Study, task: str) -> bool:
     """Whether the task is evaluated by probes."""
     return "probe" in study.tasks[task].evaluation_stages
 
+
 _STAGE = evaluation_inputs.CellStage("probe", Study.probe_of, run_probe, probe_cost)
 inputs = evaluation_inputs.inputs
 estimate_resources, run, run_shard = _STAGE.estimate_resources, _STAGE.run, _STAGE.run_shard
