@@ -15,7 +15,6 @@ no stage is run from inside another, where a node with GPUs would preprocess, an
 plan nor `status` shows it.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,6 +28,7 @@ from ssl_pipeline.evaluation.cells import UNSHARDED, CellShard
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import file_size, read_json, sha256_file, sha256_json, write_json
+from ssl_pipeline.io.locks import try_exclusive_lock
 from ssl_pipeline.progress import debug, info
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.training.ranks import RankInfo
@@ -352,22 +352,14 @@ def stage_lock(out: Path, name: str) -> Iterator[None]:
     An attempt of a job goes on without it: its lease already makes it the only writer, and a
     process that hangs on a lost node would keep the lock for ever.
     """
-    with open(out / LOCK, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip()
-            if not (lease.is_held() and holder.endswith(LEASE_MARK)):
-                raise UserError(
-                    f"The stage {name} already runs in {out} ({holder}): "
-                    "wait for it, or end that process."
-                ) from None
-        else:
-            if not lease.is_held():
-                lease.revoke(out)
-            lock.truncate(0)
-            mark = LEASE_MARK if lease.is_held() else ""
-            lock.write(f"process {os.getpid()} on {os.uname().nodename}{mark}")
-            lock.flush()
+    mark = LEASE_MARK if lease.is_held() else ""
+    own = f"process {os.getpid()} on {os.uname().nodename}{mark}"
+    with try_exclusive_lock(out / LOCK, own) as holder:
+        if holder is not None and not (lease.is_held() and holder.endswith(LEASE_MARK)):
+            raise UserError(
+                f"The stage {name} already runs in {out} ({holder}): wait for it, or end that "
+                "process."
+            )
+        if holder is None and not lease.is_held():
+            lease.revoke(out)
         yield
