@@ -7,7 +7,6 @@ from pathlib import Path
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.progress import debug
-from ssl_pipeline.report.inventory_page import write_inventory_page
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.duplicates import keypoints
 from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
@@ -25,9 +24,9 @@ from stages.core.study import Study
 
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
-VERSION = 5
-OUTPUTS = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet", "inventory.html")
-PAGE_BYTES, SCAN_BYTES = 20_000, 16_000  # on disk: a thumbnail twice, keypoints, and the rows
+VERSION = 6
+OUTPUTS = ("scans.parquet", "thumbnails.parquet", "keypoints.parquet")
+TABLE_BYTES, SCAN_BYTES = 20_000, 12_000  # on disk: thumbnail, keypoints and row of each scan
 
 
 def inputs(study: Study) -> dict[str, str]:
@@ -51,8 +50,8 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     """Every scan is read whole, a few at a time."""
     voxels = [math.prod(scan.shape) for scan in dataset.scans]
     return ResourceEstimate(
-        disk=assumed(PAGE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails, keypoints and page"),
+        disk=assumed(TABLE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
+        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails and keypoints"),
         memory=assumed(
             dataset_estimate.inventory_bytes(voxels),
             f"{dataset_estimate.BYTES_PER_VOXEL} bytes a voxel of the largest scans",
@@ -65,27 +64,26 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Write the inventory and its page; stop when no scan can be used."""
-    scans, images, points, page = (out / name for name in OUTPUTS)
+    """Write the inventory; stop when no scan can be used."""
+    scans, images, points = (out / name for name in OUTPUTS)
     origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
     inventory = build_inventory(study.data, study.quality, study.source_folder, origins, previous)
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
-    write_inventory_page(inventory, study.name, page)
     record_file_hashes(study.data, study.source_folder, origins, inventory)
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
     for scan in rejected:
         debug(f"{scan.id} rejected: {scan.reason}")
     if not inventory.accepted_scans:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
-        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {page}.")
+        raise UserError(
+            f"None of {len(rejected)} scans can be used ({reasons}): `-v` prints the reason of each."
+        )
     repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
-    summary = (
-        f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected: {page}"
-    )
-    return StageResult([scans, images, points, page], summary, indexed_files=[origins.table])
+    summary = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected"
+    return StageResult([scans, images, points], summary, indexed_files=[origins.table])
 
 
 def _previous_inventory(scans: Path, images: Path, keypoint_file: Path) -> Inventory | None:

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES: dict[str, tuple[str, ...]] = {  # name: wildcards
     "download": (),
     "inventory": (),
+    "inventory_page": (),
     "preprocess": (),
     "flop_budget": (),
     "pretrain": (),

@@ -37,6 +37,24 @@ rule inventory:
         flow.command("inventory")
 
 
+rule inventory_page:
+    input:
+        flow.manifest("inventory"),
+        study=flow.study_file("inventory_page"),
+    output:
+        **flow.outputs("inventory_page"),
+    log:
+        flow.log_file("inventory_page"),
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        **flow.resources("inventory_page"),
+    params:
+        config_hash=flow.config_hash("inventory_page"),
+    shell:
+        flow.command("inventory_page")
+
+
 rule preprocess:
     input:
         flow.manifest("download") if flow.study.download.packages else [],
