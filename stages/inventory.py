@@ -9,7 +9,11 @@ from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.progress import debug
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.duplicates import keypoints
-from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
+from ssl_pipeline.volumes.fingerprint import (
+    data_fingerprint,
+    decisions_fingerprint,
+    record_file_hashes,
+)
 from ssl_pipeline.volumes.inventory import Inventory, build_inventory, read_salt_fingerprint
 from stages.core.resources import (
     RECORD_FILE_COUNT,
@@ -38,12 +42,19 @@ def inputs(study: Study) -> dict[str, str]:
     trained = study.folder / "pretrain" / "run.json"
     study.pseudonyms.check_salt(read_json(trained).get("salt", "") if trained.exists() else "")
     downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
-    return {**downloaded, "listing": raw_listing_hash(study)}
+    decisions = decisions_hash(study)
+    reviewed = {"decisions": decisions} if decisions else {}
+    return {**downloaded, **reviewed, "listing": raw_listing_hash(study)}
 
 
 def raw_listing_hash(study: Study) -> str:
     """Hash of the listing, which the Snakefile uses too."""
     return data_fingerprint(study.data, study.source_folder, study.pseudonyms.file_hashes)
+
+
+def decisions_hash(study: Study) -> str:
+    """Hash of the reviewers' decisions, which the Snakefile uses too; empty without a record."""
+    return decisions_fingerprint(study.data, study.source_folder)
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
@@ -71,14 +82,15 @@ def run(study: Study, out: Path) -> StageResult:
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
-    record_file_hashes(study.data, study.source_folder, origins, inventory)
+    record_file_hashes(inventory, origins)
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
     for scan in rejected:
         debug(f"{scan.id} rejected: {scan.reason}")
     if not inventory.accepted_scans:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
         raise UserError(
-            f"None of {len(rejected)} scans can be used ({reasons}): `-v` prints the reason of each."
+            f"None of {len(rejected)} scans can be used ({reasons}): "
+            "`-v` prints the reason of each."
         )
     repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""

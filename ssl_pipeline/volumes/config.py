@@ -131,6 +131,12 @@ class Data(Section):
         "sampling_weight (all but path may be absent); every further column is a target, whose "
         "values results say",
     )
+    decisions: str | None = Field(
+        None,
+        description="record of reviewers' decisions, JSON lines that are only appended to: format,"
+        " scan (its code), verdict (accept or reject), reason, reviewer, time; taken from the"
+        " folder of the study's file",
+    )
     splits: Splits = Field(Splits(), description="who is held out for evaluation")
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ rule inventory:
     params:
         config_hash=flow.config_hash("inventory"),
         raw_listing=flow.raw_listing_hash(),
+        decisions=flow.decisions_hash(),
     shell:
         flow.command("inventory")
 
