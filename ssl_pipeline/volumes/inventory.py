@@ -117,26 +117,26 @@ class Inventory:
             "salt_fingerprint": self.salt_fingerprint,
             "splits_hash": self.splits_hash,
         }
-        about = {"ssl_pipeline": json.dumps(header)}
+        metadata = {"ssl_pipeline": json.dumps(header)}
         with atomic.atomic_write(path) as temporary:
-            pq.write_table(to_table(rows, SCHEMA.with_metadata(about), JSON_COLUMNS), temporary)
+            pq.write_table(to_table(rows, SCHEMA.with_metadata(metadata), JSON_COLUMNS), temporary)
 
     @classmethod
     def read(cls, path: Path) -> "Inventory":
         """Read an inventory. Raises UserError for a table of another version."""
         table = pq.read_table(path)
-        about = _metadata(table.schema)
-        if about.get("format") != FORMAT_VERSION:
+        header = _metadata(table.schema)
+        if header.get("format") != FORMAT_VERSION:
             raise UserError(
-                f"{path}: is an inventory of format {about.get('format')}, and this version reads"
+                f"{path}: is an inventory of format {header.get('format')}, and this version reads"
                 f" {FORMAT_VERSION}: run the stage inventory, to build it again."
             )
         rows = list(from_table(table, Scan, JSON_COLUMNS, TUPLE_COLUMNS))
         return cls(
             tuple(row for row in rows if row.format != LABEL_FORMAT),
             tuple(row for row in rows if row.format == LABEL_FORMAT),
-            about["salt_fingerprint"],
-            about["splits_hash"],
+            header["salt_fingerprint"],
+            header["splits_hash"],
         )
 
 
@@ -146,8 +146,8 @@ def read_salt_fingerprint(path: Path) -> str:
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
-    return found
+    metadata: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
+    return metadata
 
 
 class LabelMatch(NamedTuple):
@@ -307,14 +307,16 @@ def to_scan(
 
 def _match_labels(candidate: Candidate) -> LabelMatch:
     """The labels that lie on the image's own grid, and why others do not fit."""
-    given = {name: path for name, path in candidate.labels.items() if path}
-    if not given:
+    label_paths = {name: path for name, path in candidate.labels.items() if path}
+    if not label_paths:
         return LabelMatch()
     grid = readers.read_grid(candidate.source)
-    faults = {name: label_matching.label_mismatch(name, path, grid) for name, path in given.items()}
-    fitting = tuple(name for name in given if not faults[name])
+    faults = {
+        name: label_matching.label_mismatch(name, path, grid) for name, path in label_paths.items()
+    }
+    fitting = tuple(name for name in label_paths if not faults[name])
     masks = {
-        kind: {"label": name, "sha256": source_sha256(Source(given[name]))}
+        kind: {"label": name, "sha256": source_sha256(Source(label_paths[name]))}
         for kind, name in candidate.root.masks.model_dump(exclude_none=True).items()
         if name in fitting
     }
@@ -323,20 +325,20 @@ def _match_labels(candidate: Candidate) -> LabelMatch:
 
 def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:
     """The scans, with the second one of the same image rejected."""
-    names: dict[Path, Scan] = {}
-    pixels: dict[str, Scan] = {}
-    kept = []
+    by_name: dict[Path, Scan] = {}
+    by_voxels: dict[str, Scan] = {}
+    rows = []
     for candidate, scan in zip(candidates, scans, strict=True):
         if scan.quality in USABLE:
             source = candidate.source
             name = Path(readers.strip_suffix(str(source.path))) / source.series
-            reason = _duplicate_reason(scan, names.get(name), pixels.get(scan.voxel_hash))
+            reason = _duplicate_reason(scan, by_name.get(name), by_voxels.get(scan.voxel_hash))
             if reason:
                 scan = replace(scan, quality="rejected", reason=reason)
             else:
-                names[name] = pixels[scan.voxel_hash] = scan
-        kept.append(scan)
-    return kept
+                by_name[name] = by_voxels[scan.voxel_hash] = scan
+        rows.append(scan)
+    return rows
 
 
 def _duplicate_reason(scan: Scan, namesake: Scan | None, equal: Scan | None) -> str:

@@ -179,6 +179,6 @@ def _basis_lines(resource_estimate: ResourceEstimate) -> Iterator[tuple[str, str
         (label, getattr(resource_estimate, key))
         for key, label in (labels | {"seconds": "time"}).items()
     ]
-    there = [(label, quantity.how) for label, quantity in quantities if quantity is not None]
+    there = [(label, quantity.basis) for label, quantity in quantities if quantity is not None]
     for how, group in groupby(there, key=lambda pair: pair[1]):
         yield ", ".join(label for label, _ in group), how
