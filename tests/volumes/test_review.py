@@ -131,7 +131,7 @@ def test_a_decision_on_an_unknown_scan_is_refused(folder):
         ("\n", "line 2: is no JSON object"),
         (json.dumps(LINE | {"verdict": "maybe"}) + "\n", "line 2: verdict is 'maybe'"),
         (json.dumps(LINE | {"format": 2}) + "\n", "line 2: format is 2"),
-        (json.dumps(LINE | {"reson": "x"}) + "\n", "line 2: reson is not known: did you mean"),
+        (json.dumps(LINE | {"reasons": "x"}) + "\n", "line 2: reasons is not known: did you mean"),
         (json.dumps(LINE | {"time": "2026-03-01T10:00"}) + "\n", "line 2: time is "),
     ],
 )
