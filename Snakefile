@@ -20,5 +20,6 @@ include: "workflows/rules/report.smk"
 rule all:
     default_target: True
     input:
+        flow.manifest("inventory_page"),
         flow.manifest("report"),
     localrule: True

@@ -15,7 +15,6 @@ end, for its jobs are named by a number that changes with each run. So the rule 
 node and waits; a killed rule loses nothing.
 """
 
-import fcntl
 import hashlib
 import os
 import signal
@@ -35,6 +34,7 @@ from cluster.submission import submit_jobs
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import read_json, write_json
+from ssl_pipeline.io.locks import exclusive_lock
 from ssl_pipeline.progress import info
 
 JOB_RECORD = "job.json"
@@ -148,8 +148,7 @@ def _job_name(name: str, out: Path) -> str:
 def _submit_lock(folder: Path) -> Iterator[None]:
     """Let one launcher at a time query and submit; any end of it frees the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive_lock(folder / ".lock"):
         yield
 
 

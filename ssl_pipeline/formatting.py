@@ -65,8 +65,8 @@ def format_duration(seconds: float) -> str:
 def format_bytes(n_bytes: int) -> str:
     """Bytes as a person says them: `3.2 MiB`."""
     value = float(n_bytes)
-    for unit in ("B", "KiB", "MiB"):
+    for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
-    return f"{value:.1f} GiB"
+    return f"{value:.1f} TiB"

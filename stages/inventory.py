@@ -7,11 +7,14 @@ from pathlib import Path
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.progress import debug
-from ssl_pipeline.report.inventory_page import INVENTORY_PAGE, write_inventory_page
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.duplicates import keypoints
 from ssl_pipeline.volumes.duplicates.keypoints import KEYPOINTS_FILE
-from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
+from ssl_pipeline.volumes.fingerprint import (
+    data_fingerprint,
+    decisions_fingerprint,
+    record_file_hashes,
+)
 from ssl_pipeline.volumes.inventory import (
     INVENTORY_FILE,
     Inventory,
@@ -35,12 +38,12 @@ from stages.core.study import Study
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
-VERSION = 5
-OUTPUTS = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, INVENTORY_PAGE)
+VERSION = 6
+OUTPUTS = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
 SHARDED, PER_TRIAL = False, False
-PAGE_BYTES, SCAN_BYTES = 20_000, 16_000  # on disk: a thumbnail twice, keypoints, and the rows
+TABLE_BYTES, SCAN_BYTES = 20_000, 12_000  # on disk: thumbnail, keypoints and row of each scan
 
 
 def is_needed(study: Study) -> bool:
@@ -57,7 +60,9 @@ def inputs(study: Study) -> dict[str, str]:
     trained = layout.run_record(study)
     study.pseudonyms.check_salt(read_json(trained).get("salt", "") if trained.exists() else "")
     downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
-    return {**downloaded, "listing": raw_listing_hash(study)}
+    decisions = decisions_hash(study)
+    reviewed = {"decisions": decisions} if decisions else {}
+    return {**downloaded, **reviewed, "listing": raw_listing_hash(study)}
 
 
 def raw_listing_hash(study: Study) -> str:
@@ -65,12 +70,17 @@ def raw_listing_hash(study: Study) -> str:
     return data_fingerprint(study.data, study.source_folder, study.pseudonyms.file_hashes)
 
 
+def decisions_hash(study: Study) -> str:
+    """Hash of the reviewers' decisions, which the Snakefile uses too; empty without a record."""
+    return decisions_fingerprint(study.data, study.source_folder)
+
+
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Every scan is read whole, a few at a time."""
     voxels = [math.prod(scan.shape) for scan in dataset.scans]
     return ResourceEstimate(
-        disk=assumed(PAGE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails, keypoints and page"),
+        disk=assumed(TABLE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
+        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails and keypoints"),
         memory=assumed(
             dataset_estimate.inventory_bytes(voxels),
             f"{dataset_estimate.BYTES_PER_VOXEL} bytes a voxel of the largest scans",
@@ -83,27 +93,27 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 
 def run(study: Study, out: Path) -> StageResult:
-    """Write the inventory and its page; stop when no scan can be used."""
-    scans, images, points, page = (out / name for name in OUTPUTS)
+    """Write the inventory; stop when no scan can be used."""
+    scans, images, points = (out / name for name in OUTPUTS)
     origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
     inventory = build_inventory(study.data, study.quality, study.source_folder, origins, previous)
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
-    write_inventory_page(inventory, study.name, page)
-    record_file_hashes(study.data, study.source_folder, origins, inventory)
+    record_file_hashes(inventory, origins)
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
     for scan in rejected:
         debug(f"{scan.id} rejected: {scan.reason}")
     if not inventory.accepted_scans:
         reasons = "; ".join(sorted({scan.reason for scan in rejected})[:3])
-        raise UserError(f"None of {len(rejected)} scans can be used ({reasons}): see {page}.")
+        raise UserError(
+            f"None of {len(rejected)} scans can be used ({reasons}): "
+            "`-v` prints the reason of each."
+        )
     repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
-    summary = (
-        f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected: {page}"
-    )
-    return StageResult([scans, images, points, page], summary, indexed_files=[origins.table])
+    summary = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected"
+    return StageResult([scans, images, points], summary, indexed_files=[origins.table])
 
 
 def _previous_inventory(scans: Path, images: Path, keypoint_file: Path) -> Inventory | None:

@@ -77,7 +77,7 @@ def read_json(path: Path) -> Any:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file, -1 where it cannot be seen."""
+    """Bytes of a file, -1 where it is not there or may not be read."""
     try:
         return path.stat().st_size
     except OSError:

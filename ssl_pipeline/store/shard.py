@@ -50,7 +50,8 @@ class ShardReader:
         except (OSError, ValueError) as error:
             raise self._damage_error() from error
         self._raw = self._map_raw() if raw else None
-        self._places = [] if raw else self._index()
+        # (begin, end) in the file of each inner chunk; equal where it is all zeros
+        self.chunk_ranges = [] if raw else self._read_index()
         self._constants: dict[bytes, int] = {}  # of packed chunks that have one value
 
     def read(self, start: Shape, size: Shape, channels: slice = ALL_CHANNELS) -> NDArray[np.int16]:
@@ -79,14 +80,14 @@ class ShardReader:
         self, out: NDArray[np.int16], parts: list[list[ChunkOverlap]], channels: range
     ) -> None:
         chunk = np.empty((CHUNK_SIDE, CHUNK_SIDE, CHUNK_SIDE), np.int16)
-        places, view = self._places, memoryview(self._map)
+        ranges, view = self.chunk_ranges, memoryview(self._map)
         _, rows, columns = self._chunk_grid
-        per_channel = len(places) // CHANNEL_COUNT
+        per_channel = len(ranges) // CHANNEL_COUNT
         for (iz, from_z, to_z), (iy, from_y, to_y) in product(*parts[:2]):
             line = (iz * rows + iy) * columns
             for ix, from_x, to_x in parts[2]:
                 for row, channel in enumerate(channels):
-                    begin, end = places[channel * per_channel + line + ix]
+                    begin, end = ranges[channel * per_channel + line + ix]
                     value = 0 if begin == end else self._decode_chunk(view[begin:end], chunk)
                     out[row, to_z, to_y, to_x] = (
                         chunk[from_z, from_y, from_x] if value is None else value
@@ -114,8 +115,7 @@ class ShardReader:
             raise self._damage_error()
         return np.frombuffer(self._map, "<i2").reshape(shape)
 
-    def _index(self) -> list[tuple[int, int]]:
-        """(begin, end) in the file of each inner chunk; equal where it is all zeros."""
+    def _read_index(self) -> list[tuple[int, int]]:
         count = CHANNEL_COUNT * int(np.prod(self._chunk_grid))
         begin = len(self._map) - CRC_BYTES - 16 * count
         if begin < 0:

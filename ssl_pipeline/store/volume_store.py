@@ -61,10 +61,6 @@ class VolumeStore:
         """The attributes of the scan's volume, where it is complete and of the present settings."""
         return read_complete_attributes(self.volume_path(scan.id), self.key(scan))
 
-    def is_complete(self, scan: Scan) -> bool:
-        """Whether the scan's volume is there, whole, and made with the present settings."""
-        return self.complete_attributes(scan) is not None
-
     def put(self, scan: Scan, prepared: PreparedVolume) -> None:
         """Write the scan's volume, replacing an older one."""
         write_volume(self.volume_path(scan.id), prepared, self.settings, self.key(scan))

@@ -60,18 +60,18 @@ class Root(Section):
     path: str = Field(description="folder; environment variables and ~ are expanded")
     name: str = Field("", description="short name, the folder's own where empty")
     weight: float = Field(1.0, gt=0, description="share of sampling, against the other roots")
-    modality: Modality | None = Field(None, description="needed where the files do not say it")
+    modality: Modality | None = Field(None, description="needed where the files do not state it")
     layout: Literal["folder", "bids"] = Field("folder", description="how the folder is arranged")
     include: str = Field("**", description="paths below the root to take; * also crosses folders")
     exclude: tuple[str, ...] = Field((), description="paths below the root to leave out")
-    subject: Rule | None = Field(None, description="who was scanned")
-    site: Rule | None = Field(None, description="where, or on which scanner")
-    targets: dict[str, Rule] = Field({}, description="what evaluation may predict, by name")
+    subject: Rule | None = Field(None, description="the person who was scanned")
+    site: Rule | None = Field(None, description="hospital or scanner of the scan")
+    targets: dict[str, Rule] = Field({}, description="values that evaluation may predict, by name")
     intensity_offset: float = Field(
         0.0, allow_inf_nan=False, description="added to stored values, to give HU for CT"
     )
     missing_value: float | None = Field(
-        None, allow_inf_nan=False, description="stored value that means: nothing was measured here"
+        None, allow_inf_nan=False, description="stored value of voxels that were not measured"
     )
     labels: dict[str, LabelSource] = Field({}, description="voxel labels, by name")
     masks: Masks = Field(Masks(), description="labels that serve as masks")
@@ -101,10 +101,10 @@ class Root(Section):
 class Splits(Section):
     """Which subjects are held out: a table's `split` column goes first, then lists, fractions."""
 
-    fractions: Fractions = Field(Fractions(), description="shares of subjects, drawn by hash")
+    fractions: Fractions = Field(Fractions(), description="shares of subjects, assigned by hash")
     lists: dict[SplitName, str] = Field(
         {},
-        description="text files with a subject a line; a split with a list has nobody else in it",
+        description="text files with a subject a line; a split with a list has no others",
     )
     stratify: tuple[str, ...] = Field(
         (),
@@ -118,7 +118,7 @@ class Splits(Section):
         " subjects as one: the share of common keypoints times the square root of their number;"
         " null does not search",
     )
-    seed: int = Field(0, description="another seed draws other subjects")
+    seed: int = Field(0, description="another seed holds out other subjects")
 
 
 class Data(Section):
@@ -131,7 +131,13 @@ class Data(Section):
         "sampling_weight (all but path may be absent); every further column is a target, whose "
         "values results say",
     )
-    splits: Splits = Field(Splits(), description="who is held out for evaluation")
+    decisions: str | None = Field(
+        None,
+        description="record of reviewers' decisions, JSON lines that are only appended to: format,"
+        " scan (its code), verdict (accept or reject), reason, reviewer, time; taken from the"
+        " folder of the study's file",
+    )
+    splits: Splits = Field(Splits(), description="subjects held out for evaluation")
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Data":

@@ -36,14 +36,15 @@ def scans_from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
 
     Raises UserError where there are none, and where a table or list cannot be used.
     """
-    found = discover_scans(data, study_dir, coder(os.urandom(8)))  # nobody keeps these codes
-    named = read_explicit_splits(found.candidates, data.splits, study_dir)
-    step = math.ceil(len(found.candidates) / MAX_HEADERS)
+    throwaway_codes = coder(os.urandom(8))
+    candidates = discover_scans(data, study_dir, throwaway_codes).candidates
+    explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
+    step = math.ceil(len(candidates) / MAX_HEADERS)
     with ThreadPoolExecutor(WORKERS) as pool:
-        headers = list(pool.map(_header_info, found.candidates[::step]))
-    infos = [headers[number // step] for number in range(len(found.candidates))]
-    each = assign_subjects(found.candidates, infos, data.splits, named)
-    scans = map(to_scan, found.candidates, infos, each, repeat(_named_labels))
+        headers = list(pool.map(_header_info, candidates[::step]))
+    infos = [headers[number // step] for number in range(len(candidates))]
+    subjects = assign_subjects(candidates, infos, data.splits, explicit_splits)
+    scans = map(to_scan, candidates, infos, subjects, repeat(_named_labels))
     return tuple(scan for scan in scans if scan.quality == "accepted")
 
 
@@ -85,7 +86,7 @@ def _header_info(candidate: Candidate) -> ScanInfo:
     try:
         grid = readers.read_grid(candidate.source)
     except UserError as error:
-        return ScanInfo(format=name, fault=str(error))  # it is shown to nobody
+        return ScanInfo(format=name, fault=str(error))  # never reported
     return ScanInfo(
         format=name,
         shape=grid.shape,
@@ -96,5 +97,5 @@ def _header_info(candidate: Candidate) -> ScanInfo:
 
 
 def _named_labels(candidate: Candidate) -> LabelMatch:
-    """The labels that are there, whether or not they fit."""
+    """The labels that exist, whether or not they fit."""
     return LabelMatch(tuple(candidate.origin.labels))

@@ -6,6 +6,7 @@ that folder; any other row adds its scans.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -20,7 +21,7 @@ from ssl_pipeline.volumes.metadata_rules import Rule
 from ssl_pipeline.volumes.metadata_table import TableRow, read_table
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin
 from ssl_pipeline.volumes.readers import READERS, Source
-from ssl_pipeline.volumes.walk import is_unlistable
+from ssl_pipeline.volumes.walk import FileState, RawFiles, is_unlistable
 
 MR_SUFFIXES = "T1w T2w FLAIR PDw T2star T2starw PDT2 inplaneT1 inplaneT2 angio UNIT1 T1map T2map"
 BIDS_PATH = re.compile(
@@ -126,10 +127,11 @@ class OrphanLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class Discovery:
-    """All candidates, by root and path, and the labels that belong to none."""
+    """All candidates, by root and path, the labels that belong to none, and every raw file."""
 
     candidates: tuple[Candidate, ...]
     orphans: tuple[OrphanLabel, ...]
+    file_states: Mapping[str, FileState]  # by path
 
 
 def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
@@ -141,16 +143,17 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
     rows = {row.path: row for row in (read_table(table) if table else [])}
     if not data.roots and not table:
         raise UserError("data names neither `roots` nor a `table`; say where the scans lie.")
+    raw_files = RawFiles()
     candidates: list[Candidate] = []
     orphans: list[OrphanLabel] = []
     for root in data.roots:
-        found, left = _below_root(root, rows, code)
-        candidates += found
-        orphans += left
+        own, unused = _below_root(root, rows, code, raw_files)
+        candidates += own
+        orphans += unused
     used = {each.row.path for each in candidates if each.row}
     for row in rows.values():
         if table and row.path not in used:
-            candidates += _row_candidates(row, table, code)
+            candidates += _row_candidates(row, table, code, raw_files)
     if not candidates:
         raise UserError(f"data.table: {table} has no rows.")
     places = {root.title: place for place, root in enumerate(data.roots)}
@@ -161,21 +164,21 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
             each.source.series,
         )
     )
-    return Discovery(tuple(candidates), tuple(orphans))
+    return Discovery(tuple(candidates), tuple(orphans), raw_files.states)
 
 
 def _below_root(
-    root: Root, rows: dict[Path, TableRow], code: Coder
+    root: Root, rows: dict[Path, TableRow], code: Coder, raw_files: RawFiles
 ) -> tuple[list[Candidate], list[OrphanLabel]]:
     folder = resolve_path(root.path)
     if not folder.is_dir():
         raise UserError(
             f"data.roots: there is no folder {folder}; correct the path of {root.title}."
         )
-    labels = {name: find_labels(source) for name, source in root.labels.items()}
+    labels = {name: find_labels(source, raw_files) for name, source in root.labels.items()}
     taken = {path for each in labels.values() for path in each.files.values()}
     candidates = []
-    for source in readers.find_sources(folder):
+    for source in readers.sources_among(raw_files.below(folder)):
         relative = source.path.relative_to(folder).as_posix()
         if source.path not in taken and (
             _is_included(root, relative) or is_unlistable(source.path)
@@ -228,9 +231,13 @@ def _row_of(path: Path, rows: dict[Path, TableRow]) -> TableRow | None:
     return next((rows[place] for place in (path, *path.parents) if place in rows), None)
 
 
-def _row_candidates(row: TableRow, table: Path, code: Coder) -> list[Candidate]:
+def _row_candidates(
+    row: TableRow, table: Path, code: Coder, raw_files: RawFiles
+) -> list[Candidate]:
     root = Root(path=str(table.parent), name=table.stem)
-    sources = [Source(row.path)] if is_unlistable(row.path) else readers.find_sources(row.path)
+    sources = [Source(row.path)]
+    if not is_unlistable(row.path):
+        sources = readers.sources_among(raw_files.below(row.path))
     if not sources:
         raise UserError(f"{table}: row {row.number} names no image of a known format.")
     return [

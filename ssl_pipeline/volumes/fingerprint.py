@@ -8,24 +8,23 @@ whose size has not. A file without a recorded hash counts by its time, which at 
 inventory again.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import atomic
-from ssl_pipeline.volumes import walk
 from ssl_pipeline.volumes.config import Data, resolve_path
-from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.inventory import WORKERS, Inventory
 from ssl_pipeline.volumes.metadata_table import read_table
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.readers import Source, source_files
+from ssl_pipeline.volumes.walk import FileState, RawFiles, is_unlistable
 
 ABSENT = "absent"
-WORKERS = min(4, os.cpu_count() or 1)
 
 
-class _FileState(NamedTuple):
+class _FileRecord(NamedTuple):
     size: int
     mtime_ns: int
     token: int  # the file's time when its content last changed
@@ -57,6 +56,11 @@ def data_fingerprint(data: Data, study_dir: Path, file_hashes: Path) -> str:
     return atomic.sha256_json([listed, [_content_hash(path) for path in texts]])
 
 
+def decisions_fingerprint(data: Data, study_dir: Path) -> str:
+    """SHA-256 of the record of reviewers' decisions; empty where the study names none."""
+    return _content_hash(resolve_path(data.decisions, study_dir)) if data.decisions else ""
+
+
 def total_bytes(data: Data, study_dir: Path) -> int:
     """Bytes of all raw and label files; 0 where a root, or what its path needs, is not there."""
     try:
@@ -65,33 +69,49 @@ def total_bytes(data: Data, study_dir: Path) -> int:
         return 0
     if not all(place.exists() for place in places):
         return 0
-    return sum(size for size, _ in _file_states(places).values())
+    return sum(state.size for state in _file_states(places).values())
 
 
-def record_file_hashes(
-    data: Data, study_dir: Path, pseudonyms: PseudonymStore, inventory: Inventory
-) -> None:
+def record_file_hashes(inventory: Inventory, pseudonyms: PseudonymStore) -> None:
     """Record the content hash of every new raw file, for `data_fingerprint` to use.
 
     The file is `pseudonyms.file_hashes`. Files that the inventory has hashed are not hashed again;
-    slices of DICOM and labels are.
+    slices of DICOM and labels that are no masks are.
     """
     before = _read_file_hashes(pseudonyms.file_hashes)
-    states = _file_states(_data_paths(data, study_dir))
+    states = inventory.file_states
     now = {path: _updated_state(path, state, before.get(path)) for path, state in states.items()}
-    located = ((pseudonyms.origins[scan.id].path, scan) for scan in inventory.scans)
-    hashed = {path: scan.sha256 for path, scan in located if _is_one_file(path, scan, now)}
-    unknown = [path for path, known in now.items() if not known.sha256]
+    known = _known_hashes(inventory, pseudonyms)
+    unknown = [path for path, record in now.items() if not record.sha256]
     with ThreadPoolExecutor(WORKERS) as pool:
-        contents = pool.map(lambda path: hashed.get(path) or _content_hash(Path(path)), unknown)
-        for path, sha256 in zip(unknown, contents, strict=True):
+        hashes = pool.map(lambda path: known.get(path) or _unchanged_hash(path, now[path]), unknown)
+        for path, sha256 in zip(unknown, hashes, strict=True):
             now[path] = now[path]._replace(sha256=sha256)
     atomic.write_json(pseudonyms.file_hashes, now)
 
 
-def _is_one_file(path: str, scan: Scan, states: dict[str, _FileState]) -> bool:
-    """Whether the scan's hash is that of the file at its path, and of no other file with it."""
-    return path in states and states[path].size == scan.size_bytes
+def _known_hashes(inventory: Inventory, pseudonyms: PseudonymStore) -> dict[str, str]:
+    """The hashes of files that are a scan or a mask on their own, by path."""
+    hashes = {}
+    for scan in inventory.scans:
+        origin = pseudonyms.origins[scan.id]
+        state = inventory.file_states.get(origin.path)
+        if state and state.size == scan.size_bytes:
+            hashes[origin.path] = scan.sha256
+        for mask in scan.masks.values():
+            path = Path(origin.labels[mask["label"]])
+            if source_files(Source(path)) == [path]:
+                hashes[str(path)] = mask["sha256"]
+    return hashes
+
+
+def _unchanged_hash(path: str, state: _FileRecord) -> str:
+    """The hash of a file that is still as it was discovered, else empty: it counts by its time."""
+    sha256 = _content_hash(Path(path))
+    if sha256 == ABSENT:
+        return ABSENT
+    now = Path(path).stat()
+    return sha256 if (now.st_size, now.st_mtime_ns) == (state.size, state.mtime_ns) else ""
 
 
 def _data_paths(data: Data, study_dir: Path) -> list[Path]:
@@ -102,32 +122,31 @@ def _data_paths(data: Data, study_dir: Path) -> list[Path]:
     return [resolve_path(text) for text in texts] + [row.path for row in rows]
 
 
-def _file_states(paths: list[Path]) -> dict[str, tuple[int, int]]:
+def _file_states(places: list[Path]) -> dict[str, FileState]:
     """Size and time of every file, by path."""
-    states = {str(place): place.stat() for place in paths if place.is_file()}
-    for place in (place for place in paths if place.is_dir() and not walk.is_unlistable(place)):
-        for entries in walk.walk_folders(place):
-            # of a link to nothing, the link's own
-            states |= {e.path: e.stat(follow_symlinks=walk.is_file(e)) for e in entries}
-    return {path: (state.st_size, state.st_mtime_ns) for path, state in states.items()}
+    raw_files = RawFiles()
+    for place in places:
+        if not is_unlistable(place):
+            raw_files.below(place)
+    return raw_files.states
 
 
-def _updated_state(path: str, state: tuple[int, int], previous: _FileState | None) -> _FileState:
+def _updated_state(path: str, state: FileState, previous: _FileRecord | None) -> _FileRecord:
     size, mtime_ns = state
     if previous and previous[:2] == state:
         return previous
     if previous and previous.size == size and previous.sha256:
         sha256 = _content_hash(Path(path))
         token = previous.token if sha256 == previous.sha256 else mtime_ns
-        return _FileState(size, mtime_ns, token, sha256)
-    return _FileState(size, mtime_ns, mtime_ns)
+        return _FileRecord(size, mtime_ns, token, sha256)
+    return _FileRecord(size, mtime_ns, mtime_ns)
 
 
 def _content_hash(path: Path) -> str:
     return atomic.sha256_file(path) if path.is_file() else ABSENT
 
 
-def _read_file_hashes(file: Path) -> dict[str, _FileState]:
+def _read_file_hashes(file: Path) -> dict[str, _FileRecord]:
     if not file.is_file():
         return {}
-    return {path: _FileState(*known) for path, known in atomic.read_json(file).items()}
+    return {path: _FileRecord(*known) for path, known in atomic.read_json(file).items()}

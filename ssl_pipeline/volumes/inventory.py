@@ -23,13 +23,14 @@ from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.parquet import from_table, to_table
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import label_matching, readers
-from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.discovery import Candidate, OrphanLabel, discover_scans
 from ssl_pipeline.volumes.duplicates.keypoints import Keypoints
 from ssl_pipeline.volumes.duplicates.near_duplicates import find_near_duplicates
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.readers import Source
+from ssl_pipeline.volumes.review import Decision, check_scans, read_decisions
 from ssl_pipeline.volumes.scan_check import (
     ScanCheck,
     ScanInfo,
@@ -39,9 +40,10 @@ from ssl_pipeline.volumes.scan_check import (
 )
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
+from ssl_pipeline.volumes.walk import FileState
 
 INVENTORY_FILE = "scans.parquet"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
@@ -57,7 +59,8 @@ SCHEMA = pa.schema(
         "spacing_mm": pa.list_(pa.float64()),
         **dict.fromkeys(("orientation", "file_modality", "sha256", "voxel_hash"), pa.string()),
         **dict.fromkeys(("size_bytes", "mtime_ns"), pa.int64()),
-        **dict.fromkeys(("criteria_hash", "fault", "repair", "quality", "reason"), pa.string()),
+        **dict.fromkeys(("criteria_hash", "fault", "repair", "review"), pa.string()),
+        **dict.fromkeys(("quality", "reason"), pa.string()),
     }
 )
 
@@ -90,7 +93,8 @@ class Inventory:
     `salt_fingerprint` identifies the salt that all codes were made with, `splits_hash` the settings
     that splits were assigned by. `thumbnails` has a JPEG of each scan that could be opened, by id,
     and `keypoints` those by which near duplicates are found; both are kept in files of their own,
-    so that stages which read the table need not load them.
+    so that stages which read the table need not load them. `file_states` has every raw file, by
+    path, as it was discovered; it is not stored.
     """
 
     scans: tuple[Scan, ...]
@@ -99,6 +103,7 @@ class Inventory:
     splits_hash: str = ""
     keypoints: Mapping[str, Keypoints] = field(default_factory=dict, compare=False, repr=False)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    file_states: Mapping[str, FileState] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def accepted_scans(self) -> tuple[Scan, ...]:
@@ -113,26 +118,26 @@ class Inventory:
             "salt_fingerprint": self.salt_fingerprint,
             "splits_hash": self.splits_hash,
         }
-        about = {"ssl_pipeline": json.dumps(header)}
+        metadata = {"ssl_pipeline": json.dumps(header)}
         with atomic.atomic_write(path) as temporary:
-            pq.write_table(to_table(rows, SCHEMA.with_metadata(about), JSON_COLUMNS), temporary)
+            pq.write_table(to_table(rows, SCHEMA.with_metadata(metadata), JSON_COLUMNS), temporary)
 
     @classmethod
     def read(cls, path: Path) -> "Inventory":
         """Read an inventory. Raises UserError for a table of another version."""
         table = pq.read_table(path)
-        about = _metadata(table.schema)
-        if about.get("format") != FORMAT_VERSION:
+        header = _metadata(table.schema)
+        if header.get("format") != FORMAT_VERSION:
             raise UserError(
-                f"{path}: is an inventory of format {about.get('format')}, and this version reads"
+                f"{path}: is an inventory of format {header.get('format')}, and this version reads"
                 f" {FORMAT_VERSION}: run the stage inventory, to build it again."
             )
         rows = list(from_table(table, Scan, JSON_COLUMNS, TUPLE_COLUMNS))
         return cls(
             tuple(row for row in rows if row.format != LABEL_FORMAT),
             tuple(row for row in rows if row.format == LABEL_FORMAT),
-            about["salt_fingerprint"],
-            about["splits_hash"],
+            header["salt_fingerprint"],
+            header["splits_hash"],
         )
 
 
@@ -142,8 +147,8 @@ def read_salt_fingerprint(path: Path) -> str:
 
 
 def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
-    return found
+    metadata: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
+    return metadata
 
 
 class LabelMatch(NamedTuple):
@@ -172,41 +177,60 @@ def build_inventory(
     salt.
     """
     pseudonyms.open(previous.salt_fingerprint if previous else "")
-    found = discover_scans(data, study_dir, pseudonyms.code)
-    orphans = [_orphan_row(pseudonyms.code, each) for each in found.orphans]
-    lost = zip(orphans, found.orphans, strict=True)
-    unused = [Origin(scan.id, str(each.path)) for scan, each in lost]
-    pseudonyms.write([*(each.location for each in found.candidates), *unused])
-    pseudonyms.write([*(each.origin for each in found.candidates), *unused])
-    named = read_explicit_splits(found.candidates, data.splits, study_dir)
+    discovery = discover_scans(data, study_dir, pseudonyms.code)
+    candidates = discovery.candidates
+    orphans = [_orphan_row(pseudonyms.code, label) for label in discovery.orphans]
+    orphan_labels = zip(orphans, discovery.orphans, strict=True)
+    orphan_origins = [Origin(row.id, str(label.path)) for row, label in orphan_labels]
+    pseudonyms.write([*(each.location for each in candidates), *orphan_origins])
+    pseudonyms.write([*(each.origin for each in candidates), *orphan_origins])
+    decisions = _read_decisions(data, study_dir, candidates)
+    explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
-    before = previous.scans if previous and previous.splits_hash == splits_hash else ()
-    checks = _inspect_all(found.candidates, thresholds, previous)
-    infos = [each.info for each in checks]
+    comparable = previous.scans if previous and previous.splits_hash == splits_hash else ()
+    checks = _inspect_all(candidates, thresholds, decisions, previous)
+    infos = [check.info for check in checks]
     subjects = assign_subjects(
-        found.candidates,
+        candidates,
         infos,
         data.splits,
-        named,
+        explicit_splits,
         _find_duplicates(checks, data.splits.duplicate_threshold),
-        {scan.id: scan.split for scan in before if scan.subject},
+        {scan.id: scan.split for scan in comparable if scan.subject},
     )
-    scans = list(map(to_scan, found.candidates, infos, subjects, repeat(_match_labels)))
-    places = zip(found.candidates, subjects, strict=True)
-    pseudonyms.write([*(replace(each.origin, subject=of.subject) for each, of in places), *unused])
-    opened = list(zip((scan.id for scan in scans), checks, strict=True))
+    scans = list(map(to_scan, candidates, infos, subjects, repeat(_match_labels)))
+    assigned = zip(candidates, subjects, strict=True)
+    origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
+    pseudonyms.write([*origins, *orphan_origins])
+    checks_by_id = {scan.id: check for scan, check in zip(scans, checks, strict=True)}
     return Inventory(
-        tuple(_reject_duplicates(found.candidates, scans)),
+        tuple(_reject_duplicates(candidates, scans)),
         tuple(orphans),
         pseudonyms.salt_fingerprint,
         splits_hash,
-        {name: each.keypoints for name, each in opened if each.keypoints},
-        {name: each.thumbnail for name, each in opened if each.thumbnail},
+        {name: each.keypoints for name, each in checks_by_id.items() if each.keypoints},
+        {name: each.thumbnail for name, each in checks_by_id.items() if each.thumbnail},
+        discovery.file_states,
     )
 
 
+def _read_decisions(
+    data: Data, study_dir: Path, candidates: Sequence[Candidate]
+) -> dict[str, Decision]:
+    """The reviewers' decisions on the scans that were found; none where there is no record."""
+    if data.decisions is None:
+        return {}
+    path = resolve_path(data.decisions, study_dir)
+    decisions = read_decisions(path)
+    check_scans(path, decisions, {each.id for each in candidates})
+    return decisions
+
+
 def _inspect_all(
-    candidates: tuple[Candidate, ...], thresholds: QualityThresholds, previous: Inventory | None
+    candidates: Sequence[Candidate],
+    thresholds: QualityThresholds,
+    decisions: Mapping[str, Decision],
+    previous: Inventory | None,
 ) -> list[ScanCheck]:
     before = previous or Inventory(())
     known = {
@@ -217,7 +241,14 @@ def _inspect_all(
     }
 
     def inspect(each: Candidate) -> ScanCheck:
-        return inspect_scan(each.source, each.root, each.modality, thresholds, known.get(each.id))
+        return inspect_scan(
+            each.source,
+            each.root,
+            each.modality,
+            thresholds,
+            known.get(each.id),
+            decisions.get(each.id),
+        )
 
     checks = []
     with (
@@ -269,20 +300,24 @@ def to_scan(
         missing_value=root.missing_value,
         quality="rejected" if reason else "repaired" if info.repair else "accepted",
         reason=reason
-        or "; ".join(text for text in (info.repair, assignment.note, own.note) if text),
+        or "; ".join(
+            text for text in (info.repair, info.review, assignment.note, own.note) if text
+        ),
     )
 
 
 def _match_labels(candidate: Candidate) -> LabelMatch:
     """The labels that lie on the image's own grid, and why others do not fit."""
-    given = {name: path for name, path in candidate.labels.items() if path}
-    if not given:
+    label_paths = {name: path for name, path in candidate.labels.items() if path}
+    if not label_paths:
         return LabelMatch()
     grid = readers.read_grid(candidate.source)
-    faults = {name: label_matching.label_mismatch(name, path, grid) for name, path in given.items()}
-    fitting = tuple(name for name in given if not faults[name])
+    faults = {
+        name: label_matching.label_mismatch(name, path, grid) for name, path in label_paths.items()
+    }
+    fitting = tuple(name for name in label_paths if not faults[name])
     masks = {
-        kind: {"label": name, "sha256": source_sha256(Source(given[name]))}
+        kind: {"label": name, "sha256": source_sha256(Source(label_paths[name]))}
         for kind, name in candidate.root.masks.model_dump(exclude_none=True).items()
         if name in fitting
     }
@@ -291,20 +326,20 @@ def _match_labels(candidate: Candidate) -> LabelMatch:
 
 def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:
     """The scans, with the second one of the same image rejected."""
-    names: dict[Path, Scan] = {}
-    pixels: dict[str, Scan] = {}
-    kept = []
+    by_name: dict[Path, Scan] = {}
+    by_voxels: dict[str, Scan] = {}
+    rows = []
     for candidate, scan in zip(candidates, scans, strict=True):
         if scan.quality in USABLE:
             source = candidate.source
             name = Path(readers.strip_suffix(str(source.path))) / source.series
-            reason = _duplicate_reason(scan, names.get(name), pixels.get(scan.voxel_hash))
+            reason = _duplicate_reason(scan, by_name.get(name), by_voxels.get(scan.voxel_hash))
             if reason:
                 scan = replace(scan, quality="rejected", reason=reason)
             else:
-                names[name] = pixels[scan.voxel_hash] = scan
-        kept.append(scan)
-    return kept
+                by_name[name] = by_voxels[scan.voxel_hash] = scan
+        rows.append(scan)
+    return rows
 
 
 def _duplicate_reason(scan: Scan, namesake: Scan | None, equal: Scan | None) -> str:

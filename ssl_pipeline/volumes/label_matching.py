@@ -9,6 +9,7 @@ from ssl_pipeline.volumes import geometry, readers
 from ssl_pipeline.volumes.config import LabelSource, resolve_path
 from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.volume import VoxelGrid
+from ssl_pipeline.volumes.walk import RawFiles
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class LabelFolder:
         return self.files.get(readers.strip_suffix(self.source.pattern).format(**words).lstrip("/"))
 
 
-def find_labels(source: LabelSource) -> LabelFolder:
+def find_labels(source: LabelSource, raw_files: RawFiles) -> LabelFolder:
     """Find the label volumes of one source. Raises UserError where their folder is absent."""
     folder = resolve_path(source.path)
     if not folder.is_dir():
         raise UserError(f"data.roots.labels: there is no folder {folder}; correct the path.")
     shape = _as_regex(readers.strip_suffix(source.pattern))
     files: dict[str, Path] = {}
-    for each in readers.find_sources(folder):
+    for each in readers.sources_among(raw_files.below(folder)):
         key = readers.strip_suffix(each.path.relative_to(folder).as_posix())
         if shape.fullmatch(key):
             files.setdefault(key, each.path)

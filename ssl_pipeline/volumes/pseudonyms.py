@@ -7,7 +7,6 @@ shared subject. Codes cannot be made again without the salt. Results therefore c
 fingerprint, by which a lost or different salt is noticed; a salt is never replaced.
 """
 
-import fcntl
 import hashlib
 import hmac
 import os
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io import atomic
+from ssl_pipeline.io.locks import exclusive_lock
 from ssl_pipeline.io.parquet import from_table, to_table
 from ssl_pipeline.volumes.readers import Source
 
@@ -88,8 +88,7 @@ class PseudonymStore:
         """
         self.private_folder.mkdir(stat.S_IRWXU, parents=True, exist_ok=True)
         self.study_folder.mkdir(exist_ok=True)
-        with open(self.private_folder / ".lock", "a") as lock:  # two studies may begin at once
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with exclusive_lock(self.private_folder / ".lock"):  # two studies may begin at once
             if not self._salt_file.exists():
                 self._create_salt(salt_fingerprint)
         if stat.S_IMODE(self.private_folder.stat().st_mode) & OTHERS_PERMISSIONS:

@@ -5,6 +5,7 @@ wide, and take crops of 24 mm as well as whole bodies; a study of large archives
 All faults of a grid are reported at once; intensities are checked only where the grid is good.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from pydantic import Field
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.volumes import geometry
 from ssl_pipeline.volumes.config import Root
+from ssl_pipeline.volumes.review import Decision
 from ssl_pipeline.volumes.volume import SliceSpacing, Volume, VoxelGrid
 
 MISSING_GAP_RATIO = 1.5  # a gap of this many usual ones misses a slice
@@ -65,24 +67,56 @@ class QualityThresholds(Section):
 class ScanQuality(NamedTuple):
     """Result of quality control: rejected for `fault`, else used, after `repair` if it has one.
 
-    Both are plain sentences, or empty.
+    All are plain sentences, or empty; `review` says which fault a reviewer's decision lifted.
     """
 
     fault: str = ""
     repair: str = ""
+    review: str = ""
+
+
+class _Fault(NamedTuple):
+    text: str
+    is_threshold: bool = True  # a reviewer may accept the scan all the same
 
 
 def check_quality(
-    volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str = ""
+    volume: Volume,
+    root: Root | None,
+    thresholds: QualityThresholds,
+    modality: str = "",
+    decision: Decision | None = None,
 ) -> ScanQuality:
-    """Check a volume against the thresholds; `modality` is what it is taken for."""
-    fault = (
-        _image_type_fault(volume, thresholds)
-        or _grid_fault(volume, thresholds)
-        or _intensity_fault(volume, root, thresholds, modality)
-    )
+    """Check a volume against the thresholds; `modality` is what it is taken for.
+
+    A reviewer's `decision` rejects any volume, or lifts the faults that are a matter of thresholds.
+    """
+    lifted = []
+    for fault in _faults(volume, root, thresholds, modality):
+        if not (fault.is_threshold and decision and decision.verdict == "accept"):
+            return ScanQuality(fault.text)
+        lifted.append(fault.text)
+    if decision and decision.verdict == "reject":
+        return ScanQuality(f"rejected in review: {decision.reason}")
     repairs = (volume.repair, _shear_repair(volume.affine))
-    return ScanQuality(fault, "" if fault else "; ".join(repair for repair in repairs if repair))
+    return ScanQuality(
+        repair="; ".join(repair for repair in repairs if repair),
+        review=f"accepted in review ({decision.reason}), against: {'; '.join(lifted)}"
+        if decision and lifted
+        else "",
+    )
+
+
+def _faults(
+    volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
+) -> Iterator[_Fault]:
+    """The faults of a volume; later ones are looked for only where a reviewer lifts the earlier."""
+    if fault := _image_type_fault(volume, thresholds):
+        yield _Fault(fault)
+    if fault := _grid_fault(volume, thresholds):
+        yield _Fault(fault)
+    if found := _intensity_fault(volume, root, thresholds, modality):
+        yield found
 
 
 def size_fault(grid: VoxelGrid, thresholds: QualityThresholds) -> str:
@@ -168,24 +202,27 @@ def _shear_repair(affine: NDArray[np.float64]) -> str:
 
 def _intensity_fault(
     volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
-) -> str:
+) -> _Fault | None:
     data = volume.data
     missing = root.missing_value if root else None
     if data.dtype.kind == "f" and not np.isfinite(data).all():
-        return f"{np.count_nonzero(~np.isfinite(data))} voxels are NaN or infinite"
+        count = np.count_nonzero(~np.isfinite(data))
+        return _Fault(f"{count} voxels are NaN or infinite", is_threshold=False)
     values = data[data != missing] if missing is not None else data
     if values.size == 0:
-        return f"every voxel has the value {missing:g}, which stands for nothing measured"
+        text = f"every voxel has the value {missing:g}, which stands for nothing measured"
+        return _Fault(text, is_threshold=False)
     low, high = values.min(), values.max()
     if low == high:
-        return f"every voxel has the same value, {low:g}"
+        return _Fault(f"every voxel has the same value, {low:g}", is_threshold=False)
     saturated = np.count_nonzero(values == high) / np.count_nonzero(values > low)
     if saturated > thresholds.max_saturated_share:
-        return (
+        return _Fault(
             f"{saturated:.0%} of the voxels above the lowest value have the highest, {high:g}:"
             " saturated, or a mask and no image"
         )
-    return _hounsfield_fault(values, root, thresholds) if modality == "CT" else ""
+    fault = _hounsfield_fault(values, root, thresholds) if modality == "CT" else ""
+    return _Fault(fault) if fault else None
 
 
 def _hounsfield_fault(

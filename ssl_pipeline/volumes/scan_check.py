@@ -18,6 +18,7 @@ from ssl_pipeline.volumes.config import Root
 from ssl_pipeline.volumes.duplicates.keypoints import Keypoints, detect_keypoints
 from ssl_pipeline.volumes.quality_control import QualityThresholds, check_quality, size_fault
 from ssl_pipeline.volumes.readers import ReadError, Source
+from ssl_pipeline.volumes.review import Decision
 from ssl_pipeline.volumes.thumbnails import thumbnail
 
 VERSION = 4  # raise it when the result of an inspection changes its meaning
@@ -39,6 +40,7 @@ class ScanInfo:
     criteria_hash: str = ""  # hash of the thresholds and settings of its quality control
     fault: str = ""
     repair: str = ""  # what was done to make it usable
+    review: str = ""  # the reviewer's acceptance, and the fault that it lifted
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,15 @@ def inspect_scan(
     modality: str,
     thresholds: QualityThresholds,
     previous: ScanCheck | None,
+    decision: Decision | None = None,
 ) -> ScanCheck:
     """Open, hash and check a scan; or return `previous` where nothing has changed.
 
     `modality` is what is known beforehand; where it is empty, the file's own header counts.
+    `decision` is a reviewer's, where there is one.
     """
-    criteria_hash = sha256_json(
-        [VERSION, thresholds.model_dump(), root.missing_value, root.intensity_offset, modality]
-    )
+    criteria = [VERSION, thresholds.model_dump(), root.missing_value, root.intensity_offset]
+    criteria_hash = sha256_json([*criteria, modality, *(decision.outcome if decision else ())])
     name = readers.format_of(source)
     try:
         size, mtime = _size_and_time(source)
@@ -98,7 +101,7 @@ def inspect_scan(
         own = error if isinstance(error, ReadError) and source.path.exists() else None
         fault = (own or readers.missing_error(source.path)).reason
         return ScanCheck(ScanInfo(format=name, criteria_hash=criteria_hash, fault=fault))
-    check = _open_scan(source, root, modality, thresholds)
+    check = _open_scan(source, root, modality, thresholds, decision)
     info = replace(
         check.info,
         sha256=sha256,
@@ -128,7 +131,11 @@ def _size_and_time(source: Source) -> tuple[int, int]:
 
 
 def _open_scan(
-    source: Source, root: Root, modality: str, thresholds: QualityThresholds
+    source: Source,
+    root: Root,
+    modality: str,
+    thresholds: QualityThresholds,
+    decision: Decision | None,
 ) -> ScanCheck:
     name = readers.format_of(source)
     try:
@@ -139,7 +146,7 @@ def _open_scan(
     except ReadError as error:
         return ScanCheck(ScanInfo(format=name, fault=error.reason))
     straight = geometry.to_canonical(volume)
-    quality = check_quality(volume, root, thresholds, modality or volume.modality or "")
+    quality = check_quality(volume, root, thresholds, modality or volume.modality or "", decision)
     info = ScanInfo(
         format=name,
         shape=volume.grid.shape,
@@ -149,6 +156,7 @@ def _open_scan(
         voxel_hash=_voxel_hash(straight.data),
         fault=quality.fault,
         repair=quality.repair,
+        review=quality.review,
     )
     missing = root.missing_value
     points = None if quality.fault else detect_keypoints(straight, missing)

@@ -9,8 +9,47 @@ the fault.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
+
+
+class FileState(NamedTuple):
+    """Size and modification time of a file."""
+
+    size: int
+    mtime_ns: int
+
+
+class RawFiles:
+    """Listings of raw folders, each walked once, and the state of every file in them by path."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, FileState] = {}
+        self._folders: dict[Path, list[list[Path]]] = {}
+
+    def below(self, place: Path) -> list[list[Path]]:
+        """The files of each folder below `place`, itself included; of a file, the file alone.
+
+        Raises UserError where `place` may not be listed.
+        """
+        if place not in self._folders:
+            self._folders[place] = [self._record(entries) for entries in _folders_of(place)]
+        return self._folders[place]
+
+    def _record(self, entries: list[tuple[Path, os.stat_result]]) -> list[Path]:
+        for path, state in entries:
+            self.states[str(path)] = FileState(state.st_size, state.st_mtime_ns)
+        return [path for path, _ in entries]
+
+
+def _folders_of(place: Path) -> Iterator[list[tuple[Path, os.stat_result]]]:
+    if place.is_file():
+        yield [(place, place.stat())]
+    elif place.is_dir():
+        for entries in walk_folders(place):
+            # of a link to nothing, the link's own state
+            yield [(Path(e.path), e.stat(follow_symlinks=is_file(e))) for e in entries]
 
 
 def walk_folders(root: Path) -> Iterator[list[os.DirEntry[str]]]:

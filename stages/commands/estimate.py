@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from rich.filesize import decimal
 from rich.table import Table
 
 from cluster.config import Cluster, JobResources
+from ssl_pipeline.formatting import format_bytes
 from ssl_pipeline.progress import console, print_table
 from stages.core.records import up_to_date_record
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, dataset_size, measured
@@ -95,7 +95,7 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
     needs = [each.resource_estimate for _, each in found]
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))
     hours = ", ".join(_hours([each for _, each in found]))
-    quantities.add_row("all", decimal(round(disk)), f"{files:.0f}", "", "", hours)
+    quantities.add_row("all", format_bytes(round(disk)), f"{files:.0f}", "", "", hours)
     reasons = Table("stage", "quantity", "how it is known", box=None, pad_edge=False)
     reasons.add_row("", "scans", dataset.basis)
     lines_of_stages = dict.fromkeys(
@@ -143,11 +143,11 @@ def _stage_hardware(
 
 def _row(estimate: StageEstimate) -> Iterator[str]:
     need, place, asked = estimate.resource_estimate, estimate.hardware, estimate.job_resources
-    yield decimal(round(need.disk.value))
+    yield format_bytes(round(need.disk.value))
     yield f"{need.files.value:.0f}"
-    each = decimal(round(need.memory.value))
+    each = format_bytes(round(need.memory.value))
     yield each if place.processes == 1 else f"{place.processes} x {each}"
-    yield decimal(round(need.gpu_memory.value)) if need.gpu_memory else ""
+    yield format_bytes(round(need.gpu_memory.value)) if need.gpu_memory else ""
     yield from _hours([estimate])
     yield f"{math.ceil(estimate.wall_s / 60)} min"
     if asked is None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STAGES = (  # in the order in which they run
     "download",
     "inventory",
+    "inventory_page",
     "preprocess",
     "flop_budget",
     "pretrain",

@@ -165,7 +165,7 @@ class Study(Section):
         """The study with every default, without paths and names of scans."""
         labels = {"__all__": {"path", "pattern", "image_pattern"}}
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
-        data = {"roots": {"__all__": root}, "table": True, "splits": {"lists"}}
+        data = {"roots": {"__all__": root}, "splits": {"lists"}, "table": True, "decisions": True}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
         hidden |= {"evaluate": {"encoders"}, "init_from": {"path"}}
         return self.model_dump(mode="json", exclude=hidden)

@@ -30,7 +30,7 @@ from stages.core.stage import load_stage, may_be_job
 from stages.core.stage_runs import evaluation_runs, runs_of_trial
 from stages.core.study import Study, load_study
 from stages.core.trials import planned_trial, trial_of, trials
-from stages.inventory import raw_listing_hash
+from stages.inventory import decisions_hash, raw_listing_hash
 
 DEMO = "workflows/studies/demo.yaml"
 STAGES_FOLDER = Path(__file__).resolve().parent.parent
@@ -155,6 +155,10 @@ class Workflow:
         manifest of `download` stands for them.
         """
         return "downloaded" if self.study.download.packages else raw_listing_hash(self.study)
+
+    def decisions_hash(self) -> str:
+        """Hash of the reviewers' decisions: a new one makes the inventory run again."""
+        return decisions_hash(self.study)
 
     def log_file(self, name: str) -> str:
         """The log file of a stage."""

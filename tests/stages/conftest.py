@@ -47,7 +47,7 @@ def run_whole_study(folder):
     study = write_study(folder)
     before = OFFLINE if can_be_offline() else ()
     for words in (
-        ["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
+        ["inventory"], ["inventory_page"], ["preprocess"], ["pretrain"], ["probe", "task=side"],
         ["finetune", "task=side"], ["finetune", "task=tissue"], ["report"],
     ):  # fmt: skip
         done = run_cli(words[0], "--config", study, *words[1:], before=before)

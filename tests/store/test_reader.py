@@ -16,7 +16,7 @@ from ssl_pipeline.store import reader as reader_module
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.shard import INTENSITY_CHANNEL, MASK_CHANNEL
+from ssl_pipeline.store.shard import INTENSITY_CHANNEL, MASK_CHANNEL, ShardReader
 from ssl_pipeline.store.volume_store import VolumeStore
 
 CODECS = ("lz4", "zstd", "none")
@@ -83,8 +83,8 @@ def test_whole_volumes(readers, prepared, codec):
 
 def test_the_sample_has_chunks_that_are_not_stored(readers, prepared):
     reader, _ = readers["lz4"]
-    reader.read_volume("a")
-    assert any(begin == end for begin, end in reader._shards["a"]._places)
+    shard = ShardReader(reader.folder / "a.zarr")
+    assert any(begin == end for begin, end in shard.chunk_ranges)
     assert not (prepared.data[1] & VALID).all()
 
 
@@ -116,7 +116,7 @@ def test_a_pickled_reader_has_nothing_open(readers):
     reader, _ = readers["lz4"]
     reader.read_volume("a")
     again = pickle.loads(pickle.dumps(reader))
-    assert not again._shards
+    assert reader.open_volumes and not again.open_volumes
     assert np.array_equal(again.read_volume("a"), reader.read_volume("a"))
 
 
@@ -130,7 +130,7 @@ def test_only_so_many_maps_stay_open(volume_store, make_scan, prepared, monkeypa
     for name in "abcdeabcde":
         reader.read_crop(name, (0, 0, 0), (8, 8, 8))
     reader.read_crop("c", (0, 0, 0), (8, 8, 8))
-    assert list(reader._shards) == ["d", "e", "c"]
+    assert reader.open_volumes == ("d", "e", "c")
     assert len(os.listdir("/proc/self/fd")) <= files + 3
 
 
@@ -158,9 +158,8 @@ def test_damaged_chunk_headers_are_refused(volume_store, make_scan, prepared):
     catalog = Catalog.build(volume_store, [scan])
     voxels = volume_store.volume_path("a") / "c/0/0/0/0"
     whole = voxels.read_bytes()
-    reader = CropReader(volume_store.folder, catalog)
-    reader.read_volume("a")
-    begin = next(b for b, e in reader._shards["a"]._places if 0 < e - b < 60000)  # compressed
+    ranges = ShardReader(volume_store.volume_path("a")).chunk_ranges
+    begin = next(begin for begin, end in ranges if 0 < end - begin < 60000)  # compressed
     for place in (4, 12, 18, 19):  # bytes, compressed bytes, where the first block begins
         content = bytearray(whole)
         content[begin + place] ^= 0x41

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.discovery import discover_scans
 from ssl_pipeline.volumes.fingerprint import ABSENT, data_fingerprint, record_file_hashes
 from ssl_pipeline.volumes.inventory import Inventory, build_inventory
-from ssl_pipeline.volumes.pseudonyms import PseudonymStore
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore, coder
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 from tests.volumes.volume_writers import save_itk, save_nifti
 
@@ -37,7 +38,9 @@ def record_hashes(raw, inventory=None):
     origins = pseudonyms_of(raw)
     if inventory is None:
         origins.write([])
-    record_file_hashes(data_of(raw), raw.parent, origins, inventory or Inventory(()))
+        states = discover_scans(data_of(raw), raw.parent, coder(b"salt")).file_states
+        inventory = Inventory((), file_states=states)
+    record_file_hashes(inventory, origins)
 
 
 def test_asking_changes_nothing(raw):
@@ -92,6 +95,16 @@ def test_a_touch_is_no_change_where_the_inventory_hashed_the_file(brain, tmp_pat
         os.utime(path, (5, 5))
     assert fingerprint_of(raw) == before
     (raw / "b.mhd").write_bytes((raw / "b.mhd").read_bytes().replace(b"2 2 2", b"2 2 3"))
+    assert fingerprint_of(raw) != before
+
+
+def test_a_file_that_changed_after_its_discovery_counts_by_its_time(raw):
+    pseudonyms_of(raw).write([])
+    states = discover_scans(data_of(raw), raw.parent, coder(b"salt")).file_states
+    before = fingerprint_of(raw)
+    (raw / "a.nii").write_text("A.NII")
+    os.utime(raw / "a.nii", (5, 5))
+    record_file_hashes(Inventory((), file_states=states), pseudonyms_of(raw))
     assert fingerprint_of(raw) != before
 
 

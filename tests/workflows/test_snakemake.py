@@ -59,7 +59,9 @@ def study(finished):
     kept.rename(folder)
 
 
-EVERYTHING = {"inventory", "preprocess", "pretrain", "probe", "finetune", "report"}
+EVERYTHING = {
+    "inventory", "inventory_page", "preprocess", "pretrain", "probe", "finetune", "report",
+}  # fmt: skip
 
 
 def test_a_dry_run_of_a_new_study_plans_everything(tmp_path):
@@ -142,7 +144,7 @@ def test_a_touched_file_reruns_nothing(study):
         ("steps: 6", "steps: 8", {"pretrain", "probe", "finetune", "report"}),
         ("finetune: {steps: 2", "finetune: {steps: 3", {"finetune", "report"}),
         ("confidence: 0.9}", "confidence: 0.8}", {"probe", "finetune", "report"}),
-        ("foreground: all", "margin_voxels: 3", EVERYTHING - {"inventory"}),
+        ("foreground: all", "margin_voxels: 3", EVERYTHING - {"inventory", "inventory_page"}),
     ],
 )
 def test_one_value_reruns_what_depends_on_it_and_nothing_else(study, old, new, rerun):
@@ -153,7 +155,7 @@ def test_one_value_reruns_what_depends_on_it_and_nothing_else(study, old, new, r
 def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it(study_file):
     for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
         run_stage_by_hand(study_file, *words.split())
-    rest = {"finetune", "report"}
+    rest = {"inventory_page", "finetune", "report"}
     assert planned_rules(study_file) == rest
     edit(study_file, "confidence: 0.9}", "confidence: 0.8}")
     assert planned_rules(study_file) == rest | {"probe"}
@@ -173,14 +175,14 @@ def test_a_newer_version_of_a_stage_reruns_it(study, study_file, tmp_path):
     for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
         run_stage_by_hand(study_file, *words.split())
     assert planned_rules(study, root=root) == set()
-    assert planned_rules(study_file, root=root) == {"finetune", "report"}
+    assert planned_rules(study_file, root=root) == {"inventory_page", "finetune", "report"}
     module = root / "stages" / "probe.py"
     edit(module, f"\nVERSION = {probe.VERSION}\n", f"\nVERSION = {probe.VERSION + 1}\n")
     now = time.time()
     os.utime(module, (0, 0))  # of a study that Snakemake ran, it knows without the file's date
     assert planned_rules(study, root=root) == {"probe", "report"}
     os.utime(module, (now, now))
-    assert planned_rules(study_file, root=root) == {"probe", "finetune", "report"}
+    assert planned_rules(study_file, root=root) == {"inventory_page", "probe", "finetune", "report"}
 
 
 def test_one_task_reruns_alone(study):

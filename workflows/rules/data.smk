@@ -35,8 +35,27 @@ rule inventory:
         config_hash=flow.config_hash("inventory"),
         which=flow.which("inventory"),
         raw_listing=flow.raw_listing_hash(),
+        decisions=flow.decisions_hash(),
     shell:
         flow.command("inventory")
+
+
+rule inventory_page:
+    input:
+        flow.manifest("inventory"),
+        study=flow.study_file("inventory_page"),
+    output:
+        **flow.outputs("inventory_page"),
+    log:
+        flow.log_file("inventory_page"),
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        **flow.resources("inventory_page"),
+    params:
+        config_hash=flow.config_hash("inventory_page"),
+    shell:
+        flow.command("inventory_page")
 
 
 rule preprocess:

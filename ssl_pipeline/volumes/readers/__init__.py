@@ -5,7 +5,7 @@ a bad file becomes one sentence here, in one place.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ __all__ = [
     "read_grid",
     "read_volume",
     "source_files",
+    "sources_among",
     "strip_suffix",
     "unreadable_error",
 ]
@@ -42,15 +43,15 @@ def find_sources(root: Path) -> list[Source]:
     """
     if not root.exists():
         raise missing_error(root)
-    if root.is_file():
-        return _images([root])
-    found = []
-    for entries in walk.walk_folders(root):
-        found += _images([Path(entry.path) for entry in entries])
-    return sorted(found)
+    return sources_among(walk.RawFiles().below(root))
 
 
-def _images(paths: list[Path]) -> list[Source]:
+def sources_among(folders: Iterable[Sequence[Path]]) -> list[Source]:
+    """The images among files that are listed by folder, sorted."""
+    return sorted(source for paths in folders for source in _images(paths))
+
+
+def _images(paths: Sequence[Path]) -> list[Source]:
     by_reader: dict[str, list[Path]] = {}
     locked = [path for path in paths if walk.is_unlistable(path)]
     for path in sorted(set(paths) - set(locked)):

@@ -51,7 +51,7 @@ def _sources(paths: list[Path]) -> list[Source]:
     for folder in sorted({path.parent for path in paths}):
         volumes, unreadable = _contents(folder)
         found += [
-            Source(folder, name, frames[0].patient_id, frames[0].study_uid)
+            Source(folder, name, frames[0].patient_id, frames[0].study_uid, _paths(frames))
             for name, frames in volumes.items()
         ]
         found += [Source(path) for path in unreadable]
@@ -105,7 +105,11 @@ def _frames(source: Source) -> list[Frame]:
 def _files(source: Source) -> list[Path]:
     if source.path.is_file():
         return [source.path]
-    return list(dict.fromkeys(frame.path for frame in _frames(source)))
+    return list(source.files or _paths(_frames(source)))
+
+
+def _paths(frames: list[Frame]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(frame.path for frame in frames))
 
 
 def _stack(source: Source) -> list[Frame]:

@@ -71,7 +71,7 @@ class Frame:
     path: Path
     number: int  # in its file, from 0
     count: int  # of frames in its file
-    patient_id: str  # who was scanned
+    patient_id: str  # PatientID, of the person
     study_uid: str  # UID of the visit
     series_uid: str
     uid: str  # of its file

@@ -34,8 +34,10 @@ class Source:
 
     path: Path
     series: str = ""
-    patient_id: str = field(default="", compare=False, repr=False)  # who was scanned, by the header
+    patient_id: str = field(default="", compare=False, repr=False)  # of the person, by the header
     study_uid: str = field(default="", compare=False, repr=False)  # UID of the visit, by the header
+    # every file of a series, as it was discovered; empty where only reading it can tell
+    files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ and the other evaluated. A scan without a name joins the subject that it is link
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from ssl_pipeline.volumes.discovery import Candidate
 
 # PatientIDs of one visit; an anonymiser writes one constant for many people
@@ -37,22 +39,14 @@ def group_subjects(
     for words in (names, _visits(candidates), voxel_hashes):
         first: dict[str, int] = {}
         links += [(first.setdefault(word, at), at) for at, word in enumerate(words) if word]
-    above = list(range(len(candidates)))
-    for pair in links:
-        low, high = sorted(_representative(above, each) for each in pair)
-        above[high] = low
+    sets = DisjointSet(range(len(candidates)))
+    for low, high in links:
+        sets.merge(low, high)
     members: dict[int, list[int]] = {}
     for at in range(len(candidates)):
-        members.setdefault(_representative(above, at), []).append(at)
+        members.setdefault(sets[at], []).append(at)
     return [
-        SubjectGroup(
-            tuple(each),
-            tuple(
-                dict.fromkeys(
-                    candidates[at].subject_name for at in each if candidates[at].subject_name
-                )
-            ),
-        )
+        SubjectGroup(tuple(each), tuple(dict.fromkeys(names[at] for at in each if names[at])))
         for each in members.values()
     ]
 
@@ -64,10 +58,3 @@ def _visits(candidates: Sequence[Candidate]) -> list[str]:
         patients.setdefault(each.source.study_uid, set()).add(each.source.patient_id)
     visits = [each.source.study_uid for each in candidates]
     return [visit if len(patients[visit]) <= MAX_NAMES_PER_VISIT else "" for visit in visits]
-
-
-def _representative(parents: list[int], index: int) -> int:
-    while parents[index] != index:
-        parents[index] = parents[parents[index]]
-        index = parents[index]
-    return index

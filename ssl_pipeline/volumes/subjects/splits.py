@@ -1,7 +1,7 @@
 """Splits of subjects: train, val or test, from table, lists, or a draw by hash.
 
 The table goes first, then the study's lists, then a draw by hash. A split that has a list has
-nobody else in it, so that a published test set stays what it was. Draws are by name and not by
+no other subject in it, so that a published test set stays what it was. Draws are by name and not by
 code, so that they are the same wherever the study is run; nobody moves when scans are added, but
 one whose scan turns out to be another's.
 """
