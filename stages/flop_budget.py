@@ -104,7 +104,7 @@ def _step_flops(
         )
 
     each = [step_flops(partial(step, parts)) for parts in batches]
-    samples = sum(len(part.number) for part in batches[0])
+    samples = sum(len(part.meta.number) for part in batches[0])
     return fmean(each) * study.training.batch_size / samples
 
 

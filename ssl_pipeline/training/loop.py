@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -26,7 +25,6 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.models.drop_path import draw_branch_factors
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose
@@ -269,21 +267,10 @@ class Trainer:
 
     def _draw_batch(self, step: int) -> list[SampleBatch]:
         """The micro-batches of a step that are this rank's."""
-        drawn = [
-            self._with_drop_path(self.sampler.batch(step, part)) for part in self.micro_batches
-        ]
+        drawn = [self.sampler.batch(step, part) for part in self.micro_batches]
         return (
             drawn if self.compute.device == "cpu" else [samples.pin_memory() for samples in drawn]
         )
-
-    def _with_drop_path(self, samples: SampleBatch) -> SampleBatch:
-        encoder = self.objective.encoder
-        if not encoder.branches:
-            return samples
-        drawn = draw_branch_factors(
-            encoder.drop_path, encoder.branches, self.sampler.seed, samples.number.tolist()
-        )
-        return replace(samples, branch_factors=torch.from_numpy(drawn))
 
     def make_views(self, samples: SampleBatch) -> tuple[Batch, Tensor]:
         """The crops of samples on the run's device, and their images after augmentation."""
@@ -298,15 +285,16 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         share = run_progress(self.step, self.training)
-        losses = backward(
-            self.objective,
-            micro_batches,
-            self.make_views,
-            share,
-            self.ranks,
-            autocast=self.compute.autocast,
-            scale_loss=self.scaler.scale,
-        )
+        with self.objective.encoder.applying_drop_path(self.sampler.seed):
+            losses = backward(
+                self.objective,
+                micro_batches,
+                self.make_views,
+                share,
+                self.ranks,
+                autocast=self.compute.autocast,
+                scale_loss=self.scaler.scale,
+            )
         self.ranks.sum_gradients(self.objective.parameters())
         self.scaler.unscale_(self.optimizer)
         norm = clip_grad_norm_(self.objective.parameters(), self.training.max_grad_norm)

@@ -197,7 +197,7 @@ def test_a_snapshot_has_the_metrics_that_make_sense_for_its_objective(start, tmp
 def test_the_snapshot_set_holds_two_samples_of_each_subject_and_stays(start, tmp_path):
     run = start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8))
     first, again = run.sampler.monitoring_batches(8, 3), run.sampler.monitoring_batches(8, 8)
-    subjects = torch.cat([part.subject for part in first]).tolist()
+    subjects = torch.cat([part.meta.subject for part in first]).tolist()
     assert len(set(subjects)) == 4 and subjects[:4] == subjects[4:]
     assert torch.equal(torch.cat([part.voxels for part in first]), again[0].voxels)
     assert not torch.equal(again[0].voxels[:4], again[0].voxels[4:])
