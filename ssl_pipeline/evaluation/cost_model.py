@@ -14,7 +14,7 @@ from ssl_pipeline.evaluation.tasks import CropTask, TaskConfig
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.objectives.cost import FORWARD_PASSES_PER_STEP
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 CROP_BYTES, CLASS_BYTES = 130, 18  # a prediction in a cell's file, and each class's share of it

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.models.drop_path import draw_branch_factors
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 
 @dataclass(frozen=True)

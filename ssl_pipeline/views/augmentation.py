@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.collate import BLUR_RADIUS, SampleBatch, ViewParams
-from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.crops import Batch, crop_views
 from ssl_pipeline.views.sample import INTENSITY_PARAMS
 

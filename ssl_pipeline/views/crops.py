@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from ssl_pipeline.preprocess.prepare import ANONYMISED, FOREGROUND, VALID
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.collate import SampleBatch
-from ssl_pipeline.views.config import Triple, Views
-from ssl_pipeline.views.patches import choose_visible, patch_grid, patch_share
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.masking import choose_visible
+from ssl_pipeline.views.patches import patch_grid, patch_share
 from ssl_pipeline.views.sample import SampleMeta
 
 

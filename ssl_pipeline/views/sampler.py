@@ -19,6 +19,7 @@ from ssl_pipeline.preprocess.prepare import learnable_mask
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shard import ALL_CHANNELS, INTENSITY_CHANNEL, MASK_CHANNEL
+from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.augmentation_params import (
     SampleKey,
     draw_flips,
@@ -26,7 +27,7 @@ from ssl_pipeline.views.augmentation_params import (
     draw_starts,
 )
 from ssl_pipeline.views.collate import SampleBatch, collate
-from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.pairing import SAME_SCAN, Pairing
 from ssl_pipeline.views.patches import patch_grid
 from ssl_pipeline.views.rng import generator
@@ -239,10 +240,5 @@ class Sampler:
         self, index: int, start: NDArray[np.int64], channels: slice
     ) -> NDArray[np.int16]:
         return self.reader.read_crop(
-            self.entries[index].id, _triple(start), self.views.block_voxels, channels
+            self.entries[index].id, triple(start.tolist()), self.views.block_voxels, channels
         )
-
-
-def _triple(values: NDArray[np.int64]) -> Triple:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

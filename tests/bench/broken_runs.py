@@ -18,6 +18,7 @@ from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.objectives import backward, losses, terms
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.terms import ReconstructionTerm
+from ssl_pipeline.types import triple
 from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.crops import Batch
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
@@ -125,7 +126,7 @@ def absolute_positions(objective: Objective, sampler: Sampler, at: int) -> Itera
     assert isinstance(encoder, ViTEncoder)
 
     def encode(batch: Batch, images: Tensor) -> Tensor:
-        size = (images.shape[2], images.shape[3], images.shape[4])
+        size = triple(images.shape[2:])
         places = patch_centres_mm(size, encoder.patch, batch.spacing_mm) + batch.start_mm[:, None]
         patches, _ = encoder._patches(images, batch.spacing_mm)
         seen = gather_tokens(patches, batch.visible)

@@ -18,7 +18,7 @@ from ssl_pipeline.evaluation.finetuning.optimizer import optimise
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.rng import generator
 
 

@@ -9,7 +9,7 @@ from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 
 class Classification(Task):

@@ -18,7 +18,7 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.store.catalog import Catalog, Entry, check_scan_attribute, scan_attribute
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
 
