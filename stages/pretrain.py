@@ -12,7 +12,7 @@ import statistics
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
@@ -53,6 +53,7 @@ from stages.core.study import Study
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.objective import Objective
+    from ssl_pipeline.training.checkpoint import TrainerState
     from ssl_pipeline.training.loop import Trainer
     from ssl_pipeline.views.sampler import Sampler
 
@@ -102,10 +103,10 @@ def run(study: Study, out: Path) -> StageResult:
     entries = training_entries(study, catalog)
     world = RankInfo.from_environment()
     training, started = _build_trainer(study, catalog, entries, world)
-    encoder = training.train()
+    training.train()
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
-    diagnosis = training.diagnose()
+    encoder, diagnosis = training.final_encoder(), training.diagnose()
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -121,7 +122,7 @@ def run(study: Study, out: Path) -> StageResult:
     save_bundle(
         out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
     )
-    images = write_feature_pca(training, out / "feature_pca.npz")
+    images = write_feature_pca(encoder, training.sampler, out / "feature_pca.npz")
     folder = str(run_folder(study).relative_to(out))
     # The salt itself is not needed.
     salt = read_salt_fingerprint(study.folder / "inventory" / "scans.parquet")
@@ -215,7 +216,7 @@ def _build_trainer(
     study: Study, catalog: Catalog, entries: list[Entry], world: RankInfo
 ) -> tuple["Trainer", dict[str, str]]:
     """The trainer, and what the run starts from, in sentences for its record."""
-    from ssl_pipeline.training.loop import Trainer
+    from ssl_pipeline.training.loop import RunSettings, Trainer
 
     encoder, started = random_encoder(study, study.seed), {}
     if study.init_from:
@@ -228,18 +229,15 @@ def _build_trainer(
     if world.is_first:
         for sentence in started.values():
             info(sentence)
+    keys = ("seed", "preprocess", "views", "model", "objective")
+    others = {key: study.redacted_config[key] for key in keys}
     run = Trainer(
         run_folder(study),
         build_objective(encoder, study),
         build_sampler(study, catalog, entries, study.training.batch_size),
-        study.training,
-        study.monitoring,
+        RunSettings(study.training, study.monitoring, others),
         rank_info=world,
         initial_state=partial(_parent_final_state, study) if study.training.continue_from else None,
-        config={
-            key: study.redacted_config[key]
-            for key in ("seed", "preprocess", "views", "model", "objective")
-        },
     )
     return run, started
 
@@ -272,16 +270,16 @@ def build_sampler(
     )
 
 
-def _parent_final_state(study: Study) -> dict[str, Any]:
+def _parent_final_state(study: Study) -> "TrainerState":
     """The final state of the run to continue from. Raises UserError where it has not ended."""
     from ssl_pipeline.training.checkpoint import load_newest
 
     state = load_newest(run_folder(parent_study(study)) / "checkpoints")
     if state is None:
         raise missing_parent_error(study, "has left no checkpoint here")
-    if state["step"] < study.training.first_step:
-        raise missing_parent_error(study, f"has come to step {state['step']} only")
-    return {**state, "previous_embeddings": None}  # of a bank without the scans that came
+    if state.step < study.training.first_step:
+        raise missing_parent_error(study, f"has come to step {state.step} only")
+    return replace(state, previous_embeddings=None)  # of a bank without the scans that came
 
 
 def _continuation_note(study: Study) -> str:
