@@ -44,6 +44,11 @@ class CropReader:
         shard = self._open(scan_id)
         return shard.read((0, 0, 0), shard.shape)
 
+    @property
+    def open_volumes(self) -> list[str]:
+        """The volumes whose maps are open, the least recently used first."""
+        return list(self._shards)
+
     def _open(self, scan_id: str) -> ShardReader:
         if os.getpid() != self._process:
             self._reset()

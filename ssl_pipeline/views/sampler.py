@@ -69,10 +69,10 @@ class Sampler:
             else metadata_features
         )
         names = dict.fromkeys(e.subject or e.id for e in entries)
-        self._subject_codes = {name: code for code, name in enumerate(names)}
+        self.subject_codes = {name: code for code, name in enumerate(names)}
         self._entries_of_subject: list[list[int]] = [[] for _ in names]
         for index, entry in enumerate(entries):
-            self._entries_of_subject[self._subject_codes[entry.subject or entry.id]].append(index)
+            self._entries_of_subject[self.subject_codes[entry.subject or entry.id]].append(index)
         self._weights = self._subject_weights()
         self._token_count = int(np.prod(patch_grid(views.crop_voxels, patch)))
         self._block_cache: OrderedDict[int, tuple[Block, ...]] = OrderedDict()

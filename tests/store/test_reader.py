@@ -116,7 +116,7 @@ def test_a_pickled_reader_has_nothing_open(readers):
     reader, _ = readers["lz4"]
     reader.read_volume("a")
     again = pickle.loads(pickle.dumps(reader))
-    assert not again._shards
+    assert not again.open_volumes
     assert np.array_equal(again.read_volume("a"), reader.read_volume("a"))
 
 
@@ -130,7 +130,7 @@ def test_only_so_many_maps_stay_open(volume_store, make_scan, prepared, monkeypa
     for name in "abcdeabcde":
         reader.read_crop(name, (0, 0, 0), (8, 8, 8))
     reader.read_crop("c", (0, 0, 0), (8, 8, 8))
-    assert list(reader._shards) == ["d", "e", "c"]
+    assert reader.open_volumes == ["d", "e", "c"]
     assert len(os.listdir("/proc/self/fd")) <= files + 3
 
 
