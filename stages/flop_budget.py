@@ -94,8 +94,9 @@ def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
     parts = study.training.gradient_accumulation
     samples = parts * min(MICRO_BATCH_SIZE, study.training.batch_size // parts)
     sampler = pretrain.build_sampler(study, catalog, entries, samples)
+    micro_batches = RankInfo().micro_batches(sampler.batch_size, parts)
     for step in range(STEPS):
-        yield [sampler.batch(step, part) for part in RankInfo().micro_batches(samples, parts)]
+        yield [sampler.batch(step, part) for part in micro_batches]
 
 
 def _step_flops(
@@ -117,7 +118,7 @@ def _step_flops(
         )
 
     each = [step_flops(partial(step, parts)) for parts in batches]
-    samples = sum(len(part.number) for part in batches[0])
+    samples = sum(len(part.meta.number) for part in batches[0])
     return fmean(each) * study.training.batch_size / samples
 
 

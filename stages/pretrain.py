@@ -9,9 +9,10 @@ It is the one stage that several ranks may run; the first of them writes all fil
 
 import math
 import statistics
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, README_FILE, SELF_TEST_FILE, WEIGHTS_FILE
@@ -50,6 +51,7 @@ from stages.core.study import Study
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.objective import Objective
+    from ssl_pipeline.training.checkpoint import TrainerState
     from ssl_pipeline.training.loop import Trainer
     from ssl_pipeline.views.sampler import Sampler
 
@@ -112,10 +114,10 @@ def run(study: Study, out: Path) -> StageResult:
     if world.is_first:
         freeze_cohort(meant)
     training, started = build_trainer(meant, catalog, entries, world)
-    encoder = training.train()
+    training.train()
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
-    diagnosis = training.diagnose()
+    encoder, diagnosis = training.final_encoder(), training.diagnose()
     trained = {
         "study": study.name,
         "objective": study.objective.name,
@@ -130,7 +132,7 @@ def run(study: Study, out: Path) -> StageResult:
     }
     bundle = out / layout.ENCODER_FOLDER
     save_bundle(bundle, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
-    images = write_feature_pca(training, out / FEATURE_MAPS)
+    images = write_feature_pca(encoder, training.sampler, out / FEATURE_MAPS)
     folder = str(meant.folder.relative_to(out))
     # The salt itself is not needed.
     salt = read_salt_fingerprint(layout.inventory_table(study))
@@ -209,7 +211,7 @@ def build_trainer(
     meant: PretrainingRun, catalog: Catalog, entries: list[Entry], world: RankInfo
 ) -> tuple["Trainer", dict[str, str]]:
     """The trainer, and what the run starts from, in sentences for its record."""
-    from ssl_pipeline.training.loop import Trainer
+    from ssl_pipeline.training.loop import RunSettings, Trainer
 
     study = meant.study
     encoder, started = random_encoder(study, study.seed), {}
@@ -223,18 +225,15 @@ def build_trainer(
     if world.is_first:
         for sentence in started.values():
             info(sentence)
+    keys = ("seed", "preprocess", "views", "model", "objective")
+    others = {key: study.redacted_config[key] for key in keys}
     run = Trainer(
         meant.folder,
         build_objective(encoder, study),
         build_sampler(study, catalog, entries, study.training.batch_size),
-        study.training,
-        study.monitoring,
+        RunSettings(study.training, study.monitoring, others),
         rank_info=world,
         initial_state=partial(_final_state, study, meant.parent) if meant.parent else None,
-        config={
-            key: study.redacted_config[key]
-            for key in ("seed", "preprocess", "views", "model", "objective")
-        },
     )
     return run, started
 
@@ -267,16 +266,16 @@ def build_sampler(
     )
 
 
-def _final_state(study: Study, parent: PretrainingRun) -> dict[str, Any]:
+def _final_state(study: Study, parent: PretrainingRun) -> "TrainerState":
     """The final state of the run to continue from. Raises UserError where it has not ended."""
     from ssl_pipeline.training.checkpoint import load_newest
 
     state = load_newest(layout.checkpoints_folder(parent.folder))
     if state is None:
         raise missing_parent_error(study, "has left no checkpoint here")
-    if state["step"] < study.training.first_step:
-        raise missing_parent_error(study, f"has come to step {state['step']} only")
-    return {**state, "previous_embeddings": None}  # of a bank without the scans that came
+    if state.step < study.training.first_step:
+        raise missing_parent_error(study, f"has come to step {state.step} only")
+    return replace(state, previous_embeddings=None)  # of a bank without the scans that came
 
 
 def _continuation_note(study: Study, parent: PretrainingRun) -> str:

@@ -14,7 +14,7 @@ from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.objectives.cost import FORWARD_PASSES_PER_STEP
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 CELL_BYTES = 350  # a cell but for its predictions, in its file and in the tables

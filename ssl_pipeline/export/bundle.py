@@ -32,7 +32,7 @@ from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.provenance import package_versions
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder

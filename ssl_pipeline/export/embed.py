@@ -12,7 +12,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window
 from ssl_pipeline.export.bundle import Features, LoadedEncoder
 from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume, model_input, prepare_volume
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.patches import patch_centres_mm, patch_share
 from ssl_pipeline.volumes.quality_control import QualityThresholds, spacing_fault
 from ssl_pipeline.volumes.readers import Source, find_sources, read_volume

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.models.vit import ViTEncoder
+from ssl_pipeline.types import Spacing, triple
 from ssl_pipeline.views.patches import patch_grid
 
 UNETR_BLOCKS = 12  # whose outputs MONAI's UNETR chooses its skips from
@@ -25,7 +26,7 @@ class FeatureMap(nn.Module):
 
     spacing_mm: Tensor
 
-    def __init__(self, encoder: Encoder, spacing_mm: tuple[float, float, float]) -> None:
+    def __init__(self, encoder: Encoder, spacing_mm: Spacing) -> None:
         super().__init__()
         self.encoder = encoder
         spacing = torch.tensor([spacing_mm], dtype=torch.float32)
@@ -36,7 +37,7 @@ class FeatureMap(nn.Module):
     ) -> Float[Tensor, "batch dim grid_z grid_y grid_x"]:
         """Tokens where they lie. `images` are model input, sides multiples of the patch's."""
         tokens = self.tokens(images)
-        grid = patch_grid((images.shape[2], images.shape[3], images.shape[4]), self.encoder.patch)
+        grid = patch_grid(triple(images.shape[2:]), self.encoder.patch)
         return tokens.transpose(1, 2).reshape(len(images), -1, *grid)
 
     def tokens(self, images: Float[Tensor, "batch 1 z y x"]) -> Float[Tensor, "batch tokens dim"]:
@@ -64,7 +65,7 @@ class UnetrTokens(nn.Module):
     Source: Hatamizadeh et al. 2022 (arXiv:2103.10504), sec. 3.1.
     """
 
-    def __init__(self, encoder: Encoder, spacing_mm: tuple[float, float, float]) -> None:
+    def __init__(self, encoder: Encoder, spacing_mm: Spacing) -> None:
         super().__init__()
         if not isinstance(encoder, ViTEncoder) or encoder.patch != UNETR_PATCH:
             raise UserError(

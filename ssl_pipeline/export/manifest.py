@@ -17,7 +17,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import read_json, sha256_file
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 FORMAT_VERSION = 3
 WEIGHTS_FILE, SELF_TEST_FILE = "encoder.safetensors", "self_test.safetensors"

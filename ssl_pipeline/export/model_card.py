@@ -13,7 +13,7 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.export.manifest import WEIGHTS_FILE, BundleManifest
 from ssl_pipeline.models.position_encoding import MAX_WAVELENGTH_MM, MIN_WAVELENGTH_MM
 from ssl_pipeline.models.vit_config import PRESETS
-from ssl_pipeline.preprocess.config import Spacing
+from ssl_pipeline.types import Spacing
 
 SUMMARY_KEYS = (
     "study",

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 
 def resize_patch_embedding(

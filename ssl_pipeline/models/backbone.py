@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from ssl_pipeline.config.section import Section
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder

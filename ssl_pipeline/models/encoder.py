@@ -5,15 +5,20 @@ theirs. It is a class and no protocol because all of them also train, move and s
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_pipeline.models import ModelConfig
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.models.drop_path import draw_branch_factors
+from ssl_pipeline.types import Triple
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Encoder(nn.Module, ABC):
     """Crops of model input to tokens, ordered row-major over the patches (see `views.patches`).
 
     Attributes: `dim`, width of a token; `patch`, its voxels (z, y, x); `branches`, how many
-    residual branches drop path may skip (0: none), and `drop_path`, how often the last of them;
+    residual branches drop path may skip (0: none), `drop_path`, how often the last of them, and
+    `drop_path_seed`, what it is drawn from (None: no branch is skipped);
     `trunk`, the name of the list of blocks that a crop goes through; `norm`, what comes after them;
     `maps`, the grids of what they give.
     """
@@ -39,6 +45,7 @@ class Encoder(nn.Module, ABC):
     patch: Triple
     branches: int = 0
     drop_path: float = 0.0
+    drop_path_seed: int | None = None
     feature_info: list[FeatureInfo]
 
     @abstractmethod
@@ -57,7 +64,8 @@ class Encoder(nn.Module, ABC):
     ) -> Float[Tensor, "batch visible dim"]:
         """The tokens `visible`, which no voxel of another patch has reached.
 
-        `survive` (see `drop_path`) multiplies each residual branch of each crop; None leaves all.
+        `branch_factors` (see `drop_path`) multiply the residual branches of each crop; None
+        leaves them as they are.
         """
 
     @abstractmethod
@@ -65,6 +73,26 @@ class Encoder(nn.Module, ABC):
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """What each block of the trunk gives (batch, channels, z, y, x), on the grids of `maps`."""
+
+    @contextmanager
+    def applying_drop_path(self, seed: int) -> Iterator[None]:
+        """Skip branches in the passes inside, drawn by this seed and the samples' numbers."""
+        self.drop_path_seed = seed
+        try:
+            yield
+        finally:
+            self.drop_path_seed = None
+
+    def branch_factors(
+        self, sample_numbers: Int[NDArray[np.int64], " samples"], device: torch.device
+    ) -> Float[Tensor, "views branches"] | None:
+        """Factors of two views of each sample, for `forward_sparse`; None outside of training."""
+        if self.drop_path_seed is None or not self.branches:
+            return None
+        drawn = draw_branch_factors(
+            self.drop_path, self.branches, self.drop_path_seed, sample_numbers.tolist()
+        )
+        return torch.from_numpy(drawn).to(device, non_blocking=True)
 
     def attention(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]

@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool3d, instance_norm, leaky_relu
 
 from ssl_pipeline.models.encoder import Encoder, FeatureInfo
 from ssl_pipeline.models.resenc_config import ResEnc, ResEncStage
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.patches import gather_tokens, patch_grid, patchify
 
 NEGATIVE_SLOPE = 0.01  # of LeakyReLU below zero
@@ -67,7 +67,7 @@ class ResEncEncoder(Encoder):
 
     def _stage_features(self, crops: Tensor, visible: Tensor | None) -> list[Tensor]:
         """Features of every stage; `visible` says which patches there are, None that all are."""
-        size = (crops.shape[2], crops.shape[3], crops.shape[4])
+        size = triple(crops.shape[2:])
         seen = [
             None if visible is None else _visible_voxels(visible, size, self.patch, step)
             for step in (each.reduction for each in self.feature_info)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from ssl_pipeline.models.backbone import Backbone
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple, triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.resenc import ResEncEncoder
@@ -36,7 +36,7 @@ class ResEncStage:
     blocks: int
 
     @property
-    def convolutions(self) -> list[tuple[int, int, int]]:
+    def convolutions(self) -> list[Triple]:
         """Of each: voxels of its kernel, channels before and after it."""
         size, within = (
             math.prod(self.kernel),
@@ -93,9 +93,9 @@ class ResEnc(Backbone):
                 ResEncStage(
                     before,
                     width,
-                    stride=_triple([2 if after > 0 else 1 for after in waits]),
-                    reduction=_triple([2 ** max(after, 0) for after in waits]),
-                    kernel=_triple([3 if after >= 0 else 1 for after in waits]),
+                    stride=triple([2 if after > 0 else 1 for after in waits]),
+                    reduction=triple([2 ** max(after, 0) for after in waits]),
+                    kernel=triple([3 if after >= 0 else 1 for after in waits]),
                     blocks=blocks[min(level, len(blocks) - 1)],
                 )
             )
@@ -128,7 +128,7 @@ class ResEnc(Backbone):
         return ACTIVATIONS_PER_CONV * made
 
     @property
-    def _stem(self) -> tuple[int, int, int]:
+    def _stem(self) -> Triple:
         """The first convolution, like one of `Stage.convolutions`."""
         first = self.stages[0]
         return math.prod(first.kernel), 1, first.in_channels
@@ -138,8 +138,3 @@ class ResEnc(Backbone):
         from ssl_pipeline.models.resenc import ResEncEncoder
 
         return ResEncEncoder(self)
-
-
-def _triple(numbers: list[int]) -> Triple:
-    z, y, x = numbers
-    return z, y, x

@@ -20,6 +20,7 @@ from ssl_pipeline.models.drop_path import BRANCHES_PER_BLOCK
 from ssl_pipeline.models.encoder import Encoder, FeatureInfo
 from ssl_pipeline.models.position_encoding import position_encoding
 from ssl_pipeline.models.vit_config import PRESETS, ViT
+from ssl_pipeline.types import triple
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patch_grid, patchify
 
 
@@ -73,7 +74,7 @@ class ViTEncoder(Encoder):
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Tokens after each block, normed as the last ones are, where they lie."""
-        grid = patch_grid((crops.shape[2], crops.shape[3], crops.shape[4]), self.patch)
+        grid = patch_grid(triple(crops.shape[2:]), self.patch)
         tokens, found = self._embed_patches(*self._patches(crops, spacing_mm)), []
         for block in self.blocks:
             tokens = block(tokens)
@@ -102,7 +103,7 @@ class ViTEncoder(Encoder):
 
     def _patches(self, crops: Tensor, spacing_mm: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels of all patches, and their positions in mm."""
-        size = (crops.shape[2], crops.shape[3], crops.shape[4])
+        size = triple(crops.shape[2:])
         return patchify(crops, self.patch), patch_centres_mm(size, self.patch, spacing_mm)
 
     def _embed_patches(self, patches: Tensor, centres_mm: Tensor) -> Tensor:

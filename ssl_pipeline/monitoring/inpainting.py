@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d, interpolate
 
 from ssl_pipeline.objectives.losses import masked_huber
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.patches import unpatchify
 
 
@@ -47,7 +47,7 @@ def inpaint(
     A crop without any visible, valid voxel is filled with 0. Source: the pull-push algorithm of
     Gortler et al. 1996 (The Lumigraph), in 3D with trilinear interpolation.
     """
-    size = (crops.shape[2], crops.shape[3], crops.shape[4])
+    size = triple(crops.shape[2:])
     known = voxel_mask(visible, size, patch) * valid[:, None]
     return _pull_push(crops * known, known)
 

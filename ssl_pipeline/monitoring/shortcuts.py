@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_pipeline.monitoring.knn import ScoreWithChance, knn_accuracy
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.crops import Batch
 
 BINS, LOW, HIGH = 64, -3.0, 3.0  # of model input, augmented; what lies outside is in the end bins

@@ -55,8 +55,8 @@ class Objective(nn.Module):
             {name: total for name, (total, _) in found.items()},
             {name: count for name, (_, count) in found.items()},
             self.trained_subject_term(batch, tokens) if self.trained_subject_term else None,
-            batch.subject,
-            batch.metadata_features,
+            batch.meta.subject,
+            batch.meta.metadata_features,
         )
 
     @torch.no_grad()
@@ -70,7 +70,7 @@ class Objective(nn.Module):
             if self.trained_subject_term
             else None
         )
-        return TermOutputs({}, counts, vectors, batch.subject, batch.metadata_features)
+        return TermOutputs({}, counts, vectors, batch.meta.subject, batch.meta.metadata_features)
 
     def term_weights(self, progress: float) -> dict[str, float]:
         """Weights of the terms after this fraction of a run."""
@@ -107,9 +107,8 @@ class Objective(nn.Module):
         self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
     ) -> Float[Tensor, "views visible dim"]:
         """The encoder's tokens of the visible patches of images."""
-        return self.encoder.forward_sparse(
-            images, batch.spacing_mm, batch.visible, batch.branch_factors
-        )
+        factors = self.encoder.branch_factors(batch.meta.number, images.device)
+        return self.encoder.forward_sparse(images, batch.spacing_mm, batch.visible, factors)
 
     def _summed_terms(self) -> list[tuple[str, ReconstructionTerm | LocalContrastTerm]]:
         named = {"reconstruction": self.reconstruction_term, "local_contrast": self.local_term}

@@ -20,7 +20,7 @@ from ssl_pipeline.objectives.losses import (
     match_tokens,
     patch_statistics,
 )
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.crops import Batch
 from ssl_pipeline.views.patches import (
     gather_tokens,
@@ -176,5 +176,4 @@ def pool_body(
 
 
 def _crop_size(batch: Batch) -> Triple:
-    z, y, x = batch.clean.shape[2:]
-    return z, y, x
+    return triple(batch.clean.shape[2:])

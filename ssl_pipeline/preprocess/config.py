@@ -10,8 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ssl_pipeline.config.section import Section
-
-Spacing = tuple[float, float, float]
+from ssl_pipeline.types import Spacing
 
 
 def _check_positive(spacing: Spacing | None) -> Spacing | None:

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.resample import Shape, Triple, axis_orders, resampled_shape
+from ssl_pipeline.preprocess.resample import axis_orders, resampled_shape
+from ssl_pipeline.types import Shape, Spacing
 
 # share of the field of view that the box around the body keeps, where it is searched for
 FOREGROUND_SHARE = 0.9
@@ -25,7 +26,7 @@ class VoxelCounts:
 
 
 def voxel_counts(
-    shape: Shape, spacing_mm: Triple, orientation: str, modality: str, section: Preprocess
+    shape: Shape, spacing_mm: Spacing, orientation: str, modality: str, section: Preprocess
 ) -> VoxelCounts:
     """Voxel counts from a scan's grid: shape, spacing, and axis codes such as "LPS"."""
     target = section.modality_settings(modality).spacing_mm

@@ -15,7 +15,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.chunking import slabs
 from ssl_pipeline.preprocess.intensity import VoxelArray
 from ssl_pipeline.preprocess.prepare import VolumeMeta
-from ssl_pipeline.preprocess.resample import Shape
+from ssl_pipeline.types import Shape
 from ssl_pipeline.volumes.volume import Volume
 
 IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reach

@@ -33,8 +33,6 @@ from ssl_pipeline.preprocess.intensity import (
     valid_mask,
 )
 from ssl_pipeline.preprocess.resample import (
-    Shape,
-    Triple,
     axis_orders,
     resample,
     resample_mask,
@@ -42,6 +40,7 @@ from ssl_pipeline.preprocess.resample import (
     resampled_shape,
 )
 from ssl_pipeline.preprocess.straightening import straight_grid, straighten_volume
+from ssl_pipeline.types import Shape, Spacing, triple
 from ssl_pipeline.volumes.geometry import (
     SHEAR_TOLERANCE_DEG,
     residual_rotation_deg,
@@ -68,7 +67,7 @@ class VolumeMeta:
     modality: str  # "CT" or "MR"
     shape: Shape  # voxels (z, y, x) of the stored grid
     affine: AffineRows  # voxel (x, y, z) of the stored grid -> RAS+ mm
-    spacing_mm: Triple  # (x, y, z) of the stored grid
+    spacing_mm: Spacing  # (x, y, z) of the stored grid
     source_affine: AffineRows  # voxel (x, y, z) of the scan as read -> RAS+ mm
     source_shape: Shape  # voxels (x, y, z) of the scan as read
     scale: float  # physical = stored * scale + offset: HU, or the scan's own units
@@ -152,11 +151,11 @@ def prepare_volume(
     data = np.stack([image, bits])
     meta = VolumeMeta(
         modality=modality,
-        shape=_triple(image.shape),
+        shape=triple(image.shape),
         affine=_rows(affine),
         spacing_mm=spacing_mm(affine),
         source_affine=_rows(volume.affine),
-        source_shape=_triple(volume.data.shape),
+        source_shape=triple(volume.data.shape),
         scale=scale,
         offset=offset,
         low=window.low,
@@ -232,7 +231,7 @@ def _straighten(
 ) -> tuple[NDArray[np.int16], BitMasks, NDArray[np.float64]]:
     """An oblique or sheared scan on straight axes: image and masks (z, y, x), and the affine."""
     ras = section.straighten
-    shape, _ = straight_grid(_reversed(_triple(image.shape)), affine, along_ras=ras)
+    shape, _ = straight_grid(_reversed(triple(image.shape)), affine, along_ras=ras)
     check_memory(shape, section, resampled=True)
     filled = _fill_invalid(image, masks[VALID], spacing_mm(affine))
     image, placed, affine = straighten_volume(
@@ -268,7 +267,7 @@ def _crop_and_resample(
     ]
     box = bounding_box(masks[FOREGROUND], (margin[2], margin[1], margin[0]))
     image, masks = image[box], {bit: mask[box] for bit, mask in masks.items()}
-    old = _triple(image.shape)
+    old = triple(image.shape)
     shape = _reversed(resampled_shape(_reversed(old), spacing, target))
     check_memory((max(old[0], shape[0]), shape[1], shape[2]), section, resampled=shape != old)
     if shape != old:
@@ -285,7 +284,7 @@ def _crop_and_resample(
 
 
 def _fill_invalid(
-    image: NDArray[np.int16], valid: NDArray[np.bool_], spacing: Triple
+    image: NDArray[np.int16], valid: NDArray[np.bool_], spacing: Spacing
 ) -> NDArray[np.int16]:
     """The image with the value of the nearest valid voxel (in mm) where a voxel is not valid."""
     if valid.all():
@@ -313,13 +312,8 @@ def model_window(
     return IntensityStatistics(found.low, found.high, found.mean, max(found.std, scale))
 
 
-def _triple(shape: tuple[int, ...]) -> Shape:
-    a, b, c = shape
-    return a, b, c
-
-
-def _reversed(triple: tuple[T, T, T]) -> tuple[T, T, T]:
-    a, b, c = triple
+def _reversed(axes: tuple[T, T, T]) -> tuple[T, T, T]:
+    a, b, c = axes
     return c, b, a
 
 

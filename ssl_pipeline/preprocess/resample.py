@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ssl_pipeline.preprocess.chunking import slabs
+from ssl_pipeline.types import Shape, Spacing
 
-Shape = tuple[int, int, int]
-Triple = tuple[float, float, float]
 SplineOrder = Literal[0, 1, 3]
 AxisOrders = tuple[SplineOrder, SplineOrder, SplineOrder]
 _NEAREST: SplineOrder = 0
@@ -28,7 +27,7 @@ BAND_ROWS = 32
 NEGLIGIBLE_WEIGHT = 1e-7  # changes no HU: spline weights fall to a quarter per voxel
 
 
-def resampled_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Shape:
+def resampled_shape(shape: Shape, spacing: Spacing, target: Spacing | None) -> Shape:
     """Voxels per axis that keep the field of view at about the target spacing (same axis order)."""
     if target is None:
         return shape
@@ -38,7 +37,7 @@ def resampled_shape(shape: Shape, spacing: Triple, target: Triple | None) -> Sha
     return a, b, c
 
 
-def axis_orders(spacing: Triple, order: SplineOrder, thick_slice_ratio: float) -> AxisOrders:
+def axis_orders(spacing: Spacing, order: SplineOrder, thick_slice_ratio: float) -> AxisOrders:
     """Spline order for each axis: 0 along the slices of a scan whose slices are thick."""
     thick = max(spacing) > thick_slice_ratio * min(spacing)
     a, b, c = (_NEAREST if thick and s == max(spacing) else order for s in spacing)

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ssl_pipeline.preprocess.resample import Shape, SplineOrder
+from ssl_pipeline.preprocess.resample import SplineOrder
+from ssl_pipeline.types import Affine, Shape
 from ssl_pipeline.volumes.geometry import deshear_affine, spacing_mm
-
-Affine = NDArray[np.float64]
 
 
 def straight_grid(shape: Shape, affine: Affine, *, along_ras: bool) -> tuple[Shape, Affine]:

@@ -17,9 +17,9 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io.atomic import atomic_write
 from ssl_pipeline.io.parquet import from_table, to_table
 from ssl_pipeline.preprocess.prepare import VolumeMeta
-from ssl_pipeline.preprocess.resample import Shape, Triple
 from ssl_pipeline.store.layout import VolumeAttributes
 from ssl_pipeline.store.volume_store import VolumeStore
+from ssl_pipeline.types import Shape, Spacing
 from ssl_pipeline.volumes.inventory import Scan
 
 CATALOG_FILE = "catalog.parquet"
@@ -57,7 +57,7 @@ class Entry:
     targets: dict[str, str]
     labels: dict[str, bool]  # whether there is a label of this name
     shape: Shape  # voxels (z, y, x)
-    spacing_mm: Triple  # (x, y, z)
+    spacing_mm: Spacing  # (x, y, z)
     bytes: int  # of the voxel file
     sha256: str  # of the voxel file
     voxel_hash: str  # hash of the scan's voxels as read, whatever the codec and the code

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.resample import Shape
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.shard import ALL_CHANNELS, ShardReader, disable_blosc_threads
+from ssl_pipeline.types import Shape
 
 MAX_OPEN_MAPS = 256
 

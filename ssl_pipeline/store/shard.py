@@ -18,8 +18,8 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.resample import Shape
 from ssl_pipeline.store.layout import EMPTY_CHUNK, INNER_CHUNK, VOXEL_FILE, read_document
+from ssl_pipeline.types import Shape
 
 CHANNEL_COUNT = 2
 INTENSITY_CHANNEL, MASK_CHANNEL, ALL_CHANNELS = slice(0, 1), slice(1, 2), slice(0, 2)

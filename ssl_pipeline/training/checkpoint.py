@@ -6,10 +6,13 @@ before. Loading is `weights_only`: a checkpoint is data, not code.
 """
 
 import io
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssl_pipeline.io.atomic import (
     read_json,
@@ -19,41 +22,58 @@ from ssl_pipeline.io.atomic import (
     write_json,
 )
 from ssl_pipeline.progress import info
+from ssl_pipeline.training.compute import Compute
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
-def pack_state(state: dict[str, Any]) -> bytes:
+@dataclass(frozen=True)
+class TrainerState:
+    """What a run continues from: all that its config, its seed and its step do not say."""
+
+    step: int  # steps that are done
+    objective: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    ema: list[Tensor]  # moving average of the encoder's parameters; empty without one
+    scaler: dict[str, Any]
+    previous_embeddings: Tensor | None  # of the last snapshot
+    compute: Compute
+    config: dict[str, Any]  # settings of the run, as JSON
+
+
+def pack_state(state: TrainerState) -> bytes:
     """The bytes of a checkpoint."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT_VERSION, **state}, buffer)
+    compute = state.compute.to_json()
+    torch.save({**vars(state), "format": FORMAT_VERSION, "compute": compute}, buffer)
     return buffer.getvalue()
 
 
-def unpack_state(content: bytes) -> dict[str, Any]:
-    """The state that a checkpoint's bytes hold, on the CPU."""
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return state
+def unpack_state(content: bytes) -> TrainerState:
+    """The state that a checkpoint's bytes hold, on the CPU. ValueError for another format."""
+    saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if saved.pop("format") != FORMAT_VERSION:
+        raise ValueError("a checkpoint of another format")
+    return TrainerState(**{**saved, "compute": Compute(**saved["compute"])})
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> None:
-    """Write the state after its `step`, and remove all but the newest `keep` checkpoints."""
+def save_checkpoint(folder: Path, state: TrainerState, keep: int) -> None:
+    """Write the state after its step, and remove all but the newest `keep` checkpoints."""
     remove_temporaries(folder)
-    path = folder / f"step-{state['step']:08d}.pt"
+    path = folder / f"step-{state.step:08d}.pt"
     write_bytes(path, pack_state(state))
-    write_json(path.with_suffix(".json"), {"step": state["step"], "sha256": sha256_file(path)})
+    write_json(path.with_suffix(".json"), {"step": state.step, "sha256": sha256_file(path)})
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
+def load_newest(folder: Path) -> TrainerState | None:
     """The newest complete checkpoint, on the CPU; None where there is none."""
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
         if _is_whole(path):
-            loaded = unpack_state(path.read_bytes())
-            if loaded["format"] == FORMAT_VERSION:
-                return loaded
+            with suppress(ValueError):
+                return unpack_state(path.read_bytes())
         info(f"Checkpoint {path.name} is damaged or of another version; trying the one before.")
     return None
 

@@ -41,10 +41,12 @@ class RankGroup:
     def connect(self, device: str) -> Iterator[None]:
         """Join the process group, waiting for all ranks, and leave it at the end.
 
+        Within another `connect` the group of that one is used, and stays.
+
         On GPUs, tensors there go through NCCL and those on the host through gloo, so that the
         decision to stop never waits for the GPU.
         """
-        if self.rank_info.world_size == 1:
+        if self.rank_info.world_size == 1 or dist.is_initialized():
             yield
             return
         with self._as_rank_lost():

@@ -12,36 +12,37 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_pipeline.io.atomic import atomic_write
+from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.store.catalog import Entry
-from ssl_pipeline.training.loop import Trainer
+from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.patches import patch_share
+from ssl_pipeline.views.sampler import Sampler
 
 N_SLICES = 3
 MAX_SLAB_VOXELS = 160  # voxels along y and x that go through the encoder for a feature map
 
 
 @torch.inference_mode()
-def write_feature_pca(trainer: Trainer, path: Path) -> Path:
-    """Write the feature PCA of a finished run; returns the path."""
-    trainer.objective.eval()
-    arrays = _feature_maps(trainer)
+def write_feature_pca(encoder: Encoder, sampler: Sampler, path: Path) -> Path:
+    """Write the feature PCA of a finished run's encoder; returns the path."""
+    arrays = _feature_maps(encoder.eval(), sampler)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return path
 
 
-def _feature_maps(trainer: Trainer) -> dict[str, NDArray[np.float32] | NDArray[np.str_]]:
+def _feature_maps(
+    encoder: Encoder, sampler: Sampler
+) -> dict[str, NDArray[np.float32] | NDArray[np.str_]]:
     """A slab through the middle of some volumes, its tokens coloured by principal components."""
-    entries = trainer.sampler.entries[:: max(1, len(trainer.sampler.entries) // N_SLICES)][
-        :N_SLICES
-    ]
-    slabs = [_encode_slab(trainer, entry) for entry in entries]
+    entries = sampler.entries[:: max(1, len(sampler.entries) // N_SLICES)][:N_SLICES]
+    slabs = [_encode_slab(encoder, sampler.reader, entry) for entry in entries]
     tokens = np.concatenate([found[inside] for _, found, inside in slabs])
     mean = tokens.mean(axis=0)
     axes = np.linalg.svd(tokens - mean, full_matrices=False)[2][:3]
     low, high = np.percentile((tokens - mean) @ axes.T, (2, 98), axis=0)
-    size = trainer.sampler.patch
+    size = sampler.patch
     slices, maps = [], []
     for image, found, inside in slabs:
         colours = np.clip(((found - mean) @ axes.T - low) / (high - low + 1e-6), 0, 1)
@@ -65,17 +66,17 @@ def _pad_to_shape(
 
 
 def _encode_slab(
-    trainer: Trainer, entry: Entry
+    encoder: Encoder, reader: CropReader, entry: Entry
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Middle slice (y, x), tokens (rows, columns, dim) of the patches in it, which are inside."""
-    encoder, device = trainer.objective.encoder, trainer.compute.device
+    device = next(encoder.parameters()).device
     pz, py, px = encoder.patch
     y, x = (
         min(-(-n // p) * p, MAX_SLAB_VOXELS // p * p)
         for n, p in zip(entry.shape[1:], (py, px), strict=True)
     )
     start = (entry.shape[0] // 2 - pz // 2, (entry.shape[1] - y) // 2, (entry.shape[2] - x) // 2)
-    block = trainer.sampler.reader.read_crop(entry.id, start, (pz, y, x))
+    block = reader.read_crop(entry.id, start, (pz, y, x))
     image = model_input(block, entry.meta)
     spacing = torch.tensor([entry.meta.spacing_mm[::-1]], dtype=torch.float32, device=device)
     tokens = (

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -26,7 +27,6 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.models.drop_path import draw_branch_factors
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose
@@ -34,7 +34,8 @@ from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint, snapshots
-from ssl_pipeline.training.compute import Compute, select_compute
+from ssl_pipeline.training.checkpoint import TrainerState
+from ssl_pipeline.training.compute import select_compute
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.distributed import RankGroup
 from ssl_pipeline.training.ema import EMA
@@ -56,39 +57,46 @@ class StoppedError(UserError):
     """The run has a diagnosis that is in `monitoring.stop_on`."""
 
 
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of a run; `others`, as JSON, are only kept with its checkpoints."""
+
+    training: Training
+    monitoring: Monitoring
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As checkpoints hold them."""
+        return {**self.others, "training": self.training.model_dump(mode="json")}
+
+
 class Trainer:
-    """One pretraining run in a folder; `train` continues it to its end."""
+    """One pretraining run in a folder; `train` continues it, for some steps or to its end."""
 
     def __init__(
         self,
         folder: Path,
         objective: Objective,
         sampler: Sampler,
-        training: Training,
-        monitoring: Monitoring,
+        settings: RunSettings,
         *,
         rank_info: RankInfo | None = None,
-        initial_state: Callable[[], dict[str, Any]] | None = None,
-        config: Mapping[str, Any] | None = None,
+        initial_state: Callable[[], TrainerState] | None = None,
     ) -> None:
-        """Without a checkpoint in the folder the run begins from `initial_state`, where given.
-
-        `config` has the other settings of the run, as JSON, for its checkpoints.
-        """
-        self.folder, self.sampler, self.config = folder, sampler, dict(config or {})
-        self.training, self.monitoring = training, monitoring
+        """Without a checkpoint in the folder the run begins from `initial_state`, where given."""
+        self.folder, self.sampler, self.config = folder, sampler, settings.to_json()
+        self.training, self.monitoring = settings.training, settings.monitoring
+        training = settings.training
         self.rank_info = rank_info or RankInfo()
         self.ranks = RankGroup(self.rank_info)
         self.micro_batches = self.rank_info.micro_batches(
-            training.batch_size, training.gradient_accumulation
+            sampler.batch_size, training.gradient_accumulation
         )
         state = checkpoint.load_newest(folder / "checkpoints")
         if state is None:
             self._check_lost_checkpoint()
             state = initial_state() if initial_state else None
-        self.compute = (
-            Compute(**state["compute"]) if state else select_compute(training, self.rank_info)
-        )
+        self.compute = state.compute if state else select_compute(training, self.rank_info)
         self.compute.apply(self.rank_info, objective)
         self.objective = objective.to(self.compute.device)
         self.optimizer = torch.optim.AdamW(
@@ -100,24 +108,32 @@ class Trainer:
             self.objective.compile()
         self.step = 0
         self.previous_embeddings: Tensor | None = None  # of the last snapshot
+        self._monitor: Monitor | None = None
         if state:
-            self._load_state(state)
+            self.load_state(state)
 
-    def train(self) -> Encoder:
-        """Train to the last step and return the encoder.
+    def train(
+        self, steps: int | None = None, *, on_step: Callable[[int], None] | None = None
+    ) -> TrainerState:
+        """Train for so many steps, or to the last one, and return the state; may be called again.
+
+        The weights do not depend on how the steps are divided among calls. Each call ends with a
+        checkpoint; several ranks stay connected from call to call within `ranks.connect`.
+        `on_step` is called before each step with the number of steps that are done.
 
         Raises StoppedError where its diagnosis is one to stop on; KeyboardInterrupt, with a
         checkpoint written, after the step in which a signal asked any rank to stop; RankLostError
         where another rank is gone; UserError where the GPU's memory is too small.
         """
         if self.step >= self.training.steps:
-            return self._final_encoder()  # a complete run waits for no other rank
+            return self.state()  # a complete run waits for no other rank
         try:
             with self.ranks.connect(self.compute.device):
                 self._sync_ranks()
                 self.objective.train()
+                self._monitor = self._monitor or self.build_monitor()
                 with stop_event() as stop, self._open_log() as log:
-                    self._train_steps(log, stop, self._build_monitor())
+                    self._train_steps(steps, log, stop, on_step)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"The GPU's memory is too small for {self._micro_batch_size} samples with crops of "
@@ -125,7 +141,7 @@ class Trainer:
                 "training.gradient_accumulation, which computes a step in as many parts, or divide "
                 "the samples among more ranks."
             ) from None
-        return self._final_encoder()
+        return self.state()
 
     @property
     def _micro_batch_size(self) -> int:
@@ -133,11 +149,9 @@ class Trainer:
         size: int = first.stop - first.start
         return size
 
-    def _final_encoder(self) -> Encoder:
+    def final_encoder(self) -> Encoder:
         """The encoder to export, with the moving average of its weights where there is one."""
-        if self.ema:
-            self.ema.copy_to_module()
-        return self.objective.encoder
+        return self.ema.averaged_module() if self.ema else self.objective.encoder
 
     def diagnose(self) -> Diagnosis:
         """The diagnosis of all rows logged so far."""
@@ -163,10 +177,10 @@ class Trainer:
         """
         if self.rank_info.world_size == 1:
             return
-        mine = checkpoint.pack_state(self._state()) if self.rank_info.is_first else b""
+        mine = checkpoint.pack_state(self._live_state()) if self.rank_info.is_first else b""
         content = self.ranks.broadcast(mine)
         if not self.rank_info.is_first:
-            self._load_state(checkpoint.unpack_state(content))
+            self.load_state(checkpoint.unpack_state(content))
 
     @contextmanager
     def _open_log(self) -> Iterator[WriteRow]:
@@ -193,7 +207,7 @@ class Trainer:
         finally:
             metrics.close()
 
-    def _build_monitor(self) -> Monitor | None:
+    def build_monitor(self) -> Monitor | None:
         """The monitor that takes snapshots of the run; on the first rank alone."""
         if not self.rank_info.is_first:
             return None
@@ -207,26 +221,30 @@ class Trainer:
             self.previous_embeddings,
         )
 
-    def _train_steps(self, log: WriteRow, stop: Event, monitor: Monitor | None) -> None:
+    def _train_steps(
+        self,
+        steps: int | None,
+        log: WriteRow,
+        stop: Event,
+        on_step: Callable[[int], None] | None,
+    ) -> None:
+        remaining = self.training.steps - self.step
+        end = self.step + (remaining if steps is None else min(steps, remaining))
         clock, waited, done = time.perf_counter(), 0.0, []
-        for parts, wait in self._load_batches():
+        for parts, wait in self._load_batches(end):
+            if on_step:
+                on_step(self.step)
             done.append(self._optimizer_step(parts))
             self.step, waited = self.step + 1, waited + wait
             last, stopping = self.step == self.training.steps, self.ranks.any(stop.is_set())
-            saved = last or stopping or self.step % self.training.checkpoint_every == 0
+            saved = self.step == end or stopping or self.step % self.training.checkpoint_every == 0
             recorded = last or self.step % self.monitoring.snapshot_every == 0
             if saved or recorded or self.step % self.training.log_every == 0:
                 row, took = self._metrics_row(done), time.perf_counter() - clock
-                rate = len(done) * self.training.batch_size / took
+                rate = len(done) * self.sampler.batch_size / took
                 row |= {"samples_per_s": rate, "data_wait": self.ranks.maximum(waited / took)}
-                if recorded and monitor:
-                    share = run_progress(self.step, self.training)
-                    row |= monitor.take_snapshot(share, rate / self.rank_info.world_size)
-                    self.previous_embeddings = monitor.previous_embeddings
-                    if snapshots.is_due(
-                        self.step, self.monitoring.snapshot_every, self.training.steps
-                    ):
-                        snapshots.save_images(self.folder, self.step, monitor.render_images())
+                if recorded:
+                    row |= self._take_snapshot(rate)
                 finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
                 diagnosis = log(row, recorded or not finite)
                 if not (finite and last):
@@ -236,6 +254,17 @@ class Trainer:
                 self._save_checkpoint()
             if stopping and not last:
                 raise KeyboardInterrupt
+
+    def _take_snapshot(self, samples_per_s: float) -> LogRow:
+        """The metrics of a snapshot, and its images in the folder; on the first rank alone."""
+        if self._monitor is None:
+            return {}
+        share = run_progress(self.step, self.training)
+        row = self._monitor.take_snapshot(share, samples_per_s / self.rank_info.world_size)
+        self.previous_embeddings = self._monitor.previous_embeddings
+        if snapshots.is_due(self.step, self.monitoring.snapshot_every, self.training.steps):
+            snapshots.save_images(self.folder, self.step, self._monitor.render_images())
+        return row
 
     def _stop_if_unhealthy(self, diagnosis: Diagnosis, is_finite: bool) -> None:
         """Stop all ranks where the diagnosis is in `stop_on`, or the loss is not finite.
@@ -253,9 +282,9 @@ class Trainer:
             else f"pretrain stopped at step {self.step}; the first rank says why."
         )
 
-    def _load_batches(self) -> Iterator[tuple[list[SampleBatch], float]]:
-        """The micro-batches of each remaining step, and the seconds that it waited for them."""
-        todo = iter(range(self.step, self.training.steps))
+    def _load_batches(self, end: int) -> Iterator[tuple[list[SampleBatch], float]]:
+        """The micro-batches of each step up to `end`, and the seconds that it waited for them."""
+        todo = iter(range(self.step, end))
         threads = self.training.loader_threads
         with ThreadPoolExecutor(threads) as pool:
             queue: deque[Future[list[SampleBatch]]] = deque()
@@ -269,21 +298,10 @@ class Trainer:
 
     def _draw_batch(self, step: int) -> list[SampleBatch]:
         """The micro-batches of a step that are this rank's."""
-        drawn = [
-            self._with_drop_path(self.sampler.batch(step, part)) for part in self.micro_batches
-        ]
+        drawn = [self.sampler.batch(step, part) for part in self.micro_batches]
         return (
             drawn if self.compute.device == "cpu" else [samples.pin_memory() for samples in drawn]
         )
-
-    def _with_drop_path(self, samples: SampleBatch) -> SampleBatch:
-        encoder = self.objective.encoder
-        if not encoder.branches:
-            return samples
-        drawn = draw_branch_factors(
-            encoder.drop_path, encoder.branches, self.sampler.seed, samples.number.tolist()
-        )
-        return replace(samples, branch_factors=torch.from_numpy(drawn))
 
     def make_views(self, samples: SampleBatch) -> tuple[Batch, Tensor]:
         """The crops of samples on the run's device, and their images after augmentation."""
@@ -298,15 +316,16 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         share = run_progress(self.step, self.training)
-        losses = backward(
-            self.objective,
-            micro_batches,
-            self.make_views,
-            share,
-            self.ranks,
-            autocast=self.compute.autocast,
-            scale_loss=self.scaler.scale,
-        )
+        with self.objective.encoder.applying_drop_path(self.sampler.seed):
+            losses = backward(
+                self.objective,
+                micro_batches,
+                self.make_views,
+                share,
+                self.ranks,
+                autocast=self.compute.autocast,
+                scale_loss=self.scaler.scale,
+            )
         self.ranks.sum_gradients(self.objective.parameters())
         self.scaler.unscale_(self.optimizer)
         norm = clip_grad_norm_(self.objective.parameters(), self.training.max_grad_norm)
@@ -335,33 +354,37 @@ class Trainer:
             "learning_rate": learning_rate(self.step - 1, self.training),
         }
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "samples": self.step * self.training.batch_size,
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.weights if self.ema else [],
-            "scaler": self.scaler.state_dict(),
-            "previous_embeddings": self.previous_embeddings,
-            "config": self.config | {"training": self.training.model_dump(mode="json")},
-            "compute": self.compute.to_json(),
-        }
+    def state(self) -> TrainerState:
+        """A copy of what the run continues from; no later step changes it."""
+        return deepcopy(self._live_state())
 
-    def _load_state(self, state: dict[str, Any]) -> None:
-        self.compute = Compute(**state["compute"])
+    def _live_state(self) -> TrainerState:
+        return TrainerState(
+            step=self.step,
+            objective=self.objective.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            ema=self.ema.weights if self.ema else [],
+            scaler=self.scaler.state_dict(),
+            previous_embeddings=self.previous_embeddings,
+            compute=self.compute,
+            config=self.config,
+        )
+
+    def load_state(self, state: TrainerState) -> None:
+        """Continue from a state, which stays as it is."""
+        self.compute = state.compute
         self.compute.apply(self.rank_info, self.objective)
         self.scaler = self.compute.scaler()
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.objective.load_state_dict(state.objective)
+        self.optimizer.load_state_dict(deepcopy(state.optimizer))  # takes tensors over
+        self.scaler.load_state_dict(state.scaler)
         if self.ema:
-            self.ema.load_weights(state["ema"])
-        self.previous_embeddings = state["previous_embeddings"]
-        self.step = state["step"]
+            self.ema.load_weights(state.ema)
+        self.previous_embeddings = state.previous_embeddings
+        self.step, self._monitor = state.step, None
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint, on the first rank alone; all have the same state."""
         if self.rank_info.is_first:
             kept = self.training.keep_checkpoints
-            checkpoint.save_checkpoint(self.folder / "checkpoints", self._state(), kept)
+            checkpoint.save_checkpoint(self.folder / "checkpoints", self._live_state(), kept)

@@ -304,7 +304,7 @@ class Monitor:
             first, second = outputs.vectors.chunk(2)
             temperature = objective.contrast.temperature
             between = subject_contrast_loss(
-                first, second, batch.subject, batch.metadata_features, temperature
+                first, second, batch.meta.subject, batch.meta.metadata_features, temperature
             )
             contrast = contrast + weights["subject_contrast"] * between
         reconstruction = weights["reconstruction"] * losses["reconstruction"]
@@ -317,7 +317,7 @@ class Monitor:
             self.peak = peak_flops(self.compute.device, self.compute.precision)
             step = partial(self._run_step, self.batches[0], progress)
             self.flops = step_flops(step, self.compute.device)
-        return mfu(self.flops, samples_per_s / len(self.batches[0].number), self.peak)
+        return mfu(self.flops, samples_per_s / len(self.batches[0].meta.number), self.peak)
 
     def _same_subject_metrics(self, progress: float) -> dict[str, float]:
         """The step's loss between subjects where all samples are of one; computed once per process.
@@ -328,7 +328,8 @@ class Monitor:
             return {}
         if math.isnan(self.same_subject_loss):
             samples = self.batches[0]
-            one_subject = replace(samples, subject=torch.zeros_like(samples.subject))
+            subject = torch.zeros_like(samples.meta.subject)
+            one_subject = replace(samples, meta=replace(samples.meta, subject=subject))
             losses = self._run_step(one_subject, progress)
             self.same_subject_loss = losses.by_term["subject_contrast"].item()
         return {"same_subject_loss": self.same_subject_loss}
@@ -372,12 +373,12 @@ def _preserve_gradients(objective: Objective) -> Iterator[None]:
 def _sample_metadata(
     batches: Sequence[SampleBatch], entries: Sequence[Entry], device: str
 ) -> _SampleMetadata:
-    of = [entries[int(index)] for part in batches for index in part.entry_index]
-    middle = torch.cat([torch.from_numpy(part.centre[: len(part.number)]) for part in batches])
+    of = [entries[int(index)] for part in batches for index in part.meta.entry_index[:, 0]]
+    middle = torch.cat([torch.from_numpy(part.meta.centre[:, 0]) for part in batches])
     root = _name_codes([entry.root for entry in of])
     return _SampleMetadata(
-        subject=torch.cat([part.subject for part in batches]).to(device),
-        metadata_features=torch.cat([part.metadata_features for part in batches]).to(device),
+        subject=torch.cat([part.meta.subject for part in batches]).to(device),
+        metadata_features=torch.cat([part.meta.metadata_features for part in batches]).to(device),
         region=quantile_bins(middle[:, 0], root, REGIONS).to(device),
         centre=middle.to(device),
         sequence=_name_codes([entry.modality for entry in of]).to(device),

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ssl_pipeline.views.collate import BLUR_RADIUS, INTENSITY_PARAMS, SampleBatch
-from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.types import Triple
+from ssl_pipeline.views.collate import BLUR_RADIUS, SampleBatch, ViewParams
+from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.crops import Batch, crop_views
+from ssl_pipeline.views.sample import INTENSITY_PARAMS
 
 LOW, HIGH = -2.0, 2.0  # the range of model input that counts as from black to white
 EPSILON = 1e-30
@@ -24,25 +26,25 @@ def augmented_views(
 ) -> tuple[Batch, Float[Tensor, "views 1 z y x"]]:
     """Crop the views of samples, and augment their images, on the device of the samples."""
     batch = crop_views(samples, views, patch)
-    return batch, augment(batch, samples)
+    return batch, augment(batch, samples.params)
 
 
-def augment(batch: Batch, samples: SampleBatch) -> Float[Tensor, "views 1 z y x"]:
+def augment(batch: Batch, params: ViewParams) -> Float[Tensor, "views 1 z y x"]:
     """Apply the intensity parameters that were drawn for a batch to its crops."""
-    host = dict(zip(INTENSITY_PARAMS, samples.host_intensity_params.T, strict=True))
-    amount = samples.intensity_params[:, :, None, None, None, None].unbind(dim=1)
+    host = dict(zip(INTENSITY_PARAMS, params.host_intensity_params.T, strict=True))
+    amount = params.intensity_params[:, :, None, None, None, None].unbind(dim=1)
     by = dict(zip(INTENSITY_PARAMS, amount, strict=True))
     images = batch.clean
     if host["bias"].any():
-        images = _apply_bias_field(images, samples.bias_field, by["bias"])
+        images = _apply_bias_field(images, params.bias_field, by["bias"])
     if host["blur"].any():
-        images = _apply_blur(images, samples.blur_index, samples.blur_taps)
+        images = _apply_blur(images, params.blur_index, params.blur_taps)
     images = _apply_gamma(images, by["gamma"])
     if host["low"].any() or host["high"].any():
         images = _apply_window(images, by["low"], by["high"])
     images = torch.addcmul(by["brightness"], images, by["contrast"])
     if host["noise"].any():
-        _add_noise(images, host["noise"], samples.noise_seeds)
+        _add_noise(images, host["noise"], params.noise_seeds)
     return torch.lerp(batch.clean, images, batch.valid[:, None])  # exact at 0 and at 1
 
 

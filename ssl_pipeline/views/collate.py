@@ -1,6 +1,7 @@
 """Samples of a step, collated into a batch for transfer to the training device.
 
-Voxels are transferred as stored: int16, half the bytes of floats and one block for two crops.
+Voxels are transferred as stored: int16, half the bytes of floats, and one block for two crops of
+a scan.
 Values that decide how work is batched stay on the host as well, so that they are never copied back;
 what the device needs for that work (indices of transformed samples, blur weights) is sent with the
 voxels, so that it never waits for a small copy of its own.
@@ -8,7 +9,7 @@ voxels, so that it never waits for a small copy of its own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,40 +17,21 @@ from jaxtyping import Float, Int, Int16
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Columns of `SampleBatch.intensity_params`: augmentations of a view, in the order of application.
-INTENSITY_PARAMS = ("bias", "blur", "gamma", "low", "high", "contrast", "brightness", "noise")
+from ssl_pipeline.views.sample import (
+    INTENSITY_PARAMS,
+    Sample,
+    SampleMeta,
+    SampleParams,
+    stack_metadata,
+)
+
 BLUR_RADIUS = 3  # voxels
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sample with the parameters of its two views; fields and units as in `SampleBatch`."""
+class ViewParams:
+    """Random parameters of views; of axes `views` all first views come before all second ones."""
 
-    voxels: NDArray[np.int16]
-    units: NDArray[np.float32]
-    spacing_mm: NDArray[np.float32]
-    zoom: float
-    matrix: NDArray[np.float32]
-    is_transformed: bool
-    start: NDArray[np.int64]
-    order: NDArray[np.float32]
-    intensity_params: NDArray[np.float32]
-    bias_field: NDArray[np.float32]
-    noise_seeds: NDArray[np.int64]
-    centre: NDArray[np.float32]
-    subject: int
-    metadata_features: NDArray[np.float32]
-    number: int
-    entry_index: int
-
-
-@dataclass(frozen=True)
-class SampleBatch:
-    """B samples; of axes `views` all first views come before all second ones."""
-
-    voxels: Int16[Tensor, "samples 2 z y x"]  # of a block: intensity and mask bits, as stored
-    units: Float[Tensor, "samples 4"]  # model input = clip(stored * factor + shift, low, high)
-    spacing_mm: Float[Tensor, "samples 3"]  # (z, y, x) of the stored voxels
     zoom: Float[Tensor, " samples"]  # how many stored voxels a voxel of a view spans
     matrix: Float[Tensor, "samples 3 3"]  # from mm of a view to mm of the block, about its middle
     transformed_index: Int[Tensor, " turned"]  # the samples whose `matrix` is not the identity
@@ -62,14 +44,23 @@ class SampleBatch:
     blur_taps: Float[Tensor, "blurred taps"]  # weights of their blurs, voxel by voxel
     bias_field: Float[Tensor, "views 3 3 3"]  # a coarse random field
     noise_seeds: NDArray[np.int64]  # (views,) seeds of the noise
-    centre: NDArray[np.float32]  # (views, 3) of a crop, as a fraction of its volume
-    subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
-    # By which subjects are similar, see `objectives.metadata_similarity`.
-    metadata_features: Float[Tensor, "samples features"]
-    number: NDArray[np.int64]  # (samples,) global sample numbers
-    entry_index: NDArray[np.int64]  # (samples,) indices of the volumes in the sampler's list
-    # Drop path, where the encoder has it.
-    branch_factors: Float[Tensor, "views branches"] | None = None
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """B samples: the blocks of their voxels, the parameters of their views, their metadata.
+
+    The first B blocks are those of the first views, and of the second ones unless these have
+    their own.
+    """
+
+    voxels: Int16[Tensor, "blocks 2 z y x"]  # intensity and mask bits, as stored
+    units: Float[Tensor, "blocks 4"]  # model input = clip(stored * factor + shift, low, high)
+    spacing_mm: Float[Tensor, "blocks 3"]  # (z, y, x) of the stored voxels
+    block_index: Int[Tensor, " views"]  # the block that a view is cropped from
+    host_block_index: NDArray[np.int64]  # the same on the host
+    params: ViewParams
+    meta: SampleMeta
 
     def to(self, device: str) -> "SampleBatch":
         """Copy to another device, asynchronously."""
@@ -80,29 +71,59 @@ class SampleBatch:
         return self._map_tensors(Tensor.pin_memory)
 
     def _map_tensors(self, move: Callable[[Tensor], Tensor]) -> "SampleBatch":
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {name: move(value) for name, value in tensors.items()}
-        return replace(self, **moved)
+        moved = _map_tensors(self, move)
+        params, meta = _map_tensors(self.params, move), _map_tensors(self.meta, move)
+        return replace(moved, params=params, meta=meta)
+
+
+Record = TypeVar("Record", SampleBatch, ViewParams, SampleMeta)
+
+
+def _map_tensors(record: Record, move: Callable[[Tensor], Tensor]) -> Record:
+    tensors = {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
+    moved: dict[str, Any] = {name: move(value) for name, value in tensors.items()}
+    return replace(record, **moved)
 
 
 def collate(samples: Sequence[Sample]) -> SampleBatch:
     """Stack samples into a batch."""
+    own = [sample.blocks[1] for sample in samples if len(sample.blocks) > 1]  # of second views
+    blocks = [*(sample.blocks[0] for sample in samples), *own]
+    block_index = _block_index([len(sample.blocks) for sample in samples])
+    scaling = np.array([block.volume.input_scaling for block in blocks], np.float32)
+    spacing_mm = np.array([block.volume.spacing_mm[::-1] for block in blocks], np.float32)
+    return SampleBatch(
+        voxels=torch.from_numpy(np.stack([block.voxels for block in blocks])),
+        units=torch.from_numpy(scaling),
+        spacing_mm=torch.from_numpy(spacing_mm),
+        block_index=torch.from_numpy(block_index),
+        host_block_index=block_index,
+        params=_collate_params([sample.params for sample in samples]),
+        meta=stack_metadata([sample.meta for sample in samples]),
+    )
 
-    def each(name: str) -> NDArray[Any]:
-        return np.stack([getattr(sample, name) for sample in samples])
 
+def _block_index(blocks_per_sample: Sequence[int]) -> NDArray[np.int64]:
+    """The block of each view, where those of second views come after all first ones."""
+    first = np.arange(len(blocks_per_sample))
+    has_own = np.array(blocks_per_sample) > 1
+    second = np.where(has_own, len(first) + np.cumsum(has_own) - 1, first)
+    return np.concatenate([first, second])
+
+
+def _collate_params(params: Sequence[SampleParams]) -> ViewParams:
     def views(name: str) -> NDArray[Any]:
-        return np.concatenate(list(each(name).swapaxes(0, 1)))
+        each = np.stack([getattr(sample, name) for sample in params])
+        return np.concatenate(list(each.swapaxes(0, 1)))
 
     start, intensity_params = views("start"), views("intensity_params")
     sigmas = intensity_params[:, INTENSITY_PARAMS.index("blur")]
     blurred = np.flatnonzero(sigmas)
-    return SampleBatch(
-        **{name: torch.from_numpy(each(name)) for name in ("voxels", "units", "spacing_mm")},
-        zoom=torch.tensor([sample.zoom for sample in samples], dtype=torch.float32),
-        matrix=torch.from_numpy(each("matrix")),
+    return ViewParams(
+        zoom=torch.tensor([sample.zoom for sample in params], dtype=torch.float32),
+        matrix=torch.from_numpy(np.stack([sample.matrix for sample in params])),
         transformed_index=torch.from_numpy(
-            np.flatnonzero([sample.is_transformed for sample in samples])
+            np.flatnonzero([sample.is_transformed for sample in params])
         ),
         start=torch.from_numpy(start),
         host_start=start,
@@ -113,11 +134,6 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
         blur_taps=torch.from_numpy(_gaussian_taps(sigmas[blurred])),
         bias_field=torch.from_numpy(views("bias_field")),
         noise_seeds=views("noise_seeds"),
-        centre=views("centre"),
-        subject=torch.tensor([sample.subject for sample in samples]),
-        metadata_features=torch.from_numpy(each("metadata_features")),
-        number=np.array([sample.number for sample in samples]),
-        entry_index=np.array([sample.entry_index for sample in samples]),
     )
 
 

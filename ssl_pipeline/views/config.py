@@ -6,8 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
-
-Triple = tuple[int, int, int]
+from ssl_pipeline.types import Triple, triple
 
 
 class IntensityAugmentation(Section):
@@ -92,8 +91,7 @@ class Views(Section):
     @property
     def block_voxels(self) -> Triple:
         """Size of the block read for a sample (z, y, x): room for two crops at any overlap."""
-        z, y, x = (c + math.floor((1 - self.overlap[0]) * c) for c in self.crop_voxels)
-        return z, y, x
+        return triple(c + math.floor((1 - self.overlap[0]) * c) for c in self.crop_voxels)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Views":

@@ -1,6 +1,6 @@
 """Crops of the two views of samples, and their visible tokens: batched, on the samples' device.
 
-Both views of a sample get the same rotation and zoom, about the centre of their block, so two
+Both views of a sample get the same rotation and zoom, about the centre of their blocks, so two
 tokens at one location of that frame see the same millimetres. Samples without a transform are
 cropped without interpolation.
 """
@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from ssl_pipeline.preprocess.prepare import ANONYMISED, FOREGROUND, VALID
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.collate import SampleBatch
-from ssl_pipeline.views.config import Triple, Views
-from ssl_pipeline.views.patches import choose_visible, patch_grid, patch_share
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.masking import choose_visible
+from ssl_pipeline.views.patches import patch_grid, patch_share
+from ssl_pipeline.views.sample import SampleMeta
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,7 @@ class Batch:
     hidden: Int[Tensor, "views rest"]  # the others, in random order
     spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
     start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that both views share
-    subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
-    metadata_features: Float[Tensor, "samples features"]  # by which subjects are similar
-    branch_factors: Float[Tensor, "views branches"] | None  # drop path, where the encoder has it
+    meta: SampleMeta
 
 
 def crop_views(samples: SampleBatch, views: Views, patch: Triple) -> Batch:
@@ -48,11 +49,11 @@ def crop_views(samples: SampleBatch, views: Views, patch: Triple) -> Batch:
     visible, hidden = choose_visible(
         measured,
         body,
-        samples.order,
+        samples.params.order,
         count=int(views.visible_ratio * np.prod(patch_grid(size, patch))),
         max_background=views.max_background,
     )
-    spacing = samples.spacing_mm * samples.zoom[:, None]
+    spacing = samples.spacing_mm[samples.block_index] * samples.params.zoom.repeat(2)[:, None]
     return Batch(
         clean=images[:, None],
         valid=valid,
@@ -60,27 +61,35 @@ def crop_views(samples: SampleBatch, views: Views, patch: Triple) -> Batch:
         valid_share=measured,
         visible=visible,
         hidden=hidden,
-        spacing_mm=spacing.repeat(2, 1),
-        start_mm=samples.start * spacing.repeat(2, 1),
-        subject=samples.subject,
-        metadata_features=samples.metadata_features,
-        branch_factors=samples.branch_factors,
+        spacing_mm=spacing,
+        start_mm=samples.params.start * spacing + _block_offset_mm(samples, spacing),
+        meta=samples.meta,
     )
+
+
+def _block_offset_mm(samples: SampleBatch, spacing_mm: Tensor) -> Float[Tensor, "views 3"]:
+    """Where a view's block begins in the frame of the first view's, whose centre it shares.
+
+    Zero where both are one block.
+    """
+    size_mm = torch.stack([spacing_mm[:, i] * n for i, n in enumerate(samples.voxels.shape[2:])], 1)
+    return (size_mm[: len(size_mm) // 2].repeat(2, 1) - size_mm) / 2
 
 
 def _crops(samples: SampleBatch, size: Triple) -> tuple[Tensor, Tensor]:
     """Model input and mask bits (uint8) of all views, each (views, z, y, x)."""
-    count = len(samples.voxels)
+    crops = zip(samples.host_block_index.tolist(), samples.params.host_start.tolist(), strict=True)
     voxels = torch.stack(
         [
-            samples.voxels[view % count, :, z : z + size[0], y : y + size[1], x : x + size[2]]
-            for view, (z, y, x) in enumerate(samples.host_start.tolist())
+            samples.voxels[block, :, z : z + size[0], y : y + size[1], x : x + size[2]]
+            for block, (z, y, x) in crops
         ]
     )
     bits = voxels[:, 1].to(torch.uint8)
-    images = _model_input(voxels[:, 0], bits, samples.units.repeat(2, 1))
-    if len(samples.transformed_index):
-        both = torch.cat([samples.transformed_index, samples.transformed_index + count])
+    images = _model_input(voxels[:, 0], bits, samples.units[samples.block_index])
+    index = samples.params.transformed_index
+    if len(index):
+        both = torch.cat([index, index + len(voxels) // 2])
         images[both], bits[both] = _transform_crops(samples, both, size)
     return images, bits
 
@@ -109,24 +118,26 @@ def _transform_crops(
     samples: SampleBatch, views: Int[Tensor, " both"], size: Triple
 ) -> tuple[Tensor, Tensor]:
     """Resample views by their matrices: linear for intensities, nearest for mask bits."""
-    index, last = samples.transformed_index, [n - 1 for n in samples.voxels.shape[2:]]
+    blocks, params = samples.block_index[views], samples.params
+    last = [n - 1 for n in samples.voxels.shape[2:]]
     axes = [
-        torch.arange(n, device=index.device) - end / 2 for n, end in zip(size, last, strict=True)
+        torch.arange(n, device=views.device) - end / 2 for n, end in zip(size, last, strict=True)
     ]
     inside = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    spacing, matrix = samples.spacing_mm[index].repeat(2, 1), samples.matrix[index].repeat(2, 1, 1)
+    spacing = samples.spacing_mm[blocks]
+    matrix = params.matrix[params.transformed_index].repeat(2, 1, 1)
     # For each voxel of a view: mm from the centre of its block, transformed, in its voxels.
-    mm = (samples.start[views][:, None, None, None] + inside) * spacing[:, None, None, None]
+    mm = (params.start[views][:, None, None, None] + inside) * spacing[:, None, None, None]
     there = torch.einsum("vij,vzyxj->vzyxi", matrix, mm) / spacing[:, None, None, None]
     # (x, y, z), -1..1 between the centres of the outer voxels
     z, y, x = (2 * part / end for part, end in zip(there.unbind(-1), last, strict=True))
     grid = torch.stack([x, y, z], dim=-1)
-    stored, bits = samples.voxels[index].unbind(dim=1)
+    stored, bits = samples.voxels[blocks].unbind(dim=1)
     bits = bits.to(torch.uint8)
-    grey = _model_input(stored, bits, samples.units[index])[:, None].repeat(2, 1, 1, 1, 1)
-    kinds = bits[:, None].float().repeat(2, 1, 1, 1, 1)
+    grey = _model_input(stored, bits, samples.units[blocks])[:, None]
+    kinds = bits[:, None].float()
     images = grid_sample(grey, grid, mode="bilinear", padding_mode="border", align_corners=True)
     kinds = grid_sample(kinds, grid, mode="nearest", padding_mode="zeros", align_corners=True)
     bits = kinds[:, 0].round().to(torch.uint8)
-    low = samples.units[index, 2].repeat(2)[:, None, None, None]
+    low = samples.units[blocks, 2][:, None, None, None]
     return torch.where(_has_bit(bits, VALID), images[:, 0], low), bits

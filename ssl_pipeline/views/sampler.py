@@ -8,33 +8,32 @@ Everything is a function of (seed, sample number): see `rng`.
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.prepare import learnable_mask
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.shard import INTENSITY_CHANNEL, MASK_CHANNEL
-from ssl_pipeline.views.augmentation_params import SampleKey, draw_sample
-from ssl_pipeline.views.collate import Sample, SampleBatch, collate
-from ssl_pipeline.views.config import Triple, Views
+from ssl_pipeline.store.shard import ALL_CHANNELS, INTENSITY_CHANNEL, MASK_CHANNEL
+from ssl_pipeline.types import Triple, triple
+from ssl_pipeline.views.augmentation_params import (
+    SampleKey,
+    draw_flips,
+    draw_params,
+    draw_starts,
+)
+from ssl_pipeline.views.collate import SampleBatch, collate
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.pairing import SAME_SCAN, Pairing
 from ssl_pipeline.views.patches import patch_grid
 from ssl_pipeline.views.rng import generator
+from ssl_pipeline.views.sample import Block, Sample, SampleMeta
 
 MAX_READ_ATTEMPTS = 10  # blocks tried for one with enough valid voxels; the best is taken
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Voxels (2, z, y, x) read from a volume, and where the block begins in it."""
-
-    entry_index: int
-    voxels: NDArray[np.int16]
-    start: NDArray[np.int64]
 
 
 class Sampler:
@@ -53,6 +52,7 @@ class Sampler:
         batch_size: int,
         seed: int,
         metadata_features: NDArray[np.float32] | None = None,
+        pairing: Pairing = SAME_SCAN,
     ) -> None:
         if not entries:
             raise UserError("No volume is left to train on: see the inventory for the reasons.")
@@ -62,20 +62,20 @@ class Sampler:
                 f"{list(patch)}: choose sides that the patch divides."
             )
         self.entries, self.reader, self.views, self.patch = list(entries), reader, views, patch
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.pairing = batch_size, seed, pairing
         self.metadata_features = (
             np.zeros((len(entries), 0), np.float32)
             if metadata_features is None
             else metadata_features
         )
         names = dict.fromkeys(e.subject or e.id for e in entries)
-        self._subject_codes = {name: code for code, name in enumerate(names)}
+        self.subject_codes = {name: code for code, name in enumerate(names)}
         self._entries_of_subject: list[list[int]] = [[] for _ in names]
         for index, entry in enumerate(entries):
-            self._entries_of_subject[self._subject_codes[entry.subject or entry.id]].append(index)
+            self._entries_of_subject[self.subject_codes[entry.subject or entry.id]].append(index)
         self._weights = self._subject_weights()
         self._token_count = int(np.prod(patch_grid(views.crop_voxels, patch)))
-        self._block_cache: OrderedDict[int, _Block] = OrderedDict()
+        self._block_cache: OrderedDict[int, tuple[Block, ...]] = OrderedDict()
         self._lock = Lock()
 
     def _subject_weights(self) -> NDArray[np.float64]:
@@ -132,7 +132,7 @@ class Sampler:
         return collate(
             [
                 self._draw_sample(
-                    self._cached_block(first_block + slot, int(subject)),
+                    self._cached_blocks(first_block + slot, int(subject)),
                     step * self.batch_size + slot,
                     subject,
                 )
@@ -149,7 +149,7 @@ class Sampler:
         half = -(-samples // 2)
         subjects = np.tile(self._draw_subjects(generator(self.seed, 0, "bank"), half), 2)[:samples]
         drawn = [
-            self._draw_sample(self._read_block(-1 - slot, int(subject)), -1 - slot, subject)
+            self._draw_sample(self._read_blocks(-1 - slot, int(subject)), -1 - slot, subject)
             for slot, subject in enumerate(subjects)
         ]
         return [
@@ -157,43 +157,66 @@ class Sampler:
             for first in range(0, samples, max_batch_size)
         ]
 
-    def _draw_sample(self, block: _Block, number: int, subject: int | np.int64) -> Sample:
-        features = self.metadata_features[block.entry_index]
-        sample_key = SampleKey(self.seed, number, int(subject), features, block.entry_index)
-        meta = self.entries[block.entry_index].meta
-        return draw_sample(
-            sample_key, self.views, meta, block.voxels, block.start, self._token_count
+    def _draw_sample(
+        self, blocks: tuple[Block, ...], number: int, subject: int | np.int64
+    ) -> Sample:
+        sample_key = SampleKey(self.seed, number)
+        start = draw_starts(sample_key, self.views, blocks)
+        meta = self._sample_meta(blocks, number, int(subject), start)
+        blocks, start = draw_flips(sample_key, self.views, blocks, start)
+        params = draw_params(sample_key, self.views, start, self._token_count)
+        return Sample(blocks, params, meta)
+
+    def _sample_meta(
+        self, blocks: tuple[Block, ...], number: int, subject: int, start: NDArray[np.int64]
+    ) -> SampleMeta:
+        """The metadata of a sample whose crops begin at `start` (2, 3) of its blocks."""
+        ends = (blocks[0], blocks[-1])  # the block of each view
+        first = np.array([block.start for block in ends]) + start
+        shapes = np.array([block.volume.shape for block in ends])
+        centre = (first + np.array(self.views.crop_voxels) / 2) / shapes
+        return SampleMeta(
+            number=np.array(number),
+            subject=torch.tensor(subject),
+            metadata_features=torch.from_numpy(self.metadata_features[blocks[0].entry_index]),
+            entry_index=np.array([block.entry_index for block in ends]),
+            centre=centre.astype(np.float32),
         )
 
-    def _cached_block(self, number: int, subject: int) -> _Block:
-        """A block from the cache of the last steps, or read anew."""
+    def _cached_blocks(self, number: int, subject: int) -> tuple[Block, ...]:
+        """Blocks from the cache of the last steps, or read anew."""
         if self.views.steps_per_read == 1:
-            return self._read_block(number, subject)
+            return self._read_blocks(number, subject)
         with self._lock:
             known = self._block_cache.get(number)
-        found = known or self._read_block(number, subject)
+        found = known or self._read_blocks(number, subject)
         with self._lock:
             self._block_cache[number] = found
             while len(self._block_cache) > 2 * self.batch_size:
                 self._block_cache.popitem(last=False)
         return found
 
-    def _read_block(self, number: int, subject: int) -> _Block:
+    def _read_blocks(self, number: int, subject: int) -> tuple[Block, ...]:
+        """The block of a sample's views, and that of the second one where it is of another scan."""
+        rng = generator(self.seed, number, "place")
+        block = self._read_block(rng, self._draw_volume(rng, subject))
+        partner = self.pairing.partner(block.entry_index, generator(self.seed, number, "partner"))
+        if partner == block.entry_index:
+            return (block,)
+        return block, self._read_block_beside(block, partner)
+
+    def _read_block(self, rng: np.random.Generator, index: int) -> Block:
         """A block with enough valid voxels: the first found, or the best of those tried.
 
         They are counted from mask bits alone; intensities are read of the chosen block only.
         """
-        rng = generator(self.seed, number, "place")
-        index = self._draw_volume(rng, subject)
         entry, size = self.entries[index], np.array(self.views.block_voxels)
         room = np.array(entry.shape) - size
         best: tuple[float, NDArray[np.int16], NDArray[np.int64]] | None = None
         for _ in range(MAX_READ_ATTEMPTS):
             # A side shorter than the block: it extends beyond both ends equally, within a voxel.
             start = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
-            bits = self.reader.read_crop(
-                entry.id, _triple(start), self.views.block_voxels, MASK_CHANNEL
-            )
+            bits = self._read_voxels(index, start, MASK_CHANNEL)
             share = float(learnable_mask(bits).sum() / np.minimum(size, entry.shape).prod())
             if best is None or share > best[0]:
                 best = share, bits, start
@@ -201,12 +224,21 @@ class Sampler:
                 break
         assert best is not None
         _, bits, start = best
-        grey = self.reader.read_crop(
-            entry.id, _triple(start), self.views.block_voxels, INTENSITY_CHANNEL
+        grey = self._read_voxels(index, start, INTENSITY_CHANNEL)
+        return Block(index, entry.meta, np.concatenate([grey, bits]), start)
+
+    def _read_block_beside(self, block: Block, index: int) -> Block:
+        """The block of another scan whose centre is the same fraction of its volume."""
+        entry, size = self.entries[index], np.array(self.views.block_voxels)
+        room = np.array(entry.shape) - size
+        centre = (block.start + size / 2) / np.array(block.volume.shape)
+        wanted = np.rint(centre * np.array(entry.shape) - size / 2).astype(np.int64)
+        start = np.where(room > 0, np.clip(wanted, 0, np.maximum(room, 0)), room // 2)
+        return Block(index, entry.meta, self._read_voxels(index, start, ALL_CHANNELS), start)
+
+    def _read_voxels(
+        self, index: int, start: NDArray[np.int64], channels: slice
+    ) -> NDArray[np.int16]:
+        return self.reader.read_crop(
+            self.entries[index].id, triple(start.tolist()), self.views.block_voxels, channels
         )
-        return _Block(index, np.concatenate([grey, bits]), start)
-
-
-def _triple(values: NDArray[np.int64]) -> Triple:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

@@ -11,11 +11,10 @@ from itertools import combinations
 import nibabel
 import numpy as np
 from nibabel import orientations
-from numpy.typing import NDArray
 
+from ssl_pipeline.types import Affine, Spacing
 from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
-Affine = NDArray[np.float64]
 SHEAR_TOLERANCE_DEG = 0.1  # axes that miss a right angle by less do so by the rounding of headers
 GRID_TOLERANCE = 0.1  # of the smallest voxel side; headers round positions to about a thousandth
 
@@ -38,7 +37,7 @@ def canonical_grid(grid: VoxelGrid) -> VoxelGrid:
     return VoxelGrid((x, y, z), np.asarray(affine, dtype=np.float64))
 
 
-def spacing_mm(affine: Affine) -> tuple[float, float, float]:
+def spacing_mm(affine: Affine) -> Spacing:
     """Length of a voxel's sides in mm, in the order of the voxel axes."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
     return float(x), float(y), float(z)

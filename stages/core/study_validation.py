@@ -12,7 +12,7 @@ from ssl_pipeline.errors import suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root
 from stages.core.stage import load_stage
 

@@ -161,7 +161,7 @@ def run(study: "Study", kind: RunKind, seed: int) -> dict[str, Any]:
     from ssl_pipeline.models.encoder import random_encoder
     from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
     from ssl_pipeline.objectives.config import Contrast
-    from ssl_pipeline.training.loop import StoppedError, Trainer
+    from ssl_pipeline.training.loop import RunSettings, StoppedError, Trainer
     from ssl_pipeline.training.metrics_log import read_metrics
     from tests.bench import broken_runs
 
@@ -191,7 +191,7 @@ def run(study: "Study", kind: RunKind, seed: int) -> dict[str, Any]:
     broken = getattr(broken_runs, kind.fault)(objective, sampler, kind.fault_step)
     # Where the loss is no number the loop ends, whatever `stop_on` says.
     with broken, suppress(StoppedError):
-        Trainer(folder, objective, sampler, training, kind.monitoring).train()
+        Trainer(folder, objective, sampler, RunSettings(training, kind.monitoring)).train()
     history = read_metrics(folder / "metrics.jsonl")
     shutil.rmtree(folder)
     return {"kind": kind.name, "seed": seed, "history": history}

@@ -18,9 +18,11 @@ from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.objectives import backward, losses, terms
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.terms import ReconstructionTerm
-from ssl_pipeline.views.collate import Sample, SampleBatch
+from ssl_pipeline.types import triple
+from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.crops import Batch
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
+from ssl_pipeline.views.sample import Sample
 from ssl_pipeline.views.sampler import Sampler
 
 
@@ -62,8 +64,9 @@ def shared_intensity(objective: Objective, sampler: Sampler, at: int) -> Iterato
     def shared(*args: object) -> Sample:
         sample = drawn(*args)
         names = ("intensity_params", "bias_field")
-        both = {name: np.stack([getattr(sample, name)[0]] * 2) for name in names}
-        return replace(sample, **both, noise_seeds=sample.noise_seeds[[0, 0]])
+        both = {name: np.stack([getattr(sample.params, name)[0]] * 2) for name in names}
+        noise_seeds = sample.params.noise_seeds[[0, 0]]
+        return replace(sample, params=replace(sample.params, **both, noise_seeds=noise_seeds))
 
     with patch.object(sampler, "_draw_sample", shared):
         yield
@@ -123,7 +126,7 @@ def absolute_positions(objective: Objective, sampler: Sampler, at: int) -> Itera
     assert isinstance(encoder, ViTEncoder)
 
     def encode(batch: Batch, images: Tensor) -> Tensor:
-        size = (images.shape[2], images.shape[3], images.shape[4])
+        size = triple(images.shape[2:])
         places = patch_centres_mm(size, encoder.patch, batch.spacing_mm) + batch.start_mm[:, None]
         patches, _ = encoder._patches(images, batch.spacing_mm)
         seen = gather_tokens(patches, batch.visible)

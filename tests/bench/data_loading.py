@@ -12,7 +12,7 @@ import torch
 
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.loop import Trainer
+from ssl_pipeline.training.loop import RunSettings, Trainer
 from ssl_pipeline.training.metrics_log import read_metrics
 from stages.core.study import Study
 from tests.bench import benchmark_study
@@ -66,7 +66,7 @@ def _run(
     )
     made = build_objective(setting, type(study.objective))
     sampler = benchmark_study.build_sampler(study, setting.views, setting.batch_size)
-    Trainer(folder, made, sampler, training, Monitoring()).train()
+    Trainer(folder, made, sampler, RunSettings(training, Monitoring())).train()
     return read_metrics(folder / "metrics.jsonl")[1:]
 
 

@@ -17,13 +17,12 @@ from ssl_pipeline.training.loop import Trainer
 from stages.core.runner import run_stage
 from stages.core.study import load_study
 
-optimizer_step, peaks = Trainer._optimizer_step, {}
+train, peaks = Trainer.train, {}
 
-def watched(run, parts):
-    peaks[run.step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return optimizer_step(run, parts)
+def watch(step):
+    peaks[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-Trainer._optimizer_step = watched
+Trainer.train = lambda run: train(run, on_step=watch)
 study = load_study(__import__("pathlib").Path(sys.argv[1]))
 for stage in ("inventory", "preprocess", "pretrain"):
     run_stage(stage, study, {})

@@ -38,7 +38,7 @@ def sampler(catalog, reader):
 
 def see(blocks):
     batch = crop_views(blocks, VIEWS, PATCH)
-    return batch, augment(batch, blocks)
+    return batch, augment(batch, blocks.params)
 
 
 def step(section, sampler, parts, *, share=1.0, scale=1.0):

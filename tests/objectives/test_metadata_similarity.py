@@ -64,8 +64,8 @@ def test_samples_carry_the_traits_of_their_scan(entries, reader):
     sampler = Sampler(
         entries, reader, views, (4, 4, 4), batch_size=3, seed=0, metadata_features=found
     )
-    blocks = sampler.batch(0)
-    assert torch.equal(blocks.metadata_features, torch.from_numpy(found[blocks.entry_index]))
+    meta = sampler.batch(0).meta
+    assert torch.equal(meta.metadata_features, torch.from_numpy(found[meta.entry_index[:, 0]]))
 
 
 def test_a_study_says_what_makes_subjects_alike(study, catalog, entries):

@@ -88,8 +88,8 @@ def test_predictions_lie_in_the_scans_own_grid(whole):
 def test_a_checkpoint_holds_the_settings_of_its_run(whole):
     state = load_newest(run_folder(load_study(whole)) / "checkpoints")
     study = load_study(whole).redacted_config
-    assert state["config"] == {key: study[key] for key in state["config"]}
-    assert {"seed", "views", "model", "objective", "training"} <= state["config"].keys()
+    assert state.config == {key: study[key] for key in state.config}
+    assert {"seed", "views", "model", "objective", "training"} <= state.config.keys()
 
 
 def test_the_same_study_elsewhere_gives_the_same_encoder_and_scores(whole, tmp_path):

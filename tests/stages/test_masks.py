@@ -80,7 +80,7 @@ def test_pretraining_learns_nothing_of_what_was_anonymised(masked):
     body = torch.stack(
         [
             blocks.voxels[view % 8, 1, z : z + 16, y : y + 16, x : x + 16] & FOREGROUND
-            for view, (z, y, x) in enumerate(blocks.start.tolist())
+            for view, (z, y, x) in enumerate(blocks.params.start.tolist())
         ]
     )
     bright = (batch.clean[:, 0] > 1.5) & (body > 0)

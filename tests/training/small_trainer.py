@@ -11,7 +11,7 @@ from ssl_pipeline.objectives.config import Contrast, Ramp
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.loop import Trainer
+from ssl_pipeline.training.loop import RunSettings, Trainer
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 
@@ -55,8 +55,7 @@ def small_trainer(
         folder,
         build_objective(objective, model),
         sampler,
-        training,
-        monitoring,
+        RunSettings(training, monitoring),
         rank_info=rank_info,
     )
 
@@ -65,6 +64,12 @@ def build_objective(objective=HYBRID, model=MODEL):
     """The objective as such a run begins with it."""
     torch.manual_seed(0)
     return objective.build(random_encoder(model, 0))
+
+
+def trained_weights(run):
+    """The parameters of the encoder that a run exports at its end."""
+    run.train()
+    return flat_weights(run.final_encoder())
 
 
 def flat_weights(module):

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from ssl_pipeline.training.metrics_log import read_metrics
-from tests.training.small_trainer import flat_weights, small_trainer
+from tests.training.small_trainer import small_trainer, trained_weights
 
 
 def train(folder, output, compiled):
     """Leave the weights behind."""
-    encoder = small_trainer(folder, output, compile=compiled).train()
-    torch.save(flat_weights(encoder), folder / "end.pt")
+    weights = trained_weights(small_trainer(folder, output, compile=compiled))
+    torch.save(weights, folder / "end.pt")
 
 
 @pytest.mark.kill

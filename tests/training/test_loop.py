@@ -22,15 +22,15 @@ from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from tests.conftest import crash_at_step
-from tests.training.small_trainer import CONTRASTIVE, HYBRID, MODEL, flat_weights
+from tests.training.small_trainer import CONTRASTIVE, HYBRID, MODEL, flat_weights, trained_weights
 
 
 def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
-    whole = flat_weights(start(tmp_path / "whole").train())
+    whole = trained_weights(start(tmp_path / "whole"))
     crash_at_step(start(tmp_path / "cut"), 2)
     second = start(tmp_path / "cut")
     assert second.step == 2
-    assert torch.equal(flat_weights(second.train()), whole)
+    assert torch.equal(trained_weights(second), whole)
     steps = [row["step"] for row in read_metrics(tmp_path / "cut" / "metrics.jsonl")]
     assert steps == [1, 2, 3, 4, 5, 6]
 
@@ -60,43 +60,66 @@ def test_every_objective_learns(start, tmp_path, objective):
 
 @pytest.mark.parametrize("settings", [{"ema_decay": 0.9}, {"gradient_accumulation": 2}], ids=str)
 def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, settings):
-    whole = flat_weights(start(tmp_path / "whole", **settings).train())
+    whole = trained_weights(start(tmp_path / "whole", **settings))
     crash_at_step(start(tmp_path / "cut", **settings), 3)
-    assert torch.equal(flat_weights(start(tmp_path / "cut", **settings).train()), whole)
+    assert torch.equal(trained_weights(start(tmp_path / "cut", **settings)), whole)
     assert torch.isfinite(whole).all()
 
 
 def test_a_resume_with_other_loader_threads_and_another_cadence_ends_the_same(start, tmp_path):
-    whole = flat_weights(start(tmp_path / "whole").train())
+    whole = trained_weights(start(tmp_path / "whole"))
     crash_at_step(start(tmp_path / "cut", loader_threads=3, checkpoint_every=1), 3)
     second = start(tmp_path / "cut", loader_threads=2)
     assert second.step == 3
-    assert torch.equal(flat_weights(second.train()), whole)
+    assert torch.equal(trained_weights(second), whole)
 
 
 def test_drop_path_is_drawn_by_sample_and_resumes(start, tmp_path):
     model = MODEL.model_copy(update={"drop_path": 0.5})
-    whole = flat_weights(start(tmp_path / "whole", model=model).train())
-    assert not torch.equal(whole, flat_weights(start(tmp_path / "none").train()))
+    whole = trained_weights(start(tmp_path / "whole", model=model))
+    assert not torch.equal(whole, trained_weights(start(tmp_path / "none")))
     crash_at_step(start(tmp_path / "cut", model=model), 3)
     again = start(tmp_path / "cut", model=model)
     torch.manual_seed(99)  # nothing is drawn from the global generator
-    assert again.step == 2 and torch.equal(flat_weights(again.train()), whole)
+    assert again.step == 2 and torch.equal(trained_weights(again), whole)
+
+
+def test_steps_divided_among_calls_and_trainers_end_bit_for_bit(start, tmp_path):
+    settings = {"ema_decay": 0.9, "checkpoint_every": 100}
+    whole = start(tmp_path / "whole", **settings).train()
+    run = start(tmp_path / "parts", **settings)
+    states = [run.train(2) for _ in range(3)]
+    assert [state.step for state in states] == [2, 4, 6]
+    assert_equal_states(states[-1], whole)
+    other = start(tmp_path / "other", **settings)
+    other.load_state(states[0])
+    other.train(2)
+    other.load_state(states[1])  # which neither run has changed
+    assert_equal_states(other.train(), whole)
+
+
+def assert_equal_states(first, second):
+    assert first.step == second.step
+    torch.testing.assert_close(first.objective, second.objective, rtol=0, atol=0)
+    torch.testing.assert_close(first.ema, second.ema, rtol=0, atol=0)
+    moments = (state.optimizer["state"] for state in (first, second))
+    for mine, theirs in zip(*(each.values() for each in moments), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
 def test_averaged_weights_lie_between_those_of_the_steps(start, tmp_path):
-    averaged = flat_weights(start(tmp_path / "averaged", ema_decay=0.5, learning_rate=1e-2).train())
-    last = flat_weights(start(tmp_path / "last", learning_rate=1e-2).train())
+    averaged = trained_weights(start(tmp_path / "averaged", ema_decay=0.5, learning_rate=1e-2))
+    last = trained_weights(start(tmp_path / "last", learning_rate=1e-2))
     first = flat_weights(random_encoder(MODEL, 0))
     assert 0 < (averaged - first).norm() < (last - first).norm()
-    assert torch.equal(flat_weights(start(tmp_path / "averaged", ema_decay=0.5).train()), averaged)
+    assert torch.equal(trained_weights(start(tmp_path / "averaged", ema_decay=0.5)), averaged)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, tmp_path):
     start(tmp_path).train()
     newest = max((tmp_path / "checkpoints").glob("*.pt"))
     newest.write_bytes(newest.read_bytes()[:-10])
-    assert checkpoint.load_newest(tmp_path / "checkpoints")["step"] == 4
+    assert checkpoint.load_newest(tmp_path / "checkpoints").step == 4
     assert start(tmp_path).step == 4
 
 
@@ -109,27 +132,24 @@ def test_a_log_with_a_torn_last_line_is_cut_back(start, tmp_path):
 
 
 def test_a_finished_run_is_not_trained_again(start, tmp_path):
-    first = flat_weights(start(tmp_path).train())
+    first = trained_weights(start(tmp_path))
     before = (tmp_path / "metrics.jsonl").read_text()
-    assert torch.equal(flat_weights(start(tmp_path).train()), first)
+    assert torch.equal(trained_weights(start(tmp_path)), first)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
     run = start(tmp_path, checkpoint_every=100)
-    optimizer_step = run._optimizer_step
 
-    def signalled(parts):
-        if run.step == 2:
+    def signalled(done):
+        if done == 2:
             signal.raise_signal(signal.SIGTERM)
-        return optimizer_step(parts)
 
-    run._optimizer_step = signalled
     with pytest.raises(KeyboardInterrupt):
-        run.train()
+        run.train(on_step=signalled)
     assert start(tmp_path).step == 3
-    whole = flat_weights(start(tmp_path / "whole").train())
-    assert torch.equal(flat_weights(start(tmp_path).train()), whole)
+    whole = trained_weights(start(tmp_path / "whole"))
+    assert torch.equal(trained_weights(start(tmp_path)), whole)
 
 
 def test_a_stop_signal_outside_the_main_thread_is_never_given():
@@ -147,17 +167,14 @@ def test_a_stop_signal_outside_the_main_thread_is_never_given():
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(start, tmp_path):
     run = start(tmp_path, log_every=100)
-    optimizer_step = run._optimizer_step
 
-    def poisoned(parts):
-        if run.step == 3:
+    def poisoned(done):
+        if done == 3:
             with torch.no_grad():
                 run.objective.encoder.embed.weight.fill_(torch.nan)
-        return optimizer_step(parts)
 
-    run._optimizer_step = poisoned
     with pytest.raises(StoppedError, match="step 4 as diverging: The loss is nan"):
-        run.train()
+        run.train(on_step=poisoned)
     assert start(tmp_path).step == 2
 
 

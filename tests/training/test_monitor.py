@@ -19,7 +19,7 @@ from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
 from tests.conftest import crash_at_step
-from tests.training.small_trainer import CONTRASTIVE, HYBRID, flat_weights
+from tests.training.small_trainer import CONTRASTIVE, HYBRID, trained_weights
 
 LOOP = {
     "step",
@@ -50,8 +50,8 @@ def start(start):
 
 def test_a_snapshot_leaves_nothing_behind(start, tmp_path):
     run = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))
-    run._optimizer_step([run.sampler.batch(0)])
-    monitor, objective = run._build_monitor(), run.objective.train()
+    run.train(1)
+    monitor, objective = run.build_monitor(), run.objective.train()
     before = [(p, p.clone(), p.grad) for p in objective.parameters()]
     modes = [(m, m.training, getattr(m, "fused_attn", None)) for m in objective.modules()]
     drawn = torch.random.get_rng_state()
@@ -64,7 +64,7 @@ def test_a_snapshot_leaves_nothing_behind(start, tmp_path):
 
 
 def test_a_sound_objective_holds_no_place_against_its_own_subject(start, tmp_path):
-    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
     assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] == 0
 
 
@@ -73,14 +73,14 @@ def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatc
         return subject_contrast_loss(first, second, torch.arange(len(subject)), traits, temperature)
 
     monkeypatch.setattr(backward, "subject_contrast_loss", everybody)
-    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
     assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] > 0.5
 
 
 @pytest.mark.parametrize(("share", "found_out"), [(0.0, False), (1.0, True)], ids=["crop", "scan"])
 def test_an_encoder_that_knows_where_crops_lie_is_found_out(start, tmp_path, share, found_out):
     """Tokens are nothing but their places, in their crop or in the frame of their pair."""
-    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
     objective = monitor.objective
     objective.local_term.head = torch.nn.Identity()
 
@@ -103,7 +103,7 @@ def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
     start, tmp_path, background, low, high
 ):
     section = Hybrid(reconstruction=Reconstruction(background_weight=background))
-    monitor = start(tmp_path, section, monitoring=Monitoring(snapshot_samples=6))._build_monitor()
+    monitor = start(tmp_path, section, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
     make_views = monitor.make_views
 
     def every_second_token_is_body(samples):
@@ -116,15 +116,11 @@ def test_rebuilding_is_steered_from_outside_the_body_as_much_as_that_weighs(
 
 
 def test_snapshots_change_no_weight(start, tmp_path):
-    rarely = flat_weights(
-        start(
-            tmp_path / "rarely", monitoring=Monitoring(snapshot_every=100, snapshot_samples=4)
-        ).train()
+    rarely = trained_weights(
+        start(tmp_path / "rarely", monitoring=Monitoring(snapshot_every=100, snapshot_samples=4))
     )
-    often = flat_weights(
-        start(
-            tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=12)
-        ).train()
+    often = trained_weights(
+        start(tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=12))
     )
     assert torch.equal(rarely, often)
 
@@ -197,7 +193,7 @@ def test_a_snapshot_has_the_metrics_that_make_sense_for_its_objective(start, tmp
 def test_the_snapshot_set_holds_two_samples_of_each_subject_and_stays(start, tmp_path):
     run = start(tmp_path, monitoring=Monitoring(snapshot_every=3, snapshot_samples=8))
     first, again = run.sampler.monitoring_batches(8, 3), run.sampler.monitoring_batches(8, 8)
-    subjects = torch.cat([part.subject for part in first]).tolist()
+    subjects = torch.cat([part.meta.subject for part in first]).tolist()
     assert len(set(subjects)) == 4 and subjects[:4] == subjects[4:]
     assert torch.equal(torch.cat([part.voxels for part in first]), again[0].voxels)
     assert not torch.equal(again[0].voxels[:4], again[0].voxels[4:])

@@ -44,8 +44,8 @@ def test_two_bytes_end_near_four(ends, precision):
 
 def test_the_scale_of_fp16_is_kept_and_used(ends):
     kept = {p: checkpoint.load_newest(ends[p] / "checkpoints") for p in ends}
-    assert kept["fp16"]["compute"]["precision"] == "fp16"
+    assert kept["fp16"].compute.precision == "fp16"
     # 65536 halves whenever a gradient is too large for fp16; 6 good steps never raise it.
-    assert kept["fp16"]["scaler"]["scale"] <= 65536
-    assert kept["fp16"]["scaler"]["_growth_tracker"] == 6  # counted on over the resume
-    assert not kept["fp32"]["scaler"] and not kept["bf16"]["scaler"]
+    assert kept["fp16"].scaler["scale"] <= 65536
+    assert kept["fp16"].scaler["_growth_tracker"] == 6  # counted on over the resume
+    assert not kept["fp32"].scaler and not kept["bf16"].scaler

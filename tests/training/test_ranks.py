@@ -61,6 +61,18 @@ def train(folder, output, objective, steps, rank_info):
         torch.save((weights, gradient), run.folder / "end.pt")
 
 
+def train_in_parts(folder, output, rank_info):
+    """Leave the last weights of a run behind whose steps are divided among calls."""
+    run = small_trainer(
+        folder / "parts", output, HYBRID, monitoring=MONITORING, rank_info=rank_info, steps=6
+    )
+    with run.ranks.connect(run.compute.device):
+        for _ in range(3):
+            state = run.train(2)
+    if rank_info.is_first:
+        torch.save(state.objective, run.folder / "end.pt")
+
+
 def train_data_bound(folder, output, rank_info):
     """Train until it is stopped, where the second rank's data come late; writes the message."""
     monitoring = Monitoring(
@@ -85,6 +97,8 @@ def train_as_rank(folder, output, rank, ports):
     for (objective, steps), port in zip(RUNS, ports, strict=False):
         os.environ.update(variables(rank, 2, port))
         train(folder, output, objective, steps, RankInfo.from_environment())
+    os.environ.update(variables(rank, 2, ports[-2]))
+    train_in_parts(folder, output, RankInfo.from_environment())
     os.environ.update(variables(rank, 2, ports[-1]))
     train_data_bound(folder, output, RankInfo.from_environment())
 
@@ -93,7 +107,7 @@ def train_as_rank(folder, output, rank, ports):
 def ends(study, tmp_path_factory):
     """Folders of the same runs on one rank and on two; each run meets at a port of its own."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    ports = [free_port() for _ in range(len(RUNS) + 1)]
+    ports = [free_port() for _ in range(len(RUNS) + 2)]
     context = multiprocessing.get_context("spawn")
     ranks = [
         context.Process(target=train_as_rank, args=(two, study.folder, rank, ports))
@@ -136,6 +150,12 @@ def test_two_ranks_train_as_one(ends, objective):
     assert (flat(one) - flat(two)).norm() < 1e-4 * flat(one).norm()
 
 
+def test_ranks_that_stay_connected_divide_their_steps_among_calls(ends):
+    whole = torch.load(ends[1] / "hybrid-6" / "end.pt")[0]
+    parts = torch.load(ends[1] / "parts" / "end.pt")
+    assert all(torch.equal(parts[name], weight) for name, weight in whole.items())
+
+
 def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
     shutil.copytree(ends[1] / "hybrid-6", tmp_path / "run")
     for path in (tmp_path / "run/checkpoints").glob("step-00000006*"):
@@ -156,7 +176,7 @@ def test_a_diagnosis_stops_all_ranks_and_the_first_says_why(ends):
     assert [
         row["data_wait"] > 0.5 for row in read_metrics(ends[1] / "data_bound" / "metrics.jsonl")
     ] == [1, 1]
-    assert checkpoint.load_newest(ends[1] / "data_bound" / "checkpoints")["step"] == 2
+    assert checkpoint.load_newest(ends[1] / "data_bound" / "checkpoints").step == 2
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +236,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_they_go_on(prepa
     said, codes = end(processes)
     assert codes == [3, 3] and all("interrupted" in words for words in said), said
     (folder,) = file.parent.glob("out/pretrain/runs/*/checkpoints")
-    assert checkpoint.load_newest(folder)["step"] == steps_logged(file) < STEPS
+    assert checkpoint.load_newest(folder).step == steps_logged(file) < STEPS
     run_whole(file)
     assert steps_logged(file) == STEPS and (file.parent / WEIGHTS).exists()
     provenance = json.loads((file.parent / "out/pretrain/provenance.json").read_text())

@@ -33,7 +33,7 @@ def changed(catalog, reader):
         blocks = sampler.batch(2)
         blocks.voxels[:, 1, :, :20] = 0  # a strip that was not stored
         batch = crop_views(blocks, views, PATCH)
-        return batch, augment(batch, blocks)
+        return batch, augment(batch, blocks.params)
 
     return build
 

@@ -55,7 +55,7 @@ def test_tokens_of_one_place_look_at_the_same_millimetres(catalog, reader, share
     inside = torch.stack([patchify(b.valid[:, None], PATCH).amin(-1) for b in seen]).amin(0) > 0
     truth = torch.stack([patchify(b.clean, PATCH).mean(-1) for b in seen], dim=-1)
     relative = patch_centres_mm((16, 16, 16), PATCH, batch.spacing_mm) + batch.start_mm[:, None]
-    matrices = blocks.matrix / blocks.zoom[:, None, None]
+    matrices = blocks.params.matrix / blocks.params.zoom[:, None, None]
     compared = 0
     for pair in range(4):
         # mm of the shared frame, turned about the block's middle, are mm of the volume
@@ -132,8 +132,9 @@ def test_a_device_is_sent_the_blocks_and_nothing_more(catalog, reader):
         update={"affine": AffineAugmentation(probability=0.5), "intensity": intensity}
     )
     blocks = blocks_of(catalog, reader, views)
-    assert 0 < len(blocks.transformed_index) < 4 and 0 < len(blocks.blur_index) < 8
+    assert 0 < len(blocks.params.transformed_index) < 4
+    assert 0 < len(blocks.params.blur_index) < 8
     there = blocks.to("meta")
     with HostTensors() as host:
-        images = augment(crop_views(there, views, PATCH), there)
+        images = augment(crop_views(there, views, PATCH), there.params)
     assert images.device.type == "meta" and not host.seen

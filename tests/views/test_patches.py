@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssl_pipeline.views.masking import choose_visible
 from ssl_pipeline.views.patches import (
-    choose_visible,
     patch_centres_mm,
     patch_share,
     patchify,

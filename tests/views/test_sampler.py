@@ -27,7 +27,9 @@ def equal(first, second):
 
 
 def same(a, b):
-    return a is b is None or np.array_equal(np.asarray(a), np.asarray(b))
+    if dataclasses.is_dataclass(a):
+        return equal(a, b)
+    return np.array_equal(np.asarray(a), np.asarray(b))
 
 
 def test_a_batch_is_the_same_first_or_last_and_in_another_process(sampler, study, catalog):
@@ -55,15 +57,47 @@ def test_ranks_draw_the_samples_of_one_rank_in_its_order(catalog, reader):
     sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     whole = sampler.batch(2)
     halves = [sampler.batch(2, RankInfo(rank, 2).micro_batches(4, 1)[0]) for rank in (0, 1)]
-    assert np.concatenate([half.number for half in halves]).tolist() == [8, 9, 10, 11]
+    assert np.concatenate([half.meta.number for half in halves]).tolist() == [8, 9, 10, 11]
     batch = crop_views(whole, views, (8, 8, 8))
-    images = augment(batch, whole)
+    images = augment(batch, whole.params)
     for half, pairs in zip(halves, ([0, 1], [2, 3]), strict=True):
         mine, seen = pairs + [pair + 4 for pair in pairs], crop_views(half, views, (8, 8, 8))
-        for name, values in vars(seen).items():
-            rows = pairs if name in ("subject", "metadata_features") else mine
-            assert same(values, None if values is None else getattr(batch, name)[rows]), name
-        assert torch.equal(augment(seen, half), images[mine])
+        for name, values in vars(seen.meta).items():
+            assert same(values, getattr(batch.meta, name)[pairs]), name
+        for name in vars(seen).keys() - {"meta"}:
+            assert same(getattr(seen, name), getattr(batch, name)[mine]), name
+        assert torch.equal(augment(seen, half.params), images[mine])
+
+
+class NextScan:
+    """Pairs each scan with the next one of the list."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def partner(self, entry_index, rng):
+        return (entry_index + 1) % self.count
+
+
+def test_a_pairing_gives_the_second_view_a_scan_of_its_own(catalog, reader):
+    views = VIEWS.model_copy(update={"flip": ("x",), "affine": AffineAugmentation(probability=0.5)})
+    entries = catalog.entries
+    settings = {"batch_size": 4, "seed": 3}
+    plain = Sampler(entries, reader, views, (8, 8, 8), **settings)
+    paired = Sampler(entries, reader, views, (8, 8, 8), **settings, pairing=NextScan(len(entries)))
+    samples, alone = paired.batch(0), plain.batch(0)
+    assert (alone.meta.entry_index[:, 0] == alone.meta.entry_index[:, 1]).all()
+    own, partner = samples.meta.entry_index.T
+    assert np.array_equal(own, alone.meta.entry_index[:, 0])
+    assert np.array_equal(partner, (own + 1) % len(entries))
+    assert len(samples.voxels) == 8 and samples.host_block_index.tolist() == list(range(8))
+    assert samples.units[4:].tolist() == [
+        pytest.approx(entries[index].meta.input_scaling) for index in partner
+    ]
+    first, second = crop_views(samples, views, (8, 8, 8)), crop_views(alone, views, (8, 8, 8))
+    assert torch.equal(first.clean[:4], second.clean[:4])  # first views are what they were
+    assert not torch.isclose(first.clean[4:], second.clean[4:]).all((1, 2, 3, 4)).any()
+    assert np.abs(samples.meta.centre[:, 1] - alone.meta.centre[:, 1]).max() < 0.2
 
 
 def test_steps_that_share_what_is_read_see_other_views_of_it(catalog, reader):
@@ -71,9 +105,11 @@ def test_steps_that_share_what_is_read_see_other_views_of_it(catalog, reader):
     sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     first, second, third, other = (sampler.batch(step) for step in range(4))
     for later in (second, third):
-        assert torch.equal(first.voxels, later.voxels) and torch.equal(first.subject, later.subject)
-        assert not np.array_equal(first.start, later.start)
-        assert not torch.equal(first.order, later.order)
+        assert torch.equal(first.voxels, later.voxels) and torch.equal(
+            first.meta.subject, later.meta.subject
+        )
+        assert not np.array_equal(first.params.start, later.params.start)
+        assert not torch.equal(first.params.order, later.params.order)
     assert not torch.equal(first.voxels, other.voxels)
     alone = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)
     assert equal(alone.batch(2), third)  # a resume in the middle reads the same again
@@ -81,7 +117,7 @@ def test_steps_that_share_what_is_read_see_other_views_of_it(catalog, reader):
 
 def test_subjects_of_a_step_differ_while_there_are_enough(sampler):
     for step in range(20):
-        assert len(set(sampler.batch(step).subject.tolist())) == 4
+        assert len(set(sampler.batch(step).meta.subject.tolist())) == 4
 
 
 def test_more_pairs_than_subjects_use_each_of_them(catalog, reader):
@@ -97,7 +133,7 @@ def test_a_root_is_drawn_by_its_weight(catalog, reader):
     ]
     sampler = Sampler(heavy, reader, VIEWS, (8, 8, 8), batch_size=1, seed=0)
     drawn = np.concatenate([sampler.subjects(step) for step in range(1000)])
-    first = sampler._subject_codes[heavy[0].subject]
+    first = sampler.subject_codes[heavy[0].subject]
     assert (drawn == first).mean() == pytest.approx(0.75, abs=0.05)
 
 
@@ -110,11 +146,12 @@ def test_volumes_and_subjects_are_drawn_by_their_weights(catalog, reader):
     ]
     sampler = Sampler(entries, reader, VIEWS, (8, 8, 8), batch_size=1, seed=0)
     drawn = np.concatenate([sampler.subjects(step) for step in range(1000)])
-    assert (drawn == sampler._subject_codes["a"]).mean() == pytest.approx(2 / 3, abs=0.05)
-    assert not (drawn == sampler._subject_codes["c"]).any()
-    rng = np.random.default_rng(0)
-    volumes = [sampler._draw_volume(rng, sampler._subject_codes["a"]) for _ in range(1000)]
-    assert np.bincount(volumes)[0] / 1000 == pytest.approx(0.75, abs=0.05)
+    assert (drawn == sampler.subject_codes["a"]).mean() == pytest.approx(2 / 3, abs=0.05)
+    assert not (drawn == sampler.subject_codes["c"]).any()
+    metas = [sampler.batch(step).meta for step in range(300)]
+    first = sampler.subject_codes["a"]
+    volumes = [meta.entry_index[0, 0] for meta in metas if meta.subject == first]
+    assert np.mean(np.array(volumes) == 0) == pytest.approx(0.75, abs=0.05)
 
 
 @pytest.mark.parametrize("entries, crop, sentence", [(0, 16, "No volume"), (6, 12, "no multiple")])

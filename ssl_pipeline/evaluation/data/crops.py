@@ -11,7 +11,7 @@ from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.preprocess.prepare import VALID, model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 VoxelType = TypeVar("VoxelType", bound=np.generic)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_pipeline.evaluation.data.crops import CropBatch
 from ssl_pipeline.models.encoder import Encoder, FeatureInfo
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.patches import patch_share, pool_tokens
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ssl_pipeline.store.catalog import Entry
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 WIDTH = 8  # channels at full resolution
 MAX_WIDTH = 96  # most channels, next to the tokens

@@ -15,7 +15,7 @@ from ssl_pipeline.evaluation.data.features import to_tensors, valid_tokens
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, optimise
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.rng import generator
 
 

@@ -23,7 +23,7 @@ from ssl_pipeline.evaluation.adaptation.adaptation import encoder_blocks
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.training.schedule import has_weight_decay, warmup_cosine
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 MAX_GRAD_NORM = 1.0  # largest norm of the gradient
 

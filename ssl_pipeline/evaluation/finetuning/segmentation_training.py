@@ -25,7 +25,7 @@ from ssl_pipeline.evaluation.finetuning.sliding_window import (
 )
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.rng import generator
 
 MAX_CENTRES = 2000  # most voxels of a class and scan that training crops may be centred on

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 SIGMA = 1 / 8  # of the Gaussian weights, in sides of the window
 

@@ -20,7 +20,7 @@ from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, VolumeMeta, model
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.shard import ALL_CHANNELS
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.rng import generator
 
 STORED_LEVELS = 60_000  # of stored values of MR, of 65,536 possible ones

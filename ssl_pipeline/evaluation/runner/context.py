@@ -42,7 +42,7 @@ from ssl_pipeline.io.atomic import remove_temporaries, sha256_json
 from ssl_pipeline.progress import debug, info, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder

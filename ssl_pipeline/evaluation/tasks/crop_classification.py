@@ -11,7 +11,7 @@ from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.views.rng import generator
 
 

@@ -17,7 +17,7 @@ from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Entry
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.evaluation.runner.context import TaskRunner

@@ -16,7 +16,7 @@ from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 MM3_PER_ML = 1000
 

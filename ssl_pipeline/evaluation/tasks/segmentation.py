@@ -18,7 +18,7 @@ from ssl_pipeline.evaluation.metrics.segmentation import score_segmentation
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.task import Task, TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
     from ssl_pipeline.evaluation.runner.context import TaskRunner

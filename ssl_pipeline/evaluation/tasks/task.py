@@ -26,7 +26,7 @@ from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.store.catalog import Catalog, Entry, check_scan_attribute, scan_attribute
-from ssl_pipeline.views.config import Triple
+from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
 if TYPE_CHECKING:
