@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 IMAGES_BYTES = 200_000
 CONFIG_KEYS = HASHED_KEYS
 DEPENDS_ON = ("preprocess",)
-VERSION = 6
+VERSION = 7
 OUTPUTS = (
     "cohort-*.json",
     "run.json",
@@ -257,10 +257,8 @@ def build_sampler(
     study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
 ) -> "Sampler":
     """The sampler of `batch_size` samples a step from these volumes."""
-    from ssl_pipeline.objectives.metadata_similarity import metadata_features
     from ssl_pipeline.views.sampler import Sampler
 
-    contrast = getattr(study.objective, "contrast", None)
     return Sampler(
         entries,
         preprocess.crop_reader(study, catalog, entries),
@@ -268,7 +266,7 @@ def build_sampler(
         study.model.patch_voxels,
         batch_size=batch_size,
         seed=study.seed,
-        metadata_features=metadata_features(entries, contrast.similar_by) if contrast else None,
+        metadata_features=study.objective.metadata_features(entries),
     )
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ssl_pipeline.config.section import Section
 
-Alarm = Literal["collapsed", "shortcut", "data_bound", "diverging"]
+Alarm = Literal["diverging", "collapsed", "shortcut", "data_bound"]  # most severe first
 
 
 class Monitoring(Section):

@@ -28,7 +28,7 @@ COHORT_KEYS = (  # settings that decide which volumes there are, and their conte
     "data.roots.*.masks",
 )
 HASHED_KEYS = ("seed", *COHORT_KEYS, "views", "model", "init_from", "objective", "training")
-RUN_VERSION = 4  # raised when earlier runs cannot be resumed
+RUN_VERSION = 5  # raised when earlier runs cannot be resumed
 
 
 def run_folder(study: Study) -> Path:
@@ -118,9 +118,8 @@ def cohort_metadata(study: Study) -> dict[str, dict[str, Any]]:
 def cohort_hash_items(study: Study) -> list[tuple[str, Any]]:
     """All parts of the cohort that a run depends on, to be hashed."""
     items = [*cohort_volumes(study).items(), *cohort_weights(study).items()]
-    contrast = getattr(study.objective, "contrast", None)
-    uses_metadata = contrast is not None and contrast.similar_by
-    return [*items, *cohort_metadata(study).items()] if uses_metadata else items
+    reads_metadata = study.objective.metadata_used()
+    return [*items, *cohort_metadata(study).items()] if reads_metadata else items
 
 
 def _read_or_freeze_cohort(study: Study) -> list[list[Any]]:
