@@ -114,9 +114,9 @@ class LocalContrast(SummedTerm):
         from ssl_pipeline.monitoring.shortcuts import measure_position_shortcut, separate_views
         from ssl_pipeline.objectives.term_inputs import Crops
 
-        def loss(shown: "Tensor", crops: "Crops" = encoded.crops) -> "Tensor":
+        def loss(images: "Tensor", crops: "Crops" = encoded.crops) -> "Tensor":
             with encoded.autocast():
-                return _mean(*self.sum_and_count(head, crops, encoded.encode(crops.batch, shown)))
+                return _mean(*self.sum_and_count(head, crops, encoded.encode(crops.batch, images)))
 
         batch, patch = encoded.crops.batch, encoded.crops.patch
         # A little farther than the distance of negatives, which occurs in training too.
