@@ -64,7 +64,7 @@ BUNDLE_FILES = (
 TITLE = "Pretrain the encoder on the volumes of the training subjects"
 CONFIG_KEYS = HASHED_KEYS
 DEPENDS_ON = ("preprocess",)
-VERSION = 6
+VERSION = 7
 OUTPUTS = (
     "cohort-*.json",
     layout.RUN_RECORD,
@@ -251,10 +251,8 @@ def build_sampler(
     study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
 ) -> "Sampler":
     """The sampler of `batch_size` samples a step from these volumes."""
-    from ssl_pipeline.objectives.metadata_similarity import metadata_features
     from ssl_pipeline.views.sampler import Sampler
 
-    contrast = getattr(study.objective, "contrast", None)
     return Sampler(
         entries,
         preprocess.crop_reader(study, catalog, entries),
@@ -262,7 +260,7 @@ def build_sampler(
         study.model.patch_voxels,
         batch_size=batch_size,
         seed=study.seed,
-        metadata_features=metadata_features(entries, contrast.similar_by) if contrast else None,
+        metadata_features=study.objective.metadata_features(entries),
     )
 
 

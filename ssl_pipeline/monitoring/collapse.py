@@ -15,8 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, pdist
 
-from ssl_pipeline.objectives.losses import subject_contrast_loss
-
 CEILING_SEED = 0  # of the draw that shows what rank a number of rows can reach
 
 
@@ -96,14 +94,3 @@ def embedding_drift(
     length = previous.float().norm(dim=1).sum().item()
     moved = (current.float() - previous.float()).norm(dim=1).sum().item()
     return moved / length if length > 0 else math.nan
-
-
-def subject_contrast_chance(
-    subject: Int[Tensor, " samples"], metadata_features: Float[Tensor, "samples features"]
-) -> float:
-    """The loss between subjects (`subject_contrast_loss`) where all vectors are alike.
-
-    The mean over views of log(views of other subjects): log(2 B - 2) for B different subjects.
-    """
-    equal = torch.zeros(len(subject), 1, device=subject.device)
-    return subject_contrast_loss(equal, equal, subject, metadata_features, temperature=1.0).item()

@@ -10,7 +10,7 @@ from ssl_pipeline.config.section import Section
 # al. 2018 (arXiv:1805.01978).
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 
-Alarm = Literal["collapsed", "shortcut", "data_bound", "diverging"]
+Alarm = Literal["diverging", "collapsed", "shortcut", "data_bound"]  # most severe first
 
 
 class Monitoring(Section):

@@ -1,8 +1,9 @@
 """Diagnosis of a run from its metrics: one word, and one sentence with numbers and what to try.
 
-The rules stand in a table, most severe first, and the first that holds gives the diagnosis. Each is
-a metric that was beyond a threshold in all of the last few snapshots, because a single one may be
-an accident; a metric that a run lacks, or that is nan, raises no alarm. Loss, gradient and
+The rules of all runs are here in a table, those of an objective's terms beside the terms; of those
+that hold, the first of the most severe alarm gives the diagnosis. Each is a metric that was beyond
+a threshold in all of the last few snapshots, because a single one may be an accident; a metric that
+a run lacks, or that is nan, raises no alarm. Loss, gradient and
 shortcuts are checked from the start, collapse and reconstruction skill only later in the run:
 untrained embeddings look collapsed.
 """
@@ -11,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Literal
+from typing import Literal, get_args
 
 from ssl_pipeline.monitoring.config import Alarm, Monitoring
 
@@ -19,6 +20,9 @@ MetricValues = Mapping[str, float | int]  # of one row, by the names of `METRICS
 DiagnosisName = Literal["healthy"] | Alarm
 # A rule returns the reason where it holds.
 DiagnosisRule = Callable[[Sequence[MetricValues], Monitoring], str | None]
+AlarmRule = tuple[Alarm, DiagnosisRule]  # a rule, and the alarm that it raises
+Setting = Callable[[Monitoring], float]  # reads a setting
+SEVERITY: tuple[Alarm, ...] = get_args(Alarm)  # most severe first
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,14 @@ class Diagnosis:
     reason: str
 
 
-def diagnose(history: Sequence[MetricValues], section: Monitoring) -> Diagnosis:
-    """Diagnose a run whose rows, oldest first, are `history`; metrics may be missing from them."""
-    for name, rule in RULES:
+def diagnose(
+    history: Sequence[MetricValues], section: Monitoring, term_rules: Sequence[AlarmRule]
+) -> Diagnosis:
+    """Diagnose a run whose rows, oldest first, are `history`; metrics may be missing from them.
+
+    `term_rules` are those of the terms of its objective.
+    """
+    for name, rule in sorted((*RULES, *term_rules), key=lambda each: SEVERITY.index(each[0])):
         reason = rule(history, section)
         if reason:
             return Diagnosis(name, reason)
@@ -39,11 +48,11 @@ def diagnose(history: Sequence[MetricValues], section: Monitoring) -> Diagnosis:
 
 
 def rows_after(history: Sequence[MetricValues], progress: float) -> list[MetricValues]:
-    """The rows after this fraction of the run in which contrast has its full weight."""
+    """The rows after this fraction of the run in which all terms have their full weight."""
     return [
         row
         for row in history
-        if row.get("progress", 1.0) >= progress and row.get("contrast_factor", 1.0) >= 1.0
+        if row.get("progress", 1.0) >= progress and row.get("ramp_factor", 1.0) >= 1.0
     ]
 
 
@@ -81,7 +90,7 @@ def window_means(history: Sequence[MetricValues], metric: str, section: Monitori
 
 
 def _loss_climbs(history: Sequence[MetricValues], section: Monitoring) -> str | None:
-    """Compare the last windows with the best one before, once contrast has its full weight."""
+    """Compare the last windows with the best one before, once all terms have their full weight."""
     losses = window_means(rows_after(history, 0.0), "loss", section)
     before, last = losses[: -section.patience], losses[-section.patience :]
     if not before:
@@ -97,7 +106,7 @@ def _loss_climbs(history: Sequence[MetricValues], section: Monitoring) -> str | 
 
 
 def _gradient_explodes(history: Sequence[MetricValues], section: Monitoring) -> str | None:
-    """Compare the last windows with the median before, once contrast has its full weight."""
+    """Compare the last windows with the median before, once all terms have their full weight."""
     norms = window_means(rows_after(history, 0.0), "gradient_norm", section)
     before, last = norms[: -section.patience], norms[-section.patience :]
     if len(before) < section.patience or min(last) <= section.max_gradient_rise * median(before):
@@ -123,35 +132,33 @@ def _data_bound_reason(history: Sequence[MetricValues], section: Monitoring) -> 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A rule that holds where a metric is below `min_setting`, or above `max_setting`.
+    """A rule that holds where a metric is below its `minimum`, or above its `maximum`.
 
-    `minus` is a metric that is subtracted, `after_setting` the setting of the fraction of the run
-    after which it is checked; `message` is a format string of the `value` and its `limit`.
+    `minus` is a metric that is subtracted, `after` the fraction of the run after which it is
+    checked; `message` is a format string of the `value` and its `limit`.
     """
 
     metric: str
     message: str
     minus: str = ""
-    min_setting: str = ""
-    max_setting: str = ""
-    after_setting: str = ""
+    minimum: Setting | None = None
+    maximum: Setting | None = None
+    after: Setting | None = None
 
     def __call__(self, history: Sequence[MetricValues], section: Monitoring) -> str | None:
         """Return the reason where all of the last snapshots are beyond the limit."""
-        rows = (
-            rows_after(history, getattr(section, self.after_setting))
-            if self.after_setting
-            else history
-        )
+        rows = rows_after(history, self.after(section)) if self.after else history
         values = metric_series(rows, self.metric, self.minus)[-section.patience :]
-        limit: float = getattr(section, self.min_setting or self.max_setting)
-        beyond = [value < limit if self.min_setting else value > limit for value in values]
-        if len(values) < section.patience or not all(beyond):
+        if len(values) < section.patience:
             return None
-        return self.message.format(value=values[-1], limit=limit)
+        if self.minimum and max(values) < (limit := self.minimum(section)):
+            return self.message.format(value=values[-1], limit=limit)
+        if self.maximum and min(values) > (limit := self.maximum(section)):
+            return self.message.format(value=values[-1], limit=limit)
+        return None
 
 
-RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
+RULES: tuple[AlarmRule, ...] = (
     ("diverging", _not_finite),
     ("diverging", _loss_climbs),
     ("diverging", _gradient_explodes),
@@ -159,8 +166,8 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
         "collapsed",
         Threshold(
             "embedding_drift",
-            min_setting="min_drift",
-            after_setting="collapse_after",
+            minimum=lambda settings: settings.min_drift,
+            after=lambda settings: settings.collapse_after,
             message="The embeddings have not changed between snapshots (by {value:.1g} of their "
             "length; the alarm is below {limit:g}): the encoder is frozen or learns nothing. Check "
             "training.learning_rate and which parameters the optimizer holds.",
@@ -169,98 +176,22 @@ RULES: tuple[tuple[Alarm, DiagnosisRule], ...] = (
     (
         "collapsed",
         Threshold(
-            "dimension_std",
-            min_setting="min_dimension_std",
-            after_setting="collapse_after",
-            message="Samples of all subjects have nearly one embedding: its spread is {value:.2f} "
-            "(about 1 is healthy, the alarm is below {limit:g}). Raise training.batch_size or "
-            "objective.contrast.subject_weight, or lower training.learning_rate.",
-        ),
-    ),
-    (
-        "collapsed",
-        Threshold(
-            "uniformity",
-            max_setting="max_uniformity",
-            after_setting="collapse_after",
-            message="Embeddings crowd into one part of the sphere: their uniformity is "
-            "{value:.2f} (about -4 is even, 0 is one point, the alarm is above {limit:g}). Raise "
-            "training.batch_size, or lower objective.contrast.temperature.",
-        ),
-    ),
-    (
-        "collapsed",
-        Threshold(
             "rankme_share",
-            min_setting="min_rankme",
-            after_setting="collapse_after",
+            minimum=lambda settings: settings.min_rankme,
+            after=lambda settings: settings.collapse_after,
             message="Embeddings use few directions: their effective rank is {value:.1%} of what so "
             "many samples could have (the alarm is below {limit:.0%}). Raise the weight of "
             "reconstruction, or lower training.learning_rate.",
         ),
     ),
     (
-        "collapsed",
-        Threshold(
-            "subject_contrast_chance",
-            minus="subject_contrast_snapshot",
-            min_setting="min_chance_margin",
-            after_setting="collapse_after",
-            message="The loss between subjects is {value:.2f} below chance (the alarm is below "
-            "{limit:g}): subjects are not distinguished. Raise training.learning_rate or "
-            "training.batch_size, or lower objective.contrast.temperature.",
-        ),
-    ),
-    (
-        "shortcut",
-        Threshold(
-            "position_shortcut",
-            max_setting="max_position_shortcut",
-            message="The encoder knows where crops lie: without any content it solves {value:.0%} "
-            "of the loss between locations (the alarm is above {limit:.0%}), by position and not "
-            "by anatomy. Make sure that positions are relative to the crop alone.",
-        ),
-    ),
-    (
         "shortcut",
         Threshold(
             "histogram_retrieval",
-            max_setting="max_histogram_retrieval",
+            maximum=lambda settings: settings.max_histogram_retrieval,
             message="Histograms alone match {value:.0%} of views (the alarm is above {limit:.0%}): "
             "contrast needs no anatomy. Widen views.intensity, and make sure that both views of a "
             "sample are augmented independently.",
-        ),
-    ),
-    (
-        "shortcut",
-        Threshold(
-            "same_subject_loss",
-            max_setting="max_same_subject_loss",
-            message="Samples of one subject are negatives of each other: where all samples are of "
-            "one, the loss between subjects is {value:.2f} nats (0 is correct, the alarm is above "
-            "{limit:g}). Make sure that the objective compares subjects alone.",
-        ),
-    ),
-    (
-        "shortcut",
-        Threshold(
-            "gradient_outside_body",
-            max_setting="max_gradient_outside",
-            message="Of the reconstruction gradient {value:.0%} lies outside the body (the alarm "
-            "is above {limit:.0%}): the model learns padding and air. Lower "
-            "objective.reconstruction.background_weight, and make sure that padding has no weight.",
-        ),
-    ),
-    (
-        "shortcut",
-        Threshold(
-            "reconstruction_skill",
-            min_setting="min_skill",
-            after_setting="skill_after",
-            message="Reconstruction of the body is no better than smooth in-painting (skill "
-            "{value:.2f}, the alarm is below {limit:g}): padding and air dominate, or the run is "
-            "too short. Lower objective.reconstruction.background_weight or views.max_background, "
-            "or train longer.",
         ),
     ),
     ("data_bound", _data_bound_reason),
@@ -285,5 +216,6 @@ def _healthy_reason(history: Sequence[MetricValues], section: Monitoring) -> str
         return summary
     return (
         f"{summary} Collapse is checked after {section.collapse_after:.0%} of the run and "
-        f"reconstruction skill after {section.skill_after:.0%}, once contrast has its full weight."
+        f"reconstruction skill after {section.skill_after:.0%}, once all terms have their full "
+        "weight."
     )

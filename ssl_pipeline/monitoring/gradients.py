@@ -24,13 +24,13 @@ def gradient_norms(
 
 
 def gradient_ratio(
-    contrast: Float[Tensor, ""], reconstruction: Float[Tensor, ""], parameters: Iterable[Tensor]
+    ramped: Float[Tensor, ""], others: Float[Tensor, ""], parameters: Iterable[Tensor]
 ) -> float:
-    """|gradient of the weighted contrast| / |gradient of the weighted reconstruction|.
+    """|gradient of the weighted losses that are ramped in| / |that of the others|.
 
-    nan where reconstruction has none, or where either is not finite.
+    nan where the others have none, or where either is not finite.
     """
-    above, below = gradient_norms((contrast, reconstruction), parameters)
+    above, below = gradient_norms((ramped, others), parameters)
     return above / below if below > 0 and math.isfinite(above + below) else math.nan
 
 

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d, interpolate
 
-from ssl_pipeline.objectives.losses import masked_huber
 from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.patches import unpatchify
 
@@ -63,22 +62,3 @@ def _pull_push(values: Tensor, known: Tensor) -> Tensor:
     coarse = _pull_push(means, (share > 0).to(values.dtype))
     smooth = interpolate(coarse, size=(z, y, x), mode="trilinear", align_corners=False)
     return torch.where(known > 0, values, smooth)
-
-
-def reconstruction_skill(
-    reconstruction: Float[Tensor, "batch 1 z y x"],
-    inpainted: Float[Tensor, "batch 1 z y x"],
-    clean: Float[Tensor, "batch 1 z y x"],
-    weight: Float[Tensor, "batch 1 z y x"],
-) -> float:
-    """Share of the in-painting's error that the model saves: 1 - L_model / L_inpaint.
-
-    1 is perfect, 0 no better than in-painting, below 0 worse. L is the loss of masked
-    reconstruction (`masked_huber`); `weight` is 1 in hidden, valid voxels of the body, 0
-    elsewhere. nan where nothing has weight or in-painting makes no error. Source: the skill score
-    of Murphy 1988 (Mon. Weather Rev. 116).
-    """
-    target, counted = clean.flatten(2), weight.flatten(2)
-    model = masked_huber(reconstruction.flatten(2).float(), target, counted).item()
-    baseline = masked_huber(inpainted.flatten(2), target, counted).item()
-    return 1 - model / baseline if baseline > 0 else math.nan

@@ -1,13 +1,14 @@
-"""Objectives of pretraining: a new one is one file and one line in this union."""
+"""Objectives of pretraining, each a list of terms: presets by name, and `custom` for any list."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from ssl_pipeline.objectives.contrastive import Contrastive
+from ssl_pipeline.objectives.custom import Custom
 from ssl_pipeline.objectives.hybrid import Hybrid
 from ssl_pipeline.objectives.mae import Mae
 
-ObjectiveConfig = Annotated[Mae | Contrastive | Hybrid, Field(discriminator="name")]
+ObjectiveConfig = Annotated[Mae | Contrastive | Hybrid | Custom, Field(discriminator="name")]
 
-__all__ = ["Contrastive", "Hybrid", "Mae", "ObjectiveConfig"]
+__all__ = ["Contrastive", "Custom", "Hybrid", "Mae", "ObjectiveConfig"]

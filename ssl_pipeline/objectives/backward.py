@@ -1,7 +1,7 @@
 """Gradient of a step over its whole batch, divided over ranks and micro-batches.
 
 Terms that are means over voxels or tokens are sums divided by the counts of the WHOLE batch, so the
-gradients of its parts only have to be added. The term between subjects contrasts all vectors of the
+gradients of its parts only have to be added. A vector term compares the vectors of all views of the
 batch: they are computed first, their own gradient is taken from the loss of all of them, and is
 then led back through the encoder part by part (gradient caching, Gao et al. 2021,
 arXiv:2101.06983). With one part its only pass serves both; with several, the first pass keeps no
@@ -15,8 +15,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from ssl_pipeline.objectives.losses import subject_contrast_loss
 from ssl_pipeline.objectives.objective import Objective, TermOutputs
+from ssl_pipeline.objectives.term_inputs import TermMetadata, concatenate_metadata
 from ssl_pipeline.views.crops import Batch
 
 MicroBatch = TypeVar("MicroBatch")
@@ -43,11 +43,11 @@ class Collectives(Protocol):
 
 @dataclass(frozen=True)
 class _BatchStatistics:
-    """Statistics of the whole batch that its micro-batches need."""
+    """Statistics of the whole batch that its micro-batches need, by the names of the terms."""
 
     counts: dict[str, Tensor]
-    subject_loss: Tensor | None  # this rank's part of the loss between subjects
-    vector_gradients: Sequence[Tensor | None]  # of that loss, for each micro-batch
+    vector_losses: dict[str, Tensor]  # this rank's part of each
+    vector_gradients: dict[str, Sequence[Tensor]]  # of each loss, for each micro-batch
 
 
 def backward(
@@ -79,16 +79,16 @@ def backward(
         )
     weights = objective.term_weights(progress)
     sums: dict[str, Tensor] = {}
-    for outputs, gradient in zip(passes, whole.vector_gradients, strict=True):
+    for index, outputs in enumerate(passes):
         means = {name: value / whole.counts[name] for name, value in outputs.sums.items()}
         loss = sum((weights[name] * mean for name, mean in means.items()), torch.tensor(0.0))
-        if outputs.vectors is not None and gradient is not None:
-            loss = loss + weights["subject_contrast"] * (outputs.vectors.float() * gradient).sum()
+        for name, vectors in outputs.vectors.items():
+            gradient = whole.vector_gradients[name][index]
+            loss = loss + weights[name] * (vectors.float() * gradient).sum()
         scale_loss(loss).backward()
         for name, mean in means.items():
             sums[name] = sums.get(name, 0) + mean.detach()
-    if whole.subject_loss is not None:
-        sums["subject_contrast"] = whole.subject_loss
+    sums |= whole.vector_losses
     return Losses(torch.stack([weights[name] * sums[name] for name in sums]).sum(), sums)
 
 
@@ -109,26 +109,28 @@ def _forward_passes(
 def _batch_statistics(
     objective: Objective, outputs: Sequence[TermOutputs], ranks: Collectives
 ) -> _BatchStatistics:
+    counts = _batch_counts(outputs, ranks)
+    if not objective.trained_vector_terms:
+        return _BatchStatistics(counts, {}, {})
+    own = concatenate_metadata([part.metadata for part in outputs])
+    metadata = TermMetadata(ranks.gather(own.subject), ranks.gather(own.features))
+    losses: dict[str, Tensor] = {}
+    gradients: dict[str, Sequence[Tensor]] = {}
+    for term in objective.trained_vector_terms:
+        vectors = [part.vectors[term.name].detach().float().requires_grad_() for part in outputs]
+        first, second = (
+            torch.cat(halves) for halves in zip(*(v.chunk(2) for v in vectors), strict=True)
+        )
+        loss = objective.vector_loss(term, ranks.gather(first), ranks.gather(second), metadata)
+        gradients[term.name] = torch.autograd.grad(loss, vectors)
+        losses[term.name] = loss.detach() * len(first) / len(metadata.subject)
+    return _BatchStatistics(counts, losses, gradients)
+
+
+def _batch_counts(outputs: Sequence[TermOutputs], ranks: Collectives) -> dict[str, Tensor]:
+    """The counts of the summed terms over the whole batch, at least 1."""
     names = list(outputs[0].counts)
-    counts = {}
-    if names:
-        each = [torch.stack([part.counts[name] for name in names]) for part in outputs]
-        own = torch.stack(each).sum(0)
-        counts = dict(zip(names, ranks.sum(own).clamp(min=1), strict=True))
-    vectors = [
-        p.vectors.detach().float().requires_grad_() for p in outputs if p.vectors is not None
-    ]
-    if not vectors:
-        return _BatchStatistics(counts, None, [None] * len(outputs))
-    assert objective.contrast is not None
-    first, second = (
-        torch.cat(halves) for halves in zip(*(v.chunk(2) for v in vectors), strict=True)
-    )
-    subject = ranks.gather(torch.cat([part.subject for part in outputs]))
-    features = ranks.gather(torch.cat([part.metadata_features for part in outputs]))
-    temperature = objective.contrast.temperature
-    loss = subject_contrast_loss(
-        ranks.gather(first), ranks.gather(second), subject, features, temperature
-    )
-    gradients = torch.autograd.grad(loss, vectors)
-    return _BatchStatistics(counts, loss.detach() * len(first) / len(subject), gradients)
+    if not names:
+        return {}
+    own = torch.stack([torch.stack([part.counts[name] for name in names]) for part in outputs])
+    return dict(zip(names, ranks.sum(own.sum(0)).clamp(min=1), strict=True))

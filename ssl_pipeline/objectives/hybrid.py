@@ -4,17 +4,15 @@ The defaults suit small budgets: on 136 CTs, 100 scans of MR and minutes of CPU,
 locations, ramped in early, improved the frozen features, and that between subjects harmed them.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from ssl_pipeline.config.section import Section
-from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
-
-if TYPE_CHECKING:
-    from ssl_pipeline.models.encoder import Encoder
-    from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.config import ObjectiveSection
+from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.term import Ramp, Term
 
 
-class Hybrid(Section):
+class Hybrid(ObjectiveSection):
     """CAN-like hybrid (Mishra et al. 2022, arXiv:2210.16870) in 3D, with a local contrast."""
 
     name: Literal["hybrid"] = "hybrid"
@@ -22,10 +20,6 @@ class Hybrid(Section):
     contrast: Contrast = Contrast()
     ramp: Ramp = Ramp()
 
-    def build(self, encoder: "Encoder") -> "Objective":
-        """The objective around an encoder."""
-        from ssl_pipeline.objectives.objective import Objective
-
-        return Objective(
-            encoder, reconstruction=self.reconstruction, contrast=self.contrast, ramp=self.ramp
-        )
+    def list_terms(self) -> tuple[Term, ...]:
+        """Reconstruction, and both kinds of contrast with the ramp."""
+        return (self.reconstruction, *self.contrast.list_terms(self.ramp))

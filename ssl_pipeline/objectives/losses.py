@@ -1,4 +1,4 @@
-"""The losses, each a plain function of tensors with its equation and source.
+"""The losses and their baselines, each a plain function with its equation and source.
 
 lightly has decoupled contrastive losses too, but none that leaves out negatives of the same
 subject; the test holds ours against lightly's where all subjects differ.
@@ -7,6 +7,7 @@ Means over voxels or tokens are returned as sums: a batch may be divided over ra
 micro-batches, and only the count of the whole batch makes a mean of their sums.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,25 @@ def patch_statistics(
     return mean, (spread + min_std**2).sqrt()
 
 
+def reconstruction_skill(
+    reconstruction: Float[Tensor, "batch 1 z y x"],
+    inpainted: Float[Tensor, "batch 1 z y x"],
+    clean: Float[Tensor, "batch 1 z y x"],
+    weight: Float[Tensor, "batch 1 z y x"],
+) -> float:
+    """Share of the in-painting's error that the model saves: 1 - L_model / L_inpaint.
+
+    1 is perfect, 0 no better than in-painting, below 0 worse. L is the loss of masked
+    reconstruction (`masked_huber`); `weight` is 1 in hidden, valid voxels of the body, 0
+    elsewhere. nan where nothing has weight or in-painting makes no error. Source: the skill score
+    of Murphy 1988 (Mon. Weather Rev. 116).
+    """
+    target, counted = clean.flatten(2), weight.flatten(2)
+    model = masked_huber(reconstruction.flatten(2).float(), target, counted).item()
+    baseline = masked_huber(inpainted.flatten(2), target, counted).item()
+    return 1 - model / baseline if baseline > 0 else math.nan
+
+
 def subject_contrast_loss(
     first: Float[Tensor, "samples dim"],
     second: Float[Tensor, "samples dim"],
@@ -71,6 +91,17 @@ def subject_contrast_loss(
     usable = negative.any(dim=1)
     each = torch.where(usable, against.masked_fill(~usable, 0) - positive, 0)
     return each.sum() / usable.sum().clamp(min=1)
+
+
+def subject_contrast_chance(
+    subject: Int[Tensor, " samples"], metadata_features: Float[Tensor, "samples features"]
+) -> float:
+    """The loss between subjects (`subject_contrast_loss`) where all vectors are equal.
+
+    The mean over views of log(views of other subjects): log(2 B - 2) for B different subjects.
+    """
+    equal = torch.zeros(len(subject), 1, device=subject.device)
+    return subject_contrast_loss(equal, equal, subject, metadata_features, temperature=1.0).item()
 
 
 def metadata_similarity(

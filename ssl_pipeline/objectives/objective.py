@@ -1,18 +1,26 @@
-"""An objective: an encoder, the terms that it is trained by, and their weights.
+"""An objective: an encoder, and the terms that it is trained by with their heads.
 
-One sparse pass of the encoder over both views serves every term. A term that an objective lacks has
-no head and no cost.
+One sparse pass of the encoder over both views serves every term.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
-from ssl_pipeline.objectives.terms import LocalContrastTerm, ReconstructionTerm, SubjectContrastTerm
+from ssl_pipeline.objectives.term_inputs import (
+    Crops,
+    Images,
+    Scalar,
+    TermMetadata,
+    Tokens,
+    Vectors,
+    term_metadata,
+)
+from ssl_pipeline.objectives.terms.term import SummedTerm, Term, VectorTerm
 from ssl_pipeline.views.crops import Batch
 
 
@@ -20,96 +28,97 @@ from ssl_pipeline.views.crops import Batch
 class TermOutputs:
     """Outputs of a forward pass over a micro-batch, by the names of the terms."""
 
-    sums: dict[str, Float[Tensor, ""]]  # empty from `forward_statistics`
-    counts: dict[str, Float[Tensor, ""]]  # what the sums are sums over
-    vectors: Float[Tensor, "views vector"] | None  # of the term between subjects
-    subject: Int[Tensor, " samples"]
-    metadata_features: Float[Tensor, "samples features"]  # by which subjects are similar
+    sums: dict[str, Tensor]  # of summed terms; empty from `forward_statistics`
+    counts: dict[str, Tensor]  # what the sums are sums over
+    vectors: dict[str, Tensor]  # (views, vector) of trained vector terms
+    metadata: TermMetadata
 
 
 class Objective(nn.Module):
-    """Reconstruction and contrast on one encoder; either may be None."""
+    """A list of terms on one encoder; each term has its name once."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        reconstruction: Reconstruction | None,
-        contrast: Contrast | None,
-        ramp: Ramp | None,
-    ) -> None:
+    def __init__(self, encoder: Encoder, terms: Sequence[Term]) -> None:
         super().__init__()
-        self.encoder, self.ramp = encoder, ramp
-        self.reconstruction, self.contrast = reconstruction, contrast
-        self.reconstruction_term = (
-            ReconstructionTerm(reconstruction, encoder) if reconstruction else None
-        )
-        self.subject_term = SubjectContrastTerm(contrast, encoder) if contrast else None
-        self.local_term = LocalContrastTerm(contrast, encoder) if contrast else None
+        self.encoder, self.terms = encoder, tuple(terms)
+        self.heads = nn.ModuleDict({term.name: term.build_head(encoder) for term in terms})
+        self.summed_terms = tuple(term for term in terms if isinstance(term, SummedTerm))
+        self.vector_terms = tuple(term for term in terms if isinstance(term, VectorTerm))
+        # Without weight a vector term is not trained; monitoring still measures its vectors.
+        self.trained_vector_terms = tuple(term for term in self.vector_terms if term.weight)
 
-    def forward(self, batch: Batch, images: Float[Tensor, "views 1 z y x"]) -> TermOutputs:
+    def forward(self, batch: Batch, images: Images) -> TermOutputs:
         """Sums and counts of the terms over this part of a batch, and its vectors."""
-        tokens = self.encode(batch, images)
-        found = {name: term(batch, tokens) for name, term in self._summed_terms()}
+        crops, tokens = self.crops(batch), self.encode(batch, images)
+        found = {
+            term.name: term.sum_and_count(self.heads[term.name], crops, tokens)
+            for term in self.summed_terms
+        }
         return TermOutputs(
             {name: total for name, (total, _) in found.items()},
             {name: count for name, (_, count) in found.items()},
-            self.trained_subject_term(batch, tokens) if self.trained_subject_term else None,
-            batch.meta.subject,
-            batch.meta.metadata_features,
+            self._vectors(crops, tokens),
+            term_metadata(batch),
         )
 
     @torch.no_grad()
-    def forward_statistics(
-        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
-    ) -> TermOutputs:
+    def forward_statistics(self, batch: Batch, images: Images) -> TermOutputs:
         """Counts and vectors alone; no pass of the encoder where no term needs vectors."""
-        counts = {name: term.count(batch) for name, term in self._summed_terms()}
+        crops = self.crops(batch)
+        counts = {term.name: term.count(crops) for term in self.summed_terms}
         vectors = (
-            self.trained_subject_term(batch, self.encode(batch, images))
-            if self.trained_subject_term
-            else None
+            self._vectors(crops, self.encode(batch, images)) if self.trained_vector_terms else {}
         )
-        return TermOutputs({}, counts, vectors, batch.meta.subject, batch.meta.metadata_features)
+        return TermOutputs({}, counts, vectors, term_metadata(batch))
+
+    def mean_losses(self, outputs: TermOutputs) -> dict[str, Tensor]:
+        """The losses of a single batch by term, with their graphs."""
+        losses = {
+            name: total / outputs.counts[name].clamp(min=1) for name, total in outputs.sums.items()
+        }
+        for term in self.trained_vector_terms:
+            first, second = outputs.vectors[term.name].chunk(2)
+            losses[term.name] = self.vector_loss(term, first, second, outputs.metadata)
+        return losses
 
     def term_weights(self, progress: float) -> dict[str, float]:
         """Weights of the terms after this fraction of a run."""
-        weights = {}
-        if self.reconstruction:
-            weights["reconstruction"] = self.reconstruction.weight
-        if self.contrast:
-            factor = self.contrast_factor(progress)
-            weights["local_contrast"] = factor * self.contrast.local_weight
-            weights["subject_contrast"] = factor * self.contrast.subject_weight
-        return weights
+        return {term.name: term.ramp_factor(progress) * term.weight for term in self.terms}
 
-    @property
-    def trained_subject_term(self) -> SubjectContrastTerm | None:
-        """The term between subjects, where its weight is above 0.
+    def ramp_factor(self, progress: float) -> float:
+        """The smallest factor of a term's weight after this fraction of the run."""
+        return min(term.ramp_factor(progress) for term in self.terms)
 
-        Without weight its head is not trained; monitoring still measures its projections.
-        """
-        return self.subject_term if self.contrast and self.contrast.subject_weight else None
+    def vector_loss(
+        self, term: VectorTerm, first: Vectors, second: Vectors, metadata: TermMetadata
+    ) -> Scalar:
+        """The loss of a vector term, which gets its own columns of the metadata alone."""
+        return term.loss(first, second, self.metadata_of(term, metadata))
 
-    def contrast_factor(self, progress: float) -> float:
-        """Factor of the contrast weights after this fraction of a run."""
-        return self.ramp.factor(progress) if self.ramp else 1.0
+    def metadata_of(self, term: Term, metadata: TermMetadata) -> TermMetadata:
+        """The metadata with the columns of one term alone."""
+        widths = [len(each.metadata_used()) for each in self.terms]
+        end = list(accumulate(widths))[self.terms.index(term)]
+        columns = metadata.features[:, end - len(term.metadata_used()) : end]
+        return TermMetadata(metadata.subject, columns)
 
     @torch.no_grad()
-    def reconstruct(self, batch: Batch, images: Tensor) -> Float[Tensor, "views 1 z y x"] | None:
-        """Crops with their hidden patches as decoded; None without a decoder."""
-        if self.reconstruction_term is None:
-            return None
-        tokens = self.encode(batch, images)
-        return self.reconstruction_term.reconstruct(batch, tokens)
+    def reconstruct(self, batch: Batch, images: Images) -> Images | None:
+        """Crops with their hidden patches as a term predicts them; None where no term does."""
+        crops, tokens = self.crops(batch), self.encode(batch, images)
+        made = (term.reconstruct(self.heads[term.name], crops, tokens) for term in self.terms)
+        return next((crop for crop in made if crop is not None), None)
 
-    def encode(
-        self, batch: Batch, images: Float[Tensor, "views 1 z y x"]
-    ) -> Float[Tensor, "views visible dim"]:
+    def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""
         factors = self.encoder.branch_factors(batch.meta.number, images.device)
         return self.encoder.forward_sparse(images, batch.spacing_mm, batch.visible, factors)
 
-    def _summed_terms(self) -> list[tuple[str, ReconstructionTerm | LocalContrastTerm]]:
-        named = {"reconstruction": self.reconstruction_term, "local_contrast": self.local_term}
-        return [(name, term) for name, term in named.items() if term is not None]
+    def crops(self, batch: Batch) -> Crops:
+        """The crops of a batch, cut into the encoder's patches."""
+        return Crops(batch, self.encoder.patch)
+
+    def _vectors(self, crops: Crops, tokens: Tokens) -> dict[str, Tensor]:
+        return {
+            term.name: term.vectors(self.heads[term.name], crops, tokens)
+            for term in self.trained_vector_terms
+        }

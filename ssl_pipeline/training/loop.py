@@ -12,7 +12,7 @@ continue from its state.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -32,6 +32,7 @@ from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose
 from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint, snapshots
 from ssl_pipeline.training.checkpoint import TrainerState
@@ -155,7 +156,10 @@ class Trainer:
 
     def diagnose(self) -> Diagnosis:
         """The diagnosis of all rows logged so far."""
-        return diagnose(read_metrics(self.folder / "metrics.jsonl"), self.monitoring)
+        return self._diagnose(read_metrics(self.folder / "metrics.jsonl"))
+
+    def _diagnose(self, rows: Sequence[LogRow]) -> Diagnosis:
+        return diagnose(rows, self.monitoring, diagnosis_rules(self.objective.terms))
 
     def _check_lost_checkpoint(self) -> None:
         """Raise UserError where the log has steps that only a run with a checkpoint reaches."""
@@ -190,7 +194,7 @@ class Trainer:
             return
         metrics = MetricsLog(self.folder, self.step)
         recorded = max((n + 1 for n, row in enumerate(metrics.rows) if "rankme" in row), default=0)
-        diagnosis = diagnose(metrics.rows[:recorded], self.monitoring)
+        diagnosis = self._diagnose(metrics.rows[:recorded])
         try:
             with progress("Pretraining", total=self.training.steps) as bar:
                 bar.advance("", to=self.step)
@@ -198,7 +202,7 @@ class Trainer:
                 def log(row: LogRow, due: bool) -> Diagnosis:
                     nonlocal diagnosis
                     metrics.write_row(row)
-                    diagnosis = diagnose(metrics.rows, self.monitoring) if due else diagnosis
+                    diagnosis = self._diagnose(metrics.rows) if due else diagnosis
                     shown = f"loss {row['loss']:.3f}  {row['samples_per_s']:.0f} samples/s"
                     bar.advance(f"{shown}  {diagnosis.name}", to=self.step)
                     return diagnosis
@@ -346,9 +350,7 @@ class Trainer:
         return {
             "step": self.step,
             "progress": self.step / self.training.steps,
-            "contrast_factor": self.objective.contrast_factor(
-                run_progress(self.step, self.training)
-            ),
+            "ramp_factor": self.objective.ramp_factor(run_progress(self.step, self.training)),
             **dict(zip(means, values, strict=True)),
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.step - 1, self.training),

@@ -21,6 +21,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import diagnose
+from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.training.metrics_log import read_metrics
 from stages.core import layout
 from stages.core.pretraining_runs import cohort_path, run_folder
@@ -127,8 +128,9 @@ def _diagnosis(stage_run: StageRun) -> str:
     with suppress(UserError):  # what the run starts from is not there yet
         if cohort_path(study).exists():
             rows = read_metrics(layout.metrics_log(run_folder(study)))
+            term_rules = diagnosis_rules(study.objective.list_terms())
             return (
-                diagnose(rows, study.monitoring).name
+                diagnose(rows, study.monitoring, term_rules).name
                 if any("rankme" in row for row in rows)
                 else ""
             )

@@ -35,7 +35,7 @@ COHORT_KEYS = (  # settings that decide which volumes there are, and their conte
     "data.roots.*.masks",
 )
 HASHED_KEYS = ("seed", *COHORT_KEYS, "views", "model", "init_from", "objective", "training")
-RUN_VERSION = 4  # raised when earlier runs cannot be resumed
+RUN_VERSION = 5  # raised when earlier runs cannot be resumed
 
 
 class CohortVolume(BaseModel):
@@ -112,8 +112,7 @@ class PretrainingRun:
     @property
     def cohort_items(self) -> list[tuple[str, Any]]:
         """All parts of the cohort that this run depends on."""
-        contrast = getattr(self.study.objective, "contrast", None)
-        return self.cohort.hash_items(bool(contrast is not None and contrast.similar_by))
+        return self.cohort.hash_items(bool(self.study.objective.metadata_used()))
 
     @property
     def lineage(self) -> "Iterator[PretrainingRun]":

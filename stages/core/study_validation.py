@@ -19,8 +19,6 @@ from stages.core.stage import load_stage
 if TYPE_CHECKING:
     from stages.core.study import Study
 
-MIN_CONTRAST_BATCH = 16  # with fewer negatives the loss between subjects is near its chance
-
 
 def check_study(study: "Study") -> None:
     """Raise ValueError, in one sentence, for the first contradiction between sections."""
@@ -108,30 +106,34 @@ def _objectives(study: "Study") -> list[tuple[str, ObjectiveConfig]]:
 
 
 def _check_batch_size(study: "Study", key: str, objective: ObjectiveConfig) -> None:
-    """The contrast between subjects needs enough samples in a step, over all ranks and parts."""
-    contrast = getattr(objective, "contrast", None)
-    if contrast and contrast.subject_weight and study.training.batch_size < MIN_CONTRAST_BATCH:
-        raise ValueError(
-            f"{key}.contrast.subject_weight is {contrast.subject_weight:g}, and "
-            f"training.batch_size is {study.training.batch_size}: fewer than {MIN_CONTRAST_BATCH} "
-            "samples give too few negatives, so raise training.batch_size "
-            "(training.gradient_accumulation computes them in parts), or set the weight to 0"
-        )
+    """Each term needs enough samples in a step, over all ranks and parts."""
+    for term in objective.list_terms():
+        if study.training.batch_size < term.min_batch_size():
+            raise ValueError(
+                f"{key} has the term {term.name} with weight {term.weight:g}, which means little "
+                f"with fewer than {term.min_batch_size()} samples a step, and training.batch_size "
+                f"is {study.training.batch_size}: raise it (training.gradient_accumulation "
+                "computes a step in parts), or set the weight to 0"
+            )
 
 
 def _check_label_leakage(study: "Study", key: str, objective: ObjectiveConfig) -> None:
-    """Metadata that subjects are compared by must be known, and be no target of a task."""
-    contrast = getattr(objective, "contrast", None)
+    """Metadata that terms read must be known, and be no target of a task."""
     known = {*SCAN_ATTRIBUTES, *(target for root in study.data.roots for target in root.targets)}
-    for name in contrast.similar_by if contrast else ():
-        for task, section in study.tasks.items():
-            if any(t.kind == "target" and t.name == name for t in section.truth_names()):
+    for term in objective.list_terms():
+        for name in term.metadata_used():
+            for task, section in study.tasks.items():
+                if any(t.kind == "target" and t.name == name for t in section.truth_names()):
+                    raise ValueError(
+                        f"{key} has the term {term.name}, which reads {name}, the target of "
+                        f"tasks.{task}: pretraining would see what it is evaluated on, so leave "
+                        "one of them out"
+                    )
+            if study.data.table is None and name not in known:
                 raise ValueError(
-                    f"{key}.contrast.similar_by names {name}, the target of tasks.{task}: "
-                    "pretraining would see what it is evaluated on, so leave one of them out"
+                    f"{key} has the term {term.name}, which reads {name}: "
+                    f"{suggest_name(name, known)}"
                 )
-        if study.data.table is None and name not in known:
-            raise ValueError(f"{key}.contrast.similar_by names {name}: {suggest_name(name, known)}")
 
 
 def _task_roots(study: "Study", name: str, task: TaskConfig) -> list[Root]:

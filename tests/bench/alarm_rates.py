@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.monitoring.diagnosis import diagnose
+from ssl_pipeline.objectives import Hybrid
+from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.training.config import Training
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ FAULTS = (
     RunKind("absolute positions", "shortcut", "absolute_positions"),
     RunKind("NaN batch", "diverging", "nan_batch", fault_step=STEPS // 2),
 )
+TERM_RULES = diagnosis_rules(Hybrid().list_terms())  # of all terms; most runs have them all
 DEFAULT = "default weights"  # of contrast, which leave the loss between subjects out
 BROKEN = (
     *FAULTS,
@@ -159,8 +162,8 @@ def run(study: "Study", kind: RunKind, seed: int) -> dict[str, Any]:
 
     from ssl_pipeline.models import ViT
     from ssl_pipeline.models.encoder import random_encoder
-    from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
-    from ssl_pipeline.objectives.config import Contrast
+    from ssl_pipeline.objectives import Contrastive, Mae
+    from ssl_pipeline.objectives.contrast import Contrast
     from ssl_pipeline.training.loop import RunSettings, StoppedError, Trainer
     from ssl_pipeline.training.metrics_log import read_metrics
     from tests.bench import broken_runs
@@ -256,7 +259,7 @@ class FirstAlarm:
 def first_alarm(history: Sequence[dict[str, Any]], kind: RunKind) -> FirstAlarm | None:
     """The first alarm of a run, if not before the fault began."""
     for last in range(1, len(history) + 1):
-        diagnosis = diagnose(history[:last], kind.monitoring)
+        diagnosis = diagnose(history[:last], kind.monitoring, TERM_RULES)
         if diagnosis.name != "healthy":
             delay = history[last - 1]["step"] - kind.fault_step
             return FirstAlarm(diagnosis.name, delay) if delay > 0 else None

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ssl_pipeline.models.vit import ViTEncoder
-from ssl_pipeline.objectives import backward, losses, terms
+from ssl_pipeline.objectives import losses
 from ssl_pipeline.objectives.objective import Objective
-from ssl_pipeline.objectives.terms import ReconstructionTerm
+from ssl_pipeline.objectives.term_inputs import Crops, TermMetadata
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.types import triple
 from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.crops import Batch
@@ -37,10 +39,10 @@ def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[No
     """Positives attract, without any negatives, in both terms of contrast."""
 
     def subjects(
-        first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
+        term: SubjectContrast, first: Tensor, second: Tensor, metadata: TermMetadata
     ) -> Tensor:
         alike = (normalize(first, dim=1) * normalize(second, dim=1)).sum(dim=1)
-        return -alike.mean() / temperature
+        return -alike.mean() / term.temperature
 
     def places(
         anchor: Tensor, other: Tensor, found: losses.TokenMatches, temperature: float
@@ -50,8 +52,8 @@ def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[No
         return torch.where(found.is_usable, -alike / temperature, 0).sum()
 
     with (
-        patch.object(backward, "subject_contrast_loss", subjects),
-        patch.object(terms, "local_contrast_loss", places),
+        patch.object(SubjectContrast, "loss", subjects),
+        patch.object(losses, "local_contrast_loss", places),
     ):
         yield
 
@@ -75,20 +77,21 @@ def shared_intensity(objective: Objective, sampler: Sampler, at: int) -> Iterato
 @contextmanager
 def padding_in_the_loss(objective: Objective, sampler: Sampler, at: int) -> Iterator[None]:
     """Every hidden voxel has the same weight: body, air, and padding."""
-    rebuilding = objective.reconstruction_term
+    count, loss_sum = Reconstruction.count, Reconstruction._loss_sum
 
-    def whole(batch: Batch) -> Batch:
+    def whole(crops: Crops) -> Crops:
+        batch = crops.batch
         ones = {name: torch.ones_like(getattr(batch, name)) for name in ("valid", "body_share")}
-        return replace(batch, **ones, valid_share=torch.ones_like(batch.valid_share))
+        return replace(
+            crops, batch=replace(batch, **ones, valid_share=torch.ones_like(batch.valid_share))
+        )
 
     with (
+        patch.object(Reconstruction, "count", lambda term, crops: count(term, whole(crops))),
         patch.object(
-            rebuilding, "count", lambda batch: ReconstructionTerm.count(rebuilding, whole(batch))
-        ),
-        patch.object(
-            rebuilding,
-            "forward",
-            lambda batch, tokens: ReconstructionTerm.forward(rebuilding, whole(batch), tokens),
+            Reconstruction,
+            "_loss_sum",
+            lambda term, crops, *decoded: loss_sum(term, whole(crops), *decoded),
         ),
     ):
         yield
@@ -99,12 +102,13 @@ def same_subject_negatives(objective: Objective, sampler: Sampler, at: int) -> I
     """All other samples of a step are negatives, those of the same subject too."""
 
     def everybody(
-        first: Tensor, second: Tensor, subject: Tensor, traits: Tensor, temperature: float
+        term: SubjectContrast, first: Tensor, second: Tensor, metadata: TermMetadata
     ) -> Tensor:
-        places = torch.arange(len(subject))
-        return losses.subject_contrast_loss(first, second, places, traits, temperature)
+        places = torch.arange(len(first))
+        known = places, metadata.features
+        return losses.subject_contrast_loss(first, second, *known, term.temperature)
 
-    with patch.object(backward, "subject_contrast_loss", everybody):
+    with patch.object(SubjectContrast, "loss", everybody):
         yield
 
 

@@ -24,8 +24,9 @@ from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.models.vit_config import PRESETS, ViT
 from ssl_pipeline.objectives import Hybrid, Mae
 from ssl_pipeline.objectives.backward import backward
-from ssl_pipeline.objectives.config import Contrast, Reconstruction
+from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.objective import Objective
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.training.compute import Compute
 from ssl_pipeline.training.distributed import RankGroup
 from ssl_pipeline.training.ranks import RankInfo

@@ -14,7 +14,6 @@ from ssl_pipeline.monitoring.collapse import (
     embedding_drift,
     rankme,
     rankme_ceiling,
-    subject_contrast_chance,
     uniformity,
 )
 
@@ -81,16 +80,3 @@ def test_drift_is_zero_for_a_frozen_encoder_and_the_relative_change_otherwise():
     assert embedding_drift(before, before.clone()) == 0
     assert embedding_drift(1.25 * before, before) == pytest.approx(0.25)
     assert math.isnan(embedding_drift(before, torch.zeros(6, 5)))
-
-
-def chance(subject: torch.Tensor) -> float:
-    """Of subjects of whom nothing is known."""
-    return subject_contrast_chance(subject, torch.zeros(len(subject), 0))
-
-
-def test_chance_between_subjects_is_the_log_of_the_negatives():
-    assert chance(torch.arange(8)) == pytest.approx(math.log(14))
-    assert chance(torch.tensor([0, 0, 1])) == pytest.approx((4 * math.log(2) + 2 * math.log(4)) / 6)
-    assert chance(torch.tensor([5, 5])) == 0
-    half_alike = torch.tensor([[0.0], [math.sqrt(2 * math.log(2))]])
-    assert subject_contrast_chance(torch.arange(2), half_alike) == pytest.approx(math.log(2 * 0.5))

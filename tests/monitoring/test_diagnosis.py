@@ -6,16 +6,19 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from ssl_pipeline.monitoring import diagnosis as diagnoses
 from ssl_pipeline.monitoring.config import Monitoring
-from ssl_pipeline.monitoring.diagnosis import RULES, Threshold, diagnose
-from ssl_pipeline.monitoring.metrics_registry import METRICS
+from ssl_pipeline.monitoring.diagnosis import RULES, Threshold
 from ssl_pipeline.objectives import Hybrid
+from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.metrics_registry import METRICS
 from ssl_pipeline.views.config import Views
 
 SECTION = Monitoring()
+TERM_RULES = diagnosis_rules(Hybrid().list_terms())
 HEALTHY = {
-    "contrast_factor": 1.0, "loss": 1.2, "gradient_norm": 0.8, "reconstruction_skill": 0.3,
+    "ramp_factor": 1.0, "loss": 1.2, "gradient_norm": 0.8, "reconstruction_skill": 0.3,
     "dimension_std": 0.9, "uniformity": -3.5, "rankme_share": 0.5, "embedding_drift": 0.05,
     "subject_contrast_snapshot": 1.0, "subject_contrast_chance": 4.5,
     "position_shortcut": -0.4, "histogram_retrieval": 0.1, "same_subject_loss": 0.0,
@@ -35,6 +38,11 @@ def history(records=10, upto=1.0, **metrics):
                 row[metric] = value[number - records + len(value)]
         rows.append(row)
     return rows
+
+
+def diagnose(rows, section):
+    """The diagnosis of a run by all terms."""
+    return diagnoses.diagnose(rows, section, TERM_RULES)
 
 
 def test_a_healthy_run_says_so_with_its_numbers():
@@ -105,14 +113,14 @@ def test_a_young_run_is_neither_collapsed_nor_on_a_shortcut():
     diagnosis = diagnose(history(upto=0.2, **faults), SECTION)
     assert diagnosis.name == "healthy"
     assert "Collapse is checked after 25%" in diagnosis.reason
-    assert diagnose(history(contrast_factor=0.4, **faults), SECTION).name == "healthy"
+    assert diagnose(history(ramp_factor=0.4, **faults), SECTION).name == "healthy"
     assert diagnose(history(upto=0.2, data_wait=0.9), SECTION).name == "data_bound"
 
 
 def test_contrast_that_comes_in_is_no_divergence():
     """The sum of losses and its gradient rise with the ramp, whatever the model does."""
     ramped = history(
-        10, contrast_factor=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3]
+        10, ramp_factor=[0.0] * 4 + [0.5] + [1.0] * 5, loss=[0.1] * 4 + [2] + [4, 3, 3, 3, 3]
     )
     for row in ramped[:4]:
         row["gradient_norm"] = 0.01
@@ -154,10 +162,10 @@ def test_settings_move_the_diagnosis():
 
 def test_rows_of_several_kinds_may_be_mixed():
     log = [
-        {"step": n, "progress": 1.0, "contrast_factor": 0.4, "loss": 1.0, "data_wait": 0.9}
+        {"step": n, "progress": 1.0, "ramp_factor": 0.4, "loss": 1.0, "data_wait": 0.9}
         for n in range(9)
     ]
-    snapshot = {"step": 9, "progress": 1.0, "contrast_factor": 0.4, "dimension_std": 0.9}
+    snapshot = {"step": 9, "progress": 1.0, "ramp_factor": 0.4, "dimension_std": 0.9}
     assert diagnose([*log, snapshot], Monitoring(snapshot_every=3)).name == "data_bound"
 
 
@@ -171,14 +179,18 @@ def test_a_short_wait_between_snapshots_is_no_alarm():
     assert diagnose([*rows, *stalls], Monitoring(snapshot_every=1)).name == "data_bound"
 
 
-def test_every_threshold_names_metrics_and_settings():
-    thresholds = [rule for _, rule in RULES if isinstance(rule, Threshold)]
+def test_every_threshold_names_metrics_and_one_limit():
+    thresholds = [rule for _, rule in (*RULES, *TERM_RULES) if isinstance(rule, Threshold)]
     assert len(thresholds) == 10
     for threshold in thresholds:
         assert {name for name in (threshold.metric, threshold.minus) if name} <= METRICS.keys()
-        names = (threshold.min_setting, threshold.max_setting, threshold.after_setting)
-        assert {name for name in names if name} <= set(Monitoring.model_fields)
-        assert bool(threshold.min_setting) != bool(threshold.max_setting)
+        assert (threshold.minimum is None) != (threshold.maximum is None)
+
+
+def test_a_run_is_not_diagnosed_by_terms_that_its_objective_lacks():
+    rows = history(position_shortcut=0.97)
+    assert diagnose(rows, SECTION).name == "shortcut"
+    assert diagnoses.diagnose(rows, SECTION, []).name == "healthy"
 
 
 def test_what_a_reason_advises_is_a_setting_of_the_study():

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ssl_pipeline.monitoring.inpainting import (
     inpaint,
-    reconstruction_skill,
     visible_mask,
     voxel_mask,
 )
+from ssl_pipeline.objectives.losses import reconstruction_skill
 from ssl_pipeline.views.patches import patchify
 
 
@@ -95,25 +95,3 @@ def test_without_any_source_the_value_is_zero():
     assert torch.equal(
         inpaint(crops, seen, torch.ones(2, 8, 8, 8), (4, 4, 4)), torch.zeros_like(crops)
     )
-
-
-def test_skill_is_one_for_truth_zero_for_the_baseline_and_below_for_worse():
-    torch.manual_seed(0)
-    clean = torch.randn(2, 1, 4, 4, 4)
-    filled, weight = clean + 0.5, torch.ones_like(clean)
-    assert reconstruction_skill(clean, filled, clean, weight) == 1
-    assert reconstruction_skill(filled, filled, clean, weight) == 0
-    assert reconstruction_skill(clean - 0.9, filled, clean, weight) == pytest.approx(
-        1 - 0.9**2 / 0.5**2, abs=1e-4
-    )
-
-
-def test_skill_counts_weighted_voxels_alone():
-    clean = torch.zeros(1, 1, 2, 2, 2)
-    weight = torch.zeros_like(clean)
-    weight[..., 0] = 1
-    rebuilt = torch.full_like(clean, 0.1)
-    rebuilt[..., 1] = 9
-    filled = torch.full_like(clean, 0.2)
-    assert reconstruction_skill(rebuilt, filled, clean, weight) == pytest.approx(0.75)
-    assert math.isnan(reconstruction_skill(rebuilt, filled, clean, torch.zeros_like(clean)))

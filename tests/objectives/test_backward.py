@@ -8,7 +8,9 @@ from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.backward import backward
-from ssl_pipeline.objectives.config import Contrast, Ramp, Reconstruction
+from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.training.distributed import RankGroup
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.views.augmentation import augment
@@ -19,7 +21,8 @@ from ssl_pipeline.views.sampler import Sampler
 
 PATCH = (4, 4, 4)
 VIEWS = Views(crop_voxels=(16, 16, 16))
-BOTH = Contrast(subject_weight=0.3, local_weight=1)  # between subjects and between places
+# Between subjects and between locations.
+BOTH = Contrast(subject_weight=0.3, local_weight=1, similar_by={"age": 1})
 OBJECTIVES = [
     Mae(),
     Mae(reconstruction=Reconstruction(decode_ratio=0.3, normalize_patches=True)),
@@ -124,7 +127,11 @@ def test_decoding_less_rebuilds_less(sampler):
     few = Mae(reconstruction=Reconstruction(decode_ratio=0.25)).build(
         random_encoder(ViT(patch_voxels=PATCH), 0)
     )
-    assert few.reconstruction_term._decoded_tokens(batch).shape[1] == 12  # of 48 hidden tokens
+    decoded = []
+    hook = few.heads["reconstruction"].register_forward_hook(lambda *call: decoded.append(call[2]))
+    few(batch, images)
+    hook.remove()
+    assert decoded[0].shape[1] == 12  # of 48 hidden tokens
     rebuilt = few.reconstruct(batch, images)  # pictures show them all
     seen = torch.ones(16, 64).scatter(1, batch.hidden, 0.0).bool()
     same = (patchify(rebuilt, PATCH) == patchify(batch.clean, PATCH)).all(-1)
@@ -135,8 +142,8 @@ def test_patches_rebuilt_in_their_own_units_come_back_in_the_scans(sampler):
     batch, images = see(sampler.batch(0))
     section = Mae(reconstruction=Reconstruction(normalize_patches=True))
     objective = section.build(random_encoder(ViT(patch_voxels=PATCH), 0))
-    torch.nn.init.zeros_(objective.reconstruction_term.decoder.to_voxels.weight)
-    torch.nn.init.zeros_(objective.reconstruction_term.decoder.to_voxels.bias)
+    torch.nn.init.zeros_(objective.heads["reconstruction"].to_voxels.weight)
+    torch.nn.init.zeros_(objective.heads["reconstruction"].to_voxels.bias)
     rebuilt = patchify(objective.reconstruct(batch, images), PATCH)
     clean, valid = patchify(batch.clean, PATCH), patchify(batch.valid[:, None], PATCH)
     mean = (clean * valid).sum(-1) / valid.sum(-1).clamp(min=1)

@@ -4,8 +4,9 @@ import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
-from ssl_pipeline.objectives.config import Contrast, Reconstruction
+from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.cost import checkpoint_bytes

@@ -14,6 +14,8 @@ from ssl_pipeline.objectives.losses import (
     masked_huber,
     match_tokens,
     patch_statistics,
+    reconstruction_skill,
+    subject_contrast_chance,
     subject_contrast_loss,
 )
 
@@ -155,3 +157,38 @@ def test_a_patch_is_measured_about_its_own_valid_voxels():
     mean, unit = patch_statistics(voxels, torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]]))
     assert torch.allclose(mean, torch.tensor([[[2.0], [5.0]]]))
     assert torch.allclose(unit, torch.tensor([[[math.sqrt(1.01)], [0.1]]]))  # flat: noise is small
+
+
+def test_skill_is_one_for_truth_zero_for_the_baseline_and_below_for_worse():
+    torch.manual_seed(0)
+    clean = torch.randn(2, 1, 4, 4, 4)
+    filled, weight = clean + 0.5, torch.ones_like(clean)
+    assert reconstruction_skill(clean, filled, clean, weight) == 1
+    assert reconstruction_skill(filled, filled, clean, weight) == 0
+    assert reconstruction_skill(clean - 0.9, filled, clean, weight) == pytest.approx(
+        1 - 0.9**2 / 0.5**2, abs=1e-4
+    )
+
+
+def test_skill_counts_weighted_voxels_alone():
+    clean = torch.zeros(1, 1, 2, 2, 2)
+    weight = torch.zeros_like(clean)
+    weight[..., 0] = 1
+    rebuilt = torch.full_like(clean, 0.1)
+    rebuilt[..., 1] = 9
+    filled = torch.full_like(clean, 0.2)
+    assert reconstruction_skill(rebuilt, filled, clean, weight) == pytest.approx(0.75)
+    assert math.isnan(reconstruction_skill(rebuilt, filled, clean, torch.zeros_like(clean)))
+
+
+def chance(subject: torch.Tensor) -> float:
+    """Of subjects of whom nothing is known."""
+    return subject_contrast_chance(subject, torch.zeros(len(subject), 0))
+
+
+def test_chance_between_subjects_is_the_log_of_the_negatives():
+    assert chance(torch.arange(8)) == pytest.approx(math.log(14))
+    assert chance(torch.tensor([0, 0, 1])) == pytest.approx((4 * math.log(2) + 2 * math.log(4)) / 6)
+    assert chance(torch.tensor([5, 5])) == 0
+    half_alike = torch.tensor([[0.0], [math.sqrt(2 * math.log(2))]])
+    assert subject_contrast_chance(torch.arange(2), half_alike) == pytest.approx(math.log(2 * 0.5))

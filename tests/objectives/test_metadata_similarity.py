@@ -8,7 +8,7 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.objectives import Contrastive
-from ssl_pipeline.objectives.config import Contrast
+from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.losses import metadata_similarity
 from ssl_pipeline.objectives.metadata_similarity import metadata_features
 from ssl_pipeline.views.config import Views

@@ -7,7 +7,8 @@ from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Contrastive, Hybrid
-from ssl_pipeline.objectives.config import Contrast, Ramp
+from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training.config import Training
@@ -18,7 +19,9 @@ from ssl_pipeline.views.sampler import Sampler
 MODEL = ViT(patch_voxels=(4, 4, 4))
 MONITORING = Monitoring(snapshot_every=3, snapshot_samples=6, stop_on=())
 # With all of their terms, from the first step on.
-CONTRASTIVE = Contrastive(contrast=Contrast(subject_weight=0.3, local_weight=1))
+CONTRASTIVE = Contrastive(
+    contrast=Contrast(subject_weight=0.3, local_weight=1, similar_by={"age": 1})
+)
 HYBRID = Hybrid(ramp=Ramp(start=0, end=0), contrast=CONTRASTIVE.contrast)
 SETTINGS = {
     "steps": 6,

@@ -200,7 +200,7 @@ def test_what_was_decided_is_kept_on_resume(start, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_all_blocks_have_the_attention_that_was_decided(start, tmp_path, precision):
     run = start(tmp_path, precision=precision)
-    blocks = [*run.objective.encoder.blocks, *run.objective.reconstruction_term.decoder.blocks]
+    blocks = [*run.objective.encoder.blocks, *run.objective.heads["reconstruction"].blocks]
     assert {block.attn.fused_attn for block in blocks} == {precision == "fp32"}
 
 

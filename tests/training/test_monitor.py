@@ -10,13 +10,15 @@ import torch
 
 from ssl_pipeline.models.position_encoding import position_encoding
 from ssl_pipeline.monitoring.config import Monitoring
-from ssl_pipeline.monitoring.metrics_registry import METRICS
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, backward
-from ssl_pipeline.objectives.config import Contrast, Reconstruction
+from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.losses import subject_contrast_loss
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.training import snapshots
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.metrics_registry import METRICS
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm
 from tests.conftest import crash_at_step
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, trained_weights
@@ -24,7 +26,7 @@ from tests.training.small_trainer import CONTRASTIVE, HYBRID, trained_weights
 LOOP = {
     "step",
     "progress",
-    "contrast_factor",
+    "ramp_factor",
     "loss",
     "gradient_norm",
     "learning_rate",
@@ -69,10 +71,11 @@ def test_a_sound_objective_holds_no_place_against_its_own_subject(start, tmp_pat
 
 
 def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatch):
-    def everybody(first, second, subject, traits, temperature):
-        return subject_contrast_loss(first, second, torch.arange(len(subject)), traits, temperature)
+    def everybody(term, first, second, metadata):
+        samples = torch.arange(len(first))
+        return subject_contrast_loss(first, second, samples, metadata.features, term.temperature)
 
-    monkeypatch.setattr(backward, "subject_contrast_loss", everybody)
+    monkeypatch.setattr(SubjectContrast, "loss", everybody)
     monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
     assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] > 0.5
 
@@ -82,7 +85,7 @@ def test_an_encoder_that_knows_where_crops_lie_is_found_out(start, tmp_path, sha
     """Tokens are nothing but their places, in their crop or in the frame of their pair."""
     monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
     objective = monitor.objective
-    objective.local_term.head = torch.nn.Identity()
+    objective.heads["local_contrast"] = torch.nn.Identity()
 
     def encode(batch, images):
         places = patch_centres_mm(

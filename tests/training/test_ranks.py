@@ -301,7 +301,7 @@ def test_too_little_memory_says_which_settings_to_lower(study, tmp_path):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    run.objective.reconstruction_term.decoder.register_forward_pre_hook(full)
+    run.objective.heads["reconstruction"].register_forward_pre_hook(full)
     with pytest.raises(
         UserError, match=r"4 samples with crops of \[16, 16, 16\] voxels: raise train"
     ):

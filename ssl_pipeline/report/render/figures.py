@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.evaluation.cells import EXTERNAL, NOT_PRETRAINED, PIXELS, RANDOM, RESNET
 from ssl_pipeline.formatting import format_score
+from ssl_pipeline.objectives.terms import TERMS
 from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ LOG_TITLES = {
     "samples_per_s": "samples per second",
     "gradient_norm": "gradient norm",
 }
-LOSS_TERMS = ("reconstruction", "subject_contrast", "local_contrast")
+LOSS_TERMS = tuple(TERMS)
 LINE_STYLES = ("-", "--", ":", "-.")  # beside the colour, so that lines differ in print too
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#777777")
 PREFERRED_METHODS = (

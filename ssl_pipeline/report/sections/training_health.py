@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import MetricValues, metric_series
-from ssl_pipeline.monitoring.metrics_registry import METRICS
 from ssl_pipeline.report.render.figures import Picture, log_panel
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.metrics_registry import METRICS
 
 # A panel: title, and its lines by metric, with a word for the legend where there are several.
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (

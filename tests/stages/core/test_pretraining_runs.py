@@ -12,7 +12,8 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.io.atomic import read_json, write_json
 from ssl_pipeline.objectives import Contrastive
-from ssl_pipeline.objectives.config import Contrast, Ramp
+from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.config import ParentRun, Training
 from ssl_pipeline.training.metrics_log import read_metrics
@@ -88,7 +89,7 @@ def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
     assert [row["step"] for row in rows] == list(range(7, 13))
     said = read_json(cut.folder / "pretrain/run.json")
     assert "to step 12 on cohort 1 from the end of the run of 6 steps" in said["continue_from"]
-    assert all(row["contrast_factor"] == 1.0 for row in rows)
+    assert all(row["ramp_factor"] == 1.0 for row in rows)
     rates = [row["learning_rate"] for row in rows]
     assert rates == [learning_rate(step, cut.training) for step in range(6, 12)]
     again = continue_study(cut.folder.parent / "tiny.yaml", CONTINUED.replace("12", "14"))

@@ -91,21 +91,35 @@ MISTAKES = {
     ),
     "contrast between the subjects of too few pairs": (
         lambda c: c.update(objective={"name": "contrastive", "contrast": {"subject_weight": 0.1}}),
-        "objective.contrast.subject_weight is 0.1, and training.batch_size is",
+        "objective has the term subject_contrast with weight 0.1, which means little with",
     ),
     "subjects similar by unknown metadata": (
         lambda c: c.update(contrastive_settings({"similar_by": {"siet": "equal"}})),
-        "objective.contrast.similar_by names siet: did you mean site?",
+        "objective has the term subject_contrast, which reads siet: did you mean site?",
     ),
     "subjects similar by the target of a task": (
         lambda c: c.update(contrastive_settings({"similar_by": {"side": "equal"}})),
-        "objective.contrast.similar_by names side, the target of tasks.side",
+        "objective has the term subject_contrast, which reads side, the target of tasks.side",
+    ),
+    "a listed term that reads the target of a task": (
+        lambda c: c.update(
+            objective={
+                "name": "custom",
+                "terms": [{"name": "subject_contrast", "similar_by": {"side": "equal"}}],
+            },
+            training={"batch_size": 16},
+        ),
+        "objective has the term subject_contrast, which reads side, the target of tasks.side",
+    ),
+    "a term listed twice": (
+        lambda c: c.update(objective={"name": "custom", "terms": [{"name": "local_contrast"}] * 2}),
+        "terms is ['local_contrast', 'local_contrast']: give each once",
     ),
     "subjects similar where none are contrasted": (
         lambda c: c.update(
             contrastive_settings({"similar_by": {"site": "equal"}, "subject_weight": 0})
         ),
-        "similar_by is about the loss between subjects, and subject_weight is 0",
+        "similar_by is about the loss between subjects, whose weight is 0",
     ),
     "subjects similar within no width": (
         lambda c: c.update(contrastive_settings({"similar_by": {"age": float("inf")}})),

@@ -1,0 +1,74 @@
+"""What terms compute their losses and metrics from: crops, tokens, and metadata of samples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ssl_pipeline.types import Triple, triple
+from ssl_pipeline.views.collate import SampleBatch
+from ssl_pipeline.views.crops import Batch
+from ssl_pipeline.views.patches import patch_centres_mm, pool_tokens
+
+Images = Float[Tensor, "views 1 z y x"]
+Tokens = Float[Tensor, "views visible dim"]
+Vectors = Float[Tensor, "samples vector"]
+Scalar = Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The crops of a batch, cut into patches."""
+
+    batch: Batch
+    patch: Triple
+
+    @property
+    def size(self) -> Triple:
+        """Voxels of a crop."""
+        return triple(self.batch.clean.shape[2:])
+
+    def centres_mm(self) -> Float[Tensor, "views tokens 3"]:
+        """The middles of all patches, in the frame of their crop."""
+        return patch_centres_mm(self.size, self.patch, self.batch.spacing_mm)
+
+    def is_body(self, chosen: Int[Tensor, "views chosen"]) -> Bool[Tensor, "views chosen"]:
+        """Whether at least half of a patch is inside the body."""
+        return self.batch.body_share.gather(1, chosen) >= 0.5
+
+    def pool_body(self, tokens: Tokens) -> Float[Tensor, "views dim"]:
+        """The mean over the visible tokens inside the body."""
+        return pool_tokens(tokens, self.is_body(self.batch.visible).to(tokens.dtype))
+
+
+@dataclass(frozen=True)
+class EncodedCrops:
+    """A batch of snapshot samples under the present encoder."""
+
+    crops: Crops
+    images: Images
+    tokens: Tokens
+    encode: Callable[[Batch, Tensor], Tensor]  # to the tokens of other images or positions
+    autocast: Callable[[], torch.autocast]
+
+
+@dataclass(frozen=True)
+class TermMetadata:
+    """Metadata of samples that terms may read."""
+
+    subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
+    features: Float[Tensor, "samples features"]  # a column for each name of `metadata_used`
+
+
+def term_metadata(batch: Batch | SampleBatch) -> TermMetadata:
+    """The metadata of the samples of a batch."""
+    return TermMetadata(batch.meta.subject, batch.meta.metadata_features)
+
+
+def concatenate_metadata(parts: Sequence[TermMetadata]) -> TermMetadata:
+    """The metadata of the samples of several batches."""
+    return TermMetadata(
+        torch.cat([part.subject for part in parts]), torch.cat([part.features for part in parts])
+    )

@@ -1,0 +1,18 @@
+"""Terms of objectives: a new one is one file and one line in this union."""
+
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
+from ssl_pipeline.objectives.terms.term import Term
+
+TermConfig = Annotated[
+    Reconstruction | SubjectContrast | LocalContrast,
+    Field(discriminator="name"),
+]
+TERMS: dict[str, type[Term]] = {
+    term.model_fields["name"].default: term for term in get_args(get_args(TermConfig)[0])
+}
