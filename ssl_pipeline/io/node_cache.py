@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from ssl_pipeline.formatting import format_bytes
 from ssl_pipeline.io.atomic import atomic_write, file_size
 from ssl_pipeline.progress import info
 
@@ -60,13 +61,13 @@ def cached_folder(folder: Path, names: Iterable[str]) -> Path:
             needed, free = sum(sizes[name] for name in todo), shutil.disk_usage(top).free
             if needed > free * (1 - FREE_SHARE):
                 info(
-                    f"{folder} is not copied to {top}: {_format_gib(needed)}, and "
-                    f"{_format_gib(free)} are free."
+                    f"{folder} is not copied to {top}: it has {format_bytes(needed)}, and "
+                    f"{format_bytes(free)} are free."
                 )
                 return folder
             _copy(folder, copies, todo)
             if todo:
-                info(f"{len(todo)} files of {folder} copied to {top}, {_format_gib(needed)}.")
+                info(f"{len(todo)} files of {folder} copied to {top}, {format_bytes(needed)}.")
     except OSError as error:
         info(f"{folder} could not be copied, and is read from there: {error}.")
         return folder
@@ -118,7 +119,3 @@ def _remove_if_unlocked(lock: IO[str], folder: Path) -> None:
     with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _format_gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.3g} GiB"

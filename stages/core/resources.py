@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.filesize import decimal
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.formatting import format_bytes
 from ssl_pipeline.preprocess.cost import VoxelCounts, voxel_counts
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.cost import (
@@ -155,7 +155,7 @@ def _typical_dataset(study: Study, raw_bytes: int) -> DatasetSize:
     if raw_bytes:
         count, why = (
             max(1, round(raw_bytes / dataset_estimate.TYPICAL_BYTES)),
-            f"for {decimal(raw_bytes)} of raw files",
+            f"for {format_bytes(raw_bytes)} of raw files",
         )
     else:
         count = named or DEFAULT_SCAN_COUNT

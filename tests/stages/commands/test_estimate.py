@@ -64,8 +64,8 @@ def test_a_finished_study_reports_measured_quantities(whole):
     assert "measured: 6 volumes that are stored" in said
     assert re.search(r"measured: [\d.]+ samples/s in runs/", said)
     record = json.loads((whole.parent / "out/finetune/tissue/provenance.json").read_text())
-    peak = record["peak_memory_gib"] * 2**30 / 1e6
-    assert re.search(rf"^finetune-tissue .* {peak:.1f} MB ", said, re.M), said
+    peak = record["peak_memory_gib"] * 2**10
+    assert re.search(rf"^finetune-tissue .* {peak:.1f} MiB ", said, re.M), said
 
 
 def test_the_measured_rate_holds_for_other_settings(whole, unrun):
