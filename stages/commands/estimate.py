@@ -96,7 +96,7 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))
     hours = ", ".join(_hours([each for _, each in found]))
     quantities.add_row("all", format_bytes(disk), f"{files:.0f}", "", "", hours)
-    reasons = Table("stage", "quantity", "how it is known", box=None, pad_edge=False)
+    reasons = Table("stage", "quantity", "basis", box=None, pad_edge=False)
     reasons.add_row("", "scans", dataset.basis)
     lines_of_stages = dict.fromkeys(
         (part.stage, tuple(_basis_lines(each.resource_estimate))) for part, each in found
