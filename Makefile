@@ -23,9 +23,9 @@ setup: .venv/.ready ## Make .venv with the pinned packages (PIP_ARGS="..." goes 
 pack: setup ## Pack .venv into one archive, for file systems with a limit on files
 	workflows/envs/pack.sh
 
-demo: setup ## Run the demo study on this machine, from raw scans to the report
+demo: setup ## Run the demo study here, from raw scans to build/demo/report/report.html
 	@snakemake --profile local --quiet rules progress --config study=$(STUDY)
-	@python -m stages locate --config $(STUDY)
+	@page=$$(python -m stages locate --config $(STUDY)) && echo "The report is $$page"
 
 test: setup ## All tests but the marked slow groups
 	OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"

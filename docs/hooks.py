@@ -4,16 +4,17 @@ A page holds a marker, `<!-- settings of study -->`, and what the code says take
 documentation is built; so neither page can fall behind the code.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import cleandoc
+from io import StringIO
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from rich.console import Console
 
 from cluster.config import Cluster
 from stages import cli
@@ -168,16 +169,16 @@ def _limits(metadata: Any) -> Iterator[str]:
 
 def commands_page() -> str:
     """What `--help` says of every command."""
-    parser = cli._parser()
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    parts = [_help_block(parser.format_help())]
-    for name, command in commands.choices.items():
-        parts += [f"## {name}", _help_block(command.format_help())]
+    parts = [_help_block()]
+    for name in (name for name in cli.app if not name.startswith("-")):
+        parts += [f"## {name}", _help_block(name)]
     return "\n\n".join(parts)
 
 
-def _help_block(text: str) -> str:
-    return f"```text\n{text.rstrip()}\n```"
+def _help_block(*words: str) -> str:
+    text = StringIO()
+    cli.app.help_print(words, console=Console(file=text, width=100))
+    return f"```text\n{text.getvalue().rstrip()}\n```"
 
 
 MARKERS: dict[str, Callable[[], str]] = {

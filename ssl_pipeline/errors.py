@@ -1,7 +1,7 @@
 """`UserError`, for errors that the user can fix, and helpers for its messages.
 
-Everything else that is raised is a bug and keeps its traceback. Only the command line
-(stages/cli.py) catches `UserError`: it prints the sentence and ends with exit code 2.
+Everything else that is raised is a bug and keeps its traceback. Only the process of a command
+(stages/core/process.py) catches `UserError`: it prints the sentence and ends with exit code 2.
 """
 
 import difflib

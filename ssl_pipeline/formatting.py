@@ -62,11 +62,10 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def format_bytes(n_bytes: int) -> str:
-    """Bytes as a person says them: `3.2 MiB`."""
-    value = float(n_bytes)
+def format_bytes(n_bytes: int | float) -> str:
+    """Bytes as a person says them: `512 B`, `3.2 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"

@@ -1,15 +1,18 @@
-"""Console output and progress: a live bar on a terminal, plain lines anywhere else.
+"""Console output and progress: a live bar on a terminal, plain lines in logs, a record for queries.
 
 Plain lines come at most every `LOG_INTERVAL_S` seconds, so that a log of a long job stays readable.
-The command line opens a log file with `log_to`, which then gets every line too. Debug lines (why a
-stage runs, the outcome of each item) always go to the log, and to the console with `-v`.
+The command line opens a log file with `log_to`, which then gets every line too, and a progress
+record with `record_progress`, which `status` reads. Debug lines (why a stage runs, the outcome of
+each item) always go to the log, and to the console with `-v`.
 """
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -22,11 +25,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ssl_pipeline.formatting import format_duration
+from ssl_pipeline.io.atomic import atomic_write
+
+PROGRESS_FORMAT = 1
 LOG_INTERVAL_S = 10.0
+RECORD_INTERVAL_S = 1.0
 console = Console(soft_wrap=True, highlight=False)
 _errors = Console(soft_wrap=True, highlight=False, stderr=True)
 _logs: list[Console] = []
 _debug_targets: list[Console] = []  # consoles for debug lines, beside the logs
+_record_files: list[Path] = []  # the last one is written
 
 
 @contextmanager
@@ -65,65 +74,75 @@ def debug(text: str) -> None:
         target.print(text, style="dim", markup=False)
 
 
-@runtime_checkable
-class ProgressBar(Protocol):
-    """Something that can be advanced."""
+@dataclass(frozen=True)
+class ProgressRecord:
+    """How far an activity is, as one file for whoever asks."""
 
-    def advance(self, text: str = "", to: int | None = None) -> None:
-        """Count one more item, or set the count to `to`; `text` says what was done."""
+    activity: str
+    done: int
+    total: int
+    elapsed_s: float  # since this process began it
+    left_s: float  # by the rate of this process; 0 where it is not known yet
+    detail: str  # about the last item
+    updated: str  # time, in UTC
+    format: int = PROGRESS_FORMAT
 
-
-class _TerminalBar:
-    def __init__(self, bar: Progress, total: int) -> None:
-        self.bar = bar
-        self.task = bar.add_task("", total=total)
-
-    def advance(self, text: str = "", to: int | None = None) -> None:
-        self.bar.update(self.task, description=text)
-        if to is None:
-            self.bar.advance(self.task)
-        else:
-            self.bar.update(self.task, completed=to)
+    @property
+    def rate_per_s(self) -> float:
+        """Items a second; 0 where it is not known yet."""
+        return (self.total - self.done) / self.left_s if self.left_s else 0.0
 
 
-class _LogBar:
-    def __init__(self, title: str, total: int, targets: list[Console]) -> None:
-        self.title, self.total, self.targets = title, total, targets
-        self.done, self.last = 0, 0.0
-        self.first: int | None = None  # where a resumed run begins: the rate is that of its part
-        self.start = time.monotonic()
-
-    def advance(self, text: str = "", to: int | None = None) -> None:
-        if self.first is None:
-            self.first = to or 0
-        self.done = self.done + 1 if to is None else to
-        now = time.monotonic()
-        if now - self.last >= LOG_INTERVAL_S or self.done == self.total:
-            self.last = now
-            took = now - self.start
-            left = took / max(self.done - self.first, 1) * (self.total - self.done)
-            for target in self.targets:
-                target.print(
-                    f"{self.title}: {self.done}/{self.total} after {took:.0f} s, "
-                    f"about {left:.0f} s left  {text}"
-                )
+@contextmanager
+def record_progress(path: Path) -> Iterator[None]:
+    """Also keep the progress of the block in this file, written at most once a second."""
+    _record_files.append(path)
+    try:
+        yield
+    finally:
+        _record_files.pop()
 
 
-class _CombinedBar:
-    def __init__(self, *bars: ProgressBar) -> None:
-        self.bars = bars
+def read_progress(path: Path) -> ProgressRecord | None:
+    """The progress record in a file; None without one, or where it has another format."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    return ProgressRecord(**content) if content.get("format") == PROGRESS_FORMAT else None
 
-    def advance(self, text: str = "", to: int | None = None) -> None:
-        for bar in self.bars:
-            bar.advance(text, to)
+
+Display = Callable[[ProgressRecord], None]
+
+
+class ProgressBar:
+    """Progress of one activity, shown on all its displays."""
+
+    def __init__(self, activity: str, total: int, displays: Sequence[Display]) -> None:
+        self._activity, self._total, self._displays = activity, total, displays
+        self._done = 0
+        self._first: int | None = None  # where a resumed run begins: the rate is that of its part
+        self._start = time.monotonic()
+
+    def advance(self, detail: str = "", to: int | None = None) -> None:
+        """Count one more item, or set the count to `to`; `detail` says what was done."""
+        if self._first is None:
+            self._first = to or 0
+        self._done = self._done + 1 if to is None else to
+        elapsed = time.monotonic() - self._start
+        left = elapsed / max(self._done - self._first, 1) * (self._total - self._done)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = ProgressRecord(self._activity, self._done, self._total, elapsed, left, detail, now)
+        for display in self._displays:
+            display(record)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[ProgressBar]:
     """Show how many of `total` items are done."""
+    displays = [_throttled(RECORD_INTERVAL_S, _file_display(path)) for path in _record_files[-1:]]
     if not console.is_terminal:
-        yield _LogBar(title, total, [console, *_logs])
+        lines = _line_display([console, *_logs])
+        yield ProgressBar(title, total, [*displays, _throttled(LOG_INTERVAL_S, lines)])
         return
+    displays.append(_throttled(LOG_INTERVAL_S, _line_display(_logs)))
     columns = (
         TextColumn(f"[bold]{title}"),
         BarColumn(),
@@ -133,4 +152,48 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield _CombinedBar(_TerminalBar(bar, total), _LogBar(title, total, _logs))
+        yield ProgressBar(title, total, [_terminal_display(bar, total), *displays])
+
+
+def _throttled(interval_s: float, display: Display) -> Display:
+    """The display, updated at the first item and the last, and between these now and then."""
+    last = -interval_s
+
+    def show(record: ProgressRecord) -> None:
+        nonlocal last
+        if record.elapsed_s - last >= interval_s or record.done == record.total:
+            last = record.elapsed_s
+            display(record)
+
+    return show
+
+
+def _terminal_display(bar: Progress, total: int) -> Display:
+    """A live bar."""
+    task = bar.add_task("", total=total)
+    return lambda record: bar.update(task, description=record.detail, completed=record.done)
+
+
+def _line_display(targets: Sequence[Console]) -> Display:
+    """A line a time, in logs."""
+
+    def show(record: ProgressRecord) -> None:
+        for target in targets:
+            target.print(
+                f"{record.activity}: {record.done}/{record.total} after "
+                f"{format_duration(record.elapsed_s)}, about {format_duration(record.left_s)} left"
+                f"  {record.detail}",
+                markup=False,
+            )
+
+    return show
+
+
+def _file_display(path: Path) -> Display:
+    """The record in a file, which readers see whole."""
+
+    def write(record: ProgressRecord) -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(asdict(record), indent=1) + "\n")
+
+    return write

@@ -14,7 +14,8 @@ import yaml
 
 from cluster.config import Cluster
 from stages import cli
-from stages.core.stage import STAGES, load_stage
+from stages.core.stage import STAGES
+from stages.core.stage_request import parse_request
 from stages.core.study import Study
 from tests.conftest import write_scans
 from tests.export.conftest import save_random_bundle
@@ -65,12 +66,12 @@ def commands():
 
 
 def parse_command(words):
-    """What the command line makes of these words; exits where it does not know them."""
-    arguments = cli._parser().parse_args(words)
-    if arguments.command not in STAGES:
-        return
-    names = {word.split("=", 1)[0] for word in arguments.wildcards}
-    assert names <= {*load_stage(arguments.command).WILDCARDS, "trial", "shard"}
+    """Parse these words as the command line does; raises where it does not know them."""
+    quiet = {"exit_on_error": False, "print_error": False}
+    _, bound, _ = cli.app.meta.parse_args(words, **quiet)
+    _, bound, _ = cli.app.parse_args(bound.args, **quiet)
+    if words[0] in STAGES:
+        parse_request(words[0], bound.kwargs["config"], bound.args)
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -61,7 +61,7 @@ def cached_folder(folder: Path, names: Iterable[str]) -> Path:
             needed, free = sum(sizes[name] for name in todo), shutil.disk_usage(top).free
             if needed > free * (1 - FREE_SHARE):
                 info(
-                    f"{folder} is not copied to {top}: {format_bytes(needed)}, and "
+                    f"{folder} is not copied to {top}: it has {format_bytes(needed)}, and "
                     f"{format_bytes(free)} are free."
                 )
                 return folder

@@ -51,7 +51,7 @@ class CleanGroup:
 def clean_study(study: Study, *, remove_all: bool, assume_yes: bool) -> None:
     """List what would be removed, and remove it if confirmed, in advance or on the terminal.
 
-    Raises UserError while a stage runs, and where nobody can be asked.
+    Raises UserError while a stage runs, and where there is no terminal to confirm on.
     """
     if not study.folder.is_dir() and not study.pseudonyms.study_folder.is_dir():
         raise UserError(f"There is no {study.folder}: the study has no output yet.")
@@ -137,7 +137,9 @@ def _stale_trials(study: Study) -> list[Path]:
 
 def _pipeline_files(study: Study) -> set[Path]:
     """Every file that the pipeline has written for this study."""
-    found = {*study.folder.glob(f"{LOGS_FOLDER}/*.log"), *study.pseudonyms.files}
+    found = {*study.pseudonyms.files}
+    for pattern in ("*.log", "*.progress.json"):
+        found |= set((study.folder / LOGS_FOLDER).glob(pattern))
     for folder in (study.folder / JOBS_FOLDER).glob("*/"):
         found |= {path for pattern in launch.JOB_FILES for path in folder.glob(pattern)}
     for name, out in stage_folders(study):
@@ -154,7 +156,8 @@ def _pipeline_files(study: Study) -> set[Path]:
 
 def _temporary_files(study: Study) -> list[Path]:
     """Files that killed processes left under temporary names."""
-    tops = (study.folder / name for name in (*load_stages(), TRIALS_FOLDER, JOBS_FOLDER))
+    folders = (*load_stages(), TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER)
+    tops = (study.folder / name for name in folders)
     found = (path for top in tops for path in top.rglob(f"{atomic.TEMPORARY_PREFIX}*"))
     return [path for path in found if TEMPORARY_NAME.fullmatch(path.name)]
 
@@ -166,7 +169,7 @@ def _files_below(paths: Iterable[Path]) -> set[Path]:
 
 def _table(study: Study, groups: list[CleanGroup]) -> Table:
     shown = Table(title=f"{study.name} in {study.folder}", box=None)
-    for column in ("what goes", "files", "size", "such as"):
+    for column in ("to be removed", "files", "size", "such as"):
         shown.add_column(column, no_wrap=column != "such as", overflow="fold")
     for group in groups:
         example = os.path.relpath(group.files[0], study.folder)
@@ -179,7 +182,9 @@ def _table(study: Study, groups: list[CleanGroup]) -> Table:
 def _ask_confirmation() -> bool:
     """Ask on the terminal. Raises UserError where there is none."""
     if not sys.stdin.isatty():
-        raise UserError("Nothing was removed, for nobody can be asked here: add --yes.")
+        raise UserError(
+            "Nothing was removed, because there is no terminal to confirm on: add --yes."
+        )
     return Confirm.ask("Remove this?", default=False, console=console)
 
 

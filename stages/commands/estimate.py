@@ -95,8 +95,8 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
     needs = [each.resource_estimate for _, each in found]
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))
     hours = ", ".join(_hours([each for _, each in found]))
-    quantities.add_row("all", format_bytes(round(disk)), f"{files:.0f}", "", "", hours)
-    reasons = Table("stage", "quantity", "how it is known", box=None, pad_edge=False)
+    quantities.add_row("all", format_bytes(disk), f"{files:.0f}", "", "", hours)
+    reasons = Table("stage", "quantity", "basis", box=None, pad_edge=False)
     reasons.add_row("", "scans", dataset.basis)
     lines_of_stages = dict.fromkeys(
         (part.stage, tuple(_basis_lines(each.resource_estimate))) for part, each in found
@@ -143,11 +143,11 @@ def _stage_hardware(
 
 def _row(estimate: StageEstimate) -> Iterator[str]:
     need, place, asked = estimate.resource_estimate, estimate.hardware, estimate.job_resources
-    yield format_bytes(round(need.disk.value))
+    yield format_bytes(need.disk.value)
     yield f"{need.files.value:.0f}"
-    each = format_bytes(round(need.memory.value))
+    each = format_bytes(need.memory.value)
     yield each if place.processes == 1 else f"{place.processes} x {each}"
-    yield format_bytes(round(need.gpu_memory.value)) if need.gpu_memory else ""
+    yield format_bytes(need.gpu_memory.value) if need.gpu_memory else ""
     yield from _hours([estimate])
     yield f"{math.ceil(estimate.wall_s / 60)} min"
     if asked is None:
@@ -175,11 +175,13 @@ def _hours(estimates: Sequence[StageEstimate]) -> Iterator[str]:
 
 def _basis_lines(resource_estimate: ResourceEstimate) -> Iterator[tuple[str, str]]:
     """Names of quantities that have the same basis, and the basis."""
-    labels = {"disk": "disk", "files": "files", "memory": "memory", "gpu_memory": "GPU memory"}
-    quantities = [
-        (label, getattr(resource_estimate, key))
-        for key, label in (labels | {"seconds": "time"}).items()
-    ]
-    there = [(label, quantity.basis) for label, quantity in quantities if quantity is not None]
-    for how, group in groupby(there, key=lambda pair: pair[1]):
-        yield ", ".join(label for label, _ in group), how
+    quantities = {
+        "disk": resource_estimate.disk,
+        "files": resource_estimate.files,
+        "memory": resource_estimate.memory,
+        "GPU memory": resource_estimate.gpu_memory,
+        "time": resource_estimate.seconds,
+    }
+    known = [(label, quantity.basis) for label, quantity in quantities.items() if quantity]
+    for basis, group in groupby(known, key=lambda pair: pair[1]):
+        yield ", ".join(label for label, _ in group), basis

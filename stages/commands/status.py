@@ -1,14 +1,14 @@
 """Status of a study: one line a stage, from its files and, where there is SLURM, its queue.
 
-Step, rate and time left are read from the stage's log, which every stage writes alike wherever it
+Step, rate and time left are those of the progress record that every stage writes alike wherever it
 runs, so the table needs no SLURM. A stage that is done may still be out of date: `snakemake -n`
-says what would run again, and why.
+says what would run again, and why. Nothing here writes a file.
 """
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -18,10 +18,12 @@ from cluster.job_result import strip_noise
 from cluster.launch import log_path, read_job_record
 from cluster.slurm import JobStatus
 from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.formatting import format_duration
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import diagnose
 from ssl_pipeline.objectives.terms.term import diagnosis_rules
+from ssl_pipeline.progress import ProgressRecord, read_progress
 from ssl_pipeline.training.metrics_log import read_metrics
 from stages.core import layout
 from stages.core.pretraining_runs import cohort_path, run_folder
@@ -33,8 +35,7 @@ COLUMNS = (
     *("stage", "state", "job", "node", "elapsed", "step"),
     *("rate", "left", "requeues", "diagnosis", "log"),
 )
-PROGRESS_LINE = re.compile(r"(\d+)/(\d+) after \d+ s, about (\d+) s left")
-TAIL_BYTES = 16_384
+RECENT_S = 120  # a record that is older is not of a process that works now
 
 
 def status_table(study: Study) -> Table:
@@ -96,24 +97,21 @@ def _newest_log(study: Study, name: str) -> Path:
 
 def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | None) -> list[str]:
     name, out = stage_run.name, stage_run.out
-    live = job_status is not None and job_status.is_active
+    active = job_status is not None and job_status.is_active
     state = ""
     done = read_completion(out)
-    if job_status and (live or not done):
+    if job_status and (active or not done):
         state = job_status.state
     elif done:
         state = f"done, {done.failed} failed" if done.failed else "done"
     log = _newest_log(study, name)
-    step, rate, left = _progress(log, live)
+    record = read_progress(layout.progress_file(study, name))
     return [
         name,
         state,
         job,
         job_status.nodes if job_status else "",
-        job_status.elapsed if job_status else "",
-        step,
-        rate,
-        left,
+        *_progress(record, job_status),
         _requeues(out, job),
         _diagnosis(stage_run) if stage_run.stage == "pretrain" else "",
         str(log.relative_to(study.folder)) if log.exists() else "",
@@ -137,19 +135,24 @@ def _diagnosis(stage_run: StageRun) -> str:
     return ""
 
 
-def _progress(log: Path, is_active: bool) -> tuple[str, str, str]:
-    """Step, rate and time left, as the end of a log has them."""
-    if not log.exists():
-        return "", "", ""
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        lines = PROGRESS_LINE.findall(file.read().decode(errors="replace"))
-    if not lines:
-        return "", "", ""
-    step, steps, left = (int(word) for word in lines[-1])
-    if not is_active or not left:
-        return f"{step}/{steps}", "", ""
-    return f"{step}/{steps}", f"{(steps - step) / left:.2g}/s", f"{left // 60} min {left % 60} s"
+def _progress(
+    record: ProgressRecord | None, job_status: JobStatus | None
+) -> tuple[str, str, str, str]:
+    """Time since the start, step, and of a stage that works now its rate and the time left."""
+    elapsed = job_status.elapsed if job_status else ""
+    if record is None:
+        return elapsed, "", "", ""
+    elapsed = elapsed or format_duration(record.elapsed_s)
+    step = f"{record.done}/{record.total}"
+    has_ended = job_status is not None and not job_status.is_active
+    if has_ended or not record.left_s or not _is_recent(record):
+        return elapsed, step, "", ""
+    return elapsed, step, f"{record.rate_per_s:.2g}/s", format_duration(record.left_s)
+
+
+def _is_recent(record: ProgressRecord) -> bool:
+    age = datetime.now(UTC) - datetime.fromisoformat(record.updated)
+    return age.total_seconds() < RECENT_S
 
 
 def _requeues(out: Path, job: str) -> str:

@@ -50,6 +50,11 @@ def log_file(study: "Study", run_name: str) -> Path:
     return study.folder / LOGS_FOLDER / f"{run_name}.log"
 
 
+def progress_file(study: "Study", run_name: str) -> Path:
+    """The progress record of a run of a stage, wherever it runs."""
+    return study.folder / LOGS_FOLDER / f"{run_name}.progress.json"
+
+
 def job_folder(study: "Study", run_name: str) -> Path:
     """The folder of the cluster jobs of a run."""
     return study.folder / JOBS_FOLDER / run_name

@@ -103,7 +103,7 @@ KINDS = (*BROKEN, *SOUND)
 
 
 def main() -> None:
-    # Before torch is imported; see `stages.cli`.
+    # Before torch is imported; see `stages.core.process`.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(
         description="Alarm rates on deliberately broken and on sound runs."

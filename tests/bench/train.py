@@ -27,7 +27,7 @@ GOALS = {"MONAI": 1.3, "MONAI, fp32": 3.3, "hybrid": 0.87, "mfu": 0.45}
 
 
 def main() -> None:
-    # Before torch is imported; see `stages.cli`.
+    # Before torch is imported; see `stages.core.process`.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 

@@ -95,7 +95,7 @@ def test_files_that_do_not_fit_are_not_copied(disk, files, capsys):
     os.truncate(files / "a", 2**42)  # 4 TiB, of which no byte is on the disk
     with job_cache(str(disk), "7"):
         assert cached_folder(files, ["a", "b/c"]) == files
-    assert ": 4.0 TiB, and" in capsys.readouterr().out
+    assert "it has 4.0 TiB, and" in capsys.readouterr().out
 
 
 def test_without_a_local_disk_nothing_is_copied(files, capsys):

@@ -13,11 +13,15 @@ import pytest
 
 from ssl_pipeline.training.checkpoint import load_newest
 from ssl_pipeline.volumes.inventory import Inventory
+from stages.cli import app
 from stages.core.pretraining_runs import run_folder
 from stages.core.runner import run_stage
+from stages.core.stage import STAGES
 from stages.core.study import load_study
 from tests.conftest import real_volume
 from tests.stages.conftest import ENV, can_be_offline, run_cli
+
+EXAMPLE_PROGRAMS = {True: "python -m stages", False: "ssl-pipeline"}
 
 
 def error_sentence(done, code=2):
@@ -136,6 +140,34 @@ def test_wrong_words_are_answered(study_file):
     assert "takes no further words" in error_sentence(
         run_cli("pretrain", "--config", study_file, "x=1")
     )
+
+
+def test_usage_errors_are_one_sentence_with_the_nearest_name():
+    assert 'Did you mean "probe"?' in error_sentence(run_cli("prob", "--config", "x.yaml"))
+    assert "Did you mean --config" in error_sentence(run_cli("status", "--confg", "x.yaml"))
+    assert "--config requires an argument" in error_sentence(run_cli("report"))
+    said = error_sentence(run_cli("export", "x", "--to", "jax", "--out", "y"))
+    assert '"state_dict", "timm", "onnx"' in said and "ssl-pipeline export --help" in said
+
+
+def test_a_shard_that_is_none_is_one_sentence(study_file):
+    for shard in ("9/8", "0/8", "two"):
+        said = error_sentence(
+            run_cli("probe", "--config", study_file, "task=side", f"shard={shard}")
+        )
+        assert f"shard={shard} is no shard: write shard=2/8" in said
+
+
+def test_help_groups_the_commands_and_has_examples():
+    groups = run_cli("--help").stdout
+    order = [groups.index(f" {name} ") for name in ("Stages", "Inspect", "Use an encoder")]
+    assert order == sorted(order)
+    assert "--install-completion" in groups and "Exit codes" in groups
+    commands = [name for name in app if not name.startswith("-")]
+    assert {*STAGES, "config", "estimate", "status", "logs", "verify", "clean", "locate",
+            "embed", "export", "import"} == set(commands)  # fmt: skip
+    for name in commands:
+        assert f"Examples:\n  {EXAMPLE_PROGRAMS[name in STAGES]} {name} " in app[name].help_epilogue
 
 
 def test_an_empty_folder_is_one_sentence(study_file):

@@ -1,8 +1,10 @@
 """Where a stage runs: what is refused, and what status and logs show without any SLURM."""
 
+import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,29 @@ def test_status_and_logs_need_no_slurm(study):
     assert "6 volumes stored" in run_cli("logs", "preprocess", "--config", study).stdout
     assert "did you mean probe-side?" in run_cli("logs", "probe-sid", "--config", study).stderr
     assert "has written no log yet" in run_cli("logs", "probe-side", "--config", study).stderr
+
+
+def test_status_has_rate_and_time_left_of_a_stage_that_works_now(study):
+    record = {
+        "format": 1, "activity": "Pretraining", "done": 40, "total": 100, "elapsed_s": 80.0,
+        "left_s": 120.0, "detail": "", "updated": datetime.now(UTC).isoformat(),
+    }  # fmt: skip
+    path = study.parent / "out/logs/pretrain.progress.json"
+    path.write_text(json.dumps(record))
+    now = run_cli("status", "--config", study).stdout
+    assert "40/100" in now and "0.5/s" in now and "2 min 0 s" in now and "1 min 20 s" in now
+    path.write_text(json.dumps(record | {"updated": "2020-01-01T00:00:00+00:00"}))
+    stale = run_cli("status", "--config", study).stdout
+    assert "40/100" in stale and "0.5/s" not in stale and "2 min 0 s" not in stale
+    path.unlink()
+
+
+def test_queries_write_nothing(study):
+    def files():
+        return {path: path.stat().st_mtime_ns for path in study.parent.rglob("*")}
+
+    before = files()
+    for words in (["status"], ["estimate"], ["logs", "preprocess"]):
+        done = run_cli(*words, "--config", study)
+        assert done.returncode == 0 and done.stdout, done.stderr
+    assert files() == before

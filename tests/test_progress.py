@@ -1,0 +1,54 @@
+"""The progress of an activity, as a log and the record beside it have it."""
+
+import json
+import time
+
+import pytest
+
+from ssl_pipeline.progress import log_to, progress, read_progress, record_progress
+
+
+def test_the_record_has_the_last_item_when_all_are_done(tmp_path):
+    path = tmp_path / "some.progress.json"
+    with record_progress(path), progress("Counting", 3) as bar:
+        for name in ("a", "b", "c"):
+            bar.advance(name)
+    record = read_progress(path)
+    assert (record.activity, record.done, record.total, record.detail) == ("Counting", 3, 3, "c")
+    assert record.left_s == 0 and record.rate_per_s == 0
+
+
+def test_a_resumed_activity_has_the_rate_of_its_own_part(tmp_path):
+    path = tmp_path / "some.progress.json"
+    with record_progress(path), progress("Training", 1000) as bar:
+        bar.advance("", to=900)
+        time.sleep(1.1)
+        bar.advance("", to=950)
+    record = read_progress(path)
+    assert record.done == 950
+    assert record.left_s == pytest.approx(record.elapsed_s)
+    assert record.rate_per_s == pytest.approx(50 / record.elapsed_s)
+
+
+def test_the_record_is_written_at_most_once_a_second(tmp_path):
+    path = tmp_path / "some.progress.json"
+    with record_progress(path), progress("Counting", 1000) as bar:
+        bar.advance("first")
+        for _ in range(100):
+            bar.advance("later")
+        assert read_progress(path).detail == "first"
+
+
+def test_a_record_of_another_format_is_none(tmp_path):
+    path = tmp_path / "some.progress.json"
+    assert read_progress(path) is None
+    path.write_text(json.dumps({"format": 0, "step": 3}))
+    assert read_progress(path) is None
+
+
+def test_a_log_has_plain_lines_with_their_brackets(tmp_path):
+    with log_to(tmp_path / "some.log"), progress("Counting", 1) as bar:
+        bar.advance("[bold]a")
+    line = (tmp_path / "some.log").read_text()
+    assert line == "Counting: 1/1 after 0.0 s, about 0.0 s left  [bold]a\n"
+    assert list(tmp_path.iterdir()) == [tmp_path / "some.log"]
