@@ -12,6 +12,7 @@ from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import write_text
 
 LogRow = dict[str, float | int]  # a step and its numbers
+METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
@@ -21,7 +22,7 @@ class MetricsLog:
         """Continue after `step`: what was logged beyond it is dropped."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS_FILE
         self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
