@@ -4,14 +4,21 @@ The trials are runs of other stages, which `snakemake ablate` starts; this one o
 """
 
 from pathlib import Path
-from typing import Any
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.ablation import ablation_table
 from ssl_pipeline.evaluation.cells import RANDOM
+from ssl_pipeline.evaluation.records import (
+    RESULTS_FILE,
+    AblationArm,
+    AblationResults,
+    AblationTable,
+)
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import read_json, write_json, write_text
+from ssl_pipeline.io.atomic import read_json, write_text
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.report.sections.ablation import render_ablation
+from ssl_pipeline.training.run_record import read_run_record
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -25,7 +32,7 @@ from stages.core.stage_runs import runs_of_trial
 from stages.core.study import Study
 from stages.core.trials import BUDGET_FILE, require_ablation, trial_of, trials
 
-RESULTS_FILE, TABLE_FILE = "results.json", "ablation.md"
+TABLE_FILE = "ablation.md"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
 DEPENDS_ON = ("flop_budget",)
 VERSION = 4
@@ -60,24 +67,23 @@ def run(study: Study, out: Path) -> StageResult:
     """Write the comparison as JSON, and as a table to read."""
     assert study.ablate
     budget = read_json(study.stage_folder("flop_budget", {}) / BUDGET_FILE)
-    tables = [
-        {"name": task, "stage": stage, **_compare_arms(study, stage, task)}
-        for task, config in study.tasks.items()
-        for stage in config.evaluation_stages
-    ]
-    results = {
-        "study": study.name,
-        "flops": budget["flops"],
-        "arms": [_arm_record(study, name, budget["arms"][name]) for name in study.ablate.arms],
-        "tables": tables,
-    }
-    write_json(out / RESULTS_FILE, results)
+    results = AblationResults(
+        study=study.name,
+        flops=budget["flops"],
+        arms=tuple(_arm_record(study, name, budget["arms"][name]) for name in study.ablate.arms),
+        tables=tuple(
+            _compare_arms(study, stage, task)
+            for task, config in study.tasks.items()
+            for stage in config.evaluation_stages
+        ),
+    )
+    write_record(out / RESULTS_FILE, results)
     text = render_ablation(results)
     write_text(out / TABLE_FILE, text)
     return StageResult([out / RESULTS_FILE, out / TABLE_FILE], f"the table is {out / TABLE_FILE}")
 
 
-def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
+def _compare_arms(study: Study, stage: str, task: str) -> AblationTable:
     assert study.ablate
     folders = {
         arm: [
@@ -86,18 +92,19 @@ def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
         ]
         for arm in (*study.ablate.arms, RANDOM)
     }
-    return ablation_table(folders, confidence=study.evaluate.confidence, seed=study.seed)
+    return ablation_table(
+        task, stage, folders, confidence=study.evaluate.confidence, seed=study.seed
+    )
 
 
-def _arm_record(study: Study, name: str, budget: dict[str, int]) -> dict[str, Any]:
+def _arm_record(study: Study, name: str, budget: dict[str, int]) -> AblationArm:
     """Cost and diagnoses of the runs of an arm."""
     assert study.ablate
     runs = [trial_of(study, f"{name}-{seed}") for seed in range(study.ablate.seeds)]
     folders = [run.stage_folder("pretrain", {}) for run in runs]
-    records = [read_json(folder / "provenance.json") for folder in folders]
-    return {
-        "name": name,
+    return AblationArm(
+        name=name,
         **budget,
-        "seconds": [record["wall_s"] for record in records],
-        "diagnoses": [record["training_summary"]["diagnosis"] for record in records],
-    }
+        seconds=tuple(read_json(folder / "provenance.json")["wall_s"] for folder in folders),
+        diagnoses=tuple(run.diagnosis for run in map(read_run_record, folders) if run),
+    )

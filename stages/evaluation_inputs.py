@@ -4,11 +4,12 @@ import math
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, files_of_other_encoders
 from ssl_pipeline.evaluation.cost_model import CostInputs, EvaluationCost
+from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, read_results
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 
 OUTPUTS = (
-    "results.json",
-    "costs.json",
+    RESULTS_FILE,
+    COSTS_FILE,
     ACCESS_LOG,
     "cells/*.json",
     "labels/*.npy",
@@ -143,23 +144,32 @@ def resource_estimate(
     )
 
 
-def stage_result(out: Path, results: dict[str, Any]) -> StageResult:
+def stage_result(out: Path) -> StageResult:
     """The stage result of a finished evaluation: its table and a sentence."""
-    failed = len(results["failed"])
+    results = read_results(out)
+    failed = len(results.failed)
     summary = (
-        f"{results['task']}: {format_count(results['n_test_subjects'], 'subject')} scored, "
-        f"{format_count(len(results['rows']), 'row')}"
+        f"{results.task}: {format_count(results.n_test_subjects, 'subject')} scored, "
+        f"{format_count(len(results.rows), 'row')}"
     )
     if failed:
         summary += (
-            f"; {format_count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: "
+            f"; {format_count(failed, 'cell')} failed, such as {results.failed[0].reason}: "
             "run the same command again, which computes what failed alone"
         )
     networks = sorted(out.glob("networks/*.safetensors"))
-    accesses = {"test_access": read_test_accesses(out)}
     return StageResult(
-        [out / "results.json"], summary, accesses, indexed_files=networks, n_failed=failed
+        [out / RESULTS_FILE],
+        summary,
+        {"test_access": access_records(out)},
+        indexed_files=networks,
+        n_failed=failed,
     )
+
+
+def access_records(out: Path) -> list[dict[str, str]]:
+    """The test-set accesses of a task, as provenance holds them."""
+    return [access.model_dump() for access in read_test_accesses(out)]
 
 
 def stale_cell_files(study: Study) -> list[Path]:

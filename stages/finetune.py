@@ -35,9 +35,8 @@ def estimate_resources(
 def run(study: Study, out: Path, task: str) -> StageResult:
     """Compute the missing cells, and the table of all."""
     context = evaluation_inputs.evaluation_context(study, "finetune", out, task)
-    return evaluation_inputs.stage_result(
-        out, run_finetune(study.tasks[task], study.finetune_of(task), context)
-    )
+    run_finetune(study.tasks[task], study.finetune_of(task), context)
+    return evaluation_inputs.stage_result(out)
 
 
 def run_shard(study: Study, out: Path, shard: CellShard, task: str) -> None:

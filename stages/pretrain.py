@@ -9,7 +9,7 @@ It is the one stage that several ranks may run; the first of them writes all fil
 
 import math
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,20 @@ from typing import TYPE_CHECKING, Any
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
-from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.io.atomic import read_json, sha256_json
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import cost, snapshots
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.training.run_record import (
+    RUN_RECORD,
+    RunRecord,
+    TrainingSummary,
+    read_run_record,
+)
 from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages import preprocess
 from stages.core.pretraining_runs import (
@@ -62,7 +69,7 @@ DEPENDS_ON = ("preprocess",)
 VERSION = 6
 OUTPUTS = (
     "cohort-*.json",
-    "run.json",
+    RUN_RECORD,
     "feature_pca.npz",
     f"encoder/{BUNDLE_MANIFEST}",
     f"encoder/{WEIGHTS_FILE}",
@@ -106,21 +113,22 @@ def run(study: Study, out: Path) -> StageResult:
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
     diagnosis = training.diagnose()
-    trained = {
-        "study": study.name,
-        "objective": study.objective.name,
-        "steps": study.training.steps,
-        "volumes": len(entries),
-        "subjects": len({e.subject or e.id for e in entries}),
-        "modalities": sorted({e.modality for e in entries}),
-        "ranks": world.world_size,
-        **training.compute.to_json(),
-        "diagnosis": diagnosis.name,
+    trained = TrainingSummary(
+        study=study.name,
+        objective=study.objective.name,
+        steps=study.training.steps,
+        volumes=len(entries),
+        subjects=len({e.subject or e.id for e in entries}),
+        modalities=tuple(sorted({e.modality for e in entries})),
+        ranks=world.world_size,
+        **asdict(training.compute),
+        diagnosis=diagnosis.name,
         **started,
-    }
-    save_bundle(
-        out / "encoder", encoder, study.model, study.preprocess, study.views.crop_voxels, trained
     )
+    training_summary = trained.model_dump(mode="json", exclude_defaults=True)
+    crop = study.views.crop_voxels
+    bundle_folder = out / "encoder"
+    save_bundle(bundle_folder, encoder, study.model, study.preprocess, crop, training_summary)
     images = write_feature_pca(training, out / "feature_pca.npz")
     folder = str(run_folder(study).relative_to(out))
     # The salt itself is not needed.
@@ -129,7 +137,7 @@ def run(study: Study, out: Path) -> StageResult:
     subjects = training_subjects.write(
         out / "encoder", lineage_volumes(study), catalog.entries, salt, inherited
     )
-    write_json(out / "run.json", {"folder": folder, "salt": salt, **trained})
+    write_record(out / RUN_RECORD, RunRecord(folder=folder, salt=salt, **dict(trained)))
     # Not its README, in which its owner writes a licence.
     bundle = [out / "encoder" / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
     summary = (
@@ -137,8 +145,8 @@ def run(study: Study, out: Path) -> StageResult:
         f"{diagnosis.name}: {diagnosis.reason}"
     )
     # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
-    provenance = {"training_summary": {**trained, "reason": diagnosis.reason}}
-    return StageResult([*bundle, subjects, images, out / "run.json"], summary, provenance)
+    provenance = {"training_summary": {**training_summary, "reason": diagnosis.reason}}
+    return StageResult([*bundle, subjects, images, out / RUN_RECORD], summary, provenance)
 
 
 def training_entries(study: Study, catalog: Catalog) -> list[Entry]:
@@ -189,16 +197,17 @@ def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) ->
     """By the median rate of the newest run of this model and crop, else by FLOPs."""
     samples = (study.training.steps - study.training.first_step) * study.training.batch_size
     out = study.stage_folder("pretrain", {})
-    if (out / "run.json").exists() and (out / "encoder" / "encoder.json").exists():
-        done, card = read_json(out / "run.json"), read_json(out / "encoder" / "encoder.json")
+    done = read_run_record(out)
+    if done and (out / "encoder" / "encoder.json").exists():
+        card = read_json(out / "encoder" / "encoder.json")
         same = card["model"] == study.model.model_dump(mode="json")
         same &= card["crop_voxels"] == list(study.views.crop_voxels)
-        same &= done["objective"] == study.objective.name
-        rows = read_metrics(out / done["folder"] / "metrics.jsonl")
-        if same and rows and (done["device"] != "cpu") == has_gpu:
+        same &= done.objective == study.objective.name
+        rows = read_metrics(out / done.folder / "metrics.jsonl")
+        if same and rows and (done.device != "cpu") == has_gpu:
             rate = statistics.median(row["samples_per_s"] for row in rows)
-            workers = done["ranks"] if has_gpu else done["ranks"] * done["threads"]
-            return measured(samples * workers / rate, f"{rate:.3g} samples/s in {done['folder']}")
+            workers = done.ranks if has_gpu else done.ranks * done.threads
+            return measured(samples * workers / rate, f"{rate:.3g} samples/s in {done.folder}")
     rate = cost.samples_per_s(sample_cost, has_gpu)
     where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
     return assumed(samples / rate, f"{rate:.3g} samples/s on {where}")

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from ssl_pipeline.evaluation.cost_model import robustness_cost
+from ssl_pipeline.evaluation.records import RESULTS_FILE
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
 from ssl_pipeline.evaluation.robustness.robustness import run_robustness
-from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
+from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG
 from ssl_pipeline.formatting import format_count
 from stages import evaluation_inputs
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
@@ -25,7 +26,7 @@ CONFIG_KEYS = (
 )
 DEPENDS_ON = ("preprocess", "pretrain")
 VERSION = 3
-OUTPUTS = ("results.json", ACCESS_LOG, "conditions/*.json", "labels/*.npy")
+OUTPUTS = (RESULTS_FILE, ACCESS_LOG, "conditions/*.json", "labels/*.npy")
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:
@@ -62,7 +63,7 @@ def run(study: Study, out: Path, task: str) -> StageResult:
     )
     context = evaluation_inputs.evaluation_context(study, "robustness", out, task)
     results = run_robustness(study.tasks[task], robustness_inputs, context)
-    rows = format_count(len(results["rows"]), "row")
-    summary = f"{results['task']}: {rows} on corrupted scans"
-    accesses = {"test_access": read_test_accesses(out)}
-    return StageResult([out / "results.json"], summary, accesses)
+    rows = format_count(len(results.rows), "row")
+    summary = f"{results.task}: {rows} on corrupted scans"
+    accesses = {"test_access": evaluation_inputs.access_records(out)}
+    return StageResult([out / RESULTS_FILE], summary, accesses)

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_pipeline.evaluation.metrics.metric import (
+    AUC,
+    BALANCED_ACCURACY,
+    BRIER_SCORE,
+    CALIBRATION_ERROR,
+    HD95_MM,
+    MEAN_ABSOLUTE_ERROR,
+    MEAN_DICE,
+    R_SQUARED,
+    SURFACE_DICE,
+)
+
 N_CALIBRATION_BINS = 10  # of predictions, by confidence
 SubjectClassTable = NDArray[np.float64]  # (subjects, classes)
-RANGES: dict[str, tuple[float, float] | None] = {  # between which a metric lies
-    "balanced accuracy": (0.0, 1.0),
-    "AUC": (0.0, 1.0),
-    "Brier score": (0.0, 2.0),
-    "calibration error": (0.0, 1.0),
-    "mean Dice": (0.0, 1.0),
-    "surface Dice": (0.0, 1.0),
-    "HD95 in mm": None,
-    "R²": None,
-    "mean absolute error": None,
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def score_predictions(
     """Metrics of the predictions in a cell's file: classes, numbers, or scans with their Dice."""
     row_subjects = [row["subject"] for row in predictions]
     if "dice" in predictions[0]:
-        keys = {"mean Dice": "dice", "surface Dice": "surface_dice", "HD95 in mm": "hd95_mm"}
+        keys = {MEAN_DICE: "dice", SURFACE_DICE: "surface_dice", HD95_MM: "hd95_mm"}
         scores = {  # null becomes nan
             name: np.array([row[key] for row in predictions], np.float64)
             for name, key in keys.items()
@@ -90,10 +91,10 @@ def score_classification(
     np.add.at(squared[:, 0], rows, error)
     np.add.at(each[:, 0], rows, 1)
     metrics = {
-        "balanced accuracy": mean_class_ratio(total, count),
-        "AUC": auroc(len(subjects), rows, targets, probability),
-        "Brier score": mean_class_ratio(squared, each),
-        "calibration error": MetricValue(
+        BALANCED_ACCURACY: mean_class_ratio(total, count),
+        AUC: auroc(len(subjects), rows, targets, probability),
+        BRIER_SCORE: mean_class_ratio(squared, each),
+        CALIBRATION_ERROR: MetricValue(
             calibration_error(hit, probability.max(axis=1)), np.full(len(subjects), np.nan)
         ),
     }
@@ -124,8 +125,8 @@ def score_regression(
     without = np.where(np.isnan(without), value, without)
     pseudovalues = len(subjects) * value - (len(subjects) - 1) * without
     metrics = {
-        "R²": MetricValue(float(value), pseudovalues),
-        "mean absolute error": mean_class_ratio(apart[:, None], count[:, None]),
+        R_SQUARED: MetricValue(float(value), pseudovalues),
+        MEAN_ABSOLUTE_ERROR: mean_class_ratio(apart[:, None], count[:, None]),
     }
     return CellScores(metrics, np.zeros(0))
 

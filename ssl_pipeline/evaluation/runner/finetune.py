@@ -15,6 +15,7 @@ from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import BASELINE_METHOD, BASELINES, EXTERNAL, PIXELS, RESNET, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.probes.linear import Linear
+from ssl_pipeline.evaluation.records import Results
 from ssl_pipeline.evaluation.runner.context import EvaluationContext, TaskRunner, run_cells
 from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
 from ssl_pipeline.evaluation.tasks import CropTask, TaskConfig
@@ -28,12 +29,12 @@ __all__ = ["EvaluationContext", "run_finetune"]
 
 def run_finetune(
     task: TaskConfig, finetune: Finetune, context: EvaluationContext
-) -> dict[str, Any]:
+) -> Results | None:
     """Fine-tune a task and write `cells/`, `results.json` and `costs.json` below `context.out`.
 
-    A segmentation also writes `predictions/CELL/SCAN.nii.gz`. Returns the content of
-    `results.json`; existing cells with the same key are not computed again. Raises UserError for a
-    task that cannot be compared by subject.
+    A segmentation also writes `predictions/CELL/SCAN.nii.gz`. Returns the results, a shard none;
+    existing cells with the same key are not computed again. Raises UserError for a task that cannot
+    be compared by subject.
     """
     if isinstance(task, CropTask):
         resnet = (
@@ -107,7 +108,7 @@ def cell_section(
     )
 
 
-def _run_crop_task(runner: TaskRunner, task: CropTask, finetune: Finetune) -> dict[str, Any]:
+def _run_crop_task(runner: TaskRunner, task: CropTask, finetune: Finetune) -> Results | None:
     cells = CropCells(runner, task)
 
     def compute(cell: Cell, section: Finetune) -> dict[str, Any]:

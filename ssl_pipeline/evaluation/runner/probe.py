@@ -16,6 +16,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.records import Results
 from ssl_pipeline.evaluation.runner.context import (
     EncoderFactory,
     EvaluationContext,
@@ -28,10 +29,10 @@ from ssl_pipeline.evaluation.tasks import CropTask, TaskConfig
 __all__ = ["EvaluationContext", "run_probe"]
 
 
-def run_probe(task: TaskConfig, probe: Probe, context: EvaluationContext) -> dict[str, Any]:
+def run_probe(task: TaskConfig, probe: Probe, context: EvaluationContext) -> Results | None:
     """Probe a task of crops; write `cells/`, `results.json`, `costs.json` below `context.out`.
 
-    Returns the content of `results.json`. Existing cells with the same key are not computed again.
+    Returns the results, a shard none. Existing cells with the same key are not computed again.
     Raises UserError for a task that cannot be probed or compared by subject.
     """
     if not isinstance(task, CropTask):

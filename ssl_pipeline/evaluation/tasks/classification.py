@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
+from ssl_pipeline.evaluation.metrics.metric import BALANCED_ACCURACY
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
@@ -15,7 +16,7 @@ from ssl_pipeline.views.config import Triple
 class Classification(Task):
     """Class of a scan, from a target that the roots or the table declare."""
 
-    METRIC: ClassVar[str] = "balanced accuracy"
+    METRIC: ClassVar[str] = BALANCED_ACCURACY
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["classification"] = "classification"

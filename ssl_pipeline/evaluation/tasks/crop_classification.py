@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
+from ssl_pipeline.evaluation.metrics.metric import BALANCED_ACCURACY
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
@@ -17,7 +18,7 @@ from ssl_pipeline.views.rng import generator
 class CropClassification(Task):
     """Crops centred on each class of a scan's label map."""
 
-    METRIC: ClassVar[str] = "balanced accuracy"
+    METRIC: ClassVar[str] = BALANCED_ACCURACY
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["crop_classification"] = "crop_classification"

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
+from ssl_pipeline.evaluation.metrics.metric import R_SQUARED
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.config import Triple
@@ -18,7 +19,7 @@ MM3_PER_ML = 1000
 class Regression(Task):
     """A number of a scan: a target that the roots or the table declare, or the volume of labels."""
 
-    METRIC: ClassVar[str] = "R²"
+    METRIC: ClassVar[str] = R_SQUARED
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe", "finetune")
 
     kind: Literal["regression"] = "regression"

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMap, LabelMaps
+from ssl_pipeline.evaluation.metrics.metric import MEAN_DICE
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.store.catalog import Catalog, Entry
 
@@ -14,7 +15,7 @@ from ssl_pipeline.store.catalog import Catalog, Entry
 class Segmentation(Task):
     """Voxels of each class, from label files; value 0, and values not named, are background."""
 
-    METRIC: ClassVar[str] = "mean Dice"
+    METRIC: ClassVar[str] = MEAN_DICE
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("finetune",)
 
     kind: Literal["segmentation"] = "segmentation"
