@@ -6,9 +6,9 @@ inputs, so that the page gets them whenever the stage is asked for, as by `--for
 
 from pathlib import Path
 
-from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
 from ssl_pipeline.io.atomic import sha256_json, write_text
-from ssl_pipeline.report.html_report import ReportData, write_report
+from ssl_pipeline.report.data.report_data import ReportData
+from ssl_pipeline.report.html_report import write_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
 from stages.core.resources import (
     RECORD_FILE_COUNT,
@@ -18,8 +18,9 @@ from stages.core.resources import (
     assumed,
     counted,
 )
-from stages.core.runner import StageResult, manifest_hash
+from stages.core.runner import STAGES, StageResult, manifest_hash
 from stages.core.study import Study
+from stages.evaluation_inputs import access_records
 
 PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
@@ -37,9 +38,8 @@ def inputs(study: Study) -> dict[str, str]:
     for task in study.tasks:
         for name in study.evaluation_stages(task):
             hashes[f"{name} {task}"] = manifest_hash(study, name, task=task)
-            hashes[f"test access {name} {task}"] = sha256_json(
-                read_test_accesses(study.stage_folder(name, {"task": task}))
-            )
+            accesses = access_records(study.stage_folder(name, {"task": task}))
+            hashes[f"test access {name} {task}"] = sha256_json(accesses)
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
 
@@ -65,6 +65,7 @@ def run(study: Study, out: Path) -> StageResult:
         config=study.redacted_config,
         label_file=study.pseudonyms.label_path,
         encoder=study.encoder if study.has_pretraining else None,
+        stages=tuple(STAGES),
     )
     write_report(source, page)
     write_text(tables, render_markdown_report(source))

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.evaluation.cells import Cell, comparable_methods
+from ssl_pipeline.evaluation.cells import read_cell
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, resampled_label
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.formatting import format_score
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.report.data.results import TaskResult, initialization_title
@@ -64,16 +63,12 @@ def segmentation_overlays(
     return found, marks
 
 
-def _cell_path(result: TaskResult, init: str) -> Path:
-    method = result.methods[0]
-    most = result.label_budgets(method)[-1]
-    return Cell(comparable_methods(method, init)[-1], init, most, 0).path(result.folder)
-
-
 def _predictions(result: TaskResult, init: str) -> list[dict[str, Any]]:
-    """Rows of a cell's file, with most labels and the first seed, whose maps were kept."""
-    path = _cell_path(result, init)
-    rows = read_json(path).get("predictions", []) if path.exists() else []  # it may have failed
+    """Predictions with most labels and the first seed, whose maps were kept."""
+    method = result.methods[0]
+    row = result.row(method, init, result.largest_budget(method))
+    path = result.cell_path(row, 0) if row else None
+    rows = read_cell(path).predictions if path and path.exists() else ()
     return [r for r in rows if r.get("file") and (result.folder / r["file"]).exists()]
 
 
