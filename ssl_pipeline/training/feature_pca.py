@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssl_pipeline.io.atomic import atomic_write
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.training.loop import Trainer
+from ssl_pipeline.training.snapshots import write_arrays
 from ssl_pipeline.views.patches import patch_share
 
 N_SLICES = 3
@@ -25,9 +25,7 @@ MAX_SLAB_VOXELS = 160  # voxels along y and x that go through the encoder for a 
 def write_feature_pca(trainer: Trainer, path: Path) -> Path:
     """Write the feature PCA of a finished run; returns the path."""
     trainer.objective.eval()
-    arrays = _feature_maps(trainer)
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    write_arrays(path, _feature_maps(trainer))
     return path
 
 
