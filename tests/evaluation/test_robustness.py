@@ -1,6 +1,5 @@
 """Evaluation on corrupted scans: the same evaluators and scans for all, and nothing twice."""
 
-
 import pytest
 
 from ssl_pipeline.errors import UserError

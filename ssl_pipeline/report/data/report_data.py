@@ -89,11 +89,7 @@ class ReportData:
     @cached_property
     def feature_pca(self) -> Arrays:
         """Slices and feature maps of the encoder; empty where there are none."""
-        path = self.folder / "pretrain" / "feature_pca.npz"
-        if self.encoder is None or not path.exists():
-            return {}
-        with np.load(path) as stored:
-            return {name: stored[name] for name in stored.files}
+        return read_feature_pca(self.folder / "pretrain") if self.encoder else {}
 
     @cached_property
     def provenance(self) -> Mapping[str, ProvenanceRecord]:
@@ -122,6 +118,15 @@ class ReportData:
     def accesses_by_task(self) -> Mapping[str, Sequence[Sequence[TestAccess]]]:
         """Test-set accesses of each task, one list a stage."""
         return {task: read_task_accesses(self.folder, task) for task in self.tasks}
+
+
+def read_feature_pca(pretrain_folder: Path) -> Arrays:
+    """The arrays of `feature_pca.npz`; none where there is no such file."""
+    path = pretrain_folder / "feature_pca.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def read_task_accesses(folder: Path, task: str) -> list[Sequence[TestAccess]]:
