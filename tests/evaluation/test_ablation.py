@@ -17,7 +17,6 @@ from ssl_pipeline.io.records import write_record
 
 SUBJECTS = [f"subject-{number:02}" for number in range(12)]
 TASK = Classification(title="Organ", target="organ", classes={0: "liver", 1: "spleen"})
-SETTINGS = {"score": TASK.score, "confidence": 0.95, "seed": 0}
 
 
 def trial(folder, hits, init="pretrained"):
@@ -52,14 +51,14 @@ def score_row(init, draws):
 def results_with(*rows):
     return Results(
         task="Organ",
-        kind="crop_classification",
-        metric="balanced_accuracy",
+        kind="classification",
+        metric=TASK.METRIC,
         split="val",
         confidence=0.95,
         n_train_subjects=20,
         n_test_subjects=len(SUBJECTS),
         n_seeds=2,
-        classes=("a", "b"),
+        classes=TASK.class_names,
         initializations=(),
         rows=rows,
         differences=(),
@@ -77,7 +76,7 @@ def change_results(folder, **changes):
 
 
 def table_of(arms):
-    return ablation_table("organ", "probe", arms, confidence=0.95, seed=0)
+    return ablation_table("organ", "probe", arms, score=TASK.score, confidence=0.95, seed=0)
 
 
 def random_hits(share, seed, draws=2):
