@@ -7,7 +7,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-alarms check format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-alarms check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -72,6 +72,9 @@ check: setup ## Style, types, imports, spelling, workflow, schema
 	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config study=$$study || exit 1; done
 	snakemake -n --quiet --profile slurm
 	python -m stages config --schema | diff - workflows/studies/schema.json
+
+docs: setup ## Build the documentation into build/docs; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 format: setup ## Put code in the project's style
 	ruff check --fix .

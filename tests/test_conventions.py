@@ -1,8 +1,11 @@
 """Conventions: sizes, names, top-level files, and that importing the library is cheap."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,43 @@ TOP = {
     "tests", "local", "slurm", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile",
     ".gitignore", ".ci", ".pre-commit-config.yaml", "docs", "examples", "mkdocs.yml",
 }  # fmt: skip
+# Words that name nothing to an engineer of this field, or that the glossary has a better one for.
+NOT_IN_NAMES = {
+    "told", "fared", "looked", "alike", "judge", "judged", "judges", "judgement", "judgements",
+    "dial", "dials", "seen", "drawn", "kept", "shown", "said", "asked", "given", "made", "found",
+    "whose", "worse", "spoilt", "beside", "looks", "waits", "gone", "taken", "cure",
+}  # fmt: skip
+
+
+def public_definitions() -> Iterator[tuple[Path, ast.ClassDef | ast.FunctionDef]]:
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef)
+            if is_definition and not node.name.startswith("_"):
+                yield path, node
+
+
+def names_in(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
+    """A definition's name, and its parameters or fields."""
+    if isinstance(node, ast.FunctionDef):
+        return [node.name, *(each.arg for each in [*node.args.args, *node.args.kwonlyargs])]
+    fields = (each.target for each in node.body if isinstance(each, ast.AnnAssign))
+    return [node.name, *(field.id for field in fields if isinstance(field, ast.Name))]
+
+
+def test_no_two_public_classes_have_one_name():
+    count = Counter(node.name for _, node in public_definitions() if isinstance(node, ast.ClassDef))
+    assert [name for name, number in count.items() if number > 1] == []
+
+
+def test_public_names_are_words_of_the_field():
+    strange = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, node in public_definitions()
+        for name in names_in(node)
+        if NOT_IN_NAMES & {word.lower() for word in re.findall("[a-z]+|[A-Z][a-z]*", name)}
+    ]
+    assert strange == []
 
 
 def test_nothing_else_grows_at_the_top():

@@ -251,9 +251,9 @@ class Monitor:
         first, second = _split_views(vectors)
         batch, images = encoded.batch, encoded.images
 
-        def loss(shown: Tensor, where: Batch = batch) -> Tensor:
+        def loss(images: Tensor, where: Batch = batch) -> Tensor:
             with self.compute.autocast():
-                return _mean(*term(where, self.objective.encode(where, shown)))
+                return _mean(*term(where, self.objective.encode(where, images)))
 
         equal = torch.zeros_like(encoded.tokens[..., :1], dtype=torch.float32)
         local = measure_position_shortcut(

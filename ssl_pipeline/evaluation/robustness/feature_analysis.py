@@ -57,8 +57,11 @@ def feature_icc(
     features.
     """
 
-    def correlation(kept: NDArray[np.bool_]) -> float:
-        first, second = clean[kept].astype(np.float64), corrupted[kept].astype(np.float64)
+    def correlation(is_included: NDArray[np.bool_]) -> float:
+        first, second = (
+            clean[is_included].astype(np.float64),
+            corrupted[is_included].astype(np.float64),
+        )
         means = (first + second) / 2
         between = 2 * _squared_deviations(means).sum() / max(len(means) - 1, 1)
         within = ((first - second) ** 2).sum() / 2 / max(len(means), 1)
@@ -81,8 +84,8 @@ def explained_variance(
     np.add.at(total, rows, features)
     mean, of = total / np.maximum(number, 1)[:, None], np.unique(groups, return_inverse=True)[1]
 
-    def explained(kept: NDArray[np.bool_]) -> float:
-        known = kept & (number > 0)
+    def explained(is_included: NDArray[np.bool_]) -> float:
+        known = is_included & (number > 0)
         own, where = mean[known], of[known]
         kinds = np.unique(where)
         free = len(own) - len(kinds)

@@ -43,14 +43,14 @@ def _gap_table(results: Sequence[TaskResult], group_name: str) -> Table:
 
 
 def _metric_table(results: Sequence[TaskResult], group_name: str, metric: str) -> Table:
-    def told(row: Row | None) -> str:
+    def score_of(row: Row | None) -> str:
         return (
             format_estimate(row["other_metrics"][metric])
             if row and metric in row["other_metrics"]
             else NO_VALUE
         )
 
-    head, rows = _rows(results, group_name, told)
+    head, rows = _rows(results, group_name, score_of)
     caption = f"{metric} by {group_name} (test subjects), with the most labelled subjects"
     return Table(caption, head, list(rows.values()), text_columns=2)
 
