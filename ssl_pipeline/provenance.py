@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from ssl_pipeline.io.records import Record, read_record
 
 PROVENANCE_FILE = "provenance.json"
 PACKAGES = ("torch", "timm", "lightly", "zarr", "dask", "numpy", "scipy", "scikit-learn", "nibabel")
@@ -61,6 +65,32 @@ def _own_peak_kib() -> int:
     return int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+class ProvenanceRecord(Record):
+    """The provenance of a stage's outputs, with what the stage adds of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: Literal[1] = 1
+    stage: str
+    inputs: dict[str, str]
+    config_hash: str
+    seed: int
+    versions: dict[str, str]
+    git_commit: str
+    command: str
+    host: str
+    started_at: str  # UTC, ISO 8601
+    wall_s: float
+    peak_memory_gib: float
+    licences: dict[str, str] = Field(default_factory=dict)  # by sample package
+    training_summary: dict[str, Any] = Field(default_factory=dict)  # of pretraining
+
+
+def read_provenance(path: Path) -> ProvenanceRecord:
+    """The provenance in a file."""
+    return read_record(ProvenanceRecord, path, "run its stage again")
+
+
 @dataclass
 class Provenance:
     """A provenance record in progress; `finish` returns it."""
@@ -75,6 +105,7 @@ class Provenance:
     def finish(self, **extra: Any) -> dict[str, Any]:
         """The record, ready for JSON. `extra` is what a stage adds (steps, precision)."""
         return {
+            "format": ProvenanceRecord.model_fields["format"].default,
             "stage": self.stage,
             "inputs": self.inputs,
             "config_hash": self.config_hash,

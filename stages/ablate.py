@@ -4,16 +4,23 @@ The trials are runs of other stages, which `snakemake ablate` starts; this one o
 """
 
 from pathlib import Path
-from typing import Any
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.ablation import ablation_table
 from ssl_pipeline.evaluation.cells import RANDOM
+from ssl_pipeline.evaluation.records import (
+    RESULTS_FILE,
+    AblationArm,
+    AblationResults,
+    AblationTable,
+)
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import read_json, write_json, write_text
-from ssl_pipeline.provenance import PROVENANCE_FILE
+from ssl_pipeline.io.atomic import read_json, write_text
+from ssl_pipeline.io.records import write_record
+from ssl_pipeline.provenance import PROVENANCE_FILE, read_provenance
 from ssl_pipeline.report.sections.ablation import render_ablation
-from stages.core.layout import ABLATION_FILE, ABLATION_TABLE, budget_table
+from ssl_pipeline.training.run_record import read_run_record
+from stages.core.layout import ABLATION_TABLE, budget_table
 from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
@@ -32,7 +39,7 @@ TITLE = "Compare the objectives of an ablation at equal FLOPs"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
 DEPENDS_ON = ("flop_budget",)
 VERSION = 4
-OUTPUTS = (ABLATION_FILE, ABLATION_TABLE)
+OUTPUTS = (RESULTS_FILE, ABLATION_TABLE)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
 SHARDED, PER_TRIAL = False, False
@@ -71,25 +78,24 @@ def run(study: Study, out: Path) -> StageResult:
     """Write the comparison as JSON, and as a table to read."""
     assert study.ablate
     budget = read_json(budget_table(study))
-    tables = [
-        {"name": task, "stage": stage, **_compare_arms(study, stage, task)}
-        for task, config in study.tasks.items()
-        for stage in config.evaluation_stages
-    ]
-    results = {
-        "study": study.name,
-        "flops": budget["flops"],
-        "arms": [_arm_record(study, name, budget["arms"][name]) for name in study.ablate.arms],
-        "tables": tables,
-    }
-    write_json(out / ABLATION_FILE, results)
+    results = AblationResults(
+        study=study.name,
+        flops=budget["flops"],
+        arms=tuple(_arm_record(study, name, budget["arms"][name]) for name in study.ablate.arms),
+        tables=tuple(
+            _compare_arms(study, stage, task)
+            for task, config in study.tasks.items()
+            for stage in config.evaluation_stages
+        ),
+    )
+    write_record(out / RESULTS_FILE, results)
     text = render_ablation(results)
     write_text(out / ABLATION_TABLE, text)
-    files = [out / ABLATION_FILE, out / ABLATION_TABLE]
+    files = [out / RESULTS_FILE, out / ABLATION_TABLE]
     return StageResult(files, f"the table is {out / ABLATION_TABLE}")
 
 
-def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
+def _compare_arms(study: Study, stage: str, task: str) -> AblationTable:
     assert study.ablate
     folders = {
         arm: [
@@ -98,20 +104,24 @@ def _compare_arms(study: Study, stage: str, task: str) -> dict[str, Any]:
         ]
         for arm in (*study.ablate.arms, RANDOM)
     }
-    score = study.tasks[task].score
-    confidence = study.evaluate.confidence
-    return ablation_table(folders, score=score, confidence=confidence, seed=study.seed)
+    return ablation_table(
+        task,
+        stage,
+        folders,
+        score=study.tasks[task].score,
+        confidence=study.evaluate.confidence,
+        seed=study.seed,
+    )
 
 
-def _arm_record(study: Study, name: str, budget: dict[str, int]) -> dict[str, Any]:
+def _arm_record(study: Study, name: str, budget: dict[str, int]) -> AblationArm:
     """Cost and diagnoses of the runs of an arm."""
     assert study.ablate
     runs = [trial_of(study, f"{name}-{seed}") for seed in range(study.ablate.seeds)]
     folders = [run.stage_folder("pretrain", {}) for run in runs]
-    records = [read_json(folder / PROVENANCE_FILE) for folder in folders]
-    return {
-        "name": name,
+    return AblationArm(
+        name=name,
         **budget,
-        "seconds": [record["wall_s"] for record in records],
-        "diagnoses": [record["training_summary"]["diagnosis"] for record in records],
-    }
+        seconds=tuple(read_provenance(folder / PROVENANCE_FILE).wall_s for folder in folders),
+        diagnoses=tuple(run.diagnosis for run in map(read_run_record, folders) if run),
+    )

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import (
@@ -18,9 +18,9 @@ from ssl_pipeline.evaluation.cells import (
 )
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.evaluation.cost_model import EvaluatedTask, EvaluationCost
+from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, Results, read_results
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
-from ssl_pipeline.evaluation.runner.results import COSTS_FILE, RESULTS_FILE
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
 from ssl_pipeline.evaluation.tasks.task import Task
@@ -182,7 +182,7 @@ class CellStage(Generic[CellSettings]):
 
     name: str
     settings_of: Callable[[Study, str], CellSettings]  # for a task
-    run_task: Callable[[Task, CellSettings, EvaluationContext], dict[str, Any]]
+    run_task: Callable[[Task, CellSettings, EvaluationContext], Results | None]
     cost_of: Callable[[EvaluatedTask], EvaluationCost]
 
     def estimate_resources(
@@ -194,34 +194,44 @@ class CellStage(Generic[CellSettings]):
 
     def run(self, study: Study, out: Path, task: str) -> StageResult:
         """Compute the missing cells, and the table of all."""
-        return stage_result(out, self._run(study, out, UNSHARDED, task))
+        self._run(study, out, UNSHARDED, task)
+        return stage_result(out)
 
     def run_shard(self, study: Study, out: Path, shard: CellShard, task: str) -> None:
         """Compute a shard of the missing cells."""
         self._run(study, out, shard, task)
 
-    def _run(self, study: Study, out: Path, shard: CellShard, task: str) -> dict[str, Any]:
+    def _run(self, study: Study, out: Path, shard: CellShard, task: str) -> None:
         context = replace(evaluation_context(study, self.name, out, task), shard=shard)
-        return self.run_task(study.tasks[task], self.settings_of(study, task), context)
+        self.run_task(study.tasks[task], self.settings_of(study, task), context)
 
 
-def stage_result(out: Path, results: dict[str, Any]) -> StageResult:
+def stage_result(out: Path) -> StageResult:
     """The stage result of a finished evaluation: its table and a sentence."""
-    failed = len(results["failed"])
+    results = read_results(out)
+    failed = len(results.failed)
     summary = (
-        f"{results['task']}: {format_count(results['n_test_subjects'], 'subject')} scored, "
-        f"{format_count(len(results['rows']), 'row')}"
+        f"{results.task}: {format_count(results.n_test_subjects, 'subject')} scored, "
+        f"{format_count(len(results.rows), 'row')}"
     )
     if failed:
         summary += (
-            f"; {format_count(failed, 'cell')} failed, such as {results['failed'][0]['reason']}: "
+            f"; {format_count(failed, 'cell')} failed, such as {results.failed[0].reason}: "
             "run the same command again, which computes what failed alone"
         )
     networks = sorted(out.glob(NETWORK_FILES))
-    accesses = {"test_access": read_test_accesses(out)}
     return StageResult(
-        [out / RESULTS_FILE], summary, accesses, indexed_files=networks, n_failed=failed
+        [out / RESULTS_FILE],
+        summary,
+        {"test_access": access_records(out)},
+        indexed_files=networks,
+        n_failed=failed,
     )
+
+
+def access_records(out: Path) -> list[dict[str, str]]:
+    """The test-set accesses of a task, as provenance holds them."""
+    return [access.model_dump() for access in read_test_accesses(out)]
 
 
 def stale_cell_files(study: Study) -> list[Path]:

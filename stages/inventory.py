@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.progress import debug
+from ssl_pipeline.training.run_record import read_run_record
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.duplicates import keypoints
 from ssl_pipeline.volumes.duplicates.keypoints import KEYPOINTS_FILE
@@ -57,8 +57,8 @@ def inputs(study: Study) -> dict[str, str]:
     Raises UserError where the salt is not the one that earlier results were made with.
     """
     study.pseudonyms.check_salt(read_salt_fingerprint(layout.inventory_table(study)))
-    trained = layout.run_record(study)
-    study.pseudonyms.check_salt(read_json(trained).get("salt", "") if trained.exists() else "")
+    trained = read_run_record(study.stage_folder("pretrain", {}))
+    study.pseudonyms.check_salt(trained.salt if trained else "")
     downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
     decisions = decisions_hash(study)
     reviewed = {"decisions": decisions} if decisions else {}

@@ -103,7 +103,7 @@ def run(study: Study, out: Path) -> StageResult:
         raise UserError(f"No volume could be preprocessed: {sorted(failed.values())[0]}")
     catalog.write(out / CATALOG_FILE)
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
-    tail = f", {len(failed)} failed (see {out / 'failed.json'})" if failed else ""
+    tail = f", {len(failed)} failed (see {out / layout.FAILURES_FILE})" if failed else ""
     volumes = [path for entry in catalog.entries for path in store.volume_files(entry.id)]
     made = [out / CATALOG_FILE, out / layout.FAILURES_FILE]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}

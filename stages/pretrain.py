@@ -9,20 +9,27 @@ It is the one stage that several ranks may run; the first of them writes all fil
 
 import math
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, README_FILE, SELF_TEST_FILE, WEIGHTS_FILE
-from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.io.atomic import read_json, sha256_json
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import cost, snapshots
 from ssl_pipeline.training.metrics_log import METRICS_FILE, read_metrics
 from ssl_pipeline.training.ranks import RankInfo
+from ssl_pipeline.training.run_record import (
+    RUN_RECORD,
+    RunRecord,
+    TrainingSummary,
+    read_run_record,
+)
 from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages import preprocess
 from stages.core import layout
@@ -56,7 +63,6 @@ if TYPE_CHECKING:
     from ssl_pipeline.views.sampler import Sampler
 
 IMAGES_BYTES = 200_000
-FEATURE_MAPS = "feature_pca.npz"
 BUNDLE_FILES = (
     *(BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, README_FILE),
     training_subjects.FILE_NAME,
@@ -67,8 +73,8 @@ DEPENDS_ON = ("preprocess",)
 VERSION = 7
 OUTPUTS = (
     "cohort-*.json",
-    layout.RUN_RECORD,
-    FEATURE_MAPS,
+    RUN_RECORD,
+    snapshots.FEATURE_PCA_FILE,
     *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
     f"{layout.RUNS_FOLDER}/*/{METRICS_FILE}",
     f"{layout.RUNS_FOLDER}/*/{snapshots.FOLDER}/step-*.npz",
@@ -118,21 +124,22 @@ def run(study: Study, out: Path) -> StageResult:
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
     encoder, diagnosis = training.final_encoder(), training.diagnose()
-    trained = {
-        "study": study.name,
-        "objective": study.objective.name,
-        "steps": study.training.steps,
-        "volumes": len(entries),
-        "subjects": len({e.subject or e.id for e in entries}),
-        "modalities": sorted({e.modality for e in entries}),
-        "ranks": world.world_size,
-        **training.compute.to_json(),
-        "diagnosis": diagnosis.name,
+    trained = TrainingSummary(
+        study=study.name,
+        objective=study.objective.name,
+        steps=study.training.steps,
+        volumes=len(entries),
+        subjects=len({e.subject or e.id for e in entries}),
+        modalities=tuple(sorted({e.modality for e in entries})),
+        ranks=world.world_size,
+        **asdict(training.compute),
+        diagnosis=diagnosis.name,
         **started,
-    }
-    bundle = out / layout.ENCODER_FOLDER
-    save_bundle(bundle, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
-    images = write_feature_pca(encoder, training.sampler, out / FEATURE_MAPS)
+    )
+    training_summary = trained.model_dump(mode="json", exclude_defaults=True)
+    bundle, crop = out / layout.ENCODER_FOLDER, study.views.crop_voxels
+    save_bundle(bundle, encoder, study.model, study.preprocess, crop, training_summary)
+    images = write_feature_pca(encoder, training.sampler, out / snapshots.FEATURE_PCA_FILE)
     folder = str(meant.folder.relative_to(out))
     # The salt itself is not needed.
     salt = read_salt_fingerprint(layout.inventory_table(study))
@@ -140,7 +147,7 @@ def run(study: Study, out: Path) -> StageResult:
     subjects = training_subjects.write(
         bundle, meant.lineage_volumes, catalog.entries, salt, inherited
     )
-    write_json(out / layout.RUN_RECORD, {"folder": folder, "salt": salt, **trained})
+    write_record(out / RUN_RECORD, RunRecord(folder=folder, salt=salt, **dict(trained)))
     # Not its README, in which its owner writes a licence.
     encoder_files = [bundle / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
     summary = (
@@ -148,8 +155,8 @@ def run(study: Study, out: Path) -> StageResult:
         f"{diagnosis.name}: {diagnosis.reason}"
     )
     # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
-    provenance = {"training_summary": {**trained, "reason": diagnosis.reason}}
-    files = [*encoder_files, subjects, images, out / layout.RUN_RECORD]
+    provenance = {"training_summary": {**training_summary, "reason": diagnosis.reason}}
+    files = [*encoder_files, subjects, images, out / RUN_RECORD]
     return StageResult(files, summary, provenance)
 
 
@@ -184,17 +191,18 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) -> Quantity:
     """By the median rate of the newest run of this model and crop, else by FLOPs."""
     samples = (study.training.steps - study.training.first_step) * study.training.batch_size
-    record, manifest = layout.run_record(study), study.encoder / BUNDLE_MANIFEST
-    if record.exists() and manifest.exists():
-        done, card = read_json(record), read_json(manifest)
+    out, manifest = study.stage_folder("pretrain", {}), study.encoder / BUNDLE_MANIFEST
+    done = read_run_record(out)
+    if done and manifest.exists():
+        card = read_json(manifest)
         same = card["model"] == study.model.model_dump(mode="json")
         same &= card["crop_voxels"] == list(study.views.crop_voxels)
-        same &= done["objective"] == study.objective.name
-        rows = read_metrics(layout.metrics_log(record.parent / done["folder"]))
-        if same and rows and (done["device"] != "cpu") == has_gpu:
+        same &= done.objective == study.objective.name
+        rows = read_metrics(layout.metrics_log(out / done.folder))
+        if same and rows and (done.device != "cpu") == has_gpu:
             rate = statistics.median(row["samples_per_s"] for row in rows)
-            workers = done["ranks"] if has_gpu else done["ranks"] * done["threads"]
-            return measured(samples * workers / rate, f"{rate:.3g} samples/s in {done['folder']}")
+            workers = done.ranks if has_gpu else done.ranks * done.threads
+            return measured(samples * workers / rate, f"{rate:.3g} samples/s in {done.folder}")
     rate = cost.samples_per_s(sample_cost, has_gpu)
     where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
     return assumed(samples / rate, f"{rate:.3g} samples/s on {where}")

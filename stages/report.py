@@ -6,9 +6,9 @@ inputs, so that the page gets them whenever the stage is asked for, as by `--for
 
 from pathlib import Path
 
-from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
 from ssl_pipeline.io.atomic import sha256_json, write_text
-from ssl_pipeline.report.html_report import ReportData, write_report
+from ssl_pipeline.report.data.report_data import ReportData
+from ssl_pipeline.report.html_report import write_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
 from stages.core.layout import REPORT_PAGE, REPORT_TABLES
 from stages.core.records import manifest_hash
@@ -23,6 +23,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult, load_stages
 from stages.core.stage_runs import evaluation_runs
 from stages.core.study import Study
+from stages.evaluation_inputs import access_records
 
 PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
@@ -49,7 +50,7 @@ def inputs(study: Study) -> dict[str, str]:
     for run in evaluation_runs(study):
         name = " ".join([run.stage, *run.wildcards.values()])
         hashes[name] = manifest_hash(study, run.stage, **run.wildcards)
-        hashes[f"test access {name}"] = sha256_json(read_test_accesses(run.out))
+        hashes[f"test access {name}"] = sha256_json(access_records(run.out))
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
 

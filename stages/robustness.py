@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ssl_pipeline.evaluation.cost_model import robustness_cost
+from ssl_pipeline.evaluation.records import RESULTS_FILE
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
 from ssl_pipeline.evaluation.robustness.robustness import run_robustness
-from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
-from ssl_pipeline.evaluation.runner.results import RESULTS_FILE
+from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG
 from ssl_pipeline.formatting import format_count
 from stages import evaluation_inputs
 from stages.core.layout import LABEL_MAPS_FOLDER
@@ -76,7 +76,7 @@ def run(study: Study, out: Path, task: str) -> StageResult:
     )
     context = evaluation_inputs.evaluation_context(study, "robustness", out, task)
     results = run_robustness(study.tasks[task], robustness_inputs, context)
-    rows = format_count(len(results["rows"]), "row")
-    summary = f"{results['task']}: {rows} on corrupted scans"
-    accesses = {"test_access": read_test_accesses(out)}
+    rows = format_count(len(results.rows), "row")
+    summary = f"{results.task}: {rows} on corrupted scans"
+    accesses = {"test_access": evaluation_inputs.access_records(out)}
     return StageResult([out / RESULTS_FILE], summary, accesses)

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
+from ssl_pipeline.report.data.report_data import read_feature_pca
 from ssl_pipeline.report.data.results import (
     TaskResult,
     initialization_title,
     method_title,
-    read_results,
+    read_task_results,
 )
 from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.images import (
@@ -29,7 +30,6 @@ from ssl_pipeline.report.render.images import (
     orient_for_display,
     to_grey,
 )
-from ssl_pipeline.report.sections.pretraining import read_feature_pca
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training import snapshots
@@ -96,30 +96,30 @@ def _draw_features(axes: Any, colours: Image) -> None:
 def _draw_scores(axes: Any, folder: Path) -> None:
     """Scores of the first evaluated task, by initialization, as the report summarises them."""
     tasks = dict.fromkeys(path.parent.name for path in sorted(folder.glob("*/*/results.json")))
-    own = next(results for results in read_results(folder, tasks).values() if results)
+    own = next(results for results in read_task_results(folder, tasks).values() if results)
     result, method = figures.primary_method(own)
     for init, rows in result.series(method).items():
-        _plot_series(axes, result, method, init, [row for row in rows if row["mean"] is not None])
+        _plot_series(axes, result, method, init, [row for row in rows if row.mean is not None])
     budgets = result.label_budgets(method)
     axes.set_xticks(range(len(budgets)), [result.budget_text(number) for number in budgets])
     axes.set_xlim(-0.5, len(budgets) + 0.2)
     axes.margins(y=0.15)
     axes.set_xlabel("labelled subjects", fontsize=9)
-    axes.set_ylabel(result.content["metric"], fontsize=9)
+    axes.set_ylabel(result.metric.title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(0.55, 0.5))
-    axes.set_title(f"4  Evaluate: {result.task}, {method_title(method)}", fontsize=9.5)
+    axes.set_title(f"4  Evaluate: {result.results.task}, {method_title(method)}", fontsize=9.5)
 
 
 def _plot_series(axes: Any, result: TaskResult, method: str, init: str, rows: list[Any]) -> None:
     colour, marker, _ = figures.marker_styles(result.initializations)[init]
     budgets = result.label_budgets(method)
-    places = [budgets.index(row["subjects"]) for row in rows]
-    means = [row["mean"] for row in rows]
+    places = [budgets.index(row.subjects) for row in rows]
+    means = [row.mean for row in rows]
     axes.plot(places, means, color=colour, marker=marker, label=initialization_title(init))
     for place, row in zip(places, rows, strict=True):
-        if row["low"] is not None:
-            axes.plot([place, place], [row["low"], row["high"]], color=colour)
+        if row.interval:
+            axes.plot([place, place], row.interval, color=colour)
 
 
 def _show(

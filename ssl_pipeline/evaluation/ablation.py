@@ -9,58 +9,92 @@ interval too narrow.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from ssl_pipeline.evaluation.cells import BASELINES, NOT_PRETRAINED, Cell, comparable_methods
-from ssl_pipeline.evaluation.metrics.scores import RANGES, Predictions, ScoreFunction
+from ssl_pipeline.evaluation.cells import (
+    BASELINES,
+    NOT_PRETRAINED,
+    Cell,
+    comparable_methods,
+    read_cell,
+)
+from ssl_pipeline.evaluation.metrics.metric import METRICS
+from ssl_pipeline.evaluation.metrics.scores import Predictions, ScoreFunction
+from ssl_pipeline.evaluation.records import (
+    AblationTable,
+    ArmDifference,
+    ArmScore,
+    Results,
+    ScoreRow,
+    read_results,
+)
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
-from ssl_pipeline.io.atomic import read_json
 
 ArmKey = tuple[str, str, int]  # arm, method, labelled subjects
 RowType = TypeVar("RowType")
+Trials = Mapping[str, Sequence[tuple[Path, Results]]]  # of every arm, one a seed
 
 
 def ablation_table(
-    trials: Mapping[str, Sequence[Path]], *, score: ScoreFunction, confidence: float, seed: int
-) -> dict[str, Any]:
+    name: str,
+    stage: str,
+    folders: Mapping[str, Sequence[Path]],
+    *,
+    score: ScoreFunction,
+    confidence: float,
+    seed: int,
+) -> AblationTable:
     """The table of one task and stage; `score` is the task's.
 
-    `trials` has the folders of every arm, one a seed, in which a stage left `results.json` and its
-    cells; those of random weights hold the baseline of pixels too.
+    `folders` are those of every arm, one a seed, in which the stage left its results and cells;
+    those of random weights hold the baseline of pixels too.
     """
-    first = read_json(next(iter(trials.values()))[0] / "results.json")
-    found = _gather_predictions(trials)
-    test = sorted({row["subject"] for seeds in found.values() for row in seeds[0][0]})
-    scores = {key: _estimate(seeds, test, score) for key, seeds in found.items()}
-    copied = ("task", "kind", "metric", "split", "n_train_subjects", "n_test_subjects", "notes")
-    return {key: first[key] for key in copied} | {
-        "n_seeds": len(next(iter(trials.values()))),
-        "confidence": confidence,
-        "warning": _warning(trials),
-        "rows": list(_rows(scores, first["metric"], confidence)),
-        "differences": list(_differences(scores, confidence, seed)),
+    trials: Trials = {
+        arm: [(folder, read_results(folder)) for folder in own] for arm, own in folders.items()
     }
+    seeds = next(iter(trials.values()))
+    first = seeds[0][1]
+    found = _gather_predictions(trials)
+    test = sorted({row["subject"] for draws in found.values() for row in draws[0][0]})
+    scores = {key: _estimate(draws, test, score) for key, draws in found.items()}
+    return AblationTable(
+        name=name,
+        stage=stage,
+        task=first.task,
+        kind=first.kind,
+        metric=first.metric,
+        split=first.split,
+        n_train_subjects=first.n_train_subjects,
+        n_test_subjects=first.n_test_subjects,
+        notes=first.notes,
+        n_seeds=len(seeds),
+        confidence=confidence,
+        warning=_warning(trials),
+        rows=tuple(_rows(scores, first.metric, confidence)),
+        differences=tuple(_differences(scores, confidence, seed)),
+    )
 
 
-def _gather_predictions(
-    trials: Mapping[str, Sequence[Path]],
-) -> dict[ArmKey, list[list[Predictions]]]:
+def _gather_predictions(trials: Trials) -> dict[ArmKey, list[list[Predictions]]]:
     """Predictions by arm, method and labelled subjects: for each seed, for each draw of labels.
 
     Rows of which a trial has none, for one of its cells failed, are left out.
     """
     found: dict[ArmKey, list[list[Predictions]]] = {}
-    for arm, folders in trials.items():
-        for folder in folders:
-            for row in read_json(folder / "results.json")["rows"]:
-                method, subjects = row["method"], row["subjects"]
-                name = row["initialization"]
-                cells = [Cell(method, name, subjects, s) for s in range(len(row["per_seed"]))]
-                draws = [read_json(cell.path(folder))["predictions"] for cell in cells]
-                key = (name if name in BASELINES else arm, method, subjects)
-                found.setdefault(key, []).append(draws)
+    for arm, seeds in trials.items():
+        for folder, results in seeds:
+            for row in results.rows:
+                own = row.initialization if row.initialization in BASELINES else arm
+                draws = _draws(folder, row)
+                found.setdefault((own, row.method, row.subjects), []).append(draws)
     each = len(next(iter(trials.values())))
     return {key: seeds for key, seeds in found.items() if len(seeds) == each}
+
+
+def _draws(folder: Path, row: ScoreRow) -> list[Predictions]:
+    """Predictions of a row, for each draw of labelled subjects."""
+    cells = [Cell(*row.key, draw) for draw in range(len(row.per_seed))]
+    return [read_cell(cell.path(folder)).predictions for cell in cells]
 
 
 def _estimate(
@@ -73,15 +107,10 @@ def _estimate(
 
 def _rows(
     scores: Mapping[ArmKey, MetricEstimate], metric: str, confidence: float
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ArmScore]:
     for (arm, method, subjects), own in scores.items():
-        yield {
-            "arm": arm,
-            "method": method,
-            "subjects": subjects,
-            **own.mean_and_interval(confidence, RANGES[metric]),
-            **own.seed_spread(),
-        }
+        estimate = own.with_seeds(confidence, METRICS[metric].value_range)
+        yield ArmScore(arm=arm, method=method, subjects=subjects, **dict(estimate))
 
 
 def find_row(
@@ -94,7 +123,7 @@ def find_row(
 
 def _differences(
     scores: Mapping[ArmKey, MetricEstimate], confidence: float, seed: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ArmDifference]:
     """Differences from each earlier arm, random weights and the baselines, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))
     trained = [arm for arm in arms if arm not in NOT_PRETRAINED]
@@ -106,22 +135,20 @@ def _differences(
             own = scores.get((arm, method, subjects))
             other = find_row(scores, against, method, subjects)
             if own is not None and other is not None:
-                yield {
-                    "arm": arm,
-                    "against": against,
-                    "method": method,
-                    "subjects": subjects,
-                    **own.difference(other, confidence, seed),
-                }
+                yield ArmDifference(
+                    arm=arm,
+                    against=against,
+                    method=method,
+                    subjects=subjects,
+                    **dict(own.difference(other, confidence, seed)),
+                )
 
 
-def _warning(trials: Mapping[str, Sequence[Path]]) -> str:
+def _warning(trials: Trials) -> str:
     """Warnings of the trials' own results, each once, and how many of their cells failed."""
-    folders = [folder for own in trials.values() for folder in own]
-    results = {folder: read_json(folder / "results.json") for folder in folders}
-    warnings = [own["warning"] for own in results.values()]
-    for arm, own in trials.items():
-        for seed, folder in enumerate(own):
-            failed = len(results[folder].get("failed", ()))
+    warnings = [results.warning for seeds in trials.values() for _, results in seeds]
+    for arm, seeds in trials.items():
+        for seed, (_, results) in enumerate(seeds):
+            failed = len(results.failed)
             warnings.append(f"Cells of {arm}-{seed} failed: {failed}." if failed else "")
     return " ".join(dict.fromkeys(filter(None, warnings)))

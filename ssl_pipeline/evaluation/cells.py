@@ -8,12 +8,13 @@ have changed computes its cells again.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ssl_pipeline.io.atomic import read_json, write_json
+from pydantic import Field
 
-FORMAT_VERSION = 3
-FAILED = "failed"  # key of the reason in the file of a cell without predictions
+from ssl_pipeline.io.records import Record, read_record, write_record
+
+FORMAT_VERSION: Literal[3] = 3
 # Initializations: an encoder by its name, the same architecture with random weights, or one of the
 # baselines, which have no encoder.
 RANDOM, PIXELS, RESNET = "random", "pixels + PCA", "small ResNet"
@@ -60,30 +61,47 @@ class CellShard:
 UNSHARDED = CellShard(1, 1)
 
 
-def load_cell(cell: Cell, key: str, out: Path) -> dict[str, Any] | None:
-    """Content of a cell's file, if it has this key and the files that it names exist, else None.
+class CellRecord(Record):
+    """A cell's file: its predictions and their cost, or the reason of its failure."""
 
-    A cell that failed has no content.
+    format: Literal[3] = FORMAT_VERSION
+    key: str
+    encoder: str  # hash of the encoder that it was computed with; empty for baselines
+    predictions: tuple[dict[str, Any], ...] = ()
+    files: tuple[str, ...] = ()  # below the folder of the task
+    costs: dict[str, int | float] = Field(default_factory=dict)
+    failed: str = ""
+
+
+def load_cell(cell: Cell, key: str, out: Path) -> CellRecord | None:
+    """A cell's record, if it has this key and the files that it names exist, else None.
+
+    A cell that failed is to be computed again.
     """
     path = cell.path(out)
     if not path.exists():
         return None
-    content: dict[str, Any] = read_json(path)
-    complete = FAILED not in content and all((out / f).exists() for f in content.get("files", ()))
-    return content if content.get("key") == key and complete else None
+    found = read_cell(path)
+    is_complete = not found.failed and all((out / file).exists() for file in found.files)
+    return found if found.key == key and is_complete else None
 
 
-def save_cell(cell: Cell, key: str, encoder: str, content: dict[str, Any], out: Path) -> None:
-    """Write the cell's file; `encoder` is the hash of the encoder that it was computed with."""
-    write_json(cell.path(out), {"key": key, "encoder": encoder, **content})
+def save_cell(cell: Cell, record: CellRecord, out: Path) -> None:
+    """Write a cell's record."""
+    write_record(cell.path(out), record)
+
+
+def read_cell(path: Path) -> CellRecord:
+    """The record in a cell's file."""
+    return read_record(CellRecord, path, "delete it, and the cell is computed again")
 
 
 def files_of_other_encoders(out: Path, encoder_hashes: Collection[str]) -> Iterator[Path]:
     """Files of cells that were computed with another encoder than these; pixels need none."""
     for path in sorted(out.glob("cells/*.json")):
-        content = read_json(path)
-        if content.get("encoder", "") not in ("", *encoder_hashes):
-            yield from (path, *(out / name for name in content.get("files", ())))
+        record = read_cell(path)
+        if record.encoder not in ("", *encoder_hashes):
+            yield from (path, *(out / name for name in record.files))
 
 
 def comparable_methods(method: str, initialization: str) -> tuple[str, ...]:

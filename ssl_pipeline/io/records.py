@@ -13,10 +13,14 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import write_json
 
 
-class Record(BaseModel):
-    """A frozen record. Its type narrows `format` to a literal with a default."""
+class RecordPart(BaseModel):
+    """A frozen part of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(RecordPart):
+    """A frozen record. Its type narrows `format` to a literal with a default."""
 
     format: int
 
@@ -25,7 +29,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 
 def read_record(record_type: type[RecordType], path: Path, remedy: str) -> RecordType:
-    """Read a record. Raises UserError, with the remedy, where it is damaged or too old."""
+    """Read a record. Raises UserError, with the remedy, if it is damaged or of another format."""
     try:
         return record_type.model_validate_json(path.read_bytes())
     except ValidationError:

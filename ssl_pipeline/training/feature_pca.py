@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssl_pipeline.io.atomic import atomic_write
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.training.snapshots import write_arrays
 from ssl_pipeline.views.patches import patch_share
 from ssl_pipeline.views.sampler import Sampler
 
@@ -26,9 +26,7 @@ MAX_SLAB_VOXELS = 160  # voxels along y and x that go through the encoder for a 
 @torch.inference_mode()
 def write_feature_pca(encoder: Encoder, sampler: Sampler, path: Path) -> Path:
     """Write the feature PCA of a finished run's encoder; returns the path."""
-    arrays = _feature_maps(encoder.eval(), sampler)
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    write_arrays(path, _feature_maps(encoder.eval(), sampler))
     return path
 
 

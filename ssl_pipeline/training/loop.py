@@ -41,7 +41,7 @@ from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.distributed import RankGroup
 from ssl_pipeline.training.ema import EMA
 from ssl_pipeline.training.interrupt import stop_event
-from ssl_pipeline.training.metrics_log import LogRow, MetricsLog, read_metrics
+from ssl_pipeline.training.metrics_log import METRICS_FILE, LogRow, MetricsLog, read_metrics
 from ssl_pipeline.training.monitor import Monitor
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups, run_progress
@@ -156,7 +156,7 @@ class Trainer:
 
     def diagnose(self) -> Diagnosis:
         """The diagnosis of all rows logged so far."""
-        return self._diagnose(read_metrics(self.folder / "metrics.jsonl"))
+        return self._diagnose(read_metrics(self.folder / METRICS_FILE))
 
     def _diagnose(self, rows: Sequence[LogRow]) -> Diagnosis:
         return diagnose(rows, self.monitoring, diagnosis_rules(self.objective.terms))
@@ -165,7 +165,7 @@ class Trainer:
         """Raise UserError where the log has steps that only a run with a checkpoint reaches."""
         first = self.training.first_step
         logged = max(
-            (row["step"] for row in read_metrics(self.folder / "metrics.jsonl")), default=first
+            (row["step"] for row in read_metrics(self.folder / METRICS_FILE)), default=first
         )
         if logged > first + self.training.checkpoint_every:
             raise UserError(

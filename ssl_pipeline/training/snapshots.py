@@ -7,7 +7,9 @@ middle token attends to each voxel's patch in the last block, over the mean. Imp
 the report reads them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.io.atomic import atomic_write
 
 FOLDER, IMAGES_PER_RUN = "snapshots", 4
+FEATURE_PCA_FILE = "feature_pca.npz"  # beside the runs
 ImageArrays = dict[str, NDArray[np.float32]]
 
 
@@ -29,7 +32,11 @@ def is_due(step: int, every: int, steps: int) -> bool:
 def save_images(folder: Path, step: int, arrays: ImageArrays) -> None:
     """Write the images of a snapshot to a run's folder."""
     path = folder / FOLDER / f"step-{step:08d}.npz"
-    path.parent.mkdir(exist_ok=True)
+    write_arrays(path, arrays)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name as a compressed file, whole."""
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 

@@ -25,6 +25,7 @@ from ssl_pipeline.monitoring.diagnosis import diagnose
 from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.progress import ProgressRecord, read_progress
 from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.run_record import read_run_record
 from stages.core import layout
 from stages.core.pretraining_runs import cohort_path, run_folder
 from stages.core.records import read_completion
@@ -121,8 +122,8 @@ def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | No
 def _diagnosis(stage_run: StageRun) -> str:
     """Diagnosis of a run, or of a run so far; empty before its first snapshot."""
     study = stage_run.study
-    if stage_run.is_done:
-        return str(read_json(layout.run_record(study))["diagnosis"])
+    if stage_run.is_done and (record := read_run_record(stage_run.out)):
+        return record.diagnosis
     with suppress(UserError):  # what the run starts from is not there yet
         if cohort_path(study).exists():
             rows = read_metrics(layout.metrics_log(run_folder(study)))

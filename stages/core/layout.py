@@ -31,12 +31,12 @@ VOLUMES_FOLDER, FAILURES_FILE = "volumes", "failed.json"
 # In that of `flop_budget`.
 BUDGET_FILE = "steps.json"
 # In that of `pretrain`.
-ENCODER_FOLDER, RUNS_FOLDER, RUN_RECORD = "encoder", "runs", "run.json"
+ENCODER_FOLDER, RUNS_FOLDER = "encoder", "runs"
 CHECKPOINTS_FOLDER = "checkpoints"  # of a run
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
 # In those of `ablate` and `report`.
-ABLATION_FILE, ABLATION_TABLE = "results.json", "ablation.md"
+ABLATION_TABLE = "ablation.md"
 REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"
 
 
@@ -78,11 +78,6 @@ def volumes_folder(study: "Study") -> Path:
 def budget_table(study: "Study") -> Path:
     """The table of the steps of each arm of an ablation."""
     return study.stage_folder("flop_budget", {}) / BUDGET_FILE
-
-
-def run_record(study: "Study") -> Path:
-    """The record of the run that trained the encoder."""
-    return study.stage_folder("pretrain", {}) / RUN_RECORD
 
 
 def cohort_file(study: "Study", settings_hash: str) -> Path:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import read_json, sha256_json
+from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import Record, read_record, write_record
 from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.training.run_record import read_run_record
 from stages.core import layout
 from stages.core.study import Study
 
@@ -228,5 +229,6 @@ def _needed_runs(study: Study) -> list[Path]:
         kept = [run.folder for run in pretraining_run(study).lineage]
     except UserError:
         return []
-    made = layout.run_record(study)
-    return [*kept, made.parent / read_json(made)["folder"]] if made.exists() else kept
+    pretrain = study.stage_folder("pretrain", {})
+    made = read_run_record(pretrain)
+    return [*kept, pretrain / made.folder] if made else kept

@@ -7,6 +7,7 @@ from ssl_pipeline.evaluation.runner.access_log import read_test_accesses, record
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification
+from ssl_pipeline.report.data.report_data import read_task_accesses
 from ssl_pipeline.report.sections.test_access import describe_test_access
 
 CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
@@ -17,17 +18,21 @@ def test_a_configuration_is_logged_when_it_first_scores(planted, tmp_path):
     for neighbours in (5, 5, 9):
         run_probe(CORNER, Probe(methods=(Knn(neighbours=neighbours),)), context)
     accesses = read_test_accesses(tmp_path / "probe/corner")
-    assert len(accesses) == 2 and len({access["key"] for access in accesses}) == 2
-    assert "again after 1 change of what scores them" in describe_test_access(tmp_path, "corner")
+    assert len(accesses) == 2 and len({access.key for access in accesses}) == 2
+    assert "again after 1 change of what scores them" in describe_test_access(
+        read_task_accesses(tmp_path, "corner")
+    )
 
 
 def test_accesses_of_val_are_not_reported(tmp_path):
-    assert describe_test_access(tmp_path, "corner") == ""
+    assert describe_test_access(read_task_accesses(tmp_path, "corner")) == ""
     record_test_access(tmp_path / "probe/corner", "val", "a")
-    assert describe_test_access(tmp_path, "corner") == ""
+    assert describe_test_access(read_task_accesses(tmp_path, "corner")) == ""
     record_test_access(tmp_path / "probe/corner", "test", "b")
     record_test_access(tmp_path / "probe/corner", "test", "b")
-    assert "nothing has changed since" in describe_test_access(tmp_path, "corner")
+    assert "nothing has changed since" in describe_test_access(
+        read_task_accesses(tmp_path, "corner")
+    )
 
 
 def test_what_changes_no_score_is_no_new_access(planted, tmp_path):

@@ -223,11 +223,11 @@ def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
 def test_every_method_has_its_rows_for_classes(planted, tmp_path):
     settings = Finetune(methods=tuple(kind() for kind in METHODS), steps=2, batch_size=4, seeds=3)
     results = run_finetune(BLOBS, settings, planted.context(tmp_path, evaluate=ALL))
-    rows = {(r["method"], r["initialization"]) for r in results["rows"]}
+    rows = {(r.method, r.initialization) for r in results.rows}
     expected = {(m, i) for m in TITLES for i in ("pretrained", "random")}
     baselines = {PIXELS, RESNET}
     assert rows == expected | {("baseline", init) for init in baselines}
-    compared = {(d["method"], d["against"]) for d in results["differences"]}
+    compared = {(d.method, d.against) for d in results.differences}
     assert compared == {(m, other) for m in TITLES for other in {"random", *baselines}}
 
 
@@ -237,8 +237,8 @@ def test_methods_that_serve_no_voxels_are_left_out_and_reported(planted, tmp_pat
     )
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     results = run_finetune(VOXELS, settings, context)
-    assert {r["method"] for r in results["rows"]} == {"lora"}
-    assert "Not available for segmentation: attentive probe." in " ".join(results["notes"])
+    assert {r.method for r in results.rows} == {"lora"}
+    assert "Not available for segmentation: attentive probe." in " ".join(results.notes)
 
 
 def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):

@@ -70,4 +70,4 @@ def test_a_segmentation_learns_with_skips(planted, tmp_path):
         tmp_path, evaluate=Evaluate(subjects=(0,)), initializations={"pretrained": "x"}
     )
     results = run_finetune(task, settings, context)
-    assert results["rows"][0]["mean"] > 0.3
+    assert results.rows[0].mean > 0.3

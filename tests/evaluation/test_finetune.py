@@ -11,6 +11,7 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS
 from ssl_pipeline.evaluation.config import Evaluate, Finetune
+from ssl_pipeline.evaluation.records import FailedCell, read_costs
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 
@@ -29,22 +30,22 @@ def small(planted):
 
 
 def mean(results, init):
-    (row,) = [r for r in results["rows"] if r["initialization"] == init]
-    return row["mean"]
+    (row,) = [r for r in results.rows if r.initialization == init]
+    return row.mean
 
 
 def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=ALL)
     results = run_finetune(BLOBS, SHORT, context)
-    assert {(r["method"], r["initialization"]) for r in results["rows"]} == {
+    assert {(r.method, r.initialization) for r in results.rows} == {
         ("full", "pretrained"),
         ("full", "random"),
         ("baseline", "pixels + PCA"),
         ("baseline", "small ResNet"),
     }
-    assert all(row["mean"] > 0.9 for row in results["rows"])
-    costs = json.loads((tmp_path / "costs.json").read_text())
-    trained = {c["initialization"]: c["trained_parameters"] for c in costs}
+    assert all(row.mean > 0.9 for row in results.rows)
+    costs = read_costs(tmp_path).cells
+    trained = {cost.initialization: cost.trained_parameters for cost in costs}
     assert trained["pretrained"] == trained["random"] > trained["pixels + PCA"] > 0
 
 
@@ -58,7 +59,7 @@ def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp
 def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_path):
     settings = Finetune(steps=80, batch_size=4, learning_rate=3e-3, overlap=0.25)
     results = run_finetune(VOXELS, settings, small.context(tmp_path, evaluate=ALL))
-    assert results["metric"] == "mean Dice"
+    assert results.metric == "mean_dice"
     assert mean(results, "pixels + PCA") > 0.5
     assert mean(results, "pretrained") > 0.3
     written = sorted((tmp_path / "predictions").rglob("*.nii.gz"))
@@ -139,14 +140,14 @@ def test_external_predictions_have_a_row_of_their_own(small, tmp_path):
     task = VOXELS.model_copy(update={"external_predictions": "other"})
     settings = Finetune(steps=2, batch_size=2, keep_predictions="none")
     results = run_finetune(task, settings, with_external_predictions(small, tmp_path))
-    (row,) = [row for row in results["rows"] if row["initialization"] == "external predictions"]
-    assert row["per_class"] == {"bright": 1.0, "dark": 0.0}
-    assert row["mean"] == 0.5 and row["sd_seeds"] is None
+    (row,) = [row for row in results.rows if row.initialization == "external predictions"]
+    assert row.per_class == {"bright": 1.0, "dark": 0.0}
+    assert row.mean == 0.5 and row.sd_seeds is None
     cell = json.loads((tmp_path / "out/cells/baseline-external-0-0.json").read_text())
     assert cell["encoder"] == ""  # which no change of encoders makes stale
-    (against,) = [d for d in results["differences"] if d["against"] == "external predictions"]
-    (own,) = [row for row in results["rows"] if row["initialization"] == "pretrained"]
-    assert against["mean"] == pytest.approx(own["mean"] - 0.5, abs=1e-5)
+    (against,) = [d for d in results.differences if d.against == "external predictions"]
+    (own,) = [row for row in results.rows if row.initialization == "pretrained"]
+    assert against.mean == pytest.approx(own.mean - 0.5, abs=1e-5)
 
 
 def test_a_scan_without_external_prediction_is_named(small, tmp_path):
@@ -175,22 +176,22 @@ def redact(text):
 
 def test_a_cell_that_fails_is_reported_and_computed_again_alone(planted, tmp_path):
     results = run_finetune(BLOBS, SHORT, failing_context(planted, tmp_path))
-    (failed,) = results["failed"]
-    assert failed == {
-        "method": "full",
-        "initialization": "random",
-        "subjects": 0,
-        "seed": 1,
-        "reason": "RuntimeError: out of memory on a scan",
-    }
-    assert {r["initialization"] for r in results["rows"]} == {
+    (failed,) = results.failed
+    assert failed == FailedCell(
+        method="full",
+        initialization="random",
+        subjects=0,
+        seed=1,
+        reason="RuntimeError: out of memory on a scan",
+    )
+    assert {r.initialization for r in results.rows} == {
         "pretrained",
         "pixels + PCA",
         "small ResNet",
     }
-    assert {d["against"] for d in results["differences"]} == {"pixels + PCA", "small ResNet"}
+    assert {d.against for d in results.differences} == {"pixels + PCA", "small ResNet"}
     assert "full-random-0-1 failed: RuntimeError: out of memory on a scan." in " ".join(
-        results["notes"]
+        results.notes
     )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     whole = run_finetune(BLOBS, SHORT, planted.context(tmp_path, evaluate=ALL))
@@ -216,6 +217,6 @@ def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
 def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
     wild = Finetune(steps=6, batch_size=4, learning_rate=1e30, warmup=0)
     results = run_finetune(BLOBS, wild, planted.context(tmp_path, evaluate=ALL))
-    assert {r["initialization"] for r in results["rows"]} == {"pixels + PCA"}
-    assert len(results["failed"]) == 9
-    assert all("training diverged" in cell["reason"] for cell in results["failed"])
+    assert {r.initialization for r in results.rows} == {"pixels + PCA"}
+    assert len(results.failed) == 9
+    assert all("training diverged" in cell.reason for cell in results.failed)

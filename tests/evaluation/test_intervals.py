@@ -25,12 +25,12 @@ def measure_coverage(name, subjects, between_seeds, confidence=0.95):
     hits = np.zeros(2)
     for run in range(RUNS):
         one, other = world(np.random.default_rng(run), subjects, 3, between_seeds, 0.4)
-        interval = other.mean_and_interval(confidence, (0.0, 1.0))
-        hits[0] += interval["low"] <= second <= interval["high"]
+        interval = other.with_interval(confidence, (0.0, 1.0))
+        hits[0] += interval.low <= second <= interval.high
         apart = MetricEstimate(
             other.per_seed - one.per_seed, other.pseudovalues - one.pseudovalues
-        ).mean_and_interval(confidence)
-        hits[1] += apart["low"] <= second - first <= apart["high"]
+        ).with_interval(confidence)
+        hits[1] += apart.low <= second - first <= apart.high
     return hits / RUNS
 
 
@@ -97,8 +97,8 @@ def test_a_difference_is_paired_by_subject_and_seed():
     parts = rng.normal(0.6, 0.2, (3, 12)) + rng.normal(0, 0.1, (3, 1))
     one, other = (MetricEstimate(p.mean(axis=1), p) for p in (parts, parts + 0.1))
     found = other.difference(one, 0.95, 0)
-    assert (found["mean"], found["low"], found["high"]) == (0.1, 0.1, 0.1)
-    assert found["p"] == pytest.approx(
+    assert (found.mean, found.low, found.high) == (0.1, 0.1, 0.1)
+    assert found.p == pytest.approx(
         2 / 2**12, abs=1e-6
     )  # every subject is better: two of all signs
 
@@ -106,8 +106,8 @@ def test_a_difference_is_paired_by_subject_and_seed():
 def test_few_subjects_have_no_interval_and_no_p():
     few = np.random.default_rng(0).normal(0.5, 0.1, (3, MIN_SUBJECTS - 1))
     one = MetricEstimate(few.mean(axis=1), few)
-    assert one.mean_and_interval(0.95)["low"] is None
-    assert one.difference(one, 0.95, 0)["p"] is None
+    assert one.with_interval(0.95).low is None
+    assert one.difference(one, 0.95, 0).p is None
 
 
 def test_an_interval_stays_within_the_limits_of_its_metric():

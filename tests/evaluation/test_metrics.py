@@ -44,10 +44,10 @@ def test_balanced_accuracy_weighs_classes_alike():
     targets = np.array([0, 0, 0, 1])
     probability = np.eye(2)[[0, 0, 1, 1]]
     scored = score_classification(["a", "b"], ["a", "a", "b", "b"], targets, probability)
-    assert scored.metrics["balanced accuracy"].value == pytest.approx(5 / 6)
-    assert scored.metrics["Brier score"].value == pytest.approx(0.5)
+    assert scored.metrics["balanced_accuracy"].value == pytest.approx(5 / 6)
+    assert scored.metrics["brier_score"].value == pytest.approx(0.5)
     assert scored.per_class.tolist() == pytest.approx([2 / 3, 1])
-    assert next(iter(scored.metrics)) == "balanced accuracy"
+    assert next(iter(scored.metrics)) == "balanced_accuracy"
 
 
 def test_auc_is_one_for_a_perfect_order_and_nan_for_one_class():
@@ -69,9 +69,9 @@ def test_figures_are_those_of_scikit_learn(seed, classes, n, ties):
     subjects = sorted(set(of))
     measures = score_classification(subjects, of, targets, probability).metrics
     right = balanced_accuracy_score(targets, probability.argmax(axis=1))
-    assert measures["balanced accuracy"].value == pytest.approx(right)
+    assert measures["balanced_accuracy"].value == pytest.approx(right)
     areas = [roc_auc_score(targets == c, probability[:, c]) for c in range(classes)]
-    assert measures["AUC"].value == pytest.approx(np.mean(areas))
+    assert measures["auc"].value == pytest.approx(np.mean(areas))
 
 
 def delong(positive: np.ndarray, *scores: np.ndarray) -> np.ndarray:
@@ -126,9 +126,9 @@ def test_the_only_subject_of_a_class_has_a_pseudovalue():
 def test_dice_skips_what_is_not_defined():
     scores = np.array([[0.5, np.nan], [0.7, np.nan], [0.9, 0.2]])
     scored = score_segmentation(
-        ["a", "b"], ["a", "a", "b"], {"mean Dice": scores, "other": scores[::-1]}
+        ["a", "b"], ["a", "a", "b"], {"mean_dice": scores, "other": scores[::-1]}
     )
-    assert scored.metrics["mean Dice"].value == pytest.approx((0.7 + 0.2) / 2)
+    assert scored.metrics["mean_dice"].value == pytest.approx((0.7 + 0.2) / 2)
     assert scored.per_class.tolist() == pytest.approx([0.7, 0.2])
 
 

@@ -14,6 +14,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
 from ssl_pipeline.evaluation.probes.knn import Knn
+from ssl_pipeline.evaluation.records import read_costs, read_results
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
 from ssl_pipeline.volumes.readers import Source, read_volume
@@ -23,7 +24,7 @@ BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5
 
 
 def only(results, **wanted):
-    found = [r for r in results["rows"] if all(r[k] == v for k, v in wanted.items())]
+    found = [r for r in results.rows if all(getattr(r, k) == v for k, v in wanted.items())]
     assert len(found) == 1
     return found[0]
 
@@ -33,16 +34,16 @@ def test_what_is_planted_is_found_by_pixels_and_pca(planted, tmp_path, task):
     results = run_probe(task, Probe(), planted.context(tmp_path))
     for method in ("knn", "linear"):
         row = only(results, method=method, initialization="pixels + PCA", subjects=0)
-        assert row["mean"] > 0.95
-        assert row["low"] <= row["mean"] <= row["high"]
-        assert list(row["per_class"]) == list(task.class_names)
-    assert len(results["rows"]) == 2 * 3 * 2
-    assert len(results["differences"]) == 2 * 2 * 2
-    assert (results["n_train_subjects"], results["n_test_subjects"]) == (8, 10)
-    assert results == json.loads((tmp_path / "results.json").read_text())
-    costs = json.loads((tmp_path / "costs.json").read_text())
+        assert row.mean > 0.95
+        assert row.low <= row.mean <= row.high
+        assert list(row.per_class) == list(task.class_names)
+    assert len(results.rows) == 2 * 3 * 2
+    assert len(results.differences) == 2 * 2 * 2
+    assert (results.n_train_subjects, results.n_test_subjects) == (8, 10)
+    assert results == read_results(tmp_path)
+    costs = read_costs(tmp_path).cells
     assert len(costs) == 2 * 3 * 2 * 3
-    assert {c["trained_parameters"] for c in costs if c["method"] == "knn"} == {0}
+    assert {cost.trained_parameters for cost in costs if cost.method == "knn"} == {0}
 
 
 def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(planted, tmp_path):
@@ -51,9 +52,9 @@ def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(plante
         tmp_path, encoder_factory=lambda init, seed: context.encoder_factory("x", 7)
     )
     results = run_probe(CORNER, Probe(), same)
-    for difference in results["differences"]:
-        if difference["against"] == "random":
-            assert (difference["mean"], difference["low"], difference["high"]) == (0, 0, 0)
+    for difference in results.differences:
+        if difference.against == "random":
+            assert (difference.mean, difference.low, difference.high) == (0, 0, 0)
 
 
 def test_two_runs_write_the_same_bytes(planted, tmp_path):
@@ -70,12 +71,12 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
     made = few(*rows)
     task = Classification(title="Odd", target="odd", classes={0: "even", 1: "odd"})
     results = run_probe(task, Probe(), made.context(tmp_path / "out"))
-    assert all(row["low"] is None and row["high"] is None for row in results["rows"])
-    assert all(d["low"] is None for d in results["differences"])
-    assert "Too few subjects are scored for an interval, 4" in " ".join(results["notes"])
-    assert "a probe has its default hyperparameters" in " ".join(results["notes"])
+    assert all(row.low is None and row.high is None for row in results.rows)
+    assert all(d.low is None for d in results.differences)
+    assert "Too few subjects are scored for an interval, 4" in " ".join(results.notes)
+    assert "a probe has its default hyperparameters" in " ".join(results.notes)
     # The volumes are all the same, so nobody can do better than guess.
-    assert all(abs(row["mean"] - 0.5) < 1e-9 for row in results["rows"])
+    assert all(abs(row.mean - 0.5) < 1e-9 for row in results.rows)
 
 
 def test_hyperparameters_of_a_probe_are_chosen_in_folds_where_possible(planted, tmp_path):
@@ -84,10 +85,10 @@ def test_hyperparameters_of_a_probe_are_chosen_in_folds_where_possible(planted, 
     ]
     assert not any("default hyperparameters" in note for note in notes)
     three = Evaluate(subjects=(3, 0))
-    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=three))["notes"]
+    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=three)).notes
     assert any("default hyperparameters" in note for note in notes)
     knn = Probe(methods=(Knn(),))
-    notes = run_probe(BLOBS, knn, planted.context(tmp_path, evaluate=three))["notes"]
+    notes = run_probe(BLOBS, knn, planted.context(tmp_path, evaluate=three)).notes
     assert not any("default hyperparameters" in note for note in notes)
 
 
@@ -208,8 +209,8 @@ def test_real_pairs_of_one_subject_stay_together(data_folder, store_volumes, tmp
     made = store_volumes(rows)
     task = CropClassification(title="Parts", label="parts", classes={1: "anterior", 2: "posterior"})
     results = run_probe(task, Probe(), made.context(tmp_path / "out"))
-    assert results["n_test_subjects"] == len(subjects) - 4
+    assert results.n_test_subjects == len(subjects) - 4
     row = only(results, method="linear", initialization="pixels + PCA", subjects=0)
-    assert row["mean"] > 0.8
+    assert row.mean > 0.8
     cell = json.loads((tmp_path / "out" / "cells" / "linear-pretrained-0-0.json").read_text())
     assert {p["subject"] for p in cell["predictions"]} == {str(s) for s in subjects[4:]}

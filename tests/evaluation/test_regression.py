@@ -29,16 +29,18 @@ def test_r2_is_that_of_scikit_learn_and_the_parts_average_about_it():
     subjects = [f"s{n}" for n in range(30)]
     of = [subjects[n // 2] for n in range(60)]
     found = score_regression(subjects, of, truth, predicted).metrics
-    assert found["R²"].value == pytest.approx(r2_score(truth, predicted))
-    assert found["R²"].pseudovalues.mean() == pytest.approx(found["R²"].value, abs=0.02)
-    assert found["mean absolute error"].value == pytest.approx(np.abs(truth - predicted).mean())
+    assert found["r_squared"].value == pytest.approx(r2_score(truth, predicted))
+    assert found["r_squared"].pseudovalues.mean() == pytest.approx(
+        found["r_squared"].value, abs=0.02
+    )
+    assert found["mean_absolute_error"].value == pytest.approx(np.abs(truth - predicted).mean())
     constant = score_regression(subjects, of, truth, np.full(60, truth.mean())).metrics
-    assert constant["R²"].value == pytest.approx(0)
+    assert constant["r_squared"].value == pytest.approx(0)
 
 
 def test_r2_of_equal_numbers_is_not_defined():
     found = score_regression(["a", "b"], ["a", "b"], np.ones(2), np.zeros(2))
-    assert np.isnan(found.metrics["R²"].value)
+    assert np.isnan(found.metrics["r_squared"].value)
 
 
 def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
@@ -55,10 +57,8 @@ def test_numbers_are_probed(planted, tmp_path):
     results = run_probe(
         CORNER, Probe(methods=(Linear(), Sweep())), planted.context(tmp_path, evaluate=ALL)
     )
-    assert results["metric"] == "R²" and results["classes"] == []
-    pixels = {
-        r["method"]: r["mean"] for r in results["rows"] if r["initialization"] == "pixels + PCA"
-    }
+    assert results.metric == "r_squared" and results.classes == ()
+    pixels = {r.method: r.mean for r in results.rows if r.initialization == "pixels + PCA"}
     assert pixels["linear"] > 0.8 and pixels["sweep"] > 0.5
     cell = json.loads((tmp_path / "cells/linear-pixels-0-0.json").read_text())
     assert {"target", "value"} <= set(cell["predictions"][0])
@@ -67,11 +67,11 @@ def test_numbers_are_probed(planted, tmp_path):
 def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
     settings = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks=True)
     results = run_finetune(CORNER, settings, planted.context(tmp_path, evaluate=ALL))
-    means = {r["initialization"]: r["mean"] for r in results["rows"]}
+    means = {r.initialization: r.mean for r in results.rows}
     assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8
-    assert {"R²", "mean absolute error"} == {
-        *results["rows"][0]["other_metrics"],
-        results["metric"],
+    assert {"r_squared", "mean_absolute_error"} == {
+        *results.rows[0].other_metrics,
+        results.metric,
     }
 
 

@@ -13,8 +13,10 @@ from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification
 from ssl_pipeline.evaluation.tasks.regression import Regression
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.report.html_report import ReportData, render_report
+from ssl_pipeline.report.data.report_data import ReportData
+from ssl_pipeline.report.html_report import render_report
 
+STAGES = ("preprocess", "probe", "finetune", "robustness")
 TASKS = {
     "corner": Classification(title="Corner $1$ $", target="corner", classes={0: "no", 1: "yes"}),
     "number": Regression(title="Number", target="corner"),
@@ -40,13 +42,15 @@ def study(planted, tmp_path_factory):
         )
         context = planted.context(folders["robustness"], evaluate=EVALUATE)
         results = run_robustness(task, inputs, context)
-        assert {row["method"] for row in results["features"]} == {"ood", "stability"}
-        assert {row["group"] for row in results["explained_variance"]} == {"protocol"}
+        assert {row.method for row in results.features} == {"ood", "stability"}
+        assert {row.attribute for row in results.explained_variance} == {"protocol"}
     (folder / "preprocess").mkdir()
     planted.catalog.write(folder / "preprocess" / "catalog.parquet")
     (folder / "preprocess" / "volumes").symlink_to(planted.folder / "volumes")
     config = {"name": "reported", "robustness": {}}
-    return ReportData(folder, "reported", "A study", TASKS, config, planted.label_file, None, ())
+    return ReportData(
+        folder, "reported", "A study", TASKS, config, planted.label_file, None, STAGES
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +83,13 @@ def test_sections_are_in_order(html):
     assert links == expected
 
 
-def test_all_tasks_are_in_the_first_picture(html):
+def test_each_task_has_a_figure_on_the_first_screen(html):
     conclusions = html[
         html.index('<section id="conclusions">') : html.index('<section id="tasks">')
     ]
-    assert conclusions.count("<img") == 1
-    assert "Corner $1$ $: with most" in conclusions and "Number: with most" in conclusions
+    assert conclusions.count("<img") == 2
+    assert "<h3>Corner $1$ $</h3>" in conclusions and "<h3>Number</h3>" in conclusions
+    assert 'alt="linear probe: R² against labelled subjects; with most, ' in conclusions
 
 
 def test_groups_are_shown_once_a_row_with_most_labels(html):
@@ -95,7 +100,8 @@ def test_groups_are_shown_once_a_row_with_most_labels(html):
 
 
 def test_a_number_has_its_own_metrics_and_no_calibration(html):
-    number = html[html.index("<h3>Number</h3>") : html.index('<section id="cost">')]
+    tasks = html[html.index('<section id="tasks">') : html.index('<section id="cost">')]
+    number = tasks[tasks.index("<h3>Number</h3>") :]
     assert "R², mean over 3 seeds" in number and "mean absolute error" in number
     assert "Accuracy against confidence" not in number
 
@@ -123,6 +129,6 @@ def test_it_says_where_the_encoder_must_not_be_used_and_when_it_was_tested(html)
 
 def test_a_study_without_robustness_says_so(study):
     plain = ReportData(
-        study.folder, "reported", "", TASKS, {"name": "reported"}, study.label_file, None, ()
+        study.folder, "reported", "", TASKS, {"name": "reported"}, study.label_file, None, STAGES
     )
     assert "Not evaluated on corrupted scans" in render_report(plain)

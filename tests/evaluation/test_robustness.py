@@ -1,14 +1,13 @@
 """Evaluation on corrupted scans: the same evaluators and scans for all, and nothing twice."""
 
-import json
-
 import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import Full, Lora
-from ssl_pipeline.evaluation.cells import BASELINES, Cell, save_cell
+from ssl_pipeline.evaluation.cells import BASELINES, Cell, CellRecord, save_cell
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
+from ssl_pipeline.evaluation.records import read_robustness
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
 from ssl_pipeline.evaluation.robustness.robustness import run_robustness
 from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
@@ -37,12 +36,14 @@ def write_failed_cell(task, context, cell, settings):
     runner = TaskRunner(task, context)
     (method,) = (each for each in settings.methods if each.name == cell.method)
     key = runner.cell_key(cell, cell_section(settings, (0,), cell, method))
-    save_cell(cell, key, runner.encoder_hash(cell), {"failed": "out of memory"}, context.out)
+    encoder = runner.encoder_hash(cell)
+    record = CellRecord(key=key, encoder=encoder, failed="out of memory")
+    save_cell(cell, record, context.out)
 
 
 def means(results, method, init):
-    (row,) = [r for r in results["rows"] if (r["method"], r["initialization"]) == (method, init)]
-    return row, [each["mean"] for each in row["severities"]]
+    (row,) = [r for r in results.rows if (r.method, r.initialization) == (method, init)]
+    return row, [each.mean for each in row.severities]
 
 
 def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_path):
@@ -51,19 +52,19 @@ def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_pa
     probed = run_probe(BLOBS, Probe(), planted.context(tmp_path / "probe", evaluate=ALL))
     out = planted.context(tmp_path / "robustness", evaluate=ALL)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path / "finetune"), out)
-    ways = {(r["method"], r["initialization"]) for r in results["rows"]}
+    ways = {(r.method, r.initialization) for r in results.rows}
     assert ways == {
         (m, i) for m in ("knn", "linear", "full", "lora") for i in ("pretrained", "random")
     }
     for clean in (tuned, probed):
-        for own in (r for r in clean["rows"] if r["initialization"] not in BASELINES):
-            row, curve = means(results, own["method"], own["initialization"])
-            assert curve[0] == pytest.approx(own["mean"], abs=1e-6)
-            assert [each["severity"] for each in row["severities"]] == [0, 1, 5]
-            assert row["severities"][0]["low"] == pytest.approx(own["low"], abs=1e-5)
+        for own in (r for r in clean.rows if r.initialization not in BASELINES):
+            row, curve = means(results, own.method, own.initialization)
+            assert curve[0] == pytest.approx(own.mean, abs=1e-6)
+            assert [each.severity for each in row.severities] == [0, 1, 5]
+            assert row.severities[0].low == pytest.approx(own.low, abs=1e-5)
     row, _ = means(results, "linear", "random")
-    assert row["corruption_error"] in (1, None)  # against itself, or without an error
-    assert set(row["corruptions"]) == {"gamma", "blur"}
+    assert row.corruption_error in (1, None)  # against itself, or without an error
+    assert set(row.corruptions) == {"gamma", "blur"}
 
 
 def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_path):
@@ -89,10 +90,10 @@ def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
     clean = run_finetune(VOXELS, settings, context)
     results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
     row, curve = means(results, "full", "pretrained")
-    assert curve[0] == pytest.approx(clean["rows"][0]["mean"], abs=1e-6)
-    assert results["metric"] == "mean Dice" and len(row["corruptions"]["blur"]) == 2
-    assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert [access["split"] for access in read_test_accesses(tmp_path)] == ["test", "test"]
+    assert curve[0] == pytest.approx(clean.rows[0].mean, abs=1e-6)
+    assert results.metric == "mean_dice" and len(row.corruptions["blur"]) == 2
+    assert read_robustness(tmp_path) == results
+    assert [access.split for access in read_test_accesses(tmp_path)] == ["test", "test"]
     write_failed_cell(VOXELS, context, Cell("full", "pretrained", 0, 1), settings)
     with pytest.raises(UserError, match="every method has cells that failed"):
         run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
@@ -115,8 +116,8 @@ def test_a_row_with_a_failed_cell_is_left_out_and_reported(planted, tmp_path):
     run_finetune(BLOBS, SETTINGS, context)
     write_failed_cell(BLOBS, context, Cell("lora", "pretrained", 0, 1), SETTINGS)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path), context)
-    assert {row["method"] for row in results["rows"]} == {"knn", "linear", "full"}
-    assert results["notes"] == ["Left out, for cells of it failed: LoRA from pretrained."]
+    assert {row.method for row in results.rows} == {"knn", "linear", "full"}
+    assert results.notes == ("Left out, for cells of it failed: LoRA from pretrained.",)
 
 
 def test_more_seeds_are_evaluated_again(planted, tmp_path):

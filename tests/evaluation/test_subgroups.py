@@ -25,27 +25,24 @@ def estimate(level: float, subjects: int, seed: int) -> MetricEstimate:
 def test_each_group_has_rows_of_its_own_subjects(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
     results = run_probe(CORNER, Probe(methods=(Linear(),)), context)
-    assert [(g["group"], g["value"], g["n_test_subjects"]) for g in results["groups"]] == [
+    assert [(g.attribute, g.value, g.n_test_subjects) for g in results.subgroups] == [
         ("protocol", "a", 5),
         ("protocol", "b", 5),
     ]
-    whole = {(r["method"], r["initialization"]): r["mean"] for r in results["rows"]}
-    halves = [
-        {(r["method"], r["initialization"]): r["mean"] for r in g["rows"]}
-        for g in results["groups"]
-    ]
+    whole = {(r.method, r.initialization): r.mean for r in results.rows}
+    halves = [{(r.method, r.initialization): r.mean for r in g.rows} for g in results.subgroups]
     for key, mean in whole.items():  # of two scans a subject, one a class: means of means
         assert mean == pytest.approx((halves[0][key] + halves[1][key]) / 2, abs=1e-5)
     assert all(
-        row["other_metrics"].keys() == results["rows"][0]["other_metrics"].keys()
-        and row["per_class"].keys() == {"no", "yes"}
-        for group in results["groups"]
-        for row in group["rows"]
+        row.other_metrics.keys() == results.rows[0].other_metrics.keys()
+        and row.per_class.keys() == {"no", "yes"}
+        for group in results.subgroups
+        for row in group.rows
     )
-    for found in results["gaps"]:
-        a, b = (half[found["method"], found["initialization"]] for half in halves)
-        assert found["mean"] == pytest.approx(abs(a - b), abs=1e-5)
-        assert found["low"] is None  # five subjects give no interval
+    for found in results.gaps:
+        a, b = (half[found.method, found.initialization] for half in halves)
+        assert found.mean == pytest.approx(abs(a - b), abs=1e-5)
+        assert found.low is None  # five subjects give no interval
 
 
 def test_groups_change_nothing_else(planted, tmp_path):
@@ -56,15 +53,15 @@ def test_groups_change_nothing_else(planted, tmp_path):
     second = run_probe(CORNER, probe, planted.context(tmp_path, evaluate=BY_PROTOCOL))
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     for key in ("rows", "differences"):
-        assert first[key] == second[key]
+        assert getattr(first, key) == getattr(second, key)
 
 
 def test_a_gap_has_an_interval_where_both_groups_have_subjects_enough():
     a, b, few = estimate(0.9, 30, 0), estimate(0.5, 30, 1), estimate(0.7, 9, 2)
     wide = subgroup_gap({"a": a, "b": b, "c": few}, 0.95)
-    assert (wide["best"], wide["worst"]) == ("a", "b")
-    assert 0 < wide["low"] < 0.4 < wide["high"] < 0.8
-    assert subgroup_gap({"a": a, "c": few}, 0.95)["low"] is None
+    assert (wide.best, wide.worst) == ("a", "b")
+    assert 0 < wide.low < 0.4 < wide.high < 0.8
+    assert subgroup_gap({"a": a, "c": few}, 0.95).low is None
 
 
 def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
@@ -75,8 +72,8 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     assert found.n_unlabelled_scans == 0
     context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
     results = run_probe(task, Probe(methods=(Linear(),)), context)
-    assert results["n_train_subjects"] == 4
-    assert {group["value"] for group in results["groups"]} == {"a", "b"}
+    assert results.n_train_subjects == 4
+    assert {group.value for group in results.subgroups} == {"a", "b"}
 
 
 def test_groups_that_nobody_has_are_refused(planted, tmp_path):

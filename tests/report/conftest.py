@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl_pipeline.evaluation.records import CellCost
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.store.catalog import Catalog
@@ -93,19 +94,23 @@ def whole(stored: StudyFolder) -> StudyFolder:
     better, unsure = gaps((0.1, 0.05, 0.15)), gaps((0.01, -0.05, 0.07), (-0.2, -0.3, -0.1), "knn")
     probe = results(better)
     more = results(unsure, method="knn")
-    probe["rows"] += more["rows"]
-    probe["differences"] += more["differences"]
-    stored.write_results("side", "probe", probe)
+    both = {key: getattr(probe, key) + getattr(more, key) for key in ("rows", "differences")}
+    stored.write_results("side", "probe", probe.model_copy(update=both))
     tuned = gaps((0.1, 0.05, 0.15), method="full")
     stored.write_results("voxels", "finetune", results(tuned, method="full", task=VOXELS))
-    cost = {"method": "linear", "initialization": "pretrained", "subjects": 0, "seed": 0}
-    cost |= {"trained_parameters": 1234, "seconds": 61.0, "feature_seconds": 3.0}
-    stored.write_json("probe/side/costs.json", [cost])
+    cost = CellCost(
+        method="linear",
+        initialization="pretrained",
+        subjects=0,
+        seed=0,
+        trained_parameters=1234,
+        seconds=61.0,
+        feature_seconds=3.0,
+    )
+    stored.write_costs("side", "probe", cost)
     write_pretraining(stored)
     for stage in ("inventory", "preprocess", "probe/side"):
         stored.write_provenance(stage)
-    stored.write_provenance(
-        "pretrain", training_summary={"diagnosis": "data_bound", "reason": "It waited for data."}
-    )
+    stored.write_provenance("pretrain", training_summary={"reason": "It waited for data."})
     stored.write_provenance("download", licences={"scans==1.0": "CC0-1.0"})
     return stored

@@ -9,17 +9,30 @@ import nibabel as nib
 import numpy as np
 
 from ssl_pipeline.evaluation.cells import PIXELS
+from ssl_pipeline.evaluation.records import (
+    COSTS_FILE,
+    RESULTS_FILE,
+    CellCost,
+    Comparison,
+    Costs,
+    Results,
+    ScoreRow,
+    SubgroupScores,
+)
+from ssl_pipeline.evaluation.statistics.estimates import Estimate
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.bundle import save_bundle
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.provenance import Provenance
-from ssl_pipeline.report.html_report import ReportData
+from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training import snapshots
+from ssl_pipeline.training.run_record import RUN_RECORD, RunRecord
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from stages.core.stage import load_stages
 
@@ -28,7 +41,27 @@ CLASSES = {1: "left", 2: "right"}
 CROPS = CropClassification(title="Side of a crop", classes=CLASSES, label="sides")
 VOXELS = Segmentation(title="Sides in voxels", classes=CLASSES, label="sides")
 STAGES = {CropClassification: ("probe", "finetune"), Segmentation: ("finetune",)}
+STAGES_IN_ORDER = ("download", "inventory", "preprocess", "pretrain", "probe", "finetune")
+RUN = RunRecord(
+    study="small",
+    objective="hybrid",
+    steps=100,
+    volumes=3,
+    subjects=3,
+    modalities=("MR",),
+    ranks=1,
+    device="cpu",
+    precision="fp32",
+    fused_attention=True,
+    threads=1,
+    diagnosis="data_bound",
+    folder="runs/abc",
+    salt="",
+)
 INITS = ("pretrained", "random", PIXELS)
+
+Interval = tuple[float, float | None, float | None]  # mean, low, high
+Gaps = dict[tuple[str, str], Interval]  # by method and initialization
 
 
 @dataclass
@@ -68,9 +101,13 @@ class StudyFolder:
         target.write_text(json.dumps(content))
         return target
 
-    def write_results(self, task: str, stage: str, results: dict[str, Any]) -> None:
+    def write_results(self, task: str, stage: str, results: Results) -> None:
         """Put a task's results there."""
-        self.write_json(f"{stage}/{task}/results.json", results)
+        write_record(self.folder / stage / task / RESULTS_FILE, results)
+
+    def write_costs(self, task: str, stage: str, *cells: CellCost) -> None:
+        """Put the costs of a task's cells there."""
+        write_record(self.folder / stage / task / COSTS_FILE, Costs(cells=cells))
 
     def write_provenance(self, stage: str, **more: Any) -> None:
         """Put a stage's record there."""
@@ -79,78 +116,83 @@ class StudyFolder:
 
 
 def results(
-    gaps: dict[tuple[str, str], tuple[float, float | None, float | None]],
+    gaps: Gaps,
     *,
     method: str = "linear",
     task: TaskConfig = CROPS,
     test: int = 12,
     subjects: tuple[int, ...] = (2, 0),
-) -> dict[str, Any]:
-    """A `results.json`; `gaps` has, by start, pretrained less it, with the interval."""
-    sure = all(low is not None for _, low, _ in gaps.values())
-    rows, differences = [], []
-    for number in subjects:
-        for init in INITS:
-            mean = 0.9 if init == "pretrained" else 0.9 - gaps[method, init][0]
-            bounds = (
-                {"low": mean - 0.03, "high": mean + 0.02} if sure else {"low": None, "high": None}
-            )
-            rows.append(
-                {
-                    "method": method,
-                    "initialization": init,
-                    "subjects": number,
-                    "mean": mean,
-                    **bounds,
-                }
-                | {"sd_seeds": 0.02, "per_seed": [mean - 0.02, mean, mean + 0.02]}
-                | {"per_class": {"left": mean, "right": None}}
-                | {
-                    "other_metrics": {
-                        "AUC": {"mean": 0.95, "low": 0.91, "high": 0.97},
-                        "calibration error": {"mean": 0.12, "low": None, "high": None},
-                    }
-                }
-            )
-        for against in INITS[1:]:
-            mean, low, high = gaps[method, against]
-            differences.append(
-                {
-                    "method": method,
-                    "initialization": "pretrained",
-                    "subjects": number,
-                    "against": against,
-                }
-                | {"mean": mean, "low": low, "high": high, "p": 0.001 if sure else None}
-                | {"other_metrics": {}}
-            )
-    return {
-        "task": task.title,
-        "kind": task.kind,
-        "metric": task.METRIC,
-        "split": "test",
-        "confidence": 0.95,
-        "n_train_subjects": 20,
-        "n_test_subjects": test,
-        "n_seeds": 3,
-        "classes": list(task.class_names),
-        "initializations": list(INITS),
-        "rows": rows,
-        "differences": differences,
-        "groups": [
-            {"group": "site", "value": value, "n_test_subjects": number, "rows": rows}
+) -> Results:
+    """Results; `gaps` has, by method and initialization, pretrained less it, with the interval."""
+    has_intervals = all(low is not None for _, low, _ in gaps.values())
+    rows = tuple(
+        _score_row(method, init, n, gaps, has_intervals) for n in subjects for init in INITS
+    )
+    return Results(
+        task=task.title,
+        kind=task.kind,
+        metric=task.METRIC,
+        split="test",
+        confidence=0.95,
+        n_train_subjects=20,
+        n_test_subjects=test,
+        n_seeds=3,
+        classes=task.class_names,
+        initializations=INITS,
+        rows=rows,
+        differences=tuple(
+            _comparison(method, against, number, gaps[method, against], has_intervals)
+            for number in subjects
+            for against in INITS[1:]
+        ),
+        subgroups=tuple(
+            SubgroupScores(attribute="site", value=value, n_test_subjects=number, rows=rows)
             for value, number in (("north", test - 2), ("south", 2))
-        ],
-        "gaps": [],
-        "notes": ["Said by the summary."],
-    }
+        ),
+        gaps=(),
+        failed=(),
+        notes=("Said by the summary.",),
+        warning="",
+    )
 
 
-def gaps(
-    random: tuple[float, float | None, float | None],
-    pixels: tuple[float, float | None, float | None] = (0.2, 0.1, 0.3),
-    method: str = "linear",
-) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
+def _score_row(method: str, init: str, subjects: int, gaps: Gaps, has_intervals: bool) -> ScoreRow:
+    mean = 0.9 if init == "pretrained" else 0.9 - gaps[method, init][0]
+    return ScoreRow(
+        method=method,
+        initialization=init,
+        subjects=subjects,
+        mean=mean,
+        low=mean - 0.03 if has_intervals else None,
+        high=mean + 0.02 if has_intervals else None,
+        sd_seeds=0.02,
+        per_seed=(mean - 0.02, mean, mean + 0.02),
+        per_class={"left": mean, "right": None},
+        other_metrics={
+            "auc": Estimate(mean=0.95, low=0.91, high=0.97),
+            "calibration_error": Estimate(mean=0.12, low=None, high=None),
+        },
+    )
+
+
+def _comparison(
+    method: str, against: str, subjects: int, gap: Interval, has_intervals: bool
+) -> Comparison:
+    mean, low, high = gap
+    return Comparison(
+        method=method,
+        initialization="pretrained",
+        subjects=subjects,
+        against=against,
+        mean=mean,
+        low=low,
+        high=high,
+        p=0.001 if has_intervals else None,
+        other_metrics={},
+    )
+
+
+def gaps(random: Interval, pixels: Interval = (0.2, 0.1, 0.3), method: str = "linear") -> Gaps:
     """Differences of pretrained to the two others."""
     return {(method, "random"): random, (method, PIXELS): pixels}
 
@@ -164,7 +206,7 @@ def write_pretraining(study: StudyFolder) -> None:
         json.dumps({"step": step, **row, "loss": 2 - step / 100}) for step in range(0, 100, 10)
     ]
     metrics.write_text("\n".join(lines) + "\n")
-    study.write_json("pretrain/run.json", {"folder": "runs/abc"})
+    write_record(pretrain / RUN_RECORD, RUN)
     crops = rng.normal(size=(2, 16, 16)).astype(np.float32)
     masked = crops.copy()
     masked[:, :8] = np.nan

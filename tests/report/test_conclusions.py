@@ -2,8 +2,12 @@
 
 import pytest
 
-from ssl_pipeline.report.data.results import read_results
-from ssl_pipeline.report.sections.conclusions import overall_conclusion, task_conclusion
+from ssl_pipeline.report.data.results import read_task_results
+from ssl_pipeline.report.sections.conclusions import (
+    overall_conclusion,
+    task_conclusion,
+    task_sentence,
+)
 from tests.report.study_folder import StudyFolder, gaps, results
 
 WON, LOST, OPEN = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.01, 0.2)
@@ -27,7 +31,7 @@ def test_the_first_word(
     word: str,
 ) -> None:
     study.write_results("t", "probe", results(gaps(random, pixels)))
-    text = overall_conclusion(read_results(study.folder, ["t"]))
+    text = overall_conclusion(read_task_results(study.folder, ["t"]))
     assert text.startswith(f"{word}: ")
     assert ("better than random weights" in text) == (random == WON)
     assert ("worse than random weights" in text) == (random == LOST)
@@ -36,7 +40,7 @@ def test_the_first_word(
 def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
     for task, gap in {"a": WON, "b": OPEN, "c": OPEN}.items():
         study.write_results(task, "probe", results(gaps(gap, OPEN)))
-    results_by_task = read_results(study.folder, ["a", "b", "c"])
+    results_by_task = read_task_results(study.folder, ["a", "b", "c"])
     assert overall_conclusion(results_by_task).startswith(
         "In part: better than random weights in 2 of 6 comparisons (no clear difference in 4)"
     )
@@ -48,14 +52,34 @@ def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
 def test_a_task_without_intervals_beside_one_with(study: StudyFolder) -> None:
     study.write_results("a", "probe", results(gaps(WON, WON)))
     study.write_results("b", "probe", results(gaps((0.3, None, None), (0.3, None, None)), test=1))
-    results_by_task = read_results(study.folder, ["a", "b"])
+    results_by_task = read_task_results(study.folder, ["a", "b"])
     text = overall_conclusion(results_by_task)
     assert "better than random weights in 2 of 4 comparisons" in text
     assert "(no interval in 2)" in text
     assert task_conclusion(results_by_task["b"]).startswith(
-        "no interval over subjects: 1 scored subject;"
+        "no confidence interval over subjects: 1 scored subject;"
     )
 
 
 def test_without_results_nothing_is_known() -> None:
     assert "nothing is known" in overall_conclusion({})
+
+
+@pytest.mark.parametrize(
+    ("random", "verdict"),
+    [
+        (WON, "Pretraining helps"),
+        (LOST, "Pretraining harms"),
+        (OPEN, "No clear difference"),
+        ((0.1, None, None), "Too few subjects to decide"),
+    ],
+)
+def test_one_sentence_a_task_has_the_scores_and_a_verdict(
+    study: StudyFolder, random: tuple[float, float | None, float | None], verdict: str
+) -> None:
+    pixels = WON if random[1] is not None else random
+    study.write_results("t", "probe", results(gaps(random, pixels)))
+    (result,) = read_task_results(study.folder, ["t"])["t"]
+    sentence = task_sentence(result, "linear")
+    assert sentence.startswith(f"{verdict}: balanced accuracy .90 against ")
+    assert sentence.endswith(" of random weights, with 20 labelled subjects.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.report.html_report import render_report, write_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
 from ssl_pipeline.training import snapshots
@@ -31,7 +32,7 @@ def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
     assert "better than pixels + PCA in 4 of 6 comparisons (worse in 2)." in words
     assert ".90 [.87, .92]" in words
     assert "+.100 [+.050, +.150], p = .012 better" in words
-    assert "+.010 [−.050, +.070], p = .012 undecided" in words
+    assert "+.010 [−.050, +.070], p = .012 " in words
     assert "1,234 1 min 4 s" in words  # a linear probe and its features
     assert "4 scans found: 3 accepted from 3 subjects, 1 rejected; 1 label without image." in words
     assert "3 volumes stored" in words
@@ -62,7 +63,9 @@ def test_without_an_interval_nothing_is_called_better(study: StudyFolder) -> Non
         "side", "probe", results(gaps((0.3, None, None), (0.2, None, None)), test=2)
     )
     words = _visible_text(render_report(study.report_data))
-    assert "no interval over subjects: 2 scored subjects; spread over seeds shown" in words
+    assert (
+        "no confidence interval over subjects: 2 scored subjects; spread over seeds shown" in words
+    )
     assert "better than" not in words
     assert ".90 ± .02" in words
 
@@ -107,9 +110,10 @@ def test_snapshots_of_a_run_are_strips(whole: StudyFolder) -> None:
 
 def test_the_diagnosis_is_the_one_that_the_run_recorded(whole: StudyFolder) -> None:
     """The log alone would give no alarm: settings may differ."""
-    assert "The run is data_bound . It waited for data." in _visible_text(
-        render_report(whole.report_data)
-    )
+    words = _visible_text(render_report(whole.report_data))
+    assert "The run is data bound . It waited for data." in words
+    first_screen, _, _ = words.partition("Other metrics")
+    assert "Pretraining run: data bound. It waited for data." in first_screen
 
 
 def test_pictures_without_a_decoder_attention_or_map(whole: StudyFolder) -> None:
@@ -164,3 +168,49 @@ def test_the_snippet_runs(
     assert isinstance(features, np.ndarray)
     assert features.shape == (128,)
     assert np.isfinite(features).all()
+
+
+def test_the_first_screen_has_a_figure_a_sentence_and_scores_for_each_task(
+    whole: StudyFolder,
+) -> None:
+    html = render_report(whole.report_data)
+    first_screen = html[
+        html.index('<section id="conclusions">') : html.index('<section id="tasks">')
+    ]
+    articles = re.findall(r"<article>(.*?)</article>", first_screen, re.DOTALL)
+    assert len(articles) == 2
+    for article, metric in zip(articles, ("balanced accuracy", "mean Dice"), strict=True):
+        assert article.count("<img") == 1
+        words = _visible_text(article)
+        assert f"Pretraining helps: {metric} .90 against .80 of random weights, with 20" in words
+        assert "pretrained .90 [.87, .92] random weights .80 [.77, .82]" in words
+
+
+def test_a_difference_that_is_not_clear_has_no_label(whole: StudyFolder) -> None:
+    words = _visible_text(render_report(whole.report_data))
+    assert "undecided" not in words
+    assert words.count("without a label: no clear difference") == 2  # once a task
+
+
+def test_a_group_without_another_has_no_table(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    whole = results(gaps((0.1, 0.05, 0.15)))
+    study.write_results("side", "probe", whole)
+    assert "balanced accuracy by site" in render_report(study.report_data)
+    alone = whole.model_copy(update={"subgroups": whole.subgroups[:1]})
+    study.write_results("side", "probe", alone)
+    assert "by site" not in render_report(study.report_data)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 0}', '{"format": 1, "task": "incomplete"}']
+)
+@pytest.mark.parametrize(
+    "file", ["probe/side/results.json", "probe/side/costs.json", "pretrain/run.json"]
+)
+def test_a_damaged_record_is_refused_in_one_sentence(
+    whole: StudyFolder, file: str, content: str
+) -> None:
+    (whole.folder / file).write_text(content)
+    with pytest.raises(UserError, match=f"{file} is damaged, or of another format version: "):
+        render_report(whole.report_data)

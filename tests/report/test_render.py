@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from ssl_pipeline import formatting
-from ssl_pipeline.evaluation.cells import PIXELS, Cell, save_cell
+from ssl_pipeline.evaluation.cells import PIXELS, Cell, CellRecord, save_cell
+from ssl_pipeline.evaluation.records import SubgroupGap
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, PreparedVolume, VolumeMeta
-from ssl_pipeline.report.data.results import read_results
+from ssl_pipeline.report.data.results import read_task_results
 from ssl_pipeline.report.render.figures import Picture
 from ssl_pipeline.report.render.images import MISSING_COLOUR, fill_missing
 from ssl_pipeline.report.render.previews import volume_previews
@@ -54,12 +55,19 @@ def test_intervals_and_differences() -> None:
 def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
     content = results(gaps((0.1, 0.05, 0.15)), subjects=(2, 0))
-    content["gaps"] = [
-        {"group": "site", "method": "linear", "initialization": "pretrained", "subjects": 0}
-        | {"mean": 0.05, "low": -0.01, "high": 0.11, "worst": "south", "best": "north"}
-    ]
-    study.write_results("side", "probe", content)
-    task_results = read_results(study.folder, study.tasks)["side"]
+    gap = SubgroupGap(
+        attribute="site",
+        method="linear",
+        initialization="pretrained",
+        subjects=0,
+        mean=0.05,
+        low=-0.01,
+        high=0.11,
+        worst="south",
+        best="north",
+    )
+    study.write_results("side", "probe", content.model_copy(update={"gaps": (gap,)}))
+    task_results = read_task_results(study.folder, study.tasks)["side"]
     (scores,) = subgroup_tables(task_results)
     assert scores.head == ("method", "initialization", "north (10)", "south (2)", "gap")
     own, *others = scores.rows
@@ -148,8 +156,8 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
             data = np.asarray(label.dataobj) * (init == "pretrained")
             nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
             rows.append({"scan": entry.id, "dice": [score, None], "file": name})
-        save_cell(cell, "key", "", {"predictions": rows}, folder)
-    (result,) = read_results(whole.folder, ["voxels"])["voxels"]
+        save_cell(cell, CellRecord(key="key", encoder="", predictions=rows), folder)
+    (result,) = read_task_results(whole.folder, ["voxels"])["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
     pictures, marks = segmentation_overlays(result, VOXELS, reader, whole.label_file)
     assert tuple(picture.title for picture in pictures) == INIT_TITLES
@@ -167,9 +175,10 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
 def test_a_segmentation_whose_cells_failed_has_no_overlay(whole: StudyFolder) -> None:
     folder = whole.folder / "finetune" / "voxels"
     for init in ("pretrained", "random"):
-        save_cell(Cell("full", init, 0, 0), "key", "", {"failed": "out of memory"}, folder)
+        failed = CellRecord(key="key", encoder="", failed="out of memory")
+        save_cell(Cell("full", init, 0, 0), failed, folder)
     catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
-    (result,) = read_results(whole.folder, ["voxels"])["voxels"]
+    (result,) = read_task_results(whole.folder, ["voxels"])["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
     assert segmentation_overlays(result, VOXELS, reader, whole.label_file)[0] == []
 
@@ -188,12 +197,13 @@ def test_calibration_uses_the_cells_of_all_seeds(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
     study.write_results("side", "probe", results(gaps((0.1, 0.05, 0.15))))
     folder = study.folder / "probe" / "side"
-    (result,) = read_results(study.folder, ["side"])["side"]
+    (result,) = read_task_results(study.folder, ["side"])["side"]
     assert calibration_panels([result]) == []  # without cells there is nothing to draw
     for init in result.initializations:
         for seed in range(3):
             row = {"subject": "s", "target": seed % 2, "probability": [0.2, 0.8]}
-            save_cell(Cell("linear", init, 0, seed), "key", "", {"predictions": [row] * 10}, folder)
+            record = CellRecord(key="key", encoder="", predictions=[row] * 10)
+            save_cell(Cell("linear", init, 0, seed), record, folder)
     (picture,) = calibration_panels([result])
     assert picture.title == "linear probe"
     assert picture.alt.startswith("linear probe: calibration error pretrained .12, random weights")

@@ -16,17 +16,6 @@ from numpy.typing import NDArray
 
 SubjectClassTable = NDArray[np.float64]  # (subjects, classes)
 Predictions = Sequence[Mapping[str, Any]]  # rows of a cell's file
-RANGES: dict[str, tuple[float, float] | None] = {  # between which a metric lies
-    "balanced accuracy": (0.0, 1.0),
-    "AUC": (0.0, 1.0),
-    "Brier score": (0.0, 2.0),
-    "calibration error": (0.0, 1.0),
-    "mean Dice": (0.0, 1.0),
-    "surface Dice": (0.0, 1.0),
-    "HD95 in mm": None,
-    "R²": None,
-    "mean absolute error": None,
-}
 
 
 @dataclass(frozen=True)

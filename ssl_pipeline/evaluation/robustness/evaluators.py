@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import BASELINES, FAILED, RANDOM, Cell
+from ssl_pipeline.evaluation.cells import BASELINES, RANDOM, Cell, read_cell
 from ssl_pipeline.evaluation.config import Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
@@ -33,7 +33,6 @@ from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.crop_cells import CropCells
 from ssl_pipeline.evaluation.runner.finetune import cell_section
 from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.config import Preprocess
 
 # Metrics of features without labels, in place of the method of a cell.
@@ -124,15 +123,14 @@ def _network_cells(
     cells = [Cell(method.name, initialization, budgets[-1], seed) for seed in seeds]
     for cell in cells:
         path = cell.path(inputs.networks)
-        content = read_json(path) if path.exists() else {}
-        if content.get("key") != runner.cell_key(
-            cell, cell_section(finetune, budgets, cell, method)
-        ):
+        record = read_cell(path) if path.exists() else None
+        key = runner.cell_key(cell, cell_section(finetune, budgets, cell, method))
+        if record is None or record.key != key:
             raise UserError(
                 f"Fine-tuning has not kept the network of {cell.name} for the present settings: "
                 "set finetune.keep_networks, and run the stage finetune again."
             )
-        if FAILED in content:
+        if record.failed:
             return []
     return cells
 

@@ -21,7 +21,16 @@ from ssl_pipeline.evaluation.cells import RANDOM, Cell
 from ssl_pipeline.evaluation.config import Robustness
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
-from ssl_pipeline.evaluation.metrics.scores import RANGES, MetricValue
+from ssl_pipeline.evaluation.metrics.metric import AUC, METRICS
+from ssl_pipeline.evaluation.metrics.scores import MetricValue
+from ssl_pipeline.evaluation.records import (
+    RESULTS_FILE,
+    ExplainedVariance,
+    RobustnessResults,
+    RobustnessRow,
+    SeverityCurve,
+    SeverityScore,
+)
 from ssl_pipeline.evaluation.robustness.corrupted_reader import corrupt_volumes
 from ssl_pipeline.evaluation.robustness.evaluators import (
     OOD,
@@ -35,21 +44,22 @@ from ssl_pipeline.evaluation.runner.context import (
     EvaluationContext,
     TaskRunner,
 )
-from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
+from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.progress import progress
 
 CLEAN = "clean"
-FEATURE_RANGES = {OOD: RANGES["AUC"], STABILITY: None}
+FEATURE_RANGES = {OOD: METRICS[AUC].value_range, STABILITY: None}
 
 
 def run_robustness(
     task: Task, inputs: RobustnessInputs, context: EvaluationContext
-) -> dict[str, Any]:
+) -> RobustnessResults:
     """Evaluate a task on corrupted scans; write `conditions/` and `results.json` to `context.out`.
 
-    Returns the content of `results.json`. Existing conditions with the same key are not computed
+    Returns the results. Existing conditions with the same key are not computed
     again. Raises UserError where a network was not saved.
     """
     runner = TaskRunner(task, context)
@@ -81,7 +91,7 @@ def run_robustness(
         [each.explained_variance for each in evaluators],
     )
     results = _results(runner, inputs.robustness, conditions, found, explained, notes)
-    write_json(context.out / "results.json", results)
+    write_record(context.out / RESULTS_FILE, results)
     return results
 
 
@@ -144,41 +154,38 @@ class _ConditionScores:
     metric: str
     confidence: float
 
-    def row(self, method: str, initialization: str, kinds: Sequence[str]) -> dict[str, Any]:
+    def row(self, method: str, initialization: str, kinds: Sequence[str]) -> RobustnessRow:
         """The row of a method and initialization: its curve and its corruption errors."""
         errors = {
             kind: self._error(method, initialization, kind) / own
             for kind in kinds
             if (own := self._error(method, RANDOM, kind)) > 0
         }
-        return {
-            **self.curve(method, initialization, kinds),
-            "corruption_errors": {kind: to_json_number(ratio) for kind, ratio in errors.items()},
-            "corruption_error": to_json_number(float(np.mean(list(errors.values() or [np.nan])))),
-        }
+        return RobustnessRow(
+            **dict(self.curve(method, initialization, kinds)),
+            corruption_errors={kind: to_json_number(ratio) for kind, ratio in errors.items()},
+            corruption_error=to_json_number(float(np.mean(list(errors.values() or [np.nan])))),
+        )
 
-    def curve(self, method: str, initialization: str, kinds: Sequence[str]) -> dict[str, Any]:
+    def curve(self, method: str, initialization: str, kinds: Sequence[str]) -> SeverityCurve:
         """A metric over severities, and by corruption."""
+
+        def score(severity: int, names: Sequence[str]) -> SeverityScore:
+            estimate = self._mean_and_interval(method, initialization, names)
+            return SeverityScore(severity=severity, **dict(estimate))
+
         severities = self.robustness.severities
-        curve = {0: [CLEAN]} | {s: [f"{kind}-{s}" for kind in kinds] for s in severities}
-        return {
-            "method": method,
-            "initialization": initialization,
-            "severities": [
-                {"severity": s, **self._mean_and_interval(method, initialization, names)}
-                for s, names in curve.items()
-            ],
-            "corruptions": {
-                kind: [
-                    {
-                        "severity": s,
-                        **self._mean_and_interval(method, initialization, [f"{kind}-{s}"]),
-                    }
-                    for s in severities
-                ]
-                for kind in kinds
+        return SeverityCurve(
+            method=method,
+            initialization=initialization,
+            severities=(
+                score(0, [CLEAN]),
+                *(score(s, [f"{kind}-{s}" for kind in kinds]) for s in severities),
+            ),
+            corruptions={
+                kind: tuple(score(s, [f"{kind}-{s}"]) for s in severities) for kind in kinds
             },
-        }
+        )
 
     def _seed_values(self, method: str, initialization: str, name: str) -> list[MetricValue]:
         scores = self.scores[name].items()
@@ -190,14 +197,14 @@ class _ConditionScores:
 
     def _mean_and_interval(
         self, method: str, initialization: str, names: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> Estimate:
         """Mean and interval over seeds, each a mean over conditions."""
         by_seed = zip(
             *(self._seed_values(method, initialization, name) for name in names), strict=True
         )
         estimate = MetricEstimate.from_repeats([list(each) for each in by_seed])
-        value_range = FEATURE_RANGES.get(method, RANGES[self.metric])
-        return estimate.mean_and_interval(self.confidence, value_range)
+        value_range = FEATURE_RANGES.get(method, METRICS[self.metric].value_range)
+        return estimate.with_interval(self.confidence, value_range)
 
     def _error(self, method: str, initialization: str, kind: str) -> float:
         """Error, 1 less the score, summed over severities and seeds; 0 where there is no score."""
@@ -215,33 +222,31 @@ def _results(
     scores: dict[str, dict[Cell, MetricValue]],
     explained_variance: dict[Cell, MetricValue],
     notes: Sequence[str],
-) -> dict[str, Any]:
+) -> RobustnessResults:
     """Scores of every row at every condition, their curve over severities, and their error."""
     task, evaluate = runner.task, runner.context.evaluate
     kinds = list(dict.fromkeys(corruption.name for corruption, _ in conditions))
     found = _ConditionScores(scores, robustness, task.METRIC, evaluate.confidence)
     pairs = dict.fromkeys((cell.method, cell.initialization) for cell in scores[CLEAN])
-    return {
-        "task": task.title,
-        "kind": task.kind,
-        "metric": task.METRIC,
-        "split": evaluate.split,
-        "confidence": evaluate.confidence,
-        "n_test_subjects": len(runner.subject_split.test_subjects),
-        "initializations": list(runner.context.initializations),
-        "rows": [found.row(*pair, kinds) for pair in pairs if pair[0] not in FEATURE_RANGES],
-        "explained_variance": list(
-            _explained_variance_rows(explained_variance, evaluate.confidence)
-        ),
-        "features": [found.curve(*pair, kinds) for pair in pairs if pair[0] in FEATURE_RANGES],
-        "notes": list(notes),
-        "warning": runner.context.warning,
-    }
+    return RobustnessResults(
+        task=task.title,
+        kind=task.kind,
+        metric=task.METRIC,
+        split=evaluate.split,
+        confidence=evaluate.confidence,
+        n_test_subjects=len(runner.subject_split.test_subjects),
+        initializations=tuple(runner.context.initializations),
+        rows=tuple(found.row(*pair, kinds) for pair in pairs if pair[0] not in FEATURE_RANGES),
+        explained_variance=tuple(_explained_variance_rows(explained_variance, evaluate.confidence)),
+        features=tuple(found.curve(*pair, kinds) for pair in pairs if pair[0] in FEATURE_RANGES),
+        notes=tuple(notes),
+        warning=runner.context.warning,
+    )
 
 
 def _explained_variance_rows(
     explained_variance: dict[Cell, MetricValue], confidence: float
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ExplainedVariance]:
     """Share of the variance between subjects that each attribute explains, by encoder."""
     for name, initialization in dict.fromkeys(
         (cell.method, cell.initialization) for cell in explained_variance
@@ -251,8 +256,8 @@ def _explained_variance_rows(
             for cell, own in explained_variance.items()
             if (cell.method, cell.initialization) == (name, initialization)
         ]
-        yield {
-            "group": name,
-            "initialization": initialization,
-            **MetricEstimate.from_seeds(seeds).mean_and_interval(confidence),
-        }
+        yield ExplainedVariance(
+            attribute=name,
+            initialization=initialization,
+            **dict(MetricEstimate.from_seeds(seeds).with_interval(confidence)),
+        )

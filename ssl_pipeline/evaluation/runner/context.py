@@ -16,10 +16,10 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, is_disk_full
 from ssl_pipeline.evaluation.cells import (
     BASELINES,
-    FAILED,
     FORMAT_VERSION,
     UNSHARDED,
     Cell,
+    CellRecord,
     CellShard,
     load_cell,
     save_cell,
@@ -28,8 +28,9 @@ from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, CellCost, Costs, Results
 from ssl_pipeline.evaluation.runner.access_log import record_test_access
-from ssl_pipeline.evaluation.runner.results import results_table, write_results
+from ssl_pipeline.evaluation.runner.results import ScoredCells, build_results
 from ssl_pipeline.evaluation.runner.subject_splits import (
     SubjectSplit,
     labelling_order,
@@ -39,6 +40,7 @@ from ssl_pipeline.evaluation.runner.subject_splits import (
 from ssl_pipeline.evaluation.statistics.subgroups import Subgroup, find_subgroups
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import remove_temporaries, sha256_json
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.progress import debug, info, progress
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.reader import CropReader
@@ -176,12 +178,12 @@ def run_cells(
     compute: ComputeCell,
     activity: str,
     notes: tuple[str, ...],
-) -> dict[str, Any]:
-    """Compute the missing cells, write the results table and the costs, and return the table.
+) -> Results | None:
+    """Compute the missing cells, write the results and the costs, and return the results.
 
     Each cell comes with the section that, beside the runner, determines it. A cell that fails is
     recorded as failed, and computed again the next time; where all fail, the last error is raised.
-    A shard of the cells has no table, and an empty one is returned.
+    A shard of the cells has no results.
     """
     every, shard = list(cells), runner.context.shard
     scores: dict[Cell, CellScores] = {}  # predictions themselves would fill the memory
@@ -189,44 +191,47 @@ def run_cells(
     failed: dict[Cell, str] = {}
     costs = []
     todo = [every[index] for index in shard.cell_range(len(every))]
-    for cell, content in _cell_contents(runner, todo, compute, activity):
-        if FAILED in content:
-            failed[cell] = content[FAILED]
+    for cell, record in _cell_records(runner, todo, compute, activity):
+        if record.failed:
+            failed[cell] = record.failed
         elif shard == UNSHARDED:
-            scores[cell] = runner.score(content["predictions"])
+            scores[cell] = runner.score(record.predictions)
             for subgroup, own in by_subgroup.items():
-                if subgroup_scores := subgroup.score(runner.task.score, content["predictions"]):
+                if subgroup_scores := subgroup.score(runner.task.score, record.predictions):
                     own[cell] = subgroup_scores
-            costs.append(asdict(cell) | content["costs"])
+            costs.append(CellCost(**asdict(cell), **record.costs))
     if shard != UNSHARDED:
-        return {}
+        return None
     record_test_access(runner.context.out, runner.context.evaluate.split, runner.access_key(every))
     excluded = runner.subject_split.n_unlabelled_scans
     unused = f"{excluded} scans without a label for this task were left out."
-    results = results_table(
+    results = build_results(
         runner.task,
-        scores,
+        ScoredCells(
+            scores,
+            by_subgroup,
+            failed,
+            tuple(runner.context.initializations),
+            runner.subject_split.train_subjects,
+            runner.subject_split.test_subjects,
+        ),
         runner.context.evaluate,
-        train=runner.subject_split.train_subjects,
-        test=runner.subject_split.test_subjects,
-        initializations=tuple(runner.context.initializations),
-        by_subgroup=by_subgroup,
         seed=runner.context.seed,
-        failed=failed,
         notes=(*notes, *((unused,) if excluded else ())),
         warning=runner.context.warning,
     )
-    write_results(runner.context.out, results, costs)
+    write_record(runner.context.out / COSTS_FILE, Costs(cells=tuple(costs)))
+    write_record(runner.context.out / RESULTS_FILE, results)
     return results
 
 
-def _cell_contents(
+def _cell_records(
     runner: TaskRunner,
     todo: Sequence[tuple[Cell, Section]],
     compute: ComputeCell,
     activity: str,
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """Content of the cells' files; a missing one is computed first."""
+) -> Iterator[tuple[Cell, CellRecord]]:
+    """Records of the cells; a missing one is computed first."""
     out, n_failed = runner.context.out, 0
     if runner.context.shard == UNSHARDED:
         # What a killed process left; beside other shards it may be theirs.
@@ -234,18 +239,19 @@ def _cell_contents(
     with progress(f"{activity}: {runner.task.title}", total=len(todo)) as bar:
         for cell, section in todo:
             key = runner.cell_key(cell, section)
-            content = load_cell(cell, key, out)
-            if content is None:
+            record = load_cell(cell, key, out)
+            if record is None:
                 content = _compute_or_record_failure(
                     runner, cell, section, compute, last=n_failed == len(todo) - 1
                 )
                 encoder = "" if cell.initialization in BASELINES else runner.encoder_hash(cell)
-                save_cell(cell, key, encoder, content, out)
-            n_failed += FAILED in content
+                record = CellRecord(key=key, encoder=encoder, **content)
+                save_cell(cell, record, out)
+            n_failed += bool(record.failed)
             bar.advance(cell.name)
-            if FAILED not in content:
-                debug(f"{cell.name}: {content['costs']['seconds']:.1f} s")
-            yield cell, content
+            if not record.failed:
+                debug(f"{cell.name}: {record.costs['seconds']:.1f} s")
+            yield cell, record
 
 
 def _compute_or_record_failure(
@@ -266,4 +272,4 @@ def _compute_or_record_failure(
         text = re.sub(r"(?:/[^\s/'\":]+)+", lambda found: Path(found[0]).name, redact(str(error)))
         reason = f"{type(error).__name__}: {' '.join(text.split())}"
         info(f"{cell.name} failed: {reason}", error=True)
-        return {FAILED: reason}
+        return {"failed": reason}

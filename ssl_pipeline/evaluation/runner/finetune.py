@@ -6,23 +6,23 @@ neighbourhoods.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import BASELINE_METHOD, BASELINES, EXTERNAL, PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.records import Results
 from ssl_pipeline.evaluation.runner.context import EvaluationContext, TaskRunner, run_cells
 from ssl_pipeline.evaluation.tasks.task import Task
 
 __all__ = ["EvaluationContext", "run_finetune"]
 
 
-def run_finetune(task: Task, finetune: Finetune, context: EvaluationContext) -> dict[str, Any]:
+def run_finetune(task: Task, finetune: Finetune, context: EvaluationContext) -> Results | None:
     """Fine-tune a task and write `cells/`, `results.json` and `costs.json` below `context.out`.
 
-    A segmentation also writes `predictions/CELL/SCAN.nii.gz`. Returns the content of
-    `results.json`; existing cells with the same key are not computed again. Raises UserError for a
-    task that cannot be compared by subject.
+    A segmentation also writes `predictions/CELL/SCAN.nii.gz`. Returns the results, a shard none;
+    existing cells with the same key are not computed again. Raises UserError for a task that cannot
+    be compared by subject.
     """
     runner = TaskRunner(task, context)
     task_cells = task.finetune_cells(runner)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Probe
 from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.records import Results
 from ssl_pipeline.evaluation.runner.context import (
     EncoderFactory,
     EvaluationContext,
@@ -27,10 +28,10 @@ from ssl_pipeline.evaluation.tasks.task import Task
 __all__ = ["EvaluationContext", "run_probe"]
 
 
-def run_probe(task: Task, probe: Probe, context: EvaluationContext) -> dict[str, Any]:
+def run_probe(task: Task, probe: Probe, context: EvaluationContext) -> Results | None:
     """Probe a task of crops; write `cells/`, `results.json`, `costs.json` below `context.out`.
 
-    Returns the content of `results.json`. Existing cells with the same key are not computed again.
+    Returns the results, a shard none. Existing cells with the same key are not computed again.
     Raises UserError for a task that cannot be probed or compared by subject.
     """
     cells = task.probe_cells(TaskRunner(task, context))

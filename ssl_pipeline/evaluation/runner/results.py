@@ -1,29 +1,32 @@
-"""Results table of a task, `results.json`, and the costs of its cells, `costs.json`.
+"""Results of a task from the scores of its cells.
 
-The table is a function of the predictions alone and is equal byte by byte when they are. Seconds,
-which differ between runs, are kept apart from it.
+A table is a function of the predictions alone and is equal byte by byte when they are.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.cells import NOT_PRETRAINED, Cell, comparable_methods
 from ssl_pipeline.evaluation.config import Evaluate
-from ssl_pipeline.evaluation.metrics.scores import RANGES, CellScores
+from ssl_pipeline.evaluation.metrics.metric import METRICS
+from ssl_pipeline.evaluation.metrics.scores import CellScores
+from ssl_pipeline.evaluation.records import (
+    Comparison,
+    FailedCell,
+    Results,
+    RowKey,
+    ScoreRow,
+    SubgroupGap,
+    SubgroupScores,
+)
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.statistics.intervals import coverage_note
 from ssl_pipeline.evaluation.statistics.subgroups import Subgroup, subgroup_gap
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.io.atomic import write_json
-
-RESULTS_FILE, COSTS_FILE = "results.json", "costs.json"
-RowKey = tuple[str, str, int]  # of a row: method, initialization, labelled subjects
 
 
 @dataclass(frozen=True)
@@ -46,67 +49,60 @@ class _TableRow:
         return next(iter(self.metrics.values()))
 
 
-def results_table(
+@dataclass(frozen=True)
+class ScoredCells:
+    """Scores of the cells of a task, and what they were computed from."""
+
+    scores: Mapping[Cell, CellScores]
+    by_subgroup: Mapping[Subgroup, Mapping[Cell, CellScores]]
+    failed: Mapping[Cell, str]  # with the reason
+    initializations: Sequence[str]  # in the order of the rows
+    train_subjects: Sequence[str]
+    test_subjects: Sequence[str]
+
+
+def build_results(
     task: Task,
-    scores: Mapping[Cell, CellScores],
+    cells: ScoredCells,
     evaluate: Evaluate,
     *,
-    train: Sequence[str],
-    test: Sequence[str],
-    initializations: Sequence[str],
     seed: int,
-    by_subgroup: Mapping[Subgroup, Mapping[Cell, CellScores]] | None = None,
-    failed: Mapping[Cell, str] | None = None,
     notes: Sequence[str] = (),
     warning: str = "",
-) -> dict[str, Any]:
-    """The table of a task, as `results.json` holds it; rows in the order of
-    `initializations`.
-
-    A row of which a seed has `failed`, with its reason, is left out.
-    """
-    failures = failed or {}
-    incomplete = {(cell.method, cell.initialization, cell.subjects) for cell in failures}
-
-    def complete(cells: Mapping[Cell, CellScores]) -> dict[Cell, CellScores]:
-        return {
-            cell: own
-            for cell, own in cells.items()
-            if (cell.method, cell.initialization, cell.subjects) not in incomplete
-        }
-
-    table_rows = _table_rows(complete(scores), initializations)
+) -> Results:
+    """The results of a task; a row of which a seed has failed is left out."""
+    table_rows = _complete_rows(cells.scores, cells)
     subgroup_rows = {
-        subgroup: _table_rows(complete(own), initializations)
-        for subgroup, own in (by_subgroup or {}).items()
-        if own
+        subgroup: _complete_rows(own, cells) for subgroup, own in cells.by_subgroup.items() if own
     }
-    return {
-        "task": task.title,
-        "kind": task.kind,
-        "metric": task.METRIC,
-        "split": evaluate.split,
-        "confidence": evaluate.confidence,
-        "n_train_subjects": len(train),
-        "n_test_subjects": len(test),
-        "n_seeds": 1 + max(cell.seed for cell in (*scores, *failures)),
-        "classes": list(task.class_names),
-        "initializations": list(initializations),
-        "rows": [
-            {"method": method, "initialization": name, "subjects": subjects}
-            | _row_record(row, task.class_names, evaluate.confidence)
-            for (method, name, subjects), row in table_rows.items()
-        ],
-        "differences": list(_differences(table_rows, initializations, evaluate.confidence, seed)),
-        "groups": [
-            _subgroup_table(subgroup, own, task.class_names, evaluate)
+    confidence = evaluate.confidence
+    return Results(
+        task=task.title,
+        kind=task.kind,
+        metric=task.METRIC,
+        split=evaluate.split,
+        confidence=confidence,
+        n_train_subjects=len(cells.train_subjects),
+        n_test_subjects=len(cells.test_subjects),
+        n_seeds=1 + max(cell.seed for cell in (*cells.scores, *cells.failed)),
+        classes=task.class_names,
+        initializations=tuple(cells.initializations),
+        rows=_score_rows(table_rows, task.class_names, confidence),
+        differences=tuple(_comparisons(table_rows, cells.initializations, confidence, seed)),
+        subgroups=tuple(
+            SubgroupScores(
+                attribute=subgroup.name,
+                value=subgroup.value,
+                n_test_subjects=len(subgroup.subjects),
+                rows=_score_rows(own, task.class_names, confidence),
+            )
             for subgroup, own in subgroup_rows.items()
-        ],
-        "gaps": list(_subgroup_gaps(table_rows, subgroup_rows, evaluate.confidence)),
-        "failed": [asdict(cell) | {"reason": reason} for cell, reason in failures.items()],
-        "notes": [coverage_note(len(test)), *notes, *_failure_notes(failures)],
-        "warning": warning,
-    }
+        ),
+        gaps=tuple(_subgroup_gaps(table_rows, subgroup_rows, confidence)),
+        failed=tuple(FailedCell(**asdict(c), reason=reason) for c, reason in cells.failed.items()),
+        notes=(coverage_note(len(cells.test_subjects)), *notes, *_failure_notes(cells.failed)),
+        warning=warning,
+    )
 
 
 def _failure_notes(failed: Mapping[Cell, str]) -> Iterator[str]:
@@ -117,10 +113,17 @@ def _failure_notes(failed: Mapping[Cell, str]) -> Iterator[str]:
         yield f"{names[0]}{more} failed: {reason}."
 
 
-def write_results(out: Path, results: dict[str, Any], costs: Sequence[Mapping[str, Any]]) -> None:
-    """Write `results.json` and `costs.json`."""
-    write_json(out / COSTS_FILE, list(costs))
-    write_json(out / RESULTS_FILE, results)
+def _complete_rows(
+    scores: Mapping[Cell, CellScores], cells: ScoredCells
+) -> dict[RowKey, _TableRow]:
+    """Rows of which no seed has failed."""
+    incomplete = {_row_key(cell) for cell in cells.failed}
+    complete = {cell: own for cell, own in scores.items() if _row_key(cell) not in incomplete}
+    return _table_rows(complete, cells.initializations)
+
+
+def _row_key(cell: Cell) -> RowKey:
+    return cell.method, cell.initialization, cell.subjects
 
 
 def _table_rows(
@@ -129,7 +132,7 @@ def _table_rows(
     """Rows over the seeds of their cells, sorted by method and rising budget, all (0) last."""
     found: dict[RowKey, list[CellScores]] = {}
     for cell in sorted(scores, key=lambda c: c.seed):
-        found.setdefault((cell.method, cell.initialization, cell.subjects), []).append(scores[cell])
+        found.setdefault(_row_key(cell), []).append(scores[cell])
     ordered = sorted(found, key=lambda k: (k[0], k[2] or math.inf, initializations.index(k[1])))
     return {
         name: _TableRow(
@@ -144,83 +147,79 @@ def _table_rows(
     }
 
 
-def _row_record(row: _TableRow, class_names: Sequence[str], confidence: float) -> dict[str, Any]:
+def _score_rows(
+    table_rows: Mapping[RowKey, _TableRow], class_names: Sequence[str], confidence: float
+) -> tuple[ScoreRow, ...]:
+    return tuple(_score_row(key, row, class_names, confidence) for key, row in table_rows.items())
+
+
+def _score_row(
+    key: RowKey, row: _TableRow, class_names: Sequence[str], confidence: float
+) -> ScoreRow:
+    method, initialization, subjects = key
     own, *others = row.metrics
-    return {
-        **row.primary.mean_and_interval(confidence, RANGES[own]),
-        **row.primary.seed_spread(),
-        "per_class": {
-            name: to_json_number(value)
-            for name, value in zip(class_names, row.per_class, strict=True)
+    per_class = zip(class_names, row.per_class, strict=True)
+    return ScoreRow(
+        method=method,
+        initialization=initialization,
+        subjects=subjects,
+        **dict(row.primary.with_seeds(confidence, METRICS[own].value_range)),
+        per_class={name: to_json_number(value) for name, value in per_class},
+        other_metrics={
+            name: row.metrics[name].with_interval(confidence, METRICS[name].value_range)
+            for name in others
         },
-        "other_metrics": {
-            key: row.metrics[key].mean_and_interval(confidence, RANGES[key]) for key in others
-        },
-    }
-
-
-def _subgroup_table(
-    subgroup: Subgroup,
-    table_rows: Mapping[RowKey, _TableRow],
-    class_names: Sequence[str],
-    evaluate: Evaluate,
-) -> dict[str, Any]:
-    """A subgroup's own table."""
-    return {
-        "group": subgroup.name,
-        "value": subgroup.value,
-        "n_test_subjects": len(subgroup.subjects),
-        "rows": [
-            {"method": method, "initialization": name, "subjects": subjects}
-            | _row_record(row, class_names, evaluate.confidence)
-            for (method, name, subjects), row in table_rows.items()
-        ],
-    }
+    )
 
 
 def _subgroup_gaps(
     table_rows: Mapping[RowKey, _TableRow],
     by_subgroup: Mapping[Subgroup, Mapping[RowKey, _TableRow]],
     confidence: float,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[SubgroupGap]:
     """Gaps between the subgroups of one name, in each row.
 
     A subgroup that lacks a class which others show has an easier task, and is left out.
     """
     for name in dict.fromkeys(subgroup.name for subgroup in by_subgroup):
-        for method, initialization, subjects in table_rows:
-            key = (method, initialization, subjects)
+        for key, whole in table_rows.items():
             by_value = {
                 subgroup.value: own[key].primary
                 for subgroup, own in by_subgroup.items()
-                if subgroup.name == name and own[key].n_classes >= table_rows[key].n_classes
+                if subgroup.name == name and own[key].n_classes >= whole.n_classes
             }
             if len(by_value) > 1:
-                row = dict(zip(("method", "initialization", "subjects"), key, strict=True))
-                yield {"group": name, **row} | subgroup_gap(by_value, confidence)
+                method, initialization, subjects = key
+                yield SubgroupGap(
+                    attribute=name,
+                    method=method,
+                    initialization=initialization,
+                    subjects=subjects,
+                    **dict(subgroup_gap(by_value, confidence)),
+                )
 
 
-def _differences(
+def _comparisons(
     table_rows: Mapping[RowKey, _TableRow],
     initializations: Sequence[str],
     confidence: float,
     seed: int,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Comparison]:
     """Differences of each encoder from its comparators, paired by subject and seed."""
     for (method, name, subjects), row in table_rows.items():
         for against, other in _comparators(table_rows, initializations, method, name, subjects):
             own, *others = row.metrics
-            yield {
-                "method": method,
-                "initialization": name,
-                "subjects": subjects,
-                "against": against,
-                **row.metrics[own].difference(other.metrics[own], confidence, seed),
-                "other_metrics": {
+            yield Comparison(
+                method=method,
+                initialization=name,
+                subjects=subjects,
+                against=against,
+                **dict(row.metrics[own].difference(other.metrics[own], confidence, seed)),
+                other_metrics={
                     key: row.metrics[key].difference(other.metrics[key], confidence, seed)
                     for key in others
                 },
-            }
+            )
 
 
 def _comparators(

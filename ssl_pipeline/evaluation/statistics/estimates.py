@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,45 @@ from ssl_pipeline.evaluation.statistics.intervals import (
     confidence_interval,
     permutation_p_value,
 )
+from ssl_pipeline.io.records import RecordPart
+
+Outcome = Literal["better", "worse", "undecided", "no interval"]
+
+
+class Estimate(RecordPart):
+    """A mean with its confidence interval; None where it is not defined, or subjects are few."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The confidence interval; None where there were too few subjects for one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+class SeedEstimate(Estimate):
+    """An estimate with the value of each seed, and their standard deviation."""
+
+    sd_seeds: float | None
+    per_seed: tuple[float | None, ...]
+
+
+class PairedDifference(Estimate):
+    """A difference that is paired by subject and seed, with its p-value."""
+
+    p: float | None  # of a permutation test over subjects
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that the interval supports: better or worse only if it excludes zero."""
+        if self.interval is None:
+            return "no interval"
+        low, high = self.interval
+        if low > 0:
+            return "better"
+        return "worse" if high < 0 else "undecided"
 
 
 @dataclass(frozen=True)
@@ -37,28 +76,33 @@ class MetricEstimate:
         pseudovalues = [np.mean([each.pseudovalues for each in seed], axis=0) for seed in seeds]
         return cls(values, np.stack(pseudovalues))
 
-    def mean_and_interval(
+    def with_interval(
         self, confidence: float, value_range: tuple[float, float] | None = None
-    ) -> dict[str, Any]:
-        """Mean and interval as results hold them; null for an interval of too few subjects."""
+    ) -> Estimate:
+        """Mean and confidence interval."""
         low, high = (math.nan, math.nan)
         if self.pseudovalues.shape[1] >= MIN_SUBJECTS:
             low, high = confidence_interval(
                 float(self.per_seed.mean()), self.pseudovalues, confidence, value_range
             )
-        return {
-            "mean": to_json_number(self.per_seed.mean()),
-            "low": to_json_number(low),
-            "high": to_json_number(high),
-        }
+        return Estimate(
+            mean=to_json_number(self.per_seed.mean()),
+            low=to_json_number(low),
+            high=to_json_number(high),
+        )
 
-    def seed_spread(self) -> dict[str, Any]:
-        """Value of each seed, and their standard deviation, as results hold them."""
+    def with_seeds(
+        self, confidence: float, value_range: tuple[float, float] | None = None
+    ) -> SeedEstimate:
+        """Mean and confidence interval, with the value of each seed."""
         deviation = self.per_seed.std(ddof=1) if len(self.per_seed) > 1 else math.nan
-        per_seed = [to_json_number(value) for value in self.per_seed]
-        return {"sd_seeds": to_json_number(float(deviation)), "per_seed": per_seed}
+        return SeedEstimate(
+            **dict(self.with_interval(confidence, value_range)),
+            sd_seeds=to_json_number(float(deviation)),
+            per_seed=tuple(to_json_number(value) for value in self.per_seed),
+        )
 
-    def difference(self, other: "MetricEstimate", confidence: float, seed: int) -> dict[str, Any]:
+    def difference(self, other: "MetricEstimate", confidence: float, seed: int) -> PairedDifference:
         """The difference, paired by subject and seed, with the p-value of a permutation test."""
         delta = MetricEstimate(
             self.per_seed - other.per_seed, self.pseudovalues - other.pseudovalues
@@ -67,7 +111,7 @@ class MetricEstimate:
             self.pseudovalues.shape[1] >= MIN_SUBJECTS and not np.isnan(delta.pseudovalues).any()
         )
         p = permutation_p_value(self.pseudovalues, other.pseudovalues, seed) if enough else math.nan
-        return delta.mean_and_interval(confidence) | {"p": to_json_number(p)}
+        return PairedDifference(**dict(delta.with_interval(confidence)), p=to_json_number(p))
 
 
 def to_json_number(value: float) -> float | None:

@@ -7,14 +7,24 @@ is between the subgroups with the best and the worst score.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions, ScoreFunction
-from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, to_json_number
+from ssl_pipeline.evaluation.statistics.estimates import (
+    Estimate,
+    MetricEstimate,
+    to_json_number,
+)
 from ssl_pipeline.evaluation.statistics.intervals import MIN_SUBJECTS, half_width
 from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
 
 UNKNOWN = "unknown"
+
+
+class Gap(Estimate):
+    """Difference of the best subgroup from the worst."""
+
+    worst: str
+    best: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ def find_subgroups(
     return found
 
 
-def subgroup_gap(by_value: Mapping[str, MetricEstimate], confidence: float) -> dict[str, Any]:
+def subgroup_gap(by_value: Mapping[str, MetricEstimate], confidence: float) -> Gap:
     """Gap between the worst and the best of several subgroups, by their means.
 
     The interval holds for every pair of subgroups at once (Bonferroni), for the two are chosen by
@@ -64,10 +74,10 @@ def subgroup_gap(by_value: Mapping[str, MetricEstimate], confidence: float) -> d
     if min(worst.pseudovalues.shape[1], best.pseudovalues.shape[1]) >= MIN_SUBJECTS:
         level = 1 - (1 - confidence) / math.comb(len(ranked), 2)
         half = math.hypot(*(half_width(each.pseudovalues, level) for each in (worst, best)))
-    return {
-        "worst": ranked[0],
-        "best": ranked[-1],
-        "mean": to_json_number(mean),
-        "low": to_json_number(mean - half),
-        "high": to_json_number(mean + half),
-    }
+    return Gap(
+        worst=ranked[0],
+        best=ranked[-1],
+        mean=to_json_number(mean),
+        low=to_json_number(mean - half),
+        high=to_json_number(mean + half),
+    )

@@ -1,75 +1,92 @@
-"""Reading the evaluation results of a study's tasks (`results.json`, `costs.json`)."""
+"""Evaluation results of a study's tasks as the report reads them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation import adaptation, probes
-from ssl_pipeline.evaluation.cells import BASELINE_METHOD, RANDOM, comparable_methods
+from ssl_pipeline.evaluation.cells import (
+    BASELINE_METHOD,
+    RANDOM,
+    Cell,
+    comparable_methods,
+    read_cell,
+)
+from ssl_pipeline.evaluation.metrics.metric import METRICS, Metric
+from ssl_pipeline.evaluation.records import (
+    RESULTS_FILE,
+    CellCost,
+    Comparison,
+    FailedCell,
+    Results,
+    ScoreRow,
+    read_costs,
+    read_results,
+)
 from ssl_pipeline.evaluation.statistics.intervals import holm_correction
-from ssl_pipeline.io.atomic import read_json
 
 EVALUATION_STAGES = ("probe", "finetune")
 METHOD_TITLES: dict[str, str] = probes.TITLES | adaptation.TITLES
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One `results.json`: a task, evaluated by one stage."""
+    """Results and costs of a task, evaluated by one stage."""
 
-    task: str  # its name in the study
+    name: str  # of the task in the study
     stage: str
     folder: Path
-    content: Row
-    costs: Sequence[Row]
+    results: Results
+    costs: Sequence[CellCost]
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods, in the order of the table, without the baselines' own."""
-        found = dict.fromkeys(row["method"] for row in self._rows)
+        found = dict.fromkeys(row.method for row in self._all_rows)
         return tuple(method for method in found if method != BASELINE_METHOD)
 
     @property
-    def _rows(self) -> Sequence[Row]:
+    def _all_rows(self) -> tuple[ScoreRow | FailedCell, ...]:
         """Rows of the table, and cells that have failed."""
-        return [*self.content["rows"], *self.content.get("failed", ())]
+        return (*self.results.rows, *self.results.failed)
 
     @property
     def initializations(self) -> tuple[str, ...]:
         """The compared initializations, encoders first."""
-        return tuple(self.content["initializations"])
+        return self.results.initializations
+
+    @property
+    def metric(self) -> Metric:
+        """The task's own metric."""
+        return METRICS[self.results.metric]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there were enough subjects for intervals."""
+        return any(row.interval for row in self.results.rows)
 
     def label_budgets(self, method: str) -> tuple[int, ...]:
         """Numbers of labelled subjects of a method, rising; 0 is all, and last."""
-        budgets = {row["subjects"] for row in self._rows if row["method"] == method}
+        budgets = {row.subjects for row in self._all_rows if row.method == method}
         return tuple(sorted(budgets, key=lambda subjects: subjects or math.inf))
 
-    def row(self, method: str, initialization: str, subjects: int) -> Row | None:
+    def largest_budget(self, method: str) -> int:
+        """The most labelled subjects of a method."""
+        return self.label_budgets(method)[-1]
+
+    def row(self, method: str, initialization: str, subjects: int) -> ScoreRow | None:
         """One row of the table; of a baseline the one that all methods share, if they do."""
-        for row in self.content["rows"]:
-            if row["method"] in comparable_methods(method, initialization) and (
-                row["initialization"],
-                row["subjects"],
-            ) == (
-                initialization,
-                subjects,
-            ):
-                return cast(Row, row)
-        return None
+        keys = self._comparable_keys(method, initialization, subjects)
+        return next((row for row in self.results.rows if row.key in keys), None)
 
     def count_failures(self, method: str, initialization: str, subjects: int) -> int:
         """How many seeds of a row have failed."""
-        wanted = [
-            (own, initialization, subjects) for own in comparable_methods(method, initialization)
-        ]
-        cells = self.content.get("failed", ())
-        return sum((c["method"], c["initialization"], c["subjects"]) in wanted for c in cells)
+        keys = self._comparable_keys(method, initialization, subjects)
+        return sum(cell.key in keys for cell in self.results.failed)
 
-    def series(self, method: str) -> dict[str, list[Row]]:
+    def series(self, method: str) -> dict[str, list[ScoreRow]]:
         """The rows of a method by initialization, label budgets rising."""
         budgets = self.label_budgets(method)
         found = {
@@ -80,43 +97,69 @@ class TaskResult:
 
     def budget_text(self, subjects: int) -> str:
         """A number of labelled subjects in words."""
-        return str(subjects) if subjects else f"all ({self.content['n_train_subjects']})"
+        return str(subjects) if subjects else f"all ({self.results.n_train_subjects})"
 
-    @property
-    def warning(self) -> str:
-        """A warning about the results; empty where there is none."""
-        return str(self.content.get("warning", ""))
+    def cell_path(self, row: ScoreRow, seed: int) -> Path:
+        """The file of the cell of a row and seed."""
+        return Cell(*row.key, seed).path(self.folder)
 
-    @property
-    def has_intervals(self) -> bool:
-        """Whether there were enough subjects for intervals."""
-        return any(row["low"] is not None for row in self.content["rows"])
+    def predictions(self, row: ScoreRow) -> list[dict[str, Any]]:
+        """Predictions of a row, of all its seeds; none where a file of a cell is missing."""
+        paths = [self.cell_path(row, seed) for seed in range(len(row.per_seed))]
+        if not all(path.exists() for path in paths):
+            return []
+        return [prediction for path in paths for prediction in read_cell(path).predictions]
+
+    @staticmethod
+    def _comparable_keys(
+        method: str, initialization: str, subjects: int
+    ) -> set[tuple[str, str, int]]:
+        methods = comparable_methods(method, initialization)
+        return {(own, initialization, subjects) for own in methods}
 
 
-def read_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[TaskResult]]:
+def read_task_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[TaskResult]]:
     """The results below a study's folder, by task; a task that was not evaluated has none.
 
     The p-values of differences are corrected for all comparisons of the study (Holm 1979).
     """
-    found = {
-        task: [j for stage in EVALUATION_STAGES for j in _read_stage_results(folder, stage, task)]
-        for task in tasks
-    }
-    rows = [row for own in found.values() for each in own for row in each.content["differences"]]
-    tested = [row for row in rows if row.get("p") is not None]
-    for row, p in zip(tested, holm_correction([row["p"] for row in tested]), strict=True):
-        row["p"] = p
-    return found
+    found = {task: list(_read_stages(folder, task)) for task in tasks}
+    compared = [c for own in found.values() for each in own for c in each.results.differences]
+    tested = [comparison.p for comparison in compared if comparison.p is not None]
+    corrected = iter(holm_correction(tested))
+    return {task: [_with_p_values(each, corrected) for each in own] for task, own in found.items()}
+
+
+def _read_stages(folder: Path, task: str) -> Iterator[TaskResult]:
+    for stage in EVALUATION_STAGES:
+        own = folder / stage / task
+        if (own / RESULTS_FILE).exists():
+            yield TaskResult(task, stage, own, read_results(own), read_costs(own).cells)
+
+
+def _with_p_values(result: TaskResult, corrected: Iterator[float]) -> TaskResult:
+    """The same with the next corrected p-values in place of its own."""
+    differences = tuple(
+        comparison if comparison.p is None else _with_p_value(comparison, next(corrected))
+        for comparison in result.results.differences
+    )
+    results = result.results.model_copy(update={"differences": differences})
+    return replace(result, results=results)
+
+
+def _with_p_value(comparison: Comparison, p: float) -> Comparison:
+    return comparison.model_copy(update={"p": p})
 
 
 def collect_warnings(results: Iterable[TaskResult]) -> list[str]:
     """Warnings about the results of a task, each once."""
-    return list(dict.fromkeys(each.warning for each in results if each.warning))
+    warnings = (each.results.warning for each in results)
+    return list(dict.fromkeys(filter(None, warnings)))
 
 
 def collect_notes(results: Iterable[TaskResult]) -> list[str]:
     """Notes on the results of a task, each once."""
-    return list(dict.fromkeys(note for each in results for note in each.content["notes"]))
+    return list(dict.fromkeys(note for each in results for note in each.results.notes))
 
 
 def method_title(method: str) -> str:
@@ -127,18 +170,3 @@ def method_title(method: str) -> str:
 def initialization_title(init: str) -> str:
     """The name of an initialization in the report."""
     return "random weights" if init == RANDOM else init
-
-
-def _read_stage_results(folder: Path, stage: str, task: str) -> list[TaskResult]:
-    own = folder / stage / task
-    if not (own / "results.json").exists():
-        return []
-    costs = read_json(own / "costs.json") if (own / "costs.json").exists() else []
-    results = read_json(own / "results.json")
-    of_groups = [row for group in results.get("groups", ()) for row in group["rows"]]
-    if "notes" not in results or any("other_metrics" not in row for row in of_groups):
-        raise UserError(
-            f"{own / 'results.json'} is of an earlier version: run the stage {stage} of task "
-            f"{task} again, which computes nothing twice."
-        )
-    return [TaskResult(task, stage, own, results, costs)]

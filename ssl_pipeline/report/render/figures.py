@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.evaluation.cells import EXTERNAL, NOT_PRETRAINED, PIXELS, RANDOM, RESNET
+from ssl_pipeline.evaluation.records import ScoreRow
 from ssl_pipeline.formatting import format_score
 from ssl_pipeline.objectives.terms import TERMS
-from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
+from ssl_pipeline.report.data.results import TaskResult, initialization_title, method_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#777777")
 PREFERRED_METHODS = (
     "linear",
     "full",
-)  # methods by which the tasks are shown together, in this order
+)  # methods by which tasks are shown on the first screen, in this order
 MAX_POINTS = 400  # of a curve; more cannot be told apart at this width
 
 
@@ -95,14 +96,14 @@ def _encoder_style(number: int) -> tuple[str, str, str]:
 
 def interval_note(results: Sequence[TaskResult]) -> str:
     """What the bars or dashes around the means show."""
-    share = 100 * results[0].content["confidence"]
-    kinds = {each.has_intervals: f"Bars: {share:g} % intervals." for each in results}
+    share = 100 * results[0].results.confidence
+    kinds = {each.has_intervals: f"Bars: {share:g} % confidence intervals." for each in results}
     return " ".join(kinds[sure] if sure else "Dashes: single seeds." for sure in sorted(kinds))
 
 
 def score_panels(results: Sequence[TaskResult]) -> list[Picture]:
     """One panel per method: score against labelled subjects; all of a task on one scale."""
-    limits = _axis_limits([row for each in results for row in each.content["rows"]])
+    limits = _axis_limits([row for each in results for row in each.results.rows])
     return [_score_panel(each, method, limits) for each in results for method in each.methods]
 
 
@@ -118,7 +119,7 @@ def log_panels(rows: Sequence[LogRow]) -> list[Picture]:
 def log_panel(rows: Sequence[LogRow], title: str, lines: Mapping[str, str]) -> Picture:
     """Some numbers of the log against the step, with a legend where there are several."""
     figure, axes = small_figure(3.3, 2.1)
-    told = []
+    ranges = []
     for index, (name, word) in enumerate(lines.items()):
         points = [(row["step"], row[name]) for row in _subsample(rows, name)]
         axes.plot(
@@ -131,14 +132,14 @@ def log_panel(rows: Sequence[LogRow], title: str, lines: Mapping[str, str]) -> P
             label=word,
         )
         ends = [f"{value:.3g} at step {step:g}" for step, value in (points[0], points[-1])]
-        told.append(f"{word} {', '.join(ends)}".strip())
+        ranges.append(f"{word} {', '.join(ends)}".strip())
     if len(lines) > 1:
         axes.legend(fontsize=8, frameon=False, labelcolor=TEXT_COLOUR)
     axes.set_xlabel("step")
     axes.margins(x=0.03, y=0.12)
     if "samples_per_s" in lines:
         axes.set_ylim(bottom=0)
-    return Picture(svg_uri(figure), f"{title}: {'; '.join(told)}.", title)
+    return Picture(svg_uri(figure), f"{title}: {'; '.join(ranges)}.", title)
 
 
 def _subsample(rows: Sequence[LogRow], name: str) -> list[LogRow]:
@@ -147,26 +148,13 @@ def _subsample(rows: Sequence[LogRow], name: str) -> list[LogRow]:
     return [*having[: -1 : -(-len(having) // MAX_POINTS)], having[-1]]
 
 
-def summary_figure(selections: Sequence[tuple[TaskResult, str]]) -> Picture | None:
-    """One figure of all tasks, each with its `primary_method`; None without tasks."""
-    if not selections:
-        return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6 * len(selections), 2.9), layout="constrained")
-    told = []
-    for at, (result, method) in enumerate(selections, 1):
-        axes: Any = _style_axes(figure.add_subplot(1, len(selections), at))
-        _draw_scores(axes, result, method, _axis_limits(result.content["rows"]))
-        title = result.content["task"]
-        axes.set_title(title, fontsize=9.5, color=TEXT_COLOUR, wrap=True, parse_math=False)
-        told.append(f"{result.content['task']}: {_describe_last_points(result, method)}")
-    methods = dict.fromkeys(method_title(method) for _, method in selections)
-    return Picture(svg_uri(figure), "; ".join(told), ", ".join(methods))
+def summary_panel(result: TaskResult, method: str) -> Picture:
+    """The panel by which a task is shown on the first screen."""
+    return _score_panel(result, method, _axis_limits(result.results.rows))
 
 
 def primary_method(results: Sequence[TaskResult]) -> tuple[TaskResult, str]:
-    """The result and method by which the tasks are shown together."""
+    """The result and method by which a task is shown on the first screen."""
     by_method = {method: each for each in results for method in each.methods}
     method = next(
         (method for method in PREFERRED_METHODS if method in by_method), next(iter(by_method))
@@ -177,25 +165,23 @@ def primary_method(results: Sequence[TaskResult]) -> tuple[TaskResult, str]:
 def _score_panel(result: TaskResult, method: str, limits: tuple[float, float]) -> Picture:
     figure, axes = small_figure(3.9, 2.9)
     _draw_scores(axes, result, method, limits)
-    metric, title = result.content["metric"], method_title(method)
-    told = _describe_last_points(result, method)
-    return Picture(svg_uri(figure), f"{title}: {metric} against labelled subjects; {told}.", title)
+    metric, title = result.metric.title, method_title(method)
+    ends = _describe_last_points(result, method)
+    return Picture(svg_uri(figure), f"{title}: {metric} against labelled subjects; {ends}.", title)
 
 
 def _describe_last_points(result: TaskResult, method: str) -> str:
     """The last point of each curve, in words."""
     series = result.series(method).items()
-    last = (
-        f"{initialization_title(init)} {format_score(rows[-1]['mean'])}" for init, rows in series
-    )
+    last = (f"{initialization_title(init)} {format_score(rows[-1].mean)}" for init, rows in series)
     return f"with most, {', '.join(last)}"
 
 
 def _draw_scores(
     axes: "Axes", result: TaskResult, method: str, limits: tuple[float, float]
 ) -> None:
-    budgets, chance = result.label_budgets(method), 1 / max(1, len(result.content["classes"]))
-    if result.content["metric"] == "balanced accuracy" and limits[0] < chance < limits[1]:
+    budgets, chance = result.label_budgets(method), 1 / max(1, len(result.results.classes))
+    if result.metric.has_chance_level and limits[0] < chance < limits[1]:
         axes.axhline(chance, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(
             "chance",
@@ -210,36 +196,37 @@ def _draw_scores(
     series = result.series(method)
     for index, (init, rows) in enumerate(series.items()):
         shift = 0.13 * (index - (len(series) - 1) / 2)
-        places = [budgets.index(row["subjects"]) + shift for row in rows]
+        places = [budgets.index(row.subjects) + shift for row in rows]
         _plot_series(axes, marker_styles(result.initializations)[init], rows, places)
     axes.set_xticks(range(len(budgets)), [result.budget_text(number) for number in budgets])
     axes.set_xlim(-0.45, len(budgets) - 0.55)
     axes.set_ylim(*limits)
     axes.set_xlabel("labelled subjects")
-    axes.set_ylabel(result.content["metric"])
+    axes.set_ylabel(result.metric.title)
 
 
 def _plot_series(
-    axes: "Axes", style: tuple[str, str, str], rows: Sequence[Row], positions: Sequence[float]
+    axes: "Axes", style: tuple[str, str, str], rows: Sequence[ScoreRow], positions: Sequence[float]
 ) -> None:
     """Means with their intervals, or with a dot a seed where there is no interval."""
-    known = [(x, row) for x, row in zip(positions, rows, strict=True) if row["mean"] is not None]
+    known = [
+        (x, row.mean, row) for x, row in zip(positions, rows, strict=True) if row.mean is not None
+    ]
     colour, marker, _ = style
-    means = [row["mean"] for _, row in known]
     axes.plot(
-        [x for x, _ in known],
-        means,
+        [x for x, _, _ in known],
+        [mean for _, mean, _ in known],
         color=colour,
         marker=marker,
         markersize=5.5,
         linewidth=1.6,
         zorder=3,
     )
-    for x, row in known:
-        if row["low"] is not None:
-            axes.plot([x, x], [row["low"], row["high"]], color=colour, linewidth=1.4, zorder=2)
+    for x, _, row in known:
+        if row.interval:
+            axes.plot([x, x], row.interval, color=colour, linewidth=1.4, zorder=2)
         else:
-            seeds = [value for value in row["per_seed"] if value is not None]
+            seeds = [value for value in row.per_seed if value is not None]
             axes.plot(
                 [x] * len(seeds),
                 seeds,
@@ -252,10 +239,10 @@ def _plot_series(
             )
 
 
-def _axis_limits(rows: Sequence[Row]) -> tuple[float, float]:
+def _axis_limits(rows: Sequence[ScoreRow]) -> tuple[float, float]:
     """A scale that holds all means, intervals and seeds of a task."""
-    values = [row[key] for row in rows for key in ("mean", "low", "high")]
-    values += [value for row in rows if row["low"] is None for value in row["per_seed"]]
+    values = [value for row in rows for value in (row.mean, row.low, row.high)]
+    values += [value for row in rows if row.interval is None for value in row.per_seed]
     shown = [value for value in values if value is not None]
     if not shown:
         return 0.0, 1.0

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.evaluation.cells import Cell, comparable_methods
+from ssl_pipeline.evaluation.cells import read_cell
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, resampled_label
-from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.formatting import format_score
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.report.data.results import TaskResult, initialization_title
@@ -38,16 +37,19 @@ Labels = NDArray[np.uint8] | NDArray[np.int16]
 
 
 def segmentation_overlays(
-    result: TaskResult, task: Segmentation, reader: CropReader, label_file: LabelFile
+    result: TaskResult, task: Task, reader: CropReader, label_file: LabelFile
 ) -> tuple[list[Picture], list[LegendEntry]]:
     """Label and predictions of one scan, and the legend; empty where no prediction was kept."""
+    name = task.overlay_label
+    if name is None:
+        return [], []
     scan = _median_scan(result)
     entry = next((e for e in reader.catalog.entries if e.id == scan), None)
-    if entry is None or not entry.labels.get(task.label):
+    if entry is None or not entry.labels.get(name):
         return [], []
-    if not label_file(entry.id, task.label).is_file():
+    if not label_file(entry.id, name).is_file():
         return [], []
-    label = resampled_label(label_file, entry, task.label)
+    label = resampled_label(label_file, entry, name)
     area = np.isin(label, task.class_values).sum(axis=(1, 2))
     height = int(area.argmax())
     plane = _read_plane(entry, reader, height)
@@ -64,16 +66,12 @@ def segmentation_overlays(
     return found, marks
 
 
-def _cell_path(result: TaskResult, init: str) -> Path:
-    method = result.methods[0]
-    most = result.label_budgets(method)[-1]
-    return Cell(comparable_methods(method, init)[-1], init, most, 0).path(result.folder)
-
-
 def _predictions(result: TaskResult, init: str) -> list[dict[str, Any]]:
-    """Rows of a cell's file, with most labels and the first seed, whose maps were kept."""
-    path = _cell_path(result, init)
-    rows = read_json(path).get("predictions", []) if path.exists() else []  # it may have failed
+    """Predictions with most labels and the first seed, whose maps were kept."""
+    method = result.methods[0]
+    row = result.row(method, init, result.largest_budget(method))
+    path = result.cell_path(row, 0) if row else None
+    rows = read_cell(path).predictions if path and path.exists() else ()
     return [r for r in rows if r.get("file") and (result.folder / r["file"]).exists()]
 
 
@@ -103,7 +101,7 @@ def _read_plane(entry: Entry, reader: CropReader, height: int) -> NDArray[np.flo
 
 
 def _paint_labels(
-    plane: NDArray[np.float32], labels: Labels, task: Segmentation, entry: Entry, title: str
+    plane: NDArray[np.float32], labels: Labels, task: Task, entry: Entry, title: str
 ) -> Picture:
     colours: Colour = to_grey(plane, *display_window(plane))
     for index, value in enumerate(task.class_values):

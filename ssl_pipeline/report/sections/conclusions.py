@@ -6,54 +6,30 @@ subjects were evaluated for an interval, the report says so instead.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from ssl_pipeline.evaluation.cells import BASELINES, NOT_PRETRAINED, RANDOM
-from ssl_pipeline.formatting import format_count, format_difference
+from ssl_pipeline.evaluation.records import Comparison
+from ssl_pipeline.evaluation.statistics.estimates import Outcome
+from ssl_pipeline.formatting import format_count, format_difference, format_score
 from ssl_pipeline.report.data.results import TaskResult, method_title
 
-Outcome = Literal["better", "worse", "undecided", "no interval"]
+VERDICTS: dict[Outcome, str] = {
+    "better": "pretraining helps",
+    "worse": "pretraining harms",
+    "undecided": "no clear difference",
+    "no interval": "too few subjects to decide",
+}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Difference of an encoder from another initialization, for one method and label budget."""
-
-    initialization: str
-    method: str
-    subjects: int
-    against: str
-    mean: float | None
-    low: float | None
-    high: float | None
-    p: float | None = None  # of a paired permutation test over subjects
-    other_metrics: Mapping[str, Any] = field(default_factory=dict)  # the same of other metrics
-
-    @property
-    def outcome(self) -> Outcome:
-        """The outcome that the interval supports."""
-        return classify_interval(self.low, self.high)
-
-
-def classify_interval(low: float | None, high: float | None) -> Outcome:
-    """The outcome that the interval of a difference supports."""
-    if low is None or high is None:
-        return "no interval"
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "undecided"
-
-
-def read_comparisons(results: Iterable[TaskResult]) -> list[Comparison]:
+def collect_comparisons(results: Iterable[TaskResult]) -> list[Comparison]:
     """All differences of these results."""
-    return [Comparison(**row) for each in results for row in each.content["differences"]]
+    return [comparison for each in results for comparison in each.results.differences]
 
 
 def overall_conclusion(results_by_task: Mapping[str, Sequence[TaskResult]]) -> str:
     """The conclusion over all tasks, one sentence per encoder."""
     all_results = [each for results in results_by_task.values() for each in results]
-    found = read_comparisons(all_results)
+    found = collect_comparisons(all_results)
     if not all_results:
         return "No task has been evaluated, so nothing is known of what the encoder is worth."
     if not found:
@@ -80,9 +56,37 @@ def _encoder_conclusion(compared: Sequence[Comparison]) -> str:
     return f"{_headline(random, [each for own in plain for each in own])}: {'; '.join(parts)}."
 
 
+def task_sentence(result: TaskResult, method: str) -> str:
+    """Whether pretraining helps in a task, by one method with the most labelled subjects."""
+    subjects = result.largest_budget(method)
+    compared = {
+        each.initialization: each
+        for each in result.results.differences
+        if (each.method, each.subjects, each.against) == (method, subjects, RANDOM)
+    }
+    if not compared:
+        return "Not compared with random weights."
+    verdicts = {init: VERDICTS[each.outcome] for init, each in compared.items()}
+    scores = {
+        init: f"{result.metric.title} {_mean_score(result, method, init)} against "
+        f"{_mean_score(result, method, RANDOM)} of random weights"
+        for init in compared
+    }
+    labels = f"with {format_count(subjects or result.results.n_train_subjects, 'labelled subject')}"
+    if len(compared) == 1:
+        (init,) = compared
+        return f"{verdicts[init].capitalize()}: {scores[init]}, {labels}."
+    return "; ".join(f"{i}: {verdicts[i]}, {scores[i]}" for i in compared) + f", {labels}."
+
+
+def _mean_score(result: TaskResult, method: str, init: str) -> str:
+    row = result.row(method, init, result.largest_budget(method))
+    return format_score(row.mean if row else None)
+
+
 def task_conclusion(results: Sequence[TaskResult]) -> str:
     """The conclusion for one task."""
-    found = _compared_with(read_comparisons(results), RANDOM)
+    found = _compared_with(collect_comparisons(results), RANDOM)
     if not found:
         return "not compared with random weights."
     if all(each.outcome == "no interval" for each in found):
@@ -99,10 +103,10 @@ def task_conclusion(results: Sequence[TaskResult]) -> str:
 
 def no_interval_note(results: Iterable[TaskResult]) -> str:
     """That there is no interval, and why."""
-    numbers = sorted({each.content["n_test_subjects"] for each in results})
+    numbers = sorted({each.results.n_test_subjects for each in results})
     shown = format_count(numbers[-1], "scored subject")
     few = shown if len(numbers) == 1 else f"{numbers[0]} to {shown}"
-    return f"no interval over subjects: {few}; spread over seeds shown"
+    return f"no confidence interval over subjects: {few}; spread over seeds shown"
 
 
 def _compared_with(compared: Iterable[Comparison], other: str) -> list[Comparison]:

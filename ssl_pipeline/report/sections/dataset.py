@@ -35,6 +35,24 @@ def inventory_summary(inventory: Inventory) -> str:
     )
 
 
+def inventory_tables(inventory: Inventory) -> list[Table]:
+    """The tables that summarise all scans."""
+    makers: tuple[Callable[[Inventory], Table | None], ...] = (
+        scan_table,
+        site_table,
+        geometry_table,
+        label_table,
+        rejection_reason_table,
+    )
+    return [table for make in makers if (table := make(inventory))]
+
+
+def detail_tables(inventory: Inventory) -> list[Table]:
+    """The tables that list single scans."""
+    makers = (rejected_scan_table, orphan_label_table, scan_note_table)
+    return [table for make in makers if (table := make(inventory))]
+
+
 def scan_table(inventory: Inventory) -> Table:
     """Scans by root, modality and format."""
     groups: dict[tuple[str, str, str], list[Scan]] = {}

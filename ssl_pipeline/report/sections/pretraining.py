@@ -1,12 +1,10 @@
 """Figures of pretraining: training curves, reconstructions, attention and feature maps."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.report.data.report_data import Arrays, TrainingRun
 from ssl_pipeline.report.render.figures import Picture, log_panels
 from ssl_pipeline.report.render.images import (
     display_window,
@@ -18,39 +16,19 @@ from ssl_pipeline.report.render.images import (
     to_grey,
 )
 from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.training import snapshots
-from ssl_pipeline.training.metrics_log import read_metrics
 
 CROP_PIXELS, MAP_PIXELS = 90, 260  # pixels of the longest side
 MAX_ATTENTION = 3.0  # times the mean, which is shown as white
-Arrays = Mapping[str, NDArray[np.float32]]
 
 
-def training_curves(pretrain_folder: Path) -> list[Picture]:
-    """Curves of the run that `run.json` names; none where there is no run."""
-    record = pretrain_folder / "run.json"
-    if not record.exists():
-        return []
-    return log_panels(read_metrics(pretrain_folder / read_json(record)["folder"] / "metrics.jsonl"))
+def training_curves(run: TrainingRun | None) -> list[Picture]:
+    """Curves of the losses and rates of a run; none where there is no run."""
+    return log_panels(run.metrics) if run else []
 
 
-def read_feature_pca(pretrain_folder: Path) -> Arrays:
-    """The arrays of `feature_pca.npz`; none where there is no such file."""
-    path = pretrain_folder / "feature_pca.npz"
-    if not path.exists():
-        return {}
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def snapshot_strips(pretrain_folder: Path) -> list[Picture]:
+def snapshot_strips(run: TrainingRun | None) -> list[Picture]:
     """Masked input, reconstruction and attention of each crop, snapshot by snapshot."""
-    record = pretrain_folder / "run.json"
-    found = (
-        snapshots.read_images(pretrain_folder / read_json(record)["folder"])
-        if record.exists()
-        else []
-    )
+    found = run.images if run else ()
     shown: list[Picture] = []
     for index in range(len(found[-1][1]["input"]) if found else 0):
         shown.append(_strip(found, index, ("input", "masked"), "reconstruction"))

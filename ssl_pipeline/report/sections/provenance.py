@@ -1,51 +1,39 @@
 """Provenance tables, from the records that every stage writes beside its outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from ssl_pipeline.formatting import NO_VALUE, format_duration
-from ssl_pipeline.io.atomic import read_json
-from ssl_pipeline.provenance import PROVENANCE_FILE
+from ssl_pipeline.provenance import ProvenanceRecord
 from ssl_pipeline.report.render.table import Table
 
-Record = Mapping[str, Any]
+Records = Mapping[str, ProvenanceRecord]  # by stage, or stage and task
 
 
-def read_provenance(folder: Path, stages: Sequence[str]) -> list[tuple[str, Record]]:
-    """The provenance of these stages below a study's folder, by `stage` or `stage task`."""
-    found = []
-    for stage in stages:
-        for path in sorted((folder / stage).glob(f"**/{PROVENANCE_FILE}")):
-            name = " ".join(path.parent.relative_to(folder).parts)
-            found.append((name, read_json(path)))
-    return found
-
-
-def stage_table(records: Sequence[tuple[str, Record]]) -> Table:
+def stage_table(records: Records) -> Table:
     """When each stage ran, how long, with how much memory, and from which code."""
     rows = [
         (
             name,
-            datetime.fromisoformat(record["started_at"]).strftime("%Y-%m-%d %H:%M"),
-            format_duration(record["wall_s"]),
-            f"{record['peak_memory_gib']:.2f}",
-            str(record["seed"]),
-            _short_commit(record["git_commit"]),
-            record["config_hash"][:12],
+            datetime.fromisoformat(record.started_at).strftime("%Y-%m-%d %H:%M"),
+            format_duration(record.wall_s),
+            f"{record.peak_memory_gib:.2f}",
+            str(record.seed),
+            _short_commit(record.git_commit),
+            record.config_hash[:12],
         )
-        for name, record in records
+        for name, record in records.items()
     ]
     head = ("stage", "started (UTC)", "wall time", "peak GiB", "seed", "commit", "config")
     return Table("Stages", head, rows, text_columns=2)
 
 
-def version_table(records: Sequence[tuple[str, Record]]) -> Table | None:
+def version_table(records: Records) -> Table | None:
     """Packages that the stages ran with; one column where all had the same."""
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for name, record in records:
-        groups.setdefault(tuple(sorted(record["versions"].items())), []).append(name)
+    for name, record in records.items():
+        groups.setdefault(tuple(sorted(record.versions.items())), []).append(name)
     if not groups:
         return None
     named = [dict(group) for group in groups]
@@ -56,18 +44,18 @@ def version_table(records: Sequence[tuple[str, Record]]) -> Table | None:
     return Table("Versions", ("package", *head), rows)
 
 
-def licence_table(records: Sequence[tuple[str, Record]]) -> Table | None:
+def licence_table(records: Records) -> Table | None:
     """Licences of sample packages; None where no scans came from packages."""
-    given = {k: v for _, record in records for k, v in record.get("licences", {}).items()}
+    given = {k: v for record in records.values() for k, v in record.licences.items()}
     rows = sorted(given.items())
     head = ("package", "licence")
     return Table("Licences of the sample scans", head, rows, text_columns=2) if rows else None
 
 
-def training_table(records: Sequence[tuple[str, Record]]) -> Table | None:
+def training_table(records: Records) -> Table | None:
     """The training summary of pretraining; None where it has not run."""
-    record = dict(records).get("pretrain", {}).get("training_summary", {})
-    rows = [(key.replace("_", " "), _value_text(value)) for key, value in record.items()]
+    summary = records["pretrain"].training_summary if "pretrain" in records else {}
+    rows = [(key.replace("_", " "), _value_text(value)) for key, value in summary.items()]
     return Table("The run", ("quantity", "value"), rows) if rows else None
 
 

@@ -1,14 +1,13 @@
 """Robustness section: scores on corrupted scans, by severity and by corruption."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
 
 from ssl_pipeline.evaluation.corruptions import ALL_CORRUPTIONS
+from ssl_pipeline.evaluation.metrics.metric import METRICS
+from ssl_pipeline.evaluation.records import RobustnessResults
 from ssl_pipeline.evaluation.robustness.evaluators import OOD, STABILITY
 from ssl_pipeline.formatting import format_score
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.report.data.results import initialization_title, method_title
 from ssl_pipeline.report.render.figures import (
     LegendEntry,
@@ -22,7 +21,6 @@ from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.sections.tables import format_estimate
 
 CORRUPTION_TITLES = {corruption.name: corruption.TITLE for corruption in ALL_CORRUPTIONS}
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,83 +34,72 @@ class RobustnessSection:
     feature_tables: Sequence[Table]
     notes: Sequence[str]
 
+    @property
+    def tables(self) -> list[Table]:
+        """All tables, in their order."""
+        return [self.severity_table, self.corruption_table, *self.feature_tables]
 
-def read_robustness(folder: Path, task: str) -> Row | None:
-    """Results of a task on corrupted scans; None where there are none."""
-    path = folder / "robustness" / task / "results.json"
-    return cast(Row, read_json(path)) if path.exists() else None
 
-
-def robustness_section(results: Row) -> RobustnessSection:
+def robustness_section(results: RobustnessResults) -> RobustnessSection:
     """Figures and tables of the results on corrupted scans."""
-    methods = list(dict.fromkeys(row["method"] for row in results["rows"]))
-    panels = [_severity_panel(results, method) for method in methods]
-    curves, worst, *further = robustness_tables(results)
-    evaluated = dict.fromkeys(row["initialization"] for row in results["rows"])
-    shown = [start for start in results["initializations"] if start in evaluated]
+    methods = list(dict.fromkeys(row.method for row in results.rows))
+    evaluated = {row.initialization for row in results.rows}
     return RobustnessSection(
-        legend_entries(shown), panels, curves, worst, further, results["notes"]
+        legend_entries([init for init in results.initializations if init in evaluated]),
+        [_severity_panel(results, method) for method in methods],
+        _severity_table(results),
+        _corruption_table(results),
+        list(_feature_tables(results)),
+        results.notes,
     )
 
 
-def robustness_tables(results: Row) -> list[Table]:
-    """Tables by severity, by corruption at the highest severity, and of the features."""
-    return [_severity_table(results), _corruption_table(results), *_feature_tables(results)]
-
-
-def _severity_panel(results: Row, method: str) -> Picture:
+def _severity_panel(results: RobustnessResults, method: str) -> Picture:
     figure, axes = small_figure(3.3, 2.7)
-    told = []
-    for row in (row for row in results["rows"] if row["method"] == method):
-        colour, marker, _ = marker_styles(results["initializations"])[row["initialization"]]
-        points = [each for each in row["severities"] if each["mean"] is not None]
+    ranges = []
+    for row in (row for row in results.rows if row.method == method):
+        colour, marker, _ = marker_styles(results.initializations)[row.initialization]
+        points = [(each.severity, each.mean) for each in row.severities if each.mean is not None]
         if not points:  # a score may not be defined
             continue
-        steps = [each["severity"] for each in points]
         axes.plot(
-            steps,
-            [each["mean"] for each in points],
-            color=colour,
-            marker=marker,
-            markersize=4.5,
-            linewidth=1.4,
+            *zip(*points, strict=True), color=colour, marker=marker, markersize=4.5, linewidth=1.4
         )
-        for each in points:
-            if each["low"] is not None:
-                bounds = [each["low"], each["high"]]
-                axes.plot([each["severity"]] * 2, bounds, color=colour, linewidth=1.1)
-        ends = f"{format_score(points[0]['mean'])} to {format_score(points[-1]['mean'])}"
-        told.append(f"{initialization_title(row['init'])} {ends}")
+        for each in row.severities:
+            if each.interval:
+                axes.plot([each.severity] * 2, each.interval, color=colour, linewidth=1.1)
+        ends = f"{format_score(points[0][1])} to {format_score(points[-1][1])}"
+        ranges.append(f"{initialization_title(row.initialization)} {ends}")
     axes.set_xlabel("severity")
-    axes.set_ylabel(results["metric"])
+    axes.set_ylabel(METRICS[results.metric].title)
     title = method_title(method)
-    return Picture(svg_uri(figure), f"{title} on corrupted scans: {', '.join(told)}.", title)
+    return Picture(svg_uri(figure), f"{title} on corrupted scans: {', '.join(ranges)}.", title)
 
 
-def _severity_table(results: Row) -> Table:
+def _severity_table(results: RobustnessResults) -> Table:
     """Means over corruptions, by severity, and the corruption error."""
-    severities = [each["severity"] for each in results["rows"][0]["severities"]]
+    severities = [each.severity for each in results.rows[0].severities]
     rows = [
         (
-            method_title(row["method"]),
-            initialization_title(row["initialization"]),
-            *(format_estimate(each) for each in row["severities"]),
-            format_score(row["corruption_error"]),
+            method_title(row.method),
+            initialization_title(row.initialization),
+            *(format_estimate(each) for each in row.severities),
+            format_score(row.corruption_error),
         )
-        for row in results["rows"]
+        for row in results.rows
     ]
     steps = tuple(str(severity) if severity else "clean" for severity in severities)
     head = ("method", "initialization", *steps, "error")
     caption = (
-        f"{results['metric']}, mean over corruptions, by severity; error is the corruption error "
-        "relative to random weights with the same method, below 1 is better"
+        f"{METRICS[results.metric].title}, mean over corruptions, by severity; error is the "
+        "corruption error relative to random weights with the same method, below 1 is better"
     )
     return Table(caption, head, rows, text_columns=2)
 
 
-def _feature_tables(results: Row) -> Iterator[Table]:
+def _feature_tables(results: RobustnessResults) -> Iterator[Table]:
     """Label-free measures of the features: by severity, and by subgroup."""
-    rows = results.get("features", ())
+    rows = results.features
     captions = {
         OOD: "OOD detection AUROC: corrupted against clean scans, by the distance of features to "
         "those of training scans; .5 is chance",
@@ -120,20 +107,20 @@ def _feature_tables(results: Row) -> Iterator[Table]:
         "scans; 1 is no change",
     }
     for method, caption in captions.items():
-        own = [row for row in rows if row["method"] == method]
+        own = [row for row in rows if row.method == method]
         if own:
-            head = ("initialization", *(str(p["severity"]) for p in own[0]["severities"][1:]))
+            head = ("initialization", *(str(p.severity) for p in own[0].severities[1:]))
             told = [
                 (
-                    initialization_title(row["initialization"]),
-                    *(format_estimate(p) for p in row["severities"][1:]),
+                    initialization_title(row.initialization),
+                    *(format_estimate(p) for p in row.severities[1:]),
                 )
                 for row in own
             ]
             yield Table(caption, head, told)
     shares = {
-        (row["group"], row["initialization"]): format_estimate(row)
-        for row in results.get("explained_variance", ())
+        (row.attribute, row.initialization): format_estimate(row)
+        for row in results.explained_variance
     }
     if shares:
         names, inits = (list(dict.fromkeys(each)) for each in zip(*shares, strict=True))
@@ -147,9 +134,9 @@ def _feature_tables(results: Row) -> Iterator[Table]:
         yield Table(caption, ("initialization", *names), told)
 
 
-def _corruption_table(results: Row) -> Table:
+def _corruption_table(results: RobustnessResults) -> Table:
     """Every corruption at its highest severity."""
-    ways = {(row["method"], row["initialization"]): row["corruptions"] for row in results["rows"]}
+    ways = {(row.method, row.initialization): row.corruptions for row in results.rows}
     methods = list(dict.fromkeys(method for method, _ in ways))
     starts = list(dict.fromkeys(init for _, init in ways))
     rows = [

@@ -2,71 +2,80 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ssl_pipeline.evaluation.metrics.metric import METRICS
+from ssl_pipeline.evaluation.records import RowKey, ScoreRow
 from ssl_pipeline.formatting import NO_VALUE, format_difference
-from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
+from ssl_pipeline.report.data.results import TaskResult, initialization_title, method_title
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.sections.tables import format_estimate, format_mean
 
-Key = tuple[str, str, int]  # method, initialization, labelled subjects
-
 
 def subgroup_tables(results: Sequence[TaskResult]) -> list[Table]:
-    """One table per grouping, with the most labelled subjects."""
-    return [_gap_table(results, name) for name in _group_names(results)]
+    """One table an attribute of which there are several values, with the most labelled subjects."""
+    return [_gap_table(results, attribute) for attribute in _attributes(results)]
 
 
 def subgroup_metric_tables(results: Sequence[TaskResult]) -> list[Table]:
     """The same for each other metric, without gaps."""
-    rows = [row for each in results for row in each.content["rows"]]
-    metrics = dict.fromkeys(metric for row in rows for metric in row["other_metrics"])
+    rows = [row for each in results for row in each.results.rows]
+    metrics = dict.fromkeys(metric for row in rows for metric in row.other_metrics)
     return [
-        _metric_table(results, name, each) for name in _group_names(results) for each in metrics
+        _metric_table(results, attribute, metric)
+        for attribute in _attributes(results)
+        for metric in metrics
     ]
 
 
-def _group_names(results: Sequence[TaskResult]) -> list[str]:
-    names = [group["group"] for each in results for group in each.content["groups"]]
-    return list(dict.fromkeys(names))
+def _attributes(results: Sequence[TaskResult]) -> list[str]:
+    """Attributes by which there is more than one subgroup."""
+    values: dict[str, set[str]] = {}
+    for each in results:
+        for subgroup in each.results.subgroups:
+            values.setdefault(subgroup.attribute, set()).add(subgroup.value)
+    return [attribute for attribute, found in values.items() if len(found) > 1]
 
 
-def _gap_table(results: Sequence[TaskResult], group_name: str) -> Table:
-    found = [gap for each in results for gap in each.content["gaps"] if gap["group"] == group_name]
-    gaps = {_row_key(gap): format_difference(gap["mean"], gap["low"], gap["high"]) for gap in found}
-    head, rows = _rows(results, group_name, format_mean)
+def _gap_table(results: Sequence[TaskResult], attribute: str) -> Table:
+    gaps = {
+        gap.key: format_difference(gap.mean, gap.low, gap.high)
+        for each in results
+        for gap in each.results.gaps
+        if gap.attribute == attribute
+    }
+    head, rows = _rows(results, attribute, format_mean)
     caption = (
-        f"{results[0].content['metric']} by {group_name} (test subjects), with the most labelled "
+        f"{results[0].metric.title} by {attribute} (test subjects), with the most labelled "
         "subjects; the gap is between the best and the worst group that has all classes, with a "
-        "simultaneous interval over all pairs"
+        "simultaneous confidence interval over all pairs"
     )
     cells = [(*row, gaps.get(key, NO_VALUE)) for key, row in rows.items()]
     return Table(caption, (*head, "gap"), cells, text_columns=2)
 
 
-def _metric_table(results: Sequence[TaskResult], group_name: str, metric: str) -> Table:
-    def score_of(row: Row | None) -> str:
-        return (
-            format_estimate(row["other_metrics"][metric])
-            if row and metric in row["other_metrics"]
-            else NO_VALUE
-        )
+def _metric_table(results: Sequence[TaskResult], attribute: str, metric: str) -> Table:
+    def format_metric(row: ScoreRow | None) -> str:
+        found = row.other_metrics.get(metric) if row else None
+        return format_estimate(found) if found else NO_VALUE
 
-    head, rows = _rows(results, group_name, score_of)
-    caption = f"{metric} by {group_name} (test subjects), with the most labelled subjects"
+    head, rows = _rows(results, attribute, format_metric)
+    title = METRICS[metric].title
+    caption = f"{title} by {attribute} (test subjects), with the most labelled subjects"
     return Table(caption, head, list(rows.values()), text_columns=2)
 
 
 def _rows(
-    results: Sequence[TaskResult], group_name: str, format_row: Callable[[Row | None], str]
-) -> tuple[tuple[str, ...], Mapping[Key, tuple[str, ...]]]:
-    """The head and the rows of a table with a column a group, by what the rows are of."""
+    results: Sequence[TaskResult], attribute: str, format_row: Callable[[ScoreRow | None], str]
+) -> tuple[tuple[str, ...], Mapping[RowKey, tuple[str, ...]]]:
+    """The head and the rows of a table with a column a subgroup, by what the rows are of."""
     numbers: dict[str, int] = {}
-    found: dict[Key, dict[str, Row]] = {}  # the rows with most labels, by group
+    found: dict[RowKey, dict[str, ScoreRow]] = {}  # the rows with most labels, by subgroup
     for each in results:
-        for group in (group for group in each.content["groups"] if group["group"] == group_name):
-            numbers[group["value"]] = group["n_test_subjects"]
-            for row in group["rows"]:
-                if row["subjects"] == each.label_budgets(row["method"])[-1]:
-                    found.setdefault(_row_key(row), {})[group["value"]] = row
+        for subgroup in each.results.subgroups:
+            if subgroup.attribute == attribute:
+                numbers[subgroup.value] = subgroup.n_test_subjects
+                for row in subgroup.rows:
+                    if row.subjects == each.largest_budget(row.method):
+                        found.setdefault(row.key, {})[subgroup.value] = row
     rows = {
         key: (
             method_title(key[0]),
@@ -76,7 +85,3 @@ def _rows(
         for key, own in found.items()
     }
     return ("method", "initialization", *(f"{value} ({n})" for value, n in numbers.items())), rows
-
-
-def _row_key(row: Row) -> Key:
-    return row["method"], row["initialization"], row["subjects"]

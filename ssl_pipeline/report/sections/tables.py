@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from ssl_pipeline.evaluation.cells import NOT_PRETRAINED
+from ssl_pipeline.evaluation.metrics.metric import METRICS
+from ssl_pipeline.evaluation.records import Comparison, ScoreRow
+from ssl_pipeline.evaluation.statistics.estimates import Estimate, PairedDifference, SeedEstimate
 from ssl_pipeline.formatting import (
     NO_VALUE,
     format_count,
@@ -14,9 +17,8 @@ from ssl_pipeline.formatting import (
     format_with_interval,
     format_with_spread,
 )
-from ssl_pipeline.report.data.results import Row, TaskResult, initialization_title, method_title
+from ssl_pipeline.report.data.results import TaskResult, initialization_title, method_title
 from ssl_pipeline.report.render.table import Badge, Table
-from ssl_pipeline.report.sections.conclusions import Comparison
 
 
 def score_table(results: Sequence[TaskResult]) -> Table:
@@ -32,8 +34,7 @@ def score_table(results: Sequence[TaskResult]) -> Table:
         for method in each.methods
         for subjects in each.label_budgets(method)
     ]
-    first = results[0].content
-    caption = f"{first['metric']}, {_spread_note(results)}"
+    caption = f"{results[0].metric.title}, {_spread_note(results)}"
     head = ("method", "labelled subjects", *map(initialization_title, starts))
     return Table(caption, head, rows, text_columns=2)
 
@@ -45,11 +46,10 @@ def difference_table(results: Sequence[TaskResult]) -> Table:
     others = [*(start for start in NOT_PRETRAINED if start in starts), *encoders[:-1]]
     rows = []
     for each in results:
-        compared = [Comparison(**row) for row in each.content["differences"]]
-        found = {(c.initialization, c.method, c.subjects, c.against): c for c in compared}
-        for key in dict.fromkeys(key[:3] for key in found):
-            init, method, subjects = key
-            cells = (_difference_cell(found.get((*key, other))) for other in others)
+        found = {(c.key, c.against): c for c in each.results.differences}
+        for key in dict.fromkeys(key for key, _ in found):
+            method, init, subjects = key
+            cells = (_comparison_cell(found.get((key, other))) for other in others)
             rows.append((init, method_title(method), each.budget_text(subjects), *cells))
     head = (
         "encoder",
@@ -57,57 +57,54 @@ def difference_table(results: Sequence[TaskResult]) -> Table:
         "labelled subjects",
         *(f"minus {initialization_title(o)}" for o in others),
     )
-    caption = "Differences of encoders from the others, paired by subject and seed"
-    if any(row["p"] is not None for each in results for row in each.content["differences"]):
+    caption = (
+        "Differences of encoders from the others, paired by subject and seed; without a label: no "
+        "clear difference"
+    )
+    if any(c.p is not None for each in results for c in each.results.differences):
         caption += "; p of a permutation of subjects, corrected for all comparisons of the study"
     return Table(caption, head, rows, text_columns=3)
 
 
 def class_table(results: Sequence[TaskResult]) -> Table:
     """Score of each class, with the most labelled subjects."""
-    classes = tuple(results[0].content["classes"])
-    found = list(_largest_budget_rows(results))
-    further = tuple(dict.fromkeys(name for _, row in found for name in row["other_metrics"]))
+    classes = results[0].results.classes
+    found = list(largest_budget_rows(results))
+    further = tuple(dict.fromkeys(name for _, row in found for name in row.other_metrics))
     rows = [
         (
-            method_title(row["method"]),
-            initialization_title(row["initialization"]),
-            *(format_score(row["per_class"].get(name)) for name in classes),
-            *(format_estimate(row["other_metrics"][name]) for name in further),
+            method_title(row.method),
+            initialization_title(row.initialization),
+            *(format_score(row.per_class.get(name)) for name in classes),
+            *(format_estimate(row.other_metrics[name]) for name in further),
         )
         for _, row in found
     ]
-    each = "Dice" if results[0].content["kind"] == "segmentation" else "Recall"
-    what = f"{each} of each class, and other metrics" if classes else "Other metrics"
-    head = ("method", "initialization", *classes, *further)
-    return Table(f"{what}, with the most labelled subjects", head, rows, text_columns=2)
+    per_class = results[0].metric.per_class_title
+    what = f"{per_class} of each class, and other metrics" if per_class else "other metrics"
+    head = ("method", "initialization", *classes, *(METRICS[name].title for name in further))
+    caption = f"{what[0].upper()}{what[1:]}, with the most labelled subjects"
+    return Table(caption, head, rows, text_columns=2)
 
 
-def format_estimate(estimate: Row) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """An estimate with its interval, if it has one."""
-    return format_with_interval(estimate["mean"], estimate["low"], estimate["high"])
+    return format_with_interval(estimate.mean, estimate.low, estimate.high)
 
 
 def cost_table(results: Sequence[TaskResult]) -> Table | None:
     """Cost of one run with the most labelled subjects; None where no costs were recorded."""
     rows = []
-    for each, row in _largest_budget_rows(results):
-        own = [
-            cost
-            for cost in each.costs
-            if all(cost[key] == row[key] for key in ("method", "initialization", "subjects"))
-        ]
+    for each, row in largest_budget_rows(results):
+        own = [cost for cost in each.costs if cost.key == row.key]
         if own:
-            seconds = mean(cost["seconds"] + cost.get("feature_seconds", 0) for cost in own)
-            parameters = f"{own[0]['trained_parameters']:,}"
-            start = initialization_title(row["initialization"])
-            memory = own[0].get("memory_bytes")
+            memory = own[0].memory_bytes
             rows.append(
                 (
-                    method_title(row["method"]),
-                    start,
-                    parameters,
-                    format_duration(seconds),
+                    method_title(row.method),
+                    initialization_title(row.initialization),
+                    f"{own[0].trained_parameters:,}",
+                    format_duration(mean(cost.seconds + cost.feature_seconds for cost in own)),
                     f"{memory / 1e6:,.0f} MB" if memory else NO_VALUE,
                 )
             )
@@ -119,26 +116,25 @@ def cost_table(results: Sequence[TaskResult]) -> Table | None:
     return Table(caption, head, rows, text_columns=2) if rows else None
 
 
-def _largest_budget_rows(results: Iterable[TaskResult]) -> Iterable[tuple[TaskResult, Row]]:
+def largest_budget_rows(results: Iterable[TaskResult]) -> Iterable[tuple[TaskResult, ScoreRow]]:
     """Rows with the most labels; rows that methods share come once."""
-    found: list[Row] = []
+    found: list[ScoreRow] = []
     for each in results:
         for method in each.methods:
             for init in each.initializations:
-                row = each.row(method, init, each.label_budgets(method)[-1])
+                row = each.row(method, init, each.largest_budget(method))
                 if row and row not in found:
                     found.append(row)
                     yield each, row
 
 
 def _spread_note(results: Sequence[TaskResult]) -> str:
-    first = results[0].content
-    numbers = sorted({each.content["n_seeds"] for each in results})
+    numbers = sorted({each.results.n_seeds for each in results})
     few = f"{numbers[0]} to " if numbers[0] < numbers[-1] else ""
     seeds = few + format_count(numbers[-1], "seed")
     if any(each.has_intervals for each in results):
-        share = f"{100 * first['confidence']:g} %"
-        return f"mean over {seeds}, with {share} interval over these and scored subjects"
+        share = f"{100 * results[0].results.confidence:g} %"
+        return f"mean over {seeds}, with {share} confidence interval over seeds and subjects"
     return f"mean ± standard deviation over {seeds}"
 
 
@@ -149,20 +145,24 @@ def _score_cell(result: TaskResult, method: str, init: str, subjects: int) -> st
     return format_mean(result.row(method, init, subjects))
 
 
-def format_mean(row: Row | None) -> str:
+def format_mean(row: SeedEstimate | None) -> str:
     """A row's mean with its interval, or its spread over seeds where it has none."""
     if row is None:
         return NO_VALUE
-    if row["low"] is None:
-        return format_with_spread(row["mean"], row["sd_seeds"])
-    return format_with_interval(row["mean"], row["low"], row["high"])
+    if row.interval is None:
+        return format_with_spread(row.mean, row.sd_seeds)
+    return format_estimate(row)
 
 
-def _difference_cell(comparison: Comparison | None) -> str | Badge:
-    if comparison is None:
+def difference_cell(difference: PairedDifference | None, text: str = "") -> str | Badge:
+    """A difference, with a label where its interval excludes zero."""
+    if difference is None:
         return NO_VALUE
-    tone = comparison.outcome.replace(" ", "-")
-    text = format_difference(comparison.mean, comparison.low, comparison.high)
-    if comparison.p is not None:
-        text += f", p {format_p_value(comparison.p)}"
-    return Badge(text, comparison.outcome, tone)
+    text = format_difference(difference.mean, difference.low, difference.high) + text
+    outcome = difference.outcome
+    return Badge(text, outcome, outcome) if outcome in ("better", "worse") else text
+
+
+def _comparison_cell(comparison: Comparison | None) -> str | Badge:
+    p = comparison.p if comparison else None
+    return difference_cell(comparison, "" if p is None else f", p {format_p_value(p)}")

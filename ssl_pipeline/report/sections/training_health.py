@@ -5,13 +5,11 @@ The diagnosis is the run's own, under its settings: those of the study may have 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.monitoring.diagnosis import MetricValues, metric_series
+from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render.figures import Picture, log_panel
 from ssl_pipeline.report.render.table import Table
-from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.metrics_registry import METRICS
 
 # A panel: title, and its lines by metric, with a word for the legend where there are several.
@@ -57,26 +55,36 @@ class TrainingHealth:
     panels: Sequence[Picture]
     metrics: Table
 
+    @property
+    def title(self) -> str:
+        """The diagnosis in words."""
+        return self.diagnosis.replace("_", " ")
 
-def training_health(pretrain_folder: Path) -> TrainingHealth | None:
-    """Of the run that `run.json` names; None where there is none, or it left no record."""
-    record, provenance = pretrain_folder / "run.json", pretrain_folder / "provenance.json"
-    if not (record.exists() and provenance.exists()):
+
+def training_health(data: ReportData) -> TrainingHealth | None:
+    """Of the run that trained the encoder; None where there is none."""
+    if data.run is None:
         return None
-    summary = read_json(provenance)["training_summary"]
-    rows = read_metrics(pretrain_folder / read_json(record)["folder"] / "metrics.jsonl")
+    rows = data.run.metrics
     shown = [
         (title, {s: w for s, w in lines.items() if metric_series(rows, s)})
         for title, lines in PANELS
     ]
     panels = [log_panel(rows, title, lines) for title, lines in shown if lines]
-    return TrainingHealth(summary["diagnosis"], summary["reason"], panels, _metrics_table(rows))
+    reason = diagnosis_reason(data)
+    return TrainingHealth(data.run.record.diagnosis, reason, panels, _metrics_table(rows))
+
+
+def diagnosis_reason(data: ReportData) -> str:
+    """Why the run has its diagnosis, with rates that no two runs share; may be empty."""
+    record = data.provenance.get("pretrain")
+    return str(record.training_summary.get("reason", "")) if record else ""
 
 
 def _metrics_table(rows: Sequence[MetricValues]) -> Table:
     """The last value of every metric, and what it measures."""
     last = {sign: values[-1] for sign in METRICS if (values := metric_series(rows, sign))}
-    told = [(sign, f"{value:.4g}", METRICS[sign]) for sign, value in last.items()]
+    cells = [(sign, f"{value:.4g}", METRICS[sign]) for sign, value in last.items()]
     return Table(
-        "Metrics at the end of pretraining", ("metric", "value", "meaning"), told, can_wrap=True
+        "Metrics at the end of pretraining", ("metric", "value", "meaning"), cells, can_wrap=True
     )
