@@ -48,8 +48,8 @@ class CropTask(Task):
         scored = inputs.test_scans * self.crops_per_scan
         return TaskCost(
             probed_crops=(inputs.train_scans + inputs.test_scans) * self.crops_per_scan,
-            forward_passes=scored,
-            prediction_bytes=scored * (CROP_BYTES + CLASS_BYTES * len(self.classes)),
+            forward_passes=float(scored),
+            prediction_bytes=float(scored * (CROP_BYTES + CLASS_BYTES * len(self.classes))),
         )
 
     def probe_cells(self, runner: "TaskRunner") -> "CropCells":

@@ -96,9 +96,9 @@ class Segmentation(Task):
         return TaskCost(
             probed_crops=0,
             forward_passes=inputs.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3,
-            prediction_bytes=SCAN_BYTES * inputs.test_scans,
-            head_flops=finetune.decoder.FLOPS * math.prod(crop),
-            head_activations=HEAD_NUMBERS_PER_VOXEL * math.prod(crop),
+            prediction_bytes=float(SCAN_BYTES * inputs.test_scans),
+            head_flops=float(finetune.decoder.FLOPS * math.prod(crop)),
+            head_activations=float(HEAD_NUMBERS_PER_VOXEL * math.prod(crop)),
             map_files=inputs.test_scans,
             map_bytes=MAP_BYTES * inputs.raw_test_voxels,
         )

@@ -1,0 +1,96 @@
+"""What every kind of task declares of itself, so that nobody asks which kind it is."""
+
+from typing import get_args
+
+import pytest
+from pydantic import TypeAdapter
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.cost_model import (
+    RECORD_FILES,
+    EvaluatedTask,
+    finetune_cost,
+    probe_cost,
+)
+from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.evaluation.tasks.cost import CostInputs
+from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.models import ViT
+
+SETTINGS = {
+    "classification": {"target": "corner", "classes": {0: "no", 1: "yes"}},
+    "crop_classification": {"label": "blobs", "classes": {3: "bright", 5: "dark"}},
+    "regression": {"target": "corner"},
+    "segmentation": {"label": "blobs", "classes": {3: "bright", 5: "dark"}},
+}
+KINDS = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(TaskConfig)[0])}
+SHORT = Finetune(steps=1, batch_size=2, keep_predictions="none")
+INPUTS = CostInputs(("pretrained", RANDOM, PIXELS), True, 8, 16, 20, (18_000.0,) * 36, 360_000.0, 9)
+
+
+@pytest.fixture(params=KINDS)
+def task(request):
+    return KINDS[request.param](title="Task", **SETTINGS[request.param])
+
+
+def evaluated(task):
+    sections = (Probe(), SHORT, Evaluate(subjects=(0,)), ViT(preset="tiny"), (16, 16, 16))
+    return EvaluatedTask(task, *sections, INPUTS)
+
+
+def test_a_study_reads_a_task_of_every_kind_back(task):
+    adapter = TypeAdapter(TaskConfig)
+    assert adapter.validate_python(adapter.dump_python(task)) == task
+
+
+def test_its_truth_is_on_every_scan_that_it_uses(task, planted, tmp_path):
+    entries = task.usable_entries(planted.catalog)
+    assert entries
+    required = [truth for truth in task.truth_names() if truth.is_required]
+    assert required
+    for truth in required:
+        assert getattr(task, truth.key) == truth.name
+        assert all(truth.find_in(entry)[truth.name] for entry in entries)
+    labels = LabelMaps(tmp_path, planted.label_file)
+    assert all(task.truth_key(entry, labels) for entry in entries)
+
+
+def test_it_is_fine_tuned_scored_by_its_own_metric_and_costs_what_it_writes(
+    task, planted, tmp_path
+):
+    context = planted.context(tmp_path, evaluate=Evaluate(subjects=(0,)))
+    results = run_finetune(task, SHORT, context)
+    assert results["metric"] == task.METRIC
+    assert results["classes"] == list(task.class_names)
+    cells = sorted((tmp_path / "cells").iterdir())
+    scores = TaskRunner(task, context).score(read_json(cells[0])["predictions"])
+    assert next(iter(scores.metrics)) == task.METRIC
+    assert len(scores.per_class) == len(task.class_names)
+    cost, maps = finetune_cost(evaluated(task)), len(list((tmp_path / "labels").glob("*.npy")))
+    assert cost.files == RECORD_FILES + len(cells) + maps
+    assert min(cost.disk_bytes, cost.memory_bytes, cost.flops, cost.seconds) > 0
+
+
+def test_probes_serve_it_or_are_refused(task, planted, tmp_path):
+    runner = TaskRunner(task, planted.context(tmp_path))
+    if "probe" in task.SUPPORTED_STAGES:
+        crops = task.probe_cells(runner)
+        assert len(crops.train_crops) + len(crops.test_crops) > 0
+        assert probe_cost(evaluated(task)).flops > 0
+    else:
+        with pytest.raises(UserError, match=f"is of kind {task.kind}: probes classify whole crops"):
+            task.probe_cells(runner)
+
+
+def test_an_adaptation_method_serves_every_kind(task):
+    assert task.supported_methods(Finetune()) == Finetune().methods
+
+
+def test_the_label_that_is_drawn_over_a_scan_is_its_truth(task):
+    labels = {truth.name for truth in task.truth_names() if truth.kind == "label"}
+    assert task.overlay_label is None or task.overlay_label in labels
