@@ -80,9 +80,8 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
 
 
 def test_hyperparameters_of_a_probe_are_chosen_in_folds_where_possible(planted, tmp_path):
-    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=Evaluate(subjects=(0,))))[
-        "notes"
-    ]
+    everyone = Evaluate(subjects=(0,))
+    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=everyone)).notes
     assert not any("default hyperparameters" in note for note in notes)
     three = Evaluate(subjects=(3, 0))
     notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=three)).notes

@@ -65,8 +65,8 @@ def test_it_is_fine_tuned_scored_by_its_own_metric_and_costs_what_it_writes(
 ):
     context = planted.context(tmp_path, evaluate=Evaluate(subjects=(0,)))
     results = run_finetune(task, SHORT, context)
-    assert results["metric"] == task.METRIC
-    assert results["classes"] == list(task.class_names)
+    assert results.metric == task.METRIC
+    assert results.classes == task.class_names
     cells = sorted((tmp_path / "cells").iterdir())
     scores = TaskRunner(task, context).score(read_json(cells[0])["predictions"])
     assert next(iter(scores.metrics)) == task.METRIC

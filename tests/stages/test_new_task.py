@@ -74,5 +74,5 @@ def test_a_new_task_is_validated_probed_and_fine_tuned(copied, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         results = json.loads((copied.parent / f"out/{stage}/opposite/results.json").read_text())
         assert results["kind"] == "opposite"
-        assert results["metric"] == "balanced accuracy"
+        assert results["metric"] == "balanced_accuracy"
         assert {row["initialization"] for row in results["rows"]} >= {"pretrained", "random"}
