@@ -12,7 +12,7 @@ from ssl_pipeline.preprocess import cost
 from ssl_pipeline.preprocess.parallel import ScanWithMasks
 from ssl_pipeline.preprocess.parallel import preprocess_scans as preprocess
 from ssl_pipeline.progress import debug, progress
-from ssl_pipeline.store.catalog import CATALOG_FILE, Catalog, Entry
+from ssl_pipeline.store.catalog import CATALOG_FILE, FAILURES_FILE, Catalog, Entry
 from ssl_pipeline.store.cost import FILES_PER_VOLUME
 from ssl_pipeline.store.layout import volume_files
 from ssl_pipeline.store.reader import CropReader
@@ -37,7 +37,7 @@ DEPENDS_ON = ("download", "inventory")
 VERSION = 2
 OUTPUTS = (
     CATALOG_FILE,
-    layout.FAILURES_FILE,
+    FAILURES_FILE,
     *(f"{layout.VOLUMES_FOLDER}/{name}" for name in volume_files("*")),
 )
 WILDCARDS: tuple[str, ...] = ()
@@ -96,16 +96,16 @@ def run(study: Study, out: Path) -> StageResult:
             if result.error:
                 failed[result.scan_id] = result.error
     remove_temporaries(store.folder)  # of workers that were killed meanwhile
-    write_json(out / layout.FAILURES_FILE, failed)
+    write_json(out / FAILURES_FILE, failed)
     stored |= {entry.id: entry for entry in Catalog.build(store, todo).entries}
     catalog = Catalog(tuple(stored[scan.id] for scan in scans if scan.id in stored))
     if not catalog.entries:
         raise UserError(f"No volume could be preprocessed: {sorted(failed.values())[0]}")
     catalog.write(out / CATALOG_FILE)
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
-    tail = f", {len(failed)} failed (see {out / layout.FAILURES_FILE})" if failed else ""
+    tail = f", {len(failed)} failed (see {out / FAILURES_FILE})" if failed else ""
     volumes = [path for entry in catalog.entries for path in store.volume_files(entry.id)]
-    made = [out / CATALOG_FILE, out / layout.FAILURES_FILE]
+    made = [out / CATALOG_FILE, out / FAILURES_FILE]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
     return StageResult(made, done + tail, by_worker, indexed_files=volumes)
 

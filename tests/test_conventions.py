@@ -59,6 +59,20 @@ def test_public_names_are_words_of_the_field():
     assert strange == []
 
 
+def test_the_name_of_an_output_file_is_written_once():
+    """In the room that writes it; the report's two templates are called as their pages are."""
+    outputs = re.compile(r"[\w.-]+\.(json|jsonl|parquet|npz|safetensors|html|md|log)")
+    count = Counter(
+        node.value
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if outputs.fullmatch(node.value)
+    )
+    several = {name for name, number in count.items() if number > 1}
+    assert several == {"report.html", "inventory.html"}
+
+
 def test_nothing_else_grows_at_the_top():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split("/")[0] for line in done.stdout.splitlines()} <= TOP

@@ -5,6 +5,7 @@ from pathlib import Path
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.formats import load_format
+from ssl_pipeline.export.manifest import README_FILE
 from ssl_pipeline.io.atomic import atomic_write
 from ssl_pipeline.progress import info
 
@@ -21,4 +22,4 @@ def export_encoder(encoder: Path, format_name: str, out: Path) -> None:
     loaded = load_encoder(encoder)
     with atomic_write(out) as temporary:
         what = writer.write(loaded, temporary)
-    info(f"{out}: {what}. How scans are prepared for it stands in {encoder / 'README.md'}.")
+    info(f"{out}: {what}. How scans are prepared for it stands in {encoder / README_FILE}.")

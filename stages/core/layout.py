@@ -27,7 +27,7 @@ RECORD_FILES = (COMPLETION_RECORD, MANIFEST, PROVENANCE_FILE, LOCK, lease.LEASE_
 # Folders beside those of the stages.
 TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, PRIVATE_FOLDER = "trials", "logs", "jobs", "private"
 # In the folder of `preprocess`.
-VOLUMES_FOLDER, FAILURES_FILE = "volumes", "failed.json"
+VOLUMES_FOLDER = "volumes"
 # In that of `flop_budget`.
 BUDGET_FILE = "steps.json"
 # In that of `pretrain`.

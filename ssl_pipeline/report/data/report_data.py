@@ -16,7 +16,7 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.provenance import PROVENANCE_FILE, ProvenanceRecord, read_provenance
 from ssl_pipeline.report.data.results import TaskResult, read_task_results
-from ssl_pipeline.store.catalog import CATALOG_FILE, Catalog
+from ssl_pipeline.store.catalog import CATALOG_FILE, FAILURES_FILE, Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training import snapshots
 from ssl_pipeline.training.metrics_log import METRICS_FILE, LogRow, read_metrics
@@ -57,7 +57,7 @@ class ReportData:
     @cached_property
     def failed_volumes(self) -> Mapping[str, str]:
         """Scans that could not be preprocessed, with the reason."""
-        path = self.folder / "preprocess" / "failed.json"
+        path = self.folder / "preprocess" / FAILURES_FILE
         found: dict[str, str] = read_json(path) if path.exists() else {}
         return found
 
