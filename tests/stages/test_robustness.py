@@ -27,7 +27,7 @@ def test_a_task_is_evaluated_on_corrupted_scans_and_reported(copied):
     run_stage("probe", study, {"task": "side"})
     run_stage("report", study, {})
     page = (study.folder / "report/report.html").read_text()
-    assert page.count("means over corruptions, which act on whole scans") == 2
+    assert page.count("means over corruptions, which are applied to whole scans") == 2
     assert "linear probe on corrupted scans: pretrained" in page
     assert "nothing to do" in run_cli("robustness", "--config", copied, "task=side").stdout
     estimated = run_cli("estimate", "--config", copied)

@@ -1,12 +1,13 @@
 """The contract of every stage, a stage of one's own, and queries that write nothing."""
 
+import importlib
+import sys
 import textwrap
 
 import pytest
 
 import stages
 from ssl_pipeline.errors import UserError
-from stages.cli import main
 from stages.commands.estimate import print_estimates
 from stages.commands.status import status_table
 from stages.core import stage as registry
@@ -109,7 +110,14 @@ def toy(tmp_path, monkeypatch):
     return "count_scans"
 
 
-def test_a_stage_is_one_module_and_one_line(toy, study_file, capsys):
+@pytest.fixture
+def main(toy, monkeypatch):
+    """The command line of a program that starts with the stage in the registry."""
+    monkeypatch.delitem(sys.modules, "stages.cli", raising=False)
+    return importlib.import_module("stages.cli").main
+
+
+def test_a_stage_is_one_module_and_one_line(toy, main, study_file, capsys):
     study = load_study(study_file)
     with pytest.raises(UserError, match="run the stage inventory first"):
         run_stage(toy, study, {})
