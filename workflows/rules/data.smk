@@ -54,6 +54,7 @@ rule inventory_page:
         **flow.resources("inventory_page"),
     params:
         config_hash=flow.config_hash("inventory_page"),
+        which=flow.which("inventory_page"),
     shell:
         flow.command("inventory_page")
 
