@@ -87,9 +87,7 @@ def test_a_pretraining_subject_is_refused_or_reported(copied):
     results = json.loads((study.folder / "probe/side/results.json").read_text())
     assert "and evaluate.allow_pretraining_subjects lets them be evaluated" in results["warning"]
     page = (study.folder / "report/report.html").read_text()
-    assert (
-        "Not to be trusted as it stands.</strong> The encoder was pretrained on 1 subject" in page
-    )
+    assert "Not reliable as it stands.</strong> The encoder was pretrained on 1 subject" in page
 
 
 def test_another_study_recognises_pretraining_subjects(other):
