@@ -166,7 +166,7 @@ def test_initial_weights_without_training_subjects_are_refused(bundle, starting,
     study = starting("bundle", silent)
     run_stage("pretrain", study, {})
     said = read_json(study.folder / "pretrain/run.json")["init_from"]
-    assert "whom they were trained on is not known" in said
+    assert "their training subjects are not known" in said
     with pytest.raises(
         UserError, match="started from one that does not say which subjects it was trained"
     ):
