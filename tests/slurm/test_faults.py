@@ -224,6 +224,8 @@ def test_detached(work, undisturbed, outcome):
     work.write_cluster_file(on_interrupt="detach")
     first = work.launch()
     work.wait_for_training()
+    task = work.stage_process()
+    os.kill(task, signal.SIGSTOP)  # or it might end before the commands below have started
     kill_launcher(first, signal.SIGINT)
     assert f"job {work.job} runs on" in wait_for_launcher(first, code=3)
     assert work.is_running()
@@ -231,7 +233,10 @@ def test_detached(work, undisturbed, outcome):
     assert f"Job {work.job} of pretrain is in SLURM's queue" in refusal_message(
         work.study, "clean --yes"
     )
-    assert "attached to job" in wait_for_launcher(work.launch())
+    second = work.launch()
+    wait_until(lambda: "attached to job" in second.said.read_text(), "it attaches")
+    wake(task)
+    wait_for_launcher(second)
     assert f"Attempt 0 of job {work.job}" in by_hand(work.study, "logs pretrain")
     assert len(work.jobs()) == 1
     assert is_equal_to_undisturbed(work, undisturbed)
