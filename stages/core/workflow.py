@@ -169,7 +169,8 @@ class Workflow:
     def command(self, name: str) -> str:
         """The command that runs a stage, as by hand; the same for every study and trial."""
         on = " --on {resources.run_on}" if may_be_job(load_stage(name)) else ""
-        return f"python -m stages {name} --config {{input.study[0]}}{on} {{params.which}}"
+        which = " {params.which}" if self.which(name) else ""
+        return f"python -m stages {name} --config {{input.study[0]}}{on}{which}"
 
     def which(self, name: str) -> str:
         """The words of the command that say which run of a stage it is, such as `task=organ`."""
