@@ -19,7 +19,7 @@ from stages.core.dispatch import LOCAL, dispatch_stage, load_cluster
 from stages.core.process import USER_EXIT, run_process
 from stages.core.stage import STAGES, load_stage
 from stages.core.stage_request import optional_keys, parse_request, stage_usage, stage_wildcards
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 STAGE_GROUP = Group("Stages", sort_key=1)
 INSPECT_GROUP = Group("Inspect", sort_key=2)

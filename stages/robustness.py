@@ -37,10 +37,7 @@ SHARDED, PER_TRIAL = False, False
 
 def is_needed(study: Study, task: str) -> bool:
     """Whether the task's fine-tuned networks are evaluated on corrupted scans."""
-    config = study.tasks[task]
-    is_chosen = not config.stages or "robustness" in config.stages
-    has_networks = "finetune" in config.evaluation_stages and not study.trial
-    return study.robustness is not None and is_chosen and has_networks
+    return study.evaluates_robustness(task)
 
 
 def inputs(study: Study, task: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from nibabel.testing import data_path
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 SCAN_COUNT = 6  # one functional MR is cut into as many "people": real, small, all of one kind
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
+import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +22,10 @@ TOP = {
     "tests", "local", "slurm", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile",
     ".gitignore", ".ci", ".pre-commit-config.yaml", "docs", "examples", "mkdocs.yml",
 }  # fmt: skip
+# Where settings build what computes them, by lazy imports, so that studies are read without torch.
+CIRCULAR = (
+    "ssl_pipeline.models", "ssl_pipeline.evaluation.tasks", "ssl_pipeline.evaluation.runner",
+)  # fmt: skip
 # Words that name nothing to an engineer of this field, or that the glossary has a better one for.
 NOT_IN_NAMES = {
     "told", "fared", "looked", "alike", "judge", "judged", "judges", "judgement", "judgements",
@@ -91,6 +97,19 @@ def test_a_file_fits_a_reader(path):
             lines = node.end_lineno - node.lineno + 1
             lines -= len(documented.splitlines()) + 1 if documented else 0
             assert lines < 50, f"{node.name} has {lines} lines"
+
+
+def test_imports_have_no_circle_but_those_of_settings_and_what_they_build():
+    graph = grimp.build_graph("ssl_pipeline", "stages", "cluster", cache_dir=None)
+    arrows = [
+        (name, other)
+        for name in graph.modules
+        for other in graph.find_modules_directly_imported_by(name)
+    ]
+    groups = networkx.strongly_connected_components(networkx.DiGraph(arrows))
+    circles = [group for group in groups if len(group) > 1]
+    assert len(circles) == 3
+    assert {name for circle in circles for name in circle if not name.startswith(CIRCULAR)} == set()
 
 
 def test_importing_the_library_imports_no_torch():

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.embed import Features, embed_prepared, prepare_file
 from ssl_pipeline.export.manifest import (
     BUNDLE_MANIFEST,
     README_FILE,
@@ -41,19 +40,6 @@ COMPUTE_PACKAGES = ("torch", "timm")  # packages that decide what tokens are
 
 
 @dataclass(frozen=True)
-class Features:
-    """Features of a scan.
-
-    `vector` (dim,) is the mean over the tokens inside the body; `tokens` (n, dim) are those tokens
-    and `centres_mm` (n, 3) their middles in the scan's world, RAS, in mm.
-    """
-
-    vector: NDArray[np.float32]
-    tokens: NDArray[np.float32]
-    centres_mm: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class LoadedEncoder:
     """An encoder with the preprocessing that it was trained on."""
 
@@ -68,18 +54,18 @@ class LoadedEncoder:
         `modality` ("CT" or "MR") is needed where the file does not say it. Raises UserError for a
         scan that cannot be read or used.
         """
-        from ssl_pipeline.export.embed import embed_prepared
+        return self.embed_prepared(self.prepare(scan, modality))
 
-        return embed_prepared(self, self.prepare(scan, modality))
+    def embed_prepared(self, prepared: PreparedVolume) -> Features:
+        """Features of a scan that `prepare` gave."""
+        return embed_prepared(self.model, self.crop_voxels, prepared)
 
     def prepare(self, scan: str | Path, modality: str | None = None) -> PreparedVolume:
         """A scan as pretraining's volumes were prepared; `model_input` gives what the model sees.
 
         Arguments and errors are those of `embed`.
         """
-        from ssl_pipeline.export.embed import prepare_file
-
-        return prepare_file(self, Path(scan), modality)
+        return prepare_file(self.preprocess, Path(scan), modality)
 
 
 def save_bundle(

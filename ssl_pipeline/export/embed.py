@@ -1,6 +1,7 @@
 """Features of a scan that the encoder never saw, prepared as pretraining's volumes were."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window
-from ssl_pipeline.export.bundle import Features, LoadedEncoder
+from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume, model_input, prepare_volume
 from ssl_pipeline.types import Triple
 from ssl_pipeline.views.patches import patch_centres_mm, patch_share
@@ -20,15 +22,28 @@ from ssl_pipeline.volumes.readers import Source, find_sources, read_volume
 BATCH_SIZE = 32  # crops that go through the encoder at once
 
 
-def prepare_file(encoder: LoadedEncoder, scan: Path, modality: str | None) -> PreparedVolume:
+@dataclass(frozen=True)
+class Features:
+    """Features of a scan.
+
+    `vector` (dim,) is the mean over the tokens inside the body; `tokens` (n, dim) are those tokens
+    and `centres_mm` (n, 3) their middles in the scan's world, RAS, in mm.
+    """
+
+    vector: NDArray[np.float32]
+    tokens: NDArray[np.float32]
+    centres_mm: NDArray[np.float32]
+
+
+def prepare_file(preprocess: Preprocess, scan: Path, modality: str | None) -> PreparedVolume:
     """Read and prepare one file, or the folder of one series."""
     sources = find_sources(scan)
     if len(sources) != 1:
         raise UserError(f"{scan} holds {len(sources)} scans: give one file, or one series' folder.")
-    return prepare_source(encoder, sources[0], modality)
+    return prepare_source(preprocess, sources[0], modality)
 
 
-def prepare_source(encoder: LoadedEncoder, source: Source, modality: str | None) -> PreparedVolume:
+def prepare_source(preprocess: Preprocess, source: Source, modality: str | None) -> PreparedVolume:
     """Read a scan and prepare it; `modality` beats what the file says."""
     volume = read_volume(source)
     uneven = spacing_fault(volume.slice_spacing, QualityThresholds())
@@ -37,13 +52,13 @@ def prepare_source(encoder: LoadedEncoder, source: Source, modality: str | None)
     known = modality or volume.modality
     if known is None:
         raise UserError(f"{source.path.name} does not say its modality: give it, as CT or MR.")
-    return prepare_volume(volume, known, encoder.preprocess)
+    return prepare_volume(volume, known, preprocess)
 
 
 @torch.inference_mode()
-def embed_prepared(encoder: LoadedEncoder, prepared: PreparedVolume) -> Features:
+def embed_prepared(encoder: Encoder, crop_voxels: Triple, prepared: PreparedVolume) -> Features:
     """Tile the body with crops, side by side, and keep the tokens that are mostly inside it."""
-    size, patch = encoder.crop_voxels, encoder.model.patch
+    size, patch = crop_voxels, encoder.patch
     spacing = torch.tensor([prepared.meta.spacing_mm[::-1]])
     inside = patch_centres_mm(size, patch, spacing)[
         0
@@ -53,8 +68,8 @@ def embed_prepared(encoder: LoadedEncoder, prepared: PreparedVolume) -> Features
         images = np.stack([model_input(crop, prepared.meta) for crop in crops])[:, None]
         body = (crops[:, 1] & FOREGROUND > 0).astype(np.float32)
         kept = (patch_share(torch.from_numpy(body), patch) >= 0.5).numpy()
-        said = encoder.model(torch.from_numpy(images), spacing.expand(len(crops), 3)).numpy()
-        tokens.append(said[kept])
+        found = encoder(torch.from_numpy(images), spacing.expand(len(crops), 3)).numpy()
+        tokens.append(found[kept])
         middle = (np.array(starts) + (np.array(size) - 1) / 2) * spacing.numpy()
         places.append((middle[:, None] + inside[None])[kept])
     seen = np.concatenate(tokens)

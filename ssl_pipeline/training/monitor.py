@@ -10,7 +10,7 @@ run has the same metrics as an undisturbed one. Of several ranks the first alone
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -26,7 +26,7 @@ from ssl_pipeline.monitoring.shortcuts import (
     site_accuracy,
 )
 from ssl_pipeline.monitoring.utilization import mfu, peak_flops, step_flops
-from ssl_pipeline.objectives.backward import backward
+from ssl_pipeline.objectives.backward import Losses, backward
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.term_inputs import (
     EncodedCrops,
@@ -97,7 +97,7 @@ class Monitor:
         self.image_batch = sampler.monitoring_batches(IMAGE_CROPS, IMAGE_CROPS)[0]
         self.metadata = _sample_metadata(self.batches, sampler.entries, compute.device)
         self.previous_embeddings = previous_embeddings
-        self.flops, self.peak = 0, math.nan
+        self.flops, self.peak, self.same_subject_loss = 0, math.nan, math.nan
 
     def take_snapshot(self, progress: float, samples_per_s: float) -> LogRow:
         """The metrics after this fraction of the run, at this rank's rate of samples per second."""
@@ -111,6 +111,7 @@ class Monitor:
                 **self._histogram_metrics(every, first),
                 **self._term_metrics(encoded, every),
                 **self._gradient_ratio_metrics(encoded, progress),
+                **self._same_subject_metrics(progress),
                 "mfu": self._mfu(progress, samples_per_s),
             }
         return {name: value for name, value in row.items() if math.isfinite(value)}
@@ -213,22 +214,42 @@ class Monitor:
         """Model FLOPs utilization; operations are counted once per process."""
         if not self.flops:
             self.peak = peak_flops(self.compute.device, self.compute.precision)
-            step = partial(self._run_step, self.batches[0], progress)
+            step = partial(self._run_step, self.batches[:1], progress)
             self.flops = step_flops(step, self.compute.device)
         return mfu(self.flops, samples_per_s / len(self.batches[0].meta.number), self.peak)
 
-    def _run_step(self, samples: SampleBatch, progress: float) -> None:
-        """Compute the gradient of a step on these samples, and leave none behind."""
+    def _same_subject_metrics(self, progress: float) -> dict[str, float]:
+        """The step's loss between subjects where all its samples are of one; once per process.
+
+        Samples of one subject are no negatives of each other, so it is 0. Two micro-batches at
+        most, so that a fault in gathering subjects over them shows.
+        """
+        names = [each.name for each in self.objective.trained_vector_terms if each.EXCLUDES_SUBJECT]
+        if not names:
+            return {}
+        if math.isnan(self.same_subject_loss):
+            losses = self._run_step([_as_one_subject(part) for part in self.batches[:2]], progress)
+            self.same_subject_loss = max(losses.by_term[name].item() for name in names)
+        return {"same_subject_loss": self.same_subject_loss}
+
+    def _run_step(self, micro_batches: Sequence[SampleBatch], progress: float) -> Losses:
+        """The losses of a step on these samples, forward and back; no gradient is left behind."""
         with _preserve_gradients(self.objective):
-            backward(
+            return backward(
                 self.objective,
-                [samples],
+                micro_batches,
                 self.make_views,
                 progress,
                 RankGroup(RankInfo()),
                 autocast=self.compute.autocast,
                 scale_loss=lambda loss: loss,
             )
+
+
+def _as_one_subject(samples: SampleBatch) -> SampleBatch:
+    """The same samples as if all were of one subject."""
+    subject = torch.zeros_like(samples.meta.subject)
+    return replace(samples, meta=replace(samples.meta, subject=subject))
 
 
 def _split_views(views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

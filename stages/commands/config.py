@@ -8,7 +8,8 @@ import yaml
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import console
-from stages.core.study import Study, load_study
+from stages.core.study import Study
+from stages.core.study_file import load_study
 
 
 def print_config(path: Path | None, *, show: bool, schema: bool) -> None:

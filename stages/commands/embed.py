@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.embed import embed_prepared, prepare_source
+from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.io.atomic import atomic_write
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.volumes.readers import find_sources
@@ -28,7 +28,8 @@ def embed_folder(encoder: Path, folder: Path, out: Path, modality: str | None) -
         for source in sources:
             row = {"path": str(source.path.relative_to(folder)), "series": source.series}
             try:
-                features = embed_prepared(loaded, prepare_source(loaded, source, modality))
+                prepared = prepare_source(loaded.preprocess, source, modality)
+                features = loaded.embed_prepared(prepared)
                 rows.append({**row, "error": "", "features": features.vector.tolist()})
             except UserError as error:
                 rows.append({**row, "error": str(error), "features": []})

@@ -10,16 +10,13 @@ Names of files that the library writes are constants of the module that writes t
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ssl_pipeline.io import lease
 from ssl_pipeline.provenance import PROVENANCE_FILE
 from ssl_pipeline.store.catalog import CATALOG_FILE
 from ssl_pipeline.training.metrics_log import METRICS_FILE
 from ssl_pipeline.volumes.inventory import INVENTORY_FILE
-
-if TYPE_CHECKING:
-    from stages.core.study import Study
 
 # Files in the folder of every stage.
 COMPLETION_RECORD, MANIFEST, LOCK = ".done.json", "manifest.json", ".lock"
@@ -40,49 +37,60 @@ ABLATION_TABLE = "ablation.md"
 REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"
 
 
-def private_folder(study: "Study") -> Path:
+class OutputFolders(Protocol):
+    """A study, as far as paths go."""
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+
+    def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
+        """The folder of a run of a stage."""
+
+
+def private_folder(study: OutputFolders) -> Path:
     """The folder of salt and paths of origin, where the study names no other."""
     return study.folder.parent / PRIVATE_FOLDER
 
 
-def log_file(study: "Study", run_name: str) -> Path:
+def log_file(study: OutputFolders, run_name: str) -> Path:
     """The log of a run of a stage."""
     return study.folder / LOGS_FOLDER / f"{run_name}.log"
 
 
-def progress_file(study: "Study", run_name: str) -> Path:
+def progress_file(study: OutputFolders, run_name: str) -> Path:
     """The progress record of a run of a stage, wherever it runs."""
     return study.folder / LOGS_FOLDER / f"{run_name}.progress.json"
 
 
-def job_folder(study: "Study", run_name: str) -> Path:
+def job_folder(study: OutputFolders, run_name: str) -> Path:
     """The folder of the cluster jobs of a run."""
     return study.folder / JOBS_FOLDER / run_name
 
 
-def inventory_table(study: "Study") -> Path:
+def inventory_table(study: OutputFolders) -> Path:
     """The table of all scans."""
     return study.stage_folder("inventory", {}) / INVENTORY_FILE
 
 
-def catalog_table(study: "Study") -> Path:
+def catalog_table(study: OutputFolders) -> Path:
     """The table of all stored volumes."""
     return study.stage_folder("preprocess", {}) / CATALOG_FILE
 
 
-def volumes_folder(study: "Study") -> Path:
+def volumes_folder(study: OutputFolders) -> Path:
     """The folder of all stored volumes."""
     return study.stage_folder("preprocess", {}) / VOLUMES_FOLDER
 
 
-def budget_table(study: "Study") -> Path:
+def budget_table(study: OutputFolders) -> Path:
     """The table of the steps of each arm of an ablation."""
     return study.stage_folder("flop_budget", {}) / BUDGET_FILE
 
 
-def cohort_file(study: "Study", settings_hash: str) -> Path:
+def cohort_file(study: OutputFolders, cohort: int, settings_hash: str) -> Path:
     """The frozen cohort; trials of an ablation share it, so that all train on the same volumes."""
-    name = f"cohort-{study.training.cohort}-{settings_hash[:8]}.json"
+    name = f"cohort-{cohort}-{settings_hash[:8]}.json"
     return study.folder / "pretrain" / name
 
 
@@ -96,6 +104,6 @@ def checkpoints_folder(run_folder: Path) -> Path:
     return run_folder / CHECKPOINTS_FOLDER
 
 
-def report_page(study: "Study") -> Path:
+def report_page(study: OutputFolders) -> Path:
     """The page of the report."""
     return study.stage_folder("report", {}) / REPORT_PAGE

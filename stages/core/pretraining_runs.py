@@ -171,7 +171,7 @@ def missing_parent_error(study: Study, reason: str) -> UserError:
 
 def cohort_path(study: Study) -> Path:
     """The file of the study's frozen cohort, named by the settings that decide its volumes."""
-    return layout.cohort_file(study, study.sections_hash(COHORT_KEYS, {}))
+    return layout.cohort_file(study, study.training.cohort, study.sections_hash(COHORT_KEYS, {}))
 
 
 def read_cohort(study: Study) -> Cohort:

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ssl_pipeline.evaluation.cells import CellShard
-
-if TYPE_CHECKING:
-    from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
-    from stages.core.study import Study
+from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
+from stages.core.study import Study
 
 STAGES = (  # in the order in which they run
     "download",
@@ -64,18 +62,18 @@ class Stage(Protocol):
     SHARDED: bool  # it defines `run_shard`: the elements of a job array may share its cells
     PER_TRIAL: bool  # each trial of an ablation has a run of it
 
-    def is_needed(self, study: "Study", **wildcards: str) -> bool:
+    def is_needed(self, study: Study, **wildcards: str) -> bool:
         """Whether the study has anything for it to do."""
 
-    def inputs(self, study: "Study", **wildcards: str) -> dict[str, str]:
+    def inputs(self, study: Study, **wildcards: str) -> dict[str, str]:
         """Content hashes of its inputs, by name; writes nothing."""
 
     def estimate_resources(
-        self, study: "Study", dataset: "DatasetSize", hardware: "Hardware", **wildcards: str
-    ) -> "ResourceEstimate":
+        self, study: Study, dataset: DatasetSize, hardware: Hardware, **wildcards: str
+    ) -> ResourceEstimate:
         """What it will take on this hardware; opens no more than tables and records."""
 
-    def run(self, study: "Study", out: Path, **wildcards: str) -> StageResult:
+    def run(self, study: Study, out: Path, **wildcards: str) -> StageResult:
         """Do the work that is not done yet, into `out`."""
 
 
@@ -83,7 +81,7 @@ class Stage(Protocol):
 class ShardedStage(Stage, Protocol):
     """A stage whose work consists of cells, which several processes may divide."""
 
-    def run_shard(self, study: "Study", out: Path, shard: CellShard, **wildcards: str) -> None:
+    def run_shard(self, study: Study, out: Path, shard: CellShard, **wildcards: str) -> None:
         """Do a shard of the work that is not done yet."""
 
 
@@ -107,7 +105,7 @@ def may_be_job(stage: Stage) -> bool:
     return stage.USES_GPU or stage.USES_WORKERS
 
 
-def stage_command(study: "Study", name: str) -> str:
+def stage_command(study: Study, name: str) -> str:
     """The command that runs a stage by hand."""
     which = f" trial={study.trial}" if study.trial and load_stage(name).PER_TRIAL else ""
     return f"python -m stages {name} --config STUDY{which}"

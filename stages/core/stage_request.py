@@ -11,7 +11,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import UNSHARDED, CellShard
 from stages.core.stage import load_stage
 from stages.core.stage_runs import StageRun
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from stages.core.trials import trial_of
 
 

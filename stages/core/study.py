@@ -8,12 +8,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from cluster.workers import Dask
-from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.config.section import Section, override_section
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -30,8 +28,7 @@ from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.download import Download
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from stages.core import layout, study_validation
-from stages.core.stage import load_stage
+from stages.core import layout
 
 FORMAT_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -86,11 +83,7 @@ class Study(Section):
 
     _source_folder: Path = PrivateAttr(Path())
     _trial: str = PrivateAttr("")
-
-    @model_validator(mode="after")
-    def _validate(self) -> "Study":
-        study_validation.check_study(self)
-        return self
+    _trial_stages: frozenset[str] = PrivateAttr(frozenset())  # those with a run for each trial
 
     @property
     def source_folder(self) -> Path:
@@ -141,6 +134,13 @@ class Study(Section):
         """Whether it pretrains an encoder that it evaluates."""
         return self.encoder in self.encoders.values()
 
+    def evaluates_robustness(self, task: str) -> bool:
+        """Whether a task's fine-tuned networks are evaluated on corrupted scans."""
+        config = self.tasks[task]
+        is_chosen = not config.stages or "robustness" in config.stages
+        has_networks = "finetune" in config.evaluation_stages and not self._trial
+        return self.robustness is not None and is_chosen and has_networks
+
     def probe_of(self, task: str) -> Probe:
         """The settings of probing for a task."""
         return override_section(self.probe, self.tasks[task].probe)
@@ -151,8 +151,7 @@ class Study(Section):
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """The folder of a stage: one for each value of its wildcards, and for each trial."""
-        of_trial = self._trial and load_stage(stage).PER_TRIAL
-        apart = (layout.TRIALS_FOLDER, self._trial) if of_trial else ()
+        apart = (layout.TRIALS_FOLDER, self._trial) if stage in self._trial_stages else ()
         return self.folder.joinpath(*apart, stage, *wildcards.values())
 
     def run_name(self, stage: str, wildcards: dict[str, str]) -> str:
@@ -193,19 +192,3 @@ def _value(node: Any, parts: list[str]) -> Any:
     if parts[0] == "*":
         return [_value(member, parts[1:]) for member in node]
     return _value(node[parts[0]], parts[1:])
-
-
-def load_study(path: Path) -> Study:
-    """Read and check a study. Raises UserError, one sentence for the first mistake."""
-    if not path.is_file():
-        known = ", ".join(str(p) for p in sorted(Path("workflows/studies").glob("*.yaml")))
-        raise UserError(f"There is no study at {path}; here are {known or 'none'}.")
-    content = read_mapping(path)
-    if content.get("format", FORMAT_VERSION) != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format is {content['format']}, this version reads {FORMAT_VERSION}: "
-            "use the version of ssl-pipeline that the study was written for."
-        )
-    study = parse_section(Study, content, path)
-    study._source_folder = path.parent
-    return study

@@ -6,7 +6,6 @@ What only a table or the files can tell is left to the stages.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ssl_pipeline.errors import suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -14,13 +13,10 @@ from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root
-from stages.core.stage import load_stage
-
-if TYPE_CHECKING:
-    from stages.core.study import Study
+from stages.core.study import Study
 
 
-def check_study(study: "Study") -> None:
+def check_study(study: Study) -> None:
     """Raise ValueError, in one sentence, for the first contradiction between sections."""
     if study.pseudonyms.private_folder == study.folder:
         raise ValueError(
@@ -49,7 +45,7 @@ def check_study(study: "Study") -> None:
             _check_truth_declared(name, task, roots)
 
 
-def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
+def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
     """Each adaptation method must support the backbone, and each task needs one that serves it."""
     finetune = study.finetune_of(name)
     for method in finetune.methods:
@@ -58,7 +54,7 @@ def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
                 f"finetune.methods has {method.name}, which works on the blocks of a transformer, "
                 f"and model is {study.model.name}: leave it out"
             )
-    is_robustness_needed = load_stage("robustness").is_needed(study, task=name)
+    is_robustness_needed = study.evaluates_robustness(name)
     if is_robustness_needed and not finetune.keep_networks:
         raise ValueError(
             "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to "
@@ -81,7 +77,7 @@ def _check_methods(study: "Study", name: str, task: TaskConfig) -> None:
         )
 
 
-def _check_patch_multiple(study: "Study", key: str, crop: Triple) -> None:
+def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
     patch = study.model.patch_voxels
     if any(side % step for side, step in zip(crop, patch, strict=True)):
         raise ValueError(
@@ -90,7 +86,7 @@ def _check_patch_multiple(study: "Study", key: str, crop: Triple) -> None:
         )
 
 
-def _check_visible_tokens(study: "Study", key: str, crop: Triple, visible_ratio: float) -> None:
+def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: float) -> None:
     """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them."""
     visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
     if visible < least:
@@ -100,12 +96,12 @@ def _check_visible_tokens(study: "Study", key: str, crop: Triple, visible_ratio:
         )
 
 
-def _objectives(study: "Study") -> list[tuple[str, ObjectiveConfig]]:
+def _objectives(study: Study) -> list[tuple[str, ObjectiveConfig]]:
     arms = study.ablate.arms if study.ablate else {}
     return [("objective", study.objective), *((f"ablate.arms.{n}", arm) for n, arm in arms.items())]
 
 
-def _check_batch_size(study: "Study", key: str, objective: ObjectiveConfig) -> None:
+def _check_batch_size(study: Study, key: str, objective: ObjectiveConfig) -> None:
     """Each term needs enough samples in a step, over all ranks and parts."""
     for term in objective.list_terms():
         if study.training.batch_size < term.min_batch_size():
@@ -117,7 +113,7 @@ def _check_batch_size(study: "Study", key: str, objective: ObjectiveConfig) -> N
             )
 
 
-def _check_label_leakage(study: "Study", key: str, objective: ObjectiveConfig) -> None:
+def _check_label_leakage(study: Study, key: str, objective: ObjectiveConfig) -> None:
     """Metadata that terms read must be known, and be no target of a task."""
     known = {*SCAN_ATTRIBUTES, *(target for root in study.data.roots for target in root.targets)}
     for term in objective.list_terms():
@@ -136,7 +132,7 @@ def _check_label_leakage(study: "Study", key: str, objective: ObjectiveConfig) -
                 )
 
 
-def _task_roots(study: "Study", name: str, task: TaskConfig) -> list[Root]:
+def _task_roots(study: Study, name: str, task: TaskConfig) -> list[Root]:
     """The roots whose scans a task takes."""
     titles = {root.title: root for root in study.data.roots}
     for title in task.roots:

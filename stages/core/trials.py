@@ -12,6 +12,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import RANDOM
 from ssl_pipeline.io.atomic import read_json
 from stages.core.layout import budget_table
+from stages.core.stage import stage_names
 from stages.core.study import Study
 
 SEED_STRIDE = 1000  # evaluation seeds count up from a trial's seed, and no two trials share one
@@ -32,7 +33,7 @@ def trial_of(study: Study, name: str) -> Study:
         training = study.training.model_copy(update=_arm_steps(study, arm))
         changed |= {"objective": study.ablate.arms[arm], "training": training}
     trial = study.model_copy(update=changed)
-    trial._trial = name
+    trial._trial, trial._trial_stages = name, frozenset(stage_names(lambda s: s.PER_TRIAL))
     return trial
 
 

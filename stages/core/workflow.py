@@ -28,7 +28,8 @@ from stages.core.records import is_stale, remove_stale_manifests, stage_config_h
 from stages.core.resources import DatasetSize, dataset_size
 from stages.core.stage import load_stage, may_be_job
 from stages.core.stage_runs import evaluation_runs, runs_of_trial
-from stages.core.study import Study, load_study
+from stages.core.study import Study
+from stages.core.study_file import load_study
 from stages.core.trials import planned_trial, trial_of, trials
 from stages.inventory import decisions_hash, raw_listing_hash
 

@@ -129,7 +129,7 @@ def prepare_study() -> "Study":
     """CTs of heads and MRs about the hippocampus in one store; quick where it is there."""
     from ssl_pipeline.volumes.config import Splits
     from stages.core.runner import run_stage
-    from stages.core.study import load_study
+    from stages.core.study_file import load_study
 
     if "SSL_PIPELINE_DATA" not in os.environ:
         sys.exit("Set SSL_PIPELINE_DATA to the folder that holds openkbp and hippocampus.")

@@ -9,7 +9,8 @@ from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 from ssl_pipeline.volumes.config import Splits
 from stages.core.runner import run_stage
-from stages.core.study import Study, load_study
+from stages.core.study import Study
+from stages.core.study_file import load_study
 
 STUDIES = Path("workflows/studies")
 SUBSET_PATTERN = "pt_1*.nii.gz"  # more subjects than a step has samples, so that all of them differ

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.bench import crops, near_duplicates, planted_defects, preprocess_baselines
 from tests.bench.table import BenchmarkRow, write_table
 

@@ -21,7 +21,8 @@ from ssl_pipeline.volumes.inventory import Inventory
 from stages.core.layout import COMPLETION_RECORD
 from stages.core.records import remove_stale_manifests
 from stages.core.runner import run_stage
-from stages.core.study import Study, load_study
+from stages.core.study import Study
+from stages.core.study_file import load_study
 from tests.bench.table import BenchmarkRow, write_table
 from tests.conftest import write_study
 

@@ -15,7 +15,7 @@ WATCH = """
 import resource, sys
 from ssl_pipeline.training.loop import Trainer
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 train, peaks = Trainer.train, {}
 

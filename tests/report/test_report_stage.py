@@ -9,7 +9,8 @@ from ssl_pipeline.provenance import Provenance
 from stages import report
 from stages.core.records import write_completion
 from stages.core.stage import StageResult
-from stages.core.study import Study, load_study
+from stages.core.study import Study
+from stages.core.study_file import load_study
 
 
 def _manifests(study: Study) -> list[tuple[str, dict[str, str]]]:

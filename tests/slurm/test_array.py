@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import write_study
 from tests.slurm.slurm_harness import ROOT, slurm, wait_until
 

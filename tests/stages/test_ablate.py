@@ -10,7 +10,7 @@ from stages.commands.status import status_table
 from stages.commands.verify import verify_study
 from stages.core.runner import run_stage
 from stages.core.stage_runs import runs_of_trial, stage_runs
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from stages.core.trials import planned_trial, trial_of, trials
 from tests.conftest import write_study
 

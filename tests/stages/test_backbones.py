@@ -6,7 +6,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import load_encoder
 from ssl_pipeline.models.resenc import ResEncEncoder
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import write_study
 
 OTHER = "model: {name: resenc, patch_voxels: [4, 8, 8]}"

@@ -17,7 +17,7 @@ from stages.cli import app
 from stages.core.pretraining_runs import run_folder
 from stages.core.runner import run_stage
 from stages.core.stage import STAGES
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import real_volume
 from tests.stages.conftest import ENV, can_be_offline, run_cli
 

@@ -7,7 +7,7 @@ from stages.commands import status
 from stages.core.layout import MANIFEST
 from stages.core.records import remove_stale_manifests
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 
 def finetune(file):

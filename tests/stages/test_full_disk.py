@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ssl_pipeline.io.atomic import sha256_file
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 OWN = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
 RUN = "{python} -m stages {stage} --config {study} 2>&1; echo code $?;"

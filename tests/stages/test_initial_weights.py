@@ -22,7 +22,7 @@ from stages.commands.import_weights import import_weights
 from stages.core.pretraining_runs import pretraining_run, read_cohort, run_folder
 from stages.core.records import manifest_hash
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from stages.leakage import leakage_warning
 from tests.conftest import write_study
 

@@ -12,7 +12,7 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.core.runner import run_stage
 from stages.core.stage_runs import stage_runs
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.stages.conftest import copy_study
 
 STORED = ("inventory", "preprocess")

@@ -11,7 +11,7 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.crops import crop_views
 from ssl_pipeline.views.sampler import Sampler
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.stages.conftest import run_cli
 
 

@@ -17,7 +17,7 @@ import pytest
 from pydicom import dcmread
 
 from stages.core.locate import redact
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import real_volume, write_study
 from tests.stages.conftest import ENV, run_cli
 from tests.volumes.volume_writers import save_dicom, save_itk

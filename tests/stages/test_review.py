@@ -4,7 +4,7 @@ import json
 
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 
 def test_a_new_decision_rejects_its_scan_alone(study_file, capsys):

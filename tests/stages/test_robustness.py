@@ -4,7 +4,7 @@ import json
 
 from stages.core.runner import run_stage
 from stages.core.stage_runs import stage_runs
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.stages.conftest import run_cli
 
 ROBUSTNESS = """\

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_pipeline.evaluation.cells import CellShard
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.stages.conftest import run_cli
 
 

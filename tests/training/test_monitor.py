@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_pipeline import objectives
 from ssl_pipeline.models.position_encoding import position_encoding
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.losses import subject_contrast_loss
+from ssl_pipeline.objectives.term_inputs import concatenate_metadata
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.training import snapshots
@@ -77,6 +79,17 @@ def test_an_objective_without_the_subjects_mask_does(start, tmp_path, monkeypatc
 
     monkeypatch.setattr(SubjectContrast, "loss", everybody)
     monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
+    assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] > 0.5
+
+
+def test_subjects_that_are_lost_between_micro_batches_are_found_out(start, tmp_path, monkeypatch):
+    def renumbered(parts):
+        parts = [replace(part, subject=part.subject + n) for n, part in enumerate(parts)]
+        return concatenate_metadata(parts)
+
+    monitor = start(tmp_path, monitoring=Monitoring(snapshot_samples=6)).build_monitor()
+    assert len(monitor.batches) > 1
+    monkeypatch.setattr(objectives.backward, "concatenate_metadata", renumbered)
     assert monitor.take_snapshot(0.5, 10.0)["same_subject_loss"] > 0.5
 
 

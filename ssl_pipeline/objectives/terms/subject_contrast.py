@@ -6,7 +6,6 @@ minutes of training, for they then distinguish patients. With thousands of subje
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 import numpy as np
@@ -55,8 +54,6 @@ class SubjectContrast(VectorTerm):
         "subject_contrast": "loss between subjects, in nats",
         "subject_contrast_snapshot": "loss between subjects on the snapshot samples, in nats",
         "subject_contrast_chance": "the same where all vectors are equal, in nats",
-        "same_subject_loss": "loss between subjects, in nats, where all samples are of one: 0 "
-        "correct",
         "alignment": "squared distance of the two views of a sample: 0 equal, 2 unrelated",
         "uniformity": "how evenly projections fill the sphere: about -4 evenly, 0 collapsed",
         "dimension_std": "scaled standard deviation per dimension of unit projections: 1 even, 0 "
@@ -111,6 +108,7 @@ class SubjectContrast(VectorTerm):
         ),
     )
     CONTRASTS_VIEWS: ClassVar[bool] = True
+    EXCLUDES_SUBJECT: ClassVar[bool] = True
 
     name: Literal["subject_contrast"] = "subject_contrast"
     similar_by: SimilarBy = Field({})
@@ -178,20 +176,15 @@ class SubjectContrast(VectorTerm):
     def _loss_levels(
         self, first: "Vectors", second: "Vectors", metadata: "TermMetadata"
     ) -> dict[str, float]:
-        """The loss, its chance level, and its value where all samples are of one subject.
-
-        Samples of one subject are no negatives of each other, so the last must be 0.
-        """
+        """The loss, and its chance level."""
         from ssl_pipeline.objectives.losses import subject_contrast_chance, subject_contrast_loss
 
         known = metadata.subject, metadata.features
-        one_subject = replace(metadata, subject=metadata.subject.new_zeros(len(first)))
         return {
             "subject_contrast_snapshot": subject_contrast_loss(
                 first, second, *known, self.temperature
             ).item(),
             "subject_contrast_chance": subject_contrast_chance(*known),
-            "same_subject_loss": self.loss(first, second, one_subject).item(),
         }
 
 

@@ -141,6 +141,9 @@ class SummedTerm(Term):
 class VectorTerm(Term):
     """A loss of one vector of every view, computed from those of the whole batch."""
 
+    # Whether samples of one subject are no negatives of each other; monitoring then checks it.
+    EXCLUDES_SUBJECT: ClassVar[bool] = False
+
     @abstractmethod
     def vectors(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Vectors":
         """One vector of each view."""

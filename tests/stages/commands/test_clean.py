@@ -14,7 +14,7 @@ from ssl_pipeline.io.atomic import write_text
 from stages.commands.clean import clean_study
 from stages.core.pretraining_runs import run_folder
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import write_study
 
 STAGES = [

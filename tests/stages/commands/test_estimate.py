@@ -9,7 +9,7 @@ import pytest
 from stages.commands.estimate import estimate_stage
 from stages.core.resources import dataset_size
 from stages.core.stage_runs import stage_runs
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from stages.evaluation_inputs import cost_inputs
 from tests.stages.conftest import run_cli
 

@@ -1,7 +1,7 @@
 """Damage is named, and what is damaged is made again, alone and equal."""
 
 from ssl_pipeline.store.layout import VOXEL_FILE
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.stages.conftest import run_cli
 
 

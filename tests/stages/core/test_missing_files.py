@@ -8,7 +8,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.training.metrics_log import read_metrics
 from stages.core.pretraining_runs import run_folder
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import write_study
 
 

@@ -23,7 +23,7 @@ from stages import pretrain
 from stages.commands.clean import clean_study
 from stages.core.pretraining_runs import cohort_path, pretraining_run, read_cohort, run_folder
 from stages.core.runner import run_stage
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 from tests.conftest import crash_at_step, write_scans, write_study
 
 SETTINGS = "{steps: 12, log_every: 1, batch_size: 4, precision: fp32, device: cpu, threads: 1, "

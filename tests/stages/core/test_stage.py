@@ -16,7 +16,7 @@ from stages.core.records import read_completion, stage_folders, stage_key
 from stages.core.runner import run_stage
 from stages.core.stage import STAGES, ShardedStage, Stage, load_stage
 from stages.core.stage_runs import stage_runs
-from stages.core.study import load_study
+from stages.core.study_file import load_study
 
 TOY = '''
     """Count the scans of the inventory."""

@@ -9,7 +9,8 @@ import yaml
 
 from ssl_pipeline.errors import UserError
 from stages.core.stage_runs import evaluation_runs
-from stages.core.study import Study, load_study
+from stages.core.study import Study
+from stages.core.study_file import load_study
 
 
 def changed(study_file, change):

@@ -1,0 +1,28 @@
+"""Reading of a study's file: its keys, then what its sections say about each other."""
+
+from pathlib import Path
+
+from ssl_pipeline.config.loader import parse_section, read_mapping
+from ssl_pipeline.errors import UserError
+from stages.core.study import FORMAT_VERSION, Study
+from stages.core.study_validation import check_study
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study. Raises UserError, one sentence for the first mistake."""
+    if not path.is_file():
+        known = ", ".join(str(p) for p in sorted(Path("workflows/studies").glob("*.yaml")))
+        raise UserError(f"There is no study at {path}; here are {known or 'none'}.")
+    content = read_mapping(path)
+    if content.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format is {content['format']}, this version reads {FORMAT_VERSION}: "
+            "use the version of ssl-pipeline that the study was written for."
+        )
+    study = parse_section(Study, content, path)
+    try:
+        check_study(study)
+    except ValueError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}.") from None
+    study._source_folder = path.parent
+    return study
