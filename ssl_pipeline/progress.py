@@ -127,7 +127,8 @@ class ProgressBar:
             self._first = to or 0
         self._done = self._done + 1 if to is None else to
         elapsed = time.monotonic() - self._start
-        left = elapsed / max(self._done - self._first, 1) * (self._total - self._done)
+        counted = self._done - self._first
+        left = elapsed / counted * (self._total - self._done) if counted else 0.0
         now = datetime.now(UTC).isoformat(timespec="seconds")
         record = ProgressRecord(self._activity, self._done, self._total, elapsed, left, detail, now)
         for display in self._displays:
@@ -178,11 +179,11 @@ def _line_display(targets: Sequence[Console]) -> Display:
     """A line a time, in logs."""
 
     def show(record: ProgressRecord) -> None:
+        left = f", about {format_duration(record.left_s)} left" if record.left_s else ""
         for target in targets:
             target.print(
                 f"{record.activity}: {record.done}/{record.total} after "
-                f"{format_duration(record.elapsed_s)}, about {format_duration(record.left_s)} left"
-                f"  {record.detail}",
+                f"{format_duration(record.elapsed_s)}{left}  {record.detail}",
                 markup=False,
             )
 

@@ -50,5 +50,5 @@ def test_a_log_has_plain_lines_with_their_brackets(tmp_path):
     with log_to(tmp_path / "some.log"), progress("Counting", 1) as bar:
         bar.advance("[bold]a")
     line = (tmp_path / "some.log").read_text()
-    assert line == "Counting: 1/1 after 0.0 s, about 0.0 s left  [bold]a\n"
+    assert line == "Counting: 1/1 after 0.0 s  [bold]a\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "some.log"]

@@ -28,6 +28,18 @@ class ScoreWithChance:
 UNDEFINED_SCORE = ScoreWithChance(math.nan, math.nan)
 
 
+def nearest_votes(
+    similarity: Float[Tensor, "queries candidates"], neighbours: int, temperature: float
+) -> tuple[Float[Tensor, "queries nearest"], Int[Tensor, "queries nearest"]]:
+    """Votes of the nearest candidates of each query, which sum to 1, and their indices.
+
+    A vote is proportional to exp(similarity / temperature); of equal candidates the first is
+    nearest.
+    """
+    near, index = similarity.sort(dim=1, descending=True, stable=True)
+    return (near[:, :neighbours] / temperature).softmax(dim=1), index[:, :neighbours]
+
+
 def knn_accuracy(
     vectors: Float[Tensor, "samples dim"],
     label: Int[Tensor, " samples"],
@@ -117,6 +129,5 @@ def _cosines(vectors: Tensor) -> Float[Tensor, "samples samples"]:
 def _neighbour_weights(vectors: Tensor, subject: Tensor) -> Float[Tensor, "samples samples"]:
     """Row by row, the vote of each sample of another subject; every row sums to 1."""
     similar = _cosines(vectors).masked_fill(subject[:, None] == subject[None, :], -torch.inf)
-    near, index = similar.topk(min(NEIGHBOURS, len(subject)), dim=1)
-    votes = (near / TEMPERATURE).softmax(dim=1)
-    return torch.zeros_like(similar).scatter(1, index, votes)
+    votes, nearest = nearest_votes(similar, NEIGHBOURS, TEMPERATURE)
+    return torch.zeros_like(similar).scatter(1, nearest, votes)

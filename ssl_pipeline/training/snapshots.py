@@ -10,12 +10,15 @@ the report reads them.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import atomic_write
 
+FORMAT_VERSION = 1
 FOLDER, IMAGES_PER_RUN = "snapshots", 4
 FEATURE_PCA_FILE = "feature_pca.npz"  # beside the runs
 ImageArrays = dict[str, NDArray[np.float32]]
@@ -36,15 +39,27 @@ def save_images(folder: Path, step: int, arrays: ImageArrays) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name as a compressed file, whole."""
+    """Write arrays by name, and the version of their format, as a compressed file, whole."""
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, format=FORMAT_VERSION, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> ImageArrays:
+    """Arrays by name. Raises UserError if the file is damaged or of another format version."""
+    try:
+        with open(path, "rb") as file, np.load(file) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, BadZipFile):
+        found = {}
+    if found.pop("format", None) != FORMAT_VERSION:
+        raise UserError(
+            f"{path} is damaged, or of another format version: remove it, and its picture is left "
+            "out of the report."
+        )
+    return found
 
 
 def read_images(folder: Path) -> list[tuple[int, ImageArrays]]:
     """The snapshot images of a run's folder, by step."""
-    found = []
-    for path in sorted((folder / FOLDER).glob("step-*.npz")):
-        with np.load(path) as stored:
-            found.append((int(path.stem.split("-")[1]), {n: stored[n] for n in stored.files}))
-    return found
+    paths = sorted((folder / FOLDER).glob("step-*.npz"))
+    return [(int(path.stem.split("-")[1]), read_arrays(path)) for path in paths]

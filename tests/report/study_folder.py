@@ -216,12 +216,12 @@ def write_pretraining(study: StudyFolder) -> None:
     scan = Catalog.read(study.folder / "preprocess" / "catalog.parquet").entries[0].id
     pca = rng.random((1, 16, 24, 3)).astype(np.float32)
     pca[:, :8, :8] = np.nan
-    np.savez(
-        pretrain / "feature_pca.npz",
-        slice=rng.normal(size=(1, 16, 24)).astype(np.float32),
-        pca=pca,
-        ids=np.array([scan]),
-    )
+    picture = {
+        "slice": rng.normal(size=(1, 16, 24)).astype(np.float32),
+        "pca": pca,
+        "ids": np.array([scan]),
+    }
+    snapshots.write_arrays(pretrain / "feature_pca.npz", picture)
     model = ViT(preset="tiny")
     encoder = random_encoder(model, 0)
     save_bundle(pretrain / "encoder", encoder, model, Preprocess(), (16, 16, 16), {"steps": 0})

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ssl_pipeline import objectives
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.models.position_encoding import position_encoding
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
@@ -230,6 +231,14 @@ def test_a_run_leaves_images_of_its_quarters(start, tmp_path, objective):
         seen = ~np.isnan(last["masked"])
         assert np.array_equal(last["reconstruction"][seen], last["input"][seen])
         assert not np.array_equal(last["reconstruction"], found[0][1]["reconstruction"])
+
+
+def test_an_image_that_is_damaged_is_one_sentence(tmp_path):
+    snapshots.save_images(tmp_path, 5, {"input": np.zeros((1, 4, 4), np.float32)})
+    (path,) = (tmp_path / snapshots.FOLDER).glob("*.npz")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"step-00000005.npz is damaged, or of another format"):
+        snapshots.read_images(tmp_path)
 
 
 def test_a_rare_snapshot_still_shows_the_end():

@@ -28,19 +28,19 @@ class Knn(Predictor):
 
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """Store the labelled features; predicted numbers are weighted means of the neighbours'."""
+        import torch
+
+        from ssl_pipeline.monitoring.knn import nearest_votes
+
         train, targets = labelled.features[:, 0], labelled.targets
         middle = train.mean(axis=0, keepdims=True)
         rows = unit_rows(train - middle)
         truth = np.eye(labelled.n_classes)[targets] if labelled.n_classes else targets[:, None]
-        k = min(self.neighbours, len(train))
 
         def predict(test: NDArray[np.float32]) -> NDArray[np.float64]:
-            similarity = unit_rows(test[:, 0] - middle) @ rows.T
-            nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-            near = np.take_along_axis(similarity, nearest, axis=1)
-            votes = np.exp((near - near[:, :1]) / self.temperature)
-            shares = votes / votes.sum(axis=1, keepdims=True)
-            mean: NDArray[np.float64] = np.einsum("mk,mkc->mc", shares, truth[nearest])
+            similarity = torch.from_numpy(unit_rows(test[:, 0] - middle) @ rows.T)
+            votes, nearest = nearest_votes(similarity, self.neighbours, self.temperature)
+            mean: NDArray[np.float64] = np.einsum("mk,mkc->mc", votes, truth[nearest])
             return mean
 
         return predict

@@ -123,10 +123,7 @@ class ReportData:
 def read_feature_pca(pretrain_folder: Path) -> Arrays:
     """The slices and feature maps of an encoder; none where there is no such file."""
     path = pretrain_folder / snapshots.FEATURE_PCA_FILE
-    if not path.exists():
-        return {}
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files}
+    return snapshots.read_arrays(path) if path.exists() else {}
 
 
 def read_task_accesses(folder: Path, task: str) -> list[Sequence[TestAccess]]:
