@@ -15,6 +15,14 @@ from stages.core.study_file import load_study
 SCAN_COUNT = 6  # one functional MR is cut into as many "people": real, small, all of one kind
 
 
+# The files that take longest begin first, so that no worker waits for the last of them alone.
+LONG = ("workflows/test_snakemake", "stages/test_cli", "stages/test_full_disk", "training/test_")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in str(item.path) for name in LONG))
+
+
 def real_volume() -> nib.Nifti1Image:
     """A whole-head MR of 128 x 96 x 24 voxels at 2 x 2 x 2.2 mm, from nibabel's own tests."""
     whole = nib.load(Path(data_path) / "example4d.nii.gz")

@@ -15,7 +15,7 @@ from ssl_pipeline.evaluation.statistics.intervals import (
 )
 from tests.evaluation.simulation import SIMULATIONS, true_scores
 
-RUNS = 2000
+RUNS = 1000
 
 
 def measure_coverage(name, subjects, between_seeds, confidence=0.95):

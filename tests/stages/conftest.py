@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.command_line import run_forked
 from tests.conftest import write_study
 
 ENV = {**os.environ, "PYTHONWARNINGS": "default"}
@@ -15,6 +16,9 @@ OFFLINE = ["unshare", "--map-root-user", "--net"]  # before a command: it has no
 
 
 def run_cli(*words, before=(), **more):
+    """Run a command; in a new interpreter where something goes before it or others are imported."""
+    if not before and not more:
+        return run_forked("stages", words, env=ENV)
     command = [*before, sys.executable, "-m", "stages", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, **{"env": ENV, **more})
 

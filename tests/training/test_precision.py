@@ -9,17 +9,22 @@ import multiprocessing
 import pytest
 import torch
 
+from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.training import checkpoint
 from tests.conftest import crash_at_step
 from tests.training.small_trainer import build_objective, flat_weights, small_trainer
 
 
+# Products in two bytes are slow where a processor only imitates them.
+FEW = {"monitoring": Monitoring(snapshot_every=6, snapshot_samples=2, stop_on=())}
+
+
 def train(folders, output):
     """Half a run, and the other half as a resume; leaves the weights behind."""
     for precision, folder in folders.items():
-        crash_at_step(small_trainer(folder, output, Hybrid(), precision=precision), 3)
-        resumed = small_trainer(folder, output, Hybrid(), precision=precision)
+        crash_at_step(small_trainer(folder, output, Hybrid(), precision=precision, **FEW), 3)
+        resumed = small_trainer(folder, output, Hybrid(), precision=precision, **FEW)
         resumed.train()
         torch.save(flat_weights(resumed.objective), folder / "w")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages import probe
+from tests.command_line import run_forked
 from tests.conftest import write_study
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -20,7 +21,10 @@ PROFILE = ["--profile", "workflows/profiles/local"]
 def snakemake(study, *words, code=0, root=ROOT):
     command = ["snakemake", *PROFILE, "--config", f"study={study}", *words]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if root == ROOT:
+        done = run_forked("snakemake", command[1:], cwd=root, env=environment)
+    else:
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
