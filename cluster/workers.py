@@ -4,7 +4,9 @@ Processes, because reading and decompressing hold Python's lock. No dashboard an
 errors: progress is the caller's. With one worker in all no process is started; the caller then
 works on a thread. A worker that dies is started again by its nanny, all those of a further node by
 cluster/node_steps.py, and the scheduler gives their tasks to others: a task must bear being
-done twice.
+done twice. Scheduler, workers and client accept only the holders of this run's credentials
+(cluster/credentials.py), and what workers put on a disk lies in a folder that no other user can
+enter: values that are read back from there are unpickled.
 
 All is ONE job: the stage runs in a step on the first node, and each further node has a step of its
 own with workers, kept there by the stage. A lost node costs what its workers had in work; the first
@@ -22,17 +24,27 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from cluster import node_steps
+from cluster.credentials import credentials_folder, new_credentials, read_credentials
 from ssl_pipeline.config.section import Section
+from ssl_pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster, Security
 
 SCHEDULER_TIMEOUT_S = 60  # after which a worker that reaches no scheduler gives up
+SCRATCH_PREFIX = "dask-"  # of a folder of workers, in the folder for temporary files
+# Dask also starts web servers that tell everybody what it does: these have no page.
+NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 
 
 class Dask(Section):
@@ -62,59 +74,87 @@ class Dask(Section):
 
 
 @contextmanager
-def dask_client(config: Dask, n_tasks: int) -> "Iterator[tuple[Client | None, int]]":
+def dask_client(
+    config: Dask, n_tasks: int, shared_folder: Path
+) -> "Iterator[tuple[Client | None, int]]":
     """A client of fresh workers for so many tasks, closed at the end, and the number of workers.
 
-    The client is None where one worker is enough.
+    The client is None where one worker is enough. Workers of other nodes read their credentials
+    below `shared_folder`. Raises UserError where there can be no credentials.
     """
     here = max(1, min(config.worker_count(), n_tasks))
     nodes = node_steps.other_nodes()[: max(0, -(-n_tasks // here) - 1)]
     if here == 1 and not nodes:
         yield None, 1
         return
-    from distributed import Client, LocalCluster
+    import dask
+    from distributed import Client
 
     _silence_logs()
-    cluster = LocalCluster(
-        n_workers=here,
+    credentials = new_credentials()
+    host = node_steps.address_for(nodes[0]) if nodes else "127.0.0.1"
+    with (
+        dask.config.set(NO_PAGES),
+        TemporaryDirectory(prefix=SCRATCH_PREFIX) as scratch,
+        _local_cluster(config, here, host, credentials, scratch) as cluster,
+        Client(cluster) as client,
+        credentials_folder(credentials, shared_folder) as folder,
+    ):
+        there = [cluster.scheduler_address, str(here), str(config.memory_gib), str(folder)]
+        command = [sys.executable, "-m", "cluster.workers", *there]
+        with node_steps.running_on(nodes, command):
+            yield client, here * (1 + len(nodes))
+
+
+def _local_cluster(
+    config: Dask, workers: int, host: str, credentials: "Security", scratch: str
+) -> "LocalCluster":
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers,
         threads_per_worker=1,
         processes=True,
         memory_limit=f"{config.memory_gib}GiB",
-        host=node_steps.address_for(nodes[0]) if nodes else "127.0.0.1",
+        host=host,
+        security=credentials,
+        local_directory=scratch,
         dashboard_address="127.0.0.1:0",  # None would warn of a port that another cluster took
         scheduler_kwargs={"dashboard": False},
         silence_logs=logging.ERROR,
     )
-    there = [cluster.scheduler_address, str(here), str(config.memory_gib)]
-    command = [sys.executable, "-m", "cluster.workers", *there]
-    with cluster, Client(cluster) as client, node_steps.running_on(nodes, command):
-        yield client, here * (1 + len(nodes))
 
 
-async def run_workers(scheduler: str, workers: int, memory_gib: float) -> None:
+async def run_workers(
+    scheduler: str, workers: int, memory_gib: float, credentials: "Security"
+) -> None:
     """Give a scheduler so many workers, until it is gone or standard input, a pipe, says so."""
+    import dask
     from distributed import Nanny
 
     _silence_logs()
-    nannies = [
-        Nanny(
-            scheduler,
-            nthreads=1,
-            name=f"{node_steps.node_name()}-{number}",
-            memory_limit=f"{memory_gib}GiB",
-            death_timeout=SCHEDULER_TIMEOUT_S,
-            silence_logs=logging.ERROR,
-        )
-        for number in range(workers)
-    ]
-    over, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_reader(sys.stdin, over.set)
-    await asyncio.gather(*nannies)
-    gone: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
-    ended: asyncio.Future[Any] = loop.create_task(over.wait())
-    await asyncio.wait([gone, ended], return_when=asyncio.FIRST_COMPLETED)
-    loop.remove_reader(sys.stdin)
-    await asyncio.gather(*(nanny.close() for nanny in nannies))
+    with dask.config.set(NO_PAGES), TemporaryDirectory(prefix=SCRATCH_PREFIX) as scratch:
+        nannies = [
+            Nanny(
+                scheduler,
+                nthreads=1,
+                name=f"{node_steps.node_name()}-{number}",
+                memory_limit=f"{memory_gib}GiB",
+                death_timeout=SCHEDULER_TIMEOUT_S,
+                security=credentials,
+                local_directory=scratch,
+                silence_logs=logging.ERROR,
+            )
+            for number in range(workers)
+        ]
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(sys.stdin, over.set)
+        await asyncio.gather(*nannies)
+        gone: asyncio.Future[Any] = asyncio.gather(*(nanny.finished() for nanny in nannies))
+        ended: asyncio.Future[Any] = loop.create_task(over.wait())
+        await asyncio.wait([gone, ended], return_when=asyncio.FIRST_COMPLETED)
+        loop.remove_reader(sys.stdin)
+        await asyncio.gather(*(nanny.close() for nanny in nannies))
 
 
 def _silence_logs() -> None:
@@ -122,6 +162,17 @@ def _silence_logs() -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
-if __name__ == "__main__":
-    asyncio.run(run_workers(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+def main(address: str, workers: str, memory_gib: str, folder: str) -> int:
+    """Run workers of this node with the credentials in a folder; returns the exit code."""
+    try:
+        credentials = read_credentials(Path(folder))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    asyncio.run(run_workers(address, int(workers), float(memory_gib), credentials))
     node_steps.watch_job()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

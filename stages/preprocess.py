@@ -84,7 +84,7 @@ def run(study: Study, out: Path) -> StageResult:
     failed: dict[str, str] = {}
     done_by: Counter[str] = Counter()
     with (
-        dask_client(study.dask, len(todo)) as (client, workers),
+        dask_client(study.dask, len(todo), store.folder) as (client, workers),
         progress("Preprocessing", len(todo)) as bar,
     ):
         located = (_with_masks(scan, origins[scan.id]) for scan in todo)

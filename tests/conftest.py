@@ -1,5 +1,6 @@
 """Real small volumes that ship inside installed packages, laid out as a user's raw folder."""
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -124,6 +125,14 @@ def crash_at_step(run, step):
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
     return write_study(tmp_path)
+
+
+@pytest.fixture
+def open_umask():
+    """A shell that lets everybody write into what is made."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

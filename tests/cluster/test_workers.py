@@ -2,12 +2,20 @@
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
 from concurrent.futures import as_completed
+from pathlib import Path
 
+import pytest
+from distributed import Client, Security
+
+from cluster.credentials import credentials_folder, new_credentials, read_credentials
 from cluster.workers import Dask, dask_client
+from ssl_pipeline.errors import UserError
 
 
 def slow_task(number):
@@ -28,20 +36,22 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
-def start_remote_worker(client, node="far"):
+def start_remote_worker(client, folder, node="far"):
     """A process with one worker, as a further node of a job has it; waits until it takes part."""
     wait_until(lambda: not has_worker(client, f"{node}-0"))
-    command = [sys.executable, "-m", "cluster.workers", client.scheduler.address, "1", "1"]
+    (credentials,) = folder.glob(".tmp-tls-*")
+    there = [client.scheduler.address, "1", "1", str(credentials)]
+    command = [sys.executable, "-m", "cluster.workers", *there]
     environment = {**os.environ, "SLURMD_NODENAME": node}
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
     wait_until(lambda: has_worker(client, f"{node}-0"))
     return process
 
 
-def test_workers_come_and_go_and_every_task_is_done():
-    with dask_client(Dask(workers=2, memory_gib=1), 90) as (client, workers):
+def test_workers_come_and_go_and_every_task_is_done(tmp_path):
+    with dask_client(Dask(workers=2, memory_gib=1), 90, tmp_path) as (client, workers):
         assert workers == 2
-        first = start_remote_worker(client)
+        first = start_remote_worker(client, tmp_path)
         executor = client.get_executor(pure=False)
         done = []
         for future in as_completed([executor.submit(slow_task, number) for number in range(60)]):
@@ -50,8 +60,8 @@ def test_workers_come_and_go_and_every_task_is_done():
                 first.kill()
             if len(done) == 20:  # one worker, which its nanny starts again
                 os.kill(next(pid for _, name, pid in done if name == "0"), signal.SIGKILL)
-        second = start_remote_worker(client)
-        third = start_remote_worker(client, "further")
+        second = start_remote_worker(client, tmp_path)
+        third = start_remote_worker(client, tmp_path, "further")
         done += executor.map(slow_task, range(60, 90))
         third.communicate(b"over\n", timeout=30)
     assert sorted(number for number, *_ in done) == list(range(90))
@@ -61,9 +71,50 @@ def test_workers_come_and_go_and_every_task_is_done():
     first.communicate(timeout=30)
 
 
-def test_one_worker_needs_no_processes():
+def scratch_folder(dask_worker):
+    return Path(dask_worker.local_directory)
+
+
+def page(port, path):
+    """The HTTP status of a page of this machine."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        return int(connection.recv(100).split()[1])
+
+
+def test_who_does_not_hold_the_credentials_of_a_run_reaches_no_part_of_it(tmp_path, open_umask):
+    with dask_client(Dask(workers=2, memory_gib=1), 9, tmp_path) as (client, _):
+        workers = client.scheduler_info()["workers"]
+        nannies = [worker["nanny"] for worker in workers.values()]
+        listening = [client.scheduler.address, *workers, *nannies]
+        assert len(listening) == 5
+        for address in listening:
+            assert address.startswith("tls://127.0.0.1:")
+            for protocol, credentials in (("tcp", Security()), ("tls", new_credentials())):
+                with pytest.raises(OSError, match=r"Connection|certificate"):
+                    Client(address.replace("tls", protocol), security=credentials, timeout=5)
+        for each in (client.scheduler_info(), *workers.values()):
+            port = each["services"]["dashboard"]
+            assert {page(port, path) for path in ("/status", "/info/main/workers.html")} == {404}
+        assert client.submit(int, "1").result() == 1
+        made = [folder.parents[1] for folder in client.run(scratch_folder).values()]
+        made += tmp_path.glob(".tmp-tls-*")
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o700] * 3
+    assert not any(folder.exists() for folder in made)
+
+
+def test_credentials_that_another_user_may_have_written_are_refused(tmp_path):
+    with credentials_folder(new_credentials(), tmp_path) as folder:
+        assert read_credentials(folder).require_encryption
+        folder.chmod(0o770)
+        with pytest.raises(UserError, match=f"chmod 700 {folder}"):
+            read_credentials(folder)
+        folder.chmod(0o700)
+
+
+def test_one_worker_needs_no_processes(tmp_path):
     for section, tasks in ((Dask(workers=1), 9), (Dask(workers=7), 1), (Dask(workers=7), 0)):
-        with dask_client(section, tasks) as (client, workers):
+        with dask_client(section, tasks, tmp_path) as (client, workers):
             assert client is None and workers == 1
 
 

@@ -95,7 +95,7 @@ def test_dask_workers_give_the_same(scans, tmp_path):
     there.mkdir()
     section = Preprocess(mr=Mr(spacing_mm=(1.5, 1.5, 1.5)))
     list(preprocess_scans(scans, section, SaveArray(here), None, 1))
-    with dask_client(Dask(workers=2, memory_gib=2.0), len(scans)) as (client, workers):
+    with dask_client(Dask(workers=2, memory_gib=2.0), len(scans), tmp_path) as (client, workers):
         assert client is not None
         results = list(preprocess_scans(scans, section, SaveArray(there), client, workers))
     check(results, there)
@@ -113,7 +113,7 @@ def test_who_stops_early_leaves_the_rest(scans, tmp_path):
 
 def test_a_scan_that_kills_its_workers_is_named_and_the_others_are_done(scans, tmp_path):
     deadly = scan_of(scans[0][1].path, "deadly")
-    with dask_client(Dask(workers=2, memory_gib=2.0), 6) as (client, workers):
+    with dask_client(Dask(workers=2, memory_gib=2.0), 6, tmp_path) as (client, workers):
         todo = [deadly, *scans[:5]]
         results = list(preprocess_scans(todo, Preprocess(), SaveArray(tmp_path), client, workers))
     errors = {result.scan_id: result.error for result in results}

@@ -3,9 +3,13 @@
 import json
 import os
 import signal
+import stat
+from pathlib import Path
 
 import pytest
+from distributed import Client, Security
 
+from cluster.credentials import new_credentials
 from ssl_pipeline.io.atomic import sha256_file
 from tests.conftest import write_scans, write_study
 from tests.slurm.conftest import by_hand, edit
@@ -88,6 +92,20 @@ def test_undisturbed(work, alone, outcome):
         "equal; "
         + ", ".join(f"{n} scans by worker {name}" for name, n in scans_by_worker(work).items())
     )
+
+
+def test_stranger(work, alone, outcome):
+    """Client without the credentials of the run, while two nodes preprocess."""
+    launcher = work.launch()
+    command = Path(f"/proc/{second_node_process(work)}/cmdline").read_text().split("\0")
+    address, *_, credentials = command[command.index("cluster.workers") + 1 :][:4]
+    assert stat.S_IMODE(Path(credentials).stat().st_mode) == 0o700
+    for protocol, others in (("tcp", Security()), ("tls", new_credentials())):
+        with pytest.raises(OSError, match=r"Connection|certificate"):
+            Client(address.replace("tls", protocol), security=others, timeout=5)
+    wait_for_launcher(launcher)
+    assert store(work) == alone and not Path(credentials).exists()
+    outcome("refused, equal")
 
 
 def test_killed_worker(work, alone, outcome):
