@@ -35,6 +35,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import read_json, write_json
 from ssl_pipeline.io.locks import exclusive_lock
+from ssl_pipeline.io.permissions import make_private_folder, refuse_open_parent
 from ssl_pipeline.progress import info
 
 JOB_RECORD = "job.json"
@@ -62,7 +63,7 @@ class StageJob:
     """
 
     name: str  # for people, such as probe-organ
-    folder: Path  # record, lock, scripts and logs; beside the output, not in it
+    folder: Path  # record, lock, scripts and logs, in the folder of all jobs; not in the output
     out: Path  # the folder that the stage writes to
     key: str  # hash of its inputs and settings
     work: Callable[[], int]  # the stage, picklable; returns an exit code
@@ -133,9 +134,15 @@ def previous_job_files(folder: Path) -> list[Path]:
 
 
 def read_job_record(folder: Path) -> dict[str, Any] | None:
-    """The newest job of a stage: its number, the hash of its inputs, its launcher and time."""
-    path = folder / JOB_RECORD
-    found: dict[str, Any] | None = read_json(path) if path.exists() else None
+    """The newest job of a stage: its number, the hash of its inputs, its launcher and time.
+
+    None where there is none, or it is another user's.
+    """
+    found: dict[str, Any]
+    try:
+        found = read_json(folder / JOB_RECORD)
+    except (FileNotFoundError, PermissionError):
+        return None
     return found
 
 
@@ -146,8 +153,14 @@ def _job_name(name: str, out: Path) -> str:
 
 @contextmanager
 def _submit_lock(folder: Path) -> Iterator[None]:
-    """Let one launcher at a time query and submit; any end of it frees the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Let one launcher at a time query and submit; any end of it frees the lock.
+
+    A node unpickles what lies in the folder, maybe hours later, and so runs it. Raises UserError
+    where other users can put something else there.
+    """
+    make_private_folder(folder.parent)
+    make_private_folder(folder)
+    refuse_open_parent(folder.parent)
     with exclusive_lock(folder / ".lock"):
         yield
 

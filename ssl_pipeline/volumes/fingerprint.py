@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import atomic
+from ssl_pipeline.io.permissions import private_files
 from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.inventory import WORKERS, Inventory
 from ssl_pipeline.volumes.metadata_table import read_table
@@ -51,7 +52,7 @@ def data_fingerprint(data: Data, study_dir: Path, file_hashes: Path) -> str:
         for path, state in _file_states(places).items()
     }
     if any(path in before and known != before[path] for path, known in now.items()):
-        atomic.write_json(file_hashes, now)
+        _write_file_hashes(file_hashes, now)
     listed = [(path, known.size, known.token) for path, known in sorted(now.items())]
     return atomic.sha256_json([listed, [_content_hash(path) for path in texts]])
 
@@ -87,7 +88,7 @@ def record_file_hashes(inventory: Inventory, pseudonyms: PseudonymStore) -> None
         hashes = pool.map(lambda path: known.get(path) or _unchanged_hash(path, now[path]), unknown)
         for path, sha256 in zip(unknown, hashes, strict=True):
             now[path] = now[path]._replace(sha256=sha256)
-    atomic.write_json(pseudonyms.file_hashes, now)
+    _write_file_hashes(pseudonyms.file_hashes, now)
 
 
 def _known_hashes(inventory: Inventory, pseudonyms: PseudonymStore) -> dict[str, str]:
@@ -144,6 +145,12 @@ def _updated_state(path: str, state: FileState, previous: _FileRecord | None) ->
 
 def _content_hash(path: Path) -> str:
     return atomic.sha256_file(path) if path.is_file() else ABSENT
+
+
+def _write_file_hashes(file: Path, records: dict[str, _FileRecord]) -> None:
+    """Write the records, which hold the paths of scans, for the eyes of their owner alone."""
+    with private_files():
+        atomic.write_json(file, records)
 
 
 def _read_file_hashes(file: Path) -> dict[str, _FileRecord]:

@@ -12,7 +12,6 @@ import hmac
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +24,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io import atomic
 from ssl_pipeline.io.locks import exclusive_lock
 from ssl_pipeline.io.parquet import from_table, to_table
+from ssl_pipeline.io.permissions import make_private_folder, private_files
 from ssl_pipeline.volumes.readers import Source
 
 Coder = Callable[..., str]  # strings to a code of 12 hex digits
@@ -34,7 +34,6 @@ LOST_SALT_ADVICE = (
     ", by which results know their subjects: put it back from a backup, or begin anew with another"
     " `output` and another `private` folder."
 )
-OTHERS_PERMISSIONS = stat.S_IRWXG | stat.S_IRWXO
 FIELDS = ("id", "path", "series", "subject", "subject_name", "labels")
 SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()))
 OWNER_KEY = b"output"
@@ -83,18 +82,15 @@ class PseudonymStore:
     def open(self, salt_fingerprint: str) -> None:
         """Make the folder and the salt, where results carry no fingerprint yet.
 
-        Raises UserError for a lost or different salt, for a folder that other users can read, and
-        for one that a study of the same name uses.
+        Raises UserError for a lost or different salt, for a folder that is not private, and for one
+        that a study of the same name uses.
         """
-        self.private_folder.mkdir(stat.S_IRWXU, parents=True, exist_ok=True)
-        self.study_folder.mkdir(exist_ok=True)
-        with exclusive_lock(self.private_folder / ".lock"):  # two studies may begin at once
-            if not self._salt_file.exists():
-                self._create_salt(salt_fingerprint)
-        if stat.S_IMODE(self.private_folder.stat().st_mode) & OTHERS_PERMISSIONS:
-            raise UserError(
-                f"Other users can read {self.private_folder}: `chmod 700 {self.private_folder}`."
-            )
+        make_private_folder(self.private_folder)
+        with private_files():
+            self.study_folder.mkdir(exist_ok=True)
+            with exclusive_lock(self.private_folder / ".lock"):  # two studies may begin at once
+                if not self._salt_file.exists():
+                    self._create_salt(salt_fingerprint)
         self._refuse_namesake()
         self.check_salt(salt_fingerprint)
 
@@ -102,8 +98,7 @@ class PseudonymStore:
         """Make the salt, where none was ever used."""
         if salt_fingerprint or any(self.private_folder.glob("*/origins.parquet")):
             raise UserError(f"{self._salt_file} is lost{LOST_SALT_ADVICE}")
-        mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # never in place of another
-        with open(os.open(self._salt_file, mode, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
+        with open(self._salt_file, "x") as file:  # never in place of another
             file.write(secrets.token_hex(SALT_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -163,7 +158,7 @@ class PseudonymStore:
 
     def write(self, origins: Sequence[Origin]) -> None:
         """Replace the table of all origins of the study's scans."""
-        with atomic.atomic_write(self.table) as temporary:
+        with private_files(), atomic.atomic_write(self.table) as temporary:
             schema = SCHEMA.with_metadata({OWNER_KEY: self._relative_output})
             pq.write_table(to_table(origins, schema, JSON_COLUMNS), temporary)
         self.__dict__.pop("origins", None)

@@ -16,6 +16,7 @@ import cluster
 import stages
 from cluster.job_entry import INTERRUPTED_EXIT
 from ssl_pipeline.errors import UserError, is_disk_full
+from ssl_pipeline.io.permissions import forbid_others_to_write
 from ssl_pipeline.progress import info
 
 DONE_EXIT, BUG_EXIT, USER_EXIT = 0, 1, 2
@@ -27,8 +28,12 @@ DISK_FULL_MESSAGE = (
 
 
 def run_process(command: str, work: Callable[[], int]) -> int:
-    """Run a command as all that this process does; returns its exit code."""
+    """Run a command as all that this process does; returns its exit code.
+
+    No other user can change what it writes, whatever the umask of the shell is.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    forbid_others_to_write()
     # Threads that spin while they wait slow to a crawl beside other work on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
