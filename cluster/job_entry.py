@@ -118,7 +118,12 @@ def distributed_env(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _first_node(environ: Mapping[str, str]) -> str:
-    """A name or an address by which all nodes reach the first one."""
+    """A name or an address by which all nodes reach the first one.
+
+    Of one node alone it is one that no other machine reaches.
+    """
+    if environ.get("SLURM_JOB_NUM_NODES") == "1":
+        return "127.0.0.1"
     command = ["scontrol", "show", "hostnames", environ["SLURM_JOB_NODELIST"]]
     name = subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0]
     try:

@@ -80,6 +80,14 @@ def test_nothing_of_an_outer_job_or_a_users_shell_is_inherited():
     assert outer_variables(outer) == ["SLURM_JOB_ID", "SBATCH_PARTITION", "SRUN_DEBUG", "RANK"]
 
 
+def test_ranks_of_one_node_meet_where_no_other_machine_reaches_them():
+    one = {
+        "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "12",
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node7",
+    }  # fmt: skip
+    assert distributed_env(one)["MASTER_ADDR"] == "127.0.0.1"
+
+
 @pytest.mark.skipif(shutil.which("scontrol") is None, reason="scontrol names the nodes of a job")
 def test_one_task_has_no_ranks_and_attempts_take_other_ports(monkeypatch):
     assert distributed_env({"SLURM_NTASKS": "1"}) == {}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 
@@ -69,6 +70,9 @@ def train_in_parts(folder, output, rank_info):
     with run.ranks.connect(run.compute.device):
         for _ in range(3):
             state = run.train(2)
+        open_ports = psutil.Process().net_connections("tcp")
+        listening = sorted({each.laddr.ip for each in open_ports if each.status == "LISTEN"})
+        (folder / f"listening-{rank_info.rank}").write_text(" ".join(listening))
     if rank_info.is_first:
         torch.save(state.objective, run.folder / "end.pt")
 
@@ -154,6 +158,10 @@ def test_ranks_that_stay_connected_divide_their_steps_among_calls(ends):
     whole = torch.load(ends[1] / "hybrid-6" / "end.pt")[0]
     parts = torch.load(ends[1] / "parts" / "end.pt")
     assert all(torch.equal(parts[name], weight) for name, weight in whole.items())
+
+
+def test_ranks_of_one_machine_listen_where_no_other_machine_reaches_them(ends):
+    assert [(ends[1] / f"listening-{rank}").read_text() for rank in (0, 1)] == ["127.0.0.1"] * 2
 
 
 def test_a_run_of_two_ranks_goes_on_with_one(ends, study, tmp_path):
