@@ -6,6 +6,8 @@ same, so results are the same; without free space, without a local disk, or with
 files are read from the shared disk. Tasks of one job on one node share the copies: the first one
 copies, the others wait, and the last one to end removes them, by a lock that each holds. A killed
 task frees its lock and leaves the folder; the next job of the same user on that node removes it.
+The folder's name can be foreseen, and other users may write on that disk too: one that is not this
+user's own, or that others can enter, is not used.
 """
 
 import fcntl
@@ -17,9 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_bytes
 from ssl_pipeline.io.atomic import atomic_write, file_size
 from ssl_pipeline.io.locks import exclusive_lock
+from ssl_pipeline.io.permissions import is_private_folder, make_private_folder
 from ssl_pipeline.progress import info
 
 CACHE_DIR_VARIABLE = "SSL_PIPELINE_CACHE_DIR"
@@ -94,22 +98,22 @@ def _acquire_folder(scratch_dir: str, job: str) -> IO[str] | None:
     try:
         _remove_stale_folders(below, folder)
         while True:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
             with suppress(FileNotFoundError):
                 held = open(folder / JOB_LOCK, "w")  # noqa: SIM115
                 fcntl.flock(held, fcntl.LOCK_SH)
                 if (folder / JOB_LOCK).stat().st_ino == os.fstat(held.fileno()).st_ino:
                     return held
-    except OSError as error:
-        info(f"Nothing is copied to {scratch_dir}: {error}.")
+    except (OSError, UserError) as error:
+        info(f"Nothing is copied to {scratch_dir}: {str(error).rstrip('.')}.")
         return None
 
 
 def _remove_stale_folders(parent: Path, own_folder: Path) -> None:
-    """Remove the folders of killed jobs; those of other users cannot be opened."""
+    """Remove the folders of killed jobs of this user."""
     for folder in parent.glob(f"{FOLDER_PREFIX}*"):
         with suppress(OSError):
-            if folder != own_folder:
+            if folder != own_folder and is_private_folder(folder):
                 with open(folder / JOB_LOCK, "r+") as held:
                     _remove_if_unlocked(held, folder)
 

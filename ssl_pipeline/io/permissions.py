@@ -29,17 +29,20 @@ def make_private_folder(folder: Path) -> None:
 
 def check_private_folder(folder: Path) -> None:
     """Raise UserError where a folder belongs to another user, or other users can enter it."""
-    if is_private_folder(folder):
-        return
-    if folder.stat().st_uid != os.geteuid():
+    if not _is_own(folder):
         raise UserError(f"{folder} belongs to another user: choose a folder of your own.")
-    raise UserError(f"Other users can read {folder} or write there: `chmod 700 {folder}`.")
+    if not is_private_folder(folder):
+        raise UserError(f"Other users can read {folder} or write there: `chmod 700 {folder}`.")
 
 
 def is_private_folder(folder: Path) -> bool:
     """Whether a folder belongs to this user and no other can enter it."""
-    found = folder.stat()
-    return found.st_uid == os.geteuid() and not found.st_mode & OTHERS_PERMISSIONS
+    return _is_own(folder) and not folder.stat().st_mode & OTHERS_PERMISSIONS
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder, and the link to it if there is one, belongs to this user."""
+    return {folder.stat().st_uid, folder.lstat().st_uid} == {os.geteuid()}
 
 
 def refuse_open_parent(folder: Path) -> None:

@@ -36,6 +36,7 @@ from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint, snapshots
 from ssl_pipeline.training.checkpoint import TrainerState
+from ssl_pipeline.training.compile_cache import use_private_compile_cache
 from ssl_pipeline.training.compute import select_compute
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.distributed import RankGroup
@@ -106,6 +107,7 @@ class Trainer:
         self.scaler = self.compute.scaler()
         self.ema = EMA(objective.encoder, training.ema_decay) if training.ema_decay else None
         if training.compile:
+            use_private_compile_cache()
             self.objective.compile()
         self.step = 0
         self.previous_embeddings: Tensor | None = None  # of the last snapshot

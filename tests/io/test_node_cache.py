@@ -1,6 +1,7 @@
 """The node cache: the same bytes, shared by the tasks of a job, removed with the last."""
 
 import os
+import stat
 import subprocess
 import sys
 
@@ -103,3 +104,29 @@ def test_without_a_local_disk_nothing_is_copied(files, capsys):
         with job_cache(where, "7"):
             assert cached_folder(files, ["a", "b/c"]) == files
         assert f"Nothing is copied to {where}" in capsys.readouterr().out
+
+
+def test_a_folder_that_somebody_else_may_have_made_is_not_used(disk, files, capsys, open_umask):
+    made = disk / "ssl-pipeline-7"
+    made.mkdir(parents=True)
+    with job_cache(str(disk), "7"):
+        assert cached_folder(files, ["a", "b/c"]) == files
+    assert f"Nothing is copied to {disk}: Other users can" in capsys.readouterr().out
+    with job_cache(str(disk), "8"):
+        assert cached_folder(files, ["a", "b/c"]) == disk / "ssl-pipeline-8/volumes"
+        assert stat.S_IMODE((disk / "ssl-pipeline-8").stat().st_mode) == 0o700
+    assert list(disk.iterdir()) == [made]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_a_link_of_another_user_is_not_followed(disk, files, tmp_path, capsys):
+    disk.mkdir()
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    (mine / ".job.lock").write_text("kept")
+    (disk / "ssl-pipeline-7").symlink_to(mine)
+    os.chown(disk / "ssl-pipeline-7", 65534, 65534, follow_symlinks=False)
+    with job_cache(str(disk), "7"):
+        assert cached_folder(files, ["a", "b/c"]) == files
+    assert "belongs to another user" in capsys.readouterr().out
+    assert (mine / ".job.lock").read_text() == "kept"

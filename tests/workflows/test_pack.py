@@ -1,5 +1,6 @@
 """A virtual environment packed into one file works where it is unpacked, without the first one."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -48,3 +49,11 @@ def test_a_folder_of_something_else_is_left_alone(archive, tmp_path):
     said = run(ENVS / "unpack.sh", archive, tmp_path / "mine", code=2)
     assert "is not what" in said and "name another folder" in said
     assert not list((tmp_path / "mine").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_what_another_user_has_unpacked_is_not_run(archive, tmp_path):
+    run(ENVS / "unpack.sh", archive, tmp_path / "env")
+    os.chown(tmp_path / "env", 65534, 65534)
+    said = run(ENVS / "unpack.sh", archive, tmp_path / "env", code=2)
+    assert "belongs to another user" in said
