@@ -70,7 +70,7 @@ FAULTS = [
     ("shortcut", {"position_shortcut": 0.97}, "it solves 97%"),
     ("shortcut", {"histogram_retrieval": 0.9}, "match 90%"),
     ("shortcut", {"same_subject_loss": 3.4}, "the loss between subjects is 3.40 nats"),
-    ("shortcut", {"gradient_outside_body": 0.6}, "60% lies outside the body"),
+    ("shortcut", {"gradient_outside_body": 0.6}, "60% lies outside the foreground mask"),
     ("shortcut", {"reconstruction_skill": -0.4}, "skill -0.40"),
     ("data_bound", {"data_wait": 0.7}, "70% of the time"),
 ]
@@ -82,6 +82,13 @@ def test_a_fault_has_its_diagnosis_with_the_number(name, metrics, words):
     assert diagnosis.name == name
     assert words in diagnosis.reason
     assert diagnosis.reason.endswith(".")
+
+
+@pytest.mark.parametrize("metric", ["gradient_outside_body", "reconstruction_skill"])
+def test_what_the_mask_decides_names_the_mask_before_advice(metric):
+    values = {"gradient_outside_body": 0.6, "reconstruction_skill": -0.4}
+    reason = diagnose(history(**{metric: values[metric]}), SECTION).reason
+    assert reason.index("mask may") < reason.index("Where it is right") < reason.index("lower ")
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,11 @@ class Reconstruction(SummedTerm):
             Threshold(
                 "gradient_outside_body",
                 maximum=lambda settings: settings.max_gradient_outside,
-                message="Of the reconstruction gradient {value:.0%} lies outside the body (the "
-                "alarm is above {limit:.0%}): the model learns padding and air. Lower "
-                "objective.reconstruction.background_weight, and make sure that padding has no "
-                "weight.",
+                message="Of the reconstruction gradient {value:.0%} lies outside the foreground "
+                "mask (the alarm is above {limit:.0%}). The mask may miss part of the body: look "
+                "at its outline in the report, and draw it or set preprocess.foreground to all. "
+                "Where it is right, padding and air are learned: lower "
+                "objective.reconstruction.background_weight.",
             ),
         ),
         (
@@ -45,10 +46,11 @@ class Reconstruction(SummedTerm):
                 "reconstruction_skill",
                 minimum=lambda settings: settings.min_skill,
                 after=lambda settings: settings.skill_after,
-                message="Reconstruction of the body is no better than smooth in-painting (skill "
-                "{value:.2f}, the alarm is below {limit:g}): padding and air dominate, or the run "
-                "is too short. Lower objective.reconstruction.background_weight or "
-                "views.max_background, or train longer.",
+                message="Inside the foreground mask, reconstruction is no better than smooth "
+                "in-painting (skill {value:.2f}, the alarm is below {limit:g}). The run may be too "
+                "short: train longer. The mask may hold little of the body, or air: look at its "
+                "outline in the report. Where it is right, background dominates: lower "
+                "objective.reconstruction.background_weight or views.max_background.",
             ),
         ),
     )
