@@ -41,7 +41,10 @@ class Ct(Section):
         default=(-1000.0, 1000.0),
         description="values in HU are clipped to this range for the model",
     )
-    foreground_hu: float = Field(default=-500.0, description="voxels above it, in HU, may be body")
+    foreground_hu: float = Field(
+        default=-500.0,
+        description="voxels above it, in HU, are body; regions below it are where they are lung",
+    )
 
     @field_validator("spacing_mm")
     @classmethod
@@ -109,7 +112,8 @@ class Preprocess(Section):
     )
     foreground: Literal["auto", "all"] = Field(
         default="auto",
-        description="auto finds the body and crops to it; all takes every stored voxel",
+        description="auto finds the air around the body and crops it away; all takes every stored"
+        " voxel",
     )
     margin_voxels: int = Field(
         default=5, ge=0, description="stored voxels kept around the foreground"

@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.foreground import bounding_box, foreground_mask, otsu_threshold
+from ssl_pipeline.preprocess.foreground import bounding_box, ct_body, mr_body
 from ssl_pipeline.preprocess.intensity import (
     MR_LIMIT,
     IntensityStatistics,
@@ -50,7 +50,7 @@ from ssl_pipeline.volumes.geometry import (
 )
 from ssl_pipeline.volumes.volume import Volume
 
-VERSION = 2  # raise it when the same scan and section give another volume
+VERSION = 3  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
 MASK_BITS = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # kinds of masks
 OBLIQUE_TOLERANCE_DEG = 0.1  # a scan turned by less is straight
@@ -141,7 +141,7 @@ def prepare_volume(
         image, scale, offset = mr_to_int16(raw, valid, intensity_offset)
     affine, masks = own.affine, {VALID: valid, **_label_mask_bits(label_masks or {}, own, valid)}
     if FOREGROUND not in masks:
-        masks[FOREGROUND] = _foreground(image, valid, modality, section)
+        masks[FOREGROUND] = _foreground(image, valid, modality, section, -offset / scale)
     oblique = residual_rotation_deg(affine) > OBLIQUE_TOLERANCE_DEG
     if shear_deg(affine) > SHEAR_TOLERANCE_DEG or (section.straighten and oblique):
         image, masks, affine = _straighten(image, masks, affine, section, limits)
@@ -199,14 +199,17 @@ def check_memory(shape: Shape, section: Preprocess, *, resampled: bool) -> None:
 
 
 def _foreground(
-    image: NDArray[np.int16], valid: NDArray[np.bool_], modality: str, section: Preprocess
+    image: NDArray[np.int16],
+    valid: NDArray[np.bool_],
+    modality: str,
+    section: Preprocess,
+    stored_zero: float,
 ) -> NDArray[np.bool_]:
     if section.foreground == "all":
         return valid
     if modality == "CT":
-        return foreground_mask(image, valid, section.ct.foreground_hu)
-    threshold = otsu_threshold(histogram(image, valid), section.mr.percentiles)
-    return foreground_mask(image, valid, float(threshold))
+        return ct_body(image, valid, section.ct.foreground_hu)
+    return mr_body(image, valid, stored_zero)
 
 
 def _label_mask_bits(

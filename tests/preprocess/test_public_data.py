@@ -1,4 +1,4 @@
-"""A planning CT whose outside was not stored, from the public data where it is present."""
+"""Public data where they are present: a CT whose outside was not stored, and crops of an organ."""
 
 import os
 from pathlib import Path
@@ -31,3 +31,13 @@ def test_what_was_not_stored_is_invalid_and_the_rest_is_exact():
     back = to_source_grid(drawn, prepared.meta)
     inside = to_source_grid(np.ones_like(drawn), prepared.meta) > 0
     assert np.array_equal(back[inside], label.data[inside])
+
+
+@pytest.mark.skipif(FOLDER is None, reason="SSL_PIPELINE_DATA names no folder of public data")
+@pytest.mark.parametrize("number", ["001", "118", "217"])
+def test_a_crop_inside_the_head_is_kept_whole(number):
+    image = Path(FOLDER) / "hippocampus" / "images" / f"hippocampus_{number}.nii.gz"
+    scan = read_volume(Source(image))
+    prepared = prepare_volume(scan, "MR", Preprocess())
+    assert prepared.meta.shape == scan.data.shape[::-1]
+    assert prepared.meta.foreground_share == 1
