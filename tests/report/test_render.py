@@ -94,12 +94,15 @@ def test_missing_values_have_a_colour_of_their_own() -> None:
     assert np.allclose(fill_missing(colours)[1, 1], 0.5)
 
 
-def _bright_corner_volume(folder: Path) -> CropReader:
+def _bright_corner_volume(
+    folder: Path, body: tuple[slice, slice, slice] = np.s_[:, :, :]
+) -> CropReader:
     """A volume (20, 30, 40) of (4, 2, 1) mm whose right, front, top eighth is bright."""
     data = np.zeros((2, 20, 30, 40), np.int16)
     data[0] = -1000
     data[0, 10:, 15:, 20:] = 1000
-    data[1] = VALID | FOREGROUND
+    data[1] = VALID
+    data[1][body] |= FOREGROUND
     affine = tuple(tuple(row) for row in np.diag([1.0, 2.0, 4.0, 1.0]).tolist())
     meta = VolumeMeta(
         modality="CT",
@@ -140,6 +143,18 @@ def test_thumbnails_are_upright_and_in_millimetres(tmp_path: Path) -> None:
     assert coronal[10, width - 10] < 60
     assert sagittal[10, 10] > 200 > 60 > sagittal[160, 10]
     assert sagittal[10, across - 10] < 60
+
+
+def test_a_preview_has_the_outline_of_the_foreground(tmp_path: Path) -> None:
+    reader = _bright_corner_volume(tmp_path, body=np.s_[5:15, 5:25, 10:30])
+    (picture,) = volume_previews(reader.catalog, reader)
+    red, _, blue = np.moveaxis(_pixels(picture), 2, 0)
+    is_outline = red > blue + 80
+    top, left = 85 - 64, 0  # of the axial plane, 2.125 pixels a mm
+    assert is_outline[85, round(10 * 2.125)]  # between right and left side of the mask
+    assert is_outline[top + round(10 * 2.125), 42]
+    assert not is_outline[85, 30:55].any()
+    assert not is_outline[85, left : left + 15].any()
 
 
 def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -> None:

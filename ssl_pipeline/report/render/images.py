@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from ssl_pipeline.report.render.figures import Picture
 
 MISSING_COLOUR = (0.84, 0.87, 0.91)  # where there is no value
+OUTLINE_COLOUR = (230, 159, 0)
 GAP_PIXELS = 4  # pixels between the pictures of a row
 Colour = NDArray[np.float32]  # (rows, columns, 3), 0 to 1
 
@@ -54,6 +56,14 @@ def resize_image(
     image = Image.fromarray((colours * 255).round().astype(np.uint8))
     resample = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
     return image.resize((columns, rows), resample)
+
+
+def draw_outline(image: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
+    """The picture with the outline of a mask (y, x) that covers all of it, of any resolution."""
+    inside = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
+    pixels = np.array(image)
+    pixels[inside & ~ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_COLOUR
+    return Image.fromarray(pixels)
 
 
 def join_images(images: Sequence[Image.Image]) -> Image.Image:

@@ -1,13 +1,14 @@
-"""Previews of stored volumes: three middle planes of model input."""
+"""Previews of stored volumes: three middle planes of model input, with the foreground's outline."""
 
 from collections import defaultdict
 
 import numpy as np
 from PIL import Image
 
-from ssl_pipeline.preprocess.prepare import model_input
+from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.report.render.figures import Picture
 from ssl_pipeline.report.render.images import (
+    draw_outline,
     encode_picture,
     join_images,
     orient_for_display,
@@ -58,6 +59,8 @@ def _plane(entry: Entry, reader: CropReader, axis: int, scale: float) -> Image.I
     spacing = [mm for at, mm in enumerate(entry.spacing_mm[::-1]) if at != axis]
     meta = entry.meta
     low, high = ((value - meta.centre) / meta.width for value in (meta.low, meta.high))
-    return resize_image(
+    image = resize_image(
         to_grey(orient_for_display(plane), low, high), (spacing[0], spacing[1]), scale, smooth=True
     )
+    body = np.squeeze(block[1] & FOREGROUND, axis=axis)[::-1, ::-1] > 0
+    return draw_outline(image, body)
