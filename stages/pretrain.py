@@ -70,7 +70,7 @@ BUNDLE_FILES = (
 TITLE = "Pretrain the encoder on the volumes of the training subjects"
 CONFIG_KEYS = HASHED_KEYS
 DEPENDS_ON = ("preprocess",)
-VERSION = 7
+VERSION = 8
 OUTPUTS = (
     "cohort-*.json",
     RUN_RECORD,

@@ -20,9 +20,9 @@ FILE_NAME = "training_subjects.parquet"
 COLUMNS = ("subject", "scan", "voxel_hash")
 SALT_KEY, FORMAT_KEY = b"salt_fingerprint", b"ssl_pipeline_training_subjects"
 INHERITED_KEY = b"inherited"
-FORMAT_VERSION = b"1"
+FORMAT_VERSION = b"3"  # of 1 and 2, equal values of another type of number had another hash
 # Of an encoder that was initialized from weights: readers that do not know it refuse the file.
-INHERITED_FORMAT_VERSION = b"2"
+INHERITED_FORMAT_VERSION = b"4"
 
 
 @dataclass(frozen=True)

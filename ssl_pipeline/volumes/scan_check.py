@@ -21,7 +21,7 @@ from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.review import Decision
 from ssl_pipeline.volumes.thumbnails import thumbnail
 
-VERSION = 4  # raise it when the result of an inspection changes its meaning
+VERSION = 5  # raise it when the result of an inspection changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class ScanInfo:
     orientation: str = ""  # such as "LPS"
     file_modality: str = ""  # modality in the file's own header
     sha256: str = ""  # of the source's bytes
-    voxel_hash: str = ""  # hash of the voxels with their axes in canonical order
+    voxel_hash: str = ""  # hash of the values with their axes in canonical order
     size_bytes: int = 0
     mtime_ns: int = 0
     criteria_hash: str = ""  # hash of the thresholds and settings of its quality control
@@ -153,7 +153,7 @@ def _open_scan(
         spacing_mm=geometry.spacing_mm(volume.affine),
         orientation=geometry.axis_codes(volume.affine),
         file_modality=volume.modality or "",
-        voxel_hash=_voxel_hash(straight.data),
+        voxel_hash=voxel_hash(straight.data, root.intensity_offset),
         fault=quality.fault,
         repair=quality.repair,
         review=quality.review,
@@ -163,9 +163,29 @@ def _open_scan(
     return ScanCheck(info, thumbnail(straight, missing), points)
 
 
-def _voxel_hash(data: NDArray[Any]) -> str:
-    """Equal for equal voxels, whatever type of number they are stored as."""
-    kind = np.float32 if data.dtype.kind == "f" else np.int32
-    digest = hashlib.sha256(str(data.shape).encode())
-    digest.update(np.ascontiguousarray(data, dtype=kind).data)
+def voxel_hash(data: NDArray[Any], intensity_offset: float = 0.0) -> str:
+    """Hash of a scan's shape and values, whatever type of number they are stored as.
+
+    `data` (x, y, z) has its axes in canonical order; `intensity_offset` is added to it. Values are
+    hashed as int32 where all are whole numbers, else as float32.
+    """
+    whole = data.dtype.kind in "iu" and intensity_offset.is_integer()
+    kind = np.int32 if whole else np.float32
+    values: NDArray[Any] = data.astype(kind, copy=False)
+    if intensity_offset:
+        values = values + kind(intensity_offset)
+    if not whole:
+        values = _as_whole_numbers(values)
+    digest = hashlib.sha256(str(values.shape).encode())
+    digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def _as_whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """float32 as int32 where that loses nothing, else with one bit pattern for 0 and for NaN."""
+    with np.errstate(invalid="ignore"):  # NaN, and what is too large for int32, is not equal to it
+        for part in (values[:1], values):  # one plane shows most images to be none
+            whole = part.astype(np.int32)
+            if not np.array_equal(whole, part):
+                return np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0))
+    return whole
