@@ -1,0 +1,119 @@
+"""The header of NIfTI: every field that is used is checked first, and has its own sentence.
+
+nibabel parses the block without its own checks, for these would repair a header silently, such as a
+spacing of 0 mm to 1 mm.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+
+from ssl_pipeline.volumes.readers.reader import ReadError, checked_affine, shape_3d
+from ssl_pipeline.volumes.volume import VoxelGrid
+
+HEADER_BYTES = 540  # of version 2, the longer one
+HEADERS = {348: Nifti1Header, HEADER_BYTES: Nifti2Header}
+EXTENSION_FLAG_BYTES = 4  # between header and voxels, also where there is no extension
+MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # not stated, metres, mm, micrometres
+MAX_VOXEL_OFFSET = 1 << 30
+
+
+def parse_header(path: Path, content: bytes) -> Nifti1Header:
+    """The header at the beginning of a file of either version and byte order. Raises ReadError."""
+    found = {"<": int.from_bytes(content[:4], "little"), ">": int.from_bytes(content[:4], "big")}
+    order, size = next(((key, n) for key, n in found.items() if n in HEADERS), ("", 0))
+    if not size or len(content) < size:
+        raise ReadError(path, "does not begin like a NIfTI file; is the file complete?")
+    # From the block alone: reading it from a file would read the extensions too, of any length.
+    header: Nifti1Header = HEADERS[size](content[:size], order, check=False)  # type: ignore[no-untyped-call]
+    magic = bytes(header["magic"])[:3]
+    if magic in (b"ni1", b"ni2"):
+        raise ReadError(path, "its header says that the voxels are in an .img file beside it.")
+    if magic not in (b"n+1", b"n+2"):
+        raise ReadError(path, "does not say that it is NIfTI, and may be ANALYZE; convert it.")
+    return header
+
+
+def header_grid(path: Path, header: Nifti1Header) -> VoxelGrid:
+    """Shape and affine in mm. Raises ReadError."""
+    shape = shape_3d(path, _sides(path, header))
+    affine = checked_affine(path, _affine(path, header))
+    unit = int(header["xyzt_units"]) & 7
+    if unit not in MM_PER_UNIT:
+        raise _header_error(path, f"the unit of length {unit}, which is none (xyzt_units)")
+    affine[:3] *= MM_PER_UNIT[unit]
+    return VoxelGrid(shape, affine)
+
+
+def voxel_start(path: Path, header: Nifti1Header) -> int:
+    """The byte at which the voxels begin: as the header says, or behind it where it says 0."""
+    stated, least = float(header["vox_offset"]), header.sizeof_hdr + EXTENSION_FLAG_BYTES
+    if stated == 0:  # as older writers leave it
+        return least
+    if not (least <= stated <= MAX_VOXEL_OFFSET and stated.is_integer()):
+        raise _header_error(path, f"that the voxels begin at byte {stated:g} (vox_offset)")
+    return int(stated)
+
+
+def voxel_type(path: Path, header: Nifti1Header) -> np.dtype[Any]:
+    """The type of the stored numbers. Raises ReadError."""
+    code, bits = int(header["datatype"]), int(header["bitpix"])
+    try:
+        kind: np.dtype[Any] = header.get_data_dtype()
+    except (KeyError, HeaderDataError):
+        kind = np.dtype("V")
+    if not kind.itemsize:
+        raise _header_error(path, f"a type of number that is not known, {code} (datatype)")
+    if bits not in (0, 8 * kind.itemsize):
+        raise _header_error(
+            path, f"two sizes of a voxel: {bits} bits (bitpix) and {8 * kind.itemsize} (datatype)"
+        )
+    return kind
+
+
+def scaling(path: Path, header: Nifti1Header) -> tuple[float, float]:
+    """Slope and intercept of the values; 1 and 0 where the header says none. Raises ReadError."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or np.isnan(slope):  # both mean that the values are as stored
+        return 1.0, 0.0
+    for name, value in (("scl_slope", slope), ("scl_inter", intercept)):
+        if not np.isfinite(value):
+            raise _header_error(path, f"that values are scaled by {value:g} ({name})")
+    return slope, intercept
+
+
+def _sides(path: Path, header: Nifti1Header) -> tuple[int, ...]:
+    """Voxels along each axis."""
+    axes = int(header["dim"][0])
+    if not 1 <= axes <= 7:
+        raise _header_error(path, f"that it has {axes} axes (dim)")
+    sides = tuple(int(side) for side in header["dim"][1 : axes + 1])
+    if min(sides) < 1:
+        raise _header_error(path, f"that it has {min(sides)} voxels along an axis (dim)")
+    return sides
+
+
+def _affine(path: Path, header: Nifti1Header) -> Any:
+    """Voxel index to RAS+ in the header's own unit: by sform, else by qform, else by spacing."""
+    if header["sform_code"] != 0:
+        return header.get_sform()
+    spacing, turn = header["pixdim"][1:4], header["pixdim"][0]
+    if spacing.min() < 0:
+        raise _header_error(path, f"a voxel spacing of {spacing.min():g} mm (pixdim)")
+    if header["qform_code"] == 0:
+        return header.get_base_affine()
+    if turn not in (-1, 0, 1):
+        raise _header_error(path, f"that its third axis is turned by {turn:g} (pixdim[0])")
+    header["pixdim"][0] = turn or 1  # 0 means 1, by the standard
+    try:
+        return header.get_qform()
+    except ValueError:
+        raise _header_error(path, "a rotation that is none (quatern_b, c, d)") from None
+
+
+def _header_error(path: Path, statement: str) -> ReadError:
+    return ReadError(path, f"its header says {statement}; write the file anew.")
