@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import normalize_word
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
 from ssl_pipeline.volumes.label_matching import LabelFolder, find_labels
@@ -71,7 +72,9 @@ class Candidate:
         if self.subject_fault:
             return ""
         named = _match_bids(self.root, self.relative_path)
-        return self._value_of("subject", self.root.subject) or (named["subject"] if named else "")
+        return self._value_of("subject", self.root.subject) or (
+            normalize_word(named["subject"]) if named else ""
+        )
 
     @property
     def subject(self) -> str:

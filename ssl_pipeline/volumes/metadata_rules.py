@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import normalize_word
 from ssl_pipeline.volumes import expression
 
 
@@ -48,7 +49,7 @@ class Rule(Section):
         scan_id: str,
         header: Mapping[str, str] | None = None,
     ) -> str:
-        """The value for the scan at `relative_path` (path below its root, with `/`).
+        """The value for the scan at `relative_path` (path below its root, with `/`), normalized.
 
         `row` is the scan's row of the table, if it has one; `scan_id` is its code, for messages;
         `header` has the attributes of its own header, empty where they are absent.
@@ -56,7 +57,7 @@ class Rule(Section):
         column that the table does not have.
         """
         if self.header is not None:
-            return (header or {}).get(self.header, "")
+            return normalize_word((header or {}).get(self.header, ""))
         if self.column is not None:
             return self._column_value(self.column, row)
         match = re.search(self.pattern or "", relative_path)
@@ -64,8 +65,8 @@ class Rule(Section):
             raise UserError(f"Scan {scan_id}: {self.pattern_mismatch(relative_path)}.")
         groups = {name: text or "" for name, text in match.groupdict().items()}
         if self.expression is None:
-            return next(iter(groups.values()))
-        return self._evaluate_expression(self.expression, groups, scan_id)
+            return normalize_word(next(iter(groups.values())))
+        return normalize_word(self._evaluate_expression(self.expression, groups, scan_id))
 
     def pattern_mismatch(self, relative_path: str) -> str:
         """Why the rule's pattern says nothing of this path; empty where it does, or is none."""

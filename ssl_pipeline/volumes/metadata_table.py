@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import clean_text, normalize_word, read_text
 from ssl_pipeline.volumes.config import Modality, SplitName, resolve_path
 
 KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weight")
@@ -19,6 +22,7 @@ KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weigh
 IDENTIFYING_COLUMN = re.compile(
     r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
 )
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 COLUMN_CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
@@ -52,8 +56,8 @@ def read_table(path: Path) -> list[TableRow]:
     if not path.is_file():
         raise UserError(f"data.table: {path} is not there.")
     rows: dict[Path, TableRow] = {}
-    records = _records(path)
-    _check_columns(path, list(records[0]) if records else [])
+    columns, records = _records(path)
+    _check_columns(path, columns)
     for number, values in enumerate(records, start=1):
         row = _row(path, number, values)
         if row.path in rows:
@@ -63,19 +67,67 @@ def read_table(path: Path) -> list[TableRow]:
     return list(rows.values())
 
 
-def _records(path: Path) -> list[dict[str, str]]:
-    if path.suffix.lower() == ".parquet":
-        records = pq.read_table(path).to_pylist()
-        return [{k: "" if v is None else str(v) for k, v in each.items()} for each in records]
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return [
-            {k: (v or "").strip() for k, v in each.items() if k} for each in csv.DictReader(file)
-        ]
+def _records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns' names and the rows' cells; all but paths as words are compared."""
+    titles, rows = (
+        _parquet_cells(path) if path.suffix.lower() in PARQUET_SUFFIXES else _csv_cells(path)
+    )
+    columns = [clean_text(title) for title in titles]
+    twice = next((name for name in columns if name and columns.count(name) > 1), "")
+    if twice:
+        raise UserError(f"{path} has two columns `{twice}`: give each a name of its own.")
+    cells = (dict(zip(columns, row, strict=True)) for row in rows)
+    return [name for name in columns if name], [
+        {
+            name: cell.strip() if name == "path" else normalize_word(cell)
+            for name, cell in row.items()
+            if name
+        }
+        for row in cells
+    ]
+
+
+def _parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        raise UserError(f"{path} is torn or no Parquet table: write it again.") from None
+    columns = ([_cell_text(value) for value in column.to_pylist()] for column in table.columns)
+    return table.column_names, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _cell_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    is_whole = isinstance(value, float) and value.is_integer()
+    return "" if value is None else f"{value:.0f}" if is_whole else str(value)
+
+
+def _csv_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    text = read_text(path)
+    title_line = text.partition("\n")[0]
+    delimiter = max(",;\t|", key=title_line.count)  # the comma where none occurs
+    lines = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    try:
+        columns, *rows = [line for line in lines if any(map(str.strip, line))] or [[]]
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: line {lines.line_num} is no line of a CSV table ({error})."
+        ) from None
+    for number, row in enumerate(rows, start=1):
+        if len(row) < len(columns) or any(row[len(columns) :]):
+            raise UserError(
+                f"{path}: row {number} has {len(row)} cells, and the first line names"
+                f" {len(columns)} columns: put texts that hold `{delimiter}` into quotes."
+            )
+    return columns, [row[: len(columns)] for row in rows]
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
     """Refuse identifying columns, and near misses of known ones, which would become targets."""
-    if columns and "path" not in columns:
+    if "path" not in columns:
         raise UserError(
             f"{path} has no column `path` in its first line: name the columns there, and give every"
             " scan its path, from the table's folder."
@@ -86,7 +138,7 @@ def _check_columns(path: Path, columns: list[str]) -> None:
                 f"{path} has a column `{column}`, which may say who a subject is, and results "
                 "would pass it on: leave it out, or call it otherwise if it does not."
             )
-        meant = difflib.get_close_matches(column.lower().strip(), KNOWN_COLUMNS, n=1, cutoff=0.8)
+        meant = difflib.get_close_matches(column.lower(), KNOWN_COLUMNS, n=1, cutoff=0.8)
         if meant and column not in KNOWN_COLUMNS and meant[0] not in columns:
             raise UserError(
                 f"{path} has a column `{column}`: call it {meant[0]} if it is that, and something "

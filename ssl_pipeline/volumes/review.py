@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field
 from ssl_pipeline.config.loader import parse_section
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import read_text
 
 FORMAT_VERSION = 1
 
@@ -47,8 +48,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             f"data.decisions: there is no file {path}; correct the path, or begin with an empty"
             " file."
         )
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
+    lines = read_text(path).split("\n")
     if lines.pop():
         raise UserError(
             f"{path}, line {len(lines) + 1}: the line is torn, for it has no end; complete or"

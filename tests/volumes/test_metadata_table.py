@@ -6,6 +6,7 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.metadata_table import read_table
 from tests.volumes.inventory_helpers import (
     as_hounsfield,
     build,
@@ -110,7 +111,7 @@ def test_a_scan_may_be_sampled_more_often(folder):
     assert "sampling_weight" not in scans["s_01.nii.gz"].targets
     assert scans.pop("s_01.nii.gz").weight == 10
     assert {scan.weight for scan in scans.values()} == {4}
-    for wrong in ("-1", "much", "nan", "inf"):
+    for wrong in ("-1", "much", "inf"):
         (folder / "t.csv").write_text(f"path,sampling_weight\nraw/s_01.nii.gz,{wrong}\n")
         with pytest.raises(UserError, match="row 1 has a sampling_weight that is no number from 0"):
             build(dataset, folder)
@@ -131,6 +132,59 @@ def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
         "3",
         "3",
     ]
+
+
+def read(folder, name, content):
+    """The subjects and the column `grade` of a table of two scans."""
+    for scan in "ab":
+        (folder / scan).touch()
+    if isinstance(content, dict):
+        pq.write_table(pa.table({"path": ["a", "b "], **content}), folder / name)
+    else:
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return [(row.get("subject"), row.get("grade")) for row in read_table(folder / name)]
+
+
+def test_csv_and_parquet_give_the_same_words(tmp_path):
+    from_csv = read(tmp_path, "t.csv", "path,subject,grade\na, 7.0,0.0\nb,s2  ,n/a\n")
+    assert from_csv == [("7", "0"), ("s2", "")]
+    padded = {"subject": ["7", "s2  "], "grade": [0.0, None]}
+    assert read(tmp_path, "t.parquet", padded) == from_csv
+    numbers = {"subject": [7.0, float("nan")], "grade": [True, None]}
+    assert read(tmp_path, "t.parquet", numbers) == [("7", "True"), ("", "")]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_of_any_spreadsheet_is_read(delimiter, encoding, tmp_path):
+    text = 'path,subject,grade\r\na,Müller,"1"\r\nb,2,\r\n,,\r\n'.replace(",", delimiter)
+    assert read(tmp_path, "t.csv", text.encode(encoding)) == [("Müller", "1"), ("2", "")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("t.csv", "path,subject\na,Müller\n".encode("cp1252"), "t.csv is no text in UTF-8"),
+        ("t.xlsx", b"PK\x03\x04", "t.xlsx is an Excel workbook"),
+        ("t.csv.gz", b"\x1f\x8b", "t.csv.gz is compressed by gzip"),
+        ("t.parquet", b"PAR1 torn", "t.parquet is torn or no Parquet table"),
+        ("t.csv", "path,subject\na,Doe, Jane\n", "row 1 has 3 cells, and the first line names 2"),
+        ("t.csv", "path,subject,grade\na,1\n", "row 1 has 2 cells, and the first line names 3"),
+        ("t.csv", 'path,subject\na,"1\nb,2\n', "line 3 is no line of a CSV table"),
+        ("t.csv", "path,subject,subject\na,1,2\n", "has two columns `subject`"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_in_one_sentence(name, content, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path, name, content)
+
+
+def test_scans_whose_subject_is_missing_are_not_one_person(folder):
+    (folder / "t.csv").write_text(
+        "path,subject\nraw/s_01.nii.gz,n/a\nraw/s_02.nii.gz,N/A\nraw/s_03.nii.gz,NaN\n"
+    )
+    data = data_of(folder, subject=None).model_copy(update={"table": "t.csv"})
+    assert {(scan.subject, scan.split) for scan in build(data, folder).scans} == {("", "")}
 
 
 def test_an_empty_table_is_reported(folder):

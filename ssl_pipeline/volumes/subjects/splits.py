@@ -6,11 +6,13 @@ code, so that they are the same wherever the study is run; nobody moves when sca
 one whose scan turns out to be another's.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import normalize_word, read_text
 from ssl_pipeline.volumes.config import Splits, resolve_path
 from ssl_pipeline.volumes.discovery import Candidate
 from ssl_pipeline.volumes.metadata_rules import split_of_draw, uniform_draw
@@ -18,6 +20,7 @@ from ssl_pipeline.volumes.subjects.groups import SubjectGroup
 
 # Of several that one subject could have, the first counts.
 SPLITS_BY_STRICTNESS = ("test", "val", "train", "")
+COMMENT = re.compile(r"(^| )#.*")
 GOLDEN_RATIO = (5**0.5 - 1) / 2  # steps of it, modulo 1, fill the interval evenly (Weyl)
 
 
@@ -110,9 +113,15 @@ def _splits_from_lists(splits: Splits, study_dir: Path, subject_names: set[str])
     listed: dict[str, str] = {}
     for name, text in splits.lists.items():
         path = resolve_path(text, study_dir)
-        members = read_subject_list(path)
-        if not members.keys() & subject_names:
-            raise UserError(f"data.splits.lists.{name}: no subject of {path} is among the scans.")
+        members = read_subject_list(path, subject_names)
+        unknown = [str(line) for person, line in members.items() if person not in subject_names]
+        if unknown or not members:
+            lines = ", ".join(unknown[:10]) or "none"
+            raise UserError(
+                f"data.splits.lists.{name}: {len(unknown)} of {len(members)} subjects of {path} are"
+                f" not among the scans (line {lines}): write each as the `subject` rule or the"
+                " table gives it, or take it off the list."
+            )
         for person, line in members.items():
             if listed.setdefault(person, name) != name:
                 raise UserError(
@@ -122,10 +131,16 @@ def _splits_from_lists(splits: Splits, study_dir: Path, subject_names: set[str])
     return listed
 
 
-def read_subject_list(path: Path) -> dict[str, int]:
-    """The subjects of a list, each with its line; `#` begins a comment. UserError without it."""
+def read_subject_list(path: Path, subject_names: Collection[str]) -> dict[str, int]:
+    """The subjects of a list, each with its line. Raises UserError where it cannot be read.
+
+    `#` begins a comment at the start of a line or after a space, unless the whole line is one of
+    `subject_names`.
+    """
     if not path.is_file():
         raise UserError(f"data.splits.lists: there is no file {path}; correct the path.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    named = (line.partition("#")[0].strip() for line in lines)
-    return {subject: number for number, subject in enumerate(named, start=1) if subject}
+    named = [normalize_word(line) for line in read_text(path).split("\n")]
+    entries = [
+        line if line in subject_names else normalize_word(COMMENT.sub("", line)) for line in named
+    ]
+    return {subject: number for number, subject in enumerate(entries, start=1) if subject}

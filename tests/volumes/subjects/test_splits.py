@@ -18,7 +18,7 @@ from ssl_pipeline.volumes.metadata_rules import Fractions
 from ssl_pipeline.volumes.pseudonyms import coder
 from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.subjects.groups import SubjectGroup, group_subjects
-from ssl_pipeline.volumes.subjects.splits import assign_splits
+from ssl_pipeline.volumes.subjects.splits import assign_splits, read_subject_list
 from tests.volumes.inventory_helpers import build, by_name, data_of, subject_name, with_noise
 from tests.volumes.volume_writers import FOUR_AXES, save_dicom, save_itk, save_nifti
 
@@ -50,7 +50,13 @@ def test_the_table_beats_a_list_for_all_scans_of_a_subject(folder):
     ("test", "val", "sentence"),
     [
         ("1\n", "# one\n1\n", "the subject of .*val.txt, line 2, is in the list of test too"),
-        ("1\n", "77\n", "no subject of .*val.txt is among the scans"),
+        (
+            "1\n",
+            "77\n",
+            r"lists.val: 1 of 1 subjects of .*val.txt are not among the scans \(line 1\)",
+        ),
+        ("1\n01\n# x\n03\n", "2\n", r"lists.test: 2 of 3 subjects of .* \(line 2, 4\)"),
+        ("# nobody\n", "2\n", r"lists.test: 0 of 0 subjects of .* \(line none\)"),
         ("1\n", None, "there is no file .*val.txt"),
     ],
 )
@@ -61,6 +67,21 @@ def test_lists_that_cannot_be_meant(test, val, sentence, folder):
     data = data_of(folder, {"lists": {"test": "test.txt", "val": "val.txt"}})
     with pytest.raises(UserError, match=sentence):
         build(data, folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "P#1\r\nMüller\r\n008 # as published\r\n".encode("utf-8-sig"),
+        "P#1\n\u200bMu\u0308ller \n008\u00a0\n".encode(),
+        "#\t1\nMüller\nP#1\n8.0 # as published\n008".encode("utf-16"),
+    ],
+)
+def test_a_list_names_the_same_subjects_whatever_program_saved_it(content, tmp_path):
+    (tmp_path / "test.txt").write_bytes(content)
+    names = {"P#1", "Müller", "008", "8", "P"}
+    listed = read_subject_list(tmp_path / "test.txt", names)
+    assert {"P#1", "Müller", "008"} <= listed.keys() <= names - {"P"}
 
 
 def test_without_a_subject_there_is_no_split(folder):
