@@ -7,7 +7,7 @@ a job that waited a night in the queue is a bad place to learn of a typo.
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -73,7 +73,9 @@ class JobResources(Section):
     def _refuse_reserved(
         cls, parameters: dict[str, str | int | bool]
     ) -> dict[str, str | int | bool]:
-        for name in parameters:
+        for name, value in parameters.items():
+            if value in ("yes", "no", "on", "off"):
+                raise ValueError(f"{name} is {value}: write true or false")
             field = RESERVED_PARAMETERS.get(name.lstrip("-").replace("_", "-"))
             if field is not None:
                 instead = f"use {field}" if field else "the launcher sets it itself"
@@ -112,14 +114,6 @@ class Cluster(Section):
     stages: dict[str, JobResources] = Field(
         {}, description="the stages that run as jobs, and what each asks for beyond that"
     )
-
-    @field_validator("stages", mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, content: Any) -> Any:
-        """`probe:` with nothing behind it asks for the defaults."""
-        if not isinstance(content, dict):
-            return content
-        return {name: {} if asked is None else asked for name, asked in content.items()}
 
     def resources(self, stage: str) -> JobResources | None:
         """The resources that a stage requests; None where it runs without a job."""

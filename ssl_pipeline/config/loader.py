@@ -13,29 +13,77 @@ from pydantic import BaseModel, ValidationError
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.io.text import read_text
 
 SectionType = TypeVar("SectionType", bound=Section)
+YAML_TAG = "tag:yaml.org,2002:"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a duplicate key is an error."""
+class _LiteralLoader(yaml.SafeLoader):
+    """Safe YAML in which a word stays a word and a duplicate key is an error.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise UserError(
-                    f"{node.start_mark.name}: {key} is given twice from line {line} on."
-                )
-        return super().construct_mapping(node, deep)
+    Its numbers and booleans are those of YAML 1.2: in YAML 1.1 `no` is false, 010 is 8 and 1:30 is
+    90. It knows merge keys (`<<`), and takes a key with nothing behind it for an empty section.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        _check_keys(node)
+        return node
+
+    def construct_empty(self, node: yaml.ScalarNode) -> dict[str, Any] | None:
+        """An empty section for nothing at all, None for `null`."""
+        return None if node.value else {}
+
+
+_LiteralLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first_letters in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", "<<", "<"),
+):
+    _LiteralLoader.add_implicit_resolver(
+        f"{YAML_TAG}{_tag}", re.compile(f"(?:{_pattern})\\Z"), list(_first_letters)
+    )
+_LiteralLoader.add_constructor(f"{YAML_TAG}null", _LiteralLoader.construct_empty)
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Refuse keys that would be taken for another: 1, "1" and 01, or true and 1."""
+    found = set()
+    for key, _ in node.value:
+        where = f"{key.start_mark.name}, line {key.start_mark.line + 1}"
+        if key.tag in (f"{YAML_TAG}bool", f"{YAML_TAG}null"):
+            word = key.value or "nothing"
+            raise UserError(f"{where}: a key is {word}: put it into quotes if it is a name.")
+        if not isinstance(key, yaml.ScalarNode) or key.tag == f"{YAML_TAG}merge":
+            continue
+        same = _as_number(key.value)
+        if same in found:
+            raise UserError(f"{where}: {key.value} is given twice: remove one of the two.")
+        found.add(same)
+
+
+def _as_number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The content of a YAML file that holds keys. Raises UserError where it does not."""
     try:
-        with open(path) as file:
-            content = yaml.load(file, _UniqueKeyLoader)
+        loader = _LiteralLoader(read_text(path))
+        loader.name = str(path)
+        content = loader.get_single_data()
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -58,7 +106,7 @@ def _error_sentence(
 ) -> str:
     """The first mistake of a pydantic error, in plain words."""
     first = error.errors()[0]
-    where = _location_keys(first["loc"], content)
+    where = _location_keys(first["loc"], content, first["type"] == "missing")
     key, mistake, given = ".".join(where), first["type"], first["input"]
     more = len(error.errors()) - 1
     tail = f" (and {more} more)" if more else ""
@@ -79,12 +127,15 @@ def _error_sentence(
         return f"{key + ': ' if key else ''}{str(first['ctx']['error']).rstrip('.')}{tail}."
     if mistake == "string_pattern_mismatch":
         return f"{key} is {given!r}: letters, digits, _ and -, and a letter or digit first{tail}."
-    shown = "a mapping" if isinstance(given, dict) else repr(given)
+    is_mapping = isinstance(given, dict)
+    shown = repr(given) if not is_mapping else "a mapping" if given else "empty"
     reason = re.sub(r"^Input should", "it should", first["msg"])
     return f"{key} is {shown}: {reason}{tail}."
 
 
-def _location_keys(location: tuple[int | str, ...], content: Any) -> list[str]:
+def _location_keys(
+    location: tuple[int | str, ...], content: Any, is_last_missing: bool
+) -> list[str]:
     """The keys of a location, less the tags of unions, which the file does not show."""
     keys = []
     for left, part in zip(reversed(range(len(location))), location, strict=True):
@@ -92,7 +143,7 @@ def _location_keys(location: tuple[int | str, ...], content: Any) -> list[str]:
         if listed or (isinstance(content, dict) and part in content):
             keys.append(str(part))
             content = content[part]
-        elif not left:
+        elif is_last_missing and not left:
             keys.append(str(part))
     return keys
 

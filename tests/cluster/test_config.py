@@ -46,6 +46,7 @@ def test_a_stage_asks_for_the_defaults_and_its_own(read):
         ("defaults: {sbatch: {time: 5}}", "time is not taken here: use time_min"),
         ("defaults: {sbatch: {--job_name: a}}", "the launcher sets it itself"),
         ("defaults: {sbatch: {array: 0-3}}", "array is not taken here"),
+        ("defaults: {sbatch: {exclusive: yes}}", "exclusive is yes: write true or false"),
         ("on_interrupt: stay", "on_interrupt is 'stay'"),
         ("- a list", "holds no sections"),
     ],
