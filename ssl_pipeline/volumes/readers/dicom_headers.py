@@ -43,6 +43,7 @@ HEADER_TAGS = [
     "Rows",
     "SamplesPerPixel",
     "SeriesInstanceUID",
+    "SeriesNumber",
     "SharedFunctionalGroupsSequence",
     "StudyInstanceUID",
     "SOPInstanceUID",
@@ -74,6 +75,7 @@ class Frame:
     patient_id: str  # PatientID, of the person
     study_uid: str  # UID of the visit
     series_uid: str
+    series_number: str  # of the series in its study
     uid: str  # of its file
     modality: str
     image_type: tuple[str, ...]
@@ -165,6 +167,7 @@ def _frame(
         patient_id=str(header.get("PatientID") or ""),
         study_uid=str(header.get("StudyInstanceUID") or ""),
         series_uid=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
+        series_number=str(header.get("SeriesNumber") or ""),
         uid=str(header.get("SOPInstanceUID") or ""),
         modality=str(header.get("Modality") or ""),
         image_type=_image_type(header, groups),

@@ -1,5 +1,8 @@
 """Splitting of a DICOM series into volumes.
 
+A UID alone is no identity, because anonymisers wipe UIDs or write one constant into every file:
+what differs in patient, study, modality or number of the series is split first.
+
 Scanners put several volumes into one series: the three planes of a localizer, echoes, phases of
 contrast, b-values, time points. Images that differ in size, direction or echo are always split. Any
 other attribute (acquisition, b-value, time, ...) is only used where images share a position or are
@@ -12,7 +15,7 @@ Up to MAX_VOLUMES are echoes, phases or b-values, each of them a contrast worth 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +32,12 @@ MAX_COSINE_DIFFERENCE = 1e-3  # difference of direction cosines between slices t
 
 FrameKey = Callable[[Frame], object]
 NamedFrames = tuple[str, list[Frame]]
+IDENTITY: tuple[tuple[str, FrameKey], ...] = (  # what all images of one series share
+    ("patient", lambda frame: frame.patient_id),
+    ("study", lambda frame: frame.study_uid),
+    ("modality", lambda frame: frame.modality),
+    ("series", lambda frame: frame.series_number),
+)
 SPLIT_HINTS: tuple[tuple[str, FrameKey], ...] = (
     ("type", lambda frame: frame.image_type),
     *((name, lambda frame, name=name: frame.split_values[name]) for name in SPLIT_ATTRIBUTES),
@@ -36,12 +45,20 @@ SPLIT_HINTS: tuple[tuple[str, FrameKey], ...] = (
 
 
 def split_series(frames: list[Frame]) -> dict[str, list[Frame]]:
-    """The volumes of one series, named by what differs; one of them may be named "".
+    """The volumes among frames of one series UID, named by what differs; one may be named "".
 
     Copies of a frame stay with it. Frames without a position are a part of their own.
     """
-    placed = [frame for frame in frames if not frame.fault]
-    lost = [frame for frame in frames if frame.fault]
+    return {
+        _join_names(name, more): volume
+        for name, series in _split_by_keys(frames, IDENTITY)
+        for more, volume in _volumes_of(series).items()
+    }
+
+
+def _volumes_of(series: list[Frame]) -> dict[str, list[Frame]]:
+    placed = [frame for frame in series if not frame.fault]
+    lost = [frame for frame in series if frame.fault]
     found: dict[str, list[Frame]] = {"unplaced" if placed else "": lost} if lost else {}
     for name, alike in _split_by_geometry(placed):
         volumes = _split_by_hints(alike, SPLIT_HINTS)
@@ -53,10 +70,19 @@ def split_series(frames: list[Frame]) -> dict[str, list[Frame]]:
 
 
 def unique_frames(frames: list[Frame]) -> list[Frame]:
-    """The frames less those that are in another file, or the same one under another name, too."""
+    """The frames less those that are in another file, or the same one under another name, too.
+
+    A UID that frames of several positions share is a constant, which makes nothing a copy.
+    """
+    positions: dict[tuple[str, int], set[tuple[float, ...]]] = {}
+    for frame in frames:
+        positions.setdefault((frame.uid, frame.number), set()).add(tuple(frame.position))
     kept: dict[object, Frame] = {}
     for frame in frames:
-        kept.setdefault((frame.uid or frame.path, frame.number, tuple(frame.position)), frame)
+        is_own = frame.uid and len(positions[frame.uid, frame.number]) == 1
+        details = (frame.image_type, *frame.split_values.values())
+        key = (frame.uid if is_own else frame.path, frame.number, tuple(frame.position), details)
+        kept.setdefault(key, frame)
     return list(kept.values())
 
 
@@ -87,8 +113,13 @@ def _split_by_geometry(frames: list[Frame]) -> list[NamedFrames]:
         ("scout", lambda frame: "LOCALIZER" in frame.image_type),
         ("echo", lambda frame: frame.split_values["echo"]),
     )
+    return _split_by_keys(frames, natures)
+
+
+def _split_by_keys(frames: list[Frame], keys: Sequence[tuple[str, FrameKey]]) -> list[NamedFrames]:
+    """Frames split by each key in turn, named by all that differ."""
     found: list[NamedFrames] = [("", frames)]
-    for name, key in natures:
+    for name, key in keys:
         found = [
             (_join_names(before, more), piece)
             for before, whole in found

@@ -7,7 +7,12 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.volumes.config import Splits
 from ssl_pipeline.volumes.discovery import Candidate
 from ssl_pipeline.volumes.scan_check import ScanInfo
-from ssl_pipeline.volumes.subjects.groups import SubjectGroup, group_subjects
+from ssl_pipeline.volumes.subjects.groups import (
+    MAX_NAMES_PER_VISIT,
+    SubjectGroup,
+    group_subjects,
+    visit_sizes,
+)
 from ssl_pipeline.volumes.subjects.splits import assign_splits, strictest_split
 
 
@@ -44,7 +49,7 @@ def assign_subjects(
         strictest_split(known[each] for at in group.members if (each := candidates[at].id) in known)
         for group in groups
     ]
-    notes = {high: f"near-duplicate of {candidates[low].id}" for low, high in reversed(duplicates)}
+    notes = _notes(candidates, duplicates)
     found = [SubjectAssignment()] * len(candidates)
     for group, split in zip(
         groups, assign_splits(groups, explicit_splits, splits, strata, earlier), strict=True
@@ -54,6 +59,23 @@ def assign_subjects(
                 candidates[at], group, split, explicit_splits, notes.get(at, "")
             )
     return found
+
+
+def _notes(
+    candidates: Sequence[Candidate], duplicates: Sequence[tuple[int, int]]
+) -> dict[int, str]:
+    """What is to be said of scans, by position: a copy of another, a study UID of many people."""
+    copies = {high: f"near-duplicate of {candidates[low].id}" for low, high in reversed(duplicates)}
+    sizes = visit_sizes(candidates)
+    shared = {
+        at: f"{size} subjects share its StudyInstanceUID, which therefore joins none of them"
+        for at, each in enumerate(candidates)
+        if (size := sizes.get(each.source.study_uid, 0)) > MAX_NAMES_PER_VISIT
+    }
+    return {
+        at: "; ".join(text for text in (copies.get(at), shared.get(at)) if text)
+        for at in copies.keys() | shared
+    }
 
 
 def _assign_member(

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from ssl_pipeline.volumes.discovery import Candidate
 
-# PatientIDs of one visit; an anonymiser writes one constant for many people
+# names of one visit's person; an anonymiser writes one constant UID for many people
 MAX_NAMES_PER_VISIT = 3
 
 
@@ -51,10 +51,19 @@ def group_subjects(
     ]
 
 
-def _visits(candidates: Sequence[Candidate]) -> list[str]:
-    """The study UID of each scan; empty where too many patients share it."""
+def visit_sizes(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """How many people share each study UID: by the study's own rule or by PatientID, the larger."""
+    subjects: dict[str, set[str]] = {}
     patients: dict[str, set[str]] = {}
     for each in candidates:
-        patients.setdefault(each.source.study_uid, set()).add(each.source.patient_id)
-    visits = [each.source.study_uid for each in candidates]
-    return [visit if len(patients[visit]) <= MAX_NAMES_PER_VISIT else "" for visit in visits]
+        uid = each.source.study_uid
+        subjects.setdefault(uid, set()).add(each.subject_name)
+        patients.setdefault(uid, set()).add(each.source.patient_id)
+    return {uid: max(len(subjects[uid]), len(patients[uid])) for uid in subjects if uid}
+
+
+def _visits(candidates: Sequence[Candidate]) -> list[str]:
+    """The study UID of each scan; empty where too many people share it."""
+    sizes = visit_sizes(candidates)
+    uids = [each.source.study_uid for each in candidates]
+    return [uid if sizes.get(uid, 0) <= MAX_NAMES_PER_VISIT else "" for uid in uids]

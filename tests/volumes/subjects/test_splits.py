@@ -210,6 +210,24 @@ def test_a_header_may_say_whose_it_is_and_one_visit_is_one_subject(people):
 def test_a_constant_that_an_anonymiser_wrote_is_no_visit(people):
     scans = save_visits(people, *((f"d{name}", name, "1.2.3") for name in "abcd"))
     assert len({scan.subject for scan in scans}) == 4
+    assert (
+        scans[0].reason
+        == "4 subjects share its StudyInstanceUID, which therefore joins none of them"
+    )
+
+
+def test_a_constant_uid_does_not_overrule_the_subjects_of_the_study(people):
+    for number in range(4):
+        save_dicom(
+            people.folder / "raw" / f"d{number}",
+            people.parts[number] + number,
+            people.affine,
+            PatientID="ANON",
+            StudyInstanceUID="1.2.3",
+        )
+    rule = {"pattern": "(?P<patient>[^/]+)"}
+    scans = build(data_of(people.folder, subject=rule, include="d*"), people.folder).scans
+    assert len({scan.subject for scan in scans}) == 4
 
 
 links = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)))
