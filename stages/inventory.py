@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.progress import debug
+from ssl_pipeline.progress import debug, info
 from ssl_pipeline.training.run_record import read_run_record
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.duplicates import keypoints
@@ -101,6 +101,10 @@ def run(study: Study, out: Path) -> StageResult:
     thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
     record_file_hashes(inventory, origins)
+    origins.write_unused_files(inventory.unused_files)
+    if inventory.unused_files:
+        count = len(inventory.unused_files)
+        info(f"{count} files hold no image of a known format; {origins.unused_files} lists them.")
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
     for scan in rejected:
         debug(f"{scan.id} rejected: {scan.reason}")

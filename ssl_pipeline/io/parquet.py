@@ -27,9 +27,12 @@ def from_table(
     json_fields: tuple[str, ...],
     tuple_fields: tuple[str, ...],
 ) -> Iterator[Record]:
-    """The records of a table of `to_table`; `tuple_fields` are stored as lists."""
+    """The records of a table of `to_table`; `tuple_fields` are stored as lists.
+
+    A field that the table of an earlier version lacks keeps the constructor's default.
+    """
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    for name in json_fields:
+    for name in columns.keys() & set(json_fields):
         known = {text: json.loads(text) for text in set(columns[name])}
         columns[name] = [known[text] for text in columns[name]]
     for name in tuple_fields:

@@ -62,8 +62,12 @@ class Root(Section):
     weight: float = Field(1.0, gt=0, description="share of sampling, against the other roots")
     modality: Modality | None = Field(None, description="needed where the files do not state it")
     layout: Literal["folder", "bids"] = Field("folder", description="how the folder is arranged")
-    include: str = Field("**", description="paths below the root to take; * also crosses folders")
-    exclude: tuple[str, ...] = Field((), description="paths below the root to leave out")
+    include: str = Field(
+        "**", description="paths of files or folders below the root to take; * also crosses folders"
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="paths of files or folders below the root to leave out"
+    )
     subject: Rule | None = Field(None, description="the person who was scanned")
     site: Rule | None = Field(None, description="hospital or scanner of the scan")
     targets: dict[str, Rule] = Field({}, description="values that evaluation may predict, by name")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
@@ -51,7 +51,10 @@ class Candidate:
     def location(self) -> Origin:
         """The files of the scan, known before any rule is applied."""
         labels = {name: str(path) for name, path in self.labels.items() if path}
-        return Origin(self.id, str(self.source.path), self.source.series, labels=labels)
+        source = self.source
+        return Origin(
+            self.id, str(source.path), source.series, labels=labels, left_out=source.left_out
+        )
 
     @property
     def origin(self) -> Origin:
@@ -59,19 +62,35 @@ class Candidate:
         return replace(self.location, subject=self.subject, subject_name=self.subject_name)
 
     @property
+    def file_paths(self) -> tuple[str, ...]:
+        """The paths that patterns see: of each of the scan's files, below the root."""
+        names = [path.name for path in self.source.files]
+        folder = PurePosixPath(self.relative_path)
+        return tuple(str(folder / name) for name in names) or (self.relative_path,)
+
+    @cached_property
     def subject_fault(self) -> str:
         """Why the subject rule does not apply to this scan; empty where it does."""
         rule = self.root.subject
-        if rule is None or (self.row and self.row.get("subject")):
+        if rule is None or rule.pattern is None or (self.row and self.row.get("subject")):
             return ""
-        return rule.pattern_mismatch(self.relative_path)
+        mismatch = next(filter(None, map(rule.pattern_mismatch, self.file_paths)), "")
+        if mismatch:
+            return mismatch
+        count = len({rule.value(path, None, self.id) for path in self.file_paths})
+        if count == 1:
+            return ""
+        return (
+            f"the pattern `{rule.pattern}` gives {count} subjects for the files of one series;"
+            " change the pattern, or put the files of each series into a folder of their own"
+        )
 
     @cached_property
     def subject_name(self) -> str:
         """The subject's name: from the table, else the rule, else BIDS, else empty."""
         if self.subject_fault:
             return ""
-        named = _match_bids(self.root, self.relative_path)
+        named = _match_bids(self.root, self.file_paths[0])
         return self._value_of("subject", self.root.subject) or (
             normalize_word(named["subject"]) if named else ""
         )
@@ -94,7 +113,7 @@ class Candidate:
     @property
     def modality(self) -> str:
         """From the table, the root or BIDS; empty where only the file can tell."""
-        named = _match_bids(self.root, self.relative_path)
+        named = _match_bids(self.root, self.file_paths[0])
         from_table = self.row.get("modality") if self.row else ""
         return (
             from_table or self.root.modality or (MODALITY_OF_SUFFIX[named["kind"]] if named else "")
@@ -116,7 +135,7 @@ class Candidate:
     def _rule_value(self, rule: Rule) -> str:
         values = self.row.values if self.row else None
         return rule.value(
-            self.relative_path, values, self.id, {"PatientID": self.source.patient_id}
+            self.file_paths[0], values, self.id, {"PatientID": self.source.patient_id}
         )
 
 
@@ -130,11 +149,23 @@ class OrphanLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class Discovery:
-    """All candidates, by root and path, the labels that belong to none, and every raw file."""
+    """All candidates, by root and path, the labels that belong to none, and every raw file.
+
+    `unused_files` are those of the roots that are part of no image and left out by no setting.
+    """
 
     candidates: tuple[Candidate, ...]
     orphans: tuple[OrphanLabel, ...]
     file_states: Mapping[str, FileState]  # by path
+    unused_files: tuple[Path, ...] = ()
+
+
+class _RootFiles(NamedTuple):
+    """What lies below one root."""
+
+    candidates: list[Candidate]
+    orphans: list[OrphanLabel]
+    unused_files: list[Path]
 
 
 def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
@@ -147,12 +178,8 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
     if not data.roots and not table:
         raise UserError("data names neither `roots` nor a `table`; say where the scans lie.")
     raw_files = RawFiles()
-    candidates: list[Candidate] = []
-    orphans: list[OrphanLabel] = []
-    for root in data.roots:
-        own, unused = _below_root(root, rows, code, raw_files)
-        candidates += own
-        orphans += unused
+    found = [_below_root(root, rows, code, raw_files) for root in data.roots]
+    candidates = [each for below in found for each in below.candidates]
     used = {each.row.path for each in candidates if each.row}
     for row in rows.values():
         if table and row.path not in used:
@@ -167,12 +194,14 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
             each.source.series,
         )
     )
-    return Discovery(tuple(candidates), tuple(orphans), raw_files.states)
+    orphans = tuple(orphan for below in found for orphan in below.orphans)
+    unused = tuple(path for below in found for path in below.unused_files)
+    return Discovery(tuple(candidates), orphans, raw_files.states, unused)
 
 
 def _below_root(
     root: Root, rows: dict[Path, TableRow], code: Coder, raw_files: RawFiles
-) -> tuple[list[Candidate], list[OrphanLabel]]:
+) -> _RootFiles:
     folder = resolve_path(root.path)
     if not folder.is_dir():
         raise UserError(
@@ -180,12 +209,15 @@ def _below_root(
         )
     labels = {name: find_labels(source, raw_files) for name, source in root.labels.items()}
     taken = {path for each in labels.values() for path in each.files.values()}
+    included = [
+        [path for path in paths if _is_included(root, path.relative_to(folder).as_posix(), path)]
+        for paths in raw_files.below(folder)
+    ]
+    sources = readers.sources_among(included)
     candidates = []
-    for source in readers.sources_among(raw_files.below(folder)):
-        relative = source.path.relative_to(folder).as_posix()
-        if source.path not in taken and (
-            _is_included(root, relative) or is_unlistable(source.path)
-        ):
+    for source in sources:
+        if source.path not in taken:
+            relative = source.path.relative_to(folder).as_posix()
             own = {name: each.label_path(relative) for name, each in labels.items()}
             row = _row_of(source.path, rows)
             candidates.append(Candidate(source, root, relative, row, own, code))
@@ -195,7 +227,9 @@ def _below_root(
             f"data.roots: no image was found in {folder}; known formats are {formats}"
             + (", arranged as BIDS." if root.layout == "bids" else ".")
         )
-    return candidates, _orphan_labels(root, labels, candidates)
+    used = {path for source in sources for path in readers.known_files(source)}
+    unused = [path for paths in included for path in paths if path not in used]
+    return _RootFiles(candidates, _orphan_labels(root, labels, candidates), unused)
 
 
 def _orphan_labels(
@@ -210,11 +244,20 @@ def _orphan_labels(
     ]
 
 
-def _is_included(root: Root, relative_path: str) -> bool:
+def _is_included(root: Root, relative_path: str, path: Path) -> bool:
+    """Whether a file, or a folder that it lies in, matches `include`, and none `exclude`.
+
+    A folder that may not be listed is always included, so that its fault is reported.
+    """
     if root.layout == "bids" and not _match_bids(root, relative_path):
-        return False
-    left_out = any(fnmatch(relative_path, pattern) for pattern in root.exclude)
-    return fnmatch(relative_path, root.include) and not left_out
+        return is_unlistable(path)
+    places = (relative_path, *map(str, PurePosixPath(relative_path).parents))
+
+    def is_matched(pattern: str) -> bool:
+        return any(fnmatch(place, pattern) for place in places if place != ".")
+
+    is_wanted = is_matched(root.include) and not any(map(is_matched, root.exclude))
+    return is_wanted or is_unlistable(path)
 
 
 def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
@@ -244,6 +287,7 @@ def _row_candidates(
     if not sources:
         raise UserError(f"{table}: row {row.number} names no image of a known format.")
     return [
-        Candidate(each, root, os.path.relpath(each.path, table.parent), row, {}, code)
+        Candidate(each, root, os.path.relpath(place, table.parent), row, {}, code)
         for each in sources
+        for place in [row.path if row.path.is_file() else each.path]
     ]

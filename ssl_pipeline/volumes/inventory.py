@@ -94,7 +94,8 @@ class Inventory:
     that splits were assigned by. `thumbnails` has a JPEG of each scan that could be opened, by id,
     and `keypoints` those by which near duplicates are found; both are kept in files of their own,
     so that stages which read the table need not load them. `file_states` has every raw file, by
-    path, as it was discovered; it is not stored.
+    path, as it was discovered, and `unused_files` those that are part of no image; neither is
+    stored.
     """
 
     scans: tuple[Scan, ...]
@@ -104,6 +105,7 @@ class Inventory:
     keypoints: Mapping[str, Keypoints] = field(default_factory=dict, compare=False, repr=False)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     file_states: Mapping[str, FileState] = field(default_factory=dict, compare=False, repr=False)
+    unused_files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def accepted_scans(self) -> tuple[Scan, ...]:
@@ -211,6 +213,7 @@ def build_inventory(
         {name: each.keypoints for name, each in checks_by_id.items() if each.keypoints},
         {name: each.thumbnail for name, each in checks_by_id.items() if each.thumbnail},
         discovery.file_states,
+        discovery.unused_files,
     )
 
 

@@ -34,10 +34,10 @@ LOST_SALT_ADVICE = (
     ", by which results know their subjects: put it back from a backup, or begin anew with another"
     " `output` and another `private` folder."
 )
-FIELDS = ("id", "path", "series", "subject", "subject_name", "labels")
+FIELDS = ("id", "path", "series", "subject", "subject_name", "labels", "left_out")
 SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()))
 OWNER_KEY = b"output"
-JSON_COLUMNS = ("labels",)
+JSON_COLUMNS = ("labels", "left_out")
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ class Origin:
     subject: str = ""  # its code
     subject_name: str = ""  # as the files or the table name the subject
     labels: Mapping[str, str] = field(default_factory=dict)  # files, by the label's name
+    left_out: Sequence[str] = ()  # names of files in a DICOM series' folder that it does without
 
     @property
     def source(self) -> Source:
         """The source that a reader reads it from."""
-        return Source(Path(self.path), self.series)
+        return Source(Path(self.path), self.series, left_out=tuple(self.left_out))
 
 
 def coder(salt: bytes) -> Coder:
@@ -77,7 +78,8 @@ class PseudonymStore:
         self.study_folder = private_folder / study_name
         self.table = self.study_folder / "origins.parquet"
         self.file_hashes = self.study_folder / "file_hashes.json"
-        self.files = (self.table, self.file_hashes)
+        self.unused_files = self.study_folder / "unused_files.txt"
+        self.files = (self.table, self.file_hashes, self.unused_files)
 
     def open(self, salt_fingerprint: str) -> None:
         """Make the folder and the salt, where results carry no fingerprint yet.
@@ -162,6 +164,10 @@ class PseudonymStore:
             schema = SCHEMA.with_metadata({OWNER_KEY: self._relative_output})
             pq.write_table(to_table(origins, schema, JSON_COLUMNS), temporary)
         self.__dict__.pop("origins", None)
+
+    def write_unused_files(self, paths: Sequence[Path]) -> None:
+        """Replace the list of raw files that are part of no image, a path a line."""
+        atomic.write_bytes(self.unused_files, b"".join(os.fsencode(path) + b"\n" for path in paths))
 
     @cached_property
     def origins(self) -> Mapping[str, Origin]:

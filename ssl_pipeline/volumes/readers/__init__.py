@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "find_sources",
     "format_of",
+    "known_files",
     "missing_error",
     "read_grid",
     "read_volume",
@@ -82,6 +83,14 @@ def source_files(source: Source) -> list[Path]:
     """Every file that an image is made of. Raises ReadError."""
     reader = _reader(source)
     return _with_read_errors(reader, source, reader.list_files)
+
+
+def known_files(source: Source) -> list[Path]:
+    """The files of an image as far as they can be told: where it cannot be read, its own path."""
+    try:
+        return source_files(source)
+    except ReadError:
+        return [source.path]
 
 
 def format_of(source: Source) -> str:

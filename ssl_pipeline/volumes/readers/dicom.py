@@ -2,9 +2,10 @@
 
 The position of every slice is computed here from its header, because SimpleITK continues with a
 warning where slices are missing or unevenly spaced; the spacing is returned with the volume, and
-checked by quality control. Files are recognised by their first bytes, since many archives give them
-no extension. Objects without an image (DICOMDIR, reports, structure sets) are skipped.
-`dicom_headers` reads headers, `dicom_split` splits a series, `dicom_pixels` decodes.
+checked by quality control. Files are recognised by their content, since many archives give them no
+extension. Objects without an image (DICOMDIR, reports, structure sets) are skipped.
+`dicom_file` opens files, `dicom_headers` reads headers, `dicom_split` splits a series,
+`dicom_pixels` decodes.
 """
 
 from functools import lru_cache
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_pipeline.volumes.readers import itk
+from ssl_pipeline.volumes.readers.dicom_file import is_dicom
 from ssl_pipeline.volumes.readers.dicom_headers import MODALITIES, Frame, read_frames
 from ssl_pipeline.volumes.readers.dicom_pixels import decode_frames
 from ssl_pipeline.volumes.readers.dicom_split import (
@@ -40,39 +42,52 @@ def _matches(path: Path) -> bool:
     if path.name.lower().endswith(SUFFIXES):
         return True
     try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return is_dicom(path)
     except OSError:
         return False
 
 
 def _sources(paths: list[Path]) -> list[Source]:
-    found = []
+    found, wanted = [], set(paths)
     for folder in sorted({path.parent for path in paths}):
-        volumes, unreadable = _contents(folder)
+        left_out = tuple(path.name for path in _dicom_files(folder) if path not in wanted)
+        volumes, unreadable = _contents(folder, left_out)
         found += [
-            Source(folder, name, frames[0].patient_id, frames[0].study_uid, _paths(frames))
+            Source(
+                folder, name, frames[0].patient_id, frames[0].study_uid, _paths(frames), left_out
+            )
             for name, frames in volumes.items()
         ]
         found += [Source(path) for path in unreadable]
     return found
 
 
-def _contents(folder: Path) -> tuple[dict[str, list[Frame]], list[Path]]:
-    return _contents_at(folder, folder.stat().st_mtime_ns)
+def _dicom_files(folder: Path) -> list[Path]:
+    return _dicom_files_at(folder, folder.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
-def _contents_at(folder: Path, _changed_ns: int) -> tuple[dict[str, list[Frame]], list[Path]]:
+def _dicom_files_at(folder: Path, _changed_ns: int) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [path for path in files if not path.name.startswith(".") and _matches(path)]
+
+
+def _contents(folder: Path, left_out: tuple[str, ...]) -> tuple[dict[str, list[Frame]], list[Path]]:
+    return _contents_at(folder, folder.stat().st_mtime_ns, left_out)
+
+
+@lru_cache(maxsize=16)
+def _contents_at(
+    folder: Path, _changed_ns: int, left_out: tuple[str, ...]
+) -> tuple[dict[str, list[Frame]], list[Path]]:
     """The volumes in a folder by name (UID, or UID#part), and files that cannot be read.
 
     Kept until the folder changes, since a folder of many series is asked for each of them.
     """
     series: dict[str, list[Frame]] = {}
     unreadable = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        if path.name.startswith(".") or not _matches(path):
-            continue
+    names = {path.name: path for path in _dicom_files(folder)}
+    for path in (names[name] for name in sorted(names.keys() - left_out)):
         try:
             for frame in read_frames(path):
                 series.setdefault(frame.series_uid, []).append(frame)
@@ -92,7 +107,7 @@ def _frames(source: Source) -> list[Frame]:
     if source.path.is_file():
         volumes = split_series(read_frames(source.path))
     else:
-        volumes, _ = _contents(source.path)
+        volumes, _ = _contents(source.path, source.left_out)
     if source.series in volumes:
         return volumes[source.series]
     if len(volumes) == 1 and not source.series:

@@ -17,6 +17,8 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
+from ssl_pipeline.volumes.readers.dicom_file import DICOM_UID_PREFIX, read_file
+
 warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is reported here
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # scanners write odd values
 
@@ -60,7 +62,6 @@ DECODABLE_SYNTAXES = (  # transfer syntaxes that GDCM or pydicom decode, by the 
     *("1.2", "1.2.1", "1.2.2", "1.2.1.99", "1.2.5"),
     *(f"1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)),
 )
-DICOM_UID_PREFIX = "1.2.840.10008."
 UNIT_TOLERANCE = 0.01  # by which a direction's length may miss 1 before it is taken for an error
 NO_POSITION = np.zeros(3)
 
@@ -99,7 +100,7 @@ class _FrameError(Exception):
 
 def read_frames(path: Path) -> list[Frame]:
     """The images of a DICOM file; none where it holds none. Raises whatever pydicom raises."""
-    header = pydicom.dcmread(path, specific_tags=[*HEADER_TAGS], stop_before_pixels=True)
+    header = read_file(path, specific_tags=[*HEADER_TAGS], stop_before_pixels=True)
     if "Rows" not in header:
         return []
     frames = header.get("PerFrameFunctionalGroupsSequence")

@@ -20,8 +20,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, RLELossless
 
 from ssl_pipeline.volumes.readers import itk
+from ssl_pipeline.volumes.readers.dicom_file import read_file
 from ssl_pipeline.volumes.readers.dicom_headers import Frame
-from ssl_pipeline.volumes.readers.reader import rescale
+from ssl_pipeline.volumes.readers.reader import ReadError, rescale
 
 PIXEL_TAGS = (
     "Rows",
@@ -56,8 +57,10 @@ def decode_frames(frames: list[Frame]) -> NDArray[Any]:
 
 def _stored_values(path: Path) -> NDArray[Any]:
     """A file's values as they are stored (frames, rows, columns)."""
-    file = pydicom.dcmread(path)
+    file = read_file(path)
     packing = file.file_meta.TransferSyntaxUID
+    if not packing.is_encapsulated and file["PixelData"].is_undefined_length:
+        raise ReadError(path, "does not say how it is packed; its TransferSyntaxUID is missing.")
     if not packing.is_encapsulated or packing == RLELossless:
         values: NDArray[Any] = file.pixel_array
     else:

@@ -38,6 +38,8 @@ class Source:
     study_uid: str = field(default="", compare=False, repr=False)  # UID of the visit, by the header
     # every file of a series, as it was discovered; empty where only reading it can tell
     files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    # names of files in the folder of a series that were not to be read, and are no part of it
+    left_out: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

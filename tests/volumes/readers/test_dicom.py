@@ -150,39 +150,6 @@ def test_directions_and_sizes_are_parted(brain, tmp_path):
     }
 
 
-@pytest.mark.parametrize("uid", ["", "1.2"])
-@pytest.mark.parametrize(
-    ("tag", "values"),
-    [
-        ("PatientID", ("A", "B")),
-        ("StudyInstanceUID", ("1.3", "1.4")),
-        ("SeriesNumber", (1, 2)),
-        ("Modality", ("CT", "MR")),
-    ],
-)
-def test_a_series_uid_that_was_wiped_or_is_constant_joins_nothing(
-    tag, values, uid, brain, tmp_path
-):
-    """Two scans at adjoining heights, which would make one stack."""
-    above = brain.affine.copy()
-    above[:3, 3] += above[:3, 2] * brain.data.shape[2]
-    for value, affine in zip(values, (brain.affine, above), strict=True):
-        save_dicom(tmp_path, brain.data, affine, suffix=f"-{value}", uid=uid, **{tag: value})
-    shapes = [read_volume(source).data.shape for source in find_sources(tmp_path)]
-    assert shapes == [brain.data.shape] * 2
-
-
-def test_a_constant_uid_of_images_makes_none_a_copy(brain, tmp_path):
-    for number, echo in enumerate((2.3, 4.6)):
-        save_dicom(
-            tmp_path, brain.data + number, brain.affine, suffix=f"{number}", uid="1.2",
-            EchoTime=echo, SOPInstanceUID="1.2.9",
-        )  # fmt: skip
-    volumes = [read_volume(source) for source in find_sources(tmp_path)]
-    assert [volume.data.shape for volume in volumes] == [brain.data.shape] * 2
-    assert not any(volume.repair for volume in volumes)
-
-
 def test_marks_that_count_the_slices_tear_no_volume_up(brain, tmp_path):
     for number in range(25):
         place = brain.affine.copy()

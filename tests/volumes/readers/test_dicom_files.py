@@ -1,0 +1,109 @@
+"""DICOM files as archives have them: bare data sets, and UIDs that say nothing."""
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+
+from ssl_pipeline.volumes.readers import ReadError, find_sources, read_volume
+from tests.volumes.volume_writers import rotated_affine, save_dicom
+
+
+@pytest.mark.parametrize("uid", ["", "1.2"])
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [
+        ("PatientID", ("A", "B")),
+        ("StudyInstanceUID", ("1.3", "1.4")),
+        ("SeriesNumber", (1, 2)),
+        ("Modality", ("CT", "MR")),
+    ],
+)
+def test_a_series_uid_that_was_wiped_or_is_constant_joins_nothing(
+    tag, values, uid, brain, tmp_path
+):
+    """Two scans at adjoining heights, which would make one stack."""
+    above = brain.affine.copy()
+    above[:3, 3] += above[:3, 2] * brain.data.shape[2]
+    for value, affine in zip(values, (brain.affine, above), strict=True):
+        save_dicom(tmp_path, brain.data, affine, suffix=f"-{value}", uid=uid, **{tag: value})
+    shapes = [read_volume(source).data.shape for source in find_sources(tmp_path)]
+    assert shapes == [brain.data.shape] * 2
+
+
+def test_a_constant_uid_of_images_makes_none_a_copy(brain, tmp_path):
+    for number, echo in enumerate((2.3, 4.6)):
+        save_dicom(
+            tmp_path, brain.data + number, brain.affine, suffix=f"{number}", uid="1.2",
+            EchoTime=echo, SOPInstanceUID="1.2.9",
+        )  # fmt: skip
+    volumes = [read_volume(source) for source in find_sources(tmp_path)]
+    assert [volume.data.shape for volume in volumes] == [brain.data.shape] * 2
+    assert not any(volume.repair for volume in volumes)
+
+
+# without preamble, file meta or transfer syntax
+
+
+def without_file_meta(path, implicit=True, little=True):
+    """Write the bare data set of a file in its place."""
+    file = dcmread(path)
+    bare = Dataset({element.tag: element for element in file})
+    if not little:
+        bare.PixelData = file.pixel_array.astype(">i2").tobytes()
+    bare.save_as(path, implicit_vr=implicit, little_endian=little, enforce_file_format=False)
+
+
+def without_transfer_syntax(path):
+    file = dcmread(path)
+    del file.file_meta.TransferSyntaxUID
+    file.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=False)
+
+
+@pytest.mark.parametrize("suffix", ["", ".dcm"])
+@pytest.mark.parametrize("encoding", [(True, True), (False, True), (False, False)])
+def test_a_series_without_preamble_is_read(encoding, suffix, brain, tmp_path):
+    for path in save_dicom(tmp_path, brain.data, rotated_affine(), suffix=suffix):
+        without_file_meta(path, *encoding)
+    (source,) = find_sources(tmp_path)
+    assert len(source.files) == brain.data.shape[2]
+    np.testing.assert_array_equal(read_volume(source).data, brain.data)
+
+
+def test_slices_without_preamble_belong_to_their_series(brain, tmp_path):
+    for path in save_dicom(tmp_path, brain.data, rotated_affine(), uid="1.2")[20:]:
+        without_file_meta(path)
+    (source,) = find_sources(tmp_path)
+    np.testing.assert_array_equal(read_volume(source).data, brain.data)
+
+
+def test_a_missing_transfer_syntax_is_found_out(brain, tmp_path):
+    for path in save_dicom(tmp_path, brain.data, rotated_affine()):
+        without_transfer_syntax(path)
+    volume = read_volume(find_sources(tmp_path)[0])
+    np.testing.assert_array_equal(volume.data, brain.data)
+
+
+def test_packed_voxels_without_a_transfer_syntax_are_refused(tmp_path):
+    for number in range(3):
+        file = dcmread(get_testdata_file("MR_small_RLE.dcm"))
+        file.ImagePositionPatient = [0, 0, number]
+        file.SOPInstanceUID = f"1.2.{number}"
+        file.save_as(tmp_path / f"{number}")
+        without_transfer_syntax(tmp_path / f"{number}")
+    with pytest.raises(ReadError, match="its TransferSyntaxUID is missing"):
+        read_volume(find_sources(tmp_path)[0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        np.full(5000, 8, "<i2").tobytes(),
+        b"\x08\x00\x05\x00CS" + bytes(5000),
+        b"\x08\x00",
+        b"subject,age\n1,2\n",
+    ],
+)
+def test_what_begins_like_dicom_and_is_none(content, tmp_path):
+    (tmp_path / "data").write_bytes(content)
+    assert find_sources(tmp_path) == []
