@@ -3,6 +3,7 @@ PYTHON ?= python3
 PINS ?= workflows/envs/cpu-py311.txt
 PIP_ARGS ?=
 STUDY ?= workflows/studies/demo.yaml
+override export STUDY := $(value STUDY)
 BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
@@ -24,8 +25,8 @@ pack: setup ## Pack .venv into one archive, for file systems with a limit on fil
 	workflows/envs/pack.sh
 
 demo: setup ## Run the demo study here, from raw scans to build/demo/report/report.html
-	@snakemake --profile local --quiet rules progress --config study=$(STUDY)
-	@page=$$(python -m stages locate --config $(STUDY)) && echo "The report is $$page"
+	@snakemake --profile local --quiet rules progress --config "study=$$STUDY"
+	@page=$$(python -m stages locate --config "$$STUDY") && echo "The report is $$page"
 
 test: setup ## All tests but the marked slow groups
 	OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"
@@ -67,9 +68,9 @@ check: setup ## Style, types, imports, spelling, workflow, schema
 	codespell
 	snakefmt --check Snakefile workflows
 	snakemake --lint
-	for study in workflows/studies/*.yaml; do python -m stages config --config $$study || exit 1; done
+	for study in workflows/studies/*.yaml; do python -m stages config --config "$$study" || exit 1; done
 	for study in $$(grep -L encoders: workflows/studies/*.yaml); do \
-	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config study=$$study || exit 1; done
+	  SSL_PIPELINE_DATA=$${SSL_PIPELINE_DATA:-/nonexistent} snakemake -n --quiet --profile local --config "study=$$study" || exit 1; done
 	snakemake -n --quiet --profile slurm
 	python -m stages config --schema | diff - workflows/studies/schema.json
 

@@ -24,7 +24,6 @@ from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE, read_manifest
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
@@ -69,14 +68,8 @@ def inputs(study: Study, task: str) -> dict[str, str]:
 
 def _encoder_hashes(study: Study) -> dict[str, str]:
     """Hashes of the encoders: the own one, and external ones with their training subjects."""
-    found = {"pretrain": manifest_hash(study, "pretrain")} if study.has_pretraining else {}
-    for name, bundle in study.external_encoders.items():
-        paths = [
-            bundle / file for file in (WEIGHTS_FILE, BUNDLE_MANIFEST, training_subjects.FILE_NAME)
-        ]
-        hashes = [path.exists() and sha256_file(path) for path in paths]
-        found[f"encoder {name}"] = sha256_json(hashes)
-    return found
+    own = {"pretrain": manifest_hash(study, "pretrain")} if study.has_pretraining else {}
+    return own | study.external_encoder_hashes
 
 
 def _label_hash(label: Path) -> str:

@@ -53,7 +53,7 @@ from stages.core.resources import (
     measured,
 )
 from stages.core.stage import StageResult
-from stages.core.study import Study
+from stages.core.study import INIT_FROM, Study
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -103,7 +103,7 @@ def inputs(study: Study) -> dict[str, str]:
     if meant.parent:
         found["continue_from"] = meant.parent.folder.name
     if study.init_from:
-        found["init_from"] = study.init_from.files_sha256
+        found[INIT_FROM] = study.init_from.files_sha256
     if RankInfo.from_environment().is_first:
         _report_pending_scans(meant.cohort, Catalog.read(layout.catalog_table(study)))
     return {**found, "cohort": sha256_json(meant.cohort_items)}

@@ -20,7 +20,11 @@ from ssl_pipeline.volumes.inventory import INVENTORY_FILE
 
 # Files in the folder of every stage.
 COMPLETION_RECORD, MANIFEST, LOCK = ".done.json", "manifest.json", ".lock"
-RECORD_FILES = (COMPLETION_RECORD, MANIFEST, PROVENANCE_FILE, LOCK, lease.LEASE_FILE)
+WITHDRAWN_MANIFEST = ".withdrawn.json"  # of a stage that must run again
+RECORD_FILES = (
+    *(COMPLETION_RECORD, MANIFEST, WITHDRAWN_MANIFEST),
+    *(PROVENANCE_FILE, LOCK, lease.LEASE_FILE),
+)
 # Folders beside those of the stages.
 TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, PRIVATE_FOLDER = "trials", "logs", "jobs", "private"
 # In the folder of `preprocess`.

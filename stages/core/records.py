@@ -182,14 +182,3 @@ def stage_folders(study: Study) -> Iterator[tuple[str, Path]]:
         patterns = (pattern, f"{TRIALS_FOLDER}/*/{pattern}") if stage.PER_TRIAL else (pattern,)
         found = (out for each in patterns for out in sorted(study.folder.glob(each)))
         yield from ((name, out) for out in found if out.is_dir())
-
-
-def remove_stale_manifests(study: Study) -> None:
-    """Remove manifests of stages whose files are missing, so that Snakemake runs them if needed.
-
-    It looks at declared files alone. A stage whose files are there declares them again.
-    """
-    for _, out in stage_folders(study):
-        done = read_completion(out)
-        if done is None or done.failed or missing_files(out, done):
-            (out / MANIFEST).unlink(missing_ok=True)

@@ -4,8 +4,8 @@
 provenance. Where several ranks run a stage, the first holds the lock and keeps the records.
 
 Files may disappear after a stage is done, on a scratch disk that purges old ones. A stage that is
-about to run then says which stage to run first, and `remove_stale_manifests` has Snakemake run it:
-no stage is run from inside another, where a node with GPUs would preprocess, and where neither a
+about to run then says which stage to run first, and `refresh_manifests` has Snakemake run it: no
+stage is run from inside another, where a node with GPUs would preprocess, and where neither a
 plan nor `status` shows it.
 """
 
@@ -19,6 +19,7 @@ from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import debug, info
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.training.ranks import RankInfo
+from stages.core.layout import WITHDRAWN_MANIFEST
 from stages.core.locks import stage_lock
 from stages.core.records import (
     CompletionRecord,
@@ -64,6 +65,7 @@ def run_stage(
         if done:
             info(f"{name}: nothing to do, {done.summary}")
         else:
+            (out / WITHDRAWN_MANIFEST).unlink(missing_ok=True)
             debug(f"{name}: runs, for {_rerun_reason(read_completion(out), config_hash, found)}")
             record = Provenance(name, found, config_hash, study.seed, ROOT)
             made = stage.run(study, out, **wildcards)

@@ -15,8 +15,10 @@ from ssl_pipeline.config.section import Section, override_section
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe, Robustness
 from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.export import training_subjects
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE
 from ssl_pipeline.init_from import InitFrom
-from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.io.atomic import sha256_file, sha256_json
 from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
@@ -31,6 +33,8 @@ from ssl_pipeline.volumes.quality_control import QualityThresholds
 from stages.core import layout
 
 FORMAT_VERSION = 1
+INIT_FROM = "init_from"  # the initial weights, as an input of pretraining
+EVALUATED_FILES = (WEIGHTS_FILE, BUNDLE_MANIFEST, training_subjects.FILE_NAME)  # of a bundle
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -123,6 +127,27 @@ class Study(Section):
     def external_encoders(self) -> dict[str, Path]:
         """The encoders that the study does not train itself."""
         return {name: path for name, path in self.encoders.items() if path != self.encoder}
+
+    @property
+    def external_encoder_hashes(self) -> dict[str, str]:
+        """Hash of each external encoder with its training subjects, under its name as an input."""
+        found = {}
+        for name, bundle in self.external_encoders.items():
+            paths = [bundle / file for file in EVALUATED_FILES]
+            hashes = [path.exists() and sha256_file(path) for path in paths]
+            found[f"encoder {name}"] = sha256_json(hashes)
+        return found
+
+    @property
+    def external_hashes(self) -> dict[str, str]:
+        """Hashes of the files that others wrote and stages read, except scans and labels.
+
+        Initial weights that are not there have none.
+        """
+        start = self.init_from
+        if start is None or not start.weights_path.is_file():
+            return self.external_encoder_hashes
+        return self.external_encoder_hashes | {INIT_FROM: start.files_sha256}
 
     @property
     def baselines(self) -> tuple[str, ...]:

@@ -1,11 +1,14 @@
 """Adapter between the Snakefile and a study: paths, parameters and commands of the rules.
 
 A rule holds no logic. It declares two small files and no folder, for Snakemake deletes the declared
-outputs of a failed rule. Its `params` hold the hash of its stage's version and of the settings that
-it reads: changing one of them reruns the rule, and a new title reruns nothing.
+outputs of a failed rule. Its `params` hold the hash of its stage's version, of the settings that it
+reads and of files from outside of the study: changing one of them reruns the rule, and a new title
+reruns nothing. Its inputs are manifests of earlier stages alone: files of a user, which may be
+replaced by older ones or come from a machine whose clock is ahead, count by content.
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cached_property
@@ -13,28 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
-from snakemake.io import ancient
 from snakemake.logging import logger
 
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export import training_subjects
-from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE
+from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.provenance import PROVENANCE_FILE
 from stages.commands.estimate import StageEstimate, estimate_stage
 from stages.core.dispatch import LOCAL, load_cluster
 from stages.core.layout import MANIFEST, TRIALS_FOLDER, log_file
-from stages.core.records import is_stale, remove_stale_manifests, stage_config_hash
+from stages.core.manifests import refresh_manifests
+from stages.core.records import stage_config_hash
 from stages.core.resources import DatasetSize, dataset_size
 from stages.core.stage import load_stage, may_be_job
 from stages.core.stage_runs import evaluation_runs, runs_of_trial
-from stages.core.study import Study
+from stages.core.study import INIT_FROM, Study
 from stages.core.study_file import load_study
 from stages.core.trials import planned_trial, trial_of, trials
 from stages.inventory import decisions_hash, raw_listing_hash
 
 DEMO = "workflows/studies/demo.yaml"
-STAGES_FOLDER = Path(__file__).resolve().parent.parent
 
 
 class Workflow:
@@ -53,20 +54,21 @@ class Workflow:
             )
         if "study" not in config:
             logger.info(f"The study is {DEMO}; choose another with --config study=FILE.")
-        self.path = Path(config.get("study", DEMO))
+        self.path = _study_path(config)
         self.cores = workflow.cores
         chosen = (workflow.resource_settings.default_resources or {}).get("run_on")
         self.run_on = str(chosen.raw).strip("'\"") if chosen else LOCAL
         try:
             self.study = load_study(self.path)
             self.cluster = load_cluster(self.run_on)
+            self.folder = _without_wildcards(self.study.folder)
+            refresh_manifests(self.study)
         except UserError as error:
             raise WorkflowError(str(error)) from None
         if self.cluster:
             drop_outer_variables()  # what Snakemake starts does not belong to an outer job either
-        self.folder = self.study.folder
+        _put_own_python_first()
         self.outer_wildcards: tuple[str, ...] = ()  # wildcards before those of a stage
-        remove_stale_manifests(self.study)
 
     @property
     def trial(self) -> "Workflow":
@@ -99,33 +101,26 @@ class Workflow:
         runs = (run for trial in trials(self.study) for run in runs_of_trial(trial))
         return [str(run.out / MANIFEST) for run in runs]
 
-    def encoder_inputs(self) -> list[str]:
-        """Inputs of evaluations: the manifest of pretraining, and external encoders."""
-        own = [self.manifest("pretrain")] if self.study.has_pretraining else []
-        for bundle in self.study.external_encoders.values():
-            subjects = bundle / training_subjects.FILE_NAME
-            own += [str(bundle / name) for name in (WEIGHTS_FILE, BUNDLE_MANIFEST)]
-            own += [str(subjects)] if subjects.exists() else []
-        return own
+    def encoder_manifest(self) -> list[str]:
+        """The manifest of pretraining, where the study evaluates an encoder of its own."""
+        return [self.manifest("pretrain")] if self.study.has_pretraining else []
 
-    def init_weights(self) -> list[str]:
-        """The files of the weights that pretraining starts from, if the study names some."""
-        start = self.study.init_from
-        return [str(file) for file in start.files if file.exists()] if start else []
+    def external_encoders_hash(self) -> dict[str, str]:
+        """Content of the encoders that the study does not train itself, by their names.
 
-    def study_file(self, name: str) -> Callable[[Mapping[str, str]], list[str]]:
-        """The study's file and the stage's, whose dates count only where a stage is out of date.
-
-        Snakemake has no record of the parameters of a stage that was run by hand; there the stage's
-        own record shows whether a setting that it reads, or its version, has changed.
+        Raises WorkflowError where one is not there: the stages before would run in vain.
         """
+        for name, bundle in self.study.external_encoders.items():
+            if not (bundle / WEIGHTS_FILE).is_file():
+                raise WorkflowError(
+                    f"evaluate.encoders.{name} is {bundle}, where no {WEIGHTS_FILE} is: correct "
+                    "the path, or restore the bundle."
+                )
+        return {key: self._external[key] for key in self._external if key != INIT_FROM}
 
-        def of(wildcards: Mapping[str, str]) -> list[str]:
-            files = [os.path.normpath(self.path), os.path.relpath(STAGES_FOLDER / f"{name}.py")]
-            study, chosen = self._selected_study(wildcards), _stage_wildcards(name, wildcards)
-            return files if is_stale(study, name, chosen) else [ancient(file) for file in files]
-
-        return of
+    def init_weights_hash(self) -> str:
+        """Content of the weights that pretraining starts from; empty where they are random."""
+        return self._external.get(INIT_FROM, "")
 
     def evaluation_manifests(self) -> list[str]:
         """The manifests of all evaluations of all tasks."""
@@ -168,15 +163,18 @@ class Workflow:
         return str(log_file(self.study, f"{name}{marks}"))
 
     def command(self, name: str) -> str:
-        """The command that runs a stage, as by hand; the same for every study and trial."""
-        on = " --on {resources.run_on}" if may_be_job(load_stage(name)) else ""
-        which = " {params.which}" if self.which(name) else ""
-        return f"python -m stages {name} --config {{input.study[0]}}{on}{which}"
+        """The command that runs a stage, as by hand; the same for every study and trial.
 
-    def which(self, name: str) -> str:
+        Every value that it is filled with is quoted for the shell.
+        """
+        on = " --on {resources.run_on:q}" if may_be_job(load_stage(name)) else ""
+        which = " {params.which:q}" if self.which(name) else ""
+        return f"python -m stages {name} --config {{flow.path:q}}{on}{which}"
+
+    def which(self, name: str) -> list[str]:
         """The words of the command that say which run of a stage it is, such as `task=organ`."""
         keys = (*self.outer_wildcards, *load_stage(name).WILDCARDS)
-        return " ".join(f"{key}={{{key}}}" for key in keys)
+        return [f"{key}={{{key}}}" for key in keys]
 
     def resources(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int] | int]:
         """Estimated resources of a stage, computed when a job is planned and not at parse time."""
@@ -194,6 +192,10 @@ class Workflow:
 
     def _selected_study(self, wildcards: Mapping[str, str]) -> Study:
         return trial_of(self.study, wildcards["trial"]) if self.outer_wildcards else self.study
+
+    @cached_property
+    def _external(self) -> dict[str, str]:
+        return self.study.external_hashes
 
     @cached_property
     def _dataset(self) -> DatasetSize:
@@ -216,3 +218,28 @@ class Workflow:
 def _stage_wildcards(name: str, wildcards: Mapping[str, str]) -> dict[str, str]:
     """The wildcards of a stage, out of those of its rule."""
     return {key: wildcards[key] for key in load_stage(name).WILDCARDS}
+
+
+def _study_path(config: Mapping[str, Any]) -> Path:
+    """The path that --config names. Raises WorkflowError for what Snakemake took for no text."""
+    found = config.get("study", DEMO)
+    if not isinstance(found, str):
+        raise WorkflowError(f"--config study={found} names no file: write it as ./NAME.yaml.")
+    return Path(found)
+
+
+def _without_wildcards(folder: Path) -> Path:
+    """The output folder. Raises UserError for braces, which Snakemake takes for a wildcard."""
+    if set("{}") & set(str(folder)):
+        raise UserError(
+            f"output: {folder} has braces, which Snakemake takes for a wildcard: choose another "
+            "folder, or run the stages by hand."
+        )
+    return folder
+
+
+def _put_own_python_first() -> None:
+    """Have the rules' `python` be this one, where its environment has not been activated."""
+    own = str(Path(sys.executable).parent)
+    others = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([own, *(p for p in others if p not in ("", own))])

@@ -19,7 +19,7 @@ from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.sampler import Sampler
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.core.layout import COMPLETION_RECORD
-from stages.core.records import remove_stale_manifests
+from stages.core.manifests import refresh_manifests
 from stages.core.runner import run_stage
 from stages.core.study import Study
 from stages.core.study_file import load_study
@@ -64,7 +64,7 @@ def _measured(count: int) -> Iterator[tuple[str, float]]:
     yield "read the inventory, s", _seconds(lambda: _inventory(study))
     yield "preprocess again, all is stored, s", _seconds(lambda: run_stage("preprocess", study, {}))
     yield "preprocess again, nothing to do, s", _seconds(lambda: run_stage("preprocess", study, {}))
-    yield "look for files that are gone, s", _seconds(lambda: remove_stale_manifests(study))
+    yield "look for files that are gone, s", _seconds(lambda: refresh_manifests(study))
     yield "read the catalog, s", _seconds(lambda: Catalog.read(catalog))
     yield "read the catalog and draw a first batch, s", _seconds(lambda: _first_batch(study))
     yield "peak memory, GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -5,7 +5,7 @@ import shutil
 
 from stages.commands import status
 from stages.core.layout import MANIFEST
-from stages.core.records import remove_stale_manifests
+from stages.core.manifests import refresh_manifests
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 
@@ -41,7 +41,7 @@ def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     page = (study.folder / "report/report.html").read_text()
     assert "training diverged" in page and ">failed<" in page
     assert (out / MANIFEST).exists()  # what waits for the stage may go on
-    remove_stale_manifests(study)
+    refresh_manifests(study)
     assert not (out / MANIFEST).exists()  # and the next time Snakemake runs it again
     finetune(copied)
     again = {name for name, when in cells(out).items() if before[name] != when}

@@ -1,6 +1,7 @@
 """A virtual environment packed into one file works where it is unpacked, without the first one."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,13 @@ def test_it_works_where_it_is_unpacked(archive, tmp_path):
     run(ENVS / "unpack.sh", archive, folder)
     assert (folder / "bin/where").stat().st_ctime_ns == before, "nothing to do twice"
     assert {path.name for path in folder.parent.iterdir()} == {"env", "env.lock"}
+
+
+def test_it_works_below_a_folder_whose_name_has_spaces_and_marks_of_patterns(archive, tmp_path):
+    folder = tmp_path / "a | node & its disk/env"
+    run(ENVS / "unpack.sh", archive, folder)
+    activated = f"source {shlex.quote(f'{folder}/bin/activate')}; echo $VIRTUAL_ENV"
+    assert run("bash", "-c", activated) == str(folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(archive, tmp_path):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,12 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROFILE = ["--profile", "workflows/profiles/local"]
 
 
-def snakemake(study, *words, code=0, root=ROOT):
-    command = ["snakemake", *PROFILE, "--config", f"study={study}", *words]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    if root == ROOT:
-        done = run_forked("snakemake", command[1:], cwd=root, env=environment)
+HOSTILE_NAME = "a 'study' $HOME $(touch EXECUTED) `touch EXECUTED` {v1}.yaml"
+
+
+def snakemake(study, *words, code=0, root=ROOT, program="snakemake", path=None):
+    words = [*PROFILE, "--config", f"study={study}", *words]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PATH": path or os.environ["PATH"]}
+    if root == ROOT and program == "snakemake":
+        done = run_forked(program, words, cwd=root, env=environment)
     else:
+        command = [program, *words]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -100,6 +105,33 @@ def test_another_profile_reruns_nothing(finished):
     assert planned_rules(finished, "--profile", "slurm") == set()
 
 
+def test_any_name_and_date_of_a_study_runs_without_an_activated_environment(study_file):
+    hostile = study_file.rename(study_file.with_name(HOSTILE_NAME))
+    tomorrow = time.time() + 86_400
+    os.utime(hostile, (tomorrow, tomorrow))
+    program = Path(sys.executable).with_name("snakemake")
+    snakemake(hostile, "--until", "inventory", program=program, path="/usr/bin:/bin")
+    manifest = study_file.parent / "out/inventory/manifest.json"
+    assert manifest.exists() and not (ROOT / "EXECUTED").exists()
+    os.utime(manifest, (tomorrow, tomorrow))  # by a node whose clock is ahead
+    snakemake(hostile, "-n")
+    assert manifest.stat().st_mtime < tomorrow - 3600, "or no rule after it could end"
+
+
+def test_a_study_is_one_word_of_make():
+    show = ["make", "-s", "--eval", 'show: ; @printf "%s" "$$STUDY"', "show"]
+    said = subprocess.run(
+        [*show, f"STUDY={HOSTILE_NAME}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert said.stdout == HOSTILE_NAME and not (ROOT / "EXECUTED").exists()
+
+
+def test_what_snakemake_takes_for_something_else_is_one_sentence(study_file):
+    assert "names no file: write it as ./NAME.yaml" in snakemake("{a: b}", "-n", code=1)
+    edit(study_file, "/out\n", "/out-{v1}\n")
+    assert "has braces, which Snakemake takes for a wildcard" in snakemake(study_file, "-n", code=1)
+
+
 def test_until_and_forcerun(tmp_path, finished):
     assert planned_rules(write_study(tmp_path), "--until", "preprocess") == {
         "inventory",
@@ -162,6 +194,7 @@ def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it
     rest = {"inventory_page", "finetune", "report"}
     assert planned_rules(study_file) == rest
     edit(study_file, "confidence: 0.9}", "confidence: 0.8}")
+    os.utime(study_file, (0, 0))  # as of a copy with its date: content decides
     assert planned_rules(study_file) == rest | {"probe"}
     edit(study_file, "steps: 6", "steps: 8")
     assert planned_rules(study_file) == rest | {"probe", "pretrain"}

@@ -23,7 +23,9 @@ part=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$part"' EXIT
 tar -I zstd -xf "$archive" -C "$part"
 old=$(sed -nE "s/^ *(export )?VIRTUAL_ENV=[\"']?(\/[^\"']*)[\"']?\$/\2/p" "$part/bin/activate" | head -n1)
-grep -rlIF -- "$old" "$part/bin" | xargs -r sed -i "s|$old|$folder|g"
+as_pattern() { printf %s "$1" | sed 's/[]\/$*.^[]/\\&/g'; }
+as_replacement() { printf %s "$1" | sed 's/[\/&]/\\&/g'; }
+grep -rlIFZ -- "$old" "$part/bin" | xargs -0r sed -i "s/$(as_pattern "$old")/$(as_replacement "$folder")/g"
 echo "$mark" >"$part/.packed"
 chmod 755 "$part"
 mv -T "$part" "$folder"

@@ -8,7 +8,6 @@ wildcard_constraints:
 rule flop_budget:
     input:
         flow.manifest("preprocess"),
-        study=flow.study_file("flop_budget"),
     output:
         **flow.outputs("flop_budget"),
     log:
@@ -28,8 +27,6 @@ use rule pretrain as pretrain_trial with:
     input:
         flow.manifest("preprocess"),
         flow.manifest("flop_budget"),
-        flow.init_weights(),
-        study=flow.trial.study_file("pretrain"),
     output:
         **flow.trial.outputs("pretrain"),
     log:
@@ -40,13 +37,13 @@ use rule pretrain as pretrain_trial with:
     params:
         config_hash=flow.trial.config_hash("pretrain"),
         which=flow.trial.which("pretrain"),
+        init_weights=flow.init_weights_hash(),
 
 
 use rule probe as probe_trial with:
     input:
         flow.manifest("preprocess"),
         flow.encoder_of_trial,
-        study=flow.trial.study_file("probe"),
     output:
         **flow.trial.outputs("probe"),
     log:
@@ -57,13 +54,13 @@ use rule probe as probe_trial with:
     params:
         config_hash=flow.trial.config_hash("probe"),
         which=flow.trial.which("probe"),
+        encoders=flow.external_encoders_hash(),
 
 
 use rule finetune as finetune_trial with:
     input:
         flow.manifest("preprocess"),
         flow.encoder_of_trial,
-        study=flow.trial.study_file("finetune"),
     output:
         **flow.trial.outputs("finetune"),
     log:
@@ -74,13 +71,13 @@ use rule finetune as finetune_trial with:
     params:
         config_hash=flow.trial.config_hash("finetune"),
         which=flow.trial.which("finetune"),
+        encoders=flow.external_encoders_hash(),
 
 
 rule ablate:
     input:
         flow.manifest("flop_budget") if flow.study.ablate else [],
         flow.trial_manifests(),
-        study=flow.study_file("ablate"),
     output:
         **flow.outputs("ablate"),
     log:

@@ -2,8 +2,6 @@
 
 
 rule download:
-    input:
-        study=flow.study_file("download"),
     output:
         **flow.outputs("download"),
     log:
@@ -22,7 +20,6 @@ rule download:
 rule inventory:
     input:
         flow.manifest("download") if flow.study.download.packages else [],
-        study=flow.study_file("inventory"),
     output:
         **flow.outputs("inventory"),
     log:
@@ -43,7 +40,6 @@ rule inventory:
 rule inventory_page:
     input:
         flow.manifest("inventory"),
-        study=flow.study_file("inventory_page"),
     output:
         **flow.outputs("inventory_page"),
     log:
@@ -63,7 +59,6 @@ rule preprocess:
     input:
         flow.manifest("download") if flow.study.download.packages else [],
         flow.manifest("inventory"),
-        study=flow.study_file("preprocess"),
     output:
         **flow.outputs("preprocess"),
     log:

@@ -4,8 +4,7 @@
 rule probe:
     input:
         flow.manifest("preprocess"),
-        flow.encoder_inputs(),
-        study=flow.study_file("probe"),
+        flow.encoder_manifest(),
     output:
         **flow.outputs("probe"),
     log:
@@ -19,6 +18,7 @@ rule probe:
     params:
         config_hash=flow.config_hash("probe"),
         which=flow.which("probe"),
+        encoders=flow.external_encoders_hash(),
     shell:
         flow.command("probe")
 
@@ -26,8 +26,7 @@ rule probe:
 rule finetune:
     input:
         flow.manifest("preprocess"),
-        flow.encoder_inputs(),
-        study=flow.study_file("finetune"),
+        flow.encoder_manifest(),
     output:
         **flow.outputs("finetune"),
     log:
@@ -41,6 +40,7 @@ rule finetune:
     params:
         config_hash=flow.config_hash("finetune"),
         which=flow.which("finetune"),
+        encoders=flow.external_encoders_hash(),
     shell:
         flow.command("finetune")
 
@@ -48,9 +48,8 @@ rule finetune:
 rule robustness:
     input:
         flow.manifest("preprocess"),
-        flow.encoder_inputs(),
+        flow.encoder_manifest(),
         finetune=flow.manifest_pattern("finetune"),
-        study=flow.study_file("robustness"),
     output:
         **flow.outputs("robustness"),
     log:
@@ -64,5 +63,6 @@ rule robustness:
     params:
         config_hash=flow.config_hash("robustness"),
         which=flow.which("robustness"),
+        encoders=flow.external_encoders_hash(),
     shell:
         flow.command("robustness")

@@ -4,8 +4,6 @@
 rule pretrain:
     input:
         flow.manifest("preprocess"),
-        flow.init_weights(),
-        study=flow.study_file("pretrain"),
     output:
         **flow.outputs("pretrain"),
     log:
@@ -19,5 +17,6 @@ rule pretrain:
     params:
         config_hash=flow.config_hash("pretrain"),
         which=flow.which("pretrain"),
+        init_weights=flow.init_weights_hash(),
     shell:
         flow.command("pretrain")

@@ -5,9 +5,8 @@ rule report:
     input:
         flow.manifest("inventory"),
         flow.manifest("preprocess"),
-        flow.encoder_inputs(),
+        flow.encoder_manifest(),
         flow.evaluation_manifests(),
-        study=flow.study_file("report"),
     output:
         **flow.outputs("report"),
         page=report(
@@ -24,5 +23,6 @@ rule report:
     params:
         config_hash=flow.config_hash("report"),
         which=flow.which("report"),
+        encoders=flow.external_encoders_hash(),
     shell:
         flow.command("report")
