@@ -38,24 +38,62 @@ def test_scontrol_gives_the_same_state_without_accounting():
     assert parse_scontrol("") is None
 
 
+MEMORY_WORDS = [
+    "slurmstepd: error: Exceeded job memory limit",
+    "slurmstepd: error: Job 7 exceeded memory limit (5000 > 4096), being killed",
+    "error: StepId=7.0 exceeded virtual memory limit",
+    "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.",
+    "srun: error: node1: task 0: Out Of Memory",
+]
+KILLED_WORDS = [
+    "srun: error: node1: task 0: Killed",
+    "slurm_script: line 12: 4242 Killed  python",
+]
+ENDS_BY_SIGKILL = [
+    JobState("FAILED", exit_code=9),
+    JobState("FAILED", exit_code=137),
+    JobState("FAILED", signal=9),
+    JobState("FAILED", exit_code=9, signal=9),
+]
+
+
+@pytest.mark.parametrize("state", ENDS_BY_SIGKILL)
+def test_a_job_that_was_killed_ran_out_of_memory_or_most_likely_did(state):
+    for word in (*MEMORY_WORDS, *KILLED_WORDS):
+        assert interpret_result(state, ["step 3", word], RESOURCES) == (
+            2,
+            "ran out of memory, raise mem_gb from 4",
+        )
+    code, meaning = interpret_result(state, ["step 3"], RESOURCES)
+    assert code == 2 and "most likely out of memory: raise mem_gb from 4" in meaning
+
+
 @pytest.mark.parametrize(
     "state, lines, code, meaning",
     [
         (JobState("FAILED", exit_code=1), [], 1, "ended with an error"),
+        (JobState("FAILED", exit_code=1), ["torch: CUDA out of memory"], 1, "ended with an error"),
         (JobState("FAILED", exit_code=2), [], 2, "asks for a change"),
         (JobState("FAILED", exit_code=3), [], 3, "was interrupted"),
-        (JobState("FAILED", exit_code=11, signal=11), [], 1, "died"),
-        (
-            JobState("FAILED", exit_code=9, signal=9),
-            ["error: Exceeded job memory limit"],
-            2,
-            "of memory",
-        ),
+        (JobState("FAILED", exit_code=11, signal=11), [], 1, "died of SIGSEGV"),
+        (JobState("FAILED", exit_code=139), [], 1, "died of SIGSEGV"),
+        (JobState("FAILED", exit_code=134), MEMORY_WORDS[-1:], 2, "ran out of memory"),
+        (JobState("FAILED", exit_code=143), [], 3, "was stopped from outside"),
+        (JobState("FAILED", exit_code=15), [], 3, "was stopped from outside"),
+        (JobState("FAILED", signal=2), [], 3, "was stopped from outside"),
+        (JobState("FAILED", exit_code=127), [], 1, "died"),
+        (JobState("FAILED", exit_code=255), [], 1, "died"),
         (JobState("OUT_OF_MEMORY"), [], 2, "raise mem_gb from 4"),
+        (JobState("OUT_OF_MEMORY", exit_code=1), [], 2, "raise mem_gb from 4"),
         (JobState("TIMEOUT"), [], 2, "time limit of 30 min"),
+        (JobState("TIMEOUT", signal=9), KILLED_WORDS, 2, "time limit of 30 min"),
         (JobState("CANCELLED"), [], 3, "was cancelled"),
+        (JobState("CANCELLED", signal=15), KILLED_WORDS, 3, "was cancelled"),
+        (JobState("CANCELLED", exit_code=9), MEMORY_WORDS[:1], 2, "ran out of memory"),
         (JobState("NODE_FAIL"), [], 3, "lost its node"),
+        (JobState("NODE_FAIL", exit_code=1), [], 3, "lost its node"),
         (JobState("FAILED", signal=53), [], 1, "could not open its log"),
+        (JobState("FAILED", exit_code=53), [], 1, "could not open its log"),
     ],
 )
 def test_an_end_has_a_meaning_and_an_exit_code(state, lines, code, meaning):
@@ -71,7 +109,7 @@ def test_the_sentence_has_state_code_log_and_its_last_lines(tmp_path, capsys):
         == 1
     )
     said = capsys.readouterr().err
-    assert "job 7 died (SLURM says FAILED, exit code 11, signal 11)" in said
+    assert "job 7 died of SIGSEGV (SLURM says FAILED, exit code 11, signal 11)" in said
     assert str(log) in said and "| Segmentation fault" in said and "submitit" not in said
 
 
