@@ -69,3 +69,8 @@ def format_bytes(n_bytes: int | float) -> str:
             return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1024
     return f"{n_bytes:.1f} TiB"
+
+
+def escape_bytes(text: str) -> str:
+    r"""A file's name that can be printed and stored: bytes that are not UTF-8 become `\xfc`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -216,11 +216,20 @@ def embed(
     *,
     out: Annotated[Path, Parameter(metavar="FILE", help="Parquet file to write")] = FEATURES_FILE,
     modality: Annotated[Literal["CT", "MR"] | None, Parameter(help="if files lack it")] = None,
+    root: Annotated[str | None, Parameter(help="the study's root whose files are like it")] = None,
+    intensity_offset: Annotated[
+        float | None, Parameter(help="added to values, in place of what held in pretraining")
+    ] = None,
+    missing_value: Annotated[
+        float | None, Parameter(help="of unmeasured voxels, in place of what held in pretraining")
+    ] = None,
 ) -> None:
     """Write the features of all scans of a folder as one Parquet file."""
+    from ssl_pipeline.export.stored_values import ScanHints
     from stages.commands.embed import embed_folder
 
-    embed_folder(encoder, folder, out, modality)
+    hints = ScanHints(modality, root, intensity_offset, missing_value)
+    embed_folder(encoder, folder, out, hints)
 
 
 @_command(ENCODER_GROUP, f"export {EXAMPLE_BUNDLE} --to onnx --out encoder.onnx")

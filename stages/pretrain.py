@@ -9,13 +9,15 @@ It is the one stage that several ranks may run; the first of them writes all fil
 
 import math
 import statistics
+from collections.abc import Container
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, README_FILE, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.stored_values import stored_values_of
 from ssl_pipeline.io.atomic import read_json, sha256_json
 from ssl_pipeline.io.records import write_record
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
@@ -30,7 +32,7 @@ from ssl_pipeline.training.run_record import (
     TrainingSummary,
     read_run_record,
 )
-from ssl_pipeline.volumes.inventory import read_salt_fingerprint
+from ssl_pipeline.volumes.inventory import Inventory, read_salt_fingerprint
 from stages import preprocess
 from stages.core import layout
 from stages.core.pretraining_runs import (
@@ -68,7 +70,7 @@ BUNDLE_FILES = (
     training_subjects.FILE_NAME,
 )
 TITLE = "Pretrain the encoder on the volumes of the training subjects"
-CONFIG_KEYS = HASHED_KEYS
+CONFIG_KEYS = (*HASHED_KEYS, "quality")  # quality is in the bundle, and starts no other run
 DEPENDS_ON = ("preprocess",)
 VERSION = 8
 OUTPUTS = (
@@ -111,7 +113,6 @@ def inputs(study: Study) -> dict[str, str]:
 
 def run(study: Study, out: Path) -> StageResult:
     """Train to the last step, from the newest checkpoint on, and write encoder and images."""
-    from ssl_pipeline.export.bundle import save_bundle
     from ssl_pipeline.training.feature_pca import write_feature_pca
 
     catalog, meant = Catalog.read(layout.catalog_table(study)), pretraining_run(study)
@@ -137,8 +138,8 @@ def run(study: Study, out: Path) -> StageResult:
         **started,
     )
     training_summary = trained.model_dump(mode="json", exclude_defaults=True)
-    bundle, crop = out / layout.ENCODER_FOLDER, study.views.crop_voxels
-    save_bundle(bundle, encoder, study.model, study.preprocess, crop, training_summary)
+    bundle = out / layout.ENCODER_FOLDER
+    write_bundle(study, bundle, encoder, training_summary, {entry.id for entry in entries})
     images = write_feature_pca(encoder, training.sampler, out / snapshots.FEATURE_PCA_FILE)
     folder = str(meant.folder.relative_to(out))
     # The salt itself is not needed.
@@ -206,6 +207,29 @@ def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) ->
     rate = cost.samples_per_s(sample_cost, has_gpu)
     where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
     return assumed(samples / rate, f"{rate:.3g} samples/s on {where}")
+
+
+def write_bundle(
+    study: Study,
+    folder: Path,
+    encoder: "Encoder",
+    training_summary: dict[str, Any],
+    scan_ids: Container[str] | None = None,
+) -> None:
+    """Write an encoder with all that the study says of it, and of the raw scans that it is for.
+
+    These are the scans that it was trained on, or all that were accepted where it was not.
+    """
+    from ssl_pipeline.export.bundle import save_bundle
+
+    scans = Inventory.read(layout.inventory_table(study)).accepted_scans
+    chosen = [scan for scan in scans if scan_ids is None or scan.id in scan_ids]
+    save_bundle(
+        *(folder, encoder, study.model, study.preprocess, study.views.crop_voxels),
+        training_summary,
+        quality=study.quality,
+        stored_values=stored_values_of(chosen),
+    )
 
 
 def random_encoder(study: Study, seed: int) -> "Encoder":

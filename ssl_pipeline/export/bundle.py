@@ -26,12 +26,14 @@ from ssl_pipeline.export.self_test import (
     run_self_test,
     synthetic_input,
 )
+from ssl_pipeline.export.stored_values import ScanHints, StoredValues
 from ssl_pipeline.io.atomic import atomic_write, sha256_file, write_bytes, write_json, write_text
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.provenance import package_versions
 from ssl_pipeline.types import Triple
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -41,31 +43,55 @@ COMPUTE_PACKAGES = ("torch", "timm")  # packages that decide what tokens are
 
 @dataclass(frozen=True)
 class LoadedEncoder:
-    """An encoder with the preprocessing that it was trained on."""
+    """An encoder with the preprocessing and quality control of the scans it was trained on."""
 
     model: "Encoder"
-    preprocess: Preprocess
-    crop_voxels: Triple
-    weights_sha256: str
+    manifest: BundleManifest
 
-    def embed(self, scan: str | Path, modality: str | None = None) -> Features:
+    @property
+    def crop_voxels(self) -> Triple:
+        """Size of pretraining's crops (z, y, x), in voxels."""
+        return self.manifest.crop_voxels
+
+    def embed(
+        self,
+        scan: str | Path,
+        modality: str | None = None,
+        *,
+        root: str | None = None,
+        intensity_offset: float | None = None,
+        missing_value: float | None = None,
+    ) -> Features:
         """Features of one scan: a file, or the folder of a DICOM series.
 
-        `modality` ("CT" or "MR") is needed where the file does not say it. Raises UserError for a
-        scan that cannot be read or used.
+        `modality` ("CT" or "MR") is needed where the file does not say it. Values are taken to be
+        stored as those of the training scans were, or a CT's to be Hounsfield units; `root` names
+        the study's root that the scan is like, where roots differ. `intensity_offset` and
+        `missing_value` state them instead, as they do for a root. Raises UserError for a scan that
+        cannot be read, that quality control rejects, or whose values may mean several things.
         """
-        return self.embed_prepared(self.prepare(scan, modality))
+        hints = ScanHints(modality, root, intensity_offset, missing_value)
+        return self.embed_prepared(prepare_file(self.manifest, Path(scan), hints))
 
     def embed_prepared(self, prepared: PreparedVolume) -> Features:
         """Features of a scan that `prepare` gave."""
         return embed_prepared(self.model, self.crop_voxels, prepared)
 
-    def prepare(self, scan: str | Path, modality: str | None = None) -> PreparedVolume:
+    def prepare(
+        self,
+        scan: str | Path,
+        modality: str | None = None,
+        *,
+        root: str | None = None,
+        intensity_offset: float | None = None,
+        missing_value: float | None = None,
+    ) -> PreparedVolume:
         """A scan as pretraining's volumes were prepared; `model_input` gives what the model sees.
 
         Arguments and errors are those of `embed`.
         """
-        return prepare_file(self.preprocess, Path(scan), modality)
+        hints = ScanHints(modality, root, intensity_offset, missing_value)
+        return prepare_file(self.manifest, Path(scan), hints)
 
 
 def save_bundle(
@@ -76,10 +102,15 @@ def save_bundle(
     crop_voxels: Triple,
     training_summary: dict[str, Any],
     self_test_input: SelfTestInput | None = None,
+    *,
+    quality: QualityThresholds | None = None,
+    stored_values: tuple[StoredValues, ...] = (),
 ) -> None:
     """Write the bundle; `training_summary` goes into its manifest and model card.
 
-    `self_test_input` is stored with the weights: noise unless it is given.
+    `quality` and `stored_values` are those of the training scans: by default the usual thresholds,
+    and values without offset or missing value. `self_test_input` is stored with the weights: noise
+    unless it is given.
     """
     with atomic_write(folder) as temporary:
         temporary.mkdir()
@@ -92,6 +123,8 @@ def save_bundle(
         write_bytes(temporary / SELF_TEST_FILE, save(stored))
         manifest = BundleManifest(
             model=model,
+            quality=quality or QualityThresholds(),
+            stored_values=stored_values,
             preprocess=preprocess,
             crop_voxels=crop_voxels,
             training_summary=training_summary,
@@ -120,9 +153,7 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
             f"saved (by up to {differs:.2g}, where rounding makes {TOLERANCE:g} at most): the code "
             f"that computes them has changed, so use the ssl-pipeline that saved it, with {then}."
         )
-    return LoadedEncoder(
-        model, manifest.preprocess, manifest.crop_voxels, manifest.sha256[WEIGHTS_FILE]
-    )
+    return LoadedEncoder(model, manifest)
 
 
 def _build_encoder(model: ModelConfig, weights: Path) -> "Encoder":

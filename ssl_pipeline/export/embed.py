@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window
+from ssl_pipeline.export.manifest import BundleManifest
+from ssl_pipeline.export.stored_values import ScanHints, choose_stored_values
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume, model_input, prepare_volume
 from ssl_pipeline.types import Triple
 from ssl_pipeline.views.patches import patch_centres_mm, patch_share
-from ssl_pipeline.volumes.quality_control import QualityThresholds, spacing_fault
-from ssl_pipeline.volumes.readers import Source, find_sources, read_volume
+from ssl_pipeline.volumes.config import Modality
+from ssl_pipeline.volumes.quality_control import size_fault
+from ssl_pipeline.volumes.readers import Source, find_sources, read_grid, read_volume
 
 BATCH_SIZE = 32  # crops that go through the encoder at once
 
@@ -35,24 +38,46 @@ class Features:
     centres_mm: NDArray[np.float32]
 
 
-def prepare_file(preprocess: Preprocess, scan: Path, modality: str | None) -> PreparedVolume:
+def prepare_file(manifest: BundleManifest, scan: Path, hints: ScanHints) -> PreparedVolume:
     """Read and prepare one file, or the folder of one series."""
     sources = find_sources(scan)
     if len(sources) != 1:
         raise UserError(f"{scan} holds {len(sources)} scans: give one file, or one series' folder.")
-    return prepare_source(preprocess, sources[0], modality)
+    return prepare_source(manifest, sources[0], hints)
 
 
-def prepare_source(preprocess: Preprocess, source: Source, modality: str | None) -> PreparedVolume:
-    """Read a scan and prepare it; `modality` beats what the file says."""
+def prepare_source(manifest: BundleManifest, source: Source, hints: ScanHints) -> PreparedVolume:
+    """Read, check and prepare a scan as the inventory and preprocessing of pretraining did.
+
+    Hints beat what the file says. Raises UserError for a scan that cannot be read or used.
+    """
+    name = source.path.name
+    if fault := size_fault(read_grid(source), manifest.quality):
+        raise UserError(f"{name}: {fault}.")
     volume = read_volume(source)
-    uneven = spacing_fault(volume.slice_spacing, QualityThresholds())
-    if uneven:
-        raise UserError(f"{source.path.name}: {uneven}.")
-    known = modality or volume.modality
+    modality = _modality(name, hints.modality or volume.modality)
+    try:
+        values = choose_stored_values(
+            manifest.stored_values, volume, modality, hints, manifest.quality
+        )
+        return prepare_volume(
+            volume,
+            modality,
+            manifest.preprocess,
+            intensity_offset=values.intensity_offset,
+            missing_value=values.missing_value,
+        )
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _modality(name: str, known: str | None) -> Modality:
     if known is None:
-        raise UserError(f"{source.path.name} does not say its modality: give it, as CT or MR.")
-    return prepare_volume(volume, known, preprocess)
+        raise UserError(f"{name} does not say its modality: give it, as CT or MR.")
+    for modality in get_args(Modality):
+        if known == modality:
+            return cast(Modality, modality)
+    raise UserError(f"{name} is taken for {known}, and encoders are of CT and MR.")
 
 
 @torch.inference_mode()

@@ -2,9 +2,10 @@
 
 A bundle is a folder of the weights, a self-test (a stored input and the encoder's tokens for it),
 this manifest, and a README; it may also hold the list of training subjects
-(`training_subjects.parquet`). The manifest has a format version, the model section, the crop size
-and the preprocessing section, so that a new scan is prepared as the volumes of pretraining were;
-and the hashes of weights and self-test, which detect any changed bit.
+(`training_subjects.parquet`). The manifest has a format version, the model section, the crop size,
+and the thresholds of quality control, the meaning of stored values and the preprocessing section,
+so that a new scan is checked and prepared as the volumes of pretraining were; and the hashes of
+weights and self-test, which detect any changed bit.
 """
 
 from pathlib import Path
@@ -14,12 +15,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.stored_values import StoredValues
 from ssl_pipeline.io.atomic import read_json, sha256_file
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.types import Triple
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 WEIGHTS_FILE, SELF_TEST_FILE = "encoder.safetensors", "self_test.safetensors"
 BUNDLE_MANIFEST, README_FILE = "encoder.json", "README.md"
 PRETRAIN_COMMAND = "`python -m stages pretrain --config STUDY`, with the study that made it,"
@@ -30,6 +33,8 @@ class BundleManifest(Section):
 
     format_version: int = Field(FORMAT_VERSION, description="version of this file's format")
     model: ModelConfig = Field(description="the backbone")
+    quality: QualityThresholds = Field(description="beyond which scans are rejected")
+    stored_values: tuple[StoredValues, ...] = Field(description="meaning of training files' values")
     preprocess: Preprocess = Field(description="how scans are prepared")
     crop_voxels: Triple = Field(description="size of pretraining's crops (z, y, x), in voxels")
     training_summary: dict[str, Any] = Field(description="what the encoder was trained on, and how")

@@ -57,6 +57,7 @@ def model_card(manifest: BundleManifest) -> str:
         },
         parts=FOREGROUND_TEXTS,
         spacings={name: _spacing_text(settings_of(name).spacing_mm) for name in ("CT", "MR")},
+        stored={name: _stored_text(manifest, name) for name in ("CT", "MR")},
         window=[f"{value:g}" for value in (low, high, (low + high) / 2, (high - low) / 4)],
         heads=PRESETS[manifest.model.preset][2] if manifest.model.name == "vit" else None,
         shortest=MIN_WAVELENGTH_MM,
@@ -77,6 +78,14 @@ def _to_text(value: Any, separator: str = ", ") -> str:
     if isinstance(value, list | tuple):
         return separator.join(map(str, value))
     return "none" if value is None else str(value)
+
+
+def _stored_text(manifest: BundleManifest, modality: str) -> str:
+    """What the values of training files of a modality mean, where they need more than reading."""
+    known = [values for values in manifest.stored_values if values.modality == modality]
+    if all(not values.intensity_offset and values.missing_value is None for values in known):
+        return ""
+    return f" (of the training files: {'; '.join(values.description for values in known)})"
 
 
 def _spacing_text(spacing_mm: Spacing | None) -> str:

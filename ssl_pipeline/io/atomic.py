@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import lease
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -37,6 +38,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         remove_path(temporary)
         remove_path(older)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError where no file of this name can be written, before the work for it begins."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the file to write.")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written, for {nearest} is no folder to write to.")
 
 
 def remove_path(path: Path) -> None:

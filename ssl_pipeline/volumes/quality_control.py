@@ -56,7 +56,8 @@ class QualityThresholds(Section):
     max_dark_hu: float = Field(
         -200.0,
         description="CT whose 1st percentile is above this holds no air, HU; rejected where it is"
-        " also brighter than max_bright_hu, as HU + 1024 is",
+        " also brighter than max_bright_hu, as HU + 1024 is. CT whose 99th percentile is below it"
+        " holds nothing but air, as where an offset was subtracted twice, and is rejected too",
     )
     max_bright_hu: float = Field(800.0, description="99th percentile of a CT without air, HU")
     min_contrast_hu: float = Field(
@@ -234,6 +235,11 @@ def _hounsfield_fault(
         return (
             f"nearly all values lie between {dark:.3g} and {bright:.3g}: no Hounsfield units; give"
             " the scan as the scanner wrote it"
+        )
+    if bright < thresholds.max_dark_hu:
+        return (
+            f"nearly all values lie below {bright:.0f}: no Hounsfield units, in which tissue is"
+            " about 0; correct intensity_offset of this root"
         )
     if dark > thresholds.max_dark_hu and bright > thresholds.max_bright_hu:
         return (

@@ -6,7 +6,7 @@ from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.formats import load_format
 from ssl_pipeline.export.manifest import README_FILE
-from ssl_pipeline.io.atomic import atomic_write
+from ssl_pipeline.io.atomic import atomic_write, check_writable
 from ssl_pipeline.progress import info
 
 
@@ -19,6 +19,7 @@ def export_encoder(encoder: Path, format_name: str, out: Path) -> None:
     writer = load_format(format_name)
     if out.suffix != writer.SUFFIX:
         raise UserError(f"{out} is no name for {format_name}: let it end in {writer.SUFFIX}.")
+    check_writable(out)
     loaded = load_encoder(encoder)
     with atomic_write(out) as temporary:
         what = writer.write(loaded, temporary)

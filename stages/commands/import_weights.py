@@ -13,7 +13,7 @@ from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages.core import layout
 from stages.core.records import manifest_hash
 from stages.core.study import Study
-from stages.pretrain import random_encoder
+from stages.pretrain import random_encoder, write_bundle
 
 
 def import_weights(study: Study, out: Path) -> None:
@@ -22,7 +22,6 @@ def import_weights(study: Study, out: Path) -> None:
     Raises UserError where the study names no weights, they do not fit its model, the inventory has
     not run, or `out` holds something else.
     """
-    from ssl_pipeline.export.bundle import save_bundle
     from ssl_pipeline.init_from.transfer import load_pretrained
 
     start = study.init_from
@@ -34,7 +33,7 @@ def import_weights(study: Study, out: Path) -> None:
     encoder = random_encoder(study, study.seed)
     report = load_pretrained(encoder, start.read(), start.description)
     trained = {"study": study.name, "objective": "none, as they came", "init_from": report}
-    save_bundle(out, encoder, study.model, study.preprocess, study.views.crop_voxels, trained)
+    write_bundle(study, out, encoder, trained)
     salt = read_salt_fingerprint(layout.inventory_table(study))
     training_subjects.write(out, (), (), salt, start.read_training_subjects())
     info(report)

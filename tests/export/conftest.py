@@ -8,11 +8,14 @@ from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 
 
-def save_random_bundle(folder, example=None, *, model=None, crop=(16, 16, 16)):
+def save_random_bundle(folder, example=None, *, model=None, crop=(16, 16, 16), stored_values=()):
     """Write a bundle of random weights; returns its folder."""
     model, preprocess = model or ViT(), Preprocess(foreground="all")
     encoder = random_encoder(model, 7)
-    save_bundle(folder, encoder, model, preprocess, crop, {"steps": 0}, example)
+    trained = {"steps": 0}
+    save_bundle(
+        folder, encoder, model, preprocess, crop, trained, example, stored_values=stored_values
+    )
     return folder
 
 

@@ -8,7 +8,6 @@ import sys
 
 import nibabel as nib
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,7 +20,7 @@ from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
 from stages.core.runner import ROOT
-from tests.conftest import real_volume, write_scans
+from tests.conftest import real_volume
 from tests.export.conftest import save_random_bundle
 
 
@@ -69,15 +68,15 @@ def test_an_unreadable_manifest_is_reported(bundle, tmp_path):
 
 
 def test_bundles_of_other_formats_say_what_to_do(bundle, tmp_path):
-    for number, remedy in ((2, "run `python -m stages pretrain"), (4, "use a newer ssl-pipeline")):
+    for number, remedy in ((3, "run `python -m stages pretrain"), (5, "use a newer ssl-pipeline")):
         other = f'"format_version": {number}'.encode()
         said = load_damaged(
             bundle,
             tmp_path,
             BUNDLE_MANIFEST,
-            lambda c, o=other: c.replace(b'"format_version": 3', o),
+            lambda c, o=other: c.replace(b'"format_version": 4', o),
         )
-        assert f"has format {number}, this version reads 3: {remedy}" in said
+        assert f"has format {number}, this version reads 4: {remedy}" in said
 
 
 def test_a_change_of_the_encoder_code_is_detected(bundle, tmp_path):
@@ -165,22 +164,3 @@ def test_errors_of_embedding_are_reported(bundle, tmp_path):
         load_encoder(bundle).embed(tmp_path / "scan.nii.gz")
     with pytest.raises(UserError, match="is not there"):
         load_encoder(bundle).embed(tmp_path / "none.nii.gz")
-
-
-def test_a_whole_folder_becomes_one_table(bundle, tmp_path):
-    write_scans(tmp_path / "raw", 2)
-    (tmp_path / "raw" / "images" / "broken.nii.gz").write_bytes(b"not a scan")
-    words = ["embed", bundle, tmp_path / "raw" / "images", "--modality", "MR"]
-    command = [
-        sys.executable,
-        "-m",
-        "stages",
-        *map(str, words),
-        "--out",
-        str(tmp_path / "f.parquet"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = pq.read_table(tmp_path / "f.parquet").to_pylist()
-    assert [len(row["features"]) for row in rows] == [0, 128, 128]
-    assert rows[0]["error"] and not rows[1]["error"]

@@ -154,6 +154,8 @@ def test_hounsfield_units(brain):
     assert check_quality(stored, shifted, QualityThresholds(), "CT") == ScanQuality()
     assert "set intensity_offset" in check_quality(stored, None, QualityThresholds(), "CT").fault
     assert check_quality(stored, None, QualityThresholds(), "MR") == ScanQuality()
+    twice = check_quality(Volume(hu, brain.affine), shifted, QualityThresholds(), "CT").fault
+    assert "in which tissue is about 0; correct intensity_offset" in twice
     unit = Volume((hu / 1000).astype(np.float32), brain.affine)
     assert (
         "no Hounsfield units; give the scan as"
