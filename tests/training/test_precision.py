@@ -15,7 +15,6 @@ from ssl_pipeline.training import checkpoint
 from tests.conftest import crash_at_step
 from tests.training.small_trainer import build_objective, flat_weights, small_trainer
 
-
 # Products in two bytes are slow where a processor only imitates them.
 FEW = {"monitoring": Monitoring(snapshot_every=6, snapshot_samples=2, stop_on=())}
 
