@@ -15,7 +15,7 @@ from ssl_pipeline.evaluation.statistics.intervals import (
 )
 from tests.evaluation.simulation import SIMULATIONS, true_scores
 
-RUNS = 1000
+RUNS = 800  # tests.bench.coverage has more of them, and more cases
 
 
 def measure_coverage(name, subjects, between_seeds, confidence=0.95):
@@ -34,12 +34,11 @@ def measure_coverage(name, subjects, between_seeds, confidence=0.95):
     return hits / RUNS
 
 
-@pytest.mark.parametrize("between_seeds", [0.0, 0.1])
-@pytest.mark.parametrize("subjects", [20, 50])
+@pytest.mark.parametrize(("subjects", "between_seeds"), [(20, 0.1), (50, 0.0)])
 @pytest.mark.parametrize("name", SIMULATIONS)
 def test_intervals_have_their_nominal_coverage(name, subjects, between_seeds):
     shares = measure_coverage(name, subjects, between_seeds)
-    assert np.all(shares >= 0.93) and np.all(shares <= 0.98)
+    assert np.all(shares >= 0.925) and np.all(shares <= 0.985)
 
 
 def test_the_coverage_of_intervals_of_so_many_subjects_is_reported():

@@ -1,5 +1,7 @@
 """Public data sets with their quirks, where they are present."""
 
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -22,25 +24,32 @@ def inventory_of(root, pseudonyms):
     )
 
 
-def test_pairs_of_one_subject_never_part_and_orphans_are_reported(public_data, pseudonyms):
+def test_pairs_of_one_subject_never_part_and_orphans_are_reported(
+    public_data, pseudonyms, tmp_path
+):
+    few = re.compile(r"hippocampus_(0[0-3]|11|28)\d\.nii\.gz")
+    for path in (public_data / "hippocampus").glob("*/*.nii.gz"):
+        if few.fullmatch(path.name):
+            (tmp_path / path.parent.name).mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / path.parent.name)
     inventory = inventory_of(
         {
-            "path": str(public_data / "hippocampus" / "images"),
+            "path": str(tmp_path / "images"),
             "modality": "MR",
             "subject": {"pattern": r"hippocampus_(?P<id>\d+)", "expression": "(id + 1) // 2"},
-            "labels": {"parts": {"path": str(public_data / "hippocampus" / "labels")}},
+            "labels": {"parts": {"path": str(tmp_path / "labels")}},
         },
         pseudonyms,
     )
-    assert len(inventory.accepted_scans) == 261
-    assert len({scan.subject for scan in inventory.scans}) == 171
-    assert sum(bool(scan.labels["parts"]) for scan in inventory.scans) == 260
+    assert len(inventory.accepted_scans) == 31
+    assert len({scan.subject for scan in inventory.scans}) == 22
+    assert sum(bool(scan.labels["parts"]) for scan in inventory.scans) == 30
     (alone,) = [pseudonyms.origins[s.id].path for s in inventory.scans if not s.labels["parts"]]
     assert "118" in alone
     lost = sorted(Path(pseudonyms.origins[scan.id].path).name for scan in inventory.orphan_labels)
     assert [name.split("_")[1][:3] for name in lost] == ["010", "281"]
     splits = {(scan.subject, scan.split) for scan in inventory.scans}
-    assert len(splits) == 171
+    assert len(splits) == 22
     assert set(Counter(split for _, split in splits)) == {"train", "val", "test"}
 
 
@@ -49,7 +58,7 @@ def test_planning_scans_with_missing_values_are_accepted(public_data, pseudonyms
         {
             "path": str(public_data / "openkbp" / "images"),
             "modality": "CT",
-            "include": "pt_1?.*",
+            "include": "pt_1[0-3].*",
             "intensity_offset": -1024,
             "missing_value": 0,
             "subject": {"pattern": r"pt_(?P<id>\d+)"},
@@ -57,7 +66,7 @@ def test_planning_scans_with_missing_values_are_accepted(public_data, pseudonyms
         },
         pseudonyms,
     )
-    assert len(inventory.accepted_scans) == len(inventory.scans) == 9
+    assert len(inventory.accepted_scans) == len(inventory.scans) == 4
     assert all(scan.labels["organs"] for scan in inventory.accepted_scans)
     assert {scan.missing_value for scan in inventory.accepted_scans} == {0}
 
