@@ -9,7 +9,7 @@ holds no image. Results contain a decision's reason, which must name nobody, and
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -71,9 +71,18 @@ def check_scans(path: Path, decisions: Mapping[str, Decision], scan_ids: Collect
 def _parse_line(path: Path, number: int, line: str) -> Decision:
     where = Path(f"{path}, line {number}")
     try:
-        content = json.loads(line)
-    except json.JSONDecodeError:
+        content = json.loads(line, object_pairs_hook=_unique_keys)
+    except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{where}: is no JSON object; a line is one decision.")
+        raise UserError(
+            f"{where}: is no JSON object that has each key once; a line is one decision."
+        )
     return parse_section(Decision, content, where)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key is given twice")
+    return content

@@ -129,6 +129,10 @@ def test_a_decision_on_an_unknown_scan_is_refused(folder):
         (json.dumps(LINE), "line 2: the line is torn"),
         ("nothing\n", "line 2: is no JSON object"),
         ("\n", "line 2: is no JSON object"),
+        (
+            json.dumps(LINE)[:-1] + ', "verdict": "accept"}\n',
+            "no JSON object that has each key once",
+        ),
         (json.dumps(LINE | {"verdict": "maybe"}) + "\n", "line 2: verdict is 'maybe'"),
         (json.dumps(LINE | {"format": 2}) + "\n", "line 2: format is 2"),
         (json.dumps(LINE | {"reasons": "x"}) + "\n", "line 2: reasons is not known: did you mean"),
