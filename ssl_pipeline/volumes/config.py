@@ -17,6 +17,7 @@ from ssl_pipeline.volumes.metadata_rules import Fractions, Rule, named_groups
 
 Modality = Literal["CT", "MR"]
 SplitName = Literal["train", "val", "test"]
+KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weight")  # of a table
 
 
 class LabelSource(Section):
@@ -132,8 +133,13 @@ class Data(Section):
     table: str | None = Field(
         None,
         description="CSV or Parquet with the columns path, subject, site, modality, split, "
-        "sampling_weight (all but path may be absent); every further column is a target, whose "
-        "values results say",
+        "sampling_weight (all but path may be absent); of further columns `targets` names those "
+        "that are kept",
+    )
+    targets: tuple[str, ...] = Field(
+        (),
+        description="columns of the table that evaluation may predict or group by; results say "
+        "their values, and keep no other column",
     )
     decisions: str | None = Field(
         None,
@@ -144,6 +150,15 @@ class Data(Section):
     splits: Splits = Field(Splits(), description="subjects held out for evaluation")
 
     @model_validator(mode="after")
+    def _targets_are_columns(self) -> "Data":
+        if self.targets and self.table is None:
+            raise ValueError("targets are columns of a `table`: name it, or leave them out")
+        known = next((name for name in self.targets if name in KNOWN_COLUMNS), None)
+        if known:
+            raise ValueError(f"targets has {known}, which has a meaning of its own: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> "Data":
         titles = [root.title for root in self.roots]
         twice = sorted({title for title in titles if titles.count(title) > 1})
@@ -152,16 +167,29 @@ class Data(Section):
         return self
 
 
-def resolve_path(text: str, folder: Path = Path()) -> Path:
-    """A path of a study, with variables and ~ expanded; a relative one lies below `folder`.
+def expand_path(text: str) -> Path:
+    """A path of a study, with environment variables and ~ expanded.
 
-    Raises UserError for an environment variable that is not set.
+    Raises UserError for a variable that is not set or is empty, and for the home of nobody.
     """
-    for braced, bare in re.findall(r"\$(?:{(\w+)}|(\w+))", text):
-        if (braced or bare) not in os.environ:
+    for braced, bare in re.findall(r"\$(?:{([^}]*)}|(\w+))", text):
+        if not os.environ.get(braced or bare):
             raise UserError(
                 f"The path `{text}` uses the environment variable {braced or bare}, which is not"
                 " set; set it, or write the path in full."
             )
-    path = Path(os.path.expandvars(text)).expanduser()
-    return Path(os.path.normpath(Path.cwd() / folder / path))
+    try:
+        return Path(os.path.expandvars(text)).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"The path `{text}` begins with the home folder of a user who is not known here; write"
+            " the path in full."
+        ) from None
+
+
+def resolve_path(text: str, folder: Path = Path()) -> Path:
+    """A path of a study, expanded and absolute; a relative one lies below `folder`.
+
+    Raises UserError as `expand_path` does.
+    """
+    return Path(os.path.normpath(Path.cwd() / folder / expand_path(text)))

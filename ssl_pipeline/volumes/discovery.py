@@ -19,10 +19,10 @@ from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
 from ssl_pipeline.volumes.label_matching import LabelFolder, find_labels
 from ssl_pipeline.volumes.metadata_rules import Rule
-from ssl_pipeline.volumes.metadata_table import TableRow, read_table
+from ssl_pipeline.volumes.metadata_table import RowLookup, TableRow, read_table
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin
 from ssl_pipeline.volumes.readers import READERS, Source
-from ssl_pipeline.volumes.walk import FileState, RawFiles, is_unlistable
+from ssl_pipeline.volumes.walk import FileState, RawFiles, is_unlistable, real_location
 
 MR_SUFFIXES = "T1w T2w FLAIR PDw T2star T2starw PDT2 inplaneT1 inplaneT2 angio UNIT1 T1map T2map"
 BIDS_PATH = re.compile(
@@ -125,7 +125,7 @@ class Candidate:
         rules = {} if self.subject_fault else self.root.targets
         ruled = {name: self._rule_value(rule) for name, rule in rules.items()}
         return {name: text for name, text in ruled.items() if text} | (
-            self.row.targets if self.row else {}
+            dict(self.row.targets) if self.row else {}
         )
 
     def _value_of(self, column: str, rule: Rule | None) -> str:
@@ -174,14 +174,15 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
     Their order depends neither on where roots lie nor on codes.
     """
     table = resolve_path(data.table, study_dir) if data.table else None
-    rows = {row.path: row for row in (read_table(table) if table else [])}
+    rows = read_table(table, data.targets) if table else []
+    lookup = RowLookup(rows)
     if not data.roots and not table:
         raise UserError("data names neither `roots` nor a `table`; say where the scans lie.")
     raw_files = RawFiles()
-    found = [_below_root(root, rows, code, raw_files) for root in data.roots]
+    found = [_below_root(root, lookup, code, raw_files) for root in data.roots]
     candidates = [each for below in found for each in below.candidates]
     used = {each.row.path for each in candidates if each.row}
-    for row in rows.values():
+    for row in rows:
         if table and row.path not in used:
             candidates += _row_candidates(row, table, code, raw_files)
     if not candidates:
@@ -199,16 +200,14 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
     return Discovery(tuple(candidates), orphans, raw_files.states, unused)
 
 
-def _below_root(
-    root: Root, rows: dict[Path, TableRow], code: Coder, raw_files: RawFiles
-) -> _RootFiles:
+def _below_root(root: Root, rows: RowLookup, code: Coder, raw_files: RawFiles) -> _RootFiles:
     folder = resolve_path(root.path)
     if not folder.is_dir():
         raise UserError(
             f"data.roots: there is no folder {folder}; correct the path of {root.title}."
         )
     labels = {name: find_labels(source, raw_files) for name, source in root.labels.items()}
-    taken = {path for each in labels.values() for path in each.files.values()}
+    taken = {real_location(path) for each in labels.values() for path in each.files.values()}
     included = [
         [path for path in paths if _is_included(root, path.relative_to(folder).as_posix(), path)]
         for paths in raw_files.below(folder)
@@ -216,11 +215,10 @@ def _below_root(
     sources = readers.sources_among(included)
     candidates = []
     for source in sources:
-        if source.path not in taken:
+        if not (taken and real_location(source.path) in taken):
             relative = source.path.relative_to(folder).as_posix()
             own = {name: each.label_path(relative) for name, each in labels.items()}
-            row = _row_of(source.path, rows)
-            candidates.append(Candidate(source, root, relative, row, own, code))
+            candidates.append(Candidate(source, root, relative, rows.find(source.path), own, code))
     if not candidates:
         formats = ", ".join(reader.name for reader in READERS)
         raise UserError(
@@ -270,11 +268,6 @@ def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
     ):
         return None
     return named
-
-
-def _row_of(path: Path, rows: dict[Path, TableRow]) -> TableRow | None:
-    """The row of a file, or of the nearest folder above it that has one."""
-    return next((rows[place] for place in (path, *path.parents) if place in rows), None)
 
 
 def _row_candidates(

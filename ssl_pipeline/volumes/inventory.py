@@ -40,6 +40,7 @@ from ssl_pipeline.volumes.scan_check import (
 )
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
+from ssl_pipeline.volumes.target_values import check_targets
 from ssl_pipeline.volumes.walk import FileState
 
 INVENTORY_FILE = "scans.parquet"
@@ -186,6 +187,7 @@ def build_inventory(
     orphan_origins = [Origin(row.id, str(label.path)) for row, label in orphan_labels]
     pseudonyms.write([*(each.location for each in candidates), *orphan_origins])
     pseudonyms.write([*(each.origin for each in candidates), *orphan_origins])
+    check_targets(candidates)
     decisions = _read_decisions(data, study_dir, candidates)
     explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))

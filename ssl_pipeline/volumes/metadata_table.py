@@ -4,8 +4,8 @@ import csv
 import difflib
 import io
 import math
-import re
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -13,26 +13,26 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io.text import clean_text, normalize_word, read_text
-from ssl_pipeline.volumes.config import Modality, SplitName, resolve_path
+from ssl_pipeline.volumes.config import KNOWN_COLUMNS, Modality, SplitName, resolve_path
+from ssl_pipeline.volumes.walk import real_location
 
-KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weight")
-# Other columns are targets, and results contain their values.
-IDENTIFYING_COLUMN = re.compile(
-    r"name|birth|dob|mrn|address|phone|mail|comment|accession|patient_?id", re.IGNORECASE
-)
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 COLUMN_CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row; `values` has every column as text, empty where the table has none."""
+    """One row; `values` has every column as text, empty where the table has none.
+
+    Rules may read any column; only `targets` are kept, those that the study declares, where filled.
+    """
 
     number: int  # from 1, by which messages name it
     path: Path
     values: Mapping[str, str]
+    targets: Mapping[str, str]
 
     def get(self, column: str) -> str:
         """A known column's text, empty where the table does not have it."""
@@ -43,27 +43,50 @@ class TableRow:
         """The scan's sampling weight, 1 where the table has none."""
         return parse_weight(self.get("sampling_weight"))
 
-    @property
-    def targets(self) -> dict[str, str]:
-        """The columns that are not known ones, where they are filled."""
-        return {
-            name: text for name, text in self.values.items() if name not in KNOWN_COLUMNS and text
+
+class RowLookup:
+    """Finds the row of a file, by whatever links the table and the file are named."""
+
+    def __init__(self, rows: Iterable[TableRow]) -> None:
+        rows = list(rows)
+        self._rows = {Path(os.path.realpath(row.path)): row for row in rows} | {
+            real_location(row.path): row for row in rows
         }
+        self._of_folder: dict[Path, TableRow | None] = {}
+
+    def find(self, path: Path) -> TableRow | None:
+        """The row of a file, or of the nearest folder above it that has one."""
+        if not self._rows:
+            return None
+        places = (real_location(path), Path(os.path.realpath(path)))
+        own = next((self._rows[place] for place in places if place in self._rows), None)
+        if path.parent not in self._of_folder:
+            self._of_folder[path.parent] = self._row_above(path.parent)
+        return own or self._of_folder[path.parent]
+
+    def _row_above(self, folder: Path) -> TableRow | None:
+        above = [Path(os.path.realpath(place)) for place in (folder, *folder.parents)]
+        places = (*above, *above[0].parents)
+        return next((self._rows[place] for place in places if place in self._rows), None)
 
 
-def read_table(path: Path) -> list[TableRow]:
-    """The rows of a table. Raises UserError, naming the row, for what cannot be used."""
+def read_table(path: Path, targets: Collection[str] = ()) -> list[TableRow]:
+    """The rows of a table, with these columns as targets.
+
+    Raises UserError, naming the row or column, for what cannot be used.
+    """
     if not path.is_file():
         raise UserError(f"data.table: {path} is not there.")
     rows: dict[Path, TableRow] = {}
     columns, records = _records(path)
-    _check_columns(path, columns)
+    _check_columns(path, columns, targets)
     for number, values in enumerate(records, start=1):
-        row = _row(path, number, values)
-        if row.path in rows:
-            first = rows[row.path].number
-            raise UserError(f"{path}: rows {first} and {number} name one path; keep one row.")
-        rows[row.path] = row
+        row = _row(path, number, values, targets)
+        first = rows.setdefault(real_location(row.path), row)
+        if first is not row:
+            raise UserError(
+                f"{path}: rows {first.number} and {number} name one path; keep one row."
+            )
     return list(rows.values())
 
 
@@ -125,28 +148,29 @@ def _csv_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     return columns, [row[: len(columns)] for row in rows]
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
-    """Refuse identifying columns, and near misses of known ones, which would become targets."""
+def _check_columns(path: Path, columns: list[str], targets: Collection[str]) -> None:
+    """Refuse near misses of known columns, and targets that are no columns."""
     if "path" not in columns:
         raise UserError(
             f"{path} has no column `path` in its first line: name the columns there, and give every"
             " scan its path, from the table's folder."
         )
-    for column in columns:
-        if IDENTIFYING_COLUMN.search(column):
+    for name in targets:
+        if name not in columns:
             raise UserError(
-                f"{path} has a column `{column}`, which may say who a subject is, and results "
-                "would pass it on: leave it out, or call it otherwise if it does not."
+                f"data.targets has {name}, and {path} has no such column: "
+                f"{suggest_name(name, columns)}"
             )
+    for column in columns:
         meant = difflib.get_close_matches(column.lower(), KNOWN_COLUMNS, n=1, cutoff=0.8)
         if meant and column not in KNOWN_COLUMNS and meant[0] not in columns:
             raise UserError(
                 f"{path} has a column `{column}`: call it {meant[0]} if it is that, and something "
-                "less like it if it is a target."
+                "less like it if not."
             )
 
 
-def _row(table: Path, number: int, values: dict[str, str]) -> TableRow:
+def _row(table: Path, number: int, values: dict[str, str], targets: Collection[str]) -> TableRow:
     where, folder = f"{table}: row {number}", table.parent
     if not values.get("path"):
         raise UserError(
@@ -162,7 +186,7 @@ def _row(table: Path, number: int, values: dict[str, str]) -> TableRow:
     path = resolve_path(values["path"], folder)
     if not path.exists():
         raise UserError(f"{where} names a path that is not in {folder}; correct it.")
-    return TableRow(number, path, values)
+    return TableRow(number, path, values, {name: values[name] for name in targets if values[name]})
 
 
 def parse_weight(text: str) -> float:

@@ -21,6 +21,11 @@ class FileState(NamedTuple):
     mtime_ns: int
 
 
+def real_location(path: Path) -> Path:
+    """The path of a file with the links of its folders resolved; a link itself keeps its name."""
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
 class RawFiles:
     """Listings of raw folders, each walked once, and the state of every file in them by path."""
 

@@ -4,7 +4,6 @@ A study sets what differs from the defaults; `ssl-pipeline config --show` prints
 mistake in it is reported in one sentence: file, key, value, and the nearest key that exists.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.training.config import RESUMABLE_KEYS, Training
 from ssl_pipeline.views.config import Views
-from ssl_pipeline.volumes.config import Data, resolve_path
+from ssl_pipeline.volumes.config import Data, expand_path, resolve_path
 from ssl_pipeline.volumes.download import Download
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
@@ -44,7 +43,10 @@ class Study(Section):
     format: int = Field(FORMAT_VERSION, description="version of this file's format")
     name: Name = Field(description="short name; the output folder is build/NAME by default")
     title: str = Field("", description="title of the report; changes nothing else")
-    output: str = Field("", description="output folder; build/NAME where empty")
+    output: str = Field(
+        "",
+        description="output folder, build/NAME where empty; variables and ~ are expanded",
+    )
     private: str = Field(
         "",
         description="folder of mode 0700 for the salt and the paths of origin, which results do not"
@@ -96,8 +98,8 @@ class Study(Section):
 
     @property
     def folder(self) -> Path:
-        """The output folder."""
-        return Path(os.path.expandvars(self.output)) if self.output else Path("build") / self.name
+        """The output folder. Raises UserError for a variable in its path that is not set."""
+        return expand_path(self.output) if self.output else Path("build") / self.name
 
     @property
     def pseudonyms(self) -> PseudonymStore:

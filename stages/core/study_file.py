@@ -22,7 +22,7 @@ def load_study(path: Path) -> Study:
     study = parse_section(Study, content, path)
     try:
         check_study(study)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(f"{path}: {str(error).rstrip('.')}.") from None
     study._source_folder = path.parent
     return study

@@ -6,6 +6,7 @@ What only a table or the files can tell is left to the stages.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from ssl_pipeline.errors import suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -18,6 +19,11 @@ from stages.core.study import Study
 
 def check_study(study: Study) -> None:
     """Raise ValueError, in one sentence, for the first contradiction between sections."""
+    if set("{}") & set(str(study.folder)):
+        raise ValueError(
+            f"output is {study.output}, in which braces would be wildcards of Snakemake: choose a "
+            "folder without them"
+        )
     if study.pseudonyms.private_folder == study.folder:
         raise ValueError(
             f"name is {study.name}, whose folder keeps paths of origin: choose another"
@@ -40,9 +46,10 @@ def check_study(study: Study) -> None:
             _check_patch_multiple(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
             _check_visible_tokens(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
         roots = _task_roots(study, name, task)
-        if study.data.table is None:  # which may name subjects and targets
+        if study.data.table is None:  # which may name subjects
             _check_subject_rules(name, roots)
-            _check_truth_declared(name, task, roots)
+        _check_truth_declared(name, task, roots, study.data.targets)
+    _check_metadata_declared(study)
 
 
 def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
@@ -115,7 +122,7 @@ def _check_batch_size(study: Study, key: str, objective: ObjectiveConfig) -> Non
 
 def _check_label_leakage(study: Study, key: str, objective: ObjectiveConfig) -> None:
     """Metadata that terms read must be known, and be no target of a task."""
-    known = {*SCAN_ATTRIBUTES, *(target for root in study.data.roots for target in root.targets)}
+    known = _declared_metadata(study)
     for term in objective.list_terms():
         for name in term.metadata_used():
             for task, section in study.tasks.items():
@@ -125,19 +132,40 @@ def _check_label_leakage(study: Study, key: str, objective: ObjectiveConfig) -> 
                         f"tasks.{task}: pretraining would see what it is evaluated on, so leave "
                         "one of them out"
                     )
-            if study.data.table is None and name not in known:
+            if name not in known:
                 raise ValueError(
                     f"{key} has the term {term.name}, which reads {name}: "
                     f"{suggest_name(name, known)}"
                 )
 
 
+def _declared_metadata(study: Study) -> set[str]:
+    """The attributes of scans, and the targets that roots and table declare."""
+    of_roots = (target for root in study.data.roots for target in root.targets)
+    return {*SCAN_ATTRIBUTES, *study.data.targets, *of_roots}
+
+
+def _check_metadata_declared(study: Study) -> None:
+    """What scans are grouped or chosen by must be declared."""
+    groups = {
+        "data.splits.stratify": study.data.splits.stratify,
+        "evaluate.subgroups": study.evaluate.subgroups,
+        **{f"tasks.{name}.train_on": tuple(task.train_on) for name, task in study.tasks.items()},
+    }
+    known = _declared_metadata(study)
+    for key, names in groups.items():
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{key} names {name}: {suggest_name(name, known)}")
+
+
 def _task_roots(study: Study, name: str, task: TaskConfig) -> list[Root]:
     """The roots whose scans a task takes."""
     titles = {root.title: root for root in study.data.roots}
+    of_table = [Path(study.data.table).stem] if study.data.table else []
     for title in task.roots:
-        if title not in titles and study.data.table is None:
-            raise ValueError(f"tasks.{name}.roots names {title}: {suggest_name(title, titles)}")
+        if title not in (known := [*titles, *of_table]):
+            raise ValueError(f"tasks.{name}.roots names {title}: {suggest_name(title, known)}")
     return [root for title, root in titles.items() if not task.roots or title in task.roots]
 
 
@@ -151,15 +179,18 @@ def _check_subject_rules(name: str, roots: Iterable[Root]) -> None:
             )
 
 
-def _check_truth_declared(name: str, task: TaskConfig, roots: Iterable[Root]) -> None:
-    """The labels or target of a task must be declared by one of its roots."""
+def _check_truth_declared(
+    name: str, task: TaskConfig, roots: Iterable[Root], columns: Iterable[str]
+) -> None:
+    """The labels or target of a task must be declared by one of its roots, or by the table."""
     for truth in task.truth_names():
         known = {word for root in roots for word in truth.find_in(root)}
+        known |= set(columns) if truth.kind == "target" else set()
         if truth.name not in known:
             tail = (
                 suggest_name(truth.name, known)
                 if known
-                else f"its roots declare no `{truth.kind}s`."
+                else f"neither its roots nor `data` declare `{truth.kind}s`."
             )
             raise ValueError(
                 f"tasks.{name}.{truth.key} is {truth.name}, which is not known: {tail}"

@@ -69,7 +69,7 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     found = split_subjects(task, planted.catalog, "test")
     protocols = {scan_attribute(e, "protocol") for e in found.entries if e.split == "train"}
     assert protocols == {"a"} and len(found.train_subjects) == 4 and len(found.test_subjects) == 10
-    assert found.n_unlabelled_scans == 0
+    assert found.excluded == ()
     context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
     results = run_probe(task, Probe(methods=(Linear(),)), context)
     assert results.n_train_subjects == 4

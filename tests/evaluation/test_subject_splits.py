@@ -62,7 +62,7 @@ def test_shares_are_of_the_subjects_that_there_are():
 def test_subjects_are_found_and_other_splits_are_left_out(few):
     made = few(row("b"), row("a"), row("c", "val"), row("d", "test"), row("e", "test", "7"))
     found = split_subjects(task(), made.catalog, "test")
-    assert (found.train_subjects, found.test_subjects, found.n_unlabelled_scans) == (
+    assert (found.train_subjects, found.test_subjects, len(found.excluded)) == (
         ("b", "a"),
         ("d",),
         1,

@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
@@ -11,6 +12,7 @@ from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     crop_start,
 )
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
+from ssl_pipeline.store.catalog import Catalog, Entry
 
 CLASSES = {3: "bright", 5: "dark"}
 SIZE = (16, 16, 16)
@@ -31,6 +33,26 @@ def test_a_scan_gives_a_crop_at_its_centre(planted, tmp_path):
         middle = np.array(crop.start) + 8
         assert np.abs(middle - np.array(entry.shape) / 2).max() <= 1
         assert crop.target == int(entry.targets["corner"])
+
+
+def entry_of(**targets):
+    """A scan of the catalog with these targets."""
+    return Entry(
+        "a", "s", "MR", "", "train", 1.0, "one", targets, {}, (1, 1, 1), (1.0, 1.0, 1.0), 0, *"123"
+    )
+
+
+def test_values_that_are_no_class_are_named_with_their_number():
+    task = Classification(title="C", target="sex", classes={0: "m", 1: "f"})
+    entries = [entry_of(sex=value) for value in ("m", "1", "x", "x", "y")]
+    assert task.usable_entries(Catalog(tuple(entries))) == entries[:2]
+    assert task.exclusion_note([*entries[2:], entry_of()]) == (
+        "4 scans without a label for this task were left out."
+        " Values of sex that are no class: x (2), y (1)."
+    )
+    assert task.exclusion_note([]) == ""
+    with pytest.raises(UserError, match="target 'sex' is F, none of which is in classes"):
+        task.usable_entries(Catalog((entry_of(sex="m"), entry_of(sex="F"))))
 
 
 def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.config import Data
-from ssl_pipeline.volumes.metadata_table import read_table
+from ssl_pipeline.volumes.metadata_table import RowLookup, TableRow, read_table
 from tests.volumes.inventory_helpers import (
     as_hounsfield,
     build,
@@ -49,6 +49,7 @@ def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
         "modality": ["", "", "CT"],
         "split": ["test", "", "val"],
         "age": ["61", "", "44"],
+        "participant_id": ["Doe_Jane_1961", "", "Roe_Dick_1950"],
     }
     table = folder / f"scans.{suffix}"
     if suffix == "csv":
@@ -56,7 +57,8 @@ def test_a_table_says_more_of_scans_and_adds_others(suffix, folder, brain):
         table.write_text("\n".join(",".join(row) for row in [list(columns), *rows]) + "\n")
     else:
         pq.write_table(pa.table(columns), table)
-    data = data_of(folder, site={"column": "site"}).model_copy(update={"table": table.name})
+    data = data_of(folder, site={"column": "site"})
+    data = data.model_copy(update={"table": table.name, "targets": ("age",)})
     scans = by_name(folder, build(data, folder))
     assert len(scans) == 7
     one, three, other = scans["s_01.nii.gz"], scans["s_03.nii.gz"], scans["x.nii"]
@@ -132,6 +134,33 @@ def test_a_row_of_a_folder_speaks_for_all_scans_in_it(folder, brain):
         "3",
         "3",
     ]
+
+
+def test_a_declared_target_must_be_a_column(tmp_path):
+    (tmp_path / "t.csv").write_text("path,age\n")
+    with pytest.raises(UserError, match=r"data.targets has agee, .*: did you mean age\?"):
+        read_table(tmp_path / "t.csv", ["agee"])
+
+
+@pytest.mark.parametrize("is_folder_named", [False, True])
+@pytest.mark.parametrize("links", ["table", "root", "file"])
+def test_a_row_finds_its_scan_by_whatever_links_either_is_named(links, is_folder_named, tmp_path):
+    real, link = tmp_path / "real/scans", tmp_path / "raw/link"
+    real.mkdir(parents=True)
+    (real / "s1.nii").touch()
+    link.parent.mkdir()
+    link.symlink_to(real)
+    (tmp_path / "s1.nii").symlink_to(real / "s1.nii")
+    of_row, of_scan = {
+        "table": (link / "s1.nii", real / "s1.nii"),
+        "root": (real / "s1.nii", link / "s1.nii"),
+        "file": (tmp_path / "s1.nii", real / "s1.nii"),
+    }[links]
+    if is_folder_named and links != "file":
+        of_row = of_row.parent
+    row = TableRow(1, of_row, {}, {})
+    assert RowLookup([row]).find(of_scan) is row
+    assert RowLookup([row]).find(tmp_path / "other/s1.nii") is None
 
 
 def read(folder, name, content):

@@ -203,8 +203,7 @@ def run_cells(
     if shard != UNSHARDED:
         return None
     record_test_access(runner.context.out, runner.context.evaluate.split, runner.access_key(every))
-    excluded = runner.subject_split.n_unlabelled_scans
-    unused = f"{excluded} scans without a label for this task were left out."
+    excluded = runner.task.exclusion_note(runner.subject_split.excluded)
     results = build_results(
         runner.task,
         ScoredCells(
@@ -217,7 +216,7 @@ def run_cells(
         ),
         runner.context.evaluate,
         seed=runner.context.seed,
-        notes=(*notes, *((unused,) if excluded else ())),
+        notes=(*notes, *((excluded,) if excluded else ())),
         warning=runner.context.warning,
     )
     write_record(runner.context.out / COSTS_FILE, Costs(cells=tuple(costs)))

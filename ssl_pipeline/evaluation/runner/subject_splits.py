@@ -23,7 +23,7 @@ class SubjectSplit:
     entries: tuple[Entry, ...]  # of both, in the catalog's order
     train_subjects: tuple[str, ...]  # in the catalog's order
     test_subjects: tuple[str, ...]  # in that order; those of `evaluate.split`
-    n_unlabelled_scans: int  # scans of the task's roots without a label for this task
+    excluded: tuple[Entry, ...]  # scans of the task's roots without a label for this task
 
 
 def split_subjects(task: Task, catalog: Catalog, split: Literal["val", "test"]) -> SubjectSplit:
@@ -59,7 +59,7 @@ def split_subjects(task: Task, catalog: Catalog, split: Literal["val", "test"]) 
         kept,
         tuple(subjects["train"]),
         tuple(subjects[split]),
-        sum(entry.id not in known for entry in of_splits),
+        tuple(entry for entry in of_splits if entry.id not in known),
     )
 
 

@@ -1,14 +1,17 @@
 """Classification of a whole scan, from one crop at its centre."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
+from ssl_pipeline.io.text import normalize_word
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.types import Triple
 
@@ -19,6 +22,22 @@ class Classification(CropClassTask):
     kind: Literal["classification"] = "classification"
     target: str = Field(description="name of the target that holds the class")
 
+    @model_validator(mode="after")
+    def _classes_can_be_told_apart(self) -> "Classification":
+        for value, name in self.classes.items():
+            word = normalize_word(name)
+            if not word:
+                raise ValueError(
+                    f"classes.{value} is {name}, which in a table means that nothing is known: "
+                    "name it otherwise, there too"
+                )
+            if word.isdecimal() and int(word) in set(self.classes) - {value}:
+                raise ValueError(
+                    f"classes.{value} is {name}, which is the value of another class: give it a "
+                    "name that is no value"
+                )
+        return self
+
     def truth_names(self) -> tuple[TruthName, ...]:
         """The target."""
         return (TruthName("target", "target", self.target),)
@@ -28,13 +47,21 @@ class Classification(CropClassTask):
         (truth,) = self.truth_names()
         with_target = self.entries_with(self.entries(catalog), truth)
         usable = [entry for entry in with_target if self._index(entry) is not None]
-        if not usable:
-            found = sorted({entry.targets[self.target] for entry in with_target})[:10]
+        others = sorted({e.targets[self.target] for e in with_target} - self._indices.keys())
+        known = {word.casefold() for word in self._indices}
+        if not usable or any(word.casefold() in known for word in others):
             raise UserError(
-                f"Task {self.title!r}: target {self.target!r} is {', '.join(found)}, none of which "
-                f"is in classes: {', '.join(f'{k}: {v}' for k, v in self.classes.items())}."
+                f"Task {self.title!r}: target {self.target!r} is {', '.join(others[:10])}, none of "
+                f"which is in classes: {', '.join(f'{k}: {v}' for k, v in self.classes.items())}."
             )
         return usable
+
+    def exclusion_note(self, entries: Sequence[Entry]) -> str:
+        """What results say of unusable scans, with the values that are no class."""
+        values = Counter(e.targets[self.target] for e in entries if e.targets.get(self.target))
+        shown = ", ".join(f"{value} ({number})" for value, number in values.most_common(10))
+        note = super().exclusion_note(entries)
+        return f"{note} Values of {self.target} that are no class: {shown}." if shown else note
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the class of a scan depends on."""
@@ -48,8 +75,14 @@ class Classification(CropClassTask):
         return [centre_crop(entry, size, index) for entry, index in indexed if index is not None]
 
     def _index(self, entry: Entry) -> int | None:
-        word = entry.targets[self.target]
-        for index, (value, name) in enumerate(self.classes.items()):
-            if word in (str(value), name):
-                return index
-        return None
+        return self._indices.get(entry.targets[self.target])
+
+    @property
+    def _indices(self) -> dict[str, int]:
+        """The index of each class by its value and by its name, as words are compared."""
+        names = (normalize_word(name) for name in self.class_names)
+        return {
+            word: index
+            for index, words in enumerate(zip(map(str, self.classes), names, strict=True))
+            for word in words
+        }

@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     field_serializer,
+    model_validator,
 )
 
 from ssl_pipeline.config.section import Section
@@ -25,6 +26,7 @@ from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
+from ssl_pipeline.io.text import clean_text
 from ssl_pipeline.store.catalog import Catalog, Entry, check_scan_attribute, scan_attribute
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
@@ -93,6 +95,14 @@ class Task(Section, ABC):
     crop_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         None, description="size of a crop (z, y, x), in voxels; that of the views if empty"
     )
+
+    @model_validator(mode="after")
+    def _class_names_differ(self) -> "Task":
+        words = [clean_text(name) for name in self.classes.values()]
+        for value, word in zip(self.classes, words, strict=True):
+            if words.count(word) > 1:
+                raise ValueError(f"classes.{value} is {word}, as another class is: name them apart")
+        return self
 
     @field_serializer("probe", "finetune")
     def _as_given(self, section: Section | None) -> dict[str, Any] | None:
@@ -174,6 +184,13 @@ class Task(Section, ABC):
     @abstractmethod
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans of its roots that have the truth; UserError where none has, or it is unusable."""
+
+    def exclusion_note(self, entries: Sequence[Entry]) -> str:
+        """What results say of scans of its roots that are not usable; empty where there are none.
+
+        `entries` are those scans.
+        """
+        return f"{len(entries)} scans without a label for this task were left out." * bool(entries)
 
     @abstractmethod
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:

@@ -157,6 +157,61 @@ MISTAKES = {
         lambda c: c.update(evaluate={"encoders": {"random": ""}}),
         "encoders.random means random weights: choose another name",
     ),
+    "a target that is no class's name alone": (
+        lambda c: c["tasks"]["side"].update(classes={0: "1", 1: "2"}),
+        "tasks.side: classes.0 is 1, which is the value of another class",
+    ),
+    "two classes of one name": (
+        lambda c: c["tasks"]["tissue"].update(classes={1: "dark", 2: "dark "}),
+        "tasks.tissue: classes.1 is dark, as another class is",
+    ),
+    "a class called as a missing value": (
+        lambda c: c["tasks"]["side"].update(classes={0: "none", 1: "mild"}),
+        "tasks.side: classes.0 is none, which in a table means that nothing is known",
+    ),
+    "subgroups of unknown metadata": (
+        lambda c: c["evaluate"].update(subgroups=["sidee"]),
+        "evaluate.subgroups names sidee: did you mean side?",
+    ),
+    "training scans by unknown metadata": (
+        lambda c: c["tasks"]["side"].update(train_on={"sitee": ["a"]}),
+        "tasks.side.train_on names sitee: did you mean site?",
+    ),
+    "strata of unknown metadata": (
+        lambda c: c["data"]["splits"].update(stratify=["moality"]),
+        "data.splits.stratify names moality: did you mean modality?",
+    ),
+    "a target that the table is not said to have": (
+        lambda c: (
+            c["data"].update(table="t.csv", targets=["sex"]),
+            c["tasks"]["side"].update(target="sexx"),
+        ),
+        "tasks.side.target is sexx, which is not known: did you mean sex?",
+    ),
+    "targets without a table": (
+        lambda c: c["data"].update(targets=["sex"]),
+        "data: targets are columns of a `table`",
+    ),
+    "a target that says who a subject is": (
+        lambda c: c["data"].update(table="t.csv", targets=["subject"]),
+        "data: targets has subject, which has a meaning of its own",
+    ),
+    "an output folder of an unset variable": (
+        lambda c: c.update(output="$NOT_SET_ANYWHERE/out"),
+        "uses the environment variable NOT_SET_ANYWHERE, which is not set",
+    ),
+    "an output folder of an unset variable with a default": (
+        lambda c: c.update(output="${NOT_SET:-/tmp}/out"),
+        "uses the environment variable NOT_SET:-/tmp, which is not set",
+    ),
+    "an output folder of nobody": (
+        lambda c: c.update(output="~nobody_of_this_name/out"),
+        "begins with the home folder of a user who is not known here",
+    ),
+    "braces in the output folder": (
+        lambda c: c.update(output="out/{v1}"),
+        "output is out/{v1}, in which braces would be wildcards of Snakemake",
+    ),
     "another version": (lambda c: c.update(format=99), "format is 99, this version reads 1"),
 }
 
@@ -168,6 +223,19 @@ def test_a_mistake_is_one_sentence(study_file, mistake):
         load_study(changed(study_file, change))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value) and str(study_file) in str(error.value)
+
+
+def test_the_output_folder_is_expanded_as_other_paths_are(study_file, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    for output, folder in (("~/out", "/home/ann/out"), ("${SCRATCH}/out", "/scratch/out")):
+        changed(study_file, lambda c, output=output: c.update(output=output))
+        assert str(load_study(study_file).folder) == folder
+
+
+def test_a_section_with_nothing_behind_it_has_its_defaults(study_file):
+    study_file.write_text(study_file.read_text() + "\nprobe:\nstore:\n")
+    assert load_study(study_file).probe == Study.model_fields["probe"].default
 
 
 def test_a_key_given_twice_is_refused(study_file):

@@ -1,0 +1,69 @@
+"""Checks of the values of targets and sites, which results say: none may say who a person is.
+
+Which targets there are, a study declares; nothing else of a table is kept. What is refused here was
+declared by mistake. A person's name cannot be told from other words for sure: it has several
+capitalised words, and no two subjects share it.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.volumes.discovery import Candidate
+
+MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+IDENTIFYING = {
+    "a UID": re.compile(r"(?<![\w.])[0-2](?:\.[0-9]+){3,}(?![\w.])"),
+    "a date": re.compile(
+        r"(?<![\w.])(?:[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2[0-9]{2,4}"
+        rf"|[0-9]{{1,2}}[-. ]*{MONTH}[-. ,]*[0-9]{{2,4}}"
+        r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]))(?![0-9])",
+        re.IGNORECASE,
+    ),
+    "an address": re.compile(r"\S@\S+\.\S"),
+    "a number of identity": re.compile(r"^\W*[0-9](?:[ /-]?[0-9]){8,}\W*$"),
+    "a person's name": re.compile(r"\w\^\w"),
+}
+NAME_WORD = re.compile(r"(?=\S\S)[^\W\d_]+(?:['.-][^\W\d_]+)*")
+
+
+def check_targets(candidates: Iterable[Candidate]) -> None:
+    """Raise UserError where a target or site may say who a person is, or is written in two ways.
+
+    Two ways are letters of another size: `f` and `F` would be two classes, or one that is lost.
+    """
+    subjects: dict[tuple[str, str], set[str]] = defaultdict(set)
+    example: dict[tuple[str, str], Candidate] = {}
+    for each in candidates:
+        for item in (each.targets | {"site": each.site}).items():
+            subjects[item].add(each.subject_name or each.relative_path)
+            example.setdefault(item, each)
+    for (name, value), people in subjects.items():
+        kind = _identifying_kind(value, len(people) == 1 and name != "site")
+        if kind:
+            raise UserError(
+                f"`{name}` of scan {example[name, value].id} looks like {kind}, which results"
+                " would pass on: do not declare it, or write its values otherwise."
+            )
+    _check_spelling(subjects)
+
+
+def _identifying_kind(value: str, may_be_name: bool) -> str:
+    """What a value looks like that may say who a person is; empty where it does not."""
+    found = next((kind for kind, pattern in IDENTIFYING.items() if pattern.search(value)), "")
+    words = [word for word in re.split(r"[\s,_]+", value) if NAME_WORD.fullmatch(word)]
+    if not found and may_be_name and sum(word[0].isupper() for word in words) > 1:
+        return "a person's name"
+    return found
+
+
+def _check_spelling(values: Iterable[tuple[str, str]]) -> None:
+    spelling: dict[tuple[str, str], str] = {}
+    for name, value in values:
+        other = spelling.setdefault((name, value.casefold()), value)
+        if other != value:
+            raise UserError(
+                f"`{name}` is {other!r} for some scans and {value!r} for others: write it"
+                " in one way, for they would be different values."
+            )
