@@ -104,6 +104,8 @@ def run(study: Study, out: Path) -> StageResult:
     catalog.write(out / CATALOG_FILE)
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / FAILURES_FILE})" if failed else ""
+    cut = sum(bool(entry.meta.cut_labels) for entry in catalog.entries)
+    tail += f"; labels of {cut} reach out of the crop (see the report)" if cut else ""
     volumes = [path for entry in catalog.entries for path in store.volume_files(entry.id)]
     made = [out / CATALOG_FILE, out / FAILURES_FILE]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
@@ -112,7 +114,9 @@ def run(study: Study, out: Path) -> StageResult:
 
 def _with_masks(scan: Scan, origin: Origin) -> ScanWithMasks:
     masks = {kind: Path(origin.labels[mask["label"]]) for kind, mask in scan.masks.items()}
-    return ScanWithMasks(scan, origin.source, masks)
+    fitting = (name for name, fits in scan.labels.items() if fits and origin.labels.get(name))
+    labels = {name: Path(origin.labels[name]) for name in fitting}
+    return ScanWithMasks(scan, origin.source, masks, labels)
 
 
 def crop_reader(study: Study, catalog: Catalog, entries: Iterable[Entry]) -> CropReader:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.chunking import slabs
+from ssl_pipeline.preprocess.foreground import bounding_box
 from ssl_pipeline.preprocess.intensity import VoxelArray
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.types import Shape
@@ -38,6 +39,28 @@ def label_on_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArra
     )
     result: NDArray[np.uint8] | NDArray[np.int16] = gathered
     return result
+
+
+def share_outside(label: Volume, meta: VolumeMeta) -> float:
+    """The share of a label's voxels whose centres lie outside of a stored volume, 0 to 1."""
+    labelled = label.data > 0
+    if not labelled.any():
+        return 0.0
+    box = bounding_box(labelled, (0, 0, 0))
+    corners = np.array(np.meshgrid(*((side.start, side.stop - 1) for side in box))).reshape(3, -1)
+    if not _is_outside(corners, label, meta).any():
+        return 0.0
+    return float(_is_outside(np.array(np.nonzero(labelled)), label, meta).mean())
+
+
+def _is_outside(indices: NDArray[np.int64], label: Volume, meta: VolumeMeta) -> NDArray[np.bool_]:
+    """Whether voxels (x, y, z) x n of a label lie outside of a stored volume: (n,)."""
+    label_to_stored = np.linalg.inv(np.array(meta.affine)) @ label.affine
+    x, y, z = label_to_stored[:3, :3] @ indices + label_to_stored[:3, 3:]
+    beyond = np.zeros(indices.shape[1], np.bool_)
+    for place, size in zip((z, y, x), meta.shape, strict=True):
+        beyond |= (place < -0.5 - TIE_BREAK_VOXELS) | (place > size - 0.5 + TIE_BREAK_VOXELS)
+    return beyond
 
 
 def to_source_grid(array: VoxelArray, meta: VolumeMeta) -> VoxelArray:

@@ -9,7 +9,7 @@ others go on.
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,13 @@ from threadpoolctl import threadpool_limits
 
 from ssl_pipeline.errors import UserError, is_disk_full
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import PreparedVolume, check_memory, prepare_volume
+from ssl_pipeline.preprocess.labels import share_outside
+from ssl_pipeline.preprocess.prepare import (
+    PreparedVolume,
+    VolumeMeta,
+    check_memory,
+    prepare_volume,
+)
 from ssl_pipeline.volumes.inventory import Scan
 from ssl_pipeline.volumes.readers import ReadError, Source, read_volume
 from ssl_pipeline.volumes.volume import Volume
@@ -36,11 +42,12 @@ KILLED_MESSAGE = (
 
 
 class ScanWithMasks(NamedTuple):
-    """A scan, its source, and the files of its masks, by their kind."""
+    """A scan, its source, the files of its masks by their kind, and of its labels by name."""
 
     scan: Scan
     source: Source
     masks: Mapping[str, Path] = MappingProxyType({})
+    labels: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def preprocess_scan(
                 name: _read_mask(name, path) for name, path in scan_with_masks.masks.items()
             },
         )
-        write(scan, prepared)
+        cut_labels = _cut_labels(scan_with_masks.labels, prepared.meta)
+        write(scan, replace(prepared, meta=replace(prepared.meta, cut_labels=cut_labels)))
     except ReadError as error:
         return PreprocessResult(scan.id, error.reason)
     except UserError as error:
@@ -110,6 +118,18 @@ def preprocess_scan(
             raise  # the scans after it would fail as well
         return PreprocessResult(scan.id, _unexpected(error), _format_traceback(error))
     return PreprocessResult(scan.id, "")
+
+
+def _cut_labels(labels: Mapping[str, Path], meta: VolumeMeta) -> dict[str, float]:
+    """The labels that reach out of the crop, with the share of their voxels that does.
+
+    A label that cannot be read is none here: what uses it says so.
+    """
+    found = {}
+    for name, path in labels.items():
+        with suppress(ReadError):
+            found[name] = share_outside(read_volume(Source(path)), meta)
+    return {name: share for name, share in found.items() if share > 0}
 
 
 def _read_mask(name: str, path: Path) -> Volume:

@@ -13,7 +13,7 @@ voxel that its centre lies in was.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,6 +78,7 @@ class VolumeMeta:
     width: float
     foreground_share: float  # of the stored voxels
     valid_share: float
+    cut_labels: dict[str, float] = field(default_factory=dict)  # share outside the crop, by label
 
     @property
     def input_scaling(self) -> tuple[float, float, float, float]:

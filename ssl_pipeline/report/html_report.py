@@ -91,6 +91,7 @@ def _pretraining_section(data: ReportData) -> PretrainingSection:
 
 def _dataset_section(data: ReportData) -> DatasetSection:
     failures = dataset.preprocessing_failure_table(data.failed_volumes)
+    cut_labels = dataset.cut_label_table(data.catalog) if data.catalog else None
     tables = dataset.inventory_tables(data.inventory) if data.inventory else []
     details = dataset.detail_tables(data.inventory) if data.inventory else []
     previews = volume_previews(data.catalog, data.reader) if data.catalog and data.reader else []
@@ -98,7 +99,7 @@ def _dataset_section(data: ReportData) -> DatasetSection:
         dataset.inventory_summary(data.inventory) if data.inventory else "",
         dataset.store_summary(data.catalog) if data.catalog else "",
         tables,
-        [*details, *filter(None, [failures])],
+        [*details, *filter(None, [failures, cut_labels])],
         previews,
     )
 

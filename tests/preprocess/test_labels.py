@@ -6,7 +6,12 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Preprocess
-from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid, to_source_grid
+from ssl_pipeline.preprocess.labels import (
+    IGNORE_LABEL,
+    label_on_grid,
+    share_outside,
+    to_source_grid,
+)
 from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.volumes.volume import Volume
 
@@ -97,3 +102,18 @@ def test_values_that_are_no_classes_are_refused(scan, value, reason):
     label[5:9, 5:9, 5:9] = value
     with pytest.raises(UserError, match=reason):
         label_on_grid(Volume(label, scan.affine), meta)
+
+
+@pytest.mark.parametrize("spacing", [None, (0.6, 0.7, 3.1)])
+def test_what_a_crop_cuts_off_a_label_is_counted(scan, spacing):
+    drawn, label = (np.zeros(SHAPE, np.uint8) for _ in range(2))
+    drawn[10:20, 10:20, 10:20] = 1
+    label[12:20, 12:16, 12] = 2  # all inside
+    section = Preprocess(ct=Ct(spacing_mm=spacing), margin_voxels=0)
+    masks = {"foreground": Volume(drawn, scan.affine)}
+    meta = prepare_volume(scan, "CT", section, label_masks=masks).meta
+    assert share_outside(Volume(label, scan.affine), meta) == 0
+    label[20:24, 12:16, 12] = 2  # a third is outside
+    assert share_outside(Volume(label, scan.affine), meta) == pytest.approx(1 / 3)
+    whole = prepare_volume(scan, "CT", Preprocess(ct=section.ct, foreground="all")).meta
+    assert share_outside(Volume(np.ones_like(label), scan.affine), whole) == 0

@@ -119,3 +119,21 @@ def test_a_scan_that_kills_its_workers_is_named_and_the_others_are_done(scans, t
     errors = {result.scan_id: result.error for result in results}
     assert "dask.memory_gib" in errors.pop("deadly")
     assert len(errors) == 5 and not any(errors.values())
+
+
+def test_labels_that_reach_out_of_the_crop_are_recorded(tmp_path):
+    image = nibabel.load(Path(data_path) / "anatomical.nii")
+    box, label = (np.zeros(image.shape, np.uint8) for _ in range(2))
+    box[:10], label[:20] = 1, 1
+    for name, voxels in (("box", box), ("half", label), ("all", box)):
+        nibabel.save(nibabel.Nifti1Image(voxels, image.affine), tmp_path / f"{name}.nii")
+    one = scan_of(Path(data_path) / "anatomical.nii", "one")._replace(
+        masks={"foreground": tmp_path / "box.nii"},
+        labels={"half": tmp_path / "half.nii", "all": tmp_path / "all.nii"},
+    )
+    stored = []
+    section = Preprocess(margin_voxels=0)
+    write = lambda _, prepared: stored.append(prepared.meta.cut_labels)  # noqa: E731
+    (result,) = preprocess_scans([one], section, write, None, 1)
+    assert result.error == ""
+    assert stored == [{"half": 0.5}]

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -155,6 +156,16 @@ def test_a_preview_has_the_outline_of_the_foreground(tmp_path: Path) -> None:
     assert is_outline[top + round(10 * 2.125), 42]
     assert not is_outline[85, 30:55].any()
     assert not is_outline[85, left : left + 15].any()
+
+
+def test_labels_that_the_crop_cuts_are_listed(tmp_path: Path) -> None:
+    (entry,) = _bright_corner_volume(tmp_path).catalog.entries
+    assert dataset.cut_label_table(Catalog((entry,))) is None
+    meta = replace(entry.meta, cut_labels={"heart": 0.25})
+    cut = replace(entry, meta_json=json.dumps(meta.to_json()))
+    table = dataset.cut_label_table(Catalog((entry, cut)))
+    assert table is not None
+    assert [tuple(row) for row in table.rows] == [("corner", "heart", "25.0 %")]
 
 
 def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -> None:

@@ -164,6 +164,18 @@ def preprocessing_failure_table(failed: Mapping[str, str]) -> Table | None:
     return Table(caption, ("scan", "reason"), rows, text_columns=2, can_wrap=True) if rows else None
 
 
+def cut_label_table(catalog: Catalog) -> Table | None:
+    """Labels that reach out of their stored volume; None where none does."""
+    rows = [
+        (entry.id, name, f"{100 * share:.1f} %")
+        for entry in catalog.entries
+        for name, share in entry.meta.cut_labels.items()
+    ]
+    caption = f"Labels that reach out of the crop to the foreground: {len(rows):,}"
+    head = ("scan", "label", "of its voxels outside")
+    return Table(caption, head, rows[:MAX_ROWS], text_columns=2) if rows else None
+
+
 def store_summary(catalog: Catalog) -> str:
     """One sentence about the stored volumes."""
     entries = catalog.entries
