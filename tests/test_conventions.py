@@ -79,6 +79,18 @@ def test_the_name_of_an_output_file_is_written_once():
     assert several == {"report.html", "inventory.html"}
 
 
+def test_torch_unpickles_no_objects_which_could_run_code():
+    """Neither from files, which others may have written, nor from the network."""
+    unsafe = re.compile(r"dist\.\w*_object|torch\.load\((?!.*weights_only=True)")
+    strange = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in CODE
+        for line in path.read_text().splitlines()
+        if unsafe.search(line)
+    ]
+    assert strange == []
+
+
 def test_nothing_else_grows_at_the_top():
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split("/")[0] for line in done.stdout.splitlines()} <= TOP

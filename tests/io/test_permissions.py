@@ -1,14 +1,19 @@
-"""Other accounts of the machine can change nothing, and cannot look into what is private."""
+"""Other accounts can change nothing, look into nothing private, and run no code as the user."""
 
 import os
 import stat
+from pickle import UnpicklingError
 
 import pytest
+import torch
 
 from cluster.config import JobResources
 from cluster.launch import StageJob, launch_job
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.init_from.weights_file import read_tensors
 from ssl_pipeline.io.permissions import make_private_folder, refuse_open_parent
+from ssl_pipeline.training.checkpoint import unpack_state
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from stages.core.process import run_process
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
@@ -59,6 +64,32 @@ def test_a_folder_below_one_in_which_every_user_can_rename_it_is_refused(tmp_pat
             refuse_open_parent(private)
         (tmp_path / "scratch").chmod(accepted_mode)
         refuse_open_parent(private)
+
+
+def test_no_salt_is_made_in_a_folder_that_others_can_look_into(tmp_path):
+    (tmp_path / "private").mkdir(mode=0o755)
+    with pytest.raises(UserError, match="Other users can read"):
+        PseudonymStore(tmp_path / "private", "tiny", tmp_path / "out").open("")
+    assert not list((tmp_path / "private").iterdir())
+
+
+class MakesFolder:
+    """An object that makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_file_of_weights_from_others_runs_no_code(tmp_path):
+    torch.save({"weight": MakesFolder(tmp_path / "ran")}, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="cannot be read as weights alone"):
+        read_tensors(tmp_path / "weights.pt")
+    with pytest.raises(UnpicklingError):
+        unpack_state((tmp_path / "weights.pt").read_bytes())
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_folders_of_jobs_are_private_for_nodes_run_what_lies_there(stage_job, open_umask):
