@@ -2,8 +2,8 @@
 
 Dask runs what it is sent: whoever may connect to a scheduler or a worker can run code and read
 files as its user, also another account of the same machine. So each run makes a key of its own, and
-only processes that hold it are let in. They stay in memory; for workers on other nodes they are
-written into a folder that no other user can enter, on the disk that the nodes share.
+only processes that hold it are let in. Workers of other nodes read it from a folder that no other
+user can enter, on the disk that the nodes share.
 """
 
 from collections.abc import Iterator
