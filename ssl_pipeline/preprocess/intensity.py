@@ -30,17 +30,6 @@ class IntensityStatistics:
     std: float  # of the values clipped to low and high
 
 
-def valid_mask(raw: VoxelArray, missing_value: float | None) -> NDArray[np.bool_]:
-    """Where a scan has a value: finite, and not the missing value. Shape of `raw`."""
-    valid = np.ones(raw.shape, np.bool_)
-    for part in slabs(len(raw), raw[0].size):
-        if np.issubdtype(raw.dtype, np.floating):
-            valid[part] = np.isfinite(raw[part])
-        if missing_value is not None:
-            valid[part] &= raw[part] != missing_value
-    return valid
-
-
 def ct_to_int16(
     raw: VoxelArray,
     valid: NDArray[np.bool_],

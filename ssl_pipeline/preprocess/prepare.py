@@ -30,7 +30,6 @@ from ssl_pipeline.preprocess.intensity import (
     histogram,
     intensity_statistics,
     mr_to_int16,
-    valid_mask,
 )
 from ssl_pipeline.preprocess.resample import (
     axis_orders,
@@ -48,6 +47,7 @@ from ssl_pipeline.volumes.geometry import (
     spacing_mm,
     to_canonical,
 )
+from ssl_pipeline.volumes.value_statistics import valid_mask
 from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 3  # raise it when the same scan and section give another volume

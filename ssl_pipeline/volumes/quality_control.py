@@ -5,6 +5,7 @@ wide, and take crops of 24 mm as well as whole bodies; a study of large archives
 All faults of a grid are reported at once; intensities are checked only where the grid is good.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,10 +17,16 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.volumes import geometry
 from ssl_pipeline.volumes.config import Root
 from ssl_pipeline.volumes.review import Decision
+from ssl_pipeline.volumes.value_statistics import (
+    flat_share,
+    sample_values,
+    valid_mask,
+    without_padding,
+)
 from ssl_pipeline.volumes.volume import SliceSpacing, Volume, VoxelGrid
 
 MISSING_GAP_RATIO = 1.5  # a gap of this many usual ones misses a slice
-PERCENTILE_VOXELS = 1 << 20  # voxels that percentiles are taken of
+LIMIT_TOLERANCE = 1e-5  # relative: headers hold float32, and a turned axis is a root of squares
 
 
 class QualityThresholds(Section):
@@ -53,13 +60,33 @@ class QualityThresholds(Section):
     max_saturated_share: float = Field(
         0.05, gt=0, le=1, description="share of voxels above the lowest value that have the highest"
     )
+    max_flat_share: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="share of voxels, in the median over values, whose next one has the same value,"
+        " as in a map of labels",
+    )
+    min_valid_share: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="share of voxels that hold a value: not NaN, infinite, or the missing value",
+    )
     max_dark_hu: float = Field(
         -200.0,
-        description="CT whose 1st percentile is above this holds no air, HU; rejected where it is"
-        " also brighter than max_bright_hu, as HU + 1024 is. CT whose 99th percentile is below it"
-        " holds nothing but air, as where an offset was subtracted twice, and is rejected too",
+        description="CT whose 1st percentile without padding is above this holds no air, HU;"
+        " rejected where it is brighter than max_bright_hu, as HU + 1024 is, has no value below 0,"
+        " or piles up at its lowest value, as a CT that was windowed does. CT whose 99th percentile"
+        " is below it holds nothing but air, as where an offset was subtracted twice, and is"
+        " rejected too",
     )
-    max_bright_hu: float = Field(800.0, description="99th percentile of a CT without air, HU")
+    max_bright_hu: float = Field(
+        800.0, description="99th percentile of a CT without air, the 75th of one with padding, HU"
+    )
+    max_lowest_share: float = Field(
+        0.05, gt=0, le=1, description="share of voxels at the lowest value of a CT without air"
+    )
     min_contrast_hu: float = Field(
         20.0, ge=0, description="1st to 99th percentile of a CT, HU; less is no scale of HU"
     )
@@ -123,7 +150,7 @@ def _faults(
 def size_fault(grid: VoxelGrid, thresholds: QualityThresholds) -> str:
     """Why a volume is too large to be opened; empty where it is not."""
     gib = 4 * float(np.prod(grid.shape, dtype=np.float64)) / 2**30
-    if gib <= thresholds.max_gib:
+    if not _exceeds(gib, thresholds.max_gib):
         return ""
     size = " x ".join(str(side) for side in grid.shape)
     return (
@@ -134,13 +161,15 @@ def size_fault(grid: VoxelGrid, thresholds: QualityThresholds) -> str:
 
 def spacing_fault(slice_spacing: SliceSpacing | None, thresholds: QualityThresholds) -> str:
     """Why slices are not evenly spaced; empty where they are, or are not known."""
-    if slice_spacing is None or slice_spacing.max_offset_mm <= thresholds.max_slice_offset_mm:
+    if slice_spacing is None or not _exceeds(
+        slice_spacing.max_offset_mm, thresholds.max_slice_offset_mm
+    ):
         return ""
     gaps = f"gaps of {slice_spacing.min_gap_mm:.4g} to {slice_spacing.max_gap_mm:.4g} mm"
     if slice_spacing.max_gap_mm >= MISSING_GAP_RATIO * slice_spacing.median_gap_mm:
         return f"slices are missing ({gaps}); copy the whole series"
     return (
-        f"its slices are unevenly spaced ({gaps}, up to {slice_spacing.max_offset_mm:.3g} mm off;"
+        f"its slices are unevenly spaced ({gaps}, up to {slice_spacing.max_offset_mm:.6g} mm off;"
         f" {thresholds.max_slice_offset_mm:g} mm is the limit)"
     )
 
@@ -168,25 +197,25 @@ def _grid_fault(volume: Volume, thresholds: QualityThresholds) -> str:
         faults.append(
             f"only {voxels} voxels along its shortest axis; {thresholds.min_axis_voxels} are needed"
         )
-    if min(extents) < thresholds.min_fov_mm:
+    if _exceeds(thresholds.min_fov_mm, min(extents)):
         faults.append(
-            f"only {min(extents):.3g} mm along its shortest axis;"
+            f"only {min(extents):.6g} mm along its shortest axis;"
             f" {thresholds.min_fov_mm:g} are needed"
         )
-    if max(extents) > thresholds.max_fov_mm:
+    if _exceeds(max(extents), thresholds.max_fov_mm):
         faults.append(
-            f"{max(extents):.4g} mm along its longest axis;"
+            f"{max(extents):.6g} mm along its longest axis;"
             f" {thresholds.max_fov_mm:g} mm is the limit"
         )
-    if min(spacing) < thresholds.min_spacing_mm:
+    if _exceeds(thresholds.min_spacing_mm, min(spacing)):
         faults.append(
-            f"voxels of only {min(spacing):.3g} mm; {thresholds.min_spacing_mm:g} mm is the limit"
+            f"voxels of only {min(spacing):.6g} mm; {thresholds.min_spacing_mm:g} mm is the limit"
         )
-    if max(spacing) > thresholds.max_spacing_mm:
+    if _exceeds(max(spacing), thresholds.max_spacing_mm):
         faults.append(
-            f"voxels of up to {max(spacing):.3g} mm; {thresholds.max_spacing_mm:g} mm is the limit"
+            f"voxels of up to {max(spacing):.6g} mm; {thresholds.max_spacing_mm:g} mm is the limit"
         )
-    if shear > max(thresholds.max_shear_deg, geometry.SHEAR_TOLERANCE_DEG):
+    if _exceeds(shear, max(thresholds.max_shear_deg, geometry.SHEAR_TOLERANCE_DEG)):
         faults.append(f"its axes are {shear:.1f} degrees off a right angle, as by a tilted gantry")
     return "; ".join(fault for fault in faults if fault)
 
@@ -206,31 +235,52 @@ def _intensity_fault(
 ) -> _Fault | None:
     data = volume.data
     missing = root.missing_value if root else None
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        count = np.count_nonzero(~np.isfinite(data))
-        return _Fault(f"{count} voxels are NaN or infinite", is_threshold=False)
-    values = data[data != missing] if missing is not None else data
-    if values.size == 0:
-        text = f"every voxel has the value {missing:g}, which stands for nothing measured"
-        return _Fault(text, is_threshold=False)
+    valid = valid_mask(data, missing)
+    values = data if valid.all() else data[valid]
+    if fault := _valid_fault(values.size / data.size, missing, thresholds):
+        return fault
     low, high = values.min(), values.max()
     if low == high:
         return _Fault(f"every voxel has the same value, {low:g}", is_threshold=False)
     saturated = np.count_nonzero(values == high) / np.count_nonzero(values > low)
-    if saturated > thresholds.max_saturated_share:
+    if _exceeds(saturated, thresholds.max_saturated_share):
         return _Fault(
             f"{saturated:.0%} of the voxels above the lowest value have the highest, {high:g}:"
             " saturated, or a mask and no image"
         )
-    fault = _hounsfield_fault(values, root, thresholds) if modality == "CT" else ""
-    return _Fault(fault) if fault else None
+    flat = flat_share(data)
+    if _exceeds(flat, thresholds.max_flat_share):
+        return _Fault(
+            f"{flat:.0%} of the voxels have the value of the next one: a map of labels and no image"
+        )
+    offset = root.intensity_offset if root else 0.0
+    no_hu = _hounsfield_fault(values, offset, thresholds) if modality == "CT" else ""
+    return _Fault(no_hu) if no_hu else None
 
 
-def _hounsfield_fault(
-    values: NDArray[Any], root: Root | None, thresholds: QualityThresholds
-) -> str:
-    sample = values.ravel(order="K")[:: max(1, values.size // PERCENTILE_VOXELS)]
-    dark, bright = np.percentile(sample, (1, 99)) + (root.intensity_offset if root else 0.0)
+def _valid_fault(
+    share: float, missing: float | None, thresholds: QualityThresholds
+) -> _Fault | None:
+    """Why a scan of which this share of voxels holds a value is not used; None where it is."""
+    if share == 0:
+        stands = "NaN or infinite"
+        if missing is not None:
+            stands += f", or {missing:g}, which stands for nothing measured"
+        return _Fault(f"every voxel is {stands}", is_threshold=False)
+    if not _exceeds(thresholds.min_valid_share, share):
+        return None
+    return _Fault(
+        f"only {share:.2g} of its voxels hold a value; {thresholds.min_valid_share:g} are needed"
+    )
+
+
+def _hounsfield_fault(values: NDArray[Any], offset: float, thresholds: QualityThresholds) -> str:
+    """Why values plus `offset` cannot be Hounsfield units; empty where they can."""
+    whole = sample_values(values)
+    sample = without_padding(whole)
+    upper = 99 if sample.size == whole.size else 75  # in a mask about a head, bone is over 1 %
+    dark, usual, bright = np.percentile(sample, (1, upper, 99)) + offset
+    low = float(sample.min()) + offset
     if bright - dark < thresholds.min_contrast_hu:
         return (
             f"nearly all values lie between {dark:.3g} and {bright:.3g}: no Hounsfield units; give"
@@ -241,9 +291,23 @@ def _hounsfield_fault(
             f"nearly all values lie below {bright:.0f}: no Hounsfield units, in which tissue is"
             " about 0; correct intensity_offset of this root"
         )
-    if dark > thresholds.max_dark_hu and bright > thresholds.max_bright_hu:
+    if dark <= thresholds.max_dark_hu:
+        return ""
+    if usual > thresholds.max_bright_hu:
         return (
             f"its values, {dark:.0f} to {bright:.0f}, are no Hounsfield units, in which air is"
             " -1000; set intensity_offset for this root"
         )
+    lowest = np.count_nonzero(sample == sample.min()) / sample.size
+    if low >= 0 or lowest > thresholds.max_lowest_share:
+        return (
+            f"its values, of which {lowest:.0%} are the lowest, {low:.0f}, are no Hounsfield units,"
+            " in which air is -1000: windowed; give the scan as the scanner wrote it, or set"
+            " missing_value for this root"
+        )
     return ""
+
+
+def _exceeds(value: float, limit: float) -> bool:
+    """Whether a value is above a limit by more than the precision of a header's numbers."""
+    return bool(value > limit) and not math.isclose(value, limit, rel_tol=LIMIT_TOLERANCE)

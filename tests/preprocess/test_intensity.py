@@ -9,8 +9,8 @@ from ssl_pipeline.preprocess.intensity import (
     intensity_statistics,
     mr_to_int16,
     percentile,
-    valid_mask,
 )
+from ssl_pipeline.volumes.value_statistics import valid_mask
 
 
 @pytest.fixture

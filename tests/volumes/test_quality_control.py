@@ -16,6 +16,8 @@ from ssl_pipeline.volumes.readers.dicom_split import measure_slice_spacing
 from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 from tests.volumes.volume_writers import rotated_affine
 
+QUALITY = QualityThresholds()
+
 
 def change_voxels(brain, how):
     data = brain.data.astype(np.float32)
@@ -27,14 +29,19 @@ def test_a_real_volume_is_accepted(brain):
     assert check_quality(brain, None, QualityThresholds()) == ScanQuality()
 
 
-def test_not_a_number(brain):
+def test_values_that_are_no_numbers_are_missing(brain):
     def spoil(data):
-        data[3, 4, 5], data[6, 7, 8] = np.nan, -np.inf
+        data[data < np.percentile(data, 30)] = np.nan
+        data[3, 4, 5] = -np.inf
 
-    assert (
-        check_quality(change_voxels(brain, spoil), None, QualityThresholds()).fault
-        == "2 voxels are NaN or infinite"
-    )
+    sparse = QualityThresholds(min_valid_share=0.8)
+    volume = change_voxels(brain, spoil)
+    assert check_quality(volume, None, QualityThresholds()) == ScanQuality()
+    fault = check_quality(volume, None, sparse).fault
+    assert fault == "only 0.7 of its voxels hold a value; 0.8 are needed"
+    nothing = Volume(np.full(brain.data.shape, np.nan, np.float32), brain.affine)
+    fault = check_quality(nothing, None, QualityThresholds()).fault
+    assert fault == "every voxel is NaN or infinite"
 
 
 def test_constant(brain):
@@ -48,6 +55,35 @@ def test_constant(brain):
 def test_a_mask_is_no_image(brain):
     volume = Volume((brain.data > 5000).astype(np.uint8), brain.affine)
     assert "saturated, or a mask" in check_quality(volume, None, QualityThresholds()).fault
+
+
+def regions(brain, count):
+    """A map of labels: the head, cut into boxes of 5 voxels that have values up to `count`."""
+    x, y, z = np.indices(brain.data.shape) // 5
+    return np.where(brain.data > 4000, 1 + (x + 7 * y + 63 * z) % count, 0)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+@pytest.mark.parametrize("count", [27, 117])
+def test_a_map_of_labels_is_no_image(count, kind, modality, brain):
+    volume = Volume(regions(brain, count).astype(kind), brain.affine)
+    fault = check_quality(volume, None, QualityThresholds(), modality).fault
+    assert fault.endswith("have the value of the next one: a map of labels and no image")
+    lenient = QualityThresholds(max_flat_share=1)
+    assert check_quality(volume, None, lenient, "MR").fault == ""
+
+
+def test_a_map_of_labels_with_nan_for_background_is_no_image(brain):
+    labels = regions(brain, 27).astype(np.float32)
+    labels[labels == 0] = np.nan
+    assert "map of labels" in check_quality(Volume(labels, brain.affine), None, QUALITY).fault
+
+
+@pytest.mark.parametrize("levels", [60, 255])
+def test_an_mr_that_is_quantised_to_8_bits_is_an_image(levels, brain):
+    scaled = (brain.data / brain.data.max() * levels).astype(np.uint8)
+    assert check_quality(Volume(scaled, brain.affine), None, QUALITY, "MR") == ScanQuality()
 
 
 def test_saturated(brain):
@@ -166,6 +202,65 @@ def test_hounsfield_units(brain):
         check_quality(Volume(inside, brain.affine), None, QualityThresholds(), "CT")
         == ScanQuality()
     )
+
+
+def as_ct(brain):
+    """The head as a CT says it: noisy air about -1000, tissue about 0, bone above."""
+    noise = np.random.default_rng(0).normal(0, 9, brain.data.shape)
+    return np.where(brain.data < 2000, -1000, brain.data // 9 - 700) + np.rint(noise).astype("i2")
+
+
+def window(hu, low, high):
+    return (np.clip((hu - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1000, 1000), (-1024, 3071), (-160, 240)])
+@pytest.mark.parametrize("padding", [None, -1024, -2000])
+def test_a_windowed_ct_holds_no_hounsfield_units(padding, low, high, brain):
+    data = window(as_ct(brain), low, high).astype(np.int16)
+    if padding:
+        data[:5] = padding
+    lenient = QualityThresholds(max_saturated_share=1)
+    fault = check_quality(Volume(data, brain.affine), None, lenient, "CT").fault
+    assert "no Hounsfield units" in fault
+
+
+def test_a_ct_that_was_clipped_to_soft_tissue_has_no_air(brain):
+    data = np.clip(as_ct(brain), -160, 240)
+    lenient = QualityThresholds(max_saturated_share=1)
+    fault = check_quality(Volume(data, brain.affine), None, lenient, "CT").fault
+    assert "are the lowest, -160, are no Hounsfield units" in fault
+
+
+@pytest.mark.parametrize("padding", [-1000, -1024, -2000, -32768])
+def test_padding_is_not_counted(padding, brain):
+    stored = as_ct(brain) + 1024
+    stored[:5] = padding
+    shifted = Root(path="x", intensity_offset=-1024)
+    fault = check_quality(Volume(stored, brain.affine), None, QUALITY, "CT").fault
+    assert fault.endswith("set intensity_offset for this root")
+    sound = as_ct(brain)
+    sound[:5] = padding
+    assert check_quality(Volume(sound, brain.affine), None, QUALITY, "CT") == ScanQuality()
+    stored[:5] = padding + 1024
+    assert check_quality(Volume(stored, brain.affine), shifted, QUALITY, "CT") == ScanQuality()
+
+
+def test_a_head_without_the_air_about_it_is_accepted(brain):
+    hu = as_ct(brain)
+    masked = np.where(hu < -200, -1024, hu)
+    assert check_quality(Volume(masked, brain.affine), None, QUALITY, "CT") == ScanQuality()
+
+
+@pytest.mark.parametrize("angle", [0, 7, 23, 29, 41])
+def test_a_limit_is_met_however_the_scan_is_turned(angle, brain):
+    edge = Volume(brain.data[:, :, :10], rotated_affine((angle, 0, angle), (3, 3, 2)))
+    assert check_quality(edge, None, QUALITY) == ScanQuality()
+    thick = Volume(brain.data, rotated_affine((angle, 0, angle), (3, 3, 10)))
+    assert check_quality(thick, None, QUALITY) == ScanQuality()
+    beyond = Volume(brain.data, rotated_affine((angle, 0, angle), (3, 3, 10.001)))
+    fault = check_quality(beyond, None, QUALITY).fault
+    assert fault == "voxels of up to 10.001 mm; 10 mm is the limit"
 
 
 def test_a_volume_too_large_for_memory_is_not_opened():

@@ -8,7 +8,7 @@ the axes are the body's, so a keypoint needs neither a scale nor a direction of 
 mirrored copy permutes the description.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from ssl_pipeline.io import atomic
 from ssl_pipeline.volumes.geometry import spacing_mm
+from ssl_pipeline.volumes.value_statistics import valid_mask
 from ssl_pipeline.volumes.volume import Volume
 
 KEYPOINTS_FILE = "keypoints.parquet"
@@ -75,10 +76,10 @@ def detect_keypoints(volume: Volume, missing_value: float | None) -> Keypoints:
     spacing = spacing_mm(volume.affine)
     x, y, z = (side * mm for side, mm in zip(volume.data.shape, spacing, strict=True))
     mm = _finest_step(x * y * z)
-    grid = _resample_to_grid(volume.data, spacing, mm, lambda slab: slab)
-    known = None
-    if missing_value is not None:
-        known = _resample_to_grid(volume.data, spacing, mm, lambda slab: slab != missing_value)
+    valid = valid_mask(volume.data, missing_value)
+    finite = volume.data if valid.all() else np.where(np.isfinite(volume.data), volume.data, 0)
+    grid = _resample_to_grid(finite, spacing, mm)
+    known = None if valid.all() else _resample_to_grid(valid, spacing, mm)
     found = []
     for octave in range(OCTAVES):
         if octave:
@@ -119,15 +120,12 @@ def _finest_step(volume_mm3: float) -> float:
 
 
 def _resample_to_grid(
-    data: NDArray[Any],
-    spacing: tuple[float, float, float],
-    mm: float,
-    transform: Callable[[NDArray[Any]], NDArray[Any]],
+    data: NDArray[Any], spacing: tuple[float, float, float], mm: float
 ) -> NDArray[np.float32]:
-    """The transformed data on a cubic grid and smoothed to it; a few slices at a time."""
+    """The data on a cubic grid and smoothed to it; a few slices at a time."""
     slabs = []
     for first in range(0, data.shape[2], SLAB_SLICES):
-        slab = transform(data[:, :, first : first + SLAB_SLICES]).astype(np.float32)
+        slab = data[:, :, first : first + SLAB_SLICES].astype(np.float32)
         slabs.append(_resample_axis(_resample_axis(slab, 0, spacing[0], mm), 1, spacing[1], mm))
     return _resample_axis(np.concatenate(slabs, axis=2), 2, spacing[2], mm)
 

@@ -89,11 +89,14 @@ def test_what_has_no_structure_has_no_keypoints_and_is_no_copy():
     assert find_near_duplicates(points, THRESHOLD) == []
 
 
-def test_missing_values_are_no_structure(head):
+@pytest.mark.parametrize(("value", "missing_value"), [(-9999, -9999.0), (np.nan, None)])
+def test_missing_values_are_no_structure(value, missing_value, head):
     holed = head.copy()
-    holed[40:60, 30:50, 5:15] = -9999
+    holed[40:60, 30:50, 5:15] = value
     volume = Volume(holed, np.diag([2.0, 2, 2, 1]))
-    assert similarity(points_of(head), keypoints.detect_keypoints(volume, -9999.0)).share > 0.5
+    assert (
+        similarity(points_of(head), keypoints.detect_keypoints(volume, missing_value)).share > 0.5
+    )
 
 
 def test_keypoints_come_back_as_they_were_kept(head, tmp_path):
