@@ -6,20 +6,17 @@ and 15 million voxels take 0.1 s where scipy.ndimage.affine_transform takes 2 s;
 costs an index for each voxel, slab by slab.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.chunking import slabs
 from ssl_pipeline.preprocess.foreground import bounding_box
 from ssl_pipeline.preprocess.intensity import VoxelArray
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.types import Shape
+from ssl_pipeline.volumes.label_matching import IGNORE_LABEL, class_values
 from ssl_pipeline.volumes.volume import Volume
 
-IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reach
 # a centre on an edge goes to the side that is up on its own grid, as masks do
 TIE_BREAK_VOXELS = 1e-4
 NEGLIGIBLE_VOXELS = 1e-3  # a shift below it, over the whole of an axis, is rounding of the affine
@@ -31,7 +28,7 @@ def label_on_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArra
 
     uint8 where every value fits, else int16. Raises UserError for values that are no classes.
     """
-    values = _class_values(label.data)
+    values = class_values(label.data)
     stored_to_label = np.linalg.inv(label.affine) @ np.array(meta.affine)
     # (x, y, z) -> (z, y, x) on both sides.
     gathered = _gather_nearest(
@@ -72,24 +69,6 @@ def to_source_grid(array: VoxelArray, meta: VolumeMeta) -> VoxelArray:
         raise ValueError(f"the array is {array.shape}, the stored grid is {meta.shape}")
     source_to_stored = np.linalg.inv(np.array(meta.affine)) @ np.array(meta.source_affine)
     return _gather_nearest(array.transpose(2, 1, 0), source_to_stored, meta.source_shape, 0)
-
-
-def _class_values(data: VoxelArray) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """The label's values in the smallest type that holds them and IGNORE_LABEL."""
-    low, high = data.min(), data.max()
-    if not (low >= 0 and high <= np.iinfo(np.int16).max):
-        raise UserError(
-            f"A label holds values from {low:g} to {high:g}: "
-            "give a file whose classes are whole numbers from 0 to 32767."
-        )
-    classes: NDArray[Any] = data.astype(np.uint8 if high <= IGNORE_LABEL else np.int16)
-    if np.issubdtype(data.dtype, np.floating) and np.any(classes != data):
-        raise UserError("A label holds fractions: give a file whose values are whole numbers.")
-    if high == IGNORE_LABEL and not np.any((classes > 0) & (classes < IGNORE_LABEL)):
-        raise UserError(
-            f"A label's only class is {IGNORE_LABEL}, which means 'not annotated': renumber it."
-        )
-    return classes
 
 
 def _reverse_axes(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -202,7 +202,8 @@ def build_inventory(
         _find_duplicates(checks, data.splits.duplicate_threshold),
         {scan.id: scan.split for scan in comparable if scan.subject},
     )
-    scans = list(map(to_scan, candidates, infos, subjects, repeat(_match_labels)))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        scans = list(pool.map(to_scan, candidates, infos, subjects, repeat(_match_labels)))
     assigned = zip(candidates, subjects, strict=True)
     origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
     pseudonyms.write([*origins, *orphan_origins])
@@ -317,13 +318,15 @@ def _match_labels(candidate: Candidate) -> LabelMatch:
     if not label_paths:
         return LabelMatch()
     grid = readers.read_grid(candidate.source)
+    kinds: dict[str, str] = candidate.root.masks.model_dump(exclude_none=True)
     faults = {
-        name: label_matching.label_mismatch(name, path, grid) for name, path in label_paths.items()
+        name: label_matching.label_mismatch(name, path, grid, is_mask=name in kinds.values())
+        for name, path in label_paths.items()
     }
     fitting = tuple(name for name in label_paths if not faults[name])
     masks = {
         kind: {"label": name, "sha256": source_sha256(Source(label_paths[name]))}
-        for kind, name in candidate.root.masks.model_dump(exclude_none=True).items()
+        for kind, name in kinds.items()
         if name in fitting
     }
     return LabelMatch(fitting, "; ".join(fault for fault in faults.values() if fault), masks)

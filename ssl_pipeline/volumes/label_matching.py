@@ -1,8 +1,12 @@
-"""Matching of label volumes to images, and checks that a label fits its image."""
+"""Matching of label volumes to images, and checks that a label fits its image and holds classes."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import geometry, readers
@@ -10,6 +14,8 @@ from ssl_pipeline.volumes.config import LabelSource, resolve_path
 from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.volume import VoxelGrid
 from ssl_pipeline.volumes.walk import RawFiles
+
+IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reach
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,28 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     )
 
 
-def label_mismatch(name: str, label_path: Path, image_grid: VoxelGrid) -> str:
-    """Why a label does not fit an image of grid `image_grid`; empty where it does."""
+def label_mismatch(
+    name: str, label_path: Path, image_grid: VoxelGrid, *, is_mask: bool = False
+) -> str:
+    """Why a label does not fit an image of grid `image_grid`; empty where it does.
+
+    It is read whole: what is no class would else be found only after pretraining. Of a label that
+    serves as a mask (`is_mask`) the voxels above 0 count, whatever their values.
+    """
     try:
-        found = readers.read_grid(Source(label_path))
+        label = readers.read_volume(Source(label_path))
+        if fault := _grid_mismatch(name, label.grid, image_grid):
+            return fault
+        if not is_mask:
+            class_values(label.data)
     except ReadError as error:
         return f"label {name} was dropped: {error.reason}"
+    except UserError as error:
+        return f"label {name} was dropped: {error}"
+    return ""
+
+
+def _grid_mismatch(name: str, found: VoxelGrid, image_grid: VoxelGrid) -> str:
     wanted = geometry.canonical_grid(image_grid).shape
     given = geometry.canonical_grid(found).shape
     if given != wanted:
@@ -73,6 +95,29 @@ def label_mismatch(name: str, label_path: Path, image_grid: VoxelGrid) -> str:
     if not geometry.is_same_grid(found, image_grid):
         return f"label {name} lies in another place than the image"
     return ""
+
+
+def class_values(data: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """A label's values in the smallest type that holds them and IGNORE_LABEL. Shape of `data`.
+
+    Raises UserError for values that are no classes.
+    """
+    low, high = data.min(), data.max()
+    if np.isnan(low):
+        raise UserError("A label holds NaN: give a file whose values are whole numbers.")
+    if not (low >= 0 and high <= np.iinfo(np.int16).max):
+        raise UserError(
+            f"A label holds values from {low:g} to {high:g}: "
+            "give a file whose classes are whole numbers from 0 to 32767."
+        )
+    classes: NDArray[Any] = data.astype(np.uint8 if high <= IGNORE_LABEL else np.int16)
+    if np.issubdtype(data.dtype, np.floating) and np.any(classes != data):
+        raise UserError("A label holds fractions: give a file whose values are whole numbers.")
+    if high == IGNORE_LABEL and not np.any((classes > 0) & (classes < IGNORE_LABEL)):
+        raise UserError(
+            f"A label's only class is {IGNORE_LABEL}, which means 'not annotated': renumber it."
+        )
+    return classes
 
 
 def _shape_text(shape: tuple[int, int, int]) -> str:

@@ -6,13 +6,9 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Preprocess
-from ssl_pipeline.preprocess.labels import (
-    IGNORE_LABEL,
-    label_on_grid,
-    share_outside,
-    to_source_grid,
-)
+from ssl_pipeline.preprocess.labels import label_on_grid, share_outside, to_source_grid
 from ssl_pipeline.preprocess.prepare import prepare_volume
+from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.volume import Volume
 
 SHAPE = (40, 36, 30)

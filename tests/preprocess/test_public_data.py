@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid, to_source_grid
+from ssl_pipeline.preprocess.labels import label_on_grid, to_source_grid
 from ssl_pipeline.preprocess.prepare import VALID, prepare_volume
+from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.readers import Source, read_volume
 
 FOLDER = os.environ.get("SSL_PIPELINE_DATA")

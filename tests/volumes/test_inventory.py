@@ -237,6 +237,39 @@ def test_a_label_of_another_shape_is_dropped_with_a_note(labelled, brain):
         assert scans[name].labels == {"organ": False}
 
 
+UNUSABLE_LABELS = {
+    "s_01.nii.gz": (lambda mask: mask * np.float32(0.9999999), "A label holds fractions"),
+    "s_02.nii.gz": (lambda mask: np.where(mask, 1, -1), "A label holds values from -1 to 1"),
+    "s_03.nii.gz": (lambda mask: np.where(mask, 1, np.nan), "A label holds NaN"),
+    "s_04.nii.gz": (lambda mask: mask * 40000, "A label holds values from 0 to 40000"),
+}
+
+
+def test_a_label_whose_values_are_no_classes_is_dropped_with_a_note(folder, brain):
+    seg = folder / "seg"
+    for name, (change, _) in UNUSABLE_LABELS.items():
+        save_nifti(seg / name, change(brain.data > 5000).astype("f4"), brain.affine)
+    cut = save_nifti(seg / "s_05.nii", (brain.data > 5000).astype("i2"), brain.affine)
+    os.truncate(cut, 9000)
+    labels = {"organ": {"path": str(seg)}}
+    scans = by_name(folder, build(data_of(folder, labels=labels), folder))
+    notes = {
+        name: f"label organ was dropped: {note}" for name, (_, note) in UNUSABLE_LABELS.items()
+    }
+    notes["s_05.nii.gz"] = "label organ was dropped: cannot be read as NIfTI"
+    for name, note in notes.items():
+        assert scans[name].quality == "accepted" and not scans[name].labels["organ"]
+        assert scans[name].reason.startswith(note)
+
+
+def test_a_mask_may_hold_any_values(folder, brain):
+    save_nifti(folder / "seg" / "s_01.nii", brain.data.astype("f4") / 7, brain.affine)
+    data = data_of(
+        folder, labels={"body": {"path": str(folder / "seg")}}, masks={"foreground": "body"}
+    )
+    assert by_name(folder, build(data, folder))["s_01.nii.gz"].labels == {"body": True}
+
+
 def test_a_label_in_other_axis_order_fits(labelled, brain):
     turned = np.transpose(np.zeros((33, 41, 25), np.uint8), (2, 0, 1))
     affine = brain.affine[:, [2, 0, 1, 3]]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import atomic_write, sha256_file, sha256_json
-from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid
+from ssl_pipeline.preprocess.labels import label_on_grid
 from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.readers import ReadError, Source, read_volume
 
 FORMAT_VERSION = 1

@@ -14,7 +14,7 @@ from ssl_pipeline.evaluation.cells import read_cell
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, resampled_label
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.formatting import format_score
-from ssl_pipeline.preprocess.labels import IGNORE_LABEL, label_on_grid
+from ssl_pipeline.preprocess.labels import label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.report.data.results import TaskResult, initialization_title
 from ssl_pipeline.report.render.figures import LegendEntry, Picture
@@ -28,6 +28,7 @@ from ssl_pipeline.report.render.images import (
 )
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.readers import Source, read_volume
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
