@@ -44,7 +44,7 @@ from ssl_pipeline.volumes.target_values import check_targets
 from ssl_pipeline.volumes.walk import FileState
 
 INVENTORY_FILE = "scans.parquet"
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
@@ -60,7 +60,7 @@ SCHEMA = pa.schema(
         "spacing_mm": pa.list_(pa.float64()),
         **dict.fromkeys(("orientation", "file_modality", "sha256", "voxel_hash"), pa.string()),
         **dict.fromkeys(("size_bytes", "mtime_ns"), pa.int64()),
-        **dict.fromkeys(("criteria_hash", "fault", "repair", "review"), pa.string()),
+        **dict.fromkeys(("criteria_hash", "fault", "repair", "note", "review"), pa.string()),
         **dict.fromkeys(("quality", "reason"), pa.string()),
     }
 )
@@ -307,7 +307,9 @@ def to_scan(
         quality="rejected" if reason else "repaired" if info.repair else "accepted",
         reason=reason
         or "; ".join(
-            text for text in (info.repair, info.review, assignment.note, own.note) if text
+            text
+            for text in (info.repair, info.note, info.review, assignment.note, own.note)
+            if text
         ),
     )
 

@@ -40,6 +40,7 @@ class ScanInfo:
     criteria_hash: str = ""  # hash of the thresholds and settings of its quality control
     fault: str = ""
     repair: str = ""  # what was done to make it usable
+    note: str = ""  # what had to be assumed
     review: str = ""  # the reviewer's acceptance, and the fault that it lifted
 
 
@@ -156,6 +157,7 @@ def _open_scan(
         voxel_hash=voxel_hash(straight.data, root.intensity_offset),
         fault=quality.fault,
         repair=quality.repair,
+        note=volume.note,
         review=quality.review,
     )
     missing = root.missing_value

@@ -38,7 +38,7 @@ class Volume:
     integers stay integers where that loses nothing (int8 to int32, uint8, uint16), all else is
     float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality`,
     `image_type` (such as DERIVED, PRIMARY, MPR) and `slice_spacing` come from the file's header;
-    `repair` describes what the reader had to do.
+    `repair` describes what the reader had to do, `note` what it had to assume.
     """
 
     data: NDArray[Any]
@@ -47,6 +47,7 @@ class Volume:
     image_type: tuple[str, ...] = ()
     slice_spacing: SliceSpacing | None = None
     repair: str = ""
+    note: str = ""
 
     @property
     def grid(self) -> VoxelGrid:

@@ -16,6 +16,7 @@ from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.config import Data
 from ssl_pipeline.volumes.inventory import Inventory
 from ssl_pipeline.volumes.quality_control import QualityThresholds
+from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
 from ssl_pipeline.volumes.volume import Volume
 from tests.volumes.inventory_helpers import (
     RULE,
@@ -298,6 +299,17 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
         assert scan.labels == {"liver": True, "all": True}
         files = pseudonyms_of(tmp_path).origins[scan.id].labels.values()
         assert {os.path.basename(path) for path in files} == {"liver.nii", "ct_seg.nii"}
+
+
+def test_a_scan_without_orientation_is_accepted_with_a_note(folder, brain):
+    path = save_nifti(folder / "raw" / "s_07.nii", with_noise(brain, 7), brain.affine)
+    content = bytearray(path.read_bytes())
+    content[252:256] = bytes(4)  # qform and sform codes
+    path.write_bytes(content)
+    inventory = build(data_of(folder), folder)
+    scan = by_name(folder, inventory)["s_07.nii"]
+    assert (scan.quality, scan.reason, scan.orientation) == ("accepted", ORIENTATION_NOTE, "RAS")
+    assert build(data_of(folder), folder, inventory) == inventory
 
 
 # repaired

@@ -5,6 +5,7 @@ ITK states positions in LPS and gives arrays as (z, y, x); both are turned once,
 
 import math
 import os
+import re
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,6 +15,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from ssl_pipeline.volumes.readers.reader import (
+    ORIENTATION_NOTE,
     ReadError,
     Source,
     checked_affine,
@@ -29,6 +31,8 @@ READ_LOCK = Lock()
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_GZIP_RATIO = 1100  # voxels of a byte in a byte of gzip, which packs 1,032 at most
 DETACHED_HEADER_SUFFIXES = (".nhdr", ".mhd")
+METAIMAGE_SUFFIXES, METAIMAGE_HEADER_BYTES = (".mha", ".mhd"), 8192
+METAIMAGE_DIRECTION = re.compile(rb"^\s*(TransformMatrix|Orientation|Rotation)\s*=", re.MULTILINE)
 METAIMAGE_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # MetaImage's names
 
 
@@ -52,7 +56,12 @@ def _read(source: Source) -> Volume:
     _check_size(source, grid)
     data = voxel_array(reader.Execute()).reshape(grid.shape, order="F")
     modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
-    return Volume(to_numeric(source.path, data), grid.affine, METAIMAGE_MODALITIES.get(modality))
+    return Volume(
+        to_numeric(source.path, data),
+        grid.affine,
+        METAIMAGE_MODALITIES.get(modality),
+        note="" if _states_orientation(source.path, reader) else ORIENTATION_NOTE,
+    )
 
 
 def voxel_array(image: SimpleITK.Image) -> NDArray[Any]:
@@ -101,4 +110,14 @@ def _grid(path: Path, reader: SimpleITK.ImageFileReader) -> VoxelGrid:
     lps = np.eye(4)
     lps[:3, :3] = direction * np.asarray(reader.GetSpacing()[:3])
     lps[:3, 3] = reader.GetOrigin()[:3]
-    return VoxelGrid(shape, checked_affine(path, LPS_TO_RAS @ lps))
+    to_ras = LPS_TO_RAS if _states_orientation(path, reader) else np.eye(4)
+    return VoxelGrid(shape, checked_affine(path, to_ras @ lps))
+
+
+def _states_orientation(path: Path, reader: SimpleITK.ImageFileReader) -> bool:
+    """Whether the header says how the axes lie in the body, where ITK would assume LPS."""
+    if path.suffix.lower() in METAIMAGE_SUFFIXES:
+        with open(path, "rb") as file:
+            return bool(METAIMAGE_DIRECTION.search(file.read(METAIMAGE_HEADER_BYTES)))
+    space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else ""
+    return space.startswith(("left-", "right-"))  # others name a scanner's or a mathematical frame

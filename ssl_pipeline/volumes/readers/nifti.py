@@ -12,6 +12,7 @@ from isal import igzip
 
 from ssl_pipeline.volumes.readers import nifti_header
 from ssl_pipeline.volumes.readers.reader import (
+    ORIENTATION_NOTE,
     Reader,
     Source,
     one_source_per_file,
@@ -39,7 +40,8 @@ def _read(source: Source) -> Volume:
     content = _content(path, start + math.prod(grid.shape) * kind.itemsize + 1)
     stored = np.ndarray(grid.shape, kind, content, start, order="F")
     data = rescale(stored, *nifti_header.scaling(path, header))
-    return Volume(to_numeric(path, data), grid.affine)
+    note = "" if nifti_header.states_orientation(header) else ORIENTATION_NOTE
+    return Volume(to_numeric(path, data), grid.affine, note=note)
 
 
 def _content(path: Path, count: int) -> bytes:

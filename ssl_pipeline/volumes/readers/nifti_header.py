@@ -49,6 +49,11 @@ def header_grid(path: Path, header: Nifti1Header) -> VoxelGrid:
     return VoxelGrid(shape, affine)
 
 
+def states_orientation(header: Nifti1Header) -> bool:
+    """Whether the header says how the axes lie in the body."""
+    return bool(header["sform_code"] != 0 or header["qform_code"] != 0)
+
+
 def voxel_start(path: Path, header: Nifti1Header) -> int:
     """The byte at which the voxels begin: as the header says, or behind it where it says 0."""
     stated, least = float(header["vox_offset"]), header.sizeof_hdr + EXTENSION_FLAG_BYTES
@@ -104,8 +109,8 @@ def _affine(path: Path, header: Nifti1Header) -> Any:
     spacing, turn = header["pixdim"][1:4], header["pixdim"][0]
     if spacing.min() < 0:
         raise _header_error(path, f"a voxel spacing of {spacing.min():g} mm (pixdim)")
-    if header["qform_code"] == 0:
-        return header.get_base_affine()
+    if not states_orientation(header):
+        return np.diag([*spacing, 1.0])
     if turn not in (-1, 0, 1):
         raise _header_error(path, f"that its third axis is turned by {turn:g} (pixdim[0])")
     header["pixdim"][0] = turn or 1  # 0 means 1, by the standard

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
+# Of every format: where a file does not say how axes lie in the body, they are taken as they come.
+ORIENTATION_NOTE = (
+    "its header does not say how it lies in the body: its axes are taken as right, anterior and"
+    " superior"
+)
+
 
 class ReadError(UserError):
     """Why a file is not a usable volume.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.volumes.readers import ReadError, Source, read_grid, read_volume
+from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
 from tests.volumes.volume_writers import rotated_affine
 
 VOXELS = np.arange(12 * 10 * 9, dtype="i2").reshape(12, 10, 9) - 500
@@ -93,6 +94,13 @@ def test_a_field_of_the_grid_that_cannot_be_is_named(fields, sentence, tmp_path)
     with pytest.raises(ReadError) as caught:
         read_grid(write(tmp_path / "a.nii", **fields))
     assert sentence in str(caught.value)
+
+
+def test_without_orientation_axes_are_right_anterior_superior_and_a_note_says_so(tmp_path):
+    volume = read_volume(write(tmp_path / "a.nii", sform_code=0, qform_code=0))
+    np.testing.assert_allclose(volume.affine, np.diag([1, 1.5, 2, 1]), atol=1e-6)
+    assert volume.note == ORIENTATION_NOTE
+    assert read_volume(write(tmp_path / "b.nii")).note == ""
 
 
 @pytest.mark.parametrize(("unit", "factor"), [(1, 1000), (3, 0.001)])

@@ -17,6 +17,7 @@ from ssl_pipeline.volumes.readers import (
     read_grid,
     read_volume,
 )
+from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
 from tests.volumes.volume_writers import (
     ANATOMICAL,
     FOUR_AXES,
@@ -142,6 +143,36 @@ def test_metaimage_may_name_its_modality(brain, tmp_path):
     path = save_itk(tmp_path / "a.mha", brain.data, brain.affine)
     path.write_bytes(path.read_bytes().replace(b"NDims", b"Modality = MET_MOD_CT\nNDims", 1))
     assert read_volume(Source(path)).modality == "CT"
+
+
+def without_orientation(path, data, old, new):
+    """A file of another format than NIfTI, whose header says no more than a spacing of 2 mm."""
+    save_itk(path, data, np.diag([-2.0, -2, 2, 1]))
+    content = path.read_bytes()
+    for before, after in zip(old, new, strict=True):
+        assert before in content
+        content = content.replace(before, after, 1)
+    path.write_bytes(content)
+    return path
+
+
+DIRECTIONS = (b"space: left-posterior-superior\n", b"space directions: (2,0,0) (0,2,0) (0,0,2)\n")
+UNORIENTED = {
+    "a.nrrd": ((*DIRECTIONS, b"space origin: (0,0,0)\n"), (b"", b"spacings: 2 2 2\n", b"")),
+    "b.nrrd": (DIRECTIONS[:1], (b"space: scanner-xyz\n",)),
+    "a.mha": ((b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n",), (b"",)),
+}
+
+
+@pytest.mark.parametrize("name", UNORIENTED)
+def test_without_orientation_axes_are_right_anterior_superior_and_a_note_says_so(
+    name, brain, tmp_path
+):
+    path = without_orientation(tmp_path / name, brain.data, *UNORIENTED[name])
+    volume = read_volume(Source(path))
+    np.testing.assert_allclose(volume.affine[:3, :3], np.diag([2, 2, 2]))
+    assert volume.note == ORIENTATION_NOTE
+    np.testing.assert_array_equal(volume.data, brain.data)
 
 
 # bad images
