@@ -121,7 +121,8 @@ def prepare_volume(
 ) -> PreparedVolume:
     """Bring a scan, as read, to the stored grid and to int16.
 
-    `intensity_offset` is added to the scan's values; `missing_value` is compared before that.
+    `intensity_offset` is added to the scan's values; `missing_value` is compared before that,
+    and the volume's own counts too.
     `label_masks` are masks on the scan's own grid, by kind ("foreground", "anonymised"): their
     voxels above 0 count. Raises UserError for a modality other than CT and MR, a scan without any
     valid voxel, a mask that does not fit or is empty, and a scan whose resampled array would
@@ -129,9 +130,9 @@ def prepare_volume(
     """
     if modality not in ("CT", "MR"):
         raise UserError(f"The modality is {modality!r}: set it to CT or MR in the scan's root.")
-    own = to_canonical(volume)
+    own = to_canonical(volume.with_missing_value(missing_value))
     raw = own.data.transpose(2, 1, 0)
-    valid = valid_mask(raw, missing_value)
+    valid = valid_mask(raw, own.missing_value)
     if not valid.any():
         raise UserError("No voxel holds a value: exclude the scan, or correct missing_value.")
     limits, scale, offset = section.ct.clip_hu, 1.0, 0.0

@@ -233,8 +233,8 @@ def _shear_repair(affine: NDArray[np.float64]) -> str:
 def _intensity_fault(
     volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
 ) -> _Fault | None:
-    data = volume.data
-    missing = root.missing_value if root else None
+    volume = volume.with_missing_value(root.missing_value if root else None)
+    data, missing = volume.data, volume.missing_value
     valid = valid_mask(data, missing)
     values = data if valid.all() else data[valid]
     if fault := _valid_fault(values.size / data.size, missing, thresholds):

@@ -143,7 +143,7 @@ def _open_scan(
         fault = size_fault(readers.read_grid(source), thresholds)
         if fault:
             return ScanCheck(ScanInfo(format=name, fault=fault))
-        volume = readers.read_volume(source)
+        volume = readers.read_volume(source).with_missing_value(root.missing_value)
     except ReadError as error:
         return ScanCheck(ScanInfo(format=name, fault=error.reason))
     straight = geometry.to_canonical(volume)
@@ -160,7 +160,7 @@ def _open_scan(
         note=volume.note,
         review=quality.review,
     )
-    missing = root.missing_value
+    missing = volume.missing_value
     points = None if quality.fault else detect_keypoints(straight, missing)
     return ScanCheck(info, thumbnail(straight, missing), points)
 

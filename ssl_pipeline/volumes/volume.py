@@ -5,7 +5,7 @@ order, direction and position are one matrix; formats with other conventions are
 their reader.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ class Volume:
     integers stay integers where that loses nothing (int8 to int32, uint8, uint16), all else is
     float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality`,
     `image_type` (such as DERIVED, PRIMARY, MPR) and `slice_spacing` come from the file's header;
-    `repair` describes what the reader had to do, `note` what it had to assume.
+    `repair` describes what the reader had to do, `note` what it had to assume. Voxels of value
+    `missing_value` were not measured.
     """
 
     data: NDArray[Any]
@@ -48,9 +49,23 @@ class Volume:
     slice_spacing: SliceSpacing | None = None
     repair: str = ""
     note: str = ""
+    missing_value: float | None = None
 
     @property
     def grid(self) -> VoxelGrid:
         """The grid of the voxels."""
         x, y, z = self.data.shape
         return VoxelGrid((x, y, z), self.affine)
+
+    def with_missing_value(self, value: float | None) -> "Volume":
+        """The volume in which also voxels of `value` count as not measured; None changes nothing.
+
+        A volume has one missing value: where its file names one too, voxels of `value` get that.
+        """
+        if value is None or value == self.missing_value:
+            return self
+        if self.missing_value is None:
+            return replace(self, missing_value=value)
+        data = self.data.copy()
+        data[data == value] = self.missing_value
+        return replace(self, data=data)

@@ -182,13 +182,15 @@ def _read(source: Source) -> Volume:
     frames = _stack(source)
     grid = _stack_grid(source, frames)
     first, copies = frames[0], len(_frames(source)) - len(frames)
+    data, padding = decode_frames(frames)
     return Volume(
-        to_numeric(source.path, decode_frames(frames)),
+        to_numeric(source.path, data),
         grid.affine,
         first.modality if first.modality in MODALITIES else None,
         first.image_type,
         _slice_spacing(frames),
         f"{copies} copies of its slices were left out" if copies else "",
+        padding,
     )
 
 

@@ -37,8 +37,13 @@ HEADER_TAGS = [
     "InversionTime",
     "Modality",
     "NumberOfFrames",
+    "ModalityLUTSequence",
     "PatientID",
     "PerFrameFunctionalGroupsSequence",
+    "PhotometricInterpretation",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "PixelRepresentation",
     "PixelSpacing",
     "RescaleIntercept",
     "RescaleSlope",
@@ -83,6 +88,7 @@ class Frame:
     size: tuple[int, int]  # rows, columns
     spacing: tuple[float, float]  # mm between rows, between columns
     rescale: tuple[float, float]  # slope, intercept
+    padding: tuple[int, int] | None  # range of stored values of voxels that hold nothing
     position: NDArray[np.float64]  # of the first voxel, LPS mm
     cosines: NDArray[np.float64]  # (2, 3): along a row, along a column
     split_values: dict[str, str]  # attributes that may differ at one position, by name
@@ -124,8 +130,8 @@ def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
     if modality not in (*MODALITIES, *UNSPECIFIED_MODALITIES):
         name = f"modality {modality}" if modality in OTHER_MODALITIES else "another modality"
         return f"is of {name}; only CT and MR are read"
-    if int(header.get("SamplesPerPixel") or 1) > 1:
-        return "holds colours; a volume has one number a voxel"
+    if fault := _meaning_fault(header):
+        return fault
     if frames != described_frames and described_frames == 1:
         return f"holds {frames} frames and does not say where each lies"
     if frames != described_frames:
@@ -137,6 +143,26 @@ def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
         name = f"as {packing.name}" if packing.name != packing else "in an unknown way"
         return f"is packed {name}, which cannot be decoded here; unpack it first"
     return ""
+
+
+def _meaning_fault(header: pydicom.Dataset) -> str:
+    """Why stored values are no measured intensities; empty where they are."""
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip()
+    if photometric == "MONOCHROME1":
+        return "holds inverted values (MONOCHROME1); convert it to MONOCHROME2"
+    if int(header.get("SamplesPerPixel") or 1) > 1 or photometric != "MONOCHROME2":
+        return "holds colours; a volume has one number a voxel"
+    if header.get("ModalityLUTSequence"):
+        return "holds places in a table (ModalityLUTSequence); convert it to rescaled values"
+    return ""
+
+
+def _padding(header: pydicom.Dataset) -> tuple[int, int] | None:
+    """The first and last stored value, as written, of voxels outside of what was measured."""
+    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return None
+    return value, limit if isinstance(limit, int) else value
 
 
 def _frame(
@@ -175,6 +201,7 @@ def _frame(
         size=(int(header.Rows), int(header.Columns or 0)),
         spacing=(float(sides[0]), float(sides[1])),
         rescale=(float(slope or 1), float(intercept or 0)),
+        padding=_padding(header),
         position=position,
         cosines=cosines,
         split_values={

@@ -37,8 +37,11 @@ PIXEL_TAGS = (
 )
 
 
-def decode_frames(frames: list[Frame]) -> NDArray[Any]:
-    """The frames, in this order, as an array (columns, rows, frames), rescaled."""
+def decode_frames(frames: list[Frame]) -> tuple[NDArray[Any], float | None]:
+    """The frames, in this order, as an array (columns, rows, frames), rescaled.
+
+    Also the value that all padding has in it, None where there is none.
+    """
     numbers: dict[Path, list[int]] = {}
     for frame in frames:
         numbers.setdefault(frame.path, []).append(frame.number)
@@ -47,12 +50,49 @@ def decode_frames(frames: list[Frame]) -> NDArray[Any]:
         for path, own in numbers.items()
         for number, values in zip(own, _stored_values(path)[own], strict=True)
     }
-    stack = np.stack([found[frame.path, frame.number] for frame in frames], axis=-1)
+    slices = [found[frame.path, frame.number] for frame in frames]
+    stack = np.stack(slices, axis=-1).transpose(1, 0, 2)
+    padded = [
+        _is_padding(values, frame.padding) for values, frame in zip(slices, frames, strict=True)
+    ]
     slopes, intercepts = zip(*(frame.rescale for frame in frames), strict=True)
     if len(set(slopes)) == len(set(intercepts)) == 1:
-        return rescale(stack.transpose(1, 0, 2), slopes[0], intercepts[0])
-    scaled = stack * np.array(slopes, np.float32) + np.array(intercepts, np.float32)
-    return scaled.transpose(1, 0, 2)
+        rescaled = rescale(stack, slopes[0], intercepts[0])
+    else:
+        rescaled = stack * np.array(slopes, np.float32) + np.array(intercepts, np.float32)
+    if not any(mask is not None and mask.any() for mask in padded):
+        return rescaled, None
+    return _with_one_padding(rescaled, padded)
+
+
+def _is_padding(stored: NDArray[Any], padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
+    """Which values of a frame (rows, columns) are padding; None where its header names none.
+
+    The header may have the number's sign otherwise than the voxels: 63536 is -2000 in 16 bits.
+    """
+    if padding is None or stored.dtype.kind not in "iu":
+        return None
+    bits = (1 << 8 * stored.dtype.itemsize) - 1
+    unsigned = np.dtype(f"u{stored.dtype.itemsize}")
+    low, high = sorted(np.array([value & bits for value in padding], unsigned).view(stored.dtype))
+    return np.asarray((stored >= low) & (stored <= high), np.bool_)
+
+
+def _with_one_padding(
+    rescaled: NDArray[Any], padded: list[NDArray[np.bool_] | None]
+) -> tuple[NDArray[Any], float]:
+    """The voxels with one value in all padding, and this value: just below all that are measured.
+
+    A range of padding, or slices with slopes of their own, give padding many values.
+    """
+    kind = rescaled.dtype if rescaled.dtype.itemsize > 2 else np.int32  # has room for one more
+    data = rescaled.astype(kind)
+    masks = [np.zeros(data.shape[1::-1], np.bool_) if mask is None else mask for mask in padded]
+    outside = np.stack(masks, axis=-1).transpose(1, 0, 2)
+    lowest = float(data.min(where=~outside, initial=0 if outside.all() else data.max()))
+    value = float(np.floor(lowest - max(1.0, abs(lowest) / 1000)))  # float32 tells them apart
+    data[outside] = value
+    return data, value
 
 
 def _stored_values(path: Path) -> NDArray[Any]:

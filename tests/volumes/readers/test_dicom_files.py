@@ -107,3 +107,69 @@ def test_packed_voxels_without_a_transfer_syntax_are_refused(tmp_path):
 def test_what_begins_like_dicom_and_is_none(content, tmp_path):
     (tmp_path / "data").write_bytes(content)
     assert find_sources(tmp_path) == []
+
+
+# padding, and values that are no intensities
+
+
+def say_padding(path, *values):
+    """Add PixelPaddingValue, and PixelPaddingRangeLimit where a second value is given."""
+    file = dcmread(path)
+    for tag, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), values, strict=False):
+        file.add_new(tag, "US" if value > 32767 else "SS", value)
+    file.save_as(path)
+
+
+@pytest.mark.parametrize("slopes", [(1, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("stored", "padding"),
+    [
+        ((-2000,), (-2000,)),
+        ((-2000,), (63536,)),
+        ((30000,), (30000,)),
+        ((-2000, -1990), (-2000, -1990)),
+        ((-2000, -1990), (-1990, -2000)),
+    ],
+)
+def test_padding_is_no_measured_value(stored, padding, slopes, brain, tmp_path):
+    data, affine = brain.data.astype("i2") % 3000, rotated_affine()
+    data[:5, :4], data[:5, 4:8] = stored[0], stored[-1]
+    above = affine.copy()
+    above[:3, 3] += above[:3, 2] * 12
+    parts = ((data[:, :, :12], affine, slopes[0]), (data[:, :, 12:], above, slopes[1]))
+    for number, (part, place, slope) in enumerate(parts):
+        paths = save_dicom(
+            tmp_path, part, place, suffix=f"{number}", uid="1.2",
+            RescaleSlope=slope, RescaleIntercept=-1000,
+        )  # fmt: skip
+        for path in paths:
+            say_padding(path, *padding)
+    volume = read_volume(find_sources(tmp_path)[0])
+    outside = np.zeros(data.shape, bool)
+    outside[:5, :8] = True
+    np.testing.assert_array_equal(volume.data == volume.missing_value, outside)
+    factors = np.repeat(slopes, (12, 13))
+    np.testing.assert_array_equal(volume.data[~outside], (data * factors - 1000)[~outside])
+
+
+def test_padding_that_no_voxel_has_changes_nothing(brain, tmp_path):
+    save_dicom(tmp_path, brain.data, rotated_affine(), PixelPaddingValue=-2000)
+    volume = read_volume(find_sources(tmp_path)[0])
+    assert volume.missing_value is None and volume.data.dtype == np.int16
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        *(
+            ({"PhotometricInterpretation": name}, "holds colours")
+            for name in ("PALETTE COLOR", "RGB", "YBR_FULL_422")
+        ),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "inverted values"),
+        ({"ModalityLUTSequence": [Dataset()]}, "holds places in a table"),
+    ],
+)
+def test_stored_values_that_are_no_intensities_are_refused(tags, reason, brain, tmp_path):
+    save_dicom(tmp_path, brain.data[:, :, :3], brain.affine, **tags)
+    with pytest.raises(ReadError, match=reason):
+        read_volume(find_sources(tmp_path)[0])
