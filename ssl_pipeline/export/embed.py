@@ -49,13 +49,13 @@ def prepare_file(manifest: BundleManifest, scan: Path, hints: ScanHints) -> Prep
 def prepare_source(manifest: BundleManifest, source: Source, hints: ScanHints) -> PreparedVolume:
     """Read, check and prepare a scan as the inventory and preprocessing of pretraining did.
 
-    Hints beat what the file says. Raises UserError for a scan that cannot be read or used.
+    The file's own modality beats that of the hints. Raises UserError for a scan that cannot be read or used.
     """
     name = source.path.name
     if fault := size_fault(read_grid(source), manifest.quality):
         raise UserError(f"{name}: {fault}.")
     volume = read_volume(source)
-    modality = _modality(name, hints.modality or volume.modality)
+    modality = _modality(name, volume.modality or hints.modality)
     try:
         values = choose_stored_values(
             manifest.stored_values, volume, modality, hints, manifest.quality

@@ -92,7 +92,7 @@ def _header_info(candidate: Candidate) -> ScanInfo:
         shape=grid.shape,
         spacing_mm=geometry.spacing_mm(grid.affine),
         orientation=geometry.axis_codes(grid.affine),
-        file_modality="CT",
+        file_modality=candidate.modality or "CT",
     )
 
 

@@ -284,7 +284,7 @@ def to_scan(
 ) -> Scan:
     """The row of a candidate, with the labels that `match_labels` finds for it."""
     root = candidate.root
-    modality = candidate.modality or info.file_modality
+    modality = info.file_modality or candidate.modality
     reason = info.fault or candidate.subject_fault or assignment.fault
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
@@ -308,10 +308,21 @@ def to_scan(
         reason=reason
         or "; ".join(
             text
-            for text in (info.repair, info.note, info.review, assignment.note, own.note)
+            for text in (
+                *(info.repair, info.note, info.review, _modality_note(candidate, info)),
+                *(assignment.note, own.note),
+            )
             if text
         ),
     )
+
+
+def _modality_note(candidate: Candidate, info: ScanInfo) -> str:
+    """What is to be said where the study and the file's own header disagree."""
+    told, own = candidate.modality, info.file_modality
+    if not told or not own or told == own:
+        return ""
+    return f"its header says {own} and the study {told}: the header counts"
 
 
 def _match_labels(candidate: Candidate) -> LabelMatch:

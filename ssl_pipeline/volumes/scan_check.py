@@ -68,7 +68,7 @@ def inspect_scan(
 ) -> ScanCheck:
     """Open, hash and check a scan; or return `previous` where nothing has changed.
 
-    `modality` is what is known beforehand; where it is empty, the file's own header counts.
+    `modality` is what is known beforehand; it counts where the file's own header says none.
     `decision` is a reviewer's, where there is one.
     """
     criteria = [VERSION, thresholds.model_dump(), root.missing_value, root.intensity_offset]
@@ -147,7 +147,7 @@ def _open_scan(
     except ReadError as error:
         return ScanCheck(ScanInfo(format=name, fault=error.reason))
     straight = geometry.to_canonical(volume)
-    quality = check_quality(volume, root, thresholds, modality or volume.modality or "", decision)
+    quality = check_quality(volume, root, thresholds, volume.modality or modality, decision)
     info = ScanInfo(
         format=name,
         shape=volume.grid.shape,

@@ -53,6 +53,7 @@ HEADER_TAGS = [
     "SeriesNumber",
     "SharedFunctionalGroupsSequence",
     "StudyInstanceUID",
+    "SOPClassUID",
     "SOPInstanceUID",
     "TemporalPositionIdentifier",
     "TriggerTime",
@@ -62,6 +63,11 @@ OTHER_MODALITIES = (  # those that messages name, for a header may say anything
     *("CR", "DX", "MG", "NM", "PR", "PT", "RF", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT"),
     *("SC", "SEG", "SR", "US", "XA"),
 )
+MODALITY_OF_CLASS = {  # by the end of the SOP class, where the header's Modality says nothing
+    **dict.fromkeys(("2", "2.1", "2.2"), "CT"),
+    **dict.fromkeys(("4", "4.1", "4.4"), "MR"),
+}
+IMAGE_CLASSES = f"{DICOM_UID_PREFIX}5.1.4.1.1."
 UNSPECIFIED_MODALITIES = ("", "OT")  # "other" are conversions, whose root has the modality
 DECODABLE_SYNTAXES = (  # transfer syntaxes that GDCM or pydicom decode, by the end of their UID
     *("1.2", "1.2.1", "1.2.2", "1.2.1.99", "1.2.5"),
@@ -124,7 +130,7 @@ def read_frames(path: Path) -> list[Frame]:
 
 def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
     """Why no image of a file can be used, whatever its position."""
-    modality = str(header.get("Modality") or "")
+    modality = _modality(header)
     frames = int(header.get("NumberOfFrames") or 1)
     packing = UID(header.file_meta.get("TransferSyntaxUID", ""))
     if modality not in (*MODALITIES, *UNSPECIFIED_MODALITIES):
@@ -143,6 +149,13 @@ def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
         name = f"as {packing.name}" if packing.name != packing else "in an unknown way"
         return f"is packed {name}, which cannot be decoded here; unpack it first"
     return ""
+
+
+def _modality(header: pydicom.Dataset) -> str:
+    """The header's Modality; where it is unspecified, that of its SOP class if it has one."""
+    stated = str(header.get("Modality") or "").strip()
+    of_class = str(header.get("SOPClassUID") or "").removeprefix(IMAGE_CLASSES)
+    return MODALITY_OF_CLASS.get(of_class, stated) if stated in UNSPECIFIED_MODALITIES else stated
 
 
 def _meaning_fault(header: pydicom.Dataset) -> str:
@@ -196,7 +209,7 @@ def _frame(
         series_uid=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
         series_number=str(header.get("SeriesNumber") or ""),
         uid=str(header.get("SOPInstanceUID") or ""),
-        modality=str(header.get("Modality") or ""),
+        modality=_modality(header),
         image_type=_image_type(header, groups),
         size=(int(header.Rows), int(header.Columns or 0)),
         spacing=(float(sides[0]), float(sides[1])),

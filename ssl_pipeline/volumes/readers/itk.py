@@ -34,6 +34,7 @@ DETACHED_HEADER_SUFFIXES = (".nhdr", ".mhd")
 METAIMAGE_SUFFIXES, METAIMAGE_HEADER_BYTES = (".mha", ".mhd"), 8192
 METAIMAGE_DIRECTION = re.compile(rb"^\s*(TransformMatrix|Orientation|Rotation)\s*=", re.MULTILINE)
 METAIMAGE_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # MetaImage's names
+OTHER_METAIMAGE_MODALITIES = ("MET_MOD_NM", "MET_MOD_US")  # nuclear medicine, ultrasound
 
 
 def read_grid(source: Source) -> VoxelGrid:
@@ -56,6 +57,8 @@ def _read(source: Source) -> Volume:
     _check_size(source, grid)
     data = voxel_array(reader.Execute()).reshape(grid.shape, order="F")
     modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
+    if modality in OTHER_METAIMAGE_MODALITIES:
+        raise ReadError(source.path, "is of another modality; only CT and MR are read.")
     return Volume(
         to_numeric(source.path, data),
         grid.affine,

@@ -115,7 +115,7 @@ def _strata(
             **each.targets,
             "root": each.root.title,
             "site": each.site,
-            "modality": each.modality or info.file_modality,
+            "modality": info.file_modality or each.modality,
         }
         for each, info in first
     ]

@@ -109,6 +109,16 @@ def test_what_begins_like_dicom_and_is_none(content, tmp_path):
     assert find_sources(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("stated", "of_class", "modality"),
+    [("", "4", "MR"), ("OT", "2.1", "CT"), ("OT", "7", None), ("MR", "2", "MR")],
+)
+def test_the_class_says_what_modality_leaves_open(stated, of_class, modality, brain, tmp_path):
+    uid = f"1.2.840.10008.5.1.4.1.1.{of_class}"
+    save_dicom(tmp_path, brain.data[:, :, :3], brain.affine, stated, SOPClassUID=uid)
+    assert read_volume(find_sources(tmp_path)[0]).modality == modality
+
+
 # padding, and values that are no intensities
 
 

@@ -143,6 +143,9 @@ def test_metaimage_may_name_its_modality(brain, tmp_path):
     path = save_itk(tmp_path / "a.mha", brain.data, brain.affine)
     path.write_bytes(path.read_bytes().replace(b"NDims", b"Modality = MET_MOD_CT\nNDims", 1))
     assert read_volume(Source(path)).modality == "CT"
+    path.write_bytes(path.read_bytes().replace(b"MET_MOD_CT", b"MET_MOD_NM", 1))
+    with pytest.raises(ReadError, match="is of another modality"):
+        read_volume(Source(path))
 
 
 def without_orientation(path, data, old, new):
