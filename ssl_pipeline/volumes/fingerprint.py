@@ -2,10 +2,10 @@
 
 It is made of path, size and a token per file. The token is the file's time, but a private file of
 hashes keeps each file's token with its content, so that a file that was merely touched or copied
-over with itself keeps its token. Contents are hashed by `record_file_hashes`, after the inventory
-has read all files anyway; `data_fingerprint` itself opens only files whose time has changed and
-whose size has not. A file without a recorded hash counts by its time, which at worst builds the
-inventory again.
+over with itself keeps its token, and one of other content with the same date does not. Contents
+are hashed by `record_file_hashes`, after the inventory has read all files anyway;
+`data_fingerprint` itself opens only files of which a time has changed and the size has not. A file
+without a recorded hash counts by its time, which at worst builds the inventory again.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +28,7 @@ ABSENT = "absent"
 class _FileRecord(NamedTuple):
     size: int
     mtime_ns: int
+    ctime_ns: int
     token: int  # the file's time when its content last changed
     sha256: str = ""  # empty until `record_file_hashes` was called
 
@@ -111,8 +112,7 @@ def _unchanged_hash(path: str, state: _FileRecord) -> str:
     sha256 = _content_hash(Path(path))
     if sha256 == ABSENT:
         return ABSENT
-    now = Path(path).stat()
-    return sha256 if (now.st_size, now.st_mtime_ns) == (state.size, state.mtime_ns) else ""
+    return sha256 if FileState.of(Path(path).stat()) == state[:3] else ""
 
 
 def _data_paths(data: Data, study_dir: Path) -> list[Path]:
@@ -133,14 +133,14 @@ def _file_states(places: list[Path]) -> dict[str, FileState]:
 
 
 def _updated_state(path: str, state: FileState, previous: _FileRecord | None) -> _FileRecord:
-    size, mtime_ns = state
-    if previous and previous[:2] == state:
+    if previous and previous[:3] == state:
         return previous
-    if previous and previous.size == size and previous.sha256:
+    if previous and previous.size == state.size and previous.sha256:
         sha256 = _content_hash(Path(path))
-        token = previous.token if sha256 == previous.sha256 else mtime_ns
-        return _FileRecord(size, mtime_ns, token, sha256)
-    return _FileRecord(size, mtime_ns, mtime_ns)
+        is_dated_as_before = state.mtime_ns == previous.mtime_ns
+        changed = state.ctime_ns if is_dated_as_before else state.mtime_ns
+        return _FileRecord(*state, previous.token if sha256 == previous.sha256 else changed, sha256)
+    return _FileRecord(*state, state.mtime_ns)
 
 
 def _content_hash(path: Path) -> str:
@@ -154,6 +154,9 @@ def _write_file_hashes(file: Path, records: dict[str, _FileRecord]) -> None:
 
 
 def _read_file_hashes(file: Path) -> dict[str, _FileRecord]:
+    """The recorded files; none from a record of another version, which lacks a field."""
     if not file.is_file():
         return {}
-    return {path: _FileRecord(*known) for path, known in atomic.read_json(file).items()}
+    known = atomic.read_json(file)
+    count = len(_FileRecord._fields)
+    return {path: _FileRecord(*fields) for path, fields in known.items() if len(fields) == count}

@@ -59,8 +59,9 @@ SCHEMA = pa.schema(
         "shape": pa.list_(pa.int64()),
         "spacing_mm": pa.list_(pa.float64()),
         **dict.fromkeys(("orientation", "file_modality", "sha256", "voxel_hash"), pa.string()),
-        **dict.fromkeys(("size_bytes", "mtime_ns"), pa.int64()),
-        **dict.fromkeys(("criteria_hash", "fault", "repair", "note", "review"), pa.string()),
+        "size_bytes": pa.int64(),
+        **dict.fromkeys(("files_hash", "criteria_hash", "fault", "repair"), pa.string()),
+        **dict.fromkeys(("note", "review"), pa.string()),
         **dict.fromkeys(("quality", "reason"), pa.string()),
     }
 )

@@ -20,6 +20,7 @@ from ssl_pipeline.volumes.quality_control import QualityThresholds, check_qualit
 from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.review import Decision
 from ssl_pipeline.volumes.thumbnails import thumbnail
+from ssl_pipeline.volumes.walk import FileState
 
 VERSION = 5  # raise it when the result of an inspection changes its meaning
 
@@ -36,7 +37,7 @@ class ScanInfo:
     sha256: str = ""  # of the source's bytes
     voxel_hash: str = ""  # hash of the values with their axes in canonical order
     size_bytes: int = 0
-    mtime_ns: int = 0
+    files_hash: str = ""  # hash of the names, sizes and times of its files
     criteria_hash: str = ""  # hash of the thresholds and settings of its quality control
     fault: str = ""
     repair: str = ""  # what was done to make it usable
@@ -75,18 +76,18 @@ def inspect_scan(
     criteria_hash = sha256_json([*criteria, modality, *(decision.outcome if decision else ())])
     name = readers.format_of(source)
     try:
-        size, mtime = _size_and_time(source)
+        size, state = _size_and_state(source)
         same = previous if previous and previous.info.size_bytes == size else None
         usable = (
             same if same and same.info.criteria_hash == criteria_hash and same.is_complete else None
         )
-        if usable and usable.info.mtime_ns == mtime:
+        if usable and usable.info.files_hash == state:
             return usable
         sha256 = source_sha256(source)
         if usable and usable.info.sha256 == sha256:
             return usable
         if same and same.info.sha256 == sha256:
-            mtime = same.info.mtime_ns
+            state = same.info.files_hash
     except FileNotFoundError:
         fault = readers.missing_error(source.path).reason
         return ScanCheck(ScanInfo(format=name, criteria_hash=criteria_hash, fault=fault))
@@ -107,7 +108,7 @@ def inspect_scan(
         check.info,
         sha256=sha256,
         size_bytes=size,
-        mtime_ns=mtime,
+        files_hash=state,
         criteria_hash=criteria_hash,
     )
     return replace(check, info=info)
@@ -126,9 +127,10 @@ def source_sha256(source: Source) -> str:
     return sha256_json(sorted((path.name, sha256_file(path)) for path in paths))
 
 
-def _size_and_time(source: Source) -> tuple[int, int]:
-    states = [path.stat() for path in readers.source_files(source)]
-    return sum(each.st_size for each in states), max(each.st_mtime_ns for each in states)
+def _size_and_state(source: Source) -> tuple[int, str]:
+    """Bytes of a source's files, and a hash of the name, size and times of each."""
+    states = [(path.name, FileState.of(path.stat())) for path in readers.source_files(source)]
+    return sum(state.size for _, state in states), sha256_json(sorted(states))
 
 
 def _open_scan(

@@ -15,10 +15,20 @@ from ssl_pipeline.errors import UserError
 
 
 class FileState(NamedTuple):
-    """Size and modification time of a file."""
+    """Size and times of a file.
+
+    A copy may bring an old modification time with it; the time of the inode's change is the
+    system's own, and moves whenever a file is written or replaced.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileState":
+        """The state in a file's status."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def real_location(path: Path) -> Path:
@@ -44,7 +54,7 @@ class RawFiles:
 
     def _record(self, entries: list[tuple[Path, os.stat_result]]) -> list[Path]:
         for path, state in entries:
-            self.states[str(path)] = FileState(state.st_size, state.st_mtime_ns)
+            self.states[str(path)] = FileState.of(state)
         return [path for path, _ in entries]
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
 from ssl_pipeline.volumes.inventory import Inventory
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
@@ -59,16 +60,51 @@ def test_a_table_of_another_version_is_refused(folder):
 
 
 def test_unchanged_files_are_not_read_again(folder):
-    before = build(data_of(folder), folder)
-    path = folder / "raw" / "s_01.nii.gz"
-    state = path.stat()
-    path.write_bytes(bytes(state.st_size))
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert build(data_of(folder), folder, before) == before
-    os.utime(path)
-    assert (
-        by_name(folder, build(data_of(folder), folder, before))["s_01.nii.gz"].quality == "rejected"
-    )
+    """What an earlier inventory said of a file, whatever it is, is said again."""
+    found = build(data_of(folder), folder)
+    marked = replace(found.scans[0], repair="as it was said before", quality="repaired")
+    before = replace(found, scans=(marked, *found.scans[1:]))
+    again = build(data_of(folder), folder, before)
+    assert again.scans[0].repair == "as it was said before"
+    (folder / "raw" / "s_01.nii.gz").write_bytes(b"no image")
+    assert build(data_of(folder), folder, before).scans[0].quality == "rejected"
+
+
+def as_mhd_of_slices(folder, voxels, affine):
+    """A MetaImage header whose voxels lie in numbered files."""
+    header = save_itk(folder / "a_1.mhd", voxels, affine)
+    lines = header.read_text().splitlines()
+    last = voxels.shape[2] - 1
+    header.write_text("\n".join([*lines[:-1], f"ElementDataFile = s%03d.raw 0 {last} 1", ""]))
+    (folder / "a_1.raw").unlink()
+    for number in range(last + 1):
+        (folder / f"s{number:03}.raw").write_bytes(voxels[:, :, number].tobytes(order="F"))
+
+
+@pytest.mark.parametrize("date", ["older", "the same"])
+@pytest.mark.parametrize("write", [save_dicom, as_mhd_of_slices])
+def test_a_slice_that_is_replaced_under_an_old_date_is_read_again(write, date, brain, tmp_path):
+    raw, voxels = tmp_path / "raw", with_noise(brain, 1)
+    write(raw, voxels, brain.affine)
+    paths = sorted(path for path in raw.iterdir() if path.suffix != ".mhd")
+    for number, path in enumerate(paths):
+        os.utime(path, (1000 + number, 1000 + number))
+    before = build(data_of(tmp_path, subject=None), tmp_path)
+    record_file_hashes(before, pseudonyms_of(tmp_path))
+    listing = fingerprint_of(tmp_path)
+    content = paths[10].read_bytes()
+    paths[10].write_bytes(content[:-2] + bytes([content[-2] ^ 255, 3]))
+    seconds = 1010 if date == "the same" else 1005
+    os.utime(paths[10], (seconds, seconds))
+    assert fingerprint_of(tmp_path) != listing
+    after = build(data_of(tmp_path, subject=None), tmp_path, before)
+    assert before.scans[0].sha256 != after.scans[0].sha256
+    assert after.scans[0].quality == "accepted"
+
+
+def fingerprint_of(folder):
+    hashes = pseudonyms_of(folder).file_hashes
+    return data_fingerprint(data_of(folder, subject=None), folder, hashes)
 
 
 def test_a_touched_file_leaves_the_table_equal(folder):

@@ -34,6 +34,11 @@ DETACHED_HEADER_SUFFIXES = (".nhdr", ".mhd")
 METAIMAGE_SUFFIXES, METAIMAGE_HEADER_BYTES = (".mha", ".mhd"), 8192
 METAIMAGE_DIRECTION = re.compile(rb"^\s*(TransformMatrix|Orientation|Rotation)\s*=", re.MULTILINE)
 METAIMAGE_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # MetaImage's names
+NUMBERED_FILES = re.compile(  # printf's pattern of a name, and its first number, last and step
+    r"(?P<start>[^%]*)%(?P<zero>0?)(?P<width>\d{0,2})d(?P<end>[^%]*?)"
+    r"\s+(?P<first>-?\d+)\s+(?P<last>-?\d+)(?:\s+(?P<step>-?\d+))?(?:\s+\d+)?"
+)
+MAX_NUMBERED_FILES = 100_000
 OTHER_METAIMAGE_MODALITIES = ("MET_MOD_NM", "MET_MOD_US")  # nuclear medicine, ultrasound
 
 
@@ -77,10 +82,24 @@ def image_files(source: Source) -> list[Path]:
     if source.path.suffix.lower() not in DETACHED_HEADER_SUFFIXES:
         return [source.path]
     lines = source.path.read_text(errors="ignore").replace("=", ":").splitlines()
-    words = (line.rpartition(":")[2].strip() for line in lines)
+    words = [word for line in lines for word in _named_files(line.rpartition(":")[2].strip())]
     named = {source.path.parent / word for word in words if word}
     # os.path, because Path.is_file raises for a comment that is too long to be a name
     return [source.path, *sorted(path for path in named if os.path.isfile(path))]  # noqa: PTH113
+
+
+def _named_files(value: str) -> list[str]:
+    """The names that a header's value may stand for: itself, or `s%03d.raw FIRST LAST STEP`."""
+    numbered = NUMBERED_FILES.fullmatch(value)
+    if numbered is None:
+        return [value]
+    first, last, step = (int(numbered[name] or 1) for name in ("first", "last", "step"))
+    if step == 0 or abs(last - first) // abs(step) >= MAX_NUMBERED_FILES:
+        return []
+    numbers = range(first, last + (1 if step > 0 else -1), step)
+    start, end = numbered["start"], numbered["end"]
+    width, fill = int(numbered["width"] or 0), "0" if numbered["zero"] else ""
+    return [f"{start}{number:{fill}{width or 1}d}{end}" for number in numbers]
 
 
 def _check_size(source: Source, grid: VoxelGrid) -> None:

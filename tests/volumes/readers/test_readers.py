@@ -91,6 +91,30 @@ class TestEveryReader:
             read_volume(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "count"),
+    [
+        ("a.mhd", "ElementDataFile = s%03d.raw 0 24 1", 25),
+        ("a.mhd", "ElementDataFile = s%d.raw 0 24", 25),
+        ("a.mhd", "ElementDataFile = LIST", 25),
+        ("a.nhdr", "data file: s%03d.raw 0 24 1", 25),
+        ("a.nhdr", "data file: s%03d.raw 24 0 -1", 25),
+        ("a.nhdr", "data file: LIST", 25),
+        ("a.nhdr", "data file: s%03d.raw 0 10 0", 0),
+        ("a.nhdr", "data file: s%03d.raw 0 99999999999 1", 0),
+    ],
+)
+def test_detached_files_of_a_header_are_found_however_they_are_named(name, value, count, tmp_path):
+    digits = "" if "%d" in value else "03"
+    names = [f"s{number:{digits}}.raw" for number in range(25)]
+    for each in (*names, "other.raw"):
+        (tmp_path / each).write_bytes(b"")
+    listed = "\n".join(names) if "LIST" in value else ""
+    (tmp_path / name).write_text(f"NRRD0004\n{value}\n{listed}\n")
+    found = readers.source_files(Source(tmp_path / name))
+    assert sorted(path.name for path in found[1:]) == sorted(names[:count])
+
+
 def test_nifti_is_read_as_nibabel_reads_it(brain):
     image = nibabel.load(ANATOMICAL)
     np.testing.assert_array_equal(brain.data, np.asarray(image.dataobj))
