@@ -79,8 +79,8 @@ class ProvenanceRecord(Record):
     git_commit: str
     command: str
     host: str
-    started_at: str  # UTC, ISO 8601
-    wall_s: float
+    started_at: str  # the first time, UTC, ISO 8601
+    wall_s: float  # of all starts
     peak_memory_gib: float
     licences: dict[str, str] = Field(default_factory=dict)  # by sample package
     training_summary: dict[str, Any] = Field(default_factory=dict)  # of pretraining
@@ -101,6 +101,8 @@ class Provenance:
     seed: int
     repository: Path
     start_time: float = field(default_factory=time.time)
+    first_start: float | None = None  # of the same work, where it was stopped and goes on
+    earlier_s: float = 0.0  # that earlier starts of it took
 
     def finish(self, **extra: Any) -> dict[str, Any]:
         """The record, ready for JSON. `extra` is what a stage adds (steps, precision)."""
@@ -114,10 +116,10 @@ class Provenance:
             "git_commit": git_commit(self.repository),
             "command": " ".join(sys.argv),
             "host": platform.node(),
-            "started_at": datetime.fromtimestamp(self.start_time, UTC).isoformat(
-                timespec="seconds"
-            ),
-            "wall_s": round(time.time() - self.start_time, 2),
+            "started_at": datetime.fromtimestamp(
+                self.first_start or self.start_time, UTC
+            ).isoformat(timespec="seconds"),
+            "wall_s": round(self.earlier_s + time.time() - self.start_time, 2),
             "peak_memory_gib": peak_memory_gib(),
             **extra,
         }

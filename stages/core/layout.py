@@ -21,8 +21,9 @@ from ssl_pipeline.volumes.inventory import INVENTORY_FILE
 # Files in the folder of every stage.
 COMPLETION_RECORD, MANIFEST, LOCK = ".done.json", "manifest.json", ".lock"
 WITHDRAWN_MANIFEST = ".withdrawn.json"  # of a stage that must run again
+ELAPSED_RECORD = ".elapsed.json"
 RECORD_FILES = (
-    *(COMPLETION_RECORD, MANIFEST, WITHDRAWN_MANIFEST),
+    *(COMPLETION_RECORD, MANIFEST, WITHDRAWN_MANIFEST, ELAPSED_RECORD),
     *(PROVENANCE_FILE, LOCK, lease.LEASE_FILE),
 )
 # Folders beside those of the stages.

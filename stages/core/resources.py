@@ -29,7 +29,7 @@ from ssl_pipeline.volumes.inventory import Inventory, Scan
 from stages.core import layout
 from stages.core.study import Study
 
-RECORD_FILE_COUNT = 4  # small files of every stage: its record, its lock, what its rule declares
+RECORD_FILE_COUNT = 5  # small files of every stage: record, lock, time, what its rule declares
 DEFAULT_SCAN_COUNT = 100  # where nothing says how many there will be
 
 

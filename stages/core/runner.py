@@ -19,6 +19,7 @@ from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import debug, info
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.training.ranks import RankInfo
+from stages.core.elapsed import elapsed_before, record_elapsed
 from stages.core.layout import WITHDRAWN_MANIFEST
 from stages.core.locks import stage_lock
 from stages.core.records import (
@@ -67,8 +68,14 @@ def run_stage(
         else:
             (out / WITHDRAWN_MANIFEST).unlink(missing_ok=True)
             debug(f"{name}: runs, for {_rerun_reason(read_completion(out), config_hash, found)}")
-            record = Provenance(name, found, config_hash, study.seed, ROOT)
-            made = stage.run(study, out, **wildcards)
+            before = elapsed_before(out, key)
+            record = Provenance(
+                *(name, found, config_hash, study.seed, ROOT),
+                first_start=before.first_start,
+                earlier_s=before.seconds,
+            )
+            with record_elapsed(out, before):
+                made = stage.run(study, out, **wildcards)
             done = write_completion(out, key, made, record)
             took = f"{done.provenance['wall_s']:.0f} s"
             info(f"{name}: {made.summary} ({took})", error=made.n_failed > 0)

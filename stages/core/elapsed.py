@@ -1,0 +1,59 @@
+"""The time that a stage takes, over all its starts: killed, requeued or failed, it goes on.
+
+A start that is killed cannot say how long it ran, so a thread writes it down now and then.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.records import Record, read_record, write_record
+from stages.core.layout import ELAPSED_RECORD
+
+INTERVAL_S = 15.0
+
+
+class ElapsedTime(Record):
+    """How long a stage has run for one key, since its first start."""
+
+    format: Literal[1] = 1
+    key: str
+    seconds: float
+    first_start: float  # seconds since the epoch
+
+
+def elapsed_before(out: Path, key: str) -> ElapsedTime:
+    """The time of earlier starts for this key; of none where there are none, or none is known."""
+    unknown = ElapsedTime(key=key, seconds=0.0, first_start=time.time())
+    with suppress(UserError, FileNotFoundError):
+        known = read_record(ElapsedTime, out / ELAPSED_RECORD, "remove it")
+        return known if known.key == key else unknown
+    return unknown
+
+
+@contextmanager
+def record_elapsed(out: Path, before: ElapsedTime) -> Iterator[None]:
+    """Keep the time of the block, and of the starts `before` it, in the stage's folder."""
+    started, ended = time.monotonic(), threading.Event()
+
+    def write() -> None:
+        seconds = before.seconds + time.monotonic() - started
+        with suppress(OSError, UserError):  # a full disk or a lost lease is told by the stage
+            write_record(out / ELAPSED_RECORD, before.model_copy(update={"seconds": seconds}))
+
+    def write_now_and_then() -> None:
+        while not ended.wait(INTERVAL_S):
+            write()
+
+    thread = threading.Thread(target=write_now_and_then, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        write()
