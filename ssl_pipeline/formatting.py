@@ -4,14 +4,15 @@ One place, so that every table looks alike: `.93 [.90, .95]`, `+.120 [+.080, +.1
 """
 
 NO_VALUE = "–"
+LARGEST_IN_FULL = 1e6  # a number from there on has an exponent
 Number = float | None
 
 
 def format_score(value: Number, digits: int = 2) -> str:
-    """A score: `.93`, `1.00`, or a dash where it is not defined."""
+    """A score: `.93`, `1.00`, `1.2e+08`, or a dash where it is not defined."""
     if value is None:
         return NO_VALUE
-    text = f"{abs(value):.{digits}f}"
+    text = f"{abs(value):.{digits}f}" if abs(value) < LARGEST_IN_FULL else f"{abs(value):.1e}"
     sign = "−" if value < 0 and float(text) else ""
     return sign + (text[1:] if text.startswith("0.") else text)
 

@@ -38,7 +38,7 @@ from stages.core.trials import require_ablation, trial_of, trials
 TITLE = "Compare the objectives of an ablation at equal FLOPs"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
 DEPENDS_ON = ("flop_budget",)
-VERSION = 4
+VERSION = 5
 OUTPUTS = (RESULTS_FILE, ABLATION_TABLE)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False

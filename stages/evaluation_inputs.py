@@ -97,6 +97,8 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         seed=study.seed,
         warning=leakage.leakage_warning(study, catalog),
         redact=partial(redact, study),
+        access_folder=study.pseudonyms.private_folder,
+        access_scope=f"{stage}@{study.trial}" if study.trial else stage,
     )
 
 

@@ -140,7 +140,7 @@ def _differences(
                     against=against,
                     method=method,
                     subjects=subjects,
-                    **dict(own.difference(other, confidence, seed)),
+                    **dict(own.difference(other, confidence)),
                 )
 
 

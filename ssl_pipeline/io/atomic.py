@@ -77,8 +77,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON that a person can read, with sorted keys, so that equal is equal."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    """Write `content` as JSON that a person can read, with sorted keys, so that equal is equal.
+
+    Raises ValueError for NaN and infinity, which JSON does not have: a number that is not defined
+    is written as null.
+    """
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -1,5 +1,7 @@
 """Test-set accesses are logged once for each configuration, and never removed."""
 
+import shutil
+
 from ssl_pipeline.evaluation.cells import PIXELS
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.probes.knn import Knn
@@ -42,3 +44,28 @@ def test_what_changes_no_score_is_no_new_access(planted, tmp_path):
     for kept in (False, True):
         run_finetune(CORNER, Finetune(steps=1, resnet_baseline=False, keep_networks=kept), context)
     assert len(read_test_accesses(tmp_path / "probe/corner")) == 1
+
+
+def test_a_copy_of_a_study_knows_who_was_scored_before(planted, tmp_path):
+    private = tmp_path / "private"
+    private.mkdir()
+
+    def score(study, neighbours, task=CORNER):
+        context = planted.context(
+            tmp_path / study / "probe/corner",
+            evaluate=Evaluate(subjects=(0,)),
+            initializations={PIXELS: ""},
+            access_folder=private,
+            access_scope="probe",
+        )
+        run_probe(task, Probe(methods=(Knn(neighbours=neighbours),)), context)
+        return read_test_accesses(context.out)
+
+    (first,) = score("first", 5)
+    assert score("renamed", 5) == (first,), "the same configuration is no other access"
+    assert score("another", 9)[0] == first and len(score("another", 9)) == 2
+    assert "again after 1 change" in describe_test_access(
+        read_task_accesses(tmp_path / "another", "corner")
+    )
+    shutil.rmtree(tmp_path / "another")
+    assert len(score("another", 7)) == 3, "removing results takes nothing back"

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from ssl_pipeline.evaluation.statistics import intervals
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
 from ssl_pipeline.evaluation.statistics.intervals import (
     MIN_SUBJECTS,
     confidence_interval,
     coverage_note,
     holm_correction,
-    permutation_p_value,
+    p_value,
     variance_components,
 )
 from tests.evaluation.simulation import SIMULATIONS, true_scores
@@ -54,19 +53,41 @@ def test_the_coverage_of_intervals_of_so_many_subjects_is_reported():
         assert words in coverage_note(subjects)
 
 
-def test_the_permutation_test_has_its_nominal_error_rate(monkeypatch):
-    monkeypatch.setattr(intervals, "PERMUTATIONS", 499)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_p_has_its_nominal_error_rate(seeds):
     world, wrong = SIMULATIONS["balanced accuracy"], 0
-    for run in range(RUNS):
-        one, other = world(np.random.default_rng(run), 50, 3, 0, 0)
-        wrong += permutation_p_value(one.pseudovalues, other.pseudovalues, run) < 0.05
-    assert 0.04 <= wrong / RUNS <= 0.06
+    for run in range(400):
+        one, other = world(np.random.default_rng(run), 50, seeds, 0, 0)
+        wrong += one.difference(other, 0.95).p < 0.05
+    assert 0.02 <= wrong / 400 <= 0.08
+
+
+def test_p_is_small_where_and_only_where_the_interval_excludes_zero():
+    """Also where seeds differ so much that a test of subjects alone would be sure."""
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for run in range(60):
+        parts = rng.normal(0.1 * run / 60, 0.1, (1, 30)) + rng.normal(0, 0.03 * (run % 3), (3, 1))
+        one = MetricEstimate(parts.mean(axis=1), parts + rng.normal(0, 0.05, (3, 30)))
+        found = one.difference(MetricEstimate(np.zeros(3), np.zeros((3, 30))), 0.95)
+        assert (found.p < 0.05) == (found.outcome != "undecided")
+        outcomes.add(found.outcome)
+    assert outcomes == {"better", "undecided"}
+
+
+def test_p_without_variance_of_seeds_is_that_of_students_test():
+    from scipy.stats import ttest_1samp
+
+    parts = np.random.default_rng(3).normal(0.03, 0.1, (1, 25))
+    zero = MetricEstimate(np.zeros(1), np.zeros((1, 25)))
+    found = MetricEstimate(parts.mean(axis=1), parts).difference(zero, 0.95)
+    assert found.p == pytest.approx(ttest_1samp(parts[0], 0).pvalue, abs=1e-6)
 
 
 def test_a_clear_difference_remains_after_a_correction_for_hundreds():
     rng = np.random.default_rng(0)
     one, other = rng.normal(3, 1, (3, 40)), rng.normal(0, 1, (3, 40))
-    assert max(holm_correction([permutation_p_value(one, other, 0)] * 700)) < 0.05
+    assert max(holm_correction([p_value((one - other).mean(), one - other)] * 700)) < 0.05
 
 
 def test_what_differs_by_nothing_but_subjects_has_students_interval():
@@ -95,18 +116,16 @@ def test_a_difference_is_paired_by_subject_and_seed():
     rng = np.random.default_rng(1)
     parts = rng.normal(0.6, 0.2, (3, 12)) + rng.normal(0, 0.1, (3, 1))
     one, other = (MetricEstimate(p.mean(axis=1), p) for p in (parts, parts + 0.1))
-    found = other.difference(one, 0.95, 0)
+    found = other.difference(one, 0.95)
     assert (found.mean, found.low, found.high) == (0.1, 0.1, 0.1)
-    assert found.p == pytest.approx(
-        2 / 2**12, abs=1e-6
-    )  # every subject is better: two of all signs
+    assert found.p == 0  # nothing varies
 
 
 def test_few_subjects_have_no_interval_and_no_p():
     few = np.random.default_rng(0).normal(0.5, 0.1, (3, MIN_SUBJECTS - 1))
     one = MetricEstimate(few.mean(axis=1), few)
     assert one.with_interval(0.95).low is None
-    assert one.difference(one, 0.95, 0).p is None
+    assert one.difference(one, 0.95).p is None
 
 
 def test_an_interval_stays_within_the_limits_of_its_metric():

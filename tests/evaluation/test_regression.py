@@ -83,10 +83,11 @@ def test_one_source_of_the_number_is_asked_for():
         Regression(title="T", target="age", classes={1: "one"})
 
 
-def test_words_and_equal_numbers_are_refused(few, tmp_path):
-    rows = [("a", "train", {"age": "61"}, {}, "one"), ("b", "test", {"age": "old"}, {}, "one")]
+@pytest.mark.parametrize("age", ["old", "1e300", "-1e300", "inf", "nan"])
+def test_words_and_numbers_beyond_all_scores_are_refused(age, few, tmp_path):
+    rows = [("a", "train", {"age": "61"}, {}, "one"), ("b", "test", {"age": age}, {}, "one")]
     task = Regression(title="Age", target="age")
-    with pytest.raises(UserError, match="'old', which is no number"):
+    with pytest.raises(UserError, match=f"'{age}', which is no number up to 1e.30: leave it empty"):
         run_probe(task, Probe(), few(*rows).context(tmp_path / "out"))
 
 
@@ -97,3 +98,19 @@ def test_equal_numbers_are_refused(few, tmp_path):
     task = Regression(title="Age", target="age")
     with pytest.raises(UserError, match="61 for all training subjects"):
         run_probe(task, Probe(), few(*rows).context(tmp_path / "out"))
+
+
+def test_a_row_without_a_score_is_written_as_null_and_named(planted, tmp_path):
+    """As of a target that was too large when its cells were computed."""
+    linear = Probe(methods=(Linear(),))
+    run_probe(CORNER, linear, planted.context(tmp_path, evaluate=ALL))
+    for path in (tmp_path / "cells").glob("linear-pixels-*.json"):
+        cell = json.loads(path.read_text())
+        cell["predictions"][0]["value"] = 1e200
+        path.write_text(json.dumps(cell))
+    results = run_probe(CORNER, linear, planted.context(tmp_path, evaluate=ALL))
+    (row,) = (r for r in results.rows if r.initialization == "pixels + PCA")
+    assert row.mean is None and set(row.per_seed) == {None}
+    assert all(r.mean is not None for r in results.rows if r is not row)
+    assert any(note.startswith("linear of pixels + PCA with all") for note in results.notes)
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)

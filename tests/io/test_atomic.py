@@ -26,6 +26,13 @@ def test_a_failing_block_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_number_that_json_does_not_have_is_not_written(number, tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "file.json", {"a": [number]})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_replaces_a_folder(tmp_path):
     for content in ("old", "new"):
         with atomic_write(tmp_path / "folder") as temporary:

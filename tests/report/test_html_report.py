@@ -31,8 +31,8 @@ def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
     assert "In part: better than random weights in 4 of 6 comparisons" in words
     assert "better than pixels + PCA in 4 of 6 comparisons (worse in 2)." in words
     assert ".90 [.87, .92]" in words
-    assert "+.100 [+.050, +.150], p = .012 better" in words
-    assert "+.010 [−.050, +.070], p = .012 " in words
+    assert "+.100 [+.050, +.150], p = .001 (.012) better" in words
+    assert "+.010 [−.050, +.070], p = .001 (.012) " in words
     assert "1,234 1 min 4 s" in words  # a linear probe and its features
     assert "4 scans found: 3 accepted from 3 subjects, 1 rejected; 1 label without image." in words
     assert "3 volumes stored" in words
@@ -48,8 +48,8 @@ def test_its_tables_are_there_as_text(whole: StudyFolder) -> None:
     assert text.startswith("# ")
     assert "In part: better than random weights in 4 of 6 comparisons" in text
     assert "| .90 [.87, .92] |" in text
-    assert "| **+.100 [+.050, +.150], p = .012** |" in text
-    assert "| +.010 [−.050, +.070], p = .012 |" in text
+    assert "| **+.100 [+.050, +.150], p = .001 (.012)** |" in text
+    assert "| +.010 [−.050, +.070], p = .001 (.012) |" in text
     assert "| .95 [.91, .97] | .12 |" in text
     assert "of the split test." in text
     assert text.count("Said by the summary.") == 2  # once a task

@@ -16,6 +16,7 @@ from ssl_pipeline.evaluation.cells import PIXELS, Cell, CellRecord, save_cell
 from ssl_pipeline.evaluation.records import SubgroupGap
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, PreparedVolume, VolumeMeta
 from ssl_pipeline.report.data.results import read_task_results
+from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.figures import Picture
 from ssl_pipeline.report.render.images import MISSING_COLOUR, fill_missing
 from ssl_pipeline.report.render.previews import volume_previews
@@ -79,6 +80,17 @@ def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> N
     assert areas.caption.startswith("AUC by site") and error.caption.startswith("calibration error")
     assert areas.rows[0] == ("linear probe", "pretrained", *2 * (".95 [.91, .97]",))
     assert error.rows[0] == ("linear probe", "pretrained", ".12", ".12")
+
+
+def test_a_score_that_no_scale_holds_leaves_the_figures_of_the_others(study: StudyFolder) -> None:
+    study.tasks = {"side": CROPS}
+    content = results(gaps((0.1, 0.05, 0.15)))
+    first, *others = content.rows
+    lost = first.model_copy(update={"mean": -1e250, "low": -1e300, "high": 1e300})
+    study.write_results("side", "probe", content.model_copy(update={"rows": (lost, *others)}))
+    (result,) = read_task_results(study.folder, study.tasks)["side"]
+    assert all(picture.uri for picture in figures.score_panels([result]))
+    assert figures.summary_panel(result, "linear").uri
 
 
 @pytest.mark.parametrize(

@@ -24,22 +24,24 @@ def score_regression(
     """Metrics of predicted `values` (n,) of the subjects `row_subjects` (n,).
 
     R² is 1 less the squared error over that of the mean of the scored subjects' own numbers: 0 is
-    no better than a constant, and it has no lower limit. nan where all numbers are equal.
+    no better than a constant, and it has no lower limit. nan where all numbers are equal, or so
+    large that their squares are not finite.
     """
-    rows = subject_rows(subjects, row_subjects)
-    count, error, total, squares, apart = np.zeros((5, len(subjects)))
-    np.add.at(count, rows, 1)
-    np.add.at(error, rows, (targets - values) ** 2)
-    np.add.at(total, rows, targets)
-    np.add.at(squares, rows, targets**2)
-    np.add.at(apart, rows, np.abs(targets - values))
-    sums = np.stack([count, error, total, squares])
-    whole = sums.sum(axis=1, keepdims=True)
-    (value,), without = _r_squared(whole), _r_squared(whole - sums)
-    metrics = {
-        R_SQUARED: MetricValue.from_jackknife(value, without),
-        MEAN_ABSOLUTE_ERROR: mean_class_ratio(apart[:, None], count[:, None]),
-    }
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = subject_rows(subjects, row_subjects)
+        count, error, total, squares, apart = np.zeros((5, len(subjects)))
+        np.add.at(count, rows, 1)
+        np.add.at(error, rows, (targets - values) ** 2)
+        np.add.at(total, rows, targets)
+        np.add.at(squares, rows, targets**2)
+        np.add.at(apart, rows, np.abs(targets - values))
+        sums = np.stack([count, error, total, squares])
+        whole = sums.sum(axis=1, keepdims=True)
+        (value,), without = _r_squared(whole), _r_squared(whole - sums)
+        metrics = {
+            R_SQUARED: MetricValue.from_jackknife(value, without),
+            MEAN_ABSOLUTE_ERROR: mean_class_ratio(apart[:, None], count[:, None]),
+        }
     return CellScores(metrics, np.zeros(0))
 
 
@@ -48,5 +50,6 @@ def _r_squared(sums: SubjectClassTable) -> NDArray[np.float64]:
     count, error, total, squares = sums
     spread = squares - total**2 / np.maximum(count, 1)
     known = spread > 1e-9 * np.abs(squares)
+    known &= np.isfinite(error) & np.isfinite(spread)
     shares: NDArray[np.float64] = np.where(known, 1 - error / np.where(known, spread, 1), np.nan)
     return shares

@@ -38,7 +38,6 @@ from ssl_pipeline.evaluation.robustness.evaluators import (
     RobustnessInputs,
     build_evaluators,
 )
-from ssl_pipeline.evaluation.runner.access_log import record_test_access
 from ssl_pipeline.evaluation.runner.context import (
     SCORE_INDEPENDENT_KEYS,
     EvaluationContext,
@@ -82,7 +81,7 @@ def run_robustness(
             scorers = [partial(evaluator.score, volumes) for evaluator in evaluators]
             found[name] = _load_or_score(context.out, name, [level, *determined_by], scorers)
             bar.advance(name)
-    record_test_access(context.out, context.evaluate.split, sha256_json(configuration))
+    runner.record_access(sha256_json(configuration))
     groups = [[group.name, group.value, sorted(group.scans)] for group in runner.subgroups]
     explained = _load_or_score(
         context.out,

@@ -29,7 +29,7 @@ from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, CellCost, Costs, Results
-from ssl_pipeline.evaluation.runner.access_log import record_test_access
+from ssl_pipeline.evaluation.runner.access_log import ScoredSubjects, record_test_access
 from ssl_pipeline.evaluation.runner.results import ScoredCells, build_results
 from ssl_pipeline.evaluation.runner.subject_splits import (
     SubjectSplit,
@@ -76,6 +76,8 @@ class EvaluationContext:
     warning: str = ""  # to be shown before any figure
     redact: Callable[[str], str] = str  # removes the paths of scans from an error message
     shard: CellShard = UNSHARDED  # cells to compute; a shard writes no table
+    access_folder: Path | None = None  # the private one, which knows all accesses to subjects
+    access_scope: str = ""  # the stage, and the trial of an ablation
 
 
 class TaskRunner:
@@ -155,6 +157,19 @@ class TaskRunner:
         ]
         return sha256_json([self.truth_hash, *own])
 
+    def record_access(self, key: str) -> None:
+        """Log that the configuration with this key scores the subjects."""
+        context, scored = self.context, None
+        if context.access_folder:
+            truths = [[truth.kind, truth.name] for truth in self.task.truth_names()]
+            scored = ScoredSubjects(
+                context.access_folder,
+                context.access_scope,
+                sha256_json([self.task.kind, truths]),
+                self.subject_split.test_subjects,
+            )
+        record_test_access(context.out, context.evaluate.split, key, scored)
+
     def encoder_hash(self, cell: Cell) -> str:
         """Hash of the encoder that a cell's predictions depend on; empty for pixels."""
         return self.context.initializations[cell.initialization]
@@ -202,7 +217,7 @@ def run_cells(
             costs.append(CellCost(**asdict(cell), **record.costs))
     if shard != UNSHARDED:
         return None
-    record_test_access(runner.context.out, runner.context.evaluate.split, runner.access_key(every))
+    runner.record_access(runner.access_key(every))
     excluded = runner.task.exclusion_note(runner.subject_split.excluded)
     results = build_results(
         runner.task,
@@ -215,7 +230,6 @@ def run_cells(
             runner.subject_split.test_subjects,
         ),
         runner.context.evaluate,
-        seed=runner.context.seed,
         notes=(*notes, *((excluded,) if excluded else ())),
         warning=runner.context.warning,
     )

@@ -104,7 +104,12 @@ class CropCells:
         return pixel_features(images, fitted_on, self.runner.context.seed)[:, None]
 
     def prediction_rows(self, predicted: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """The test crops with their predicted probabilities (n, classes), or numbers (n, 1)."""
+        """The test crops with their predicted probabilities (n, classes), or numbers (n, 1).
+
+        Raises FloatingPointError where one of them is not finite: the cell has failed.
+        """
+        if not np.isfinite(predicted).all():
+            raise FloatingPointError("a prediction is not finite, for training diverged")
         rounded = [[round(float(p), 6) for p in row] for row in predicted]
         return [
             {

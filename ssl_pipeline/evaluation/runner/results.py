@@ -40,7 +40,7 @@ class _TableRow:
     def n_classes(self) -> int:
         """Number of classes that its scored subjects show; of a number, 1 if it is defined."""
         if not len(self.per_class):
-            return int(not math.isnan(self.primary.per_seed.mean()))
+            return int(math.isfinite(self.primary.per_seed.mean()))
         return int(np.count_nonzero(~np.isnan(self.per_class)))
 
     @property
@@ -66,7 +66,6 @@ def build_results(
     cells: ScoredCells,
     evaluate: Evaluate,
     *,
-    seed: int,
     notes: Sequence[str] = (),
     warning: str = "",
 ) -> Results:
@@ -88,7 +87,7 @@ def build_results(
         classes=task.class_names,
         initializations=tuple(cells.initializations),
         rows=_score_rows(table_rows, task.class_names, confidence),
-        differences=tuple(_comparisons(table_rows, cells.initializations, confidence, seed)),
+        differences=tuple(_comparisons(table_rows, cells.initializations, confidence)),
         subgroups=tuple(
             SubgroupScores(
                 attribute=subgroup.name,
@@ -100,9 +99,25 @@ def build_results(
         ),
         gaps=tuple(_subgroup_gaps(table_rows, subgroup_rows, confidence)),
         failed=tuple(FailedCell(**asdict(c), reason=reason) for c, reason in cells.failed.items()),
-        notes=(coverage_note(len(cells.test_subjects)), *notes, *_failure_notes(cells.failed)),
+        notes=(
+            coverage_note(len(cells.test_subjects)),
+            *notes,
+            *_undefined_notes(table_rows),
+            *_failure_notes(cells.failed),
+        ),
         warning=warning,
     )
+
+
+def _undefined_notes(table_rows: Mapping[RowKey, "_TableRow"]) -> Iterator[str]:
+    """Which rows have no score, and why."""
+    for (method, initialization, subjects), row in table_rows.items():
+        if not np.isfinite(row.primary.per_seed).all():
+            yield (
+                f"{method} of {initialization} with {subjects or 'all'} labelled subjects has no "
+                "score: what it predicted, or what was to be predicted, is too large or always the "
+                "same."
+            )
 
 
 def _failure_notes(failed: Mapping[Cell, str]) -> Iterator[str]:
@@ -203,7 +218,6 @@ def _comparisons(
     table_rows: Mapping[RowKey, _TableRow],
     initializations: Sequence[str],
     confidence: float,
-    seed: int,
 ) -> Iterator[Comparison]:
     """Differences of each encoder from its comparators, paired by subject and seed."""
     for (method, name, subjects), row in table_rows.items():
@@ -214,9 +228,9 @@ def _comparisons(
                 initialization=name,
                 subjects=subjects,
                 against=against,
-                **dict(row.metrics[own].difference(other.metrics[own], confidence, seed)),
+                **dict(row.metrics[own].difference(other.metrics[own], confidence)),
                 other_metrics={
-                    key: row.metrics[key].difference(other.metrics[key], confidence, seed)
+                    key: row.metrics[key].difference(other.metrics[key], confidence)
                     for key in others
                 },
             )

@@ -13,7 +13,7 @@ from ssl_pipeline.evaluation.statistics.intervals import (
     MIN_SUBJECTS,
     Pseudovalues,
     confidence_interval,
-    permutation_p_value,
+    p_value,
 )
 from ssl_pipeline.io.records import RecordPart
 
@@ -43,7 +43,7 @@ class SeedEstimate(Estimate):
 class PairedDifference(Estimate):
     """A difference that is paired by subject and seed, with its p-value."""
 
-    p: float | None  # of a permutation test over subjects
+    p: float | None  # two-sided, of the same variance as the interval
 
     @property
     def outcome(self) -> Outcome:
@@ -102,18 +102,19 @@ class MetricEstimate:
             per_seed=tuple(to_json_number(value) for value in self.per_seed),
         )
 
-    def difference(self, other: "MetricEstimate", confidence: float, seed: int) -> PairedDifference:
-        """The difference, paired by subject and seed, with the p-value of a permutation test."""
+    def difference(self, other: "MetricEstimate", confidence: float) -> PairedDifference:
+        """The difference, paired by subject and seed, with its p-value."""
         delta = MetricEstimate(
             self.per_seed - other.per_seed, self.pseudovalues - other.pseudovalues
         )
-        enough = (
-            self.pseudovalues.shape[1] >= MIN_SUBJECTS and not np.isnan(delta.pseudovalues).any()
+        mean = float(delta.per_seed.mean())
+        enough = self.pseudovalues.shape[1] >= MIN_SUBJECTS and math.isfinite(
+            mean + delta.pseudovalues.sum()
         )
-        p = permutation_p_value(self.pseudovalues, other.pseudovalues, seed) if enough else math.nan
+        p = p_value(mean, delta.pseudovalues) if enough else math.nan
         return PairedDifference(**dict(delta.with_interval(confidence)), p=to_json_number(p))
 
 
 def to_json_number(value: float) -> float | None:
-    """A value for JSON: six digits, and null where it is not defined."""
-    return None if math.isnan(value) else round(float(value), 6)
+    """A value for JSON: six digits, and null where it is not defined or not finite."""
+    return round(float(value), 6) if math.isfinite(value) else None

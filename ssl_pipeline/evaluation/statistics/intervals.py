@@ -26,9 +26,7 @@ MIN_SUBJECTS = 10  # subjects below which no interval is given
 # From so many subjects on, up to so many: the least coverage of 95 % intervals, in %, in the
 # simulations of `tests.bench.coverage`; the largest was 98. More subjects were not simulated.
 COVERAGE = ((10, 20, 94), (20, 50, 93), (50, 100, 92))
-# Permutations of a test, or all that there are; more where a p-value is so small that a correction
-# for hundreds of comparisons could not resolve it.
-PERMUTATIONS, SMALL_P, MORE_PERMUTATIONS = 4999, 0.01, 49_999
+SMALLEST_P = 1e-12  # below which a p-value is not resolved
 Pseudovalues = NDArray[np.float64]  # (seeds, subjects), whose mean is about the metric
 
 
@@ -71,14 +69,37 @@ def coverage_note(subjects: int) -> str:
 
 def half_width(pseudovalues: Pseudovalues, confidence: float) -> float:
     """Half-width of the interval of a metric without a range."""
+    components = variance_components(pseudovalues)
+    return _critical_distance(components, pseudovalues.shape, 1 - confidence)
+
+
+def p_value(value: float, pseudovalues: Pseudovalues) -> float:
+    """Two-sided p-value of a metric without a range, whose expected value may be 0.
+
+    One less the confidence at which its interval just reaches 0: so the interval of 95 % excludes 0
+    where p is below .05, and nowhere else. Like the interval, it is of subjects and seeds.
+    """
+    from scipy.optimize import brentq
+
+    components, shape = variance_components(pseudovalues), pseudovalues.shape
+
+    def excess(log_p: float) -> float:
+        return _critical_distance(components, shape, math.exp(log_p)) - abs(value)
+
+    if value == 0:
+        return 1.0
+    smallest = math.log(SMALLEST_P)
+    return SMALLEST_P if excess(smallest) < 0 else math.exp(brentq(excess, smallest, 0.0))
+
+
+def _critical_distance(components: tuple[float, float], shape: tuple[int, ...], p: float) -> float:
+    """The distance from 0 of a metric of (seeds, subjects) that has this two-sided p-value."""
     from scipy.stats import t
 
-    seeds, subjects = pseudovalues.shape
-    of_subjects, of_seeds = variance_components(pseudovalues)
-    share = 0.5 + confidence / 2
-    squared = of_subjects * float(t.ppf(share, subjects - 1)) ** 2
+    (of_subjects, of_seeds), (seeds, subjects) = components, shape
+    squared = of_subjects * float(t.isf(p / 2, subjects - 1)) ** 2
     if of_seeds:
-        squared += of_seeds * float(t.ppf(share, seeds - 1)) ** 2
+        squared += of_seeds * float(t.isf(p / 2, seeds - 1)) ** 2
     return math.sqrt(squared)
 
 
@@ -106,31 +127,6 @@ def variance_components(pseudovalues: Pseudovalues) -> tuple[float, float]:
     both = float((left**2).sum()) / ((subjects - 1) * (seeds - 1))
     usual = float(chi2.median(seeds - 1)) / (seeds - 1)
     return by_subject / pseudovalues.size, max(by_seed - usual * both, 0.0) / pseudovalues.size
-
-
-def permutation_p_value(own: Pseudovalues, other: Pseudovalues, seed: int) -> float:
-    """Two-sided p-value of a paired permutation test over subjects.
-
-    Pseudo-values are those of two metrics (seeds, subjects); seeds are taken as fixed, so that the
-    test generalises to other subjects alone.
-    """
-    p = _permutation_test(own, other, PERMUTATIONS, seed)
-    return p if p > SMALL_P else _permutation_test(own, other, MORE_PERMUTATIONS, seed)
-
-
-def _permutation_test(own: Pseudovalues, other: Pseudovalues, draws: int, seed: int) -> float:
-    from scipy.stats import permutation_test
-
-    found = permutation_test(
-        (own.mean(axis=0), other.mean(axis=0)),
-        lambda a, b, axis: np.mean(a - b, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=draws,
-        batch=10_000,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)
 
 
 def holm_correction(p_values: Sequence[float]) -> list[float]:

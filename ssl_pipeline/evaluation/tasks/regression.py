@@ -19,6 +19,7 @@ from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.types import Triple
 
 MM3_PER_ML = 1000
+LARGEST_NUMBER = 1e30  # whose square, summed over scans, is still a number
 
 
 class Regression(CropTask):
@@ -63,8 +64,8 @@ class Regression(CropTask):
             if _number(entry.targets[truth.name]) is None:
                 raise UserError(
                     f"Task {self.title!r}: target {truth.name!r} of scan {entry.id} is "
-                    f"{entry.targets[truth.name]!r}, which is no number: leave it empty, or "
-                    "correct it."
+                    f"{entry.targets[truth.name]!r}, which is no number up to "
+                    f"{LARGEST_NUMBER:g}: leave it empty, or correct it."
                 )
         return with_truth
 
@@ -102,4 +103,4 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST_NUMBER else None

@@ -1,8 +1,8 @@
 """Evaluation results of a study's tasks as the report reads them."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ssl_pipeline.evaluation.metrics.metric import METRICS, Metric
 from ssl_pipeline.evaluation.records import (
     RESULTS_FILE,
     CellCost,
-    Comparison,
     FailedCell,
     Results,
     ScoreRow,
@@ -40,6 +39,7 @@ class TaskResult:
     folder: Path
     results: Results
     costs: Sequence[CellCost]
+    corrected_p: Mapping[int, float] = field(default_factory=dict)  # by index of the difference
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -121,13 +121,16 @@ class TaskResult:
 def read_task_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[TaskResult]]:
     """The results below a study's folder, by task; a task that was not evaluated has none.
 
-    The p-values of differences are corrected for all comparisons of the study (Holm 1979).
+    Beside its own p-value each difference has one that is corrected for all comparisons of the
+    study (Holm 1979).
     """
     found = {task: list(_read_stages(folder, task)) for task in tasks}
     compared = [c for own in found.values() for each in own for c in each.results.differences]
     tested = [comparison.p for comparison in compared if comparison.p is not None]
     corrected = iter(holm_correction(tested))
-    return {task: [_with_p_values(each, corrected) for each in own] for task, own in found.items()}
+    return {
+        task: [_with_corrected_p(each, corrected) for each in own] for task, own in found.items()
+    }
 
 
 def _read_stages(folder: Path, task: str) -> Iterator[TaskResult]:
@@ -137,18 +140,11 @@ def _read_stages(folder: Path, task: str) -> Iterator[TaskResult]:
             yield TaskResult(task, stage, own, read_results(own), read_costs(own).cells)
 
 
-def _with_p_values(result: TaskResult, corrected: Iterator[float]) -> TaskResult:
-    """The same with the next corrected p-values in place of its own."""
-    differences = tuple(
-        comparison if comparison.p is None else _with_p_value(comparison, next(corrected))
-        for comparison in result.results.differences
-    )
-    results = result.results.model_copy(update={"differences": differences})
-    return replace(result, results=results)
-
-
-def _with_p_value(comparison: Comparison, p: float) -> Comparison:
-    return comparison.model_copy(update={"p": p})
+def _with_corrected_p(result: TaskResult, corrected: Iterator[float]) -> TaskResult:
+    """The same with the next corrected p-values, of those differences that have one."""
+    differences = enumerate(result.results.differences)
+    tested = [index for index, comparison in differences if comparison.p is not None]
+    return replace(result, corrected_p={index: next(corrected) for index in tested})
 
 
 def collect_warnings(results: Iterable[TaskResult]) -> list[str]:

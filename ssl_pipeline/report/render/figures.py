@@ -44,6 +44,7 @@ PREFERRED_METHODS = (
     "linear",
     "full",
 )  # methods by which tasks are shown on the first screen, in this order
+LARGEST_DRAWN = 1e6  # a score beyond it, in either direction, would make all others one line
 MAX_POINTS = 400  # of a curve; more cannot be told apart at this width
 
 
@@ -210,7 +211,9 @@ def _plot_series(
 ) -> None:
     """Means with their intervals, or with a dot a seed where there is no interval."""
     known = [
-        (x, row.mean, row) for x, row in zip(positions, rows, strict=True) if row.mean is not None
+        (x, row.mean, row)
+        for x, row in zip(positions, rows, strict=True)
+        if row.mean is not None and abs(row.mean) <= LARGEST_DRAWN
     ]
     colour, marker, _ = style
     axes.plot(
@@ -224,9 +227,12 @@ def _plot_series(
     )
     for x, _, row in known:
         if row.interval:
-            axes.plot([x, x], row.interval, color=colour, linewidth=1.4, zorder=2)
+            ends = [min(max(end, -LARGEST_DRAWN), LARGEST_DRAWN) for end in row.interval]
+            axes.plot([x, x], ends, color=colour, linewidth=1.4, zorder=2)
         else:
-            seeds = [value for value in row.per_seed if value is not None]
+            seeds = [
+                value for value in row.per_seed if value is not None and abs(value) <= LARGEST_DRAWN
+            ]
             axes.plot(
                 [x] * len(seeds),
                 seeds,
@@ -240,10 +246,10 @@ def _plot_series(
 
 
 def _axis_limits(rows: Sequence[ScoreRow]) -> tuple[float, float]:
-    """A scale that holds all means, intervals and seeds of a task."""
+    """A scale that holds all means, intervals and seeds of a task, as far as they are drawn."""
     values = [value for row in rows for value in (row.mean, row.low, row.high)]
     values += [value for row in rows if row.interval is None for value in row.per_seed]
-    shown = [value for value in values if value is not None]
+    shown = [value for value in values if value is not None and abs(value) <= LARGEST_DRAWN]
     if not shown:
         return 0.0, 1.0
     low = min(shown) - 0.06

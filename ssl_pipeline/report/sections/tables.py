@@ -5,7 +5,7 @@ from statistics import mean
 
 from ssl_pipeline.evaluation.cells import NOT_PRETRAINED
 from ssl_pipeline.evaluation.metrics.metric import METRICS
-from ssl_pipeline.evaluation.records import Comparison, ScoreRow
+from ssl_pipeline.evaluation.records import ScoreRow
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, PairedDifference, SeedEstimate
 from ssl_pipeline.formatting import (
     NO_VALUE,
@@ -46,10 +46,13 @@ def difference_table(results: Sequence[TaskResult]) -> Table:
     others = [*(start for start in NOT_PRETRAINED if start in starts), *encoders[:-1]]
     rows = []
     for each in results:
-        found = {(c.key, c.against): c for c in each.results.differences}
+        found = {
+            (c.key, c.against): difference_cell(c, _p_text(c.p, each.corrected_p.get(index)))
+            for index, c in enumerate(each.results.differences)
+        }
         for key in dict.fromkeys(key for key, _ in found):
             method, init, subjects = key
-            cells = (_comparison_cell(found.get((key, other))) for other in others)
+            cells = (found.get((key, other), NO_VALUE) for other in others)
             rows.append((init, method_title(method), each.budget_text(subjects), *cells))
     head = (
         "encoder",
@@ -62,7 +65,10 @@ def difference_table(results: Sequence[TaskResult]) -> Table:
         "clear difference"
     )
     if any(c.p is not None for each in results for c in each.results.differences):
-        caption += "; p of a permutation of subjects, corrected for all comparisons of the study"
+        caption += (
+            "; p of the same variance as the interval, in brackets corrected for all comparisons of"
+            " the study"
+        )
     return Table(caption, head, rows, text_columns=3)
 
 
@@ -163,6 +169,8 @@ def difference_cell(difference: PairedDifference | None, text: str = "") -> str 
     return Badge(text, outcome, outcome) if outcome in ("better", "worse") else text
 
 
-def _comparison_cell(comparison: Comparison | None) -> str | Badge:
-    p = comparison.p if comparison else None
-    return difference_cell(comparison, "" if p is None else f", p {format_p_value(p)}")
+def _p_text(p: float | None, corrected: float | None) -> str:
+    """A p-value that agrees with its interval, and the corrected one; empty without."""
+    if p is None or corrected is None:
+        return ""
+    return f", p {format_p_value(p)} ({format_p_value(corrected).removeprefix('= ')})"

@@ -190,7 +190,7 @@ def _read(source: Source) -> Volume:
         first.image_type,
         _slice_spacing(frames),
         f"{copies} copies of its slices were left out" if copies else "",
-        padding,
+        missing_value=padding,
     )
 
 
