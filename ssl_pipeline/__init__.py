@@ -5,16 +5,21 @@
     encoder = load_encoder("build/demo/pretrain/encoder")
     features = encoder.embed("scan.nii.gz", modality="CT")
 
-Importing this package imports no torch; `load_encoder` does.
+Importing this package imports no torch; `load_encoder` does. It also turns off the telemetry of
+libraries.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from ssl_pipeline.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from ssl_pipeline.export.bundle import load_encoder
 
 __all__ = ["load_encoder"]
 __version__ = "0.1.0"
+
+disable_telemetry()
 
 
 def __getattr__(name: str) -> Any:

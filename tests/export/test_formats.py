@@ -13,14 +13,15 @@ import torch
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.formats import FORMATS, load_format
-from ssl_pipeline.export.self_test import synthetic_input
 from ssl_pipeline.models import ResEnc, ViT
 from stages.commands.export import export_encoder
 from stages.core.runner import ROOT
 from tests.conftest import real_volume
 from tests.export.conftest import save_random_bundle
+from tests.stages.conftest import OFFLINE, can_be_offline, run_cli
 
 CROP = (16, 24, 32)
+TOKENS = 24
 
 
 @pytest.fixture(scope="module")
@@ -93,35 +94,45 @@ def test_without_the_optional_packages_onnx_is_one_sentence(bundle, tmp_path):
     assert done.stderr == "export: ONNX needs onnxscript: pip install 'ssl-pipeline[export]'.\n"
 
 
+def test_an_export_writes_nothing_to_the_home_folder_and_needs_no_network(bundle, tmp_path):
+    """The pinned onnxruntime would write a device's id there, to be sent to its maker."""
+    pytest.importorskip("onnxruntime")
+    home = tmp_path / "home"
+    home.mkdir()
+    words = ["export", bundle, "--to", "onnx", "--out", tmp_path / "e.onnx"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    done = run_cli(
+        *words, before=OFFLINE if can_be_offline() else (), env=env | {"HOME": str(home)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
 def code_snippets(bundle):
     """The model card's code, in its order."""
     return re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_model_cards_timm_gives_equal_features(scaled, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    export_encoder(scaled, "timm", tmp_path / "encoder.timm.safetensors")
-    names = {}
-    exec(code_snippets(scaled)[2], names)  # the bundle's README, as a reader would run it
-    crops, spacing_mm = synthetic_input(CROP).crops, torch.tensor([[3.0, 1.0, 1.0]])
-    with torch.inference_mode():
-        said = names["vit"].forward_features(crops)[:, 3:]
-        expected = load_encoder(scaled).model(crops, spacing_mm)
-    assert names["tokens"].shape == expected.shape
-    assert torch.allclose(said, expected, atol=1e-5)
-
-
-def test_the_model_cards_other_code_runs(bundle, tmp_path):
+@pytest.mark.parametrize("name", ["scaled", "convolutional"])
+def test_all_code_of_a_model_card_runs_as_it_stands(name, tmp_path, request):
+    """In a new process, the timm code first: nothing has mended torchvision before it."""
     pytest.importorskip("monai")
-    (tmp_path / "encoder").symlink_to(bundle)
+    folder = request.getfixturevalue(name)
+    snippets = code_snippets(folder)
+    (tmp_path / "encoder").symlink_to(folder)
     nib.save(real_volume(), tmp_path / "scan.nii.gz")
-    for code, shown in zip(
-        code_snippets(bundle)[:2], ("(128,)", "torch.Size([1, 128, "), strict=True
-    ):
-        command = [sys.executable, "-W", "ignore", "-c", code]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
-        assert done.returncode == 0 and shown in done.stdout, done.stderr
+    if len(snippets) == 3:
+        export_encoder(folder, "timm", tmp_path / "encoder.timm.safetensors")
+    code = "".join(f"exec({text!r}, {{}})\n" for text in reversed(snippets))
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    shown = ["torch.Size([1, 128, ", "(128,)"]
+    if len(snippets) == 3:
+        shown.insert(0, f"torch.Size([1, {TOKENS}, 128])")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(shown) and all(map(str.startswith, lines, shown)), lines
 
 
 def test_timm_refuses_what_it_has_no_place_for(convolutional, tmp_path):
