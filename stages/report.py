@@ -11,7 +11,7 @@ from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.html_report import write_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
 from stages.core.layout import REPORT_PAGE, REPORT_TABLES
-from stages.core.records import manifest_hash
+from stages.core.records import manifest_hash, up_to_date_record
 from stages.core.resources import (
     RECORD_FILE_COUNT,
     DatasetSize,
@@ -21,7 +21,7 @@ from stages.core.resources import (
     counted,
 )
 from stages.core.stage import StageResult, load_stages
-from stages.core.stage_runs import evaluation_runs
+from stages.core.stage_runs import StageRun, evaluation_runs
 from stages.core.study import Study
 from stages.evaluation_inputs import access_records
 
@@ -30,7 +30,7 @@ BASE_BYTES = 350e6
 TITLE = "Write the report, one page of all results"
 CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
 DEPENDS_ON = ("inventory", "preprocess", "pretrain")
-VERSION = 3
+VERSION = 4
 OUTPUTS = (REPORT_PAGE, REPORT_TABLES)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -43,7 +43,7 @@ def is_needed(study: Study) -> bool:
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """Hashes of all stages before it, of test-set accesses, and of the titles."""
+    """Hashes of all stages before it, of test-set accesses and titles; which are out of date."""
     hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
     if study.has_pretraining:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
@@ -51,8 +51,20 @@ def inputs(study: Study) -> dict[str, str]:
         name = " ".join([run.stage, *run.wildcards.values()])
         hashes[name] = manifest_hash(study, run.stage, **run.wildcards)
         hashes[f"test access {name}"] = sha256_json(access_records(run.out))
+    hashes["out of date"] = sha256_json(outdated_runs(study))
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
+
+
+def outdated_runs(study: Study) -> tuple[str, ...]:
+    """Runs whose outputs are of other settings, code or earlier stages than the present ones."""
+    earlier = ("inventory", "preprocess", *(("pretrain",) if study.has_pretraining else ()))
+    runs = [*(StageRun(study, name, {}) for name in earlier), *evaluation_runs(study)]
+    return tuple(
+        run.name
+        for run in runs
+        if run.is_done and up_to_date_record(run.stage, study, run.wildcards) is None
+    )
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
@@ -77,6 +89,7 @@ def run(study: Study, out: Path) -> StageResult:
         label_file=study.pseudonyms.label_path,
         encoder=study.encoder if study.has_pretraining else None,
         stages=tuple(load_stages()),
+        outdated=outdated_runs(study),
     )
     write_report(source, page)
     write_text(tables, render_markdown_report(source))

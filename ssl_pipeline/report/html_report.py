@@ -62,6 +62,7 @@ def render_report(data: ReportData) -> str:
     return environment.get_template("report.html").render(
         title=data.title or data.name,
         name=data.name,
+        outdated=data.outdated_warning,
         conclusion=conclusions.overall_conclusion(data.results_by_task),
         summaries=[task_summary(results) for results in evaluated],
         summary_legend=figures.legend([figures.primary_method(own)[0] for own in evaluated]),

@@ -21,6 +21,7 @@ def render_markdown_report(data: ReportData) -> str:
     """
     parts = [
         f"# {data.title or data.name}",
+        *filter(None, [data.outdated_warning]),
         conclusions.overall_conclusion(data.results_by_task),
         SIGNIFICANCE_NOTE,
     ]

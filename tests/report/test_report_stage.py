@@ -7,8 +7,8 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.provenance import Provenance
 from stages import report
-from stages.core.records import write_completion
-from stages.core.stage import StageResult
+from stages.core.records import compute_key, manifest_hash, write_completion
+from stages.core.stage import StageResult, load_stage
 from stages.core.study import Study
 from stages.core.study_file import load_study
 
@@ -34,7 +34,7 @@ def test_it_waits_for_every_stage_and_evaluation(study_file: Path) -> None:
             report.inputs(study)
         _complete(study.stage_folder(name, wildcards), "first")
     first = report.inputs(study)
-    assert len(first) == 10  # test accesses of three evaluations, and the titles
+    assert len(first) == 11  # test accesses of three evaluations, titles, what is out of date
     _complete(study.stage_folder("probe", {"task": "side"}), "other")
     assert {name for name in first if first[name] != report.inputs(study)[name]} == {"probe side"}
 
@@ -53,3 +53,33 @@ def test_it_writes_the_page_and_its_tables(study_file: Path, tmp_path: Path) -> 
     assert [path.name for path in made.files] == ["report.html", "report.md"]
     for path in made.files:
         assert "This task has not been evaluated yet." in path.read_text()
+
+
+def _complete_now(study: Study, name: str, wildcards: dict[str, str], content: str) -> None:
+    """The completion record of a stage as the runner leaves it, for the present inputs."""
+    stage, out = load_stage(name), study.stage_folder(name, wildcards)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "file").write_text(content)
+    earlier = set(stage.DEPENDS_ON) & {"inventory", "preprocess", "pretrain"}
+    inputs = {each: manifest_hash(study, each) for each in earlier}
+    config_hash = study.sections_hash(stage.CONFIG_KEYS, wildcards)
+    key = compute_key(stage, config_hash, inputs, wildcards)
+    provenance = Provenance(name, inputs, config_hash, 0, out)
+    write_completion(out, key, StageResult([out / "file"], "done"), provenance)
+
+
+def test_results_that_do_not_belong_to_the_others_are_named_on_the_page(
+    study_file: Path, tmp_path: Path
+) -> None:
+    study = load_study(study_file)
+    for name, wildcards in _manifests(study):
+        _complete_now(study, name, wildcards, "of 60 scans")
+    assert report.outdated_runs(study) == ()
+    first = report.inputs(study)["out of date"]
+    _complete_now(study, "preprocess", {}, "of 61 scans")
+    _complete_now(study, "pretrain", {}, "of 61 scans")
+    _complete_now(study, "probe", {"task": "side"}, "of 61 scans")
+    assert report.outdated_runs(study) == ("finetune-side", "finetune-tissue")
+    assert report.inputs(study)["out of date"] != first
+    for path in report.run(study, tmp_path / "report").files:
+        assert "Out of date: finetune-side, finetune-tissue." in path.read_text()

@@ -47,6 +47,17 @@ class ReportData:
     label_file: LabelFile
     encoder: Path | None  # the evaluated bundle; None where another study trained it
     stages: tuple[str, ...]  # in the order in which they run
+    outdated: tuple[str, ...] = ()  # runs of stages whose outputs do not belong to the others'
+
+    @property
+    def outdated_warning(self) -> str:
+        """That parts of the page do not belong together; empty where all do."""
+        if not self.outdated:
+            return ""
+        return (
+            f"Out of date: {', '.join(self.outdated)}. Settings, code or scans have changed since, "
+            "so these figures may not be of the same scans as the others: run the study again."
+        )
 
     @cached_property
     def inventory(self) -> Inventory | None:
