@@ -33,9 +33,10 @@ from cluster.job_result import report_result, strip_noise
 from cluster.submission import submit_jobs
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import lease
-from ssl_pipeline.io.atomic import read_json, write_json
+from ssl_pipeline.io.atomic import write_json
 from ssl_pipeline.io.locks import exclusive_lock
 from ssl_pipeline.io.permissions import make_private_folder, refuse_open_parent
+from ssl_pipeline.io.records import parse_object, read_json_if_whole
 from ssl_pipeline.progress import info
 
 JOB_RECORD = "job.json"
@@ -136,14 +137,13 @@ def previous_job_files(folder: Path) -> list[Path]:
 def read_job_record(folder: Path) -> dict[str, Any] | None:
     """The newest job of a stage: its number, the hash of its inputs, its launcher and time.
 
-    None where there is none, or it is another user's.
+    None where that is unknown, or it is another user's; the job itself is found without it.
     """
-    found: dict[str, Any]
     try:
-        found = read_json(folder / JOB_RECORD)
-    except (FileNotFoundError, PermissionError):
+        found = read_json_if_whole(parse_object, folder / JOB_RECORD) or {}
+    except PermissionError:
         return None
-    return found
+    return found if {"job", "key", "launcher"} <= found.keys() else None
 
 
 def _job_name(name: str, out: Path) -> str:

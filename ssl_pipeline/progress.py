@@ -27,6 +27,7 @@ from rich.table import Table
 
 from ssl_pipeline.formatting import format_duration
 from ssl_pipeline.io.atomic import atomic_write
+from ssl_pipeline.io.records import parse_object, read_json_if_whole
 
 PROGRESS_FORMAT = 1
 LOG_INTERVAL_S = 10.0
@@ -104,9 +105,11 @@ def record_progress(path: Path) -> Iterator[None]:
 
 
 def read_progress(path: Path) -> ProgressRecord | None:
-    """The progress record in a file; None without one, or where it has another format."""
-    content = json.loads(path.read_text()) if path.exists() else {}
-    return ProgressRecord(**content) if content.get("format") == PROGRESS_FORMAT else None
+    """The progress record in a file; None without one that can be read, or of another format."""
+    found = read_json_if_whole(parse_object, path) or {}
+    fields = ProgressRecord.__dataclass_fields__.keys()
+    is_known = found.get("format") == PROGRESS_FORMAT and found.keys() == fields
+    return ProgressRecord(**found) if is_known else None
 
 
 Display = Callable[[ProgressRecord], None]

@@ -15,12 +15,12 @@ from ssl_pipeline.evaluation.records import (
     AblationTable,
 )
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import read_json, write_text
+from ssl_pipeline.io.atomic import write_text
 from ssl_pipeline.io.records import write_record
 from ssl_pipeline.provenance import PROVENANCE_FILE, read_provenance
 from ssl_pipeline.report.sections.ablation import render_ablation
 from ssl_pipeline.training.run_record import read_run_record
-from stages.core.layout import ABLATION_TABLE, budget_table
+from stages.core.layout import ABLATION_TABLE
 from stages.core.records import manifest_hash
 from stages.core.resources import (
     RECORD_FILE_COUNT,
@@ -33,7 +33,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.stage_runs import runs_of_trial
 from stages.core.study import Study
-from stages.core.trials import require_ablation, trial_of, trials
+from stages.core.trials import read_budget, require_ablation, trial_of, trials
 
 TITLE = "Compare the objectives of an ablation at equal FLOPs"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
@@ -77,7 +77,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def run(study: Study, out: Path) -> StageResult:
     """Write the comparison as JSON, and as a table to read."""
     assert study.ablate
-    budget = read_json(budget_table(study))
+    budget = read_budget(study)
     results = AblationResults(
         study=study.name,
         flops=budget["flops"],

@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.export import training_subjects
-from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, README_FILE, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.manifest import (
+    BUNDLE_MANIFEST,
+    NEW_CARD_FILE,
+    README_FILE,
+    SELF_TEST_FILE,
+    WEIGHTS_FILE,
+)
 from ssl_pipeline.export.stored_values import stored_values_of
-from ssl_pipeline.io.atomic import read_json, sha256_json
-from ssl_pipeline.io.records import write_record
+from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -66,22 +72,24 @@ if TYPE_CHECKING:
 
 IMAGES_BYTES = 200_000
 BUNDLE_FILES = (
-    *(BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, README_FILE),
+    *(BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, README_FILE, NEW_CARD_FILE),
     training_subjects.FILE_NAME,
 )
 TITLE = "Pretrain the encoder on the volumes of the training subjects"
 CONFIG_KEYS = (*HASHED_KEYS, "quality")  # quality is in the bundle, and starts no other run
 DEPENDS_ON = ("preprocess",)
 VERSION = 8
+RUN_PATTERN = f"{layout.RUNS_FOLDER}/{layout.RUN_NAME_PATTERN}"
+STEP_PATTERN = f"step-{'[0-9]' * 8}"  # not what a user has renamed
 OUTPUTS = (
     "cohort-*.json",
     RUN_RECORD,
     snapshots.FEATURE_PCA_FILE,
     *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
-    f"{layout.RUNS_FOLDER}/*/{METRICS_FILE}",
-    f"{layout.RUNS_FOLDER}/*/{snapshots.FOLDER}/step-*.npz",
-    f"{layout.RUNS_FOLDER}/*/{layout.CHECKPOINTS_FOLDER}/step-*",
-    f"{layout.RUNS_FOLDER}/*/tensorboard/events.*",
+    f"{RUN_PATTERN}/{METRICS_FILE}",
+    f"{RUN_PATTERN}/{snapshots.FOLDER}/{STEP_PATTERN}.npz",
+    *(f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{STEP_PATTERN}.{end}" for end in ("pt", "json")),
+    f"{RUN_PATTERN}/tensorboard/events.*",
 )
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, True
@@ -194,8 +202,8 @@ def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) ->
     samples = (study.training.steps - study.training.first_step) * study.training.batch_size
     out, manifest = study.stage_folder("pretrain", {}), study.encoder / BUNDLE_MANIFEST
     done = read_run_record(out)
-    if done and manifest.exists():
-        card = read_json(manifest)
+    card = read_json_if_whole(parse_object, manifest) or {}
+    if done and {"model", "crop_voxels"} <= card.keys():
         same = card["model"] == study.model.model_dump(mode="json")
         same &= card["crop_voxels"] == list(study.views.crop_voxels)
         same &= done.objective == study.objective.name

@@ -1,5 +1,6 @@
 """Real small volumes that ship inside installed packages, laid out as a user's raw folder."""
 
+import json
 import os
 from pathlib import Path
 
@@ -109,6 +110,11 @@ def write_study(folder: Path) -> Path:
     study = folder / "tiny.yaml"
     study.write_text(STUDY.format(folder=folder))
     return study
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    return json.loads(path.read_text())
 
 
 def crash_at_step(run, step):

@@ -12,7 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ssl_pipeline.io.records import Record, read_record, write_record
+from ssl_pipeline.io.records import (
+    Record,
+    read_record,
+    read_record_if_whole,
+    write_record,
+)
 
 FORMAT_VERSION: Literal[3] = 3
 # Initializations: an encoder by its name, the same architecture with random weights, or one of the
@@ -76,12 +81,11 @@ class CellRecord(Record):
 def load_cell(cell: Cell, key: str, out: Path) -> CellRecord | None:
     """A cell's record, if it has this key and the files that it names exist, else None.
 
-    A cell that failed is to be computed again.
+    A cell that failed, or whose file is damaged, is to be computed again.
     """
-    path = cell.path(out)
-    if not path.exists():
+    found = read_record_if_whole(CellRecord, cell.path(out))
+    if found is None:
         return None
-    found = read_cell(path)
     is_complete = not found.failed and all((out / file).exists() for file in found.files)
     return found if found.key == key and is_complete else None
 
@@ -99,8 +103,8 @@ def read_cell(path: Path) -> CellRecord:
 def files_of_other_encoders(out: Path, encoder_hashes: Collection[str]) -> Iterator[Path]:
     """Files of cells that were computed with another encoder than these; pixels need none."""
     for path in sorted(out.glob("cells/*.json")):
-        record = read_cell(path)
-        if record.encoder not in ("", *encoder_hashes):
+        record = read_record_if_whole(CellRecord, path)
+        if record and record.encoder not in ("", *encoder_hashes):
             yield from (path, *(out / name for name in record.files))
 
 

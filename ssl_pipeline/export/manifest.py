@@ -11,12 +11,13 @@ weights and self-test, which detect any changed bit.
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.stored_values import StoredValues
-from ssl_pipeline.io.atomic import read_json, sha256_file
+from ssl_pipeline.io.atomic import sha256_file
+from ssl_pipeline.io.records import parse_object, read_json
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.types import Triple
@@ -25,6 +26,7 @@ from ssl_pipeline.volumes.quality_control import QualityThresholds
 FORMAT_VERSION = 4
 WEIGHTS_FILE, SELF_TEST_FILE = "encoder.safetensors", "self_test.safetensors"
 BUNDLE_MANIFEST, README_FILE = "encoder.json", "README.md"
+NEW_CARD_FILE = "README.new.md"  # the model card, where the README is its owner's
 PRETRAIN_COMMAND = "`python -m stages pretrain --config STUDY`, with the study that made it,"
 
 
@@ -53,15 +55,10 @@ def read_manifest(folder: Path) -> BundleManifest:
             f"{folder} is no encoder bundle: give the folder that holds {WEIGHTS_FILE} and "
             f"{BUNDLE_MANIFEST}, such as build/demo/pretrain/encoder."
         )
-    try:
-        content = TypeAdapter(dict[str, Any]).validate_python(read_json(folder / BUNDLE_MANIFEST))
-        _check_format(folder, content)
-        manifest = BundleManifest.model_validate(content)
-    except ValueError as error:  # no JSON, no text, or other keys and values
-        raise UserError(
-            f"{folder / BUNDLE_MANIFEST} is damaged ({_first_error(error)}): copy the bundle again "
-            f"from its source, or remove it and run {PRETRAIN_COMMAND} again."
-        ) from error
+    remedy = f"copy the bundle again from its source, or remove it and run {PRETRAIN_COMMAND} again"
+    _check_format(folder, read_json(parse_object, folder / BUNDLE_MANIFEST, remedy))
+    parse = BundleManifest.model_validate_json
+    manifest = read_json(parse, folder / BUNDLE_MANIFEST, remedy)
     for name in (WEIGHTS_FILE, SELF_TEST_FILE):
         if not (folder / name).exists():
             raise UserError(
@@ -96,10 +93,3 @@ def _check_format(folder: Path, content: dict[str, Any]) -> None:
         f"{folder / BUNDLE_MANIFEST} has format {found}, this version reads {FORMAT_VERSION}: "
         f"{remedy}"
     )
-
-
-def _first_error(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
-    return "it is not JSON"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline.io import atomic
+from ssl_pipeline.io.parquet import read_table
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.volumes.inventory import Scan
 
@@ -87,7 +88,8 @@ def read(folder: Path) -> TrainingSubjects | None:
     """Read the list; None where there is none, or one of another format."""
     if not (folder / FILE_NAME).exists():
         return None
-    table = pq.read_table(folder / FILE_NAME)
+    remedy = "copy the bundle again from its source, or pretrain again"
+    table = read_table(folder / FILE_NAME, remedy)
     metadata = table.schema.metadata or {}
     if metadata.get(FORMAT_KEY) not in (FORMAT_VERSION, INHERITED_FORMAT_VERSION):
         return None

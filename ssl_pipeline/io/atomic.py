@@ -86,11 +86,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text())
-
-
 def file_size(path: Path) -> int:
     """Bytes of a file, -1 where it is not there or may not be read."""
     try:

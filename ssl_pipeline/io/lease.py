@@ -67,9 +67,9 @@ def _read_holder(folder: Path) -> tuple[int, int] | None:
     """Job and attempt of the lease in a folder; it is read from disk at every call."""
     try:
         lease = json.loads((folder / LEASE_FILE).read_text())
-    except FileNotFoundError:
+        return int(lease["job"]), int(lease["attempt"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or a damaged one
         return None
-    return int(lease["job"]), int(lease["attempt"])
 
 
 def _lease_lost(

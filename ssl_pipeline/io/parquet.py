@@ -6,11 +6,35 @@ ones become one object, for few differ.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_pipeline.errors import UserError
 
 Record = TypeVar("Record")
+
+
+def read_table(path: Path, remedy: str) -> pa.Table:
+    """Read a table of the pipeline's own. Raises UserError, with the remedy, if it is damaged."""
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _damage(path, remedy) from error
+
+
+def read_metadata(path: Path, remedy: str) -> dict[bytes, bytes]:
+    """The metadata of a table's schema. Raises UserError as `read_table`."""
+    try:
+        return pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise _damage(path, remedy) from error
+
+
+def _damage(path: Path, remedy: str) -> UserError:
+    return UserError(f"{path} is missing or damaged: {remedy}.")
 
 
 def to_table(records: Sequence[Any], schema: pa.Schema, json_fields: tuple[str, ...]) -> pa.Table:

@@ -11,13 +11,14 @@ untrained embeddings look collapsed.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median
 from typing import Literal, get_args
 
 from ssl_pipeline.monitoring.config import Alarm, Monitoring
 
 MetricValues = Mapping[str, float | int]  # of one row, by the names of `METRICS`
-DiagnosisName = Literal["healthy"] | Alarm
+DiagnosisName = Literal["healthy", "not_known"] | Alarm
 # A rule returns the reason where it holds.
 DiagnosisRule = Callable[[Sequence[MetricValues], Monitoring], str | None]
 AlarmRule = tuple[Alarm, DiagnosisRule]  # a rule, and the alarm that it raises
@@ -45,6 +46,30 @@ def diagnose(
         if reason:
             return Diagnosis(name, reason)
     return Diagnosis("healthy", _healthy_reason(history, section))
+
+
+def diagnose_whole_run(
+    history: Sequence[MetricValues],
+    section: Monitoring,
+    term_rules: Sequence[AlarmRule],
+    steps: tuple[int, int],
+    log_every: int,
+) -> Diagnosis:
+    """Diagnose a run of these first and last steps: as not known where its rows are not all there.
+
+    An alarm of the rows that are there stands. A gap of less than the steps between snapshots
+    hides none, for alarms are of whole snapshots.
+    """
+    found = diagnose(history, section, term_rules)
+    rows = [steps[0], *(int(row["step"]) for row in history), steps[1]]
+    gap = max((after - before, before) for before, after in pairwise(rows))
+    if found.name != "healthy" or gap[0] <= max(log_every, section.snapshot_every):
+        return found
+    return Diagnosis(
+        "not_known",
+        f"The metrics log has no row of the {gap[0]} steps after step {gap[1]}, for it was lost or "
+        "damaged: nothing can be said of them.",
+    )
 
 
 def rows_after(history: Sequence[MetricValues], progress: float) -> list[MetricValues]:

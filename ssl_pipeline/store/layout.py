@@ -28,7 +28,8 @@ from pydantic import Field
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import read_json, sha256_json
+from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.io.records import parse_object, read_json_if_whole
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 
 FORMAT_VERSION = 1
@@ -67,15 +68,12 @@ def volume_files(scan_id: str) -> tuple[str, str]:
 
 def read_document(volume: Path) -> dict[str, Any]:
     """The content of a volume's zarr.json; UserError where there is none that can be read."""
-    try:
-        document = read_json(volume / METADATA_FILE)
-        if isinstance(document, dict):
-            return document
-    except (OSError, ValueError):
-        pass
-    raise UserError(
-        f"{volume / METADATA_FILE} is missing or damaged: delete {volume}, preprocess again."
-    )
+    document = read_json_if_whole(parse_object, volume / METADATA_FILE) or {}
+    if not document:
+        raise UserError(
+            f"{volume / METADATA_FILE} is missing or damaged: delete {volume}, preprocess again."
+        )
+    return document
 
 
 def read_attributes(volume: Path) -> VolumeAttributes:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import atomic_write, read_json, sha256_file, write_json
+from ssl_pipeline.io.atomic import atomic_write, sha256_file, write_json
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.store.layout import (
     ATTRIBUTE_KEY,
@@ -33,6 +33,7 @@ from ssl_pipeline.store.layout import (
     VolumeAttributes,
     document_hash,
     read_attributes,
+    read_document,
 )
 
 COMPRESSION_LEVELS = {"lz4": 5, "zstd": 3}
@@ -44,7 +45,7 @@ def write_volume(path: Path, prepared: PreparedVolume, settings: StoreSettings, 
         _write_document(temporary, prepared.data, settings)
         voxels = temporary / VOXEL_FILE
         _write_voxels(voxels, prepared.data, settings)
-        document = read_json(temporary / METADATA_FILE)
+        document = read_document(temporary)
         own = {
             "format": FORMAT_VERSION,
             "meta": prepared.meta.to_json(),

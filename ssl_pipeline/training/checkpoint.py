@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 
 from ssl_pipeline.io.atomic import (
-    read_json,
     remove_temporaries,
     sha256_file,
     write_bytes,
     write_json,
 )
+from ssl_pipeline.io.records import parse_object, read_json_if_whole
 from ssl_pipeline.progress import info
 from ssl_pipeline.training.compute import Compute
 
 FORMAT_VERSION = 3
+STEM_PATTERN = f"step-{'[0-9]' * 8}"  # of our checkpoints, not of a copy that a user has renamed
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def save_checkpoint(folder: Path, state: TrainerState, keep: int) -> None:
     path = folder / f"step-{state.step:08d}.pt"
     write_bytes(path, pack_state(state))
     write_json(path.with_suffix(".json"), {"step": state.step, "sha256": sha256_file(path)})
-    for old in sorted(folder.glob("step-*.pt"))[:-keep]:
+    for old in sorted(folder.glob(f"{STEM_PATTERN}.pt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
 
 
 def load_newest(folder: Path) -> TrainerState | None:
     """The newest complete checkpoint, on the CPU; None where there is none."""
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+    for path in sorted(folder.glob(f"{STEM_PATTERN}.pt"), reverse=True):
         if _is_whole(path):
             with suppress(ValueError):
                 return unpack_state(path.read_bytes())
@@ -80,12 +81,14 @@ def load_newest(folder: Path) -> TrainerState | None:
 
 def superseded_files(folder: Path) -> list[Path]:
     """The files of all checkpoints but the newest complete one; empty where there is none."""
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+    for path in sorted(folder.glob(f"{STEM_PATTERN}.pt"), reverse=True):
         if _is_whole(path):
-            return sorted(other for other in folder.glob("step-*") if other.stem != path.stem)
+            return sorted(
+                other for other in folder.glob(f"{STEM_PATTERN}.*") if other.stem != path.stem
+            )
     return []
 
 
 def _is_whole(path: Path) -> bool:
-    seal = path.with_suffix(".json")
-    return seal.exists() and bool(read_json(seal)["sha256"] == sha256_file(path))
+    seal = read_json_if_whole(parse_object, path.with_suffix(".json")) or {}
+    return "sha256" in seal and bool(seal["sha256"] == sha256_file(path))

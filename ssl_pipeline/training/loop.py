@@ -29,7 +29,7 @@ from torch.nn.utils import clip_grad_norm_
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.monitoring.config import Monitoring
-from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose
+from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose, diagnose_whole_run
 from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.terms.term import diagnosis_rules
@@ -157,8 +157,14 @@ class Trainer:
         return self.ema.averaged_module() if self.ema else self.objective.encoder
 
     def diagnose(self) -> Diagnosis:
-        """The diagnosis of all rows logged so far."""
-        return self._diagnose(read_metrics(self.folder / METRICS_FILE))
+        """The diagnosis of the run up to its present step; not known where rows are lost."""
+        return diagnose_whole_run(
+            read_metrics(self.folder / METRICS_FILE),
+            self.monitoring,
+            diagnosis_rules(self.objective.terms),
+            (self.training.first_step, self.step),
+            self.training.log_every,
+        )
 
     def _diagnose(self, rows: Sequence[LogRow]) -> Diagnosis:
         return diagnose(rows, self.monitoring, diagnosis_rules(self.objective.terms))

@@ -6,13 +6,17 @@ are written again from it, so neither ever shows a step twice.
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import write_text
 
 METRICS_FILE = "metrics.jsonl"
 LogRow = dict[str, float | int]  # a step and its numbers
+ROW = TypeAdapter(LogRow)
 
 
 class MetricsLog:
@@ -49,11 +53,9 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[LogRow]:
-    """All whole rows of a metrics log; a line that a kill cut short is left out."""
+    """All whole rows of a metrics log; a line that is cut short or damaged is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):  # no JSON, no text, or no row
+            rows.append(ROW.validate_python(json.loads(line), strict=True))
+    return [row for row in rows if "step" in row]

@@ -12,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import atomic
 from ssl_pipeline.io.permissions import private_files
+from ssl_pipeline.io.records import read_json_if_whole
 from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.inventory import WORKERS, Inventory
 from ssl_pipeline.volumes.metadata_table import read_table
@@ -154,9 +157,4 @@ def _write_file_hashes(file: Path, records: dict[str, _FileRecord]) -> None:
 
 
 def _read_file_hashes(file: Path) -> dict[str, _FileRecord]:
-    """The recorded files; none from a record of another version, which lacks a field."""
-    if not file.is_file():
-        return {}
-    known = atomic.read_json(file)
-    count = len(_FileRecord._fields)
-    return {path: _FileRecord(*fields) for path, fields in known.items() if len(fields) == count}
+    return read_json_if_whole(TypeAdapter(dict[str, _FileRecord]).validate_json, file) or {}

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import atomic
 from ssl_pipeline.io.atomic import sha256_json
-from ssl_pipeline.io.parquet import from_table, to_table
+from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_table
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import label_matching, readers
 from ssl_pipeline.volumes.config import Data, resolve_path
@@ -49,6 +49,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
 JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels", "masks"), ("shape", "spacing_mm")
+REMEDY = "run the stage inventory again"
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "part", "root", "subject", "site"), pa.string()),
@@ -129,8 +130,8 @@ class Inventory:
     @classmethod
     def read(cls, path: Path) -> "Inventory":
         """Read an inventory. Raises UserError for a table of another version."""
-        table = pq.read_table(path)
-        header = _metadata(table.schema)
+        table = read_table(path, REMEDY)
+        header = _header(table.schema.metadata or {})
         if header.get("format") != FORMAT_VERSION:
             raise UserError(
                 f"{path}: is an inventory of format {header.get('format')}, and this version reads"
@@ -147,12 +148,14 @@ class Inventory:
 
 def read_salt_fingerprint(path: Path) -> str:
     """The fingerprint of the salt that an inventory was made with; empty where there is none."""
-    return str(_metadata(pq.read_schema(path)).get("salt_fingerprint", "")) if path.exists() else ""
+    if not path.exists():
+        return ""
+    return str(_header(read_metadata(path, REMEDY)).get("salt_fingerprint", ""))
 
 
-def _metadata(schema: pa.Schema) -> dict[str, Any]:
-    metadata: dict[str, Any] = json.loads((schema.metadata or {}).get(b"ssl_pipeline", b"{}"))
-    return metadata
+def _header(metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(metadata.get(b"ssl_pipeline", b"{}"))
+    return header
 
 
 class LabelMatch(NamedTuple):

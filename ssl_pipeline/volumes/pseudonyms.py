@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.io import atomic
 from ssl_pipeline.io.locks import exclusive_lock
-from ssl_pipeline.io.parquet import from_table, to_table
+from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_table
 from ssl_pipeline.io.permissions import make_private_folder, private_files
 from ssl_pipeline.volumes.readers import Source
 
@@ -113,7 +113,10 @@ class PseudonymStore:
     def _refuse_namesake(self) -> None:
         if not self.table.exists():
             return
-        owner = (pq.read_schema(self.table).metadata or {}).get(OWNER_KEY, b"").decode()
+        try:
+            owner = read_metadata(self.table, "").get(OWNER_KEY, b"").decode()
+        except UserError:  # damaged, and the inventory writes it again
+            return
         if owner not in ("", self._relative_output) and (self.private_folder / owner).exists():
             raise UserError(
                 f"{self.study_folder} belongs to the study that writes to"
@@ -174,7 +177,7 @@ class PseudonymStore:
         """All origins, by the scan's id. Raises UserError where it is not there."""
         if not self.table.exists():
             raise UserError(f"{self.table} is not there: run the stage inventory again.")
-        table = pq.read_table(self.table)
+        table = read_table(self.table, "remove it, and run the stage inventory again")
         return {origin.id: origin for origin in from_table(table, Origin, JSON_COLUMNS, ())}
 
     def label_path(self, scan_id: str, name: str) -> Path:

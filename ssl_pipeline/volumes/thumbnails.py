@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_pipeline.io import atomic
+from ssl_pipeline.io.parquet import read_table
 from ssl_pipeline.volumes.geometry import spacing_mm
 from ssl_pipeline.volumes.volume import Volume
 
@@ -61,7 +62,7 @@ def read(path: Path) -> dict[str, bytes]:
     """Read thumbnails; empty where there is no such file."""
     if not path.exists():
         return {}
-    table = pq.read_table(path).to_pydict()
+    table = read_table(path, "remove it, and run the stage inventory again").to_pydict()
     return dict(zip(table["id"], table["jpeg"], strict=True))
 
 

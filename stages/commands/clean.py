@@ -24,11 +24,12 @@ from ssl_pipeline.formatting import format_bytes, format_count
 from ssl_pipeline.io import atomic
 from ssl_pipeline.progress import console, info
 from stages import evaluation_inputs, preprocess
-from stages.core import pretraining_runs
+from stages.core import layout, pretraining_runs
 from stages.core.layout import JOBS_FOLDER, LOGS_FOLDER, RECORD_FILES, TRIALS_FOLDER
 from stages.core.locks import stage_lock
 from stages.core.records import read_completion, stage_folders
 from stages.core.stage import load_stage, load_stages
+from stages.core.stage_runs import stage_runs
 from stages.core.study import Study
 from stages.core.trials import trials
 
@@ -75,23 +76,17 @@ def clean_study(study: Study, *, remove_all: bool, assume_yes: bool) -> None:
 @contextmanager
 def exclusive_access(study: Study) -> Iterator[None]:
     """Hold the locks of all stages. Raises UserError where one runs, here or as a job."""
-    for folder in sorted((study.folder / JOBS_FOLDER).glob("*/")):
-        for job in launch.active_jobs(folder.name, _job_output_folder(study, folder.name)):
+    for name, out in _outputs_by_run(study).items():
+        if not layout.job_folder(study, name).is_dir():
+            continue
+        for job in launch.active_jobs(name, out):
             raise UserError(
-                f"Job {job} of {folder.name} is in SLURM's queue: wait for it, or `scancel {job}`."
+                f"Job {job} of {name} is in SLURM's queue: wait for it, or `scancel {job}`."
             )
     with ExitStack() as locks:
         for name, out in stage_folders(study):
             locks.enter_context(stage_lock(out, name))
         yield
-
-
-def _job_output_folder(study: Study, name: str) -> Path:
-    """The output folder of a job, also of a task or trial that the study no longer has."""
-    part, _, trial = name.partition("@")
-    stage_name, _, task = part.partition("-")
-    top = study.folder.joinpath(*((TRIALS_FOLDER, trial) if trial else ()))
-    return top.joinpath(stage_name, *([task] if task else []))
 
 
 def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
@@ -102,11 +97,12 @@ def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
             for name in (*load_stages(), TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER)
         }
         tops["paths of origin"] = study.pseudonyms.study_folder
+        tops["the owner's record"] = layout.study_record(study)
         for name, top in tops.items():
             yield CleanGroup(f"all of {name}", sorted(p for p in made if p.is_relative_to(top)))
         return
     both = (study, *trials(study))
-    job_folders = (study.folder / JOBS_FOLDER).glob("*/")
+    job_folders = [layout.job_folder(study, name) for name in _outputs_by_run(study)]
     stale: dict[str, Iterable[Path]] = {
         "parts of interrupted writes": _temporary_files(study),
         "stored volumes of scans that are gone": preprocess.orphaned_volumes(study),
@@ -137,11 +133,11 @@ def _stale_trials(study: Study) -> list[Path]:
 
 def _pipeline_files(study: Study) -> set[Path]:
     """Every file that the pipeline has written for this study."""
-    found = {*study.pseudonyms.files}
-    for pattern in ("*.log", "*.progress.json"):
-        found |= set((study.folder / LOGS_FOLDER).glob(pattern))
-    for folder in (study.folder / JOBS_FOLDER).glob("*/"):
-        found |= {path for pattern in launch.JOB_FILES for path in folder.glob(pattern)}
+    found = {*study.pseudonyms.files, layout.study_record(study)}
+    for name in _outputs_by_run(study):
+        found |= {layout.log_file(study, name), layout.progress_file(study, name)}
+        jobs = layout.job_folder(study, name)
+        found |= {path for pattern in launch.JOB_FILES for path in jobs.glob(pattern)}
     for name, out in stage_folders(study):
         found |= {
             path
@@ -152,6 +148,16 @@ def _pipeline_files(study: Study) -> set[Path]:
             found |= {out / file for file in done.sizes if not file.startswith(os.pardir)}
     found |= _files_below(_temporary_files(study))
     return {path for path in found if path.is_file() or path.is_symlink()}
+
+
+def _outputs_by_run(study: Study) -> dict[str, Path]:
+    """Output folders of all runs by name, also of tasks and trials that the study has no longer."""
+    found = {name: run.out for name, run in stage_runs(study).items()}
+    for _, out in stage_folders(study):
+        parts = out.relative_to(study.folder).parts
+        trial = f"@{parts[1]}" if parts[0] == TRIALS_FOLDER else ""
+        found["-".join(parts[2:] if trial else parts) + trial] = out
+    return found
 
 
 def _temporary_files(study: Study) -> list[Path]:

@@ -20,8 +20,8 @@ from cluster.slurm import JobStatus
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.formatting import format_duration
 from ssl_pipeline.io import lease
-from ssl_pipeline.io.atomic import read_json
-from ssl_pipeline.monitoring.diagnosis import diagnose
+from ssl_pipeline.io.records import parse_object, read_json_if_whole
+from ssl_pipeline.monitoring.diagnosis import diagnose_whole_run
 from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.progress import ProgressRecord, read_progress
 from ssl_pipeline.training.metrics_log import read_metrics
@@ -128,11 +128,12 @@ def _diagnosis(stage_run: StageRun) -> str:
         if cohort_path(study).exists():
             rows = read_metrics(layout.metrics_log(run_folder(study)))
             term_rules = diagnosis_rules(study.objective.list_terms())
-            return (
-                diagnose(rows, study.monitoring, term_rules).name
-                if any("rankme" in row for row in rows)
-                else ""
-            )
+            if not any("rankme" in row for row in rows):
+                return ""
+            steps = (study.training.first_step, int(rows[-1]["step"]))
+            return diagnose_whole_run(
+                rows, study.monitoring, term_rules, steps, study.training.log_every
+            ).name
     return ""
 
 
@@ -159,5 +160,5 @@ def _is_recent(record: ProgressRecord) -> bool:
 def _requeues(out: Path, job: str) -> str:
     """How often a job went back to the queue, from its lease."""
     lease_file = out / lease.LEASE_FILE
-    held = read_json(lease_file) if job and lease_file.exists() else {}
+    held = (read_json_if_whole(parse_object, lease_file) or {}) if job else {}
     return str(held["attempt"]) if held.get("job") == int(job or 0) and held else ""

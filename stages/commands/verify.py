@@ -73,10 +73,9 @@ def _volumes(study: Study) -> Iterator[Path]:
 def _files(study: Study) -> Iterator[tuple[Path, str]]:
     """The files that stages declare, each with its hash."""
     for _, out in stage_folders(study):
-        try:
-            done = read_completion(out)
-            declared = done.manifest.files if done else {}
-        except UserError:
+        done = read_completion(out)
+        declared = done.manifest.files if done else {}
+        if done is None and (out / COMPLETION_RECORD).exists():
             declared = {COMPLETION_RECORD: "of a record that can be read"}
         for name, sha256 in declared.items():
             yield out / name, sha256

@@ -4,6 +4,7 @@
     trials/TRIAL/STAGE/...   the same for the trials of an ablation
     logs/RUN.log             the log of a run, such as `probe-organ@hybrid-0`
     jobs/RUN/                scripts, logs and record of its cluster jobs
+    study.json               the name of the study that the folder belongs to
     ../private/              salt and paths of origin, beside the output
 
 Names of files that the library writes are constants of the module that writes them.
@@ -26,7 +27,8 @@ RECORD_FILES = (
     *(COMPLETION_RECORD, MANIFEST, WITHDRAWN_MANIFEST, ELAPSED_RECORD),
     *(PROVENANCE_FILE, LOCK, lease.LEASE_FILE),
 )
-# Folders beside those of the stages.
+# Beside the folders of the stages.
+STUDY_RECORD = "study.json"
 TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, PRIVATE_FOLDER = "trials", "logs", "jobs", "private"
 # In the folder of `preprocess`.
 VOLUMES_FOLDER = "volumes"
@@ -34,6 +36,8 @@ VOLUMES_FOLDER = "volumes"
 BUDGET_FILE = "steps.json"
 # In that of `pretrain`.
 ENCODER_FOLDER, RUNS_FOLDER = "encoder", "runs"
+RUN_NAME_DIGITS = 12  # hexadecimal, of a hash
+RUN_NAME_PATTERN = "[0-9a-f]" * RUN_NAME_DIGITS
 CHECKPOINTS_FOLDER = "checkpoints"  # of a run
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
@@ -46,6 +50,10 @@ class OutputFolders(Protocol):
     """A study, as far as paths go."""
 
     @property
+    def name(self) -> str:
+        """The study's name."""
+
+    @property
     def folder(self) -> Path:
         """The output folder."""
 
@@ -56,6 +64,11 @@ class OutputFolders(Protocol):
 def private_folder(study: OutputFolders) -> Path:
     """The folder of salt and paths of origin, where the study names no other."""
     return study.folder.parent / PRIVATE_FOLDER
+
+
+def study_record(study: OutputFolders) -> Path:
+    """The record of the study that the output folder belongs to."""
+    return study.folder / STUDY_RECORD
 
 
 def log_file(study: OutputFolders, run_name: str) -> Path:

@@ -108,7 +108,7 @@ class PretrainingRun:
             hashed.append(self.study.init_from.sha256)
         if self.parent:
             hashed.append(self.parent.folder.name)
-        return _runs_folder(self.study) / sha256_json(hashed)[:12]
+        return _runs_folder(self.study) / sha256_json(hashed)[: layout.RUN_NAME_DIGITS]
 
     @property
     def cohort_items(self) -> list[tuple[str, Any]]:
@@ -203,7 +203,15 @@ def freeze_cohort(run: PretrainingRun) -> None:
 def stale_runs(study: Study) -> list[Path]:
     """Run folders that neither the present settings and cohort nor the encoder use."""
     kept = _needed_runs(study)
-    return [run for run in sorted(_runs_folder(study).glob("*")) if run not in kept] if kept else []
+    return (
+        [
+            run
+            for run in sorted(_runs_folder(study).glob(layout.RUN_NAME_PATTERN))
+            if run not in kept
+        ]
+        if kept
+        else []
+    )
 
 
 def stale_checkpoints(study: Study) -> list[Path]:

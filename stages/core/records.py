@@ -13,8 +13,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import file_size, read_json, sha256_file, sha256_json, write_json
-from ssl_pipeline.io.records import Record, read_record, write_record
+from ssl_pipeline.io.atomic import file_size, sha256_file, sha256_json, write_json
+from ssl_pipeline.io.records import (
+    Record,
+    parse_object,
+    read_json_if_whole,
+    read_record_if_whole,
+    write_record,
+)
 from ssl_pipeline.provenance import PROVENANCE_FILE, Provenance
 from stages.core.layout import COMPLETION_RECORD, MANIFEST, TRIALS_FOLDER
 from stages.core.stage import Stage, StageResult, load_stage, load_stages, stage_command
@@ -50,12 +56,9 @@ class CompletionRecord(Record):
 def read_completion(out: Path) -> CompletionRecord | None:
     """The completion record in a stage's folder; None where it has not been completed.
 
-    Raises UserError where it is damaged.
+    A stage whose record is damaged runs again.
     """
-    path = out / COMPLETION_RECORD
-    if not path.exists():
-        return None
-    return read_record(CompletionRecord, path, "remove it, and the stage runs again")
+    return read_record_if_whole(CompletionRecord, out / COMPLETION_RECORD)
 
 
 def write_completion(
@@ -80,7 +83,7 @@ def write_declared_files(out: Path, record: CompletionRecord) -> None:
     """Write the two files that the rule declares, where they are missing or of another time."""
     declared = {MANIFEST: record.manifest.model_dump(), PROVENANCE_FILE: record.provenance}
     for file, content in declared.items():
-        if not (out / file).exists() or read_json(out / file) != content:
+        if read_json_if_whole(parse_object, out / file) != content:
             write_json(out / file, content)
 
 
@@ -106,7 +109,7 @@ def manifest_hash(study: Study, name: str, **wildcards: str) -> str:
     if done is None:
         raise UserError(
             f"{out / COMPLETION_RECORD} is not there: run the stage {name} first, with "
-            f"`{stage_command(study, name)}`, or let Snakemake do it."
+            f"`{stage_command(study, name, wildcards)}`, or let Snakemake do it."
         )
     return done.manifest.sha256
 

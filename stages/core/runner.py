@@ -22,6 +22,7 @@ from ssl_pipeline.training.ranks import RankInfo
 from stages.core.elapsed import elapsed_before, record_elapsed
 from stages.core.layout import WITHDRAWN_MANIFEST
 from stages.core.locks import stage_lock
+from stages.core.ownership import claim_output
 from stages.core.records import (
     CompletionRecord,
     compute_key,
@@ -33,6 +34,7 @@ from stages.core.records import (
     write_declared_files,
 )
 from stages.core.stage import ShardedStage, Stage, load_stage, stage_command, stage_names
+from stages.core.stage_runs import runs_of_stage
 from stages.core.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,7 @@ def run_stage(
 
     A shard of its work runs beside others, so without lock or record, and merges nothing.
     """
+    claim_output(study)
     if shard != UNSHARDED:
         _run_shard(name, study, wildcards, shard)
         return
@@ -58,7 +61,7 @@ def run_stage(
         key = compute_key(stage, config_hash, found, wildcards)
         done = valid_record(out, key)
         if not done:
-            _check_dependencies(stage, study)
+            _check_dependencies(stage, study, wildcards)
         if not world.is_first:
             if not done:
                 stage.run(study, out, **wildcards)
@@ -86,25 +89,25 @@ def _run_shard(name: str, study: Study, wildcards: dict[str, str], shard: CellSh
     stage, out = load_stage(name), study.stage_folder(name, wildcards)
     out.mkdir(parents=True, exist_ok=True)
     if valid_record(out, stage_key(name, study, wildcards)) is None:
-        _check_dependencies(stage, study)
+        _check_dependencies(stage, study, wildcards)
         cast(ShardedStage, stage).run_shard(study, out, shard, **wildcards)
     info(f"{name}: shard {shard.number} of {shard.count} is done")
 
 
-def _check_dependencies(stage: Stage, study: Study) -> None:
+def _check_dependencies(stage: Stage, study: Study, wildcards: dict[str, str]) -> None:
     """Raise UserError where earlier stages are done, but their files are not there any more."""
-    for name in stage.DEPENDS_ON:
-        if not load_stage(name).is_needed(study):
+    for earlier in (run for name in stage.DEPENDS_ON for run in runs_of_stage(study, name)):
+        if any(wildcards.get(key, value) != value for key, value in earlier.wildcards.items()):
             continue
-        out = study.stage_folder(name, {})
-        done = read_completion(out)
-        gone = missing_files(out, done) if done else []
+        name, done = earlier.stage, read_completion(earlier.out)
+        gone = missing_files(earlier.out, done) if done else []
         if gone:
             raise UserError(
                 f"Files of the stage {name} are missing or damaged "
                 f"({format_count(len(gone), 'file')}, "
                 f"such as {gone[0]}; a scratch disk that purges old files?): "
-                f"`{stage_command(study, name)}` makes it again, and so does Snakemake."
+                f"`{stage_command(study, name, earlier.wildcards)}` makes it again, and so does "
+                "Snakemake."
             )
 
 

@@ -5,10 +5,11 @@ file all that others ask of it, so nothing else in the code lists stages by a pr
 The modules are loaded on demand: they import this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ssl_pipeline.evaluation.cells import CellShard
@@ -28,6 +29,9 @@ STAGES = (  # in the order in which they run
     "ablate",
     "report",
 )
+
+
+NO_WILDCARDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ def may_be_job(stage: Stage) -> bool:
     return stage.USES_GPU or stage.USES_WORKERS
 
 
-def stage_command(study: Study, name: str) -> str:
+def stage_command(study: Study, name: str, wildcards: Mapping[str, str] = NO_WILDCARDS) -> str:
     """The command that runs a stage by hand."""
-    which = f" trial={study.trial}" if study.trial and load_stage(name).PER_TRIAL else ""
+    which = "".join(f" {key}={value}" for key, value in wildcards.items())
+    which += f" trial={study.trial}" if study.trial and load_stage(name).PER_TRIAL else ""
     return f"python -m stages {name} --config STUDY{which}"

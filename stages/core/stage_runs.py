@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from stages.core.layout import COMPLETION_RECORD
-from stages.core.stage import Stage, load_stages
+from stages.core.stage import load_stage, load_stages
 from stages.core.study import Study
 from stages.core.trials import trials
 
@@ -38,10 +38,10 @@ class StageRun:
 def stage_runs(study: Study) -> dict[str, StageRun]:
     """All runs of a study by name, in the order in which they run."""
     found: list[StageRun] = []
-    for name, stage in load_stages().items():
+    for name in load_stages():
         if name == "ablate":  # which compares the trials
             found += [run for trial in trials(study) for run in runs_of_trial(trial)]
-        found += _runs_of_stage(study, name, stage)
+        found += runs_of_stage(study, name)
     return {run.name: run for run in found}
 
 
@@ -56,12 +56,13 @@ def runs_of_trial(trial: Study) -> list[StageRun]:
         run
         for name, stage in load_stages().items()
         if stage.PER_TRIAL
-        for run in _runs_of_stage(trial, name, stage)
+        for run in runs_of_stage(trial, name)
     ]
 
 
-def _runs_of_stage(study: Study, name: str, stage: Stage) -> Iterator[StageRun]:
+def runs_of_stage(study: Study, name: str) -> Iterator[StageRun]:
     """A stage's runs, one for each task where it has that wildcard, as far as they are needed."""
+    stage = load_stage(name)
     for tasks in product(study.tasks, repeat=len(stage.WILDCARDS)):
         wildcards = dict(zip(stage.WILDCARDS, tasks, strict=True))
         if stage.is_needed(study, **wildcards):

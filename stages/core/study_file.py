@@ -4,12 +4,16 @@ from pathlib import Path
 
 from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.errors import UserError
+from stages.core.ownership import check_owner
 from stages.core.study import FORMAT_VERSION, Study
 from stages.core.study_validation import check_study
 
 
 def load_study(path: Path) -> Study:
-    """Read and check a study. Raises UserError, one sentence for the first mistake."""
+    """Read and check a study. Raises UserError, one sentence for the first mistake.
+
+    The output folder of another study is a mistake too.
+    """
     if not path.is_file():
         known = ", ".join(str(p) for p in sorted(Path("workflows/studies").glob("*.yaml")))
         raise UserError(f"There is no study at {path}; here are {known or 'none'}.")
@@ -24,5 +28,6 @@ def load_study(path: Path) -> Study:
         check_study(study)
     except (ValueError, UserError) as error:
         raise UserError(f"{path}: {str(error).rstrip('.')}.") from None
+    check_owner(study)
     study._source_folder = path.parent
     return study

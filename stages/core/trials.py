@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import RANDOM
-from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.io.records import parse_object, read_json
 from stages.core.layout import budget_table
 from stages.core.stage import stage_names
 from stages.core.study import Study
@@ -57,7 +57,12 @@ def require_ablation(study: Study) -> None:
         )
 
 
+def read_budget(study: Study) -> dict[str, Any]:
+    """FLOPs of the study, and steps of each arm. Raises UserError where the file is damaged."""
+    remedy = "remove it, and run the stage flop_budget again"
+    return read_json(parse_object, budget_table(study), remedy)
+
+
 def _arm_steps(study: Study, arm: str) -> dict[str, int]:
-    path = budget_table(study)
-    found = read_json(path)["arms"] if path.exists() else {}
+    found = read_budget(study)["arms"] if budget_table(study).exists() else {}
     return {"steps": found[arm]["steps"]} if arm in found else {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ssl_pipeline.io.atomic import read_json, sha256_file, write_json
+from ssl_pipeline.io.atomic import sha256_file, write_json
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.views.sampler import Sampler
@@ -24,7 +24,7 @@ from stages.core.runner import run_stage
 from stages.core.study import Study
 from stages.core.study_file import load_study
 from tests.bench.table import BenchmarkRow, write_table
-from tests.conftest import write_study
+from tests.conftest import read_json, write_study
 
 COUNTS = (100, 10_000, 100_000)
 WORK = Path("build/bench/scale").resolve()

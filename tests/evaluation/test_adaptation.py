@@ -33,9 +33,9 @@ from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
 from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
+from tests.conftest import read_json
 
 METHODS = get_args(get_args(AdaptationMethod)[0])
 MERGED = {"lora", "dora", "scale_shift"}

@@ -19,8 +19,8 @@ from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.models import ViT
+from tests.conftest import read_json
 
 SETTINGS = {
     "classification": {"target": "corner", "classes": {0: "no", 1: "yes"}},

@@ -9,11 +9,11 @@ import pytest
 
 from ssl_pipeline.io.atomic import (
     atomic_write,
-    read_json,
     remove_temporaries,
     sha256_json,
     write_json,
 )
+from tests.conftest import read_json
 
 
 def test_a_failing_block_leaves_the_old_file(tmp_path):

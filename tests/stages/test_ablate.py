@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import read_json, sha256_file
+from ssl_pipeline.io.atomic import sha256_file
 from stages.commands.clean import clean_study
 from stages.commands.status import status_table
 from stages.commands.verify import verify_study
@@ -12,7 +12,7 @@ from stages.core.runner import run_stage
 from stages.core.stage_runs import runs_of_trial, stage_runs
 from stages.core.study_file import load_study
 from stages.core.trials import planned_trial, trial_of, trials
-from tests.conftest import write_study
+from tests.conftest import read_json, write_study
 
 WEIGHTS = "encoder/encoder.safetensors"
 ARMS = {"mae": {"name": "mae"}, "hybrid": {"name": "hybrid"}}

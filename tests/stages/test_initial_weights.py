@@ -13,7 +13,6 @@ from timm.models.vision_transformer import VisionTransformer
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.ranks import RankInfo
 from stages import pretrain
@@ -24,7 +23,7 @@ from stages.core.records import manifest_hash
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from stages.leakage import leakage_warning
-from tests.conftest import write_study
+from tests.conftest import read_json, write_study
 
 
 @pytest.fixture(scope="module")

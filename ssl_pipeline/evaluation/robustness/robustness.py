@@ -45,8 +45,8 @@ from ssl_pipeline.evaluation.runner.context import (
 )
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.io.atomic import read_json, sha256_json, write_json
-from ssl_pipeline.io.records import write_record
+from ssl_pipeline.io.atomic import sha256_json, write_json
+from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
 from ssl_pipeline.progress import progress
 
 CLEAN = "clean"
@@ -102,7 +102,7 @@ def _load_or_score(
 ) -> dict[Cell, MetricValue]:
     """Scores of all evaluators, from the condition's file where that has the same key."""
     key, path = sha256_json(determined_by), out / "conditions" / f"{name}.json"
-    content = read_json(path) if path.exists() else {}
+    content = read_json_if_whole(parse_object, path) or {}
     if content.get("key") != key:
         scores = [pair for each in score_functions for pair in each().items()]
         content = {"key": key, "scores": [_score_record(*pair) for pair in scores]}

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from ssl_pipeline.evaluation.data.label_maps import LabelFile
 from ssl_pipeline.evaluation.records import RobustnessResults, read_robustness
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, TestAccess, read_test_accesses
 from ssl_pipeline.evaluation.tasks import TaskConfig
-from ssl_pipeline.io.atomic import read_json
+from ssl_pipeline.io.records import read_json
 from ssl_pipeline.provenance import PROVENANCE_FILE, ProvenanceRecord, read_provenance
 from ssl_pipeline.report.data.results import TaskResult, read_task_results
 from ssl_pipeline.store.catalog import CATALOG_FILE, FAILURES_FILE, Catalog
@@ -69,8 +70,12 @@ class ReportData:
     def failed_volumes(self) -> Mapping[str, str]:
         """Scans that could not be preprocessed, with the reason."""
         path = self.folder / "preprocess" / FAILURES_FILE
-        found: dict[str, str] = read_json(path) if path.exists() else {}
-        return found
+        remedy = "remove it, and run the stage preprocess again"
+        return (
+            read_json(TypeAdapter(dict[str, str]).validate_json, path, remedy)
+            if path.exists()
+            else {}
+        )
 
     @cached_property
     def catalog(self) -> Catalog | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ssl_pipeline.io import atomic
+from ssl_pipeline.io.parquet import read_table
 from ssl_pipeline.volumes.geometry import spacing_mm
 from ssl_pipeline.volumes.value_statistics import valid_mask
 from ssl_pipeline.volumes.volume import Volume
@@ -105,7 +106,7 @@ def read(path: Path) -> dict[str, Keypoints]:
     """Read keypoints; empty where there is no such file."""
     if not path.exists():
         return {}
-    table = pq.read_table(path).to_pydict()
+    table = read_table(path, "remove it, and run the stage inventory again").to_pydict()
     return {
         name: Keypoints(np.frombuffer(points, KEYPOINT_DTYPE), tuple(extent))
         for name, extent, points in zip(

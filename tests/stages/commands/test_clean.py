@@ -21,7 +21,12 @@ STAGES = [
     ("inventory", {}), ("preprocess", {}), ("pretrain", {}), ("probe", {"task": "side"}),
     ("finetune", {"task": "side"}), ("finetune", {"task": "tissue"}), ("report", {}),
 ]  # fmt: skip
-FOREIGN = ["notes.txt", "pretrain/notes.txt", "preprocess/volumes/mine.zarr/data", "mine/a.log"]
+FOREIGN = [
+    *("notes.txt", "pretrain/notes.txt", "preprocess/volumes/mine.zarr/data", "mine/a.log"),
+    *("logs/my_nohup.log", "logs/pretrain-notes.log", "logs/mine.progress.json"),
+    *("jobs/mine/job.json", "pretrain/runs/mine/metrics.jsonl", "pretrain/runs/notes.txt"),
+    "pretrain/runs/0123456789ab/checkpoints/step-best.pt",
+]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
-from ssl_pipeline.io.atomic import read_json, write_json
+from ssl_pipeline.io.atomic import write_json
 from ssl_pipeline.objectives import Contrastive
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.terms.term import Ramp
@@ -24,7 +24,7 @@ from stages.commands.clean import clean_study
 from stages.core.pretraining_runs import cohort_path, pretraining_run, read_cohort, run_folder
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
-from tests.conftest import crash_at_step, write_scans, write_study
+from tests.conftest import crash_at_step, read_json, write_scans, write_study
 
 SETTINGS = "{steps: 12, log_every: 1, batch_size: 4, precision: fp32, device: cpu, threads: 1, "
 CONTINUED = SETTINGS + "checkpoint_every: 2, continue_from: {steps: 6}}"
