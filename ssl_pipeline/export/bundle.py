@@ -19,6 +19,7 @@ from ssl_pipeline.export.manifest import (
     read_manifest,
 )
 from ssl_pipeline.export.model_card import model_card
+from ssl_pipeline.export.owner_files import copy_owner_files
 from ssl_pipeline.export.self_test import (
     TOLERANCE,
     SelfTestInput,
@@ -110,7 +111,8 @@ def save_bundle(
 
     `quality` and `stored_values` are those of the training scans: by default the usual thresholds,
     and values without offset or missing value. `self_test_input` is stored with the weights: noise
-    unless it is given.
+    unless it is given. Files of the owner of an earlier bundle in this folder stay, an edited
+    README among them.
     """
     with atomic_write(folder) as temporary:
         temporary.mkdir()
@@ -133,6 +135,7 @@ def save_bundle(
         )
         write_json(temporary / BUNDLE_MANIFEST, manifest.model_dump(mode="json"))
         write_text(temporary / README_FILE, model_card(manifest))
+        copy_owner_files(folder, temporary)
 
 
 def load_encoder(path: str | Path) -> LoadedEncoder:

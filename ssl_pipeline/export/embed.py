@@ -49,7 +49,8 @@ def prepare_file(manifest: BundleManifest, scan: Path, hints: ScanHints) -> Prep
 def prepare_source(manifest: BundleManifest, source: Source, hints: ScanHints) -> PreparedVolume:
     """Read, check and prepare a scan as the inventory and preprocessing of pretraining did.
 
-    The file's own modality beats that of the hints. Raises UserError for a scan that cannot be read or used.
+    The file's own modality beats that of the hints. Raises UserError for a scan that cannot be
+    read or used.
     """
     name = source.path.name
     if fault := size_fault(read_grid(source), manifest.quality):
