@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import (
@@ -32,8 +33,17 @@ from ssl_pipeline.io.records import parse_object, read_json_if_whole
 PROGRESS_FORMAT = 1
 LOG_INTERVAL_S = 10.0
 RECORD_INTERVAL_S = 1.0
-console = Console(soft_wrap=True, highlight=False)
-_errors = Console(soft_wrap=True, highlight=False, stderr=True)
+
+
+def plain_console(*, file: IO[str] | None = None, stderr: bool = False) -> Console:
+    """A console that shows every text as it is: titles and paths of users are no markup."""
+    return Console(
+        file=file, stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False
+    )
+
+
+console = plain_console()
+_errors = plain_console(stderr=True)
 _logs: list[Console] = []
 _debug_targets: list[Console] = []  # consoles for debug lines, beside the logs
 _record_files: list[Path] = []  # the last one is written
@@ -44,7 +54,7 @@ def log_to(path: Path) -> Iterator[None]:
     """Also append all output of the block to this file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", buffering=1) as file:
-        _logs.append(Console(file=file, soft_wrap=True, highlight=False))
+        _logs.append(plain_console(file=file))
         try:
             yield
         finally:
@@ -54,7 +64,7 @@ def log_to(path: Path) -> Iterator[None]:
 def info(text: str, *, error: bool = False) -> None:
     """Print a line, to standard error if it is an error message, and to the open log."""
     for target in (_errors if error else console, *_logs):
-        target.print(text, style="bold red" if error else None, markup=False)
+        target.print(text, style="bold red" if error else None)
 
 
 def print_table(table: Table) -> None:
@@ -72,7 +82,7 @@ def enable_debug() -> None:
 def debug(text: str) -> None:
     """Print a debug line to the open log, and to the console if enabled."""
     for target in (*_debug_targets, *_logs):
-        target.print(text, style="dim", markup=False)
+        target.print(text, style="dim")
 
 
 @dataclass(frozen=True)
@@ -148,15 +158,15 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         return
     displays.append(_throttled(LOG_INTERVAL_S, _line_display(_logs)))
     columns = (
-        TextColumn(f"[bold]{title}"),
+        TextColumn("{task.fields[title]}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
-        yield ProgressBar(title, total, [_terminal_display(bar, total), *displays])
+        yield ProgressBar(title, total, [_terminal_display(bar, title, total), *displays])
 
 
 def _throttled(interval_s: float, display: Display) -> Display:
@@ -172,9 +182,9 @@ def _throttled(interval_s: float, display: Display) -> Display:
     return show
 
 
-def _terminal_display(bar: Progress, total: int) -> Display:
+def _terminal_display(bar: Progress, title: str, total: int) -> Display:
     """A live bar."""
-    task = bar.add_task("", total=total)
+    task = bar.add_task("", total=total, title=title)
     return lambda record: bar.update(task, description=record.detail, completed=record.done)
 
 
@@ -186,8 +196,7 @@ def _line_display(targets: Sequence[Console]) -> Display:
         for target in targets:
             target.print(
                 f"{record.activity}: {record.done}/{record.total} after "
-                f"{format_duration(record.elapsed_s)}{left}  {record.detail}",
-                markup=False,
+                f"{format_duration(record.elapsed_s)}{left}  {record.detail}"
             )
 
     return show

@@ -4,8 +4,18 @@ import json
 import time
 
 import pytest
+from rich.table import Table
 
-from ssl_pipeline.progress import log_to, progress, read_progress, record_progress
+from ssl_pipeline.progress import (
+    debug,
+    info,
+    log_to,
+    plain_console,
+    print_table,
+    progress,
+    read_progress,
+    record_progress,
+)
 
 
 def test_the_record_has_the_last_item_when_all_are_done(tmp_path):
@@ -44,6 +54,25 @@ def test_a_record_of_another_format_is_none(tmp_path):
     assert read_progress(path) is None
     path.write_text(json.dumps({"format": 0, "step": 3}))
     assert read_progress(path) is None
+
+
+@pytest.mark.parametrize("text", ["Leukocytes [/µl]", "Dose [gy]", "50%[a]b :smile: {0} {x}"])
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_users_text_is_shown_as_it_is(text, is_terminal, monkeypatch, tmp_path):
+    file = open(tmp_path / "console", "w+")  # noqa: SIM115
+    shown = plain_console(file=file)
+    shown._force_terminal = is_terminal
+    monkeypatch.setattr("ssl_pipeline.progress.console", shown)
+    with log_to(tmp_path / "some.log"), progress(text, 1) as bar:
+        bar.advance(text)
+        info(text)
+        debug(text)
+    table = Table(text, title=text)
+    table.add_row(text)
+    print_table(table)
+    file.close()
+    said = (tmp_path / "console").read_text()
+    assert said.count(text) >= 4 and (tmp_path / "some.log").read_text().count(text) == 4
 
 
 def test_a_log_has_plain_lines_with_their_brackets(tmp_path):
