@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ssl_pipeline.formatting import format_duration
+from ssl_pipeline.formatting import escape_bytes, format_duration
 from ssl_pipeline.io.atomic import atomic_write
 from ssl_pipeline.io.records import parse_object, read_json_if_whole
 
@@ -53,7 +53,7 @@ _record_files: list[Path] = []  # the last one is written
 def log_to(path: Path) -> Iterator[None]:
     """Also append all output of the block to this file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", buffering=1) as file:
+    with open(path, "a", buffering=1, errors="backslashreplace") as file:
         _logs.append(plain_console(file=file))
         try:
             yield
@@ -64,7 +64,7 @@ def log_to(path: Path) -> Iterator[None]:
 def info(text: str, *, error: bool = False) -> None:
     """Print a line, to standard error if it is an error message, and to the open log."""
     for target in (_errors if error else console, *_logs):
-        target.print(text, style="bold red" if error else None)
+        target.print(escape_bytes(text), style="bold red" if error else None)
 
 
 def print_table(table: Table) -> None:

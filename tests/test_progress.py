@@ -1,6 +1,7 @@
 """The progress of an activity, as a log and the record beside it have it."""
 
 import json
+import os
 import time
 
 import pytest
@@ -81,3 +82,10 @@ def test_a_log_has_plain_lines_with_their_brackets(tmp_path):
     line = (tmp_path / "some.log").read_text()
     assert line == "Counting: 1/1 after 0.0 s  [bold]a\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "some.log"]
+
+
+def test_names_that_are_not_utf8_are_printed_with_escapes(capfd, tmp_path):
+    with log_to(tmp_path / "a.log"):
+        info(os.fsdecode(b"M\xfcller \xc3\xbc"))
+    assert "M\\xfcller ü" in capfd.readouterr().out
+    assert "M\\xfcller ü" in (tmp_path / "a.log").read_text()

@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_pipeline.io.atomic import read_json
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.report.data.report_data import read_feature_pca
 from ssl_pipeline.report.data.results import (
@@ -33,6 +32,7 @@ from ssl_pipeline.report.render.images import (
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training import snapshots
+from ssl_pipeline.training.run_record import read_run_record
 
 Image = NDArray[np.float32]
 CONTOUR = "#E69F00"
@@ -70,7 +70,7 @@ def _draw_slice(axes: Any, folder: Path, scan: str) -> None:
 
 def _draw_crop(axes: Any, pretrain_folder: Path) -> None:
     """A masked crop beside its reconstruction, at the last step."""
-    run = pretrain_folder / read_json(pretrain_folder / "run.json")["folder"]
+    run = pretrain_folder / read_run_record(pretrain_folder).folder
     step, arrays = snapshots.read_images(run)[-1]
     crop = int(np.argmax(np.nanstd(arrays["input"], axis=(1, 2))))
     planes = [arrays[name][crop] for name in ("masked", "reconstruction", "input")]

@@ -140,7 +140,7 @@ class Fractions(Section):
 
 def uniform_draw(name: str, seed: int) -> float:
     """A number from 0 to 1 that depends on a name and the seed alone."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

@@ -62,7 +62,8 @@ def coder(salt: bytes) -> Coder:
     """A function that maps strings to codes under a salt; equal strings get equal codes."""
 
     def code(*words: str) -> str:
-        return hmac.digest(salt, "\n".join(words).encode(), "sha256").hex()[:CODE_DIGITS]
+        content = "\n".join(words).encode(errors="surrogateescape")  # names of files are bytes
+        return hmac.digest(salt, content, "sha256").hex()[:CODE_DIGITS]
 
     return code
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.config import Data
-from ssl_pipeline.volumes.fingerprint import data_fingerprint, record_file_hashes
+from ssl_pipeline.volumes.fingerprint import ABSENT, data_fingerprint, record_file_hashes
 from ssl_pipeline.volumes.inventory import Inventory
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
@@ -360,6 +360,22 @@ def test_a_scan_without_orientation_is_accepted_with_a_note(folder, brain):
     scan = by_name(folder, inventory)["s_07.nii"]
     assert (scan.quality, scan.reason, scan.orientation) == ("accepted", ORIENTATION_NOTE, "RAS")
     assert build(data_of(folder), folder, inventory) == inventory
+
+
+def test_a_name_that_is_not_utf8_is_a_name_like_others(folder, brain):
+    path = save_nifti(folder / "raw" / "s_07.nii", with_noise(brain, 7), brain.affine)
+    odd = os.fsencode(path.parent) + b"/M\xfcller_07.nii"
+    os.rename(path, odd)
+    data = data_of(folder, subject={"pattern": r"(?P<name>.+)_\d"})
+    inventory = build(data, folder)
+    scan = by_name(folder, inventory)[os.fsdecode(b"M\xfcller_07.nii")]
+    assert scan.quality == "accepted"
+    assert os.fsencode(pseudonyms_of(folder).origins[scan.id].path) == odd
+    assert subject_name(folder, scan) == os.fsdecode(b"M\xfcller")
+    inventory.write(folder / "a.parquet")
+    assert Inventory.read(folder / "a.parquet") == inventory
+    record_file_hashes(inventory, pseudonyms_of(folder))
+    assert data_fingerprint(data, folder, pseudonyms_of(folder).file_hashes) != ABSENT
 
 
 # repaired
