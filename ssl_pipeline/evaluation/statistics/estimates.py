@@ -91,6 +91,7 @@ class MetricEstimate:
             high=to_json_number(high),
         )
 
+    @np.errstate(over="ignore", invalid="ignore")
     def with_seeds(
         self, confidence: float, value_range: tuple[float, float] | None = None
     ) -> SeedEstimate:

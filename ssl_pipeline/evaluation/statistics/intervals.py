@@ -86,6 +86,8 @@ def p_value(value: float, pseudovalues: Pseudovalues) -> float:
     def excess(log_p: float) -> float:
         return _critical_distance(components, shape, math.exp(log_p)) - abs(value)
 
+    if not all(map(math.isfinite, components)):
+        return math.nan
     if value == 0:
         return 1.0
     smallest = math.log(SMALLEST_P)
@@ -103,13 +105,14 @@ def _critical_distance(components: tuple[float, float], shape: tuple[int, ...], 
     return math.sqrt(squared)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def variance_components(pseudovalues: Pseudovalues) -> tuple[float, float]:
     """Variance of a mean over seeds and subjects: components of subjects and of seeds.
 
     MS(subjects) and MS(seeds) - c MS(both), if that is more than 0, over the number of cells
     (Hillis 2007, doi:10.1002/sim.2532, with seeds for readers, and c = 1). Here c is the
     median of MS(seeds) / MS(both) where seeds do not differ: few seeds seem too alike too often.
-    One seed adds nothing.
+    One seed adds nothing. Not finite where pseudo-values are too large to be squared.
     """
     from scipy.stats import chi2
 
