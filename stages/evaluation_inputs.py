@@ -18,6 +18,7 @@ from ssl_pipeline.evaluation.cells import (
 )
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.evaluation.cost_model import EvaluatedTask, EvaluationCost
+from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, Results, read_results
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
@@ -97,9 +98,16 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         seed=study.seed,
         warning=leakage.leakage_warning(study, catalog),
         redact=partial(redact, study),
+        baseline_probe=_linear_probe(study, task),
         access_folder=study.pseudonyms.private_folder,
         access_scope=f"{stage}@{study.trial}" if study.trial else stage,
     )
+
+
+def _linear_probe(study: Study, task: str) -> Linear:
+    """The linear probe of the task, so that a baseline has one score wherever it is shown."""
+    methods = study.probe_of(task).methods
+    return next((method for method in methods if isinstance(method, Linear)), Linear())
 
 
 def initializations(study: Study) -> dict[str, str]:

@@ -6,7 +6,10 @@ from stages import evaluation_inputs
 from stages.core.study import Study
 
 TITLE = "Fine-tune the encoder on a task, and evaluate it"
-CONFIG_KEYS = ("seed", "tasks.{task}", "evaluate", "finetune", "model", "views.crop_voxels")
+CONFIG_KEYS = (
+    *("seed", "tasks.{task}", "evaluate", "finetune", "model", "views.crop_voxels"),
+    "probe",  # by which its baseline of pixels is scored
+)
 DEPENDS_ON = ("preprocess", "pretrain")
 VERSION = 6
 OUTPUTS = evaluation_inputs.OUTPUTS

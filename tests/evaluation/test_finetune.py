@@ -10,9 +10,11 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS
-from ssl_pipeline.evaluation.config import Evaluate, Finetune
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import FailedCell, read_costs
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
@@ -220,3 +222,17 @@ def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
     assert {r.initialization for r in results.rows} == {"pixels + PCA"}
     assert len(results.failed) == 9
     assert all("training diverged" in cell.reason for cell in results.failed)
+
+
+def test_the_baseline_of_pixels_has_one_score_beside_probes_and_fine_tuning(planted, tmp_path):
+    probe = Linear(c_values=(0.01, 0.1), fold_draws=2)
+    changes = {"evaluate": ALL, "initializations": {PIXELS: ""}, "baseline_probe": probe}
+    tuned = run_finetune(
+        BLOBS,
+        Finetune(steps=1, resnet_baseline=False),
+        planted.context(tmp_path / "finetune", **changes),
+    )
+    context = planted.context(tmp_path / "probe", **changes)
+    probed = run_probe(BLOBS, Probe(methods=(probe,)), context)
+    (first,), (second,) = tuned.rows, probed.rows
+    assert (first.initialization, first.per_seed) == (second.initialization, second.per_seed)

@@ -5,10 +5,12 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score
+from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from ssl_pipeline.evaluation.baselines.pixels_pca import block_means, pixel_features
 from ssl_pipeline.evaluation.probes import ProbeMethod
+from ssl_pipeline.evaluation.probes.folds import choose_candidate, subject_folds
+from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures
 from ssl_pipeline.evaluation.probes.sweep import Sweep
 
@@ -69,6 +71,50 @@ def test_the_sweep_reads_earlier_blocks_where_they_say_more():
     assert (fitted(test.features).argmax(axis=1) == test.targets).all()
     blind = Sweep(last_blocks=(1,)).fit(known, 0)
     assert (blind(test.features).argmax(axis=1) == test.targets).mean() < 0.9
+
+
+def noisy(n: int, seed: int) -> LabelledFeatures:
+    """Two classes that differ a little along weak components, as those of pixels do."""
+    rng = np.random.default_rng(seed)
+    spread = 1 / np.arange(1, 49) ** 0.75
+    targets = rng.integers(2, size=n)
+    shift = np.random.default_rng(1).normal(0, 1, 48) * spread * (np.arange(48) >= 8) * 0.4
+    features = rng.normal(0, 1, (n, 48)) * spread + targets[:, None] * shift
+    return LabelledFeatures(features.astype(np.float32)[:, None], targets, np.arange(n), 2)
+
+
+def test_the_chosen_strength_is_near_the_best_one_for_few_subjects():
+    test = noisy(2000, 99)
+
+    def accuracy(method, seed):
+        predicted = method.fit(noisy(61, seed), 0)(test.features).argmax(axis=1)
+        return balanced_accuracy_score(test.targets, predicted)
+
+    lost = []
+    for seed in range(4):
+        best = max(accuracy(Linear(c_values=(c,)), seed) for c in Linear().c_values)
+        lost.append(best - accuracy(Linear(), seed))
+    assert np.mean(lost) < 0.02 and max(lost) < 0.05
+
+
+def test_of_equally_good_candidates_the_least_regularised_is_chosen():
+    known = separated(36, 0)
+    perfect = [Linear(c_values=(c,)) for c in (0.1, 1.0)]
+    poor = Linear(c_values=(1e-9,))
+    candidates = [poor, *perfect]
+    assert choose_candidate(lambda part: [c.fit(part, 0) for c in candidates], known, 2) == 2
+
+
+def test_folds_are_drawn_anew_by_subject_and_stratified():
+    rng = np.random.default_rng(0)
+    targets, subjects = rng.permutation(np.arange(40) % 4 == 0).astype(int), np.arange(40)
+    folds = subject_folds(targets, subjects, 2, 3)
+    assert len(folds) == 12
+    assert len({tuple(held) for _, held in folds}) == 12
+    assert {targets[held].sum() for _, held in folds} <= {2, 3}
+    pairs = subject_folds(np.linspace(0, 1, 40), subjects // 2, 0, 3)
+    assert all(set(subjects[kept] // 2).isdisjoint(subjects[held] // 2) for kept, held in pairs)
+    assert subject_folds(targets[:3], subjects[:3], 2, 3) == []
 
 
 def test_heads_of_a_sweep_do_not_see_each_other():

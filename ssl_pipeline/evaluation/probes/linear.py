@@ -5,10 +5,10 @@ to 1 lifts the noise of the last ones to the level of the first. On seven organs
 for validation, with labels of 2 / 5 / 20 / 136 subjects, that lowered the balanced accuracy of the
 baseline of pixels to .45 / .63 / .94 / .99 from .79 / .88 / .98 / .99 with one scale, and gained an
 encoder nothing (.81 / .89 / .95 / .99 against .82 / .89 / .95 / .99). The strength C is chosen by
-cross-validation by subject, on the labelled training subjects alone; with fewer than four of them,
-or where a fold lacks a class, C is 1. Classes are weighted equally, for the metric is balanced
-accuracy. The solver takes thousands of small steps, in which threads wait for each other longer
-than they compute: one thread is fastest.
+cross-validation by subject (see `folds`), on the labelled training subjects alone; with fewer than
+four of them, or where every draw of folds lacks a class, C is 1. Classes are weighted equally, for
+the metric is balanced accuracy. The solver takes thousands of small steps, in which threads wait
+for each other longer than they compute: one thread is fastest.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,28 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from ssl_pipeline.evaluation.probes.folds import cross_validate
+from ssl_pipeline.evaluation.probes.folds import FOLD_DRAWS, choose_candidate
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
+
+DEFAULT_C = 1.0  # where subjects are too few for folds
 
 
 class Linear(Predictor):
     """Linear probe."""
 
     TITLE: ClassVar[str] = "linear probe"
-    FIT_SECONDS: ClassVar[float] = 0.2
+    FIT_SECONDS: ClassVar[float] = 1.0
 
     name: Literal["linear"] = "linear"
     c_values: tuple[PositiveFloat, ...] = Field(
-        default=(0.001, 0.01, 0.1, 1.0, 10.0),
+        default=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
         min_length=1,
         description="values of C that cross-validation chooses from (larger is less regularised)",
+    )
+    fold_draws: PositiveInt = Field(
+        FOLD_DRAWS, description="times that subjects are divided into folds anew, to choose C"
     )
 
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
@@ -40,14 +45,14 @@ class Linear(Predictor):
         from threadpoolctl import threadpool_limits
 
         fit = _logistic if labelled.n_classes else _ridge
-        strength = self.c_values[0]
+        strengths = sorted(self.c_values)
         with threadpool_limits(1, "blas"):
-            if len(self.c_values) > 1:
-                scores = cross_validate(
-                    lambda part: [fit(each, part) for each in self.c_values], labelled
-                )
-                strength = 1.0 if scores is None else self.c_values[int(np.argmax(scores))]
-            return fit(strength, labelled)
+            if len(strengths) == 1:
+                return fit(strengths[0], labelled)
+            chosen = choose_candidate(
+                lambda part: [fit(each, part) for each in strengths], labelled, self.fold_draws
+            )
+            return fit(DEFAULT_C if chosen is None else strengths[chosen], labelled)
 
 
 def _logistic(strength: float, labelled: LabelledFeatures) -> PredictFunction:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ssl_pipeline.evaluation.probes.folds import cross_validate
+from ssl_pipeline.evaluation.probes.folds import FOLD_DRAWS, choose_candidate
 from ssl_pipeline.evaluation.probes.linear import fit_scaler
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, PredictFunction, Predictor
 
@@ -24,7 +24,7 @@ class Sweep(Predictor):
     """Linear heads by stochastic gradient descent."""
 
     TITLE: ClassVar[str] = "sweep of linear heads"
-    FIT_SECONDS: ClassVar[float] = 5.0
+    FIT_SECONDS: ClassVar[float] = 13.0
 
     name: Literal["sweep"] = "sweep"
     learning_rates: tuple[PositiveFloat, ...] = Field(
@@ -37,6 +37,9 @@ class Sweep(Predictor):
     )
     steps: PositiveInt = Field(500, description="steps of a head")
     batch_size: PositiveInt = Field(128, description="crops of a step")
+    fold_draws: PositiveInt = Field(
+        FOLD_DRAWS, description="times that subjects are divided into folds anew, to choose a head"
+    )
 
     @property
     def n_blocks(self) -> int:
@@ -46,14 +49,15 @@ class Sweep(Predictor):
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """The head that cross-validation chooses, trained on all labelled features."""
         depths = sorted({min(blocks, labelled.features.shape[1]) for blocks in self.last_blocks})
-        heads = [(depth, rate) for depth in depths for rate in self.learning_rates]
+        rates = tuple(sorted(self.learning_rates))
+        heads = [(depth, rate) for depth in depths for rate in rates]
 
         def fits(part: LabelledFeatures) -> list[PredictFunction]:
-            trained = (self._fit_heads(part, depth, self.learning_rates, seed) for depth in depths)
+            trained = (self._fit_heads(part, depth, rates, seed) for depth in depths)
             return [head for of_depth in trained for head in of_depth]
 
-        scores = cross_validate(fits, labelled)
-        depth, rate = (1, DEFAULT_RATE) if scores is None else heads[int(np.argmax(scores))]
+        best = choose_candidate(fits, labelled, self.fold_draws)
+        depth, rate = (1, DEFAULT_RATE) if best is None else heads[best]
         (chosen,) = self._fit_heads(labelled, depth, (rate,), seed)
         return chosen
 

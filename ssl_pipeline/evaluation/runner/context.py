@@ -7,7 +7,7 @@ skips cells that are complete, computes the others one by one, and ends with the
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, CellCost, Costs, Results
 from ssl_pipeline.evaluation.runner.access_log import ScoredSubjects, record_test_access
 from ssl_pipeline.evaluation.runner.results import ScoredCells, build_results
@@ -76,6 +77,7 @@ class EvaluationContext:
     warning: str = ""  # to be shown before any figure
     redact: Callable[[str], str] = str  # removes the paths of scans from an error message
     shard: CellShard = UNSHARDED  # cells to compute; a shard writes no table
+    baseline_probe: Linear = field(default_factory=Linear)  # of pixels + PCA
     access_folder: Path | None = None  # the private one, which knows all accesses to subjects
     access_scope: str = ""  # the stage, and the trial of an ablation
 

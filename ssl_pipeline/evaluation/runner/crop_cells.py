@@ -13,7 +13,7 @@ from ssl_pipeline.evaluation.baselines.pixels_pca import pixel_features
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.data.crops import CropBatch, StoredVolumes, load_crop_batches
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.evaluation.probes.folds import N_FOLDS, subject_folds
+from ssl_pipeline.evaluation.probes.folds import FOLD_DRAWS, N_FOLDS, subject_folds
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, unscored_note
@@ -26,7 +26,8 @@ PIXELS_NOTE = (
 
 DEFAULT_SETTINGS_NOTE = (
     f"With fewer than {N_FOLDS} labelled subjects, or where one of {N_FOLDS} folds of them lacks a "
-    "class, a probe has its default hyperparameters, for they cannot be chosen in folds."
+    "class however they are drawn, a probe has its default hyperparameters, for they cannot be "
+    "chosen in folds."
 )
 
 
@@ -84,7 +85,9 @@ class CropCells:
         """Whether the labelled subjects of a cell can be divided into folds."""
         rows = self.labelled_rows(cell)
         n_present = len(np.unique(self.targets[rows])) if self.n_classes else 0
-        return bool(subject_folds(self.targets[rows], self.subject_indices[rows], n_present))
+        return bool(
+            subject_folds(self.targets[rows], self.subject_indices[rows], n_present, FOLD_DRAWS)
+        )
 
     def crop_batches(
         self, crops: Sequence[LabelledCrop], batch_size: int, volumes: StoredVolumes | None = None

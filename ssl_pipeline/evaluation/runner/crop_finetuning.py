@@ -20,12 +20,12 @@ from ssl_pipeline.evaluation.finetuning.optimizer import (
     count_trained_parameters,
     fixed_seed,
 )
-from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
 from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
 from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network, save_network
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
+from ssl_pipeline.io.atomic import sha256_json
 
 PIXELS_PROBE_NOTE = "Beside fine-tuning, pixels + PCA are evaluated by a linear probe."
 RESNET_NOTE = "small ResNet: trained from scratch with the same crops and steps."
@@ -47,6 +47,12 @@ class CropFinetuneCells(FinetuneCells):
         resnet = (RESNET_NOTE,) if finetune.resnet_baseline else ()
         fold_notes = self.crops.fold_notes(cell for cell in cells if cell.initialization == PIXELS)
         return (PIXELS_NOTE, PIXELS_PROBE_NOTE, *resnet, *self.crops.notes, *fold_notes)
+
+    def baseline_hash(self, name: str) -> str:
+        """Hash of the linear probe of pixels."""
+        if name != PIXELS:
+            return ""
+        return sha256_json(self.runner.context.baseline_probe.model_dump(mode="json"))
 
     def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:
         """Content of a cell's file."""
@@ -95,7 +101,8 @@ class CropFinetuneCells(FinetuneCells):
 
     def _probe_pixels(self, cell: Cell) -> dict[str, Any]:
         """Content of the file of a linear probe of pixels + PCA."""
-        started, method, features = time.monotonic(), Linear(), self.crops.pixel_features
+        started, method = time.monotonic(), self.runner.context.baseline_probe
+        features = self.crops.pixel_features
         n_train = len(self.crops.train_crops)
         fitted = method.fit(self.crops.labelled_features(cell, features[:n_train]), cell.seed)
         parameters = method.count_parameters(features.shape[-1], self.crops.n_classes)

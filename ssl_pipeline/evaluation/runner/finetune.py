@@ -27,7 +27,7 @@ def run_finetune(task: Task, finetune: Finetune, context: EvaluationContext) -> 
     runner = TaskRunner(task, context)
     task_cells = task.finetune_cells(runner)
     if PIXELS in context.initializations:
-        baselines = task.finetune_baselines(finetune)
+        baselines = (PIXELS, *task.finetune_baselines(finetune))
         runner = runner.with_baselines({name: task_cells.baseline_hash(name) for name in baselines})
     cells = list(_cells(runner, finetune))
     notes = task_cells.notes(finetune, [cell for cell, _ in cells])
