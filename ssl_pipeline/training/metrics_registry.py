@@ -31,7 +31,6 @@ METRICS: dict[str, str] = {
     "same_subject_auc": "how often a sample of the same subject is nearer than one of another: "
     "0.5 chance",
     # Shortcuts.
-    "same_subject_loss": "loss between subjects, in nats, where all samples are of one: 0 correct",
     "retrieval_accuracy": "fraction of second views that embeddings retrieve",
     "histogram_retrieval": "fraction of second views that intensity histograms alone retrieve",
     "retrieval_chance": "fraction of second views that guessing retrieves",

@@ -54,6 +54,8 @@ class SubjectContrast(VectorTerm):
         "subject_contrast": "loss between subjects, in nats",
         "subject_contrast_snapshot": "loss between subjects on the snapshot samples, in nats",
         "subject_contrast_chance": "the same where all vectors are equal, in nats",
+        "same_subject_loss": "loss between subjects, in nats, where all samples are of one: 0 "
+        "correct",
         "alignment": "squared distance of the two views of a sample: 0 equal, 2 unrelated",
         "uniformity": "how evenly projections fill the sphere: about -4 evenly, 0 collapsed",
         "dimension_std": "scaled standard deviation per dimension of unit projections: 1 even, 0 "
