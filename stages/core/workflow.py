@@ -61,7 +61,7 @@ class Workflow:
         try:
             self.study = load_study(self.path)
             self.cluster = load_cluster(self.run_on)
-            self.folder = _without_wildcards(self.study.folder)
+            self.folder = self.study.folder
             refresh_manifests(self.study)
         except UserError as error:
             raise WorkflowError(str(error)) from None
@@ -226,16 +226,6 @@ def _study_path(config: Mapping[str, Any]) -> Path:
     if not isinstance(found, str):
         raise WorkflowError(f"--config study={found} names no file: write it as ./NAME.yaml.")
     return Path(found)
-
-
-def _without_wildcards(folder: Path) -> Path:
-    """The output folder. Raises UserError for braces, which Snakemake takes for a wildcard."""
-    if set("{}") & set(str(folder)):
-        raise UserError(
-            f"output: {folder} has braces, which Snakemake takes for a wildcard: choose another "
-            "folder, or run the stages by hand."
-        )
-    return folder
 
 
 def _put_own_python_first() -> None:

@@ -129,7 +129,7 @@ def test_a_study_is_one_word_of_make():
 def test_what_snakemake_takes_for_something_else_is_one_sentence(study_file):
     assert "names no file: write it as ./NAME.yaml" in snakemake("{a: b}", "-n", code=1)
     edit(study_file, "/out\n", "/out-{v1}\n")
-    assert "has braces, which Snakemake takes for a wildcard" in snakemake(study_file, "-n", code=1)
+    assert "in which braces would be wildcards of Snakemake" in snakemake(study_file, "-n", code=1)
 
 
 def test_until_and_forcerun(tmp_path, finished):
