@@ -171,7 +171,9 @@ class PseudonymStore:
 
     def write_unused_files(self, paths: Sequence[Path]) -> None:
         """Replace the list of raw files that are part of no image, a path a line."""
-        atomic.write_bytes(self.unused_files, b"".join(os.fsencode(path) + b"\n" for path in paths))
+        lines = b"".join(os.fsencode(path) + b"\n" for path in paths)
+        with private_files():
+            atomic.write_bytes(self.unused_files, lines)
 
     @cached_property
     def origins(self) -> Mapping[str, Origin]:

@@ -52,11 +52,11 @@ def test_hounsfield_units_from_elsewhere_are_not_shifted(encoder, scan):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda hu: hu * 0, "every voxel has the value 0"),
+        (lambda hu: hu * 0, "every voxel is NaN or infinite, or 0"),
         (lambda hu: (hu / 1000).astype(np.float32), "no Hounsfield units"),
         (lambda hu: (np.clip((hu + 160) / 400, 0, 1) * 255).astype(np.uint8), "saturated"),
         (lambda hu: hu[:, :, :4], "only 4 voxels along its shortest axis"),
-        (lambda hu: np.where(hu > 400, np.nan, hu).astype(np.float32), "are NaN or infinite"),
+        (lambda hu: np.full(hu.shape, np.nan, np.float32), "every voxel is NaN or infinite"),
     ],
     ids=["zeros", "thousandths", "window", "thin", "nan"],
 )
