@@ -94,7 +94,7 @@ class PseudonymStore:
             with exclusive_lock(self.private_folder / ".lock"):  # two studies may begin at once
                 if not self._salt_file.exists():
                     self._create_salt(salt_fingerprint)
-        self._refuse_namesake()
+        self.refuse_namesake()
         self.check_salt(salt_fingerprint)
 
     def _create_salt(self, salt_fingerprint: str) -> None:
@@ -111,7 +111,8 @@ class PseudonymStore:
         """Where the output lies from the private folder: the same when both are moved."""
         return os.path.relpath(self.output, self.private_folder)
 
-    def _refuse_namesake(self) -> None:
+    def refuse_namesake(self) -> None:
+        """Raise UserError where another study of this name has its paths of origin here."""
         if not self.table.exists():
             return
         try:

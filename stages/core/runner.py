@@ -47,6 +47,7 @@ def run_stage(
 
     A shard of its work runs beside others, so without lock or record, and merges nothing.
     """
+    study.pseudonyms.refuse_namesake()
     claim_output(study)
     if shard != UNSHARDED:
         _run_shard(name, study, wildcards, shard)
