@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
-from ssl_pipeline.evaluation.config import Evaluate
+from ssl_pipeline.evaluation.config import Evaluate, Probe
+from ssl_pipeline.evaluation.probes import Knn, Linear
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import Encoder, random_encoder
@@ -33,6 +34,10 @@ from ssl_pipeline.volumes.volume import Volume
 
 BRIGHT, DARK = 3, 5
 ANATOMY = Path(nib.__file__).parent / "tests" / "data" / "anatomical.nii"
+
+# Where the choice of the strength does not matter, it is made fast.
+QUICK_LINEAR = Linear(c_values=(0.01, 0.1, 1.0), fold_draws=1)
+QUICK_PROBE = Probe(methods=(Knn(), QUICK_LINEAR))
 
 
 @dataclass(frozen=True)

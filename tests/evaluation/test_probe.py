@@ -18,6 +18,7 @@ from ssl_pipeline.evaluation.records import read_costs, read_results
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
 from ssl_pipeline.volumes.readers import Source, read_volume
+from tests.evaluation.conftest import QUICK_PROBE
 
 CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
@@ -31,7 +32,7 @@ def only(results, **wanted):
 
 @pytest.mark.parametrize("task", [CORNER, BLOBS], ids=lambda task: task.kind)
 def test_what_is_planted_is_found_by_pixels_and_pca(planted, tmp_path, task):
-    results = run_probe(task, Probe(), planted.context(tmp_path))
+    results = run_probe(task, QUICK_PROBE, planted.context(tmp_path))
     for method in ("knn", "linear"):
         row = only(results, method=method, initialization="pixels + PCA", subjects=0)
         assert row.mean > 0.95
@@ -51,7 +52,7 @@ def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(plante
     same = planted.context(
         tmp_path, encoder_factory=lambda init, seed: context.encoder_factory("x", 7)
     )
-    results = run_probe(CORNER, Probe(), same)
+    results = run_probe(CORNER, QUICK_PROBE, same)
     for difference in results.differences:
         if difference.against == "random":
             assert (difference.mean, difference.low, difference.high) == (0, 0, 0)
@@ -59,7 +60,7 @@ def test_a_pretrained_encoder_equal_to_random_weights_makes_no_difference(plante
 
 def test_two_runs_write_the_same_bytes(planted, tmp_path):
     for name in ("a", "b"):
-        run_probe(BLOBS, Probe(), planted.context(tmp_path / name))
+        run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path / name))
     first, second = ((tmp_path / n / "results.json").read_bytes() for n in ("a", "b"))
     assert first == second
 
@@ -70,7 +71,7 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
     ]
     made = few(*rows)
     task = Classification(title="Odd", target="odd", classes={0: "even", 1: "odd"})
-    results = run_probe(task, Probe(), made.context(tmp_path / "out"))
+    results = run_probe(task, QUICK_PROBE, made.context(tmp_path / "out"))
     assert all(row.low is None and row.high is None for row in results.rows)
     assert all(d.low is None for d in results.differences)
     assert "Too few subjects are scored for an interval, 4" in " ".join(results.notes)
@@ -81,10 +82,10 @@ def test_few_scored_subjects_get_no_interval_and_a_note(few, tmp_path):
 
 def test_hyperparameters_of_a_probe_are_chosen_in_folds_where_possible(planted, tmp_path):
     everyone = Evaluate(subjects=(0,))
-    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=everyone)).notes
+    notes = run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path, evaluate=everyone)).notes
     assert not any("default hyperparameters" in note for note in notes)
     three = Evaluate(subjects=(3, 0))
-    notes = run_probe(BLOBS, Probe(), planted.context(tmp_path, evaluate=three)).notes
+    notes = run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path, evaluate=three)).notes
     assert any("default hyperparameters" in note for note in notes)
     knn = Probe(methods=(Knn(),))
     notes = run_probe(BLOBS, knn, planted.context(tmp_path, evaluate=three)).notes
@@ -106,20 +107,20 @@ def encoder_factory(init, seed):
         os.kill(os.getpid(), signal.SIGKILL)
     return random_encoder(ViT(preset="tiny"), 1000 if init == "pretrained" else seed)
 
-task, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
+task, probe, reader, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 label_file = lambda scan, name: folder / "labels" / f"{scan}-{name}.nii.gz"
 evaluate = Evaluate(subjects=(2, 0))
 initializations = {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""}
 context = EvaluationContext(reader.catalog, reader, label_file, evaluate, encoder_factory,
                             initializations, (16, 16, 16),
                             Path(sys.argv[2]), Path(sys.argv[2]) / "labels")
-run_probe(task, Probe(), context)
+run_probe(task, probe, context)
 """
 
 
 def test_a_killed_run_goes_on_where_it_was_and_ends_equal(planted, tmp_path):
     given, out = tmp_path / "given.pickle", tmp_path / "out"
-    given.write_bytes(pickle.dumps((BLOBS, planted.reader, planted.folder)))
+    given.write_bytes(pickle.dumps((BLOBS, QUICK_PROBE, planted.reader, planted.folder)))
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(given), str(out)],
@@ -138,10 +139,10 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_equal(planted, tmp_path):
         asked.append((init, seed))
         return planted.context(out).encoder_factory(init, seed)
 
-    results = run_probe(BLOBS, Probe(), planted.context(out, encoder_factory=counted))
+    results = run_probe(BLOBS, QUICK_PROBE, planted.context(out, encoder_factory=counted))
     assert asked == [("random", 1), ("random", 2)]
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
-    assert results == run_probe(BLOBS, Probe(), planted.context(tmp_path / "other"))
+    assert results == run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path / "other"))
 
 
 def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_path):
@@ -155,7 +156,7 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
             return planted.context(tmp_path).encoder_factory(init, seed)
 
         given = {"evaluate": evaluate, "encoder_factory": counted} | changes
-        run_probe(task, Probe(), planted.context(tmp_path, **given))
+        run_probe(task, QUICK_PROBE, planted.context(tmp_path, **given))
         return len(asked)
 
     assert asked_by() == 4
@@ -183,7 +184,7 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
 )
 def test_a_task_that_cannot_be_probed_is_refused(planted, tmp_path, task, changes, sentence):
     with pytest.raises(UserError) as refused:
-        run_probe(task, Probe(), planted.context(tmp_path, **changes))
+        run_probe(task, QUICK_PROBE, planted.context(tmp_path, **changes))
     assert sentence in str(refused.value)
 
 
@@ -207,7 +208,7 @@ def test_real_pairs_of_one_subject_stay_together(data_folder, store_volumes, tmp
         )
     made = store_volumes(rows)
     task = CropClassification(title="Parts", label="parts", classes={1: "anterior", 2: "posterior"})
-    results = run_probe(task, Probe(), made.context(tmp_path / "out"))
+    results = run_probe(task, QUICK_PROBE, made.context(tmp_path / "out"))
     assert results.n_test_subjects == len(subjects) - 4
     row = only(results, method="linear", initialization="pixels + PCA", subjects=0)
     assert row.mean > 0.8

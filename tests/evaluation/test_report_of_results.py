@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Robustness
 from ssl_pipeline.evaluation.corruptions.blur import Blur
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
 from ssl_pipeline.evaluation.robustness.robustness import run_robustness
@@ -15,6 +15,7 @@ from ssl_pipeline.evaluation.tasks.regression import Regression
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.html_report import render_report
+from tests.evaluation.conftest import QUICK_PROBE
 
 STAGES = ("preprocess", "probe", "finetune", "robustness")
 TASKS = {
@@ -33,12 +34,12 @@ def study(planted, tmp_path_factory):
     for name, task in TASKS.items():
         folders = {stage: folder / stage / name for stage in ("probe", "finetune", "robustness")}
         for stage, run in (
-            ("probe", lambda task, context: run_probe(task, Probe(), context)),
+            ("probe", lambda task, context: run_probe(task, QUICK_PROBE, context)),
             ("finetune", lambda task, context: run_finetune(task, SETTINGS, context)),
         ):
             run(task, planted.context(folders[stage], evaluate=EVALUATE))
         inputs = RobustnessInputs(
-            CORRUPTED, Probe(), SETTINGS, Preprocess(foreground="all"), folders["finetune"]
+            CORRUPTED, QUICK_PROBE, SETTINGS, Preprocess(foreground="all"), folders["finetune"]
         )
         context = planted.context(folders["robustness"], evaluate=EVALUATE)
         results = run_robustness(task, inputs, context)

@@ -5,7 +5,7 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import Full, Lora
 from ssl_pipeline.evaluation.cells import BASELINES, Cell, CellRecord, save_cell
-from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Robustness
 from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
 from ssl_pipeline.evaluation.records import read_robustness
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
@@ -16,6 +16,7 @@ from ssl_pipeline.evaluation.runner.finetune import cell_section, run_finetune
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.preprocess.config import Preprocess
+from tests.evaluation.conftest import QUICK_PROBE
 
 BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
@@ -27,7 +28,7 @@ CORRUPTED = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
 
 
 def robustness_inputs(folder, **changes):
-    given = {"robustness": CORRUPTED, "probe": Probe(), "finetune": SETTINGS} | changes
+    given = {"robustness": CORRUPTED, "probe": QUICK_PROBE, "finetune": SETTINGS} | changes
     return RobustnessInputs(preprocess=Preprocess(foreground="all"), networks=folder, **given)
 
 
@@ -49,7 +50,7 @@ def means(results, method, init):
 def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_path):
     context = planted.context(tmp_path / "finetune", evaluate=ALL)
     tuned = run_finetune(BLOBS, SETTINGS, context)
-    probed = run_probe(BLOBS, Probe(), planted.context(tmp_path / "probe", evaluate=ALL))
+    probed = run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path / "probe", evaluate=ALL))
     out = planted.context(tmp_path / "robustness", evaluate=ALL)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path / "finetune"), out)
     ways = {(r.method, r.initialization) for r in results.rows}

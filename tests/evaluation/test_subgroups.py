@@ -5,13 +5,13 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Evaluate, Probe
-from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
 from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate
 from ssl_pipeline.evaluation.statistics.subgroups import subgroup_gap
 from ssl_pipeline.evaluation.tasks import Classification
 from ssl_pipeline.store.catalog import scan_attribute
+from tests.evaluation.conftest import QUICK_LINEAR
 
 CORNER = Classification(title="Corner", target="corner", classes={0: "no", 1: "yes"})
 BY_PROTOCOL = Evaluate(subjects=(0,), subgroups=("protocol",))
@@ -24,7 +24,7 @@ def estimate(level: float, subjects: int, seed: int) -> MetricEstimate:
 
 def test_each_group_has_rows_of_its_own_subjects(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
-    results = run_probe(CORNER, Probe(methods=(Linear(),)), context)
+    results = run_probe(CORNER, Probe(methods=(QUICK_LINEAR,)), context)
     assert [(g.attribute, g.value, g.n_test_subjects) for g in results.subgroups] == [
         ("protocol", "a", 5),
         ("protocol", "b", 5),
@@ -46,7 +46,7 @@ def test_each_group_has_rows_of_its_own_subjects(planted, tmp_path):
 
 
 def test_groups_change_nothing_else(planted, tmp_path):
-    probe = Probe(methods=(Linear(),))
+    probe = Probe(methods=(QUICK_LINEAR,))
     plain = planted.context(tmp_path, evaluate=Evaluate(subjects=(0,)))
     first = run_probe(CORNER, probe, plain)
     cells = {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()}
@@ -71,7 +71,7 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     assert protocols == {"a"} and len(found.train_subjects) == 4 and len(found.test_subjects) == 10
     assert found.excluded == ()
     context = planted.context(tmp_path, evaluate=BY_PROTOCOL)
-    results = run_probe(task, Probe(methods=(Linear(),)), context)
+    results = run_probe(task, Probe(methods=(QUICK_LINEAR,)), context)
     assert results.n_train_subjects == 4
     assert {group.value for group in results.subgroups} == {"a", "b"}
 
