@@ -2,7 +2,7 @@
 
 No single number shows every collapse. A mean distance stays fine when all vectors lie on a line,
 a rank stays fine when they crowd into a small ball, and neither notices an encoder that has stopped
-to change. Ranks are never centred: vectors that are all alike then have rank 1, while centring
+to change. Ranks are never centred: vectors that are all equal then have rank 1, while centring
 would leave rounding noise, of full rank. All functions work on the device of their inputs and
 return plain numbers, for they are computed rarely.
 """
@@ -42,7 +42,7 @@ def uniformity(vectors: Float[Tensor, "samples dim"]) -> float:
 def dimension_std(vectors: Float[Tensor, "samples dim"]) -> float:
     """Mean over dimensions of the standard deviation of unit vectors, times sqrt(dim).
 
-    About 1 where directions are spread evenly, 0 where all rows are alike. Source: Chen & He 2021
+    About 1 where directions are spread evenly, 0 where all rows are equal. Source: Chen & He 2021
     (arXiv:2011.10566), sec. 4.1.
     """
     unit = normalize(vectors.float(), dim=1)

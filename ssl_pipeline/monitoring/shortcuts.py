@@ -42,7 +42,7 @@ def retrieval_accuracy(
 ) -> ScoreWithChance:
     """How often the nearest of all other views by cosine is that of the same sample (top 1).
 
-    The mean of both directions. Ties share the hit, so vectors that are all alike score chance,
+    The mean of both directions. Ties share the hit, so vectors that are all equal score chance,
     one over the number of samples.
     """
     similar = normalize(first.double(), dim=1) @ normalize(second.double(), dim=1).T

@@ -323,10 +323,10 @@ def to_scan(
 
 def _modality_note(candidate: Candidate, info: ScanInfo) -> str:
     """What is to be said where the study and the file's own header disagree."""
-    told, own = candidate.modality, info.file_modality
-    if not told or not own or told == own:
+    given, own = candidate.modality, info.file_modality
+    if not given or not own or given == own:
         return ""
-    return f"its header says {own} and the study {told}: the header counts"
+    return f"its header says {own} and the study {given}: the header counts"
 
 
 def _match_labels(candidate: Candidate) -> LabelMatch:

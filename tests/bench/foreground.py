@@ -19,9 +19,10 @@ from scipy import ndimage
 
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.foreground import bounding_box, ct_body, mr_body
-from ssl_pipeline.preprocess.intensity import ct_to_int16, mr_to_int16, valid_mask
+from ssl_pipeline.preprocess.intensity import ct_to_int16, mr_to_int16
 from ssl_pipeline.volumes.geometry import to_canonical
 from ssl_pipeline.volumes.readers import Source, read_volume
+from ssl_pipeline.volumes.value_statistics import valid_mask
 
 SETTINGS = Preprocess()
 MARGIN = (SETTINGS.margin_voxels,) * 3

@@ -110,28 +110,28 @@ def _feature_tables(results: RobustnessResults) -> Iterator[Table]:
         own = [row for row in rows if row.method == method]
         if own:
             head = ("initialization", *(str(p.severity) for p in own[0].severities[1:]))
-            told = [
+            cells = [
                 (
                     initialization_title(row.initialization),
                     *(format_estimate(p) for p in row.severities[1:]),
                 )
                 for row in own
             ]
-            yield Table(caption, head, told)
+            yield Table(caption, head, cells)
     shares = {
         (row.attribute, row.initialization): format_estimate(row)
         for row in results.explained_variance
     }
     if shares:
         names, inits = (list(dict.fromkeys(each)) for each in zip(*shares, strict=True))
-        told = [
+        cells = [
             (initialization_title(init), *(shares[name, init] for name in names)) for init in inits
         ]
         caption = (
             "Variance explained by subgroup: share of the variance of subjects' mean features "
             "between groups, on clean scans"
         )
-        yield Table(caption, ("initialization", *names), told)
+        yield Table(caption, ("initialization", *names), cells)
 
 
 def _corruption_table(results: RobustnessResults) -> Table:
