@@ -108,7 +108,7 @@ def _draw_scores(axes: Any, folder: Path) -> None:
     axes.set_ylabel(result.metric.title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(0.55, 0.5))
-    axes.set_title(f"4  Evaluate: {result.results.task}, {method_title(method)}", fontsize=9.5)
+    axes.set_title(f"4  Evaluate: {result.name}, {method_title(method)}", fontsize=9.5)
 
 
 def _plot_series(axes: Any, result: TaskResult, method: str, init: str, rows: list[Any]) -> None:
