@@ -169,22 +169,27 @@ class Workflow:
         """
         on = " --on {resources.run_on:q}" if may_be_job(load_stage(name)) else ""
         which = " {params.which:q}" if self.which(name) else ""
-        return f"python -m stages {name} --config {{flow.path:q}}{on}{which}"
+        return f"python -m stages {name} --config {{resources.study:q}}{on}{which}"
 
     def which(self, name: str) -> list[str]:
         """The words of the command that say which run of a stage it is, such as `task=organ`."""
         keys = (*self.outer_wildcards, *load_stage(name).WILDCARDS)
         return [f"{key}={{{key}}}" for key in keys]
 
-    def resources(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int] | int]:
-        """Estimated resources of a stage, computed when a job is planned and not at parse time."""
+    def resources(self, name: str) -> dict[str, Callable[[Mapping[str, str]], int | str] | int]:
+        """Estimated resources of a stage, computed when a job is planned and not at parse time.
+
+        The study's path is among them, for what is no input or parameter reruns nothing where the
+        study is moved.
+        """
 
         def of(key: str) -> Callable[[Mapping[str, str]], int]:
             return lambda wildcards: self._estimate(name, wildcards).snakemake_resources[key]
 
         asked = self.cluster.resources(name) if self.cluster else None
         gpus = {"gpu": asked.gpus * asked.nodes} if asked and asked.gpus else {}
-        return {key: of(key) for key in ("disk_mb", "mem_mb", "runtime")} | gpus
+        estimated = {key: of(key) for key in ("disk_mb", "mem_mb", "runtime")}
+        return {"study": lambda wildcards: str(self.path), **estimated, **gpus}
 
     def _estimate(self, name: str, wildcards: Mapping[str, str]) -> StageEstimate:
         study, chosen = self._selected_study(wildcards), _stage_wildcards(name, wildcards)
