@@ -165,11 +165,11 @@ class Workflow:
     def command(self, name: str) -> str:
         """The command that runs a stage, as by hand; the same for every study and trial.
 
-        Every value that it is filled with is quoted for the shell.
+        Every value that it is filled with is quoted for the shell. A rule of trials inherits the
+        command, so it always ends in the words of the run, of which there may be none.
         """
         on = " --on {resources.run_on:q}" if may_be_job(load_stage(name)) else ""
-        which = " {params.which:q}" if self.which(name) else ""
-        return f"python -m stages {name} --config {{resources.study:q}}{on}{which}"
+        return f"python -m stages {name} --config {{resources.study:q}}{on} {{params.which:q}}"
 
     def which(self, name: str) -> list[str]:
         """The words of the command that say which run of a stage it is, such as `task=organ`."""

@@ -21,8 +21,9 @@ from tests.training.small_trainer import small_trainer, trained_weights
 
 
 def train(folder, output, compiled):
-    """Leave the weights behind."""
+    """Leave the weights behind, and compiled code with them: that of a killed run may be torn."""
     os.environ.pop(CACHE_VARIABLE, None)
+    os.environ["TMPDIR"] = str(folder)
     weights = trained_weights(small_trainer(folder, output, compile=compiled))
     torch.save(weights, folder / "end.pt")
     if compiled:
