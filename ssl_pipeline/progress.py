@@ -82,7 +82,7 @@ def enable_debug() -> None:
 def debug(text: str) -> None:
     """Print a debug line to the open log, and to the console if enabled."""
     for target in (*_debug_targets, *_logs):
-        target.print(text, style="dim")
+        target.print(escape_bytes(text), style="dim")
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,17 @@ CONFIG_KEYS = (*HASHED_KEYS, "quality")  # quality is in the bundle, and starts 
 DEPENDS_ON = ("preprocess",)
 VERSION = 8
 RUN_PATTERN = f"{layout.RUNS_FOLDER}/{layout.RUN_NAME_PATTERN}"
-STEP_PATTERN = f"step-{'[0-9]' * 8}"  # not what a user has renamed
 OUTPUTS = (
     "cohort-*.json",
     RUN_RECORD,
     snapshots.FEATURE_PCA_FILE,
     *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
     f"{RUN_PATTERN}/{METRICS_FILE}",
-    f"{RUN_PATTERN}/{snapshots.FOLDER}/{STEP_PATTERN}.npz",
-    *(f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{STEP_PATTERN}.{end}" for end in ("pt", "json")),
+    f"{RUN_PATTERN}/{snapshots.FOLDER}/{snapshots.STEP_PATTERN}.npz",
+    *(
+        f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{snapshots.STEP_PATTERN}.{end}"
+        for end in ("pt", "json")
+    ),
     f"{RUN_PATTERN}/tensorboard/events.*",
 )
 WILDCARDS: tuple[str, ...] = ()

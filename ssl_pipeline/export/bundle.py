@@ -71,8 +71,14 @@ class LoadedEncoder:
         `missing_value` state them instead, as they do for a root. Raises UserError for a scan that
         cannot be read, that quality control rejects, or whose values may mean several things.
         """
-        hints = ScanHints(modality, root, intensity_offset, missing_value)
-        return self.embed_prepared(prepare_file(self.manifest, Path(scan), hints))
+        prepared = self.prepare(
+            scan,
+            modality,
+            root=root,
+            intensity_offset=intensity_offset,
+            missing_value=missing_value,
+        )
+        return self.embed_prepared(prepared)
 
     def embed_prepared(self, prepared: PreparedVolume) -> Features:
         """Features of a scan that `prepare` gave."""

@@ -23,9 +23,9 @@ from ssl_pipeline.io.atomic import (
 from ssl_pipeline.io.records import parse_object, read_json_if_whole
 from ssl_pipeline.progress import info
 from ssl_pipeline.training.compute import Compute
+from ssl_pipeline.training.snapshots import STEP_PATTERN
 
 FORMAT_VERSION = 3
-STEM_PATTERN = f"step-{'[0-9]' * 8}"  # of our checkpoints, not of a copy that a user has renamed
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def save_checkpoint(folder: Path, state: TrainerState, keep: int) -> None:
     path = folder / f"step-{state.step:08d}.pt"
     write_bytes(path, pack_state(state))
     write_json(path.with_suffix(".json"), {"step": state.step, "sha256": sha256_file(path)})
-    for old in sorted(folder.glob(f"{STEM_PATTERN}.pt"))[:-keep]:
+    for old in sorted(folder.glob(f"{STEP_PATTERN}.pt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
 
 
 def load_newest(folder: Path) -> TrainerState | None:
     """The newest complete checkpoint, on the CPU; None where there is none."""
-    for path in sorted(folder.glob(f"{STEM_PATTERN}.pt"), reverse=True):
+    for path in sorted(folder.glob(f"{STEP_PATTERN}.pt"), reverse=True):
         if _is_whole(path):
             with suppress(ValueError):
                 return unpack_state(path.read_bytes())
@@ -81,10 +81,10 @@ def load_newest(folder: Path) -> TrainerState | None:
 
 def superseded_files(folder: Path) -> list[Path]:
     """The files of all checkpoints but the newest complete one; empty where there is none."""
-    for path in sorted(folder.glob(f"{STEM_PATTERN}.pt"), reverse=True):
+    for path in sorted(folder.glob(f"{STEP_PATTERN}.pt"), reverse=True):
         if _is_whole(path):
             return sorted(
-                other for other in folder.glob(f"{STEM_PATTERN}.*") if other.stem != path.stem
+                other for other in folder.glob(f"{STEP_PATTERN}.*") if other.stem != path.stem
             )
     return []
 

@@ -20,6 +20,7 @@ from ssl_pipeline.io.atomic import atomic_write
 
 FORMAT_VERSION = 1
 FOLDER, IMAGES_PER_RUN = "snapshots", 4
+STEP_PATTERN = f"step-{'[0-9]' * 8}"  # of files of a step, not of a copy that a user has renamed
 FEATURE_PCA_FILE = "feature_pca.npz"  # beside the runs
 ImageArrays = dict[str, NDArray[np.float32]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.records import Record, read_record, write_record
+from ssl_pipeline.io.records import Record, read_record_if_whole, write_record
 from stages.core.layout import ELAPSED_RECORD
 
 INTERVAL_S = 15.0
@@ -29,10 +29,8 @@ class ElapsedTime(Record):
 def elapsed_before(out: Path, key: str) -> ElapsedTime:
     """The time of earlier starts for this key; of none where there are none, or none is known."""
     unknown = ElapsedTime(key=key, seconds=0.0, first_start=time.time())
-    with suppress(UserError, FileNotFoundError):
-        known = read_record(ElapsedTime, out / ELAPSED_RECORD, "remove it")
-        return known if known.key == key else unknown
-    return unknown
+    known = read_record_if_whole(ElapsedTime, out / ELAPSED_RECORD)
+    return known if known and known.key == key else unknown
 
 
 @contextmanager

@@ -203,15 +203,8 @@ def freeze_cohort(run: PretrainingRun) -> None:
 def stale_runs(study: Study) -> list[Path]:
     """Run folders that neither the present settings and cohort nor the encoder use."""
     kept = _needed_runs(study)
-    return (
-        [
-            run
-            for run in sorted(_runs_folder(study).glob(layout.RUN_NAME_PATTERN))
-            if run not in kept
-        ]
-        if kept
-        else []
-    )
+    found = sorted(_runs_folder(study).glob(layout.RUN_NAME_PATTERN)) if kept else []
+    return [run for run in found if run not in kept]
 
 
 def stale_checkpoints(study: Study) -> list[Path]:
