@@ -1,6 +1,6 @@
 """Formatting of numbers for people: scores, intervals, counts, durations, sizes.
 
-One place, so that every table looks alike: `.93 [.90, .95]`, `+.120 [+.080, +.160]`, `.93 ± .02`.
+One place, so that all tables look the same: `.93 [.90, .95]`, `+.120 [+.080, +.160]`, `.93 ± .02`.
 """
 
 NO_VALUE = "–"

@@ -135,6 +135,8 @@ def _check_root(known: Sequence[StoredValues], root: str) -> None:
     """Raise UserError where no root of this name is known."""
     names = {values.root for values in known} - {""}
     if not names:
-        raise UserError("this encoder's training scans were all stored alike: name no root.")
+        raise UserError(
+            "this encoder's training scans were all stored in the same way: name no root."
+        )
     if root not in names:
         raise UserError(f"root {root!r} is none of the encoder's: {suggest_name(root, names)}")

@@ -1,6 +1,6 @@
 """Initial weights from MONAI's 3D vision transformers, alone or as the encoder of a larger network.
 
-`ViT`, `ViTAutoEnc` and `MaskedAutoEncoderViT` name their parts alike. MONAI's axes are those of a
+`ViT`, `ViTAutoEnc` and `MaskedAutoEncoderViT` share the names of their parts. MONAI's axes are of a
 NIfTI, (x, y, z), and ours (z, y, x): the patch embedding is turned, or scans would be seen rotated.
 Several channels are summed, as if each showed the scan.
 """

@@ -77,7 +77,7 @@ def close_negative_share(
 ) -> float:
     """Share of pairs of different subjects whose cosine is above `cosine`; nan without such pairs.
 
-    High where subjects look alike at one location, which makes them false negatives.
+    High where subjects look similar at one location, which makes them false negatives.
     """
     unit = normalize(vectors.float(), dim=1)
     others = subject[:, None] != subject[None, :]

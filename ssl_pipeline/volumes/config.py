@@ -56,7 +56,7 @@ class Masks(Section):
 
 
 class Root(Section):
-    """One folder of scans, all of which are treated alike."""
+    """One folder of scans, all of which are treated in the same way."""
 
     path: str = Field(description="folder; environment variables and ~ are expanded")
     name: str = Field("", description="short name, the folder's own where empty")

@@ -1,7 +1,7 @@
 """Checks of the values of targets and sites, which results say: none may say who a person is.
 
 Which targets there are, a study declares; nothing else of a table is kept. What is refused here was
-declared by mistake. A person's name cannot be told from other words for sure: it has several
+declared by mistake. A person's name is not surely distinguishable from other words: it has several
 capitalised words, and no two subjects share it.
 """
 

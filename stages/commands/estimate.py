@@ -88,9 +88,9 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
     quantities = Table(*COLUMNS, title=f"{study.name} in {study.folder}", box=None, pad_edge=False)
     for column in quantities.columns[1:]:
         column.justify = "right"
-    alike = Counter(_title(part) for part, _ in found)
+    titles = Counter(_title(part) for part, _ in found)
     for title, each in {_title(part): each for part, each in found}.items():
-        number = alike[title]
+        number = titles[title]
         quantities.add_row(title if number == 1 else f"{number} x {title}", *_row(each))
     needs = [each.resource_estimate for _, each in found]
     disk, files = (sum(getattr(need, key).value for need in needs) for key in ("disk", "files"))

@@ -1,6 +1,6 @@
 """Status of a study: one line a stage, from its files and, where there is SLURM, its queue.
 
-Step, rate and time left are those of the progress record that every stage writes alike wherever it
+Step, rate and time left are those of the progress record that every stage writes, wherever it
 runs, so the table needs no SLURM. A stage that is done may still be out of date: `snakemake -n`
 says what would run again, and why. Nothing here writes a file.
 """

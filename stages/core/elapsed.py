@@ -40,7 +40,7 @@ def record_elapsed(out: Path, before: ElapsedTime) -> Iterator[None]:
 
     def write() -> None:
         seconds = before.seconds + time.monotonic() - started
-        with suppress(OSError, UserError):  # a full disk or a lost lease is told by the stage
+        with suppress(OSError, UserError):  # the stage reports a full disk or a lost lease
             write_record(out / ELAPSED_RECORD, before.model_copy(update={"seconds": seconds}))
 
     def write_now_and_then() -> None:

@@ -1,4 +1,4 @@
-"""The run of a stage: by hand, by Snakemake, on a node or by a test, alike.
+"""The run of a stage: by hand, by Snakemake, on a node or by a test, in the same way.
 
 `run_stage` adds to a stage what all share: the lock, the completion record, the manifest and the
 provenance. Where several ranks run a stage, the first holds the lock and keeps the records.

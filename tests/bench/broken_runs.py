@@ -41,15 +41,15 @@ def no_negatives(objective: Objective, sampler: Sampler, at: int) -> Iterator[No
     def subjects(
         term: SubjectContrast, first: Tensor, second: Tensor, metadata: TermMetadata
     ) -> Tensor:
-        alike = (normalize(first, dim=1) * normalize(second, dim=1)).sum(dim=1)
-        return -alike.mean() / term.temperature
+        similarity = (normalize(first, dim=1) * normalize(second, dim=1)).sum(dim=1)
+        return -similarity.mean() / term.temperature
 
     def places(
         anchor: Tensor, other: Tensor, found: losses.TokenMatches, temperature: float
     ) -> Tensor:
         mate = gather_tokens(normalize(other.float(), dim=-1), found.positive_index)
-        alike = (normalize(anchor.float(), dim=-1) * mate).sum(dim=-1)
-        return torch.where(found.is_usable, -alike / temperature, 0).sum()
+        similarity = (normalize(anchor.float(), dim=-1) * mate).sum(dim=-1)
+        return torch.where(found.is_usable, -similarity / temperature, 0).sum()
 
     with (
         patch.object(SubjectContrast, "loss", subjects),

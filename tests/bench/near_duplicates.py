@@ -51,10 +51,10 @@ def rows() -> Iterator[BenchmarkRow]:
         found = set(find_near_duplicates([*scans, *(copy.points for copy in planted)], least))
         hit = [(copy.scan_index, at) in found for at, copy in enumerate(planted, start=len(scans))]
         missed = Counter(copy.kind for copy, there in zip(planted, hit, strict=True) if not there)
-        told = ", ".join(f"{kind} {count}" for kind, count in missed.items()) or "none"
+        listed = ", ".join(f"{kind} {count}" for kind, count in missed.items()) or "none"
         measure = f"near-duplicates among {len(scans)} of {name}"
         yield BenchmarkRow(
-            f"{measure}, recall", f"{sum(hit)} of {len(hit)}", f"missed: {told}", np.mean(hit)
+            f"{measure}, recall", f"{sum(hit)} of {len(hit)}", f"missed: {listed}", np.mean(hit)
         )
         shows = [*range(len(scans)), *(copy.scan_index for copy in planted)]
         right = sum(shows[low] == shows[high] for low, high in found)
@@ -74,8 +74,8 @@ def print_candidate_thresholds() -> None:
         print(f"{name}, {len(scans)} scans: others at most", *map(_formatted, others[-6:]))
         for kind in dict.fromkeys(copy.kind for copy in planted):
             own = [copy for copy in planted if copy.kind == kind]
-            alike = sorted(similarity(scans[copy.scan_index], copy.points) for copy in own)
-            print(f"  {kind}: at least", *map(_formatted, alike[:6]))
+            scores = sorted(similarity(scans[copy.scan_index], copy.points) for copy in own)
+            print(f"  {kind}: at least", *map(_formatted, scores[:6]))
 
 
 def _formatted(similarity: Similarity) -> str:

@@ -71,9 +71,9 @@ def interleaved_times(
         for name in order.sample(list(works), len(works)):
             before()
             began = clock() if clock else 0.0
-            told = works[name]()
+            value = works[name]()
             if number:
-                taken[name].append(clock() - began if clock else told)
+                taken[name].append(clock() - began if clock else value)
     return Times(taken)
 
 

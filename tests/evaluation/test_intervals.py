@@ -102,8 +102,8 @@ def test_what_differs_by_nothing_but_subjects_has_students_interval():
 def test_seeds_that_differ_systematically_widen_an_interval():
     rng = np.random.default_rng(0)
     parts = np.repeat(rng.normal(0.7, 0.1, (1, 40)), 3, axis=0)
-    alike, apart = parts, parts + np.array([[-0.1], [0.0], [0.1]])
-    narrow, wide = (confidence_interval(0.7, each, 0.95) for each in (alike, apart))
+    equal, apart = parts, parts + np.array([[-0.1], [0.0], [0.1]])
+    narrow, wide = (confidence_interval(0.7, each, 0.95) for each in (equal, apart))
     assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
     assert variance_components(apart)[1] == pytest.approx(0.1**2 / 3)
 

@@ -1,4 +1,4 @@
-"""Values of new scans mean what those of pretraining meant, and are judged as they were."""
+"""Values of new scans mean what those of pretraining meant, and are checked as they were."""
 
 import nibabel as nib
 import numpy as np
@@ -86,7 +86,7 @@ def test_where_roots_differ_the_user_names_the_one(tmp_path, scan):
 
 
 def test_no_root_is_named_where_all_were_stored_alike(encoder, scan):
-    with pytest.raises(UserError, match="all stored alike: name no root"):
+    with pytest.raises(UserError, match="all stored in the same way: name no root"):
         encoder.embed(scan(hounsfield_units()), "CT", root="ct")
 
 

@@ -126,8 +126,8 @@ def test_operations_of_a_pass_are_those_that_torch_counts(kind, patch):
         # Fused attention on a CPU is not counted.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             encoder.forward_sparse(crops, spacing, order[:, :seen])
-        told = config.forward_flops(seen, CROP)
-        assert told == pytest.approx(counter.get_total_flops(), rel=0.15)
+        flops = config.forward_flops(seen, CROP)
+        assert flops == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
 @each

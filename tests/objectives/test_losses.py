@@ -61,10 +61,10 @@ def test_subjects_count_less_as_negatives_the_more_alike_they_are():
     found = contrast(first, second, subject, 0.1, traits)
     assert found.item() == pytest.approx(expected.item(), abs=1e-4)
     equal = contrast(first, second, subject, 0.1, torch.zeros(3, 1))
-    assert equal.item() == 0, "all are wholly alike: no negative is left"
+    assert equal.item() == 0, "all are the same: no negative is left"
     one = contrast(first, second, torch.tensor([0, 0, 1]), 0.1)
     same = contrast(first, second, subject, 0.1, torch.tensor([[0.0], [0], [1000]]))
-    assert same.item() == pytest.approx(one.item()), "wholly alike is as one subject"
+    assert same.item() == pytest.approx(one.item()), "the same is as one subject"
 
 
 @pytest.mark.parametrize("traits", [torch.zeros(4, 0), torch.tensor([[0.0], [0.3], [0.3], [9]])])

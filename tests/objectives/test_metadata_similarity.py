@@ -26,8 +26,8 @@ def entries(catalog):
     ]
 
 
-def kernel(entries, **alike):
-    return metadata_similarity(torch.from_numpy(metadata_features(entries, alike)))
+def kernel(entries, **similar_by):
+    return metadata_similarity(torch.from_numpy(metadata_features(entries, similar_by)))
 
 
 def test_numbers_are_alike_by_their_width_and_words_where_equal(entries):

@@ -1,4 +1,4 @@
-"""Bodies of known shape are told from air, with all that is dark in them, and without a table."""
+"""Bodies of known shape are separated from air, with all that is dark in them, without a table."""
 
 import numpy as np
 import pytest

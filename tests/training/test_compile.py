@@ -39,8 +39,8 @@ def test_a_compiled_run_ends_as_a_plain_one(study, tmp_path):
     for compiled in (False, True):
         folder = tmp_path / str(compiled)
         folder.mkdir()
-        told = (folder, study.folder, compiled)
-        process = multiprocessing.get_context("spawn").Process(target=train, args=told)
+        arguments = (folder, study.folder, compiled)
+        process = multiprocessing.get_context("spawn").Process(target=train, args=arguments)
         process.start()
         process.join()
         assert process.exitcode == 0

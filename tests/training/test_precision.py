@@ -31,8 +31,8 @@ def train(folders, output):
 @pytest.fixture(scope="module")
 def ends(study, tmp_path_factory):
     folders = {each: tmp_path_factory.mktemp(each) for each in ("fp32", "bf16", "fp16")}
-    told = (folders, study.folder)
-    process = multiprocessing.get_context("spawn").Process(target=train, args=told)
+    arguments = (folders, study.folder)
+    process = multiprocessing.get_context("spawn").Process(target=train, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == 0

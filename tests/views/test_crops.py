@@ -49,8 +49,8 @@ def test_tokens_of_one_place_look_at_the_same_millimetres(catalog, reader, share
     for axis in range(3):
         voxels = torch.from_numpy(np.stack([index[axis], np.ones(size)]).astype(np.int16))
         units = torch.tensor([[s[axis], 0, LOW, HIGH] for s in spacing])
-        told = dataclasses.replace(blocks, voxels=voxels.repeat(4, 1, 1, 1, 1), units=units)
-        seen.append(crop_views(told, views, PATCH))
+        known = dataclasses.replace(blocks, voxels=voxels.repeat(4, 1, 1, 1, 1), units=units)
+        seen.append(crop_views(known, views, PATCH))
     batch = seen[0]
     inside = torch.stack([patchify(b.valid[:, None], PATCH).amin(-1) for b in seen]).amin(0) > 0
     truth = torch.stack([patchify(b.clean, PATCH).mean(-1) for b in seen], dim=-1)

@@ -188,15 +188,15 @@ def test_dicom_says_its_own_modality(folder, brain):
     assert build(data_of(folder, modality=None), folder, inventory) == inventory
 
 
-@pytest.mark.parametrize(("told", "own"), [("MR", "CT"), ("CT", "MR")])
-def test_the_header_counts_against_the_modality_of_the_root(told, own, brain, tmp_path):
+@pytest.mark.parametrize(("declared", "own"), [("MR", "CT"), ("CT", "MR")])
+def test_the_header_counts_against_the_modality_of_the_root(declared, own, brain, tmp_path):
     voxels = as_hounsfield(brain, 1) if own == "CT" else with_noise(brain, 1)
     save_dicom(tmp_path / "raw/a_1", voxels, brain.affine, own)
     file = save_itk(tmp_path / "raw/b_2.mha", voxels + np.int16(1), brain.affine)
     words = f"Modality = MET_MOD_{own}\nNDims".encode()
     file.write_bytes(file.read_bytes().replace(b"NDims", words, 1))
-    scans = build(data_of(tmp_path, modality=told), tmp_path).scans
-    note = f"its header says {own} and the study {told}: the header counts"
+    scans = build(data_of(tmp_path, modality=declared), tmp_path).scans
+    note = f"its header says {own} and the study {declared}: the header counts"
     assert [(scan.modality, scan.quality, scan.reason) for scan in scans] == [
         (own, "accepted", note)
     ] * 2

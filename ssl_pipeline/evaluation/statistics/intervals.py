@@ -111,7 +111,7 @@ def variance_components(pseudovalues: Pseudovalues) -> tuple[float, float]:
 
     MS(subjects) and MS(seeds) - c MS(both), if that is more than 0, over the number of cells
     (Hillis 2007, doi:10.1002/sim.2532, with seeds for readers, and c = 1). Here c is the
-    median of MS(seeds) / MS(both) where seeds do not differ: few seeds seem too alike too often.
+    median of MS(seeds) / MS(both) where seeds do not differ: few seeds seem too similar too often.
     One seed adds nothing. Not finite where pseudo-values are too large to be squared.
     """
     from scipy.stats import chi2

@@ -45,7 +45,7 @@ PREFERRED_METHODS = (
     "full",
 )  # methods by which tasks are shown on the first screen, in this order
 LARGEST_DRAWN = 1e6  # a score beyond it, in either direction, would make all others one line
-MAX_POINTS = 400  # of a curve; more cannot be told apart at this width
+MAX_POINTS = 400  # of a curve; more cannot be distinguished at this width
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def log_panel(rows: Sequence[LogRow], title: str, lines: Mapping[str, str]) -> P
 
 
 def _subsample(rows: Sequence[LogRow], name: str) -> list[LogRow]:
-    """The rows that have a number, at most as many as can be told apart, and the last one."""
+    """The rows that have a number, at most as many as can be distinguished, and the last one."""
     having = [row for row in rows if name in row]
     return [*having[: -1 : -(-len(having) // MAX_POINTS)], having[-1]]
 

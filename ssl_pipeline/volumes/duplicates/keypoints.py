@@ -163,7 +163,7 @@ def _octave_keypoints(
         found &= (
             ndimage.gaussian_filter(measured, BLUR_STEPS[1], mode="nearest") > MIN_MEASURED_SHARE
         )
-    rim = 2  # at the edge of the field of view everything is alike
+    rim = 2  # at the edge of the field of view everything looks the same
     inside = (slice(rim, -rim),) * 3
     at = np.argwhere(found[inside]) + rim
     strength = np.abs(contrast[tuple(at.T)])

@@ -43,10 +43,10 @@ _DIRECTION = np.array([[-1.0 if flip & bit else 1.0 for bit in (4, 2, 1)] for fl
 
 
 class Similarity(NamedTuple):
-    """Similarity of two scans: the higher the score, the more alike.
+    """Similarity of two scans: the higher the score, the more similar.
 
     Few matches may be a large share of few keypoints by chance, and many a small share of many
-    where anatomy is alike: the score is share * sqrt(matches), in which copies are well above both.
+    where anatomy is similar: the score is share * sqrt(matches), and copies are well above both.
     """
 
     score: float = 0.0

@@ -86,7 +86,7 @@ def source_files(source: Source) -> list[Path]:
 
 
 def known_files(source: Source) -> list[Path]:
-    """The files of an image as far as they can be told: where it cannot be read, its own path."""
+    """The files of an image as far as they are known: where it cannot be read, its own path."""
     try:
         return source_files(source)
     except ReadError:

@@ -60,10 +60,10 @@ def _volumes_of(series: list[Frame]) -> dict[str, list[Frame]]:
     placed = [frame for frame in series if not frame.fault]
     lost = [frame for frame in series if frame.fault]
     found: dict[str, list[Frame]] = {"unplaced" if placed else "": lost} if lost else {}
-    for name, alike in _split_by_geometry(placed):
-        volumes = _split_by_hints(alike, SPLIT_HINTS)
+    for name, same_geometry in _split_by_geometry(placed):
+        volumes = _split_by_hints(same_geometry, SPLIT_HINTS)
         if len(volumes) > MAX_VOLUMES:
-            volumes = [("", alike)]
+            volumes = [("", same_geometry)]
         for more, volume in volumes:
             found[_join_names(name, more)] = volume
     return found

@@ -108,8 +108,8 @@ def test_weights_and_metadata_are_frozen_with_the_cohort(place):
     then = run.cohort.entries(heavier)
     assert {entry.weight for entry in then} == {1.0}
     assert {entry.targets["side"] for entry in then} == {"0", "1"}
-    alike = Contrastive(contrast=Contrast(subject_weight=1, similar_by={"age": 1}))
-    compared = pretraining_run(study.model_copy(update={"objective": alike}))
+    by_age = Contrastive(contrast=Contrast(subject_weight=1, similar_by={"age": 1}))
+    compared = pretraining_run(study.model_copy(update={"objective": by_age}))
     assert compared.cohort_items[2 * len(known) :] == [
         (entry.id, {"site": entry.site, "targets": entry.targets}) for entry in then
     ]

@@ -49,10 +49,10 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_copy_is_like_its_original(change, head):
     data, spacing = CHANGES[change](head)
-    alike = similarity(points_of(head), points_of(data, spacing))
-    assert alike.score > THRESHOLD
+    match = similarity(points_of(head), points_of(data, spacing))
+    assert match.score > THRESHOLD
     assert similarity(points_of(data, spacing), points_of(head)).share == pytest.approx(
-        alike.share, abs=0.1
+        match.share, abs=0.1
     )
 
 
