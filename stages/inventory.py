@@ -38,7 +38,7 @@ from stages.core.study import Study
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
-VERSION = 7
+VERSION = 8
 OUTPUTS = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False

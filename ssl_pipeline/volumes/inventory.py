@@ -203,7 +203,7 @@ def build_inventory(
         infos,
         data.splits,
         explicit_splits,
-        _find_duplicates(checks, data.splits.duplicate_threshold),
+        _find_duplicates(candidates, checks, data.splits.duplicate_threshold),
         {scan.id: scan.split for scan in comparable if scan.subject},
     )
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -271,15 +271,19 @@ def _inspect_all(
     return checks
 
 
-def _find_duplicates(checks: Sequence[ScanCheck], threshold: float | None) -> list[tuple[int, int]]:
-    """Pairs of near duplicates among the usable scans, by their positions."""
+def _find_duplicates(
+    candidates: Sequence[Candidate], checks: Sequence[ScanCheck], threshold: float | None
+) -> list[tuple[int, int]]:
+    """Pairs of near duplicates of two subjects, by position, of scans that are or were usable."""
     if threshold is None:
         return []
     fit = {at: each.keypoints for at, each in enumerate(checks) if each.keypoints}
     numbers = list(fit)
     return [
         (numbers[low], numbers[high])
-        for low, high in find_near_duplicates([*fit.values()], threshold)
+        for low, high in find_near_duplicates(
+            [*fit.values()], threshold, [candidates[at].subject_name for at in numbers]
+        )
     ]
 
 

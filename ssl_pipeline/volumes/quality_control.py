@@ -101,6 +101,8 @@ class ScanQuality(NamedTuple):
     fault: str = ""
     repair: str = ""
     review: str = ""
+    holds_image: bool = True  # False for what no reviewer can accept, such as a constant
+    is_rejected_in_review: bool = False  # nothing but a reviewer's decision speaks against it
 
 
 class _Fault(NamedTuple):
@@ -122,10 +124,10 @@ def check_quality(
     lifted = []
     for fault in _faults(volume, root, thresholds, modality):
         if not (fault.is_threshold and decision and decision.verdict == "accept"):
-            return ScanQuality(fault.text)
+            return ScanQuality(fault.text, holds_image=fault.is_threshold)
         lifted.append(fault.text)
     if decision and decision.verdict == "reject":
-        return ScanQuality(f"rejected in review: {decision.reason}")
+        return ScanQuality(f"rejected in review: {decision.reason}", is_rejected_in_review=True)
     repairs = (volume.repair, _shear_repair(volume.affine))
     return ScanQuality(
         repair="; ".join(repair for repair in repairs if repair),

@@ -2,7 +2,9 @@
 
 The result is reused while the file's bytes and the thresholds stay the same; only files that could
 not be read are tried again. A file that was merely touched keeps the time that was recorded for it,
-so that the inventory stays equal to the byte.
+so that the inventory stays equal to the byte. What a scan is compared by, the hash of its voxels
+and its keypoints, outlives its rejection: a copy that is damaged or rejected must move no other
+scan to another subject or split.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ from ssl_pipeline.volumes.review import Decision
 from ssl_pipeline.volumes.thumbnails import thumbnail
 from ssl_pipeline.volumes.walk import FileState
 
-VERSION = 5  # raise it when the result of an inspection changes its meaning
+VERSION = 6  # raise it when the result of an inspection changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,9 @@ class ScanInfo:
     orientation: str = ""  # such as "LPS"
     file_modality: str = ""  # modality in the file's own header
     sha256: str = ""  # of the source's bytes
-    voxel_hash: str = ""  # hash of the values with their axes in canonical order
+    # hash of the values with their axes in canonical order, also of a scan that was readable once;
+    # empty for a constant, which says nothing of whom it shows
+    voxel_hash: str = ""
     size_bytes: int = 0
     files_hash: str = ""  # hash of the names, sizes and times of its files
     criteria_hash: str = ""  # hash of the thresholds and settings of its quality control
@@ -47,7 +51,7 @@ class ScanInfo:
 
 @dataclass(frozen=True)
 class ScanCheck:
-    """Scan information, a JPEG thumbnail if the scan opened, and keypoints if it is usable."""
+    """Scan information, a JPEG thumbnail if the scan opened, keypoints if it is or was usable."""
 
     info: ScanInfo
     thumbnail: bytes = b""
@@ -72,6 +76,18 @@ def inspect_scan(
     `modality` is what is known beforehand; it counts where the file's own header says none.
     `decision` is a reviewer's, where there is one.
     """
+    check = _inspect(source, root, modality, thresholds, previous, decision)
+    return _with_earlier_evidence(check, previous) if previous and check.info.fault else check
+
+
+def _inspect(
+    source: Source,
+    root: Root,
+    modality: str,
+    thresholds: QualityThresholds,
+    previous: ScanCheck | None,
+    decision: Decision | None,
+) -> ScanCheck:
     criteria = [VERSION, thresholds.model_dump(), root.missing_value, root.intensity_offset]
     criteria_hash = sha256_json([*criteria, modality, *(decision.outcome if decision else ())])
     name = readers.format_of(source)
@@ -112,6 +128,16 @@ def inspect_scan(
         criteria_hash=criteria_hash,
     )
     return replace(check, info=info)
+
+
+def _with_earlier_evidence(check: ScanCheck, previous: ScanCheck) -> ScanCheck:
+    """A rejected scan, which stays linked to its copies by what it held when it was readable."""
+    voxel_hash = previous.info.voxel_hash or check.info.voxel_hash
+    return replace(
+        check,
+        info=replace(check.info, voxel_hash=voxel_hash),
+        keypoints=previous.keypoints or check.keypoints,
+    )
 
 
 def scan_info_of(record: ScanInfo) -> ScanInfo:
@@ -156,14 +182,15 @@ def _open_scan(
         spacing_mm=geometry.spacing_mm(volume.affine),
         orientation=geometry.axis_codes(volume.affine),
         file_modality=volume.modality or "",
-        voxel_hash=voxel_hash(straight.data, root.intensity_offset),
+        voxel_hash=voxel_hash(straight.data, root.intensity_offset) if quality.holds_image else "",
         fault=quality.fault,
         repair=quality.repair,
         note=volume.note,
         review=quality.review,
     )
     missing = volume.missing_value
-    points = None if quality.fault else detect_keypoints(straight, missing)
+    is_compared = not quality.fault or quality.is_rejected_in_review
+    points = detect_keypoints(straight, missing) if is_compared else None
     return ScanCheck(info, thumbnail(straight, missing), points)
 
 

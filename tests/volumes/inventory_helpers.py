@@ -48,3 +48,12 @@ def by_name(folder, inventory):
 
 def subject_name(folder, scan):
     return pseudonyms_of(folder).origins[scan.id].subject_name
+
+
+def of_people(people, **splits):
+    rule = {"pattern": r"p_(?P<name>\w+)/"}
+    return data_of(people.folder, {"duplicate_threshold": 1.4, **splits}, subject=rule)
+
+
+def by_person(people, inventory):
+    return {subject_name(people.folder, scan): scan for scan in inventory.scans}

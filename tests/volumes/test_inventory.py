@@ -404,7 +404,7 @@ def test_every_scan_that_opens_has_a_thumbnail_also_when_it_is_not_read_again(fo
     (folder / "raw" / "bad_07.nii").write_bytes(b"nothing")
     save_nifti(folder / "raw" / "flat_08.nii", np.full_like(brain.data, 7), brain.affine)
     before = build(data_of(folder), folder)
-    opened = {scan.id for scan in before.scans if scan.voxel_hash}
+    opened = {scan.id for scan in before.scans if scan.orientation}
     assert set(before.thumbnails) == opened and len(opened) == 7
     thumbnails.write(folder / "t.parquet", before.thumbnails)
     kept = replace(before, thumbnails=thumbnails.read(folder / "t.parquet"))

@@ -4,7 +4,8 @@ Two scans are compared by their keypoints: those with similar descriptors must a
 positions, up to one shift and mirroring of the whole. Which pairs are compared at all is found by
 hashing, because comparing all of them is not feasible: keypoints whose description falls on the
 same side of many random planes are neighbours (Charikar 2002, doi:10.1145/509907.509965), and scans
-that are neighbours often enough are candidates.
+that are neighbours often enough are candidates. Scans of one subject, such as the frames of a
+heart, are no candidates: they would crowd out the copy under another name.
 """
 
 import math
@@ -54,11 +55,17 @@ class Similarity(NamedTuple):
     matches: int = 0
 
 
-def find_near_duplicates(all_scans: Sequence[Keypoints], threshold: float) -> list[tuple[int, int]]:
-    """The pairs of scans with at least this similarity score, by position."""
+def find_near_duplicates(
+    all_scans: Sequence[Keypoints], threshold: float, subjects: Sequence[str] = ()
+) -> list[tuple[int, int]]:
+    """The pairs of scans with at least this similarity score, by position.
+
+    `subjects` has the known subject of each scan, "" where it is not known; two scans of one are
+    no pair.
+    """
     found = []
     with threadpool_limits(1), ThreadPoolExecutor(WORKERS) as pool:
-        pairs = candidate_pairs(all_scans)
+        pairs = candidate_pairs(all_scans, subjects)
         similarities = pool.map(lambda pair: similarity(*(all_scans[each] for each in pair)), pairs)
         with progress("Comparing possible duplicates", len(pairs)) as bar:
             for pair, found_similarity in zip(pairs, similarities, strict=True):
@@ -94,15 +101,23 @@ def similarity(first: Keypoints, second: Keypoints) -> Similarity:
     )
 
 
-def candidate_pairs(all_scans: Sequence[Keypoints]) -> list[tuple[int, int]]:
-    """Pairs of scans that are worth comparing, by position: each scan with its closest ones."""
+def candidate_pairs(
+    all_scans: Sequence[Keypoints], subjects: Sequence[str] = ()
+) -> list[tuple[int, int]]:
+    """Pairs of scans that are worth comparing, by position: each scan with its closest ones.
+
+    Two scans of one of `subjects`, as `find_near_duplicates` takes them, are no pair.
+    """
+    first: dict[str, int] = {}
+    names = subjects or [""] * len(all_scans)
+    subject = np.array([first.setdefault(n, at) if n else at for at, n in enumerate(names)], int)
     owner = np.repeat(np.arange(len(all_scans)), [len(each.points) for each in all_scans])
     rng = np.random.default_rng(0)
     planes = rng.standard_normal((HASH_TABLES, DESCRIPTOR_SIZE, HASH_PLANES), np.float32)
     hits = times = NO_PAIRS
     for table in planes:
         key = np.concatenate([NO_PAIRS, *(_hash_keys(each.points, table) for each in all_scans)])
-        pairs = _neighbours(key, owner, len(all_scans))
+        pairs = _neighbours(key, owner, subject)
         hits, place = np.unique(np.concatenate([hits, pairs]), return_inverse=True)
         weights = np.concatenate([times, np.ones(len(pairs), np.int64)])
         times = np.bincount(place, weights, len(hits)).astype(np.int64)
@@ -131,13 +146,18 @@ def _mirror_invariant(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.take_along_axis(descriptors, _FLIPPED[flip], 1)
 
 
-def _neighbours(key: NDArray[np.int64], owner: NDArray[np.int64], scans: int) -> NDArray[np.int64]:
-    """For every two keypoints of one key and two scans: the pair, as lower * scans + higher."""
+def _neighbours(
+    key: NDArray[np.int64], owner: NDArray[np.int64], subject: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For every two keypoints of one key and two scans: the pair, as lower * scans + higher.
+
+    `owner` has the scan of each keypoint, `subject` a number of the person of each scan.
+    """
     order = np.argsort(key, kind="stable")
     key, owner = key[order], owner[order]
     _, size = np.unique(key, return_counts=True)
     crowd = np.repeat(size, size) > MAX_BUCKET_SIZE
-    pairs = []
+    pairs, scans = [], len(subject)
     for apart in range(1, min(MAX_BUCKET_SIZE, len(key))):
         same = key[apart:] == key[:-apart]
         if apart > 1:
@@ -145,7 +165,7 @@ def _neighbours(key: NDArray[np.int64], owner: NDArray[np.int64], scans: int) ->
         if not same.any():
             break
         one, other = owner[apart:][same], owner[:-apart][same]
-        two = one != other
+        two = subject[one] != subject[other]
         pairs.append(np.minimum(one, other)[two] * scans + np.maximum(one, other)[two])
     return np.concatenate([NO_PAIRS, *pairs])
 

@@ -83,6 +83,16 @@ def test_a_crowd_of_copies_is_one_group(head):
     assert connected_components(links, directed=False)[0] == 1
 
 
+def test_scans_of_one_subject_are_no_pair_and_do_not_crowd_out_a_copy_of_another(head):
+    """As the frames of a beating heart, of which one is also under another name."""
+    one = head[:60, :48]
+    frames = [points_of(one + np.float32(7 * number)) for number in range(14)]
+    subjects = ["heart"] * 13 + ["another"]
+    found = find_near_duplicates(frames, THRESHOLD, subjects)
+    assert found and all(13 in pair for pair in found)
+    assert len(find_near_duplicates(frames[:2], THRESHOLD, ["", ""])) == 1
+
+
 def test_what_has_no_structure_has_no_keypoints_and_is_no_copy():
     flat, ramp = np.full((40, 40, 40), 3.0), np.indices((40, 40, 40))[0]
     points = [points_of(flat), points_of(ramp), points_of(flat[:9, :9, :3]), points_of(flat)]

@@ -1,9 +1,7 @@
 """Splits of subjects, and grouping of scans by subject."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-import nibabel
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,8 +17,16 @@ from ssl_pipeline.volumes.pseudonyms import coder
 from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.subjects.groups import SubjectGroup, group_subjects
 from ssl_pipeline.volumes.subjects.splits import assign_splits, read_subject_list
-from tests.volumes.inventory_helpers import build, by_name, data_of, subject_name, with_noise
-from tests.volumes.volume_writers import FOUR_AXES, save_dicom, save_itk, save_nifti
+from tests.volumes.inventory_helpers import (
+    build,
+    by_name,
+    by_person,
+    data_of,
+    of_people,
+    subject_name,
+    with_noise,
+)
+from tests.volumes.volume_writers import save_dicom, save_itk, save_nifti
 
 
 def test_lists_beat_fractions_and_hold_nobody_else(folder):
@@ -90,42 +96,6 @@ def test_without_a_subject_there_is_no_split(folder):
 
 
 # subjects under several names
-
-
-DIFFERENT = [
-    (30, 6),
-    (64, 6),
-    (30, 40),
-    (64, 40),
-]  # corners of parts of one head that share nothing
-
-
-@pytest.fixture
-def people(tmp_path):
-    """Four scans that show different things, each under a name of its own; `add` copies one."""
-    whole = nibabel.load(FOUR_AXES)
-    parts = [np.asarray(whole.dataobj)[x : x + 34, y : y + 34, :, 0] for x, y in DIFFERENT]
-    for number, part in enumerate(parts):
-        save_nifti(tmp_path / "raw" / f"p_{number}" / "scan.nii.gz", part, whole.affine)
-
-    def add(name, number, file="scan.nii"):
-        """A copy of a part: mirrored, noisy, in another window, and as another format has it."""
-        part = parts[number][::-1].astype(float) + np.random.default_rng(0).normal(
-            0, 10, (34, 34, 24)
-        )
-        window = np.clip(part, *np.percentile(part, (5, 98))).astype("f4")
-        return save_nifti(tmp_path / "raw" / name / file, window, whole.affine)
-
-    return SimpleNamespace(folder=tmp_path, parts=parts, affine=whole.affine, add=add)
-
-
-def of_people(people, **splits):
-    rule = {"pattern": r"p_(?P<name>\w+)/"}
-    return data_of(people.folder, {"duplicate_threshold": 1.4, **splits}, subject=rule)
-
-
-def by_person(people, inventory):
-    return {subject_name(people.folder, scan): scan for scan in inventory.scans}
 
 
 def test_scans_that_show_different_things_are_different_subjects(people):
