@@ -21,6 +21,7 @@ from ssl_pipeline.volumes.inventory import (
     build_inventory,
     read_salt_fingerprint,
 )
+from ssl_pipeline.volumes.root_notes import root_notes
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
 from stages.core import layout
 from stages.core.records import manifest_hash
@@ -102,9 +103,10 @@ def run(study: Study, out: Path) -> StageResult:
     keypoints.write(points, inventory.keypoints)
     record_file_hashes(inventory, origins)
     origins.write_unused_files(inventory.unused_files)
+    for note in root_notes(inventory):
+        info(f"root {note.root}: {note.text}.")
     if inventory.unused_files:
-        count = len(inventory.unused_files)
-        info(f"{count} files hold no image of a known format; {origins.unused_files} lists them.")
+        info(f"{origins.unused_files} lists the files that are of no known image format.")
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
     for scan in rejected:
         debug(f"{scan.id} rejected: {scan.reason}")

@@ -16,6 +16,7 @@ from ssl_pipeline.io.atomic import write_text
 from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import dataset
 from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.root_notes import root_notes
 
 INVENTORY_PAGE = "inventory.html"
 
@@ -37,6 +38,7 @@ def render_inventory_page(inventory: Inventory, name: str) -> str:
         .render(
             name=name,
             summary=dataset.inventory_summary(inventory),
+            notes=root_notes(inventory),
             rows=rows,
             choices={
                 key: _filter_choices(rows, key) for key in ("quality", "root", "modality", "why")

@@ -14,9 +14,10 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.volumes import geometry, readers
 from ssl_pipeline.volumes.config import Data, Root
 from ssl_pipeline.volumes.discovery import Candidate, discover_scans
-from ssl_pipeline.volumes.inventory import WORKERS, LabelMatch, Scan, to_scan
+from ssl_pipeline.volumes.inventory import WORKERS, Scan, to_scan
 from ssl_pipeline.volumes.pseudonyms import coder
 from ssl_pipeline.volumes.scan_check import ScanInfo
+from ssl_pipeline.volumes.scan_labels import LabelMatch
 from ssl_pipeline.volumes.subjects.assignment import assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 

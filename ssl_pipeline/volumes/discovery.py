@@ -4,9 +4,11 @@ A row of the table whose path was also found under a root says more of that scan
 that folder; any other row adds its scans.
 """
 
+import mimetypes
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -14,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.text import normalize_word
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
@@ -25,6 +28,11 @@ from ssl_pipeline.volumes.readers import READERS, Source
 from ssl_pipeline.volumes.walk import FileState, RawFiles, is_unlistable, real_location
 
 MR_SUFFIXES = "T1w T2w FLAIR PDw T2star T2starw PDT2 inplaneT1 inplaneT2 angio UNIT1 T1map T2map"
+# Results say no suffix that may be a word of a name, as in `IM.anna`.
+KNOWN_SUFFIXES = {*mimetypes.types_map, *mimetypes.encodings_map} | {
+    *(".7z", ".dat", ".hdr", ".img", ".mat", ".md", ".mgh", ".mgz", ".mif", ".mnc", ".nii", ".npy"),
+    *(".npz", ".par", ".parquet", ".raw", ".rar", ".rec", ".xlsx", ".yaml", ".zst"),
+}
 BIDS_PATH = re.compile(
     r"(?P<above>.*/)?sub-(?P<subject>[^/_]+)/(?:ses-[^/]+/)?(?:anat|ct)/[^/]*_(?P<kind>[^/_.]+)\.[^/]+"
 )
@@ -147,17 +155,24 @@ class OrphanLabel(NamedTuple):
     path: Path
 
 
+class UnusedFile(NamedTuple):
+    """A file that is part of no image of a known format."""
+
+    root: str  # title
+    path: Path
+
+
 @dataclass(frozen=True)
 class Discovery:
     """All candidates, by root and path, the labels that belong to none, and every raw file.
 
-    `unused_files` are those of the roots that are part of no image and left out by no setting.
+    `unused_files` are those that are part of no image and left out by no setting.
     """
 
     candidates: tuple[Candidate, ...]
     orphans: tuple[OrphanLabel, ...]
     file_states: Mapping[str, FileState]  # by path
-    unused_files: tuple[Path, ...] = ()
+    unused_files: tuple[UnusedFile, ...] = ()
 
 
 class _RootFiles(NamedTuple):
@@ -165,7 +180,7 @@ class _RootFiles(NamedTuple):
 
     candidates: list[Candidate]
     orphans: list[OrphanLabel]
-    unused_files: list[Path]
+    unused_files: list[UnusedFile]
 
 
 def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
@@ -182,9 +197,9 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
     found = [_below_root(root, lookup, code, raw_files) for root in data.roots]
     candidates = [each for below in found for each in below.candidates]
     used = {each.row.path for each in candidates if each.row}
-    for row in rows:
-        if table and row.path not in used:
-            candidates += _row_candidates(row, table, code, raw_files)
+    if table:
+        found += [_below_row(row, table, code, raw_files) for row in rows if row.path not in used]
+    candidates = [each for below in found for each in below.candidates]
     if not candidates:
         raise UserError(f"data.table: {table} has no rows.")
     places = {root.title: place for place, root in enumerate(data.roots)}
@@ -196,8 +211,39 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
         )
     )
     orphans = tuple(orphan for below in found for orphan in below.orphans)
-    unused = tuple(path for below in found for path in below.unused_files)
+    unused = tuple(dict.fromkeys(file for below in found for file in below.unused_files))
     return Discovery(tuple(candidates), orphans, raw_files.states, unused)
+
+
+def count_formats(files: Iterable[UnusedFile]) -> dict[str, dict[str, int]]:
+    """The number of unused files by root and suffix."""
+    found: dict[str, Counter[str]] = {}
+    for file in files:
+        found.setdefault(file.root, Counter())[_suffix(file.path.name)] += 1
+    return {root: dict(sorted(counts.items())) for root, counts in found.items()}
+
+
+def _suffix(name: str) -> str:
+    """A name's suffix, such as ".zip" or ".nii.zst"; "other" for one that is none, but a word."""
+    last = PurePosixPath(name.lower()).suffixes[-2:]
+    while last and not KNOWN_SUFFIXES.issuperset(last):
+        last.pop(0)
+    return "".join(last) or "other"
+
+
+def check_labels(candidates: Iterable[Candidate]) -> None:
+    """Raise UserError for a label of a root that none of its scans has."""
+    by_root: dict[str, list[Candidate]] = {}
+    for each in candidates:
+        by_root.setdefault(each.root.title, []).append(each)
+    for root, scans in by_root.items():
+        for name, source in scans[0].root.labels.items():
+            if not any(each.labels.get(name) for each in scans):
+                raise UserError(
+                    f"data.roots.labels.{name}: none of the {format_count(len(scans), 'scan')} of"
+                    f" root {root}, such as {scans[0].id}, has a file in {source.path}; correct"
+                    " `path`, `pattern` or `image_pattern`, or leave the label out."
+                )
 
 
 def _below_root(root: Root, rows: RowLookup, code: Coder, raw_files: RawFiles) -> _RootFiles:
@@ -221,13 +267,19 @@ def _below_root(root: Root, rows: RowLookup, code: Coder, raw_files: RawFiles) -
             candidates.append(Candidate(source, root, relative, rows.find(source.path), own, code))
     if not candidates:
         formats = ", ".join(reader.name for reader in READERS)
+        suffixes = sorted({_suffix(path.name) for paths in included for path in paths})
         raise UserError(
             f"data.roots: no image was found in {folder}; known formats are {formats}"
-            + (", arranged as BIDS." if root.layout == "bids" else ".")
+            + (", arranged as BIDS" if root.layout == "bids" else "")
+            + (f", and its files are {', '.join(suffixes)}." if suffixes else ".")
         )
-    used = {path for source in sources for path in readers.known_files(source)}
-    unused = [path for paths in included for path in paths if path not in used]
-    return _RootFiles(candidates, _orphan_labels(root, labels, candidates), unused)
+    unused = dict.fromkeys(path for each in labels.values() for path in each.unused_files)
+    unused |= dict.fromkeys(readers.unused_files(included, sources))
+    return _RootFiles(
+        candidates,
+        _orphan_labels(root, labels, candidates),
+        [UnusedFile(root.title, path) for path in unused],
+    )
 
 
 def _orphan_labels(
@@ -270,17 +322,17 @@ def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
     return named
 
 
-def _row_candidates(
-    row: TableRow, table: Path, code: Coder, raw_files: RawFiles
-) -> list[Candidate]:
+def _below_row(row: TableRow, table: Path, code: Coder, raw_files: RawFiles) -> _RootFiles:
+    """What a row of the table leads to: a file, or the images of a folder."""
     root = Root(path=str(table.parent), name=table.stem)
-    sources = [Source(row.path)]
-    if not is_unlistable(row.path):
-        sources = readers.sources_among(raw_files.below(row.path))
+    folders = [] if is_unlistable(row.path) else raw_files.below(row.path)
+    sources = readers.sources_among(folders) if folders else [Source(row.path)]
     if not sources:
         raise UserError(f"{table}: row {row.number} names no image of a known format.")
-    return [
+    candidates = [
         Candidate(each, root, os.path.relpath(place, table.parent), row, {}, code)
         for each in sources
         for place in [row.path if row.path.is_file() else each.path]
     ]
+    unused = readers.unused_files(folders, sources)
+    return _RootFiles(candidates, [], [UnusedFile(root.title, path) for path in unused])

@@ -6,13 +6,12 @@ and the reason. Scans and subjects are named by their codes; `pseudonyms` knows 
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,29 +21,34 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_table
 from ssl_pipeline.progress import progress
-from ssl_pipeline.volumes import label_matching, readers
+from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import Data, resolve_path
-from ssl_pipeline.volumes.discovery import Candidate, OrphanLabel, discover_scans
+from ssl_pipeline.volumes.discovery import (
+    Candidate,
+    OrphanLabel,
+    check_labels,
+    count_formats,
+    discover_scans,
+)
 from ssl_pipeline.volumes.duplicates.keypoints import Keypoints
 from ssl_pipeline.volumes.duplicates.near_duplicates import find_near_duplicates
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.review import Decision, check_scans, read_decisions
 from ssl_pipeline.volumes.scan_check import (
     ScanCheck,
     ScanInfo,
     inspect_scan,
     scan_info_of,
-    source_sha256,
 )
+from ssl_pipeline.volumes.scan_labels import LabelMatch, LabelMatcher, match_labels
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 from ssl_pipeline.volumes.target_values import check_targets
 from ssl_pipeline.volumes.walk import FileState
 
 INVENTORY_FILE = "scans.parquet"
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
@@ -98,13 +102,14 @@ class Inventory:
     and `keypoints` those by which near duplicates are found; both are kept in files of their own,
     so that stages which read the table need not load them. `file_states` has every raw file, by
     path, as it was discovered, and `unused_files` those that are part of no image; neither is
-    stored.
+    stored. `unread_formats` counts the unused files by root and suffix.
     """
 
     scans: tuple[Scan, ...]
     orphan_labels: tuple[Scan, ...] = ()
     salt_fingerprint: str = ""
     splits_hash: str = ""
+    unread_formats: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     keypoints: Mapping[str, Keypoints] = field(default_factory=dict, compare=False, repr=False)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     file_states: Mapping[str, FileState] = field(default_factory=dict, compare=False, repr=False)
@@ -122,6 +127,7 @@ class Inventory:
             "format": FORMAT_VERSION,
             "salt_fingerprint": self.salt_fingerprint,
             "splits_hash": self.splits_hash,
+            "unread_formats": self.unread_formats,
         }
         metadata = {"ssl_pipeline": json.dumps(header)}
         with atomic.atomic_write(path) as temporary:
@@ -143,6 +149,7 @@ class Inventory:
             tuple(row for row in rows if row.format == LABEL_FORMAT),
             header["salt_fingerprint"],
             header["splits_hash"],
+            header["unread_formats"],
         )
 
 
@@ -156,17 +163,6 @@ def read_salt_fingerprint(path: Path) -> str:
 def _header(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(metadata.get(b"ssl_pipeline", b"{}"))
     return header
-
-
-class LabelMatch(NamedTuple):
-    """The labels that fit a scan, a note on those that do not, and which of them are masks."""
-
-    labels: tuple[str, ...] = ()
-    note: str = ""
-    masks: Mapping[str, dict[str, str]] = MappingProxyType({})
-
-
-LabelMatcher = Callable[[Candidate], LabelMatch]
 
 
 def build_inventory(
@@ -192,6 +188,7 @@ def build_inventory(
     pseudonyms.write([*(each.location for each in candidates), *orphan_origins])
     pseudonyms.write([*(each.origin for each in candidates), *orphan_origins])
     check_targets(candidates)
+    check_labels(candidates)
     decisions = _read_decisions(data, study_dir, candidates)
     explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
@@ -207,7 +204,7 @@ def build_inventory(
         {scan.id: scan.split for scan in comparable if scan.subject},
     )
     with ThreadPoolExecutor(WORKERS) as pool:
-        scans = list(pool.map(to_scan, candidates, infos, subjects, repeat(_match_labels)))
+        scans = list(pool.map(to_scan, candidates, infos, subjects, repeat(match_labels)))
     assigned = zip(candidates, subjects, strict=True)
     origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
     pseudonyms.write([*origins, *orphan_origins])
@@ -217,10 +214,11 @@ def build_inventory(
         tuple(orphans),
         pseudonyms.salt_fingerprint,
         splits_hash,
+        count_formats(discovery.unused_files),
         {name: each.keypoints for name, each in checks_by_id.items() if each.keypoints},
         {name: each.thumbnail for name, each in checks_by_id.items() if each.thumbnail},
         discovery.file_states,
-        discovery.unused_files,
+        tuple(file.path for file in discovery.unused_files),
     )
 
 
@@ -331,26 +329,6 @@ def _modality_note(candidate: Candidate, info: ScanInfo) -> str:
     if not given or not own or given == own:
         return ""
     return f"its header says {own} and the study {given}: the header counts"
-
-
-def _match_labels(candidate: Candidate) -> LabelMatch:
-    """The labels that lie on the image's own grid, and why others do not fit."""
-    label_paths = {name: path for name, path in candidate.labels.items() if path}
-    if not label_paths:
-        return LabelMatch()
-    grid = readers.read_grid(candidate.source)
-    kinds: dict[str, str] = candidate.root.masks.model_dump(exclude_none=True)
-    faults = {
-        name: label_matching.label_mismatch(name, path, grid, is_mask=name in kinds.values())
-        for name, path in label_paths.items()
-    }
-    fitting = tuple(name for name in label_paths if not faults[name])
-    masks = {
-        kind: {"label": name, "sha256": source_sha256(Source(label_paths[name]))}
-        for kind, name in kinds.items()
-        if name in fitting
-    }
-    return LabelMatch(fitting, "; ".join(fault for fault in faults.values() if fault), masks)
 
 
 def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:

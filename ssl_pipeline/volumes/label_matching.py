@@ -20,10 +20,14 @@ IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reac
 
 @dataclass(frozen=True)
 class LabelFolder:
-    """The label volumes of one source, by their path below its folder without suffix."""
+    """The label volumes of one source, by their path below its folder without suffix.
+
+    `unused_files` are those of its folder that are part of no volume of a known format.
+    """
 
     source: LabelSource
     files: dict[str, Path]
+    unused_files: list[Path]
 
     def label_path(self, relative_path: str) -> Path | None:
         """The label of the image at `relative_path`, its path below its own root."""
@@ -44,11 +48,13 @@ def find_labels(source: LabelSource, raw_files: RawFiles) -> LabelFolder:
         raise UserError(f"data.roots.labels: there is no folder {folder}; correct the path.")
     shape = _as_regex(readers.strip_suffix(source.pattern))
     files: dict[str, Path] = {}
-    for each in readers.sources_among(raw_files.below(folder)):
+    folders = raw_files.below(folder)
+    sources = readers.sources_among(folders)
+    for each in sources:
         key = readers.strip_suffix(each.path.relative_to(folder).as_posix())
         if shape.fullmatch(key):
             files.setdefault(key, each.path)
-    return LabelFolder(source, files)
+    return LabelFolder(source, files, readers.unused_files(folders, sources))
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:

@@ -13,6 +13,7 @@ from ssl_pipeline.formatting import format_bytes, format_count
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
+from ssl_pipeline.volumes.root_notes import root_notes
 
 MAX_ROWS = 200
 MAX_SITES = 30
@@ -43,6 +44,7 @@ def inventory_tables(inventory: Inventory) -> list[Table]:
         geometry_table,
         label_table,
         rejection_reason_table,
+        root_note_table,
     )
     return [table for make in makers if (table := make(inventory))]
 
@@ -136,6 +138,13 @@ def rejection_reason_table(inventory: Inventory) -> Table | None:
     return (
         Table("Why scans were rejected", ("reason", "scans"), rows, can_wrap=True) if rows else None
     )
+
+
+def root_note_table(inventory: Inventory) -> Table | None:
+    """Notes on whole roots; None where there is none."""
+    rows = root_notes(inventory)
+    head = ("root", "note")
+    return Table("Notes on roots", head, rows, text_columns=2, can_wrap=True) if rows else None
 
 
 def rejected_scan_table(inventory: Inventory) -> Table | None:

@@ -29,6 +29,7 @@ __all__ = [
     "sources_among",
     "strip_suffix",
     "unreadable_error",
+    "unused_files",
 ]
 
 READERS: tuple[Reader, ...] = (nifti.READER, nrrd.READER, metaimage.READER, dicom.READER)
@@ -91,6 +92,12 @@ def known_files(source: Source) -> list[Path]:
         return source_files(source)
     except ReadError:
         return [source.path]
+
+
+def unused_files(folders: Iterable[Sequence[Path]], sources: Iterable[Source]) -> list[Path]:
+    """Of files that are listed by folder, those that are part of none of these images."""
+    used = {path for source in sources for path in known_files(source)}
+    return [path for paths in folders for path in paths if path not in used]
 
 
 def format_of(source: Source) -> str:
