@@ -6,6 +6,9 @@ ITK states positions in LPS and gives arrays as (z, y, x); both are turned once,
 import math
 import os
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
+from ssl_pipeline.formatting import escape_bytes
 from ssl_pipeline.volumes.readers.reader import (
     ORIENTATION_NOTE,
     ReadError,
@@ -44,18 +48,17 @@ OTHER_METAIMAGE_MODALITIES = ("MET_MOD_NM", "MET_MOD_US")  # nuclear medicine, u
 
 def read_grid(source: Source) -> VoxelGrid:
     """Shape and affine from the file's header alone."""
-    with READ_LOCK:
-        return _grid(source.path, _open_reader(source.path))
+    with READ_LOCK, _open_reader(source) as reader:
+        return _grid(source.path, reader)
 
 
 def read_volume(source: Source) -> Volume:
     """Read one file that holds one image."""
-    with READ_LOCK:
-        return _read(source)
+    with READ_LOCK, _open_reader(source) as reader:
+        return _read(source, reader)
 
 
-def _read(source: Source) -> Volume:
-    reader = _open_reader(source.path)
+def _read(source: Source, reader: SimpleITK.ImageFileReader) -> Volume:
     grid = _grid(source.path, reader)
     if reader.GetNumberOfComponents() > 1:
         raise ReadError(source.path, "holds colours or vectors; a volume has one number a voxel.")
@@ -81,7 +84,7 @@ def image_files(source: Source) -> list[Path]:
     """A header file and the files that it names; or a file that is whole in itself."""
     if source.path.suffix.lower() not in DETACHED_HEADER_SUFFIXES:
         return [source.path]
-    lines = source.path.read_text(errors="ignore").replace("=", ":").splitlines()
+    lines = source.path.read_text(errors="surrogateescape").replace("=", ":").splitlines()
     words = [word for line in lines for word in _named_files(line.rpartition(":")[2].strip())]
     named = {source.path.parent / word for word in words if word}
     # os.path, because Path.is_file raises for a comment that is too long to be a name
@@ -113,16 +116,42 @@ def _check_size(source: Source, grid: VoxelGrid) -> None:
         )
 
 
-def _open_reader(path: Path) -> SimpleITK.ImageFileReader:
+@contextmanager
+def _open_reader(source: Source) -> Iterator[SimpleITK.ImageFileReader]:
+    """A reader that has read the header."""
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        if "Zero-valued spacing" in str(error):
-            raise ReadError(path, "its header says a voxel spacing of 0 mm.") from error
-        raise
-    return reader
+    with _utf8_path(source) as path:
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            if "Zero-valued spacing" in str(error):
+                what = "its header says a voxel spacing of 0 mm."
+                raise ReadError(source.path, what) from error
+            raise
+        yield reader
+
+
+@contextmanager
+def _utf8_path(source: Source) -> Iterator[Path]:
+    """The path of an image, or of a link to it: a path that is not UTF-8 would abort the process.
+
+    The files below its folder that its header names are linked beside it.
+    """
+    path = source.path
+    if path == Path(escape_bytes(str(path))):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, f"image{path.suffix}")
+        for file in image_files(source):
+            place = os.path.relpath(file, path.parent)
+            if place.startswith(os.pardir):
+                continue
+            beside = link if file == path else Path(folder) / place
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.symlink_to(file.absolute())
+        yield link
 
 
 def _grid(path: Path, reader: SimpleITK.ImageFileReader) -> VoxelGrid:
