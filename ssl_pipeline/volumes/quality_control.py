@@ -167,6 +167,9 @@ def spacing_fault(slice_spacing: SliceSpacing | None, thresholds: QualityThresho
         slice_spacing.max_offset_mm, thresholds.max_slice_offset_mm
     ):
         return ""
+    if slice_spacing.changes_mm:
+        distances = " to ".join(f"{gap:.4g}" for gap in slice_spacing.changes_mm)
+        return f"the distance of its slices changes from {distances} mm; make a series of each part"
     gaps = f"gaps of {slice_spacing.min_gap_mm:.4g} to {slice_spacing.max_gap_mm:.4g} mm"
     if slice_spacing.max_gap_mm >= MISSING_GAP_RATIO * slice_spacing.median_gap_mm:
         return f"slices are missing ({gaps}); copy the whole series"

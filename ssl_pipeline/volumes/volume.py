@@ -28,6 +28,7 @@ class SliceSpacing:
     median_gap_mm: float
     max_gap_mm: float
     max_offset_mm: float  # the largest distance of a slice from where an even stack would have it
+    changes_mm: tuple[float, ...] = ()  # gaps of its parts, where it is made of several even stacks
 
 
 @dataclass(frozen=True, eq=False)

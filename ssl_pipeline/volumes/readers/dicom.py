@@ -143,6 +143,12 @@ def _stack(source: Source) -> list[Frame]:
 
 def _check_positions(source: Source, frames: list[Frame]) -> None:
     deepest = max_frames_per_position(frames)
+    if deepest == len(frames):
+        raise ReadError(
+            source.path,
+            f"says one position for all of its {deepest} slices: it is a film of one slice, or the"
+            " positions were lost.",
+        )
     if deepest > MAX_VOLUMES:
         raise ReadError(
             source.path,
@@ -190,8 +196,15 @@ def _read(source: Source) -> Volume:
         first.image_type,
         _slice_spacing(frames),
         f"{copies} copies of its slices were left out" if copies else "",
+        _patient_note(source),
         missing_value=padding,
     )
+
+
+def _patient_note(source: Source) -> str:
+    """What is to be said where series of several people had one UID, or none."""
+    is_shared = source.series.partition("#")[2].startswith("patient")
+    return "images of other patients have its SeriesInstanceUID" if is_shared else ""
 
 
 READER = Reader(

@@ -99,7 +99,18 @@ def measure_slice_spacing(
     gaps = np.diff(positions @ normal)
     even = np.linspace(positions[0], positions[-1], len(positions))
     off = float(np.linalg.norm(positions - even, axis=1).max())
-    return SliceSpacing(float(gaps.min()), float(np.median(gaps)), float(gaps.max()), off)
+    least, median, most = (float(of(gaps)) for of in (np.min, np.median, np.max))
+    return SliceSpacing(least, median, most, off, _spacing_changes(gaps))
+
+
+def _spacing_changes(gaps: NDArray[np.float64]) -> tuple[float, ...]:
+    """The gap of each of several even stacks that follow one another; empty where it is not so."""
+    tolerance = MAX_UNEVEN_SHARE * abs(float(np.median(gaps)))
+    starts = np.flatnonzero(np.abs(np.diff(gaps)) > tolerance) + 1
+    runs = np.split(gaps, starts)
+    if len(runs) < 2 or min(map(len, runs)) < MIN_STACK_SLICES:
+        return ()
+    return tuple(float(np.median(run)) for run in runs)
 
 
 def _split_by_geometry(frames: list[Frame]) -> list[NamedFrames]:

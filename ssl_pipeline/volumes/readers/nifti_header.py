@@ -17,25 +17,41 @@ from ssl_pipeline.volumes.volume import VoxelGrid
 
 HEADER_BYTES = 540  # of version 2, the longer one
 HEADERS = {348: Nifti1Header, HEADER_BYTES: Nifti2Header}
+SINGLE_MAGICS, PAIR_MAGICS = (b"n+1", b"n+2"), (b"ni1", b"ni2")
 EXTENSION_FLAG_BYTES = 4  # between header and voxels, also where there is no extension
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # not stated, metres, mm, micrometres
 MAX_VOXEL_OFFSET = 1 << 30
 
 
-def parse_header(path: Path, content: bytes) -> Nifti1Header:
-    """The header at the beginning of a file of either version and byte order. Raises ReadError."""
-    found = {"<": int.from_bytes(content[:4], "little"), ">": int.from_bytes(content[:4], "big")}
-    order, size = next(((key, n) for key, n in found.items() if n in HEADERS), ("", 0))
+def states_header_size(content: bytes) -> bool:
+    """Whether a file's first four bytes are the size of a header of NIfTI or ANALYZE."""
+    return bool(_header_size(content)[1])
+
+
+def parse_header(path: Path, content: bytes, *, is_pair: bool = False) -> Nifti1Header:
+    """The header at the beginning of a file of either version and byte order. Raises ReadError.
+
+    `is_pair` says that the voxels are in a file of their own.
+    """
+    order, size = _header_size(content)
     if not size or len(content) < size:
         raise ReadError(path, "does not begin like a NIfTI file; is the file complete?")
     # From the block alone: reading it from a file would read the extensions too, of any length.
     header: Nifti1Header = HEADERS[size](content[:size], order, check=False)  # type: ignore[no-untyped-call]
     magic = bytes(header["magic"])[:3]
-    if magic in (b"ni1", b"ni2"):
+    if magic in PAIR_MAGICS and not is_pair:
         raise ReadError(path, "its header says that the voxels are in an .img file beside it.")
-    if magic not in (b"n+1", b"n+2"):
+    if magic in SINGLE_MAGICS and is_pair:
+        raise ReadError(path, "its header says that the voxels follow it; name that file .nii.")
+    if magic not in (*SINGLE_MAGICS, *PAIR_MAGICS):
         raise ReadError(path, "does not say that it is NIfTI, and may be ANALYZE; convert it.")
     return header
+
+
+def _header_size(content: bytes) -> tuple[str, int]:
+    """Byte order and size of a header; "" and 0 where it states none that is known."""
+    found = {"<": int.from_bytes(content[:4], "little"), ">": int.from_bytes(content[:4], "big")}
+    return next(((order, size) for order, size in found.items() if size in HEADERS), ("", 0))
 
 
 def header_grid(path: Path, header: Nifti1Header) -> VoxelGrid:
@@ -56,7 +72,9 @@ def states_orientation(header: Nifti1Header) -> bool:
 
 def voxel_start(path: Path, header: Nifti1Header) -> int:
     """The byte at which the voxels begin: as the header says, or behind it where it says 0."""
-    stated, least = float(header["vox_offset"]), header.sizeof_hdr + EXTENSION_FLAG_BYTES
+    is_pair = bytes(header["magic"])[:3] in PAIR_MAGICS
+    least = 0 if is_pair else header.sizeof_hdr + EXTENSION_FLAG_BYTES
+    stated = float(header["vox_offset"])
     if stated == 0:  # as older writers leave it
         return least
     if not (least <= stated <= MAX_VOXEL_OFFSET and stated.is_integer()):

@@ -174,6 +174,25 @@ def test_two_acquisitions_between_each_other_are_parted(brain, tmp_path):
     ] * 2
 
 
+@pytest.mark.parametrize("count", [4, 25])
+def test_slices_that_all_say_one_position_are_told_apart_from_a_4d_series(count, brain, tmp_path):
+    for path in save_dicom(tmp_path, brain.data[:, :, :count], brain.affine, uid="1.2"):
+        file = dcmread(path)
+        file.ImagePositionPatient = [0, 0, 0]
+        file.save_as(path)
+    (source,) = find_sources(tmp_path)
+    with pytest.raises(ReadError, match=f"says one position for all of its {count} slices"):
+        read_volume(source)
+
+
+def test_patients_who_share_a_series_uid_are_scans_of_their_own_with_a_note(brain, tmp_path):
+    for name in ("ann", "ben"):
+        save_dicom(tmp_path, brain.data, brain.affine, suffix=name, uid="1.2", PatientID=name)
+    volumes = [read_volume(source) for source in find_sources(tmp_path)]
+    note = "images of other patients have its SeriesInstanceUID"
+    assert [(each.data.shape, each.note) for each in volumes] == [(brain.data.shape, note)] * 2
+
+
 def test_a_long_4d_series_is_one_image_and_refused(brain, tmp_path):
     for number in range(MAX_VOLUMES + 1):
         save_dicom(

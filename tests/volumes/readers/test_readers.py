@@ -16,6 +16,8 @@ from ssl_pipeline.volumes.readers import (
     find_sources,
     read_grid,
     read_volume,
+    source_files,
+    strip_suffix,
 )
 from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
 from tests.volumes.volume_writers import (
@@ -120,6 +122,73 @@ def test_nifti_is_read_as_nibabel_reads_it(brain):
     np.testing.assert_array_equal(brain.data, np.asarray(image.dataobj))
     np.testing.assert_array_equal(brain.affine, image.affine)
     assert brain.data.dtype.isnative
+
+
+PAIRS = {
+    "version 1": (nibabel.Nifti1Pair, "scan.hdr", "scan.img"),
+    "version 2": (nibabel.Nifti2Pair, "scan.hdr", "scan.img"),
+    "packed": (nibabel.Nifti1Pair, "scan.hdr.gz", "scan.img.gz"),
+    "in capitals": (nibabel.Nifti1Pair, "SCAN.HDR", "SCAN.IMG"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_nifti_pair_is_one_image(name, brain, tmp_path):
+    kind, header, voxels = PAIRS[name]
+    written = save_nifti(tmp_path / f"a.img{header[8:]}", brain.data, brain.affine, kind)
+    written.rename(tmp_path / voxels)
+    next(tmp_path.glob("a.hdr*")).rename(tmp_path / header)
+    (source,) = find_sources(tmp_path)
+    assert (source.path.name, strip_suffix(header)) == (voxels, strip_suffix(voxels))
+    assert [path.name for path in source_files(source)] == [header, voxels]
+    assert np.array_equal(read_volume(source).data, brain.data)
+    assert np.allclose(read_grid(source).affine, brain.affine)
+
+
+def test_half_a_pair_says_what_it_lacks_and_other_files_of_its_suffixes_are_no_images(
+    brain, tmp_path
+):
+    save_nifti(tmp_path / "a.img", brain.data, brain.affine, nibabel.Nifti1Pair)
+    (tmp_path / "a.img").unlink()
+    (tmp_path / "disk.img").write_bytes(b"voxels of something")
+    (tmp_path / "envi.hdr").write_text("ENVI\nsamples = 3\n")
+    (source,) = find_sources(tmp_path)
+    with pytest.raises(ReadError, match=r"is half of a pair, whose \.img is not beside it"):
+        read_volume(source)
+
+
+def test_an_analyze_pair_is_an_image_that_is_refused(brain, tmp_path):
+    save_nifti(tmp_path / "a.img", brain.data.astype("i2"), brain.affine, nibabel.AnalyzeImage)
+    (source,) = find_sources(tmp_path)
+    with pytest.raises(ReadError, match="may be ANALYZE; convert it"):
+        read_volume(source)
+
+
+GZIP_FAULTS = {
+    "has bytes after the end of what gzip packed": lambda packed: packed + b"tail",
+    "after the end of what gzip packed": lambda packed: packed + b"a longer tail of other bytes",
+    "cannot be read as NIfTI; is the file complete": lambda packed: packed[:-30],
+    "is the file complete": lambda packed: packed[:-3],
+    "does not fit its checksum": lambda packed: packed[:-8] + bytes(8),
+    "is damaged: what gzip packed": lambda packed: (
+        packed[:9000] + bytes([packed[9000] ^ 255]) + packed[9001:]
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", GZIP_FAULTS)
+def test_what_is_wrong_with_a_packed_file_is_said(sentence, brain, tmp_path):
+    path = save_nifti(tmp_path / "a.nii.gz", brain.data, brain.affine)
+    path.write_bytes(GZIP_FAULTS[sentence](path.read_bytes()))
+    with pytest.raises(ReadError, match=sentence):
+        read_volume(Source(path))
+
+
+def test_two_packed_parts_are_one_file(brain, tmp_path):
+    path = save_nifti(tmp_path / "a.nii", brain.data, brain.affine)
+    content = path.read_bytes()
+    path.write_bytes(gzip.compress(content[:5000]) + gzip.compress(content[5000:]))
+    assert np.array_equal(read_volume(Source(path)).data, brain.data)
 
 
 def test_nifti_2_and_gzip_without_its_suffix(brain, tmp_path):
