@@ -22,7 +22,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -93,7 +92,7 @@ class ProgressRecord:
     done: int
     total: int
     elapsed_s: float  # since this process began it
-    left_s: float  # by the rate of this process; 0 where it is not known yet
+    left_s: float  # by the rate of this process's work; 0 where it is not known yet
     detail: str  # about the last item
     updated: str  # time, in UTC
     format: int = PROGRESS_FORMAT
@@ -126,22 +125,36 @@ Display = Callable[[ProgressRecord], None]
 
 
 class ProgressBar:
-    """Progress of one activity, shown on all its displays."""
+    """Progress of one activity, shown on all its displays.
 
-    def __init__(self, activity: str, total: int, displays: Sequence[Display]) -> None:
+    The time left is by work, of which `total_work` is all: items where they are alike, or bytes.
+    """
+
+    def __init__(
+        self, activity: str, total: int, displays: Sequence[Display], total_work: int
+    ) -> None:
         self._activity, self._total, self._displays = activity, total, displays
         self._done = 0
-        self._first: int | None = None  # where a resumed run begins: the rate is that of its part
+        self._work_left, self._work_done = total_work, 0  # what this run did itself
+        self._is_begun = False
         self._start = time.monotonic()
 
-    def advance(self, detail: str = "", to: int | None = None) -> None:
-        """Count one more item, or set the count to `to`; `detail` says what was done."""
-        if self._first is None:
-            self._first = to or 0
+    def advance(
+        self, detail: str = "", to: int | None = None, *, work: int = 1, is_new: bool = True
+    ) -> None:
+        """Count one more item, or set the count to `to`; `detail` says what was done.
+
+        `work` is the item's share of the total work. The rate is that of what is new: not of an
+        item that an earlier run did, nor of those before the first `to`.
+        """
+        if to is not None:
+            work, is_new = to - self._done, self._is_begun
+        self._is_begun = True
         self._done = self._done + 1 if to is None else to
+        self._work_left -= work
+        self._work_done += work * is_new
         elapsed = time.monotonic() - self._start
-        counted = self._done - self._first
-        left = elapsed / counted * (self._total - self._done) if counted else 0.0
+        left = elapsed / self._work_done * self._work_left if self._work_done else 0.0
         now = datetime.now(UTC).isoformat(timespec="seconds")
         record = ProgressRecord(self._activity, self._done, self._total, elapsed, left, detail, now)
         for display in self._displays:
@@ -149,12 +162,16 @@ class ProgressBar:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[ProgressBar]:
-    """Show how many of `total` items are done."""
+def progress(title: str, total: int, total_work: int | None = None) -> Iterator[ProgressBar]:
+    """Show how many of `total` items are done.
+
+    `total_work` is the sum of the work of all items, where they are not alike.
+    """
+    work = total if total_work is None else total_work
     displays = [_throttled(RECORD_INTERVAL_S, _file_display(path)) for path in _record_files[-1:]]
     if not console.is_terminal:
         lines = _line_display([console, *_logs])
-        yield ProgressBar(title, total, [*displays, _throttled(LOG_INTERVAL_S, lines)])
+        yield ProgressBar(title, total, [*displays, _throttled(LOG_INTERVAL_S, lines)], work)
         return
     displays.append(_throttled(LOG_INTERVAL_S, _line_display(_logs)))
     columns = (
@@ -162,11 +179,11 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
-        yield ProgressBar(title, total, [_terminal_display(bar, title, total), *displays])
+        yield ProgressBar(title, total, [_terminal_display(bar, title, total), *displays], work)
 
 
 def _throttled(interval_s: float, display: Display) -> Display:
@@ -184,15 +201,17 @@ def _throttled(interval_s: float, display: Display) -> Display:
 
 def _terminal_display(bar: Progress, title: str, total: int) -> Display:
     """A live bar."""
-    task = bar.add_task("", total=total, title=title)
-    return lambda record: bar.update(task, description=record.detail, completed=record.done)
+    task = bar.add_task("", total=total, title=title, left="")
+    return lambda record: bar.update(
+        task, description=record.detail, completed=record.done, left=_left_text(record)
+    )
 
 
 def _line_display(targets: Sequence[Console]) -> Display:
     """A line a time, in logs."""
 
     def show(record: ProgressRecord) -> None:
-        left = f", about {format_duration(record.left_s)} left" if record.left_s else ""
+        left = f", {text}" if (text := _left_text(record)) else ""
         for target in targets:
             target.print(
                 f"{record.activity}: {record.done}/{record.total} after "
@@ -200,6 +219,10 @@ def _line_display(targets: Sequence[Console]) -> Display:
             )
 
     return show
+
+
+def _left_text(record: ProgressRecord) -> str:
+    return f"about {format_duration(record.left_s)} left" if record.left_s else ""
 
 
 def _file_display(path: Path) -> Display:

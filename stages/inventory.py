@@ -8,6 +8,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import debug, info
 from ssl_pipeline.training.run_record import read_run_record
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
+from ssl_pipeline.volumes.check_journal import JOURNAL_FILE, CheckJournal
 from ssl_pipeline.volumes.duplicates import keypoints
 from ssl_pipeline.volumes.duplicates.keypoints import KEYPOINTS_FILE
 from ssl_pipeline.volumes.fingerprint import (
@@ -40,7 +41,7 @@ TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
 VERSION = 8
-OUTPUTS = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE)
+OUTPUTS = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, JOURNAL_FILE)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
 SHARDED, PER_TRIAL = False, False
@@ -81,7 +82,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     voxels = [math.prod(scan.shape) for scan in dataset.scans]
     return ResourceEstimate(
         disk=assumed(TABLE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails and keypoints"),
+        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "table, thumbnails, keypoints, journal"),
         memory=assumed(
             dataset_estimate.inventory_bytes(voxels),
             f"{dataset_estimate.BYTES_PER_VOXEL} bytes a voxel of the largest scans",
@@ -95,14 +96,18 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 def run(study: Study, out: Path) -> StageResult:
     """Write the inventory; stop when no scan can be used."""
-    scans, images, points = (out / name for name in OUTPUTS)
+    scans, images, points, checks = (out / name for name in OUTPUTS)
     origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
-    inventory = build_inventory(study.data, study.quality, study.source_folder, origins, previous)
+    journal = CheckJournal(checks)
+    inventory = build_inventory(
+        study.data, study.quality, study.source_folder, origins, previous, journal
+    )
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
     record_file_hashes(inventory, origins)
     origins.write_unused_files(inventory.unused_files)
+    journal.remove()
     for note in root_notes(inventory):
         info(f"root {note.root}: {note.text}.")
     if inventory.unused_files:

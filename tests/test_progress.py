@@ -41,6 +41,18 @@ def test_a_resumed_activity_has_the_rate_of_its_own_part(tmp_path):
     assert record.rate_per_s == pytest.approx(50 / record.elapsed_s)
 
 
+def test_the_time_left_is_by_the_work_that_this_run_does_itself(tmp_path):
+    """Small items come first, and the first of all was done by an earlier run."""
+    path = tmp_path / "some.progress.json"
+    with record_progress(path), progress("Reading", 4, total_work=1000) as bar:
+        bar.advance("known", work=500, is_new=False)
+        time.sleep(1.1)
+        bar.advance("small", work=100)
+        record = read_progress(path)
+    assert (record.done, record.total) == (2, 4)
+    assert record.left_s == pytest.approx(4 * record.elapsed_s)
+
+
 def test_the_record_is_written_at_most_once_a_second(tmp_path):
     path = tmp_path / "some.progress.json"
     with record_progress(path), progress("Counting", 1000) as bar:

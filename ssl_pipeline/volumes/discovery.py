@@ -174,6 +174,12 @@ class Discovery:
     file_states: Mapping[str, FileState]  # by path
     unused_files: tuple[UnusedFile, ...] = ()
 
+    def size_bytes(self, candidate: Candidate) -> int:
+        """Bytes of a candidate's files, as they were discovered; at least 1."""
+        paths = readers.known_files(candidate.source)
+        states = (self.file_states.get(str(path)) for path in paths)
+        return max(1, sum(state.size for state in states if state))
+
 
 class _RootFiles(NamedTuple):
     """What lies below one root."""

@@ -22,9 +22,11 @@ from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_table
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import readers
+from ssl_pipeline.volumes.check_journal import CheckJournal
 from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.discovery import (
     Candidate,
+    Discovery,
     OrphanLabel,
     check_labels,
     count_formats,
@@ -171,9 +173,11 @@ def build_inventory(
     study_dir: Path,
     pseudonyms: PseudonymStore,
     previous: Inventory | None = None,
+    journal: CheckJournal | None = None,
 ) -> Inventory:
     """Build the inventory of a study; scans that are unchanged since `previous` are not read again.
 
+    Nor are those that `journal` has of a run that was killed; each new check is added to it.
     `study_dir` is where table and lists lie. The location of every scan is written to `pseudonyms`
     first, so that any message about a scan can be traced. Raises UserError, one sentence, for a
     root without images, a rule that does not fit, a table or list that cannot be used, and a lost
@@ -193,7 +197,7 @@ def build_inventory(
     explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
     comparable = previous.scans if previous and previous.splits_hash == splits_hash else ()
-    checks = _inspect_all(candidates, thresholds, decisions, previous)
+    checks = _inspect_all(discovery, thresholds, decisions, previous, journal)
     infos = [check.info for check in checks]
     subjects = assign_subjects(
         candidates,
@@ -235,10 +239,11 @@ def _read_decisions(
 
 
 def _inspect_all(
-    candidates: Sequence[Candidate],
+    discovery: Discovery,
     thresholds: QualityThresholds,
     decisions: Mapping[str, Decision],
     previous: Inventory | None,
+    journal: CheckJournal | None,
 ) -> list[ScanCheck]:
     before = previous or Inventory(())
     known = {
@@ -247,25 +252,28 @@ def _inspect_all(
         )
         for scan in before.scans
     }
+    known |= journal.read() if journal else {}
 
     def inspect(each: Candidate) -> ScanCheck:
-        return inspect_scan(
-            each.source,
-            each.root,
-            each.modality,
-            thresholds,
-            known.get(each.id),
-            decisions.get(each.id),
+        name, earlier = each.id, known.get(each.id)
+        check = inspect_scan(
+            each.source, each.root, each.modality, thresholds, earlier, decisions.get(name)
         )
+        if journal and check is not earlier:
+            journal.append(name, check)
+        return check
 
-    checks = []
+    candidates, checks = discovery.candidates, []
+    sizes = [discovery.size_bytes(each) for each in candidates]
     with (
         ThreadPoolExecutor(WORKERS) as pool,
-        progress("Inspecting scans", len(candidates)) as bar,
+        progress("Inspecting scans", len(candidates), sum(sizes)) as bar,
     ):
-        for candidate, each in zip(candidates, pool.map(inspect, candidates), strict=True):
-            checks.append(each)
-            bar.advance(candidate.id)
+        found = pool.map(inspect, candidates)
+        for candidate, size, check in zip(candidates, sizes, found, strict=True):
+            checks.append(check)
+            name = candidate.id
+            bar.advance(name, work=size, is_new=check is not known.get(name))
     return checks
 
 

@@ -77,7 +77,9 @@ def inspect_scan(
     `decision` is a reviewer's, where there is one.
     """
     check = _inspect(source, root, modality, thresholds, previous, decision)
-    return _with_earlier_evidence(check, previous) if previous and check.info.fault else check
+    if previous is None or check is previous or not check.info.fault:
+        return check
+    return _with_earlier_evidence(check, previous)
 
 
 def _inspect(
