@@ -1,17 +1,19 @@
 """Preprocess every accepted scan into a stored volume; volumes that are complete are skipped."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cluster.workers import dask_client
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import remove_temporaries, write_json
 from ssl_pipeline.io.node_cache import cached_folder
 from ssl_pipeline.preprocess import cost
 from ssl_pipeline.preprocess.parallel import ScanWithMasks
 from ssl_pipeline.preprocess.parallel import preprocess_scans as preprocess
-from ssl_pipeline.progress import debug, progress
+from ssl_pipeline.progress import debug, info, progress
 from ssl_pipeline.store.catalog import CATALOG_FILE, FAILURES_FILE, Catalog, Entry
 from ssl_pipeline.store.cost import FILES_PER_VOLUME
 from ssl_pipeline.store.layout import volume_files
@@ -83,13 +85,14 @@ def run(study: Study, out: Path) -> StageResult:
     todo = [scan for scan in scans if scan.id not in stored]
     failed: dict[str, str] = {}
     done_by: Counter[str] = Counter()
+    voxels = {scan.id: math.prod(scan.shape) for scan in todo}
     with (
         dask_client(study.dask, len(todo), store.folder) as (client, workers),
-        progress("Preprocessing", len(todo)) as bar,
+        progress("Preprocessing", len(todo), sum(voxels.values())) as bar,
     ):
         located = (_with_masks(scan, origins[scan.id]) for scan in todo)
         for result in preprocess(located, study.preprocess, store.put, client, workers):
-            bar.advance(result.scan_id)
+            bar.advance(result.scan_id, work=voxels[result.scan_id])
             worker = result.worker or "here"
             debug(f"{result.scan_id} on {worker}: {result.traceback or result.error or 'stored'}")
             done_by[worker] += 1
@@ -104,12 +107,27 @@ def run(study: Study, out: Path) -> StageResult:
     catalog.write(out / CATALOG_FILE)
     done = f"{len(catalog.entries)} volumes stored, {len(todo) - len(failed)} of them new"
     tail = f", {len(failed)} failed (see {out / FAILURES_FILE})" if failed else ""
-    cut = sum(bool(entry.meta.cut_labels) for entry in catalog.entries)
-    tail += f"; labels of {cut} reach out of the crop (see the report)" if cut else ""
+    for note in _cut_label_notes(catalog):
+        info(f"preprocess: {note}")
     volumes = [path for entry in catalog.entries for path in store.volume_files(entry.id)]
     made = [out / CATALOG_FILE, out / FAILURES_FILE]
     by_worker = {"scans_by_worker": dict(sorted(done_by.items()))}
     return StageResult(made, done + tail, by_worker, indexed_files=volumes)
+
+
+def _cut_label_notes(catalog: Catalog) -> Iterator[str]:
+    """For each label that the crop cuts somewhere, in how many volumes, and where most of it."""
+    shares: dict[str, dict[str, float]] = {}
+    for entry in catalog.entries:
+        for name, share in entry.meta.cut_labels.items():
+            shares.setdefault(name, {})[entry.id] = share
+    for name, by_volume in sorted(shares.items()):
+        worst = max(by_volume, key=lambda volume: by_volume[volume])
+        yield (
+            f"the label {name} of {format_count(len(by_volume), 'volume')} reaches out of the crop"
+            f" to the foreground, with up to {by_volume[worst]:.1%} of its voxels ({worst});"
+            " correct the foreground, or set preprocess.foreground to all."
+        )
 
 
 def _with_masks(scan: Scan, origin: Origin) -> ScanWithMasks:
