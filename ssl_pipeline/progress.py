@@ -93,7 +93,7 @@ class ProgressRecord:
     total: int
     elapsed_s: float  # since this process began it
     left_s: float  # by the rate of this process's work; 0 where it is not known yet
-    detail: str  # about the last item
+    detail: str  # about the item in work, or the last one
     updated: str  # time, in UTC
     format: int = PROGRESS_FORMAT
 
@@ -104,8 +104,12 @@ class ProgressRecord:
 
 
 @contextmanager
-def record_progress(path: Path) -> Iterator[None]:
-    """Also keep the progress of the block in this file, written at most once a second."""
+def record_progress(path: Path, activity: str) -> Iterator[None]:
+    """Also keep the progress of the block, an `activity`, in this file.
+
+    It is written at the start, when an item begins, and else at most once a second.
+    """
+    _file_display(path)(ProgressRecord(activity, 0, 0, 0.0, 0.0, "", _now()))
     _record_files.append(path)
     try:
         yield
@@ -127,17 +131,29 @@ Display = Callable[[ProgressRecord], None]
 class ProgressBar:
     """Progress of one activity, shown on all its displays.
 
-    The time left is by work, of which `total_work` is all: items where they are alike, or bytes.
+    The time left is by work, of which `total_work` is all: items, or bytes where items differ.
     """
 
     def __init__(
-        self, activity: str, total: int, displays: Sequence[Display], total_work: int
+        self,
+        activity: str,
+        total: int,
+        displays: Sequence[Display],
+        live: Sequence[Display],
+        total_work: int,
     ) -> None:
-        self._activity, self._total, self._displays = activity, total, displays
-        self._done = 0
+        self._activity, self._total, self._displays, self._live = activity, total, displays, live
+        self._done, self._left = 0, 0.0
         self._work_left, self._work_done = total_work, 0  # what this run did itself
         self._is_begun = False
         self._start = time.monotonic()
+        self.begin("")
+
+    def begin(self, detail: str) -> None:
+        """Say which item is in work, where it is seen at once; for items that take long."""
+        record = self._record(detail, time.monotonic() - self._start)
+        for display in self._live:
+            display(record)
 
     def advance(
         self, detail: str = "", to: int | None = None, *, work: int = 1, is_new: bool = True
@@ -154,24 +170,34 @@ class ProgressBar:
         self._work_left -= work
         self._work_done += work * is_new
         elapsed = time.monotonic() - self._start
-        left = elapsed / self._work_done * self._work_left if self._work_done else 0.0
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        record = ProgressRecord(self._activity, self._done, self._total, elapsed, left, detail, now)
+        if self._work_done:
+            self._left = elapsed / self._work_done * self._work_left
+        record = self._record(detail, elapsed)
         for display in self._displays:
             display(record)
+
+    def _record(self, detail: str, elapsed: float) -> ProgressRecord:
+        return ProgressRecord(
+            self._activity, self._done, self._total, elapsed, self._left, detail, _now()
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager
 def progress(title: str, total: int, total_work: int | None = None) -> Iterator[ProgressBar]:
     """Show how many of `total` items are done.
 
-    `total_work` is the sum of the work of all items, where they are not alike.
+    `total_work` is the sum of the work of all items, where they differ.
     """
     work = total if total_work is None else total_work
-    displays = [_throttled(RECORD_INTERVAL_S, _file_display(path)) for path in _record_files[-1:]]
+    files = [_file_display(path) for path in _record_files[-1:]]
+    displays = [_throttled(RECORD_INTERVAL_S, display) for display in files]
     if not console.is_terminal:
-        lines = _line_display([console, *_logs])
-        yield ProgressBar(title, total, [*displays, _throttled(LOG_INTERVAL_S, lines)], work)
+        lines = _throttled(LOG_INTERVAL_S, _line_display([console, *_logs]))
+        yield ProgressBar(title, total, [*displays, lines], files, work)
         return
     displays.append(_throttled(LOG_INTERVAL_S, _line_display(_logs)))
     columns = (
@@ -183,7 +209,8 @@ def progress(title: str, total: int, total_work: int | None = None) -> Iterator[
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
-        yield ProgressBar(title, total, [_terminal_display(bar, title, total), *displays], work)
+        terminal = _terminal_display(bar, title, total)
+        yield ProgressBar(title, total, [terminal, *displays], [terminal, *files], work)
 
 
 def _throttled(interval_s: float, display: Display) -> Display:

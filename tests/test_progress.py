@@ -21,7 +21,7 @@ from ssl_pipeline.progress import (
 
 def test_the_record_has_the_last_item_when_all_are_done(tmp_path):
     path = tmp_path / "some.progress.json"
-    with record_progress(path), progress("Counting", 3) as bar:
+    with record_progress(path, "Some stage"), progress("Counting", 3) as bar:
         for name in ("a", "b", "c"):
             bar.advance(name)
     record = read_progress(path)
@@ -29,9 +29,26 @@ def test_the_record_has_the_last_item_when_all_are_done(tmp_path):
     assert record.left_s == 0 and record.rate_per_s == 0
 
 
+def test_the_record_names_activity_and_item_before_the_first_is_done(tmp_path):
+    path = tmp_path / "some.progress.json"
+
+    def shown():
+        record = read_progress(path)
+        return record.activity, record.done, record.total, record.detail
+
+    with record_progress(path, "Evaluate"):
+        assert shown() == ("Evaluate", 0, 0, "")
+        with progress("Fine-tuning", 3) as bar:
+            assert shown() == ("Fine-tuning", 0, 3, "")
+            for number, cell in enumerate(("a", "b")):
+                bar.begin(cell)
+                assert shown() == ("Fine-tuning", number, 3, cell)
+                bar.advance(cell)
+
+
 def test_a_resumed_activity_has_the_rate_of_its_own_part(tmp_path):
     path = tmp_path / "some.progress.json"
-    with record_progress(path), progress("Training", 1000) as bar:
+    with record_progress(path, "Some stage"), progress("Training", 1000) as bar:
         bar.advance("", to=900)
         time.sleep(1.1)
         bar.advance("", to=950)
@@ -55,7 +72,7 @@ def test_the_time_left_is_by_the_work_that_this_run_does_itself(tmp_path):
 
 def test_the_record_is_written_at_most_once_a_second(tmp_path):
     path = tmp_path / "some.progress.json"
-    with record_progress(path), progress("Counting", 1000) as bar:
+    with record_progress(path, "Some stage"), progress("Counting", 1000) as bar:
         bar.advance("first")
         for _ in range(100):
             bar.advance("later")

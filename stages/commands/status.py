@@ -1,14 +1,14 @@
 """Status of a study: one line a stage, from its files and, where there is SLURM, its queue.
 
-Step, rate and time left are those of the progress record that every stage writes, wherever it
-runs, so the table needs no SLURM. A stage that is done may still be out of date: `snakemake -n`
-says what would run again, and why. Nothing here writes a file.
+That a stage runs, its step, rate, time left and item in work are those of two records that every
+stage writes, wherever it runs, so the table needs no SLURM. A stage that is done may still be
+out of date: `snakemake -n` says what would run again, and why. Nothing here writes a file.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -20,13 +20,14 @@ from cluster.slurm import JobStatus
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.formatting import format_duration
 from ssl_pipeline.io import lease
-from ssl_pipeline.io.records import parse_object, read_json_if_whole
+from ssl_pipeline.io.records import parse_object, read_json_if_whole, read_record_if_whole
 from ssl_pipeline.monitoring.diagnosis import diagnose_whole_run
 from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.progress import ProgressRecord, read_progress
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.run_record import read_run_record
 from stages.core import layout
+from stages.core.elapsed import ElapsedTime
 from stages.core.pretraining_runs import cohort_path, run_folder
 from stages.core.records import read_completion
 from stages.core.stage_runs import StageRun, stage_runs
@@ -34,9 +35,8 @@ from stages.core.study import Study
 
 COLUMNS = (
     *("stage", "state", "job", "node", "elapsed", "step"),
-    *("rate", "left", "requeues", "diagnosis", "log"),
+    *("rate", "left", "works on", "requeues", "diagnosis", "log"),
 )
-RECENT_S = 120  # a record that is older is not of a process that works now
 
 
 def status_table(study: Study) -> Table:
@@ -98,25 +98,45 @@ def _newest_log(study: Study, name: str) -> Path:
 
 def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | None) -> list[str]:
     name, out = stage_run.name, stage_run.out
-    active = job_status is not None and job_status.is_active
-    state = ""
-    done = read_completion(out)
-    if job_status and (active or not done):
-        state = job_status.state
-    elif done:
-        state = f"done, {done.failed} failed" if done.failed else "done"
     log = _newest_log(study, name)
     record = read_progress(layout.progress_file(study, name))
+    elapsed = read_record_if_whole(ElapsedTime, out / layout.ELAPSED_RECORD)
+    is_running = elapsed and elapsed.is_running and (job_status is None or job_status.is_active)
+    total = format_duration(elapsed.seconds) if elapsed else ""
     return [
         name,
-        state,
+        _state(out, job_status, elapsed),
         job,
         job_status.nodes if job_status else "",
-        *_progress(record, job_status),
+        job_status.elapsed if job_status else total,
+        f"{record.done}/{record.total}" if record and record.total else "",
+        *_work(record if is_running else None),
         _requeues(out, job),
         _diagnosis(stage_run) if stage_run.stage == "pretrain" else "",
         str(log.relative_to(study.folder)) if log.exists() else "",
     ]
+
+
+def _state(out: Path, job_status: JobStatus | None, elapsed: ElapsedTime | None) -> str:
+    """Whether a stage runs, is done, or was stopped; of a job in the queue what SLURM calls it."""
+    done = read_completion(out)
+    if job_status and (job_status.is_active or not done):
+        return job_status.state
+    if elapsed and elapsed.is_running:
+        return f"running since {datetime.fromtimestamp(elapsed.last_start):%Y-%m-%d %H:%M}"
+    if done:
+        return f"done, {done.failed} failed" if done.failed else "done"
+    return "stopped" if elapsed else ""
+
+
+def _work(record: ProgressRecord | None) -> tuple[str, str, str]:
+    """Rate, time left, and what is in work, of a stage that runs; empty of others."""
+    if record is None:
+        return "", "", ""
+    doing = f"{record.activity} {record.detail}".rstrip()
+    if not record.left_s:
+        return "", "", doing
+    return f"{record.rate_per_s:.2g}/s", format_duration(record.left_s), doing
 
 
 def _diagnosis(stage_run: StageRun) -> str:
@@ -135,26 +155,6 @@ def _diagnosis(stage_run: StageRun) -> str:
                 rows, study.monitoring, term_rules, steps, study.training.log_every
             ).name
     return ""
-
-
-def _progress(
-    record: ProgressRecord | None, job_status: JobStatus | None
-) -> tuple[str, str, str, str]:
-    """Time since the start, step, and of a stage that works now its rate and the time left."""
-    elapsed = job_status.elapsed if job_status else ""
-    if record is None:
-        return elapsed, "", "", ""
-    elapsed = elapsed or format_duration(record.elapsed_s)
-    step = f"{record.done}/{record.total}"
-    has_ended = job_status is not None and not job_status.is_active
-    if has_ended or not record.left_s or not _is_recent(record):
-        return elapsed, step, "", ""
-    return elapsed, step, f"{record.rate_per_s:.2g}/s", format_duration(record.left_s)
-
-
-def _is_recent(record: ProgressRecord) -> bool:
-    age = datetime.now(UTC) - datetime.fromisoformat(record.updated)
-    return age.total_seconds() < RECENT_S
 
 
 def _requeues(out: Path, job: str) -> str:

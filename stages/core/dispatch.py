@@ -16,7 +16,7 @@ from cluster.config import Cluster, JobResources
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import UNSHARDED, CellShard
-from ssl_pipeline.progress import info, log_to, record_progress
+from ssl_pipeline.progress import info, log_to
 from stages.core import layout
 from stages.core.cluster_validation import check_cluster
 from stages.core.locate import redact
@@ -73,22 +73,13 @@ def _run_or_launch(request: StageRequest, stage_run: StageRun, run_on: str) -> i
     cluster = load_cluster(run_on)
     asked = cluster.resources(request.stage) if cluster else None
     if cluster is None or asked is None:
-        _run_here(stage_run, request.shard)
+        run_stage(stage_run.stage, stage_run.study, stage_run.wildcards, request.shard)
         return 0
     if request.shard != UNSHARDED:
         raise UserError(
             f"{request.stage} runs its shards as a job array on a cluster: leave shard=... out."
         )
     return _run_as_job(request, stage_run, asked, is_detached=cluster.on_interrupt == "detach")
-
-
-def _run_here(stage_run: StageRun, shard: CellShard) -> None:
-    name, study, wildcards = stage_run.stage, stage_run.study, stage_run.wildcards
-    if shard != UNSHARDED:  # one of several at once, and the record is that of the whole
-        run_stage(name, study, wildcards, shard)
-        return
-    with record_progress(layout.progress_file(study, stage_run.name)):
-        run_stage(name, study, wildcards)
 
 
 def _run_as_job(

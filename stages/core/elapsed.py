@@ -1,6 +1,7 @@
 """The time that a stage takes, over all its starts: killed, requeued or failed, it goes on.
 
-A start that is killed cannot say how long it ran, so a thread writes it down now and then.
+A start that is killed cannot say how long it ran, so a thread writes it down now and then. Whoever
+asks sees by this record, from any machine, that a stage runs.
 """
 
 import threading
@@ -15,6 +16,7 @@ from ssl_pipeline.io.records import Record, read_record_if_whole, write_record
 from stages.core.layout import ELAPSED_RECORD
 
 INTERVAL_S = 15.0
+STALE_S = 120.0  # a record that is older is not of a process that runs now
 
 
 class ElapsedTime(Record):
@@ -23,7 +25,15 @@ class ElapsedTime(Record):
     format: Literal[1] = 1
     key: str
     seconds: float
-    first_start: float  # seconds since the epoch
+    first_start: float  # seconds since the epoch, as all times here
+    last_start: float = 0.0
+    updated: float = 0.0
+    is_open: bool = False  # the last start has not ended, or was killed
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs the stage now."""
+        return self.is_open and time.time() - self.updated < STALE_S
 
 
 def elapsed_before(out: Path, key: str) -> ElapsedTime:
@@ -36,17 +46,23 @@ def elapsed_before(out: Path, key: str) -> ElapsedTime:
 @contextmanager
 def record_elapsed(out: Path, before: ElapsedTime) -> Iterator[None]:
     """Keep the time of the block, and of the starts `before` it, in the stage's folder."""
-    started, ended = time.monotonic(), threading.Event()
+    start, started, ended = time.time(), time.monotonic(), threading.Event()
 
     def write() -> None:
-        seconds = before.seconds + time.monotonic() - started
+        known = {
+            "seconds": before.seconds + time.monotonic() - started,
+            "last_start": start,
+            "updated": time.time(),
+            "is_open": not ended.is_set(),
+        }
         with suppress(OSError, UserError):  # the stage reports a full disk or a lost lease
-            write_record(out / ELAPSED_RECORD, before.model_copy(update={"seconds": seconds}))
+            write_record(out / ELAPSED_RECORD, before.model_copy(update=known))
 
     def write_now_and_then() -> None:
         while not ended.wait(INTERVAL_S):
             write()
 
+    write()
     thread = threading.Thread(target=write_now_and_then, daemon=True)
     thread.start()
     try:

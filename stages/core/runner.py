@@ -16,11 +16,11 @@ from typing import cast
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import UNSHARDED, CellShard
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.progress import debug, info
+from ssl_pipeline.progress import debug, info, record_progress
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.training.ranks import RankInfo
+from stages.core import layout
 from stages.core.elapsed import elapsed_before, record_elapsed
-from stages.core.layout import WITHDRAWN_MANIFEST
 from stages.core.locks import stage_lock
 from stages.core.ownership import claim_output
 from stages.core.records import (
@@ -45,7 +45,7 @@ def run_stage(
 ) -> None:
     """Run a stage, unless it is done already. Raises UserError and whatever the stage raises.
 
-    A shard of its work runs beside others, so without lock or record, and merges nothing.
+    A shard of its work runs beside others, so without lock or records, and merges nothing.
     """
     study.pseudonyms.refuse_namesake()
     claim_output(study)
@@ -70,7 +70,7 @@ def run_stage(
         if done:
             info(f"{name}: nothing to do, {done.summary}")
         else:
-            (out / WITHDRAWN_MANIFEST).unlink(missing_ok=True)
+            (out / layout.WITHDRAWN_MANIFEST).unlink(missing_ok=True)
             debug(f"{name}: runs, for {_rerun_reason(read_completion(out), config_hash, found)}")
             before = elapsed_before(out, key)
             record = Provenance(
@@ -78,7 +78,8 @@ def run_stage(
                 first_start=before.first_start,
                 earlier_s=before.seconds,
             )
-            with record_elapsed(out, before):
+            progress_file = layout.progress_file(study, study.run_name(name, wildcards))
+            with record_elapsed(out, before), record_progress(progress_file, stage.TITLE):
                 made = stage.run(study, out, **wildcards)
             done = write_completion(out, key, made, record)
             took = f"{done.provenance['wall_s']:.0f} s"

@@ -78,6 +78,7 @@ def run_robustness(
     with progress(f"Robustness: {task.title}", total=len(todo)) as bar:
         for condition in todo:
             name, level, volumes = _condition(runner, inputs, condition)
+            bar.begin(name)
             scorers = [partial(evaluator.score, volumes) for evaluator in evaluators]
             found[name] = _load_or_score(context.out, name, [level, *determined_by], scorers)
             bar.advance(name)

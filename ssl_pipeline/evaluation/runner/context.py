@@ -256,6 +256,7 @@ def _cell_records(
             key = runner.cell_key(cell, section)
             record = load_cell(cell, key, out)
             if record is None:
+                bar.begin(cell.name)
                 content = _compute_or_record_failure(
                     runner, cell, section, compute, last=n_failed == len(todo) - 1
                 )

@@ -4,11 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from ssl_pipeline.progress import read_progress, record_progress
+from stages.commands.status import status_table
+from stages.core import layout
+from stages.core.elapsed import elapsed_before, record_elapsed
+from stages.core.stage_runs import stage_runs
+from stages.core.study_file import load_study
 from tests.conftest import write_study
 
 # No SLURM commands on this path, whatever the machine has.
@@ -64,18 +71,35 @@ def test_status_and_logs_need_no_slurm(study):
     assert "has written no log yet" in run_cli("logs", "probe-side", "--config", study).stderr
 
 
-def test_status_has_rate_and_time_left_of_a_stage_that_works_now(study):
-    record = {
-        "format": 1, "activity": "Pretraining", "done": 40, "total": 100, "elapsed_s": 80.0,
-        "left_s": 120.0, "detail": "", "updated": datetime.now(UTC).isoformat(),
-    }  # fmt: skip
-    path = study.parent / "out/logs/pretrain.progress.json"
-    path.write_text(json.dumps(record))
-    now = run_cli("status", "--config", study).stdout
-    assert "40/100" in now and "0.5/s" in now and "2 min 0 s" in now and "1 min 20 s" in now
-    path.write_text(json.dumps(record | {"updated": "2020-01-01T00:00:00+00:00"}))
-    stale = run_cli("status", "--config", study).stdout
-    assert "40/100" in stale and "0.5/s" not in stale and "2 min 0 s" not in stale
+def pretrain_row(study):
+    shown = status_table(load_study(study))
+    columns = {str(column.header): list(column.cells) for column in shown.columns}
+    at = columns["stage"].index("pretrain")
+    return {name: cells[at] for name, cells in columns.items()}
+
+
+def test_status_shows_a_running_stage_and_its_work_until_it_ends_or_is_killed(study):
+    run = stage_runs(load_study(study))["pretrain"]
+    before = elapsed_before(run.out, "key").model_copy(update={"seconds": 80.0})
+    path, record = layout.progress_file(run.study, "pretrain"), run.out / layout.ELAPSED_RECORD
+    assert pretrain_row(study)["state"] == ""
+    with record_elapsed(run.out, before), record_progress(path, "Pretrain the encoder"):
+        row = pretrain_row(study)
+        assert row["state"].startswith(f"running since {datetime.now():%Y-}")
+        assert (row["works on"], row["step"]) == ("Pretrain the encoder", "")
+        assert row["elapsed"] == "1 min 20 s"
+        work = read_progress(path)
+        work = replace(work, activity="Pretraining", done=40, total=100, left_s=120.0)
+        path.write_text(json.dumps(asdict(work)))
+        row = pretrain_row(study)
+        assert (row["step"], row["rate"], row["left"]) == ("40/100", "0.5/s", "2 min 0 s")
+        content = json.loads(record.read_text())
+    row = pretrain_row(study)
+    assert (row["state"], row["step"]) == ("stopped", "40/100")
+    assert "rate" not in row and "works on" not in row
+    record.write_text(json.dumps(content | {"updated": content["updated"] - 1000}))  # killed
+    assert pretrain_row(study)["state"] == "stopped"
+    record.unlink()
     path.unlink()
 
 
