@@ -62,6 +62,7 @@ from stages.core.resources import (
 )
 from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
+from stages.core.unfinished_runs import report_unfinished_runs
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -130,6 +131,7 @@ def run(study: Study, out: Path) -> StageResult:
     world = RankInfo.from_environment()
     if world.is_first:
         freeze_cohort(meant)
+        report_unfinished_runs(meant)
     training, started = build_trainer(meant, catalog, entries, world)
     training.train()
     if not world.is_first:
@@ -166,9 +168,15 @@ def run(study: Study, out: Path) -> StageResult:
         f"{diagnosis.name}: {diagnosis.reason}"
     )
     # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
-    provenance = {"training_summary": {**training_summary, "reason": diagnosis.reason}}
+    told = {**training_summary, "reason": diagnosis.reason, **_earlier_computes(training)}
     files = [*encoder_files, subjects, images, out / RUN_RECORD]
-    return StageResult(files, summary, provenance)
+    return StageResult(files, summary, {"training_summary": told})
+
+
+def _earlier_computes(training: "Trainer") -> dict[str, Any]:
+    """Devices and threads of earlier parts of a run that had others, for its provenance."""
+    earlier = {step: asdict(each) for step, each in training.earlier_computes.items()}
+    return {"computed_before_step": earlier} if earlier else {}
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
@@ -277,6 +285,12 @@ def build_trainer(
         rank_info=world,
         initial_state=partial(_final_state, study, meant.parent) if meant.parent else None,
     )
+    if world.is_first and (before := run.earlier_computes.get(run.step)):
+        info(
+            f"pretrain: goes on from step {run.step} with {run.compute.threads} threads on "
+            f"{run.compute.device}, before {before.threads} on {before.device}: the result is the "
+            "same but for rounding."
+        )
     return run, started
 
 
@@ -315,7 +329,8 @@ def _final_state(study: Study, parent: PretrainingRun) -> "TrainerState":
         raise missing_parent_error(study, "has left no checkpoint here")
     if state.step < study.training.first_step:
         raise missing_parent_error(study, f"has come to step {state.step} only")
-    return replace(state, previous_embeddings=None)  # of a bank without the scans that came
+    # The embeddings are of a bank without the scans that came.
+    return replace(state, previous_embeddings=None, earlier_computes={})
 
 
 def _continuation_note(study: Study, parent: PretrainingRun) -> str:

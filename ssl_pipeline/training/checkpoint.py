@@ -7,7 +7,7 @@ before. Loading is `weights_only`: a checkpoint is data, not code.
 
 import io
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ssl_pipeline.progress import info
 from ssl_pipeline.training.compute import Compute
 from ssl_pipeline.training.snapshots import STEP_PATTERN
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,24 @@ class TrainerState:
     previous_embeddings: Tensor | None  # of the last snapshot
     compute: Compute
     config: dict[str, Any]  # settings of the run, as JSON
+    earlier_computes: dict[int, Compute] = field(default_factory=dict)  # by their last step
+
+    def resume_on(self, compute: Compute) -> "TrainerState":
+        """The state to go on from with this device and these threads; a change is recorded."""
+        if compute == self.compute:
+            return self
+        earlier = self.earlier_computes | {self.step: self.compute}
+        return replace(self, compute=compute, earlier_computes=earlier)
 
 
 def pack_state(state: TrainerState) -> bytes:
     """The bytes of a checkpoint."""
     buffer = io.BytesIO()
-    compute = state.compute.to_json()
-    torch.save({**vars(state), "format": FORMAT_VERSION, "compute": compute}, buffer)
+    computes = {
+        "compute": state.compute.to_json(),
+        "earlier_computes": {step: each.to_json() for step, each in state.earlier_computes.items()},
+    }
+    torch.save({**vars(state), "format": FORMAT_VERSION, **computes}, buffer)
     return buffer.getvalue()
 
 
@@ -55,7 +66,9 @@ def unpack_state(content: bytes) -> TrainerState:
     saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if saved.pop("format") != FORMAT_VERSION:
         raise ValueError("a checkpoint of another format")
-    return TrainerState(**{**saved, "compute": Compute(**saved["compute"])})
+    compute = Compute(**saved.pop("compute"))
+    earlier = {step: Compute(**each) for step, each in saved.pop("earlier_computes").items()}
+    return TrainerState(**saved, compute=compute, earlier_computes=earlier)
 
 
 def save_checkpoint(folder: Path, state: TrainerState, keep: int) -> None:

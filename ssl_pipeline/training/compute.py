@@ -1,8 +1,9 @@
 """Device, precision, attention kernel and threads of a run, decided once.
 
 The decision is stored in the checkpoint and in the provenance and kept on resume, so that a resumed
-run rounds as the first part did. bf16 is measured and never assumed: one processor is four times
-faster with it, another eight times slower.
+run rounds as the first part did, unless the study then names another device or number of threads:
+that changes rounding alone, and the provenance has both. bf16 is measured and never assumed: one
+processor is four times faster with it, another eight times slower.
 """
 
 import ctypes
@@ -39,7 +40,7 @@ class Compute:
             if not torch.cuda.is_available():
                 raise UserError(
                     "This run began on a GPU, and torch sees none here: go on where there is one, "
-                    "or set training.device to cpu to begin anew."
+                    "or set training.device to cpu to go on without one."
                 )
             # A scheduler may show each rank its own GPU alone, which is then number 0.
             torch.cuda.set_device(rank_info.local_rank % torch.cuda.device_count())
@@ -78,8 +79,14 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
-def select_compute(section: Training, rank_info: RankInfo) -> Compute:
-    """Choose from the settings and, for `auto`, from what this machine offers."""
+def select_compute(
+    section: Training, rank_info: RankInfo, before: Compute | None = None
+) -> Compute:
+    """Choose from the settings and, for `auto`, from what this machine offers.
+
+    What the settings leave open stays as it was `before`, in a run that is resumed. Raises
+    UserError where they name a GPU and there is none.
+    """
     cuda = torch.cuda.is_available()
     if section.device == "cuda" and not cuda:
         raise UserError(
@@ -87,8 +94,10 @@ def select_compute(section: Training, rank_info: RankInfo) -> Compute:
             "or install a torch build with CUDA."
         )
     device = "cuda" if cuda and section.device != "cpu" else "cpu"
-    threads = section.threads or _thread_count(rank_info)
-    precision: str = section.precision
+    if before and section.device == "auto":
+        device = before.device
+    threads = section.threads or (before.threads if before else _thread_count(rank_info))
+    precision: str = before.precision if before else section.precision
     if precision == "auto":
         torch.set_num_threads(threads)
         reduced = "bf16" if device == "cpu" or torch.cuda.is_bf16_supported(False) else "fp16"

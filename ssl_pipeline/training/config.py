@@ -55,9 +55,16 @@ class Training(Section):
         False, description="compile the model first: a minute or more, for long runs"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto takes a GPU if there is one"
+        "auto",
+        description="auto takes a GPU if there is one; a run that is resumed stays where it was, "
+        "unless this names another device",
     )
-    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 takes all cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of the model; 0 takes all cores, and in a run that is resumed as "
+        "many as it had",
+    )
     loader_threads: int = Field(
         1, ge=1, description="threads that load crops ahead; no result depends on it"
     )
@@ -93,5 +100,8 @@ class Training(Section):
 
 # Settings that may change when a run is resumed: its result is the same, but for rounding.
 RESUMABLE_KEYS = frozenset(
-    {"gradient_accumulation", "loader_threads", "checkpoint_every", "keep_checkpoints", "log_every"}
+    {
+        *("device", "threads", "compile", "gradient_accumulation", "loader_threads"),
+        *("checkpoint_every", "keep_checkpoints", "log_every"),
+    }
 )

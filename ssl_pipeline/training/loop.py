@@ -37,7 +37,7 @@ from ssl_pipeline.progress import progress
 from ssl_pipeline.training import checkpoint, snapshots
 from ssl_pipeline.training.checkpoint import TrainerState
 from ssl_pipeline.training.compile_cache import use_private_compile_cache
-from ssl_pipeline.training.compute import select_compute
+from ssl_pipeline.training.compute import Compute, select_compute
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.distributed import RankGroup
 from ssl_pipeline.training.ema import EMA
@@ -98,7 +98,8 @@ class Trainer:
         if state is None:
             self._check_lost_checkpoint()
             state = initial_state() if initial_state else None
-        self.compute = state.compute if state else select_compute(training, self.rank_info)
+        self.compute = select_compute(training, self.rank_info, state.compute if state else None)
+        self.earlier_computes: dict[int, Compute] = {}
         self.compute.apply(self.rank_info, objective)
         self.objective = objective.to(self.compute.device)
         self.optimizer = torch.optim.AdamW(
@@ -113,7 +114,7 @@ class Trainer:
         self.previous_embeddings: Tensor | None = None  # of the last snapshot
         self._monitor: Monitor | None = None
         if state:
-            self.load_state(state)
+            self.load_state(state.resume_on(self.compute))
 
     def train(
         self, steps: int | None = None, *, on_step: Callable[[int], None] | None = None
@@ -149,8 +150,7 @@ class Trainer:
     @property
     def _micro_batch_size(self) -> int:
         first = self.micro_batches[0]
-        size: int = first.stop - first.start
-        return size
+        return int(first.stop - first.start)
 
     def final_encoder(self) -> Encoder:
         """The encoder to export, with the moving average of its weights where there is one."""
@@ -311,9 +311,8 @@ class Trainer:
     def _draw_batch(self, step: int) -> list[SampleBatch]:
         """The micro-batches of a step that are this rank's."""
         drawn = [self.sampler.batch(step, part) for part in self.micro_batches]
-        return (
-            drawn if self.compute.device == "cpu" else [samples.pin_memory() for samples in drawn]
-        )
+        is_on_host = self.compute.device == "cpu"
+        return drawn if is_on_host else [samples.pin_memory() for samples in drawn]
 
     def make_views(self, samples: SampleBatch) -> tuple[Batch, Tensor]:
         """The crops of samples on the run's device, and their images after augmentation."""
@@ -377,12 +376,13 @@ class Trainer:
             scaler=self.scaler.state_dict(),
             previous_embeddings=self.previous_embeddings,
             compute=self.compute,
+            earlier_computes=self.earlier_computes,
             config=self.config,
         )
 
     def load_state(self, state: TrainerState) -> None:
         """Continue from a state, which stays as it is."""
-        self.compute = state.compute
+        self.compute, self.earlier_computes = state.compute, state.earlier_computes
         self.compute.apply(self.rank_info, self.objective)
         self.scaler = self.compute.scaler()
         self.objective.load_state_dict(state.objective)

@@ -200,6 +200,13 @@ def freeze_cohort(run: PretrainingRun) -> None:
         write_record(path, run.cohort)
 
 
+def other_runs(run: PretrainingRun) -> list[Path]:
+    """The folders of the study's runs that neither `run` is nor those that it continues from."""
+    lineage = [each.folder for each in run.lineage]
+    found = sorted(_runs_folder(run.study).glob(layout.RUN_NAME_PATTERN))
+    return [folder for folder in found if folder not in lineage]
+
+
 def stale_runs(study: Study) -> list[Path]:
     """Run folders that neither the present settings and cohort nor the encoder use."""
     kept = _needed_runs(study)

@@ -191,10 +191,29 @@ def test_norms_and_biases_do_not_decay():
 
 
 def test_what_was_decided_is_kept_on_resume(start, tmp_path):
-    run = start(tmp_path)
-    run.train()
-    other = start(tmp_path, threads=2)
-    assert other.compute == run.compute
+    crash_at_step(start(tmp_path, threads=3), 4)
+    other = start(tmp_path, threads=0, device="auto")
+    assert other.compute.threads == 3 and other.step == 4 and not other.earlier_computes
+
+
+def test_a_resume_with_other_threads_ends_the_same_but_for_rounding(start, tmp_path):
+    whole = trained_weights(start(tmp_path / "whole"))
+    crash_at_step(start(tmp_path / "cut"), 3)
+    second = start(tmp_path / "cut", threads=2)
+    assert second.compute.threads == 2 and second.step == 2
+    torch.testing.assert_close(trained_weights(second), whole)
+    third = start(tmp_path / "cut", threads=2)
+    assert {step: each.threads for step, each in third.earlier_computes.items()} == {2: 1}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("first, then", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_goes_on_on_another_device(start, tmp_path, first, then):
+    crash_at_step(start(tmp_path, device=first), 3)
+    second = start(tmp_path, device=then)
+    assert second.compute.device == then and second.step == 2
+    second.train()
+    assert {step: each.device for step, each in second.earlier_computes.items()} == {2: first}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -96,6 +96,39 @@ def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
     assert trainer_of(again).step == 6  # from the base, not from another extension of it
 
 
+def test_a_run_goes_on_where_settings_change_that_its_weights_do_not_depend_on(place, capsys):
+    file = place("threads")
+    study = continue_study(file, SETTINGS + "checkpoint_every: 2}")
+    crash_at_step(trainer_of(study), 4)
+    changed = SETTINGS.replace("device: cpu, threads: 1", "device: auto, threads: 2")
+    again = continue_study(file, changed + "checkpoint_every: 3, loader_threads: 2}")
+    assert run_folder(again) == run_folder(study)
+    run_stage("pretrain", again, {})
+    said = capsys.readouterr().out
+    assert "goes on from step 4 with 2 threads on cpu, before 1 on cpu" in said
+    assert "unfinished" not in said
+    summary = read_json(again.folder / "pretrain/provenance.json")["training_summary"]
+    assert summary["threads"] == 2 and summary["computed_before_step"]["4"]["threads"] == 1
+    run_stage("pretrain", study, {})
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_new_run_says_which_unfinished_one_is_left_and_what_continues_it(place, capsys):
+    file = place("left")
+    study = continue_study(file, SETTINGS + "checkpoint_every: 2}")
+    crash_at_step(trainer_of(study), 4)
+    changed = SETTINGS.replace("steps: 12", "steps: 8") + "checkpoint_every: 2, "
+    run_stage("pretrain", continue_study(file, changed + "learning_rate: 0.01}"), {})
+    said = [line for line in capsys.readouterr().out.splitlines() if "unfinished" in line]
+    assert said == [
+        f"pretrain: a new run begins; the unfinished one of 4 of 12 steps stays in "
+        f"{run_folder(study)}, and goes on where training.learning_rate is 0.001 and "
+        "training.steps is 12 again."
+    ]
+    continue_study(file, SETTINGS + "checkpoint_every: 2}")
+    assert trainer_of(load_study(file)).step == 4
+
+
 def test_weights_and_metadata_are_frozen_with_the_cohort(place):
     study = load_study(place("weights"))
     run = pretraining_run(study)
