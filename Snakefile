@@ -10,6 +10,10 @@ min_version("9.0")
 flow = Workflow(config, workflow)
 
 
+wildcard_constraints:
+    **flow.wildcard_patterns,
+
+
 include: "workflows/rules/data.smk"
 include: "workflows/rules/pretrain.smk"
 include: "workflows/rules/evaluate.smk"
@@ -23,3 +27,11 @@ rule all:
         flow.manifest("inventory_page"),
         flow.manifest("report"),
     localrule: True
+
+
+onsuccess:
+    flow.print_report_location()
+
+
+onerror:
+    flow.print_remedy()

@@ -57,11 +57,9 @@ def dispatch_stage(request: StageRequest, run_on: str) -> int:
     stage_run = request.load()
     study, log = stage_run.study, layout.log_file(stage_run.study, stage_run.name)
 
-    def work() -> int:
-        with log_to(log):
-            return _run_or_launch(request, stage_run, run_on)
-
-    return exit_code_of(request.stage, work, partial(redact, study), log)
+    work = partial(_run_or_launch, request, stage_run, run_on)
+    with log_to(log):
+        return exit_code_of(request.stage, work, partial(redact, study), log)
 
 
 def run_in_process(request: StageRequest) -> int:

@@ -24,7 +24,7 @@ from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.provenance import PROVENANCE_FILE
 from stages.commands.estimate import StageEstimate, estimate_stage
 from stages.core.dispatch import LOCAL, load_cluster
-from stages.core.layout import MANIFEST, TRIALS_FOLDER, log_file
+from stages.core.layout import MANIFEST, TRIALS_FOLDER, log_file, report_page
 from stages.core.manifests import refresh_manifests
 from stages.core.records import stage_config_hash
 from stages.core.resources import DatasetSize, dataset_size
@@ -69,6 +69,29 @@ class Workflow:
             drop_outer_variables()  # what Snakemake starts does not belong to an outer job either
         _put_own_python_first()
         self.outer_wildcards: tuple[str, ...] = ()  # wildcards before those of a stage
+
+    @property
+    def wildcard_patterns(self) -> dict[str, str]:
+        """What wildcards may be: the study's tasks and trials, so that no rule makes another."""
+        names = {"task": self.study.tasks, "trial": [each.trial for each in trials(self.study)]}
+        # Names are letters, digits, _ and -; of none a pattern that nothing matches.
+        return {key: "|".join(each) or "(?!)" for key, each in names.items()}
+
+    def print_report_location(self) -> None:
+        """Say where the report is, at the end of a run for whatever target."""
+        page = report_page(self.study)
+        logger.info(
+            f"The report is {page}."
+            if page.exists()
+            else f"There is no report yet: snakemake without a target makes {page}."
+        )
+
+    def print_remedy(self) -> None:
+        """Say at the end of a run that failed or was interrupted where its reason is."""
+        logger.info(
+            "A stage stopped: its own sentence, above Snakemake's exceptions and at the end of its "
+            "log, says why. The same command then goes on."
+        )
 
     @property
     def trial(self) -> "Workflow":

@@ -93,6 +93,8 @@ def test_an_ablation_is_a_target_of_its_own(tmp_path):
 def test_a_finished_study_has_nothing_to_do(finished):
     assert planned_rules(finished) == set()
     assert "Nothing to be done" in snakemake(finished)
+    said = snakemake(finished, "--force", "--", "inventory_page")
+    assert f"The report is {finished.parent}/out/report/report.html." in said
     assert (finished.parent / "out/report/report.html").exists()
 
 
@@ -102,6 +104,13 @@ def test_a_dry_run_writes_nothing(finished):
     planned_rules(finished, "--forceall")
     files = [path for path in finished.parent.rglob("*") if path.is_file()]
     assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+def test_a_misspelt_task_is_no_target(finished):
+    said = snakemake(
+        finished, "-n", "--", f"{finished.parent}/out/probe/sidee/manifest.json", code=1
+    )
+    assert "No rule to produce" in said and "Error" not in said
 
 
 def test_another_profile_reruns_nothing(finished):

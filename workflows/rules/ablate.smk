@@ -1,10 +1,6 @@
 # Which objective earns its FLOPs: `snakemake --profile local ablate --config study=...`.
 
 
-wildcard_constraints:
-    trial="[^/@]+",
-
-
 rule flop_budget:
     input:
         flow.manifest("preprocess"),
