@@ -130,7 +130,8 @@ def _error_sentence(
     is_mapping = isinstance(given, dict)
     shown = repr(given) if not is_mapping else "a mapping" if given else "empty"
     reason = re.sub(r"^Input should", "it should", first["msg"])
-    return f"{key} is {shown}: {reason}{tail}."
+    purpose = _description(section_type, where)
+    return f"{key} is {shown}: {reason}{f' ({purpose})' if purpose else ''}{tail}."
 
 
 def _location_keys(
@@ -150,16 +151,32 @@ def _location_keys(
 
 def _valid_keys(section_type: type[BaseModel], keys: list[str]) -> list[str]:
     """The keys that exist beside a wrong one."""
+    *_, last = _schemas_on_path(section_type, keys)
+    _, found = last
+    return sorted({key for node in found for key in node.get("properties", {})})
+
+
+def _description(section_type: type[BaseModel], keys: list[str]) -> str:
+    """What a setting is for; of an entry of a list, what the list is for; empty if unclear."""
+    found = ""
+    for nodes, _ in _schemas_on_path(section_type, keys)[1:]:
+        words = {node.get("description", found) for node in nodes}
+        found = words.pop() if len(words) == 1 else ""
+    return found
+
+
+def _schemas_on_path(
+    section_type: type[BaseModel], keys: list[str]
+) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """The possible nodes of the schema at each key from the top, as they stand and resolved."""
     schema = section_type.model_json_schema()
     definitions = schema.get("$defs", {})
-    found = [schema]
+    path = [([schema], [schema])]
     for part in keys:
-        found = [
-            deeper
-            for node in found
-            for deeper in _resolve_schema(_child_schema(node, part), definitions)
-        ]
-    return sorted({key for node in found for key in node.get("properties", {})})
+        children = [_child_schema(node, part) for node in path[-1][1]]
+        resolved = [deeper for node in children for deeper in _resolve_schema(node, definitions)]
+        path.append((children, resolved))
+    return path
 
 
 def _child_schema(node: dict[str, Any], key: str) -> dict[str, Any]:

@@ -35,7 +35,9 @@ class Evaluate(Section):
         "test", description="subjects that are scored: choose settings on val, report test once"
     )
     seeds: Seeds = Field(
-        3, description="repetitions; each draws its labelled subjects and random weights"
+        3,
+        description="repetitions, at least 3 for their spread; each draws its labelled subjects "
+        "and random weights",
     )
     subjects: Budgets = Field(
         (2, 5, 20, 0),
@@ -121,7 +123,9 @@ class Finetune(Section):
     keep_networks: bool = Field(
         False, description="keep the trained networks of the cells with most labelled subjects"
     )
-    seeds: Seeds | None = Field(None, description="repetitions, if not those of evaluate")
+    seeds: Seeds | None = Field(
+        None, description="repetitions, at least 3 for their spread, if not those of evaluate"
+    )
     subjects: Budgets | None = Field(
         None, min_length=1, description="labelled subjects, if not those of evaluate"
     )
@@ -190,7 +194,9 @@ class Ablate(Section):
         min_length=1,
         description="objectives by a name; random weights are always compared too",
     )
-    seeds: int = Field(3, ge=2, description="encoders that each arm trains")
+    seeds: int = Field(
+        3, ge=2, description="encoders that each arm trains, at least 2 for their spread"
+    )
 
     @model_validator(mode="after")
     def _random_is_reserved(self) -> "Ablate":

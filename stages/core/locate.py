@@ -38,7 +38,10 @@ def redact(study: Study, text: str) -> str:
 def _print_origins(study: Study, code: str) -> None:
     """Print paths and subjects, and why a scan cannot be read."""
     if not sys.stdout.isatty():
-        raise UserError("Where a scan came from is printed on a terminal alone, not into a file.")
+        raise UserError(
+            "Where a scan came from is printed on a terminal alone, for a file or another program "
+            "would keep it: run the command without `>` and `|`."
+        )
     found = study.pseudonyms.origins_of(code)
     for name, origin in found.items():
         print(f"{name}  {origin.path}" + (f"  series {origin.series}" if origin.series else ""))

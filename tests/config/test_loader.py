@@ -4,6 +4,7 @@ import pytest
 
 from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.tasks import Classification
 
 
@@ -52,6 +53,21 @@ def test_a_word_for_the_value_of_a_class_is_refused(read, tmp_path):
     task = read("{kind: classification, title: T, target: t, classes: {no: a, yes: b}}")
     with pytest.raises(UserError, match=r"classes.no is 'no': it should be a valid integer"):
         parse_section(Classification, task, tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("seeds: 2", "seeds is 2: it should be greater than or equal to 3 (repetitions, at least "),
+        ("subjects: [1, 5 %]", "or shares such as 10%; 0 is all) (and 1 more)."),
+        ("confidence: 95", "confidence is 95: it should be less than 1 (nominal coverage of int"),
+        ("subjects:\n- -1", "greater than or equal to 0 (numbers of labelled training subjects"),
+    ],
+)
+def test_a_refused_value_is_told_with_what_the_setting_is_for(text, sentence, read, tmp_path):
+    with pytest.raises(UserError) as error:
+        parse_section(Evaluate, read(text), tmp_path / "study.yaml")
+    assert sentence in str(error.value)
 
 
 def test_a_study_in_unicode_is_read_and_another_encoding_is_named(read):
