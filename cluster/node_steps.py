@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cluster import slurm
+from ssl_pipeline.environment import read_number
 
 RESTART_DELAY_S = 5.0  # before a command that has ended is started again
 GRACE_S = 10.0  # to end by itself
@@ -28,24 +29,27 @@ END_MESSAGE = "over\n"
 
 def node_name() -> str:
     """The name of this node."""
-    return os.environ.get("SLURMD_NODENAME", platform.node())
+    return os.environ.get("SLURMD_NODENAME") or platform.node()
 
 
 def allocated_resources(cores: int, memory_gib: float) -> tuple[int, float]:
     """Of a machine's cores and memory in GiB, those that the job may use; all outside of a job."""
-    if "SLURM_JOB_ID" not in os.environ:
+    if not os.environ.get("SLURM_JOB_ID"):
         return cores, memory_gib
-    asked_cores = int(os.environ.get("SLURM_CPUS_PER_TASK", cores))
-    asked_gib = float(os.environ.get("SLURM_MEM_PER_NODE", memory_gib * 1024)) / 1024
+    asked_cores = read_number("SLURM_CPUS_PER_TASK", cores, 1)
+    asked_gib = read_number("SLURM_MEM_PER_NODE", memory_gib * 1024, 1.0) / 1024
     return min(cores, asked_cores), min(memory_gib, asked_gib)
 
 
 def other_nodes() -> list[str]:
-    """The nodes of this job that this step does not run on; none outside of a job."""
-    mine = os.environ.get("SLURM_STEP_NODELIST")
-    if mine is None:
+    """The nodes of this job that this step does not run on; none outside of a job.
+
+    Nor where SLURM's commands are not, as in a container that was handed a job's variables.
+    """
+    mine, all_of_job = (os.environ.get(f"SLURM_{of}_NODELIST") for of in ("STEP", "JOB"))
+    if not mine or not all_of_job or not slurm.has_commands():
         return []
-    ours = slurm.hostnames(os.environ["SLURM_JOB_NODELIST"])
+    ours = slurm.hostnames(all_of_job)
     return [node for node in ours if node not in slurm.hostnames(mine)]
 
 

@@ -9,6 +9,7 @@ answer is not the end of a job: jobs run on without it.
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable
@@ -40,6 +41,11 @@ class JobState:
     nodes_or_reason: str = ""  # its nodes, or the reason why it waits
     exit_code: int = 0
     signal: int = 0
+
+
+def has_commands() -> bool:
+    """Whether SLURM's commands are on this machine."""
+    return shutil.which("scontrol") is not None
 
 
 def run_slurm_command(*command: str) -> str:

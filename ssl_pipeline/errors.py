@@ -9,6 +9,7 @@ import errno
 from collections.abc import Iterable
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):
@@ -22,6 +23,16 @@ def is_disk_full(error: BaseException) -> bool:
         getattr(error, "errno", None) in DISK_FULL_ERRNOS
         or "no space left" in text
         or "quota exceeded" in text
+    )
+
+
+def access_error_sentence(error: BaseException) -> str:
+    """What to do where a file's rights, or its disk, refuse this account; else empty."""
+    if not isinstance(error, OSError) or error.errno not in NO_ACCESS_ERRNOS:
+        return ""
+    return (
+        f"{error.filename or 'A file'} refuses this account ({error.strerror}): correct its rights "
+        "or its owner, or give the study another `output`."
     )
 
 

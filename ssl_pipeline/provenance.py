@@ -25,20 +25,26 @@ PACKAGES = ("torch", "timm", "lightly", "zarr", "dask", "numpy", "scipy", "sciki
 
 
 def git_commit(folder: Path) -> str:
-    """The commit of a checkout, with `+changes` where files differ from it; empty outside one."""
-    head = _git(folder, "rev-parse", "HEAD")
-    dirty = _git(folder, "status", "--porcelain", "--untracked-files=no") if head else ""
+    """The commit of a checkout, with `+changes` where files differ from it; empty outside one.
+
+    Where git refuses to say, as in a clone of another user, its reason.
+    """
+    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+        return ""
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        return f"not known, {said.strip().splitlines()[0]}"
     return head + ("+changes" if dirty else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    """What git prints. Raises OSError where there is no git, CalledProcessError where it fails."""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def package_versions() -> dict[str, str]:

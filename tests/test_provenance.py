@@ -5,6 +5,18 @@ import sys
 
 import numpy as np
 
+from ssl_pipeline.provenance import git_commit
+
+
+def test_a_clone_that_git_refuses_has_its_reason_for_a_commit(tmp_path, monkeypatch):
+    assert git_commit(tmp_path) == ""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert git_commit(tmp_path).startswith("not known, fatal: ")
+    assert "dubious ownership" in git_commit(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit(tmp_path).startswith("not known, ")
+
 
 def test_peak_memory_is_not_that_of_whoever_started_the_process():
     ours = np.ones(2**26)  # half a GiB, resident

@@ -41,7 +41,7 @@ def acquire(folder: Path, job: int, attempt: int) -> None:
 def check() -> None:
     """Raise LeaseLostError if the lease that this process holds was taken by a newer attempt."""
     held = os.environ.get(LEASE_VARIABLE)
-    if held is None:
+    if not held:
         return
     number, folder = held.split(" ", 1)
     job, attempt = number.split(".")
@@ -52,7 +52,7 @@ def check() -> None:
 
 def is_held() -> bool:
     """Whether this process writes under a lease."""
-    return LEASE_VARIABLE in os.environ
+    return bool(os.environ.get(LEASE_VARIABLE))
 
 
 def revoke(folder: Path) -> None:

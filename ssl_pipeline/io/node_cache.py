@@ -55,7 +55,7 @@ def cached_folder(folder: Path, names: Iterable[str]) -> Path:
     A copy has its name only when it is whole; one of another size is copied again.
     """
     top = os.environ.get(CACHE_DIR_VARIABLE)
-    if top is None:
+    if not top:
         return folder
     copies = Path(top) / folder.name
     try:

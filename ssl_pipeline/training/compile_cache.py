@@ -18,7 +18,7 @@ def use_private_compile_cache() -> None:
 
     Raises UserError where the folder is there already, but is not private.
     """
-    if CACHE_VARIABLE in os.environ:
+    if os.environ.get(CACHE_VARIABLE):
         return
     folder = Path(tempfile.gettempdir()) / f"torch-compiled-{os.geteuid()}"
     make_private_folder(folder)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from ssl_pipeline.environment import read_number
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.monitoring.utilization import matmul_seconds
 from ssl_pipeline.training.config import Training
@@ -109,7 +110,7 @@ def select_compute(
 
 def _thread_count(rank_info: RankInfo) -> int:
     """The number of threads that a launcher allows this rank, else its share of the cores."""
-    allowed = int(os.environ.get("OMP_NUM_THREADS", 0))
+    allowed = read_number("OMP_NUM_THREADS", 0, 0)
     return allowed or max(1, len(os.sched_getaffinity(0)) // rank_info.local_world_size)
 
 

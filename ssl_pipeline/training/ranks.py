@@ -7,8 +7,10 @@ same command. Without them there is one rank, and nothing of this is used.
 import os
 from dataclasses import dataclass
 
+from ssl_pipeline.environment import read_number
 from ssl_pipeline.errors import UserError
 
+PORT_COUNT = 1 << 16
 REQUIRED_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -24,8 +26,8 @@ class RankInfo:
 
     @classmethod
     def from_environment(cls) -> "RankInfo":
-        """Read the variables of this process. Raises UserError where one is missing."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
+        """Read the variables of this process. Raises UserError where one is missing or odd."""
+        size = read_number("WORLD_SIZE", 1, 1)
         if size == 1:
             return cls()
         missing = [name for name in REQUIRED_VARIABLES if not os.environ.get(name)]
@@ -34,12 +36,18 @@ class RankInfo:
                 f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun, or set "
                 f"{', '.join(REQUIRED_VARIABLES)} for each rank, or unset WORLD_SIZE for one rank."
             )
+        rank, port = read_number("RANK", 0, 0), read_number("MASTER_PORT", 0, 1)
+        if rank >= size or port >= PORT_COUNT:
+            raise UserError(
+                f"RANK is {rank}, WORLD_SIZE {size} and MASTER_PORT {port}: ranks count from 0 to "
+                f"{size - 1}, and ports end at {PORT_COUNT - 1}; start with torchrun."
+            )
         return cls(
-            rank=int(os.environ["RANK"]),
+            rank=rank,
             world_size=size,
-            local_rank=int(os.environ["LOCAL_RANK"]),
-            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-            timeout_s=float(os.environ.get("SSL_PIPELINE_RANK_TIMEOUT_S", cls.timeout_s)),
+            local_rank=read_number("LOCAL_RANK", 0, 0),
+            local_world_size=read_number("LOCAL_WORLD_SIZE", 1, 1),
+            timeout_s=read_number("SSL_PIPELINE_RANK_TIMEOUT_S", cls.timeout_s, 1.0),
         )
 
     @property

@@ -85,6 +85,8 @@ def exclusive_access(study: Study) -> Iterator[None]:
             )
     with ExitStack() as locks:
         for name, out in stage_folders(study):
+            if not os.access(out, os.W_OK):
+                continue  # an archive, in which nobody on this account can run a stage
             locks.enter_context(stage_lock(out, name))
         yield
 

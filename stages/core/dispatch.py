@@ -22,13 +22,13 @@ from stages.core.cluster_validation import check_cluster
 from stages.core.locate import redact
 from stages.core.process import exit_code_of, run_process
 from stages.core.records import declare_if_complete, stage_key
-from stages.core.runner import run_stage
+from stages.core.runner import ROOT, run_stage
 from stages.core.stage import load_stage
 from stages.core.stage_request import StageRequest
 from stages.core.stage_runs import StageRun
 
 LOCAL = "local"
-PROFILES = Path("workflows/profiles")
+PROFILES = ROOT / "workflows/profiles"
 
 
 def load_cluster(run_on: str) -> Cluster | None:

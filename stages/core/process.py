@@ -10,12 +10,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 import cluster
 import stages
 from cluster.job_entry import INTERRUPTED_EXIT
-from ssl_pipeline.errors import UserError, is_disk_full
+from ssl_pipeline.errors import UserError, access_error_sentence, is_disk_full
 from ssl_pipeline.io.permissions import forbid_others_to_write
 from ssl_pipeline.progress import info
 
@@ -34,6 +35,9 @@ def run_process(command: str, work: Callable[[], int]) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     forbid_others_to_write()
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a letter shows its code
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Threads that spin while they wait slow to a crawl beside other work on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -64,6 +68,9 @@ def exit_code_of(
         if is_disk_full(error):
             disk = getattr(error, "filename", None) or "where it writes"
             info(redact(f"{command}: {DISK_FULL_MESSAGE.format(disk)}"), error=True)
+            return USER_EXIT
+        if refusal := access_error_sentence(error):
+            info(redact(f"{command}: {refusal}"), error=True)
             return USER_EXIT
         _report_bug(redact(traceback.format_exc()), log)
         return BUG_EXIT

@@ -16,7 +16,8 @@ def load_study(path: Path) -> Study:
     """
     if not path.is_file():
         known = ", ".join(str(p) for p in sorted(Path("workflows/studies").glob("*.yaml")))
-        raise UserError(f"There is no study at {path}; here are {known or 'none'}.")
+        start = "" if path.is_absolute() else f" in {Path.cwd()}, from which its path is taken"
+        raise UserError(f"There is no study at {path}{start}; here are {known or 'none'}.")
     content = read_mapping(path)
     if content.get("format", FORMAT_VERSION) != FORMAT_VERSION:
         raise UserError(

@@ -19,7 +19,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from cluster.slurm import drop_outer_variables
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, access_error_sentence
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.provenance import PROVENANCE_FILE
 from stages.commands.estimate import StageEstimate, estimate_stage
@@ -65,6 +65,8 @@ class Workflow:
             refresh_manifests(self.study)
         except UserError as error:
             raise WorkflowError(str(error)) from None
+        except OSError as error:
+            raise WorkflowError(access_error_sentence(error) or str(error)) from None
         if self.cluster:
             drop_outer_variables()  # what Snakemake starts does not belong to an outer job either
         _put_own_python_first()

@@ -1,6 +1,13 @@
 """Damage is named, and what is damaged is made again, alone and equal."""
 
+import os
+import subprocess
+import sys
+
+import pytest
+
 from ssl_pipeline.store.layout import VOXEL_FILE
+from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from tests.stages.conftest import run_cli
 
@@ -14,6 +21,23 @@ def flip_a_bit(path):
 def test_what_is_whole_is_left_alone(whole):
     done = run_cli("verify", "--config", whole)
     assert done.returncode == 0 and "6 volumes and" in done.stdout and "whole" in done.stdout
+
+
+def test_an_archive_that_cannot_be_written_is_verified(study_file):
+    run_stage("inventory", load_study(study_file), {})
+    folder = study_file.parent
+    script = (
+        'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && '
+        f'exec {sys.executable} -m stages verify --config "$1"'
+    )
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*alone, 'mount --bind "$0" "$0"', folder], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a folder")
+    done = subprocess.run(
+        [*alone, script, folder, study_file], capture_output=True, text=True, env=os.environ
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "verify: 0 volumes and" in done.stdout
 
 
 def test_a_damaged_volume_is_named_and_made_again_alone(copied):
