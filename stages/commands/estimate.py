@@ -1,7 +1,8 @@
 """Estimate disk, memory and time of a study before it runs: one line a stage, with its basis.
 
 The quantities come from `estimate_resources` of the stages, from tables alone; where a stage has
-run before with the same settings, its record has better ones. Snakemake's `resources` are the same.
+run before with the same settings, its record has better ones. Snakemake's `resources` are the same,
+but that a rule's `runtime` leaves room for other work on the machine.
 """
 
 import math
@@ -25,6 +26,7 @@ from stages.core.study import Study
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
 GPU_DEVICE = Path("/dev/nvidia0")
+RUNTIME_FACTOR = 3  # a stage takes this much longer where three share a machine
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class StageEstimate:
             "mem_mb": math.ceil(
                 self.resource_estimate.memory.value * self.hardware.processes / 1e6
             ),
-            "runtime": math.ceil(self.wall_s / 60),
+            "runtime": math.ceil(RUNTIME_FACTOR * self.wall_s / 60),
         }
 
 
@@ -80,7 +82,7 @@ def estimate_stage(
 
 def print_estimates(study: Study, cluster: Cluster | None) -> None:
     """Print the table of all stages, and below it the basis of each quantity."""
-    dataset = dataset_size(study, read_headers=True)
+    dataset = dataset_size(study)
     found = [
         (part, estimate_stage(part.stage, part.study, part.wildcards, dataset, cluster))
         for part in stage_runs(study).values()
@@ -107,6 +109,10 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
     for table in (quantities, reasons):
         print_table(table)
         console.print()
+    console.print(
+        "Times are those of a machine that does nothing else; the rules' `runtime` is "
+        f"{RUNTIME_FACTOR} times as long."
+    )
 
 
 def _title(stage_run: StageRun) -> str:

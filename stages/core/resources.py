@@ -128,8 +128,8 @@ def _codec_rates(study: Study) -> str:
     return f"{' and '.join(rates)} with {study.store.codec}"
 
 
-def dataset_size(study: Study, read_headers: bool) -> DatasetSize:
-    """Scans of the inventory; before it has run, of their headers if asked, else of their bytes."""
+def dataset_size(study: Study) -> DatasetSize:
+    """Scans of the inventory; before it has run, those of some headers, or as bytes suggest."""
     try:
         scans = Inventory.read(layout.inventory_table(study)).accepted_scans
         if scans:
@@ -138,7 +138,7 @@ def dataset_size(study: Study, read_headers: bool) -> DatasetSize:
         pass  # not there, or of another version: the stage says what to do
     raw = total_bytes(study.data, study.source_folder)
     # Scans that are yet to be downloaded are no mistake.
-    if read_headers and (raw or not study.download.packages):
+    if raw or not study.download.packages:
         try:
             scans = dataset_estimate.scans_from_headers(study.data, study.source_folder)
             if scans:

@@ -229,7 +229,7 @@ class Workflow:
 
     @cached_property
     def _dataset(self) -> DatasetSize:
-        return dataset_size(self.study, read_headers=False)
+        return dataset_size(self.study)
 
     def threads(self, name: str) -> int:
         """Threads of a rule: all cores for a stage that runs here, one for a launcher of a job."""

@@ -1,15 +1,18 @@
 """Estimates of a study before it runs, against what it then took."""
 
 import json
+import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from stages.commands.estimate import estimate_stage
+from stages.commands.estimate import estimate_stage, print_estimates
 from stages.core.resources import dataset_size
 from stages.core.stage_runs import stage_runs
 from stages.core.study_file import load_study
+from stages.core.workflow import Workflow
 from stages.evaluation_inputs import cost_inputs
 from tests.stages.conftest import run_cli
 
@@ -29,7 +32,7 @@ def unrun(whole, tmp_path):
 
 def test_bytes_files_and_memory_are_those_that_it_then_takes(whole, unrun):
     before, after = load_study(unrun), load_study(whole)
-    seen = dataset_size(before, read_headers=True)
+    seen = dataset_size(before)
     assert seen.basis == "counted: 6, by their headers"
     expected = used = 0.0
     for full_name, part in stage_runs(after).items():
@@ -45,6 +48,22 @@ def test_bytes_files_and_memory_are_those_that_it_then_takes(whole, unrun):
     assert expected / used == CLOSE
 
 
+def test_a_rule_asks_for_what_is_estimated_and_more_time(study_file, capsys):
+    study = load_study(study_file)
+    of_snakemake = SimpleNamespace(default_resources=None)
+    rules = Workflow(
+        {"study": str(study_file)}, SimpleNamespace(cores=2, resource_settings=of_snakemake)
+    )
+    print_estimates(study, None)
+    said = capsys.readouterr().out
+    assert "counted: 6, by their headers" in said
+    assert "the rules' `runtime` is 3 times as long" in said
+    need = estimate_stage("preprocess", study, {}, dataset_size(study), None)
+    asked = {key: of({}) for key, of in rules.resources("preprocess").items()}
+    assert asked["disk_mb"] == math.ceil(need.resource_estimate.disk.value / 1e6)
+    assert asked["runtime"] == math.ceil(3 * need.wall_s / 60)
+
+
 def test_only_scans_that_a_task_may_learn_from_are_counted(unrun):
     study = load_study(unrun)
     side = study.tasks["side"]
@@ -52,9 +71,7 @@ def test_only_scans_that_a_task_may_learn_from_are_counted(unrun):
     for only in ({}, {"side": ("0",)}, {"side": ("unheard of",)}):
         tasks = study.tasks | {"side": side.model_copy(update={"train_on": only})}
         changed = study.model_copy(update={"tasks": tasks})
-        found.append(
-            cost_inputs(dataset_size(changed, read_headers=True), changed, "side").train_subjects
-        )
+        found.append(cost_inputs(dataset_size(changed), changed, "side").train_subjects)
     assert found == [4, 2, 4]  # of a value that nobody has, nothing is known yet
 
 
@@ -72,7 +89,7 @@ def test_the_measured_rate_holds_for_other_settings(whole, unrun):
     shutil.copytree(whole.parent / "out", unrun.parent / "out")
     unrun.write_text(unrun.read_text().replace("steps: 6", "steps: 600"))
     study = load_study(unrun)
-    found = estimate_stage("pretrain", study, {}, dataset_size(study, read_headers=True), None)
+    found = estimate_stage("pretrain", study, {}, dataset_size(study), None)
     took = json.loads((whole.parent / "out/pretrain/provenance.json").read_text())["wall_s"]
     assert (
         found.resource_estimate.seconds.basis.startswith("measured: ")
@@ -108,6 +125,4 @@ def test_a_study_without_scans_states_its_assumptions(unrun):
 def test_an_inventory_without_a_scan_that_can_be_used_is_none(unrun):
     unrun.write_text(unrun.read_text().replace("min_axis_voxels: 8", "min_fov_mm: 900"))
     assert run_cli("inventory", "--config", unrun).returncode == 2
-    assert dataset_size(load_study(unrun), read_headers=False).basis.startswith(
-        "assumed: 1 of 512 x 512 x "
-    )
+    assert dataset_size(load_study(unrun)).basis == "counted: 6, by their headers"
