@@ -132,6 +132,7 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
     # Before the inventory the metadata of scans are unknown: then all are counted.
     train = list(filter(config.can_train_on, candidates)) or candidates
     test = [scan for scan in usable if scan.split == study.evaluate.split]
+    raw_voxels = [dataset.sizes[scan.id].source_voxels for scan in test]
     return CostInputs(
         initializations=(*study.encoders, *study.baselines),
         writes_label_maps=not study.trial,
@@ -140,7 +141,8 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         test_scans=len(test),
         voxels=tuple(dataset.sizes[scan.id].stored_voxels for scan in (*train, *test)),
         test_voxels=math.fsum(dataset.sizes[scan.id].stored_voxels for scan in test),
-        raw_test_voxels=sum(dataset.sizes[scan.id].source_voxels for scan in test),
+        raw_test_voxels=sum(raw_voxels),
+        largest_test_scan=max(raw_voxels, default=0),
     )
 
 

@@ -11,7 +11,7 @@ CONFIG_KEYS = (
     "probe",  # by which its baseline of pixels is scored
 )
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 6
+VERSION = 7
 OUTPUTS = evaluation_inputs.OUTPUTS
 WILDCARDS = ("task",)
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False

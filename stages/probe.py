@@ -8,7 +8,7 @@ from stages.core.study import Study
 TITLE = "Evaluate the frozen encoder on a task"
 CONFIG_KEYS = ("seed", "tasks.{task}", "evaluate", "probe", "model", "views.crop_voxels")
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 6
+VERSION = 7
 OUTPUTS = evaluation_inputs.OUTPUTS
 WILDCARDS = ("task",)
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False

@@ -28,7 +28,7 @@ CONFIG_KEYS = (
     "preprocess",
 )
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 3
+VERSION = 4
 OUTPUTS = (RESULTS_FILE, ACCESS_LOG, "conditions/*.json", f"{LABEL_MAPS_FOLDER}/*.npy")
 WILDCARDS = ("task",)
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False

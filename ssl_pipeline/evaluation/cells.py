@@ -19,7 +19,7 @@ from ssl_pipeline.io.records import (
     write_record,
 )
 
-FORMAT_VERSION: Literal[3] = 3
+FORMAT_VERSION: Literal[4] = 4
 # Initializations: an encoder by its name, the same architecture with random weights, or one of the
 # baselines, which have no encoder.
 RANDOM, PIXELS, RESNET = "random", "pixels + PCA", "small ResNet"
@@ -69,7 +69,7 @@ UNSHARDED = CellShard(1, 1)
 class CellRecord(Record):
     """A cell's file: its predictions and their cost, or the reason of its failure."""
 
-    format: Literal[3] = FORMAT_VERSION
+    format: Literal[4] = FORMAT_VERSION
     key: str
     encoder: str  # hash of the encoder that it was computed with; empty for baselines
     predictions: tuple[dict[str, Any], ...] = ()

@@ -110,7 +110,7 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     return EvaluationCost(
         files=files,
         disk_bytes=disk_bytes,
-        memory_bytes=BASE_BYTES + memory + 16 * max(inputs.voxels, default=0),
+        memory_bytes=BASE_BYTES + memory + 16 * max(inputs.voxels, default=0) + cost.scoring_bytes,
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),
         seconds=cells * HEAD_S,
     )
@@ -122,12 +122,15 @@ def robustness_cost(of: EvaluatedTask, conditions: int) -> EvaluationCost:
     probe_seeds = of.evaluate.seeds * ("probe" in of.task.SUPPORTED_STAGES)
     evaluators = of.n_encoders * (probe_seeds + of.n_methods * of.finetune_seeds)
     numbers = len(of.probe.methods) * evaluators * inputs.test_scans
-    maps, map_bytes = _label_maps(of, with_external=False)
+    maps, map_bytes = _label_maps(of)
     corrupted = (CORRUPTION_BYTES + 4 * CACHED_VOLUMES) * max(inputs.voxels, default=0)
     return EvaluationCost(
         files=RECORD_FILES + 1 + conditions + maps,
         disk_bytes=float(RECORD_BYTES + conditions * (CELL_BYTES + 10 * numbers)) + map_bytes,
-        memory_bytes=BASE_BYTES + 16.0 * of.probe.batch_size * math.prod(of.crop) + corrupted,
+        memory_bytes=BASE_BYTES
+        + 16.0 * of.probe.batch_size * math.prod(of.crop)
+        + corrupted
+        + cost.scoring_bytes,
         flops=evaluators * conditions * cost.forward_passes * (of.encoder_flops + cost.head_flops),
         seconds=conditions * CORRUPTION_S * inputs.test_voxels,
     )
@@ -136,17 +139,12 @@ def robustness_cost(of: EvaluatedTask, conditions: int) -> EvaluationCost:
 def _cell_files(of: EvaluatedTask, cells: int, with_maps: int = 0) -> tuple[int, float]:
     """Files and bytes of cells, `with_maps` of which keep their predicted label maps."""
     cost = of.task_cost
-    maps, map_bytes = _label_maps(of, with_external=True)
+    maps, map_bytes = _label_maps(of)
     size = RECORD_BYTES + cells * (CELL_BYTES + cost.prediction_bytes) + with_maps * cost.map_bytes
     return RECORD_FILES + cells + with_maps * cost.map_files + maps, size + map_bytes
 
 
-def _label_maps(of: EvaluatedTask, *, with_external: bool) -> tuple[int, float]:
+def _label_maps(of: EvaluatedTask) -> tuple[int, float]:
     """Files and bytes of label maps on the stored grid; trials of an ablation write none."""
-    files, size, inputs = 0, 0.0, of.inputs
-    for truth in of.task.truth_names() if inputs.writes_label_maps else ():
-        if truth.kind == "label" and truth.is_required:
-            files, size = files + len(inputs.voxels), size + sum(inputs.voxels)
-        elif truth.kind == "label" and with_external:
-            files, size = files + inputs.test_scans, size + inputs.test_voxels
-    return files, size
+    cost = of.task_cost
+    return (cost.label_files, cost.label_bytes) if of.inputs.writes_label_maps else (0, 0.0)

@@ -1,6 +1,6 @@
-"""Nearest-neighbour resampling between the grids of stored volume, label and scan.
+"""Nearest-neighbour resampling of labels to the grids of the stored volume and of the scan.
 
-Both ways go through the affines alone, so a label may have any orientation and spacing. Each axis
+It goes through the affines alone, so a label may have any orientation and spacing. Each axis
 of one grid is nearly always an axis of the other: indices then are three vectors that broadcast,
 and 15 million voxels take 0.1 s where scipy.ndimage.affine_transform takes 2 s; a rotated label
 costs an index for each voxel, slab by slab.
@@ -38,6 +38,20 @@ def label_on_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArra
     return result
 
 
+def label_on_source_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """The label at each voxel (x, y, z) of the scan's own grid: its own voxels, for labels are
+    drawn on that grid, in the scan's order of axes.
+
+    Type, IGNORE_LABEL and errors as in `label_on_grid`.
+    """
+    source_to_label = np.linalg.inv(label.affine) @ np.array(meta.source_affine)
+    gathered = _gather_nearest(
+        class_values(label.data), source_to_label, meta.source_shape, IGNORE_LABEL
+    )
+    result: NDArray[np.uint8] | NDArray[np.int16] = gathered
+    return result
+
+
 def share_outside(label: Volume, meta: VolumeMeta) -> float:
     """The share of a label's voxels whose centres lie outside of a stored volume, 0 to 1."""
     labelled = label.data > 0
@@ -58,17 +72,6 @@ def _is_outside(indices: NDArray[np.int64], label: Volume, meta: VolumeMeta) -> 
     for place, size in zip((z, y, x), meta.shape, strict=True):
         beyond |= (place < -0.5 - TIE_BREAK_VOXELS) | (place > size - 0.5 + TIE_BREAK_VOXELS)
     return beyond
-
-
-def to_source_grid(array: VoxelArray, meta: VolumeMeta) -> VoxelArray:
-    """An array (z, y, x) of the stored grid, such as a prediction, on the scan's own (x, y, z).
-
-    Voxels of the scan outside of the stored grid are 0. Save it with `meta.source_affine`.
-    """
-    if array.shape != meta.shape:
-        raise ValueError(f"the array is {array.shape}, the stored grid is {meta.shape}")
-    source_to_stored = np.linalg.inv(np.array(meta.affine)) @ np.array(meta.source_affine)
-    return _gather_nearest(array.transpose(2, 1, 0), source_to_stored, meta.source_shape, 0)
 
 
 def _reverse_axes(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -88,8 +88,9 @@ def store_scan(
     targets: Mapping[str, str] | None = None,
     number: int = 0,
     root: str = "one",
+    body: Volume | None = None,
 ) -> Scan:
-    """Prepare and store a volume of a scan."""
+    """Prepare and store a volume of a scan, cropped to `body` with a margin of 5 voxels."""
     name = f"{root}/{subject}/{number}"
     scan = Scan(
         id=hashlib.sha256(name.encode()).hexdigest()[:12],
@@ -104,7 +105,9 @@ def store_scan(
         sha256=hashlib.sha256(volume.data.tobytes()).hexdigest(),
         voxel_hash=hashlib.sha256(volume.data.tobytes()).hexdigest(),
     )
-    _shelf(folder).put(scan, prepare_volume(volume, "MR", _shelf(folder).preprocess))
+    masks = {"foreground": body} if body else {}
+    prepared = prepare_volume(volume, "MR", _shelf(folder).preprocess, label_masks=masks)
+    _shelf(folder).put(scan, prepared)
     for label in (name for name, there in scan.labels.items() if there):
         link = label_link_path(folder, scan.id, label)
         link.parent.mkdir(exist_ok=True)

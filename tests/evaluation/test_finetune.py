@@ -152,6 +152,37 @@ def test_external_predictions_have_a_row_of_their_own(small, tmp_path):
     assert against.mean == pytest.approx(own.mean - 0.5, abs=1e-5)
 
 
+def test_a_truth_beyond_the_crop_counts_against_what_cannot_predict_it(
+    store_volumes, anatomy, tmp_path
+):
+    """External predictions that are right everywhere score 1; the baseline sees the crop alone."""
+    body, label = (np.zeros(anatomy.data.shape, np.uint8) for _ in range(2))
+    body[8:12, 8:20, 8:20] = 1  # cropped with 5 voxels around it: x ends at 17
+    label[10:26, 8:12, 9:12] = 1
+    affine = anatomy.affine.copy()
+    affine[:3, :3] = [[0, 0, 4.0], [-1.5, 0, 0], [0, 2.0, 0]]
+    path = tmp_path / "label.nii"
+    nib.save(nib.Nifti1Image(label, affine), path)
+    bright = replace(anatomy, data=np.where(label, 4000, anatomy.data), affine=affine)
+    row = {"volume": bright, "body": replace(bright, data=body)}
+    row["labels"] = {"organ": str(path), "other": str(path)}
+    study = store_volumes(
+        [row | {"subject": name, "split": "train" if name < "c" else "test"} for name in "abcd"]
+    )
+    task = Segmentation(title="T", label="organ", classes={1: "o"}, external_predictions="other")
+    changes = {"evaluate": ALL, "initializations": {PIXELS: ""}}
+    run_finetune(task, Finetune(steps=1), study.context(tmp_path / "out", **changes))
+    (external, *_), (own, *_) = (
+        json.loads((tmp_path / f"out/cells/baseline-{name}-0-0.json").read_text())["predictions"]
+        for name in ("external", "pixels")
+    )
+    assert external["dice"] == [1.0] and external["hd95_mm"] == [0.0]
+    inside, whole = 7 * 12, 16 * 12
+    assert own["dice"][0] <= 2 * inside / (inside + whole)
+    assert own["dice"][0] > 0.2
+    assert own["hd95_mm"][0] >= 9 * 1.5 - 1e-6  # voxels of the file: 1.5 mm along its x
+
+
 def test_a_scan_without_external_prediction_is_named(small, tmp_path):
     task = VOXELS.model_copy(update={"external_predictions": "other"})
     scan = next(e.id for e in small.catalog.entries if e.split == "test")

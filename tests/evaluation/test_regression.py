@@ -1,6 +1,7 @@
 """Regression tasks: probing, fine-tuning, metrics and validation."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -50,7 +51,32 @@ def test_the_volume_of_a_label_is_in_millilitres(planted, tmp_path):
     for classes, counted in (({}, drawn > 0), ({5: "dark"}, drawn == 5)):
         task = Regression(title="Volume", label="blobs", classes=classes)
         (crop,) = task.labelled_crops([entry], labels, (16, 16, 16), 0)
-        assert crop.target == pytest.approx(counted.sum() * voxel / 1000, rel=0.1)
+        assert crop.target == pytest.approx(counted.sum() * voxel / 1000, rel=1e-6)
+
+
+def test_the_volume_of_a_label_counts_what_the_crop_cuts_off(store_volumes, anatomy, tmp_path):
+    body, label = (np.zeros(anatomy.data.shape, np.uint8) for _ in range(2))
+    body[8:12, 8:20, 8:20] = 1
+    label[10:26, 8:12, 9:12] = 2  # the crop ends at 17
+    path = tmp_path / "label.nii"
+    nib.save(nib.Nifti1Image(label, anatomy.affine), path)
+    study = store_volumes(
+        [
+            {
+                "subject": "a",
+                "split": "train",
+                "volume": anatomy,
+                "labels": {"organ": str(path)},
+                "body": replace(anatomy, data=body),
+            }
+        ]
+    )
+    (entry,) = study.catalog.entries
+    assert entry.shape[2] == 14
+    task = Regression(title="Volume", label="organ")
+    (crop,) = task.labelled_crops([entry], LabelMaps(tmp_path, study.label_file), (16,) * 3, 0)
+    voxel_mm3 = abs(np.linalg.det(anatomy.affine[:3, :3]))
+    assert crop.target == pytest.approx(16 * 4 * 3 * voxel_mm3 / 1000)
 
 
 def test_numbers_are_probed(planted, tmp_path):

@@ -32,9 +32,13 @@ def test_a_network_that_knows_the_truth_gives_it_back(shape):
             torch.nn.functional.one_hot(torch.from_numpy(np.stack(cut)), 3).movedim(-1, 1).float()
         )
 
-    found = sliding_window_inference(shape, WindowSettings(window, 0.5, 3), oracle)
-    assert found.dtype == np.uint8
-    assert (found == truth).all()
+    slabs = list(sliding_window_inference(shape, WindowSettings(window, 0.5, 3), oracle))
+    ends = [slab.first + slab.values.shape[1] for slab in slabs]
+    assert [slab.first for slab in slabs] == [0, *ends[:-1]]  # one after the other
+    found = np.concatenate([slab.values for slab in slabs], axis=1)
+    assert found.shape == (3, *shape)
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-5)
+    assert (found.argmax(axis=0) == truth).all()
 
 
 def test_votes_weigh_most_in_the_middle_and_never_nothing():

@@ -30,7 +30,17 @@ SETTINGS = {
 }
 KINDS = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(TaskConfig)[0])}
 SHORT = Finetune(steps=1, batch_size=2, keep_predictions="none")
-INPUTS = CostInputs(("pretrained", RANDOM, PIXELS), True, 8, 16, 20, (18_000.0,) * 36, 360_000.0, 9)
+INPUTS = CostInputs(
+    initializations=("pretrained", RANDOM, PIXELS),
+    writes_label_maps=True,
+    train_subjects=8,
+    train_scans=16,
+    test_scans=20,
+    voxels=(18_000.0,) * 36,
+    test_voxels=360_000.0,
+    raw_test_voxels=400_000,
+    largest_test_scan=20_000,
+)
 
 
 @pytest.fixture(params=KINDS)

@@ -1,4 +1,4 @@
-"""Labels on the stored grid, and predictions on the scan's own grid, by the affines alone."""
+"""Labels on the stored grid, by the affines alone."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Preprocess
-from ssl_pipeline.preprocess.labels import label_on_grid, share_outside, to_source_grid
+from ssl_pipeline.preprocess.labels import label_on_grid, share_outside
 from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.volume import Volume
@@ -40,16 +40,16 @@ def scan():
 
 @pytest.mark.parametrize("spacing", [None, (0.6, 0.6, 0.6), (0.7, 0.5, 1.1)])
 @pytest.mark.parametrize("foreground", ["all", "auto"])
-def test_a_label_goes_to_the_grid_and_back(scan, classes, spacing, foreground):
+def test_a_label_keeps_its_classes_on_the_grid(scan, classes, spacing, foreground):
     section = Preprocess(ct=Ct(spacing_mm=spacing), foreground=foreground)
     meta = prepare_volume(scan, "CT", section).meta
     drawn = label_on_grid(Volume(classes, scan.affine), meta)
     assert drawn.shape == meta.shape
     assert drawn.dtype == np.uint8
     assert drawn.max() <= 3  # the stored grid lies inside the label's field, up to its edges
-    back = to_source_grid(drawn, meta)
-    assert back.shape == SHAPE
-    assert np.array_equal(back, classes)
+    shares = [np.bincount(each.ravel(), minlength=4) / each.size for each in (drawn, classes)]
+    if foreground == "all":
+        assert np.abs(shares[0] - shares[1]).max() < 0.01
 
 
 def test_a_label_lines_up_with_the_mask_of_its_own_image(scan):

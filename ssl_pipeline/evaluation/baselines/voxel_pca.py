@@ -6,12 +6,16 @@ Dice .003 instead of .15 on two small structures of MR crops), and a baseline sh
 it can be. PCA and regression are both linear, so a whole volume takes one product.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.special import softmax
+
+from ssl_pipeline.evaluation.data.source_grid import Slab
+from ssl_pipeline.preprocess.chunking import slabs
 
 SIDE = 5
 COMPONENTS = 32
@@ -26,17 +30,18 @@ class VoxelModel:
     weight: NDArray[np.float32]  # (125, k)
     bias: NDArray[np.float32]  # (k,)
 
-    def predict(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The class of each voxel of a volume (z, y, x) of model input."""
+    def predict(self, image: NDArray[np.float32]) -> Iterator[Slab]:
+        """The probabilities of class indices of a volume (z, y, x) of model input, in slabs.
+
+        Indices that no training voxel showed have probability 0.
+        """
         around = _neighbourhoods(image)
-        planes = [
-            (around[z].reshape(-1, SIDE**3) @ self.weight + self.bias).argmax(axis=1)
-            for z in range(len(around))
-        ]
-        found: NDArray[np.uint8] = self.classes[np.stack(planes).reshape(image.shape)].astype(
-            np.uint8
-        )
-        return found
+        for part in slabs(len(image), image[0].size * SIDE**3):
+            logits = around[part].reshape(-1, SIDE**3) @ self.weight + self.bias
+            shape = image[part].shape
+            found = np.zeros((int(self.classes.max()) + 1, *shape), np.float32)
+            found[self.classes] = softmax(logits, axis=1).T.reshape(-1, *shape)
+            yield Slab(part.start, found)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Crops are read from the store during training, so memory does not grow with the 
 for their label maps, one byte a voxel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
+from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.evaluation.finetuning.crop_model import contrast_factors
 from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, optimise
 from ssl_pipeline.evaluation.finetuning.segmentation_loss import segmentation_loss
@@ -94,8 +95,8 @@ def train_segmentation(
 
 def predict_volume(
     model: SegmentationModel, reader: CropReader, entry: Entry, settings: WindowSettings
-) -> NDArray[np.uint8]:
-    """The class of every voxel of a stored volume (z, y, x): 0 background, 1 the first class."""
+) -> Iterator[Slab]:
+    """The probabilities of classes of a stored volume, plane after plane; background first."""
     device = str(next(model.parameters()).device)
     model.eval()
 
@@ -103,11 +104,11 @@ def predict_volume(
         images, _, spacing = to_tensors(
             read_crops(reader, [(entry, at) for at in starts], settings.size), device
         )
-        found: Tensor = model(images, spacing).float().softmax(dim=1).cpu()
+        with torch.inference_mode():
+            found: Tensor = model(images, spacing).float().softmax(dim=1).cpu()
         return found
 
-    with torch.inference_mode():
-        return sliding_window_inference(entry.shape, settings, probabilities)
+    return sliding_window_inference(entry.shape, settings, probabilities)
 
 
 def crop_start(scan: LabelledVolume, size: Triple, rng: np.random.Generator) -> Triple:

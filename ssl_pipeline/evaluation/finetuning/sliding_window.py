@@ -1,19 +1,18 @@
 """Sliding-window inference with Gaussian weights over a whole volume.
 
-Only the planes that a row of windows touches are held as probabilities; planes that no later window
-reaches are reduced to classes and dropped. A scan of 512 x 512 x 600 voxels and eight classes takes
-under 1 GiB with a window of 48, where the whole would take 5.
+Only the planes that a row of windows touches are held; planes that no later window reaches are
+handed on. A scan of 512 x 512 x 600 voxels and eight classes takes under 1 GiB with a window of 48,
+where the whole would take 5.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.types import Triple
 
 SIGMA = 1 / 8  # of the Gaussian weights, in sides of the window
@@ -47,8 +46,8 @@ def gaussian_weights(window: Triple) -> Tensor:
 
 def sliding_window_inference(
     shape: Triple, settings: WindowSettings, probabilities: Callable[[Sequence[Triple]], Tensor]
-) -> NDArray[np.uint8]:
-    """The most probable class of each voxel of a volume of `shape` (z, y, x).
+) -> Iterator[Slab]:
+    """The probabilities of classes of a volume of `shape` (z, y, x), plane after plane.
 
     `probabilities` maps starts of windows to (windows, classes, z, y, x) on the CPU.
     """
@@ -59,7 +58,8 @@ def sliding_window_inference(
     origin = [axis[0] for axis in (rows, *plane)]
     whole = [max(s, w) for s, w in zip(shape, window, strict=True)]
     weight = gaussian_weights(window)
-    decided, votes = [], torch.zeros(0)
+    _, inside_y, inside_x = (slice(-o, -o + s) for o, s in zip(origin, shape, strict=True))
+    votes = torch.zeros(0)
     for row, z in enumerate(rows):
         windows = [(z, y, x) for y, x in product(*plane)]
         for first in range(0, len(windows), settings.batch_size):
@@ -72,8 +72,6 @@ def sliding_window_inference(
                 votes[:, :, y : y + window[1], x : x + window[2]] += vote
         following = rows[row + 1] if row + 1 < len(rows) else z + window[0]
         final = following - z
-        decided.append(votes[:, :final].argmax(dim=0).to(torch.uint8))
+        known = votes[:, max(0, -z) : min(final, shape[0] - z), inside_y, inside_x]
+        yield Slab(max(0, z), (known / known.sum(dim=0)).numpy())
         votes = torch.cat([votes[:, final:], torch.zeros_like(votes[:, :final])], dim=1)
-    inside = tuple(slice(-o, -o + s) for o, s in zip(origin, shape, strict=True))
-    classes: NDArray[np.uint8] = torch.cat(decided).numpy()[inside]
-    return classes

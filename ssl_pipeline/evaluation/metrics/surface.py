@@ -31,11 +31,11 @@ def surface_metrics(
 ) -> tuple[list[float], list[float]]:
     """HD95 in mm and normalised surface Dice of classes 1 to len(annotated) of two maps.
 
-    Maps and `spacing_mm` are (z, y, x). HD95 is the 95th percentile of the distances from either
-    surface to the other, nan where a map lacks the class. The surface Dice is the share of both
-    surfaces that lies within `tolerance_mm` of the other (Nikolov et al. 2021, arXiv:1809.04430), 0
-    where one map lacks the class and nan where both do. Classes that are not `annotated` are nan;
-    voxels whose truth is `ignore_index` are in no class.
+    Maps and `spacing_mm` have one order of axes. HD95 is the 95th percentile of the distances from
+    either surface to the other, nan where a map lacks the class. The surface Dice is the share of
+    both surfaces that lies within `tolerance_mm` of the other (Nikolov et al. 2021,
+    arXiv:1809.04430), 0 where one map lacks the class and nan where both do. Classes that are not
+    `annotated` are nan; voxels whose truth is `ignore_index` are in no class.
     """
     counted = np.where(truth == ignore_index, 0, predicted)
     distances, surface_dice = [], []

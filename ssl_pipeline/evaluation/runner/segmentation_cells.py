@@ -1,7 +1,8 @@
 """Segmentation cells: train, segment every scored scan, write the predictions, and score them.
 
-Scores are computed on the stored grid, to which labels were resampled by nearest neighbour, with
-distances in mm; predictions are written in the scan's own grid, with the values of the label files.
+Networks learn on the stored grid. They are scored in the scan's own, against the label as it was
+drawn, and so are the baseline and external predictions; what is written is what is scored, with the
+values of the label files.
 """
 
 import gzip
@@ -20,6 +21,7 @@ from ssl_pipeline.evaluation.cells import EXTERNAL, PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
+from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
 from ssl_pipeline.evaluation.finetuning import segmentation_training
 from ssl_pipeline.evaluation.finetuning.optimizer import (
     TrainingSettings,
@@ -41,15 +43,17 @@ from ssl_pipeline.evaluation.runner.networks import (
 from ssl_pipeline.evaluation.runner.subject_splits import check_classes_learnable, unscored_note
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, classes_present
 from ssl_pipeline.io.atomic import sha256_json, write_bytes
-from ssl_pipeline.preprocess.labels import to_source_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.views.rng import generator
+from ssl_pipeline.volumes.geometry import spacing_mm
 
 SEGMENTATION_NOTE = (
     "pixels + PCA: logistic regression on the principal components of each voxel's 5 x 5 x 5 "
-    "neighbourhood. Dice leaves out scans where neither truth nor prediction shows a class, "
-    "and scans in which it is not annotated where the task says so."
+    "neighbourhood. All are scored in each scan's own grid, against the label as it was drawn: "
+    "probabilities go back to it by linear interpolation, and what lies outside of the stored crop "
+    "is predicted as background. Dice leaves out scans where neither truth nor prediction shows a "
+    "class, and scans in which it is not annotated where the task says so."
 )
 
 
@@ -64,7 +68,7 @@ class SegmentationCells(FinetuneCells):
     def scored_classes(self) -> frozenset[int]:
         """Classes that the scored subjects' labels show."""
         return frozenset().union(
-            *(classes_present(self._class_indices(entry)) for entry in self.test_entries)
+            *(classes_present(self._truth(entry, self.task.label)) for entry in self.test_entries)
         )
 
     def notes(self, finetune: Finetune, cells: Collection[Cell]) -> tuple[str, ...]:
@@ -128,8 +132,9 @@ class SegmentationCells(FinetuneCells):
         if cell.initialization == PIXELS:
             model = self._fit_baseline(labelled, seed)
             costs, kept = {"trained_parameters": int(model.weight.size + model.bias.size)}, []
-            segmented: Iterator[NDArray[np.uint8]] = map(
-                model.predict, map(self._image, self.test_entries)
+            segmented: Iterator[NDArray[np.uint8]] = (
+                classes_on_source_grid(model.predict(self._image(entry)), entry.meta)
+                for entry in self.test_entries
             )
         else:
             network, costs = self._train_network(cell, section, labelled, seed)
@@ -157,15 +162,9 @@ class SegmentationCells(FinetuneCells):
         """Score external predictions."""
         rows = []
         for entry in self.test_entries:
-            label_map = self.task.class_indices(
-                self.runner.label_maps.load(entry, self.task.external_predictions or "")
-            )
-            rows.append(
-                {
-                    **self._score_scan(entry, np.where(label_map == IGNORE_LABEL, 0, label_map)),
-                    "file": "",
-                }
-            )
+            found = self._truth(entry, self.task.external_predictions or "")
+            predicted = np.where(found == IGNORE_LABEL, 0, found)
+            rows.append({**self._score_scan(entry, predicted), "file": ""})
         costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - started, 3)}
         return {"predictions": rows, "files": [], "costs": costs}
 
@@ -180,7 +179,12 @@ class SegmentationCells(FinetuneCells):
         return [self._score_scan(entry, predicted) for entry, predicted in pairs]
 
     def _class_indices(self, entry: Entry) -> NDArray[np.uint8]:
+        """A scan's class indices (z, y, x) on its stored grid."""
         return self.task.class_indices(self.runner.label_maps.load(entry, self.task.label))
+
+    def _truth(self, entry: Entry, label: str) -> NDArray[np.uint8]:
+        """The class indices (x, y, z) of a label of a scan on its own grid."""
+        return self.task.class_indices(self.runner.label_maps.load_on_source_grid(entry, label))
 
     def _labelled_volume(self, entry: Entry) -> LabelledVolume:
         indices = self._class_indices(entry)
@@ -224,32 +228,33 @@ class SegmentationCells(FinetuneCells):
     def _segment(
         self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune
     ) -> Iterator[NDArray[np.uint8]]:
-        """Predicted classes of every scored scan."""
+        """Predicted classes of every scored scan, on its own grid."""
         settings = WindowSettings(self.runner.crop_size, section.overlap, section.batch_size)
         for entry in self.test_entries:
-            found = volumes.entries[entry.id]
-            yield segmentation_training.predict_volume(network, volumes.reader, found, settings)
+            found = segmentation_training.predict_volume(
+                network, volumes.reader, volumes.entries[entry.id], settings
+            )
+            yield classes_on_source_grid(found, entry.meta)
 
     def _write_prediction(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> str:
-        """Write a prediction in the scan's own grid; returns its path below the task's folder."""
+        """Write predicted classes (x, y, z); returns their path below the task's folder."""
         name = f"predictions/{cell.name}/{entry.id}.nii.gz"
         values = np.array([0, *self.task.class_values], np.int16)[predicted]
-        grid = to_source_grid(values, entry.meta)
-        image = nib.Nifti1Image(grid, np.array(entry.meta.source_affine))
+        image = nib.Nifti1Image(values, np.array(entry.meta.source_affine))
         packed = gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
         write_bytes(self.runner.context.out / name, packed)
         return name
 
     def _score_scan(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
-        """One scan's scores."""
-        truth = self._class_indices(entry)
+        """The scores of a scan's predicted classes (x, y, z), on its own grid."""
+        truth = self._truth(entry, self.task.label)
         annotated = self.task.annotated_classes(truth)
         distances, surface_dice = surface_metrics(
             predicted,
             truth,
             annotated,
             IGNORE_LABEL,
-            spacing_mm=entry.meta.spacing_mm[::-1],
+            spacing_mm=spacing_mm(np.array(entry.meta.source_affine)),
             tolerance_mm=self.task.tolerance_mm,
         )
         return {

@@ -15,6 +15,7 @@ class CostInputs:
     voxels: tuple[float, ...]  # of all of them, stored
     test_voxels: float  # of those that are scored, stored
     raw_test_voxels: int  # of the same, in their own grids
+    largest_test_scan: int  # voxels of the largest of them, in its own grid
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,6 @@ class TaskCost:
     head_activations: float = 0.0  # of a training crop, kept for the backward pass
     map_files: int = 0  # of a cell whose predicted label maps are kept
     map_bytes: float = 0.0  # of the same
+    label_files: int = 0  # saved label maps on the stored grid
+    label_bytes: float = 0.0  # of the same
+    scoring_bytes: float = 0.0  # of memory, to score the largest scan in its own grid

@@ -1,13 +1,16 @@
 """Classification of crops: which of several labelled structures lies at the centre."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
+from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -65,6 +68,11 @@ class CropClassification(CropClassTask):
                         LabelledCrop(entry.id, entry.subject, entry.split, (z, y, x), index)
                     )
         return crops
+
+    def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
+        """Cost of its cells, beside that of the encoder."""
+        found = super().cost(inputs, finetune, crop)
+        return replace(found, label_files=len(inputs.voxels), label_bytes=sum(inputs.voxels))
 
     def _centres(
         self, where: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator

@@ -1,6 +1,5 @@
 """Regression of a number of a whole scan, from one crop at its centre."""
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -91,11 +90,12 @@ class Regression(CropTask):
     def _value(self, entry: Entry, labels: LabelMaps) -> float:
         if self.target:
             return float(entry.targets[self.target])
-        label_map = labels.load(entry, self.label or "")
+        label_map = labels.load_on_source_grid(entry, self.label or "")
         counted = (label_map > 0) & (label_map != IGNORE_LABEL)
         if self.classes:
             counted = sum((label_map == value for value in self.class_values), start=label_map < 0)
-        return float(counted.sum()) * math.prod(entry.meta.spacing_mm) / MM3_PER_ML
+        voxel_mm3 = abs(np.linalg.det(np.array(entry.meta.source_affine)[:3, :3]))
+        return float(counted.sum() * voxel_mm3) / MM3_PER_ML
 
 
 def _number(text: str) -> float | None:

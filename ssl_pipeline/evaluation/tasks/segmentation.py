@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
+SCORING_BYTES = 16  # a voxel of truth and prediction, as they are read and compared
 HEAD_NUMBERS_PER_VOXEL = 60  # activations that a segmentation head keeps
 # Metrics, and the key of each in the predictions of a scan.
 SCAN_SCORES = {MEAN_DICE: "dice", SURFACE_DICE: "surface_dice", HD95_MM: "hd95_mm"}
@@ -101,6 +102,9 @@ class Segmentation(Task):
             head_activations=float(HEAD_NUMBERS_PER_VOXEL * math.prod(crop)),
             map_files=inputs.test_scans,
             map_bytes=MAP_BYTES * inputs.raw_test_voxels,
+            label_files=inputs.train_scans,
+            label_bytes=sum(inputs.voxels) - inputs.test_voxels,
+            scoring_bytes=float(SCORING_BYTES * inputs.largest_test_scan),
         )
 
     def finetune_cells(self, runner: "TaskRunner") -> "FinetuneCells":
