@@ -36,7 +36,7 @@ from stages.core.study import Study
 TITLE = "Preprocess every accepted scan into a stored volume"
 CONFIG_KEYS = ("preprocess", "store")
 DEPENDS_ON = ("download", "inventory")
-VERSION = 3
+VERSION = 4
 OUTPUTS = (
     CATALOG_FILE,
     FAILURES_FILE,

@@ -50,7 +50,7 @@ from ssl_pipeline.volumes.geometry import (
 from ssl_pipeline.volumes.value_statistics import valid_mask
 from ssl_pipeline.volumes.volume import Volume
 
-VERSION = 3  # raise it when the same scan and section give another volume
+VERSION = 4  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
 MASK_BITS = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # kinds of masks
 OBLIQUE_TOLERANCE_DEG = 0.1  # a scan turned by less is straight
@@ -77,6 +77,7 @@ class VolumeMeta:
     centre: float
     width: float
     foreground_share: float  # of the stored voxels
+    foreground_centre: tuple[float, float, float]  # voxel (z, y, x) at its centre of mass
     valid_share: float
     cut_labels: dict[str, float] = field(default_factory=dict)  # share outside the crop, by label
 
@@ -97,7 +98,7 @@ class VolumeMeta:
         fields = dict(content)
         for name in ("affine", "source_affine"):
             fields[name] = tuple(tuple(row) for row in content[name])
-        for name in ("shape", "spacing_mm", "source_shape"):
+        for name in ("shape", "spacing_mm", "source_shape", "foreground_centre"):
             fields[name] = tuple(content[name])
         return cls(**fields)
 
@@ -165,6 +166,7 @@ def prepare_volume(
         centre=window.mean,
         width=window.std,
         foreground_share=round(float(masks[FOREGROUND].mean()), 6),
+        foreground_centre=_centre_of_mass(masks[FOREGROUND]),
         valid_share=round(float(masks[VALID].mean()), 6),
     )
     return PreparedVolume(data, meta)
@@ -315,6 +317,13 @@ def model_window(
         return IntensityStatistics(low, high, (low + high) / 2, (high - low) / 4)
     found = intensity_statistics(histogram(image, body), section.mr.percentiles, scale, offset)
     return IntensityStatistics(found.low, found.high, found.mean, max(found.std, scale))
+
+
+def _centre_of_mass(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The mean position of the set voxels, from sums along axes: no array of positions."""
+    sums = (mask.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1)))
+    z, y, x = (round(float(np.arange(len(n)) @ n / n.sum()), 3) for n in sums)
+    return z, y, x
 
 
 def _reversed(axes: tuple[T, T, T]) -> tuple[T, T, T]:

@@ -24,7 +24,7 @@ from ssl_pipeline.volumes.inventory import Scan
 
 CATALOG_FILE = "catalog.parquet"
 FAILURES_FILE = "failed.json"  # the scans that could not be stored, with the reason
-CATALOG_VERSION = 3
+CATALOG_VERSION = 4
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(
     [

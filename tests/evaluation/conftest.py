@@ -18,6 +18,7 @@ import torch
 
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
+from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.probes import Knn, Linear
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.models import ViT
@@ -51,6 +52,11 @@ class StoredStudy:
     def label_file(self, scan: str, name: str) -> Path:
         """The file of a scan's label."""
         return label_link_path(self.folder, scan, name)
+
+    @property
+    def volumes(self) -> StoredVolumes:
+        """The stored volumes with their entries."""
+        return StoredVolumes(self.reader, {entry.id: entry for entry in self.catalog.entries})
 
     def context(self, out: Path, **changes: Any) -> EvaluationContext:
         """An evaluation context with tiny encoders and few draws."""

@@ -1,17 +1,26 @@
 """Labelled crops and label maps of tasks."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
+from ssl_pipeline.evaluation.data.crops import padded_window, read_crops, read_labelled_crops
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.data.labelled_crops import centre_crop, whole_crop
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     build_labelled_volume,
     crop_start,
 )
-from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
+from ssl_pipeline.evaluation.tasks import (
+    Classification,
+    CropClassification,
+    Regression,
+    Segmentation,
+)
+from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
 from ssl_pipeline.store.catalog import Catalog, Entry
 
 CLASSES = {3: "bright", 5: "dark"}
@@ -33,6 +42,97 @@ def test_a_scan_gives_a_crop_at_its_centre(planted, tmp_path):
         middle = np.array(crop.start) + 8
         assert np.abs(middle - np.array(entry.shape) / 2).max() <= 1
         assert crop.target == int(entry.targets["corner"])
+
+
+@pytest.fixture
+def off_centre(store_volumes, anatomy, tmp_path):
+    """Two scans whose body lies at one end of what is stored, and the label of an organ in one."""
+    body, organ = (np.zeros(anatomy.data.shape, np.uint8) for _ in range(2))
+    body[8:10, 8:20, 8:20] = body[28, 10, 10] = 1
+    organ[20:24, 10:13, 12:13] = 2
+    path = tmp_path / "organ.nii"
+    nib.save(nib.Nifti1Image(organ, anatomy.affine), path)
+    row = {"volume": anatomy, "split": "train", "body": replace(anatomy, data=body)}
+    labels = {"a": {"organ": str(path)}, "b": {"organ": ""}}
+    targets = {"age": "50"}
+    rows = [row | {"subject": name, "labels": labels[name], "targets": targets} for name in "ab"]
+    return store_volumes(rows)
+
+
+def middle_of_crop(study, tmp_path, **settings):
+    """The middle of the first scan's crop, voxels (z, y, x), and the usable scans."""
+    task = Regression(title="T", **({"target": "age"} | settings))
+    entries, labels = task.usable_entries(study.catalog), LabelMaps(tmp_path, study.label_file)
+    crop = task.labelled_crops(entries, labels, SIZE, 0)[0]
+    return np.array(crop.start) + 7.5, entries
+
+
+def test_a_crop_may_lie_on_the_centre_of_mass_of_the_body(off_centre, tmp_path):
+    middle, (entry, _) = middle_of_crop(off_centre, tmp_path, crop_centre="foreground")
+    where = np.argwhere(off_centre.reader.read_volume(entry.id)[1] & FOREGROUND)
+    assert np.abs(middle - where.mean(axis=0)).max() <= 0.5
+    of_volume, _ = middle_of_crop(off_centre, tmp_path)
+    assert np.abs(of_volume - (np.array(entry.shape) - 1) / 2).max() <= 0.5
+    assert abs(middle[2] - of_volume[2]) > 5
+
+
+def test_a_crop_may_lie_on_a_label_and_scans_without_it_are_left_out(off_centre, tmp_path):
+    middle, entries = middle_of_crop(off_centre, tmp_path, crop_centre="organ")
+    labels = LabelMaps(tmp_path, off_centre.label_file).load(entries[0], "organ")
+    assert np.abs(middle - np.argwhere(labels == 2).mean(axis=0)).max() <= 0.5
+    assert [entry.subject for entry in entries] == ["a"]
+    task = Regression(title="T", target="age", crop_centre="organ")
+    assert [truth.name for truth in task.truth_names()] == ["age", "organ"]
+    assert "lies on the label organ" in task.crop_note(entries, SIZE)
+
+
+def test_a_label_to_lie_on_that_is_empty_is_named(off_centre, tmp_path, anatomy):
+    empty = nib.Nifti1Image(np.zeros(anatomy.data.shape, np.uint8), anatomy.affine)
+    nib.save(empty, tmp_path / "empty.nii")
+    task = Regression(title="T", target="age", crop_centre="organ")
+    entries = task.usable_entries(off_centre.catalog)
+    labels = LabelMaps(tmp_path / "maps", lambda scan, name: tmp_path / "empty.nii")
+    with pytest.raises(UserError, match=f"'organ' of scan {entries[0].id} is empty where the scan"):
+        task.labelled_crops(entries, labels, SIZE, 0)
+
+
+def test_a_crop_does_not_lie_on_what_is_predicted_nor_in_two_places():
+    with pytest.raises(ValueError, match="crop_centre is organ, which is what is predicted"):
+        Regression(title="T", label="organ", crop_centre="organ")
+    with pytest.raises(ValueError, match="whole_scan shows all of the scan"):
+        Regression(title="T", target="age", crop_centre="organ", whole_scan=True)
+
+
+def test_a_crop_may_show_the_whole_scan_at_a_coarser_spacing(planted, tmp_path):
+    """A volume of 25 x 30 x 26 voxels in a crop of 16: shrunk by 30 / 16 along all axes."""
+    entry = planted.catalog.entries[0]
+    task = Regression(title="T", target="corner", whole_scan=True)
+    labels = LabelMaps(tmp_path, planted.label_file)
+    (crop,) = task.labelled_crops([entry], labels, SIZE, 0)
+    found = read_labelled_crops(planted.volumes, [crop], SIZE)
+    longest = max(entry.shape)
+    spacing = np.array(entry.meta.spacing_mm[::-1]) * longest / 16
+    assert found.spacing_mm[0] == pytest.approx(spacing, rel=0.02)
+    stored = model_input(planted.reader.read_volume(entry.id), entry.meta)
+    low = entry.meta.input_scaling[2]
+    scale = (np.array(crop.extent) / 16).prod()
+    assert (found.images - low).sum() * scale == pytest.approx((stored - low).sum(), rel=1e-3)
+    assert found.valid.sum() * scale == pytest.approx(stored.size, rel=1e-3)
+
+
+def test_a_whole_scan_that_fits_is_not_enlarged(planted, tmp_path):
+    entry = planted.catalog.entries[0]
+    crop = whole_crop(entry, (64, 64, 64), 0)
+    assert crop == centre_crop(entry, (64, 64, 64), 0)
+
+
+def test_results_say_how_much_of_a_scan_its_crop_shows(planted):
+    entries = planted.catalog.entries
+    share = round(100 * 16**3 / np.prod(entries[0].shape))
+    task = Regression(title="T", target="corner")
+    assert f"up to {share} % of the stored volume" in task.crop_note(entries, SIZE)
+    whole = Regression(title="T", target="corner", whole_scan=True)
+    assert "whole stored volume" in whole.crop_note(entries, SIZE)
 
 
 def entry_of(**targets):

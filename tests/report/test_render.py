@@ -131,6 +131,7 @@ def _bright_corner_volume(
         centre=0.0,
         width=500.0,
         foreground_share=1.0,
+        foreground_centre=(9.5, 14.5, 19.5),
         valid_share=1.0,
     )
     write_volume(folder / "corner.zarr", PreparedVolume(data, meta), StoreSettings(), "key")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ class CropBatch:
     """A batch of crops."""
 
     images: NDArray[np.float32]  # (batch, z, y, x), model input
-    valid: NDArray[np.float32]  # (batch, z, y, x), 1 where a voxel was stored
+    valid: NDArray[np.float32]  # (batch, z, y, x), share of a voxel that was stored, 0 to 1
     spacing_mm: NDArray[np.float32]  # (batch, 3), (z, y, x)
 
 
@@ -37,13 +38,47 @@ def read_crops(
     reader: CropReader, locations: Sequence[tuple[Entry, Triple]], size: Triple
 ) -> CropBatch:
     """Read crops of `size` voxels at (scan, start); outside of a volume nothing is valid."""
-    images, valid = [], []
-    for entry, start in locations:
-        block = reader.read_crop(entry.id, start, size)
-        images.append(model_input(block, entry.meta))
-        valid.append((block[1] & VALID > 0).astype(np.float32))
-    spacing = [entry.meta.spacing_mm[::-1] for entry, _ in locations]
+    return _read_boxes(reader, [(entry, start, size) for entry, start in locations], size)
+
+
+def read_labelled_crops(
+    volumes: StoredVolumes, crops: Sequence[LabelledCrop], size: Triple
+) -> CropBatch:
+    """Read labelled crops as crops of `size` voxels; those that span more are shrunk to it."""
+    boxes = [(volumes.entries[crop.scan], crop.start, crop.extent) for crop in crops]
+    return _read_boxes(volumes.reader, boxes, size)
+
+
+def _read_boxes(
+    reader: CropReader, boxes: Sequence[tuple[Entry, Triple, Triple]], size: Triple
+) -> CropBatch:
+    """Read boxes (scan, start, extent) as crops of `size` voxels."""
+    images, valid, spacing = [], [], []
+    for entry, start, extent in boxes:
+        block = reader.read_crop(entry.id, start, extent)
+        images.append(_shrink(model_input(block, entry.meta), size))
+        valid.append(_shrink((block[1] & VALID > 0).astype(np.float32), size))
+        own = entry.meta.spacing_mm[::-1]
+        spacing.append([mm * e / s for mm, e, s in zip(own, extent, size, strict=True)])
     return CropBatch(np.stack(images), np.stack(valid), np.array(spacing, np.float32))
+
+
+def _shrink(voxels: NDArray[np.float32], size: Triple) -> NDArray[np.float32]:
+    """The means of the boxes (z, y, x) that voxels of a coarser grid of the same extent cover."""
+    for axis, (old, new) in enumerate(zip(voxels.shape, size, strict=True)):
+        if old != new:
+            voxels = np.moveaxis(np.moveaxis(voxels, axis, -1) @ _mean_weights(old, new), -1, axis)
+    return voxels
+
+
+@lru_cache(maxsize=64)
+def _mean_weights(old: int, new: int) -> NDArray[np.float32]:
+    """Matrix (old, new): the share of each voxel of an axis in each of `new` larger ones."""
+    edges = np.linspace(0, old, new + 1)
+    starts = np.arange(old)[:, None]
+    covered = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
+    weights: NDArray[np.float32] = (covered.clip(min=0) * new / old).astype(np.float32)
+    return weights
 
 
 def load_crop_batches(
@@ -51,9 +86,7 @@ def load_crop_batches(
 ) -> Iterator[CropBatch]:
     """Read labelled crops in their order, `batch_size` at a time."""
     for first in range(0, len(crops), batch_size):
-        chosen = crops[first : first + batch_size]
-        places = [(volumes.entries[crop.scan], crop.start) for crop in chosen]
-        yield read_crops(volumes.reader, places, size)
+        yield read_labelled_crops(volumes, crops[first : first + batch_size], size)
 
 
 def padded_window(

@@ -26,7 +26,7 @@ class Slab(NamedTuple):
     values: NDArray[np.float32]  # (channels, planes, y, x), such as probabilities of classes
 
 
-class Block(NamedTuple):
+class SourceBlock(NamedTuple):
     """Values of the voxels of a box of the scan's own grid that are `inside` of some planes."""
 
     box: tuple[slice, slice, slice]  # (x, y, z)
@@ -46,7 +46,7 @@ def classes_on_source_grid(probabilities: Iterable[Slab], meta: VolumeMeta) -> N
     return classes
 
 
-def interpolated_blocks(stored: Iterable[Slab], meta: VolumeMeta) -> Iterator[Block]:
+def interpolated_blocks(stored: Iterable[Slab], meta: VolumeMeta) -> Iterator[SourceBlock]:
     """Values of a stored volume at the voxel centres of the scan's own grid, by linear
     interpolation.
 
@@ -72,7 +72,7 @@ class _Way:
 
     def blocks(
         self, planes: NDArray[np.float32], start: int, z_range: tuple[float, float]
-    ) -> Iterator[Block]:
+    ) -> Iterator[SourceBlock]:
         """Blocks of the voxels whose stored z lies in a range; `planes` begin at plane `start`."""
         axis = int(np.abs(self.to_stored[2, :3]).argmax())  # of the scan, along which z changes
         reached = self._reached(axis, z_range)
@@ -98,7 +98,7 @@ class _Way:
         start: int,
         z_range: tuple[float, float],
         box: tuple[slice, slice, slice],
-    ) -> Block:
+    ) -> SourceBlock:
         x, y, z = np.ogrid[box]
         places = [a * x + b * y + c * z + shift for a, b, c, shift in self.to_stored[:3]]
         _, size_y, size_x = self.meta.shape
@@ -119,4 +119,4 @@ class _Way:
             padding_mode="border",
             align_corners=True,
         )
-        return Block(box, inside, values[0, :, 0, 0].numpy())
+        return SourceBlock(box, inside, values[0, :, 0, 0].numpy())

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.data.crops import CropBatch, StoredVolumes, read_crops
+from ssl_pipeline.evaluation.data.crops import CropBatch, StoredVolumes, read_labelled_crops
 from ssl_pipeline.evaluation.data.features import to_tensors, valid_tokens
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, optimise
 from ssl_pipeline.models.encoder import Encoder
-from ssl_pipeline.types import Triple
+from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.rng import generator
 
 
@@ -106,8 +107,8 @@ def train_crop_model(
         for _ in range(section.batch_size):
             candidates = of_class[rng.integers(len(of_class))]
             chosen.append(candidates[int(rng.integers(len(candidates)))])
-        places = [(volumes.entries[r.scan], _jitter(r.start, section, rng)) for r in chosen]
-        batch = read_crops(volumes.reader, places, settings.crop_size)
+        moved = [_jitter(crop, settings.crop_size, section, rng) for crop in chosen]
+        batch = read_labelled_crops(volumes, moved, settings.crop_size)
         images, valid, spacing = to_tensors(batch, device)
         images = (
             images * contrast_factors(len(chosen), section, rng).to(device)[:, None, None, None]
@@ -136,6 +137,13 @@ def contrast_factors(
     return torch.from_numpy(factors.astype(np.float32))
 
 
-def _jitter(start: Triple, section: Finetune, rng: np.random.Generator) -> Triple:
+def _jitter(
+    crop: LabelledCrop, size: Triple, section: Finetune, rng: np.random.Generator
+) -> LabelledCrop:
+    """The crop shifted by up to `section.jitter_voxels` of the voxels that it is read with."""
     shift = rng.integers(-section.jitter_voxels, section.jitter_voxels + 1, 3)
-    return start[0] + int(shift[0]), start[1] + int(shift[1]), start[2] + int(shift[2])
+    moved = triple(
+        start + int(step) * extent // side
+        for start, step, extent, side in zip(crop.start, shift, crop.extent, size, strict=True)
+    )
+    return replace(crop, start=moved)

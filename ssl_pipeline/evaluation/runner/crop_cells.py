@@ -64,7 +64,11 @@ class CropCells:
             for crop in self.train_crops:
                 self.classes_by_subject[crop.subject] |= {int(crop.target)}
         missing = set(range(self.n_classes)) - {crop.target for crop in self.test_crops}
-        self.notes = unscored_note([task.class_names[index] for index in sorted(missing)])
+        note = task.crop_note(runner.subject_split.entries, runner.crop_size)
+        self.notes = (
+            *((note,) if note else ()),
+            *unscored_note([task.class_names[index] for index in sorted(missing)]),
+        )
 
     def labelled_rows(self, cell: Cell) -> NDArray[np.int64]:
         """Indices into `train_crops` of the crops that a cell may learn from."""

@@ -1,4 +1,4 @@
-"""Classification of a whole scan, from one crop at its centre."""
+"""Classification of a whole scan, from one crop."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,15 +8,16 @@ from pydantic import Field, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
+from ssl_pipeline.evaluation.tasks.scan_task import ScanTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.io.text import normalize_word
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.types import Triple
 
 
-class Classification(CropClassTask):
+class Classification(ScanTask, CropClassTask):
     """Class of a scan, from a target that the roots or the table declare."""
 
     kind: Literal["classification"] = "classification"
@@ -38,14 +39,14 @@ class Classification(CropClassTask):
                 )
         return self
 
-    def truth_names(self) -> tuple[TruthName, ...]:
+    @property
+    def truth(self) -> TruthName:
         """The target."""
-        return (TruthName("target", "target", self.target),)
+        return TruthName("target", "target", self.target)
 
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans whose target is one of the classes, by value or by name."""
-        (truth,) = self.truth_names()
-        with_target = self.entries_with(self.entries(catalog), truth)
+        with_target = super().usable_entries(catalog)
         usable = [entry for entry in with_target if self._index(entry) is not None]
         others = sorted({e.targets[self.target] for e in with_target} - self._indices.keys())
         known = {word.casefold() for word in self._indices}
@@ -58,21 +59,22 @@ class Classification(CropClassTask):
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of unusable scans, with the values that are no class."""
-        values = Counter(e.targets[self.target] for e in entries if e.targets.get(self.target))
+        given = (entry for entry in entries if entry.targets.get(self.target))
+        values = Counter(e.targets[self.target] for e in given if self._index(e) is None)
         shown = ", ".join(f"{value} ({number})" for value, number in values.most_common(10))
         note = super().exclusion_note(entries)
         return f"{note} Values of {self.target} that are no class: {shown}." if shown else note
 
-    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
-        """What the class of a scan depends on."""
-        return entry.targets[self.target]
-
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
-        """One crop for each scan, at the centre of its volume."""
+        """One crop for each scan."""
         indexed = ((entry, self._index(entry)) for entry in entries)
-        return [centre_crop(entry, size, index) for entry, index in indexed if index is not None]
+        return [
+            self.scan_crop(entry, labels, size, index)
+            for entry, index in indexed
+            if index is not None
+        ]
 
     def _index(self, entry: Entry) -> int | None:
         return self._indices.get(entry.targets[self.target])

@@ -1,6 +1,5 @@
 """Classification of crops: which of several labelled structures lies at the centre."""
 
-import math
 from dataclasses import replace
 from typing import Literal
 
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, crop_about
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
@@ -63,10 +62,7 @@ class CropClassification(CropClassTask):
                     continue
                 rng = generator(seed, value, f"crops {entry.voxel_hash}")
                 for centre in self._centres(where, label_map.shape, rng):
-                    z, y, x = (math.ceil(c - s / 2) for c, s in zip(centre, size, strict=True))
-                    crops.append(
-                        LabelledCrop(entry.id, entry.subject, entry.split, (z, y, x), index)
-                    )
+                    crops.append(crop_about(entry, centre, size, index))
         return crops
 
     def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:

@@ -43,6 +43,10 @@ class CropTask(Task):
         """Labelled crops of a scan that shows every class."""
         return 1
 
+    def crop_note(self, entries: Sequence[Entry], size: Triple) -> str:
+        """What results say of where the crops of `size` voxels lie; may be empty."""
+        return ""
+
     def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
         """Cost of its cells, beside that of the encoder."""
         scored = inputs.test_scans * self.crops_per_scan

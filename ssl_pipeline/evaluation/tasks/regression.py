@@ -1,4 +1,4 @@
-"""Regression of a number of a whole scan, from one crop at its centre."""
+"""Regression of a number of a whole scan, from one crop."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -8,11 +8,11 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, centre_crop
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.metrics.metric import R_SQUARED
 from ssl_pipeline.evaluation.metrics.regression import score_regression
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
-from ssl_pipeline.evaluation.tasks.crop_task import CropTask
+from ssl_pipeline.evaluation.tasks.scan_task import ScanTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.types import Triple
@@ -21,7 +21,7 @@ MM3_PER_ML = 1000
 LARGEST_NUMBER = 1e30  # whose square, summed over scans, is still a number
 
 
-class Regression(CropTask):
+class Regression(ScanTask):
     """A number of a scan: a target that the roots or the table declare, or the volume of labels."""
 
     METRIC: ClassVar[str] = R_SQUARED
@@ -49,16 +49,16 @@ class Regression(CropTask):
         """None: a number has no classes."""
         return ()
 
-    def truth_names(self) -> tuple[TruthName, ...]:
+    @property
+    def truth(self) -> TruthName:
         """The target or the label."""
         if self.target is None:
-            return (TruthName("label", "label", self.label or ""),)
-        return (TruthName("target", "target", self.target),)
+            return TruthName("label", "label", self.label or "")
+        return TruthName("target", "target", self.target)
 
     def usable_entries(self, catalog: Catalog) -> list[Entry]:
         """Scans that have the label, or whose target is a number; UserError for other words."""
-        (truth,) = self.truth_names()
-        with_truth = self.entries_with(self.entries(catalog), truth)
+        truth, with_truth = self.truth, super().usable_entries(catalog)
         for entry in with_truth if self.target else ():
             if _number(entry.targets[truth.name]) is None:
                 raise UserError(
@@ -68,15 +68,13 @@ class Regression(CropTask):
                 )
         return with_truth
 
-    def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
-        """What the number of a scan depends on."""
-        return entry.targets[self.target] if self.target else labels.sha256(entry, self.label or "")
-
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
-        """One crop for each scan, at the centre of its volume."""
-        return [centre_crop(entry, size, self._value(entry, labels)) for entry in entries]
+        """One crop for each scan."""
+        return [
+            self.scan_crop(entry, labels, size, self._value(entry, labels)) for entry in entries
+        ]
 
     def score(self, subjects: Sequence[str], predictions: Predictions) -> CellScores:
         """Metrics of predicted numbers."""
