@@ -50,6 +50,17 @@ def names_in(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
     return [node.name, *(field.id for field in fields if isinstance(field, ast.Name))]
 
 
+def test_spacing_is_turned_round_nowhere():
+    """Triples are (z, y, x) for all, but along the columns of an affine."""
+    turned = [
+        str(path.relative_to(ROOT))
+        for folder in ("ssl_pipeline", "stages", "examples", "docs")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".py", ".md") and "spacing_mm[::-1]" in path.read_text("utf-8")
+    ]
+    assert turned == []
+
+
 def test_no_two_public_classes_have_one_name():
     count = Counter(node.name for _, node in public_definitions() if isinstance(node, ast.ClassDef))
     assert [name for name, number in count.items() if number > 1] == []

@@ -60,7 +60,7 @@ def _draw_slice(axes: Any, folder: Path, scan: str) -> None:
     block = CropReader(folder / "preprocess" / "volumes", catalog).read_crop(
         scan, (entry.shape[0] // 2, 0, 0), (1, y, x)
     )
-    x_mm, y_mm, _ = entry.spacing_mm
+    _, y_mm, x_mm = entry.spacing_mm
     _show(axes, model_input(block, entry.meta)[0], aspect=y_mm / x_mm)
     body = orient_for_display((block[1, 0] & FOREGROUND > 0).astype(np.float32))
     if body.min() < body.max():

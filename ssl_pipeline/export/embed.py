@@ -85,7 +85,7 @@ def _modality(name: str, known: str | None) -> Modality:
 def embed_prepared(encoder: Encoder, crop_voxels: Triple, prepared: PreparedVolume) -> Features:
     """Tile the body with crops, side by side, and keep the tokens that are mostly inside it."""
     size, patch = crop_voxels, encoder.patch
-    spacing = torch.tensor([prepared.meta.spacing_mm[::-1]])
+    spacing = torch.tensor([prepared.meta.spacing_mm])
     inside = patch_centres_mm(size, patch, spacing)[
         0
     ].numpy()  # (tokens, 3), mm from the crop's middle
@@ -122,6 +122,6 @@ def _to_world_mm(
 ) -> NDArray[np.float32]:
     """Positions along the stored grid's axes (z, y, x), in mm from its first voxel, as RAS."""
     affine = np.array(prepared.meta.affine)
-    voxels = positions_mm[:, ::-1] / np.array(prepared.meta.spacing_mm)
+    voxels = (positions_mm / np.array(prepared.meta.spacing_mm))[:, ::-1]
     world: NDArray[np.float32] = (voxels @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
     return world

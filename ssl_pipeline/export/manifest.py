@@ -23,7 +23,7 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 WEIGHTS_FILE, SELF_TEST_FILE = "encoder.safetensors", "self_test.safetensors"
 BUNDLE_MANIFEST, README_FILE = "encoder.json", "README.md"
 NEW_CARD_FILE = "README.new.md"  # the model card, where the README is its owner's

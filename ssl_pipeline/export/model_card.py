@@ -91,4 +91,4 @@ def _stored_text(manifest: BundleManifest, modality: str) -> str:
 def _spacing_text(spacing_mm: Spacing | None) -> str:
     if spacing_mm is None:
         return "not resampled: the encoder takes the spacing as an input"
-    return f"resampled to {_to_text([f'{side:g}' for side in spacing_mm], ' x ')} mm (R, A, S)"
+    return f"resampled to {_to_text([f'{side:g}' for side in spacing_mm], ' x ')} mm (z, y, x)"

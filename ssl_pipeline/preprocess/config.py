@@ -1,8 +1,10 @@
 """Settings of preprocessing (section `preprocess` of a study).
 
 CT keeps Hounsfield units, so its settings are absolute and the same for every scan; MR has no unit,
-so its settings are percentiles of each scan's own foreground. Spacing None keeps each scan's own
-grid: no voxel is interpolated, and the token geometry reads the spacing from the volume.
+so its settings are percentiles of each scan's own foreground. All triples of a study have the order
+of the stored arrays, (z, y, x): z from feet to head, y to the front, x to the right. Spacing None
+keeps each scan's own grid: no voxel is interpolated, and the token geometry reads the spacing from
+the volume.
 """
 
 from typing import Literal
@@ -16,7 +18,8 @@ from ssl_pipeline.types import Spacing
 def _check_positive(spacing: Spacing | None) -> Spacing | None:
     if spacing is not None and min(spacing) <= 0:
         raise ValueError(
-            f"spacing_mm is {list(spacing)}: give three positive numbers, for the axes R, A and S"
+            f"spacing_mm is {list(spacing)}: give three positive numbers, in the order (z, y, x): "
+            "z from feet to head, y to the front, x to the right"
         )
     return spacing
 
@@ -31,7 +34,8 @@ class Ct(Section):
 
     spacing_mm: Spacing | None = Field(
         default=None,
-        description="voxel size (R, A, S) of the stored grid in mm; null keeps the scan's own",
+        description="voxel size (z, y, x) of the stored grid in mm, z from feet to head; null keeps"
+        " the scan's own",
     )
     clip_hu: tuple[int, int] = Field(
         default=(-1024, 3071),
@@ -71,7 +75,8 @@ class Mr(Section):
 
     spacing_mm: Spacing | None = Field(
         default=None,
-        description="voxel size (R, A, S) of the stored grid in mm; null keeps the scan's own",
+        description="voxel size (z, y, x) of the stored grid in mm, z from feet to head; null keeps"
+        " the scan's own",
     )
     percentiles: tuple[float, float] = Field(
         default=(0.5, 99.5),

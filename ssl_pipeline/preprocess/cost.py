@@ -28,9 +28,9 @@ class VoxelCounts:
 def voxel_counts(
     shape: Shape, spacing_mm: Spacing, orientation: str, modality: str, section: Preprocess
 ) -> VoxelCounts:
-    """Voxel counts from a scan's grid: shape, spacing, and axis codes such as "LPS"."""
+    """Voxel counts from the grid of a scan's file: shape, spacing, and axis codes such as "LPS"."""
     target = section.modality_settings(modality).spacing_mm
-    order = [next(i for i, ends in enumerate(("LR", "PA", "IS")) if a in ends) for a in orientation]
+    order = [next(i for i, ends in enumerate(("IS", "PA", "LR")) if a in ends) for a in orientation]
     wanted = (target[order[0]], target[order[1]], target[order[2]]) if target else None
     new = resampled_shape(shape, spacing_mm, wanted)
     repeats = [
@@ -43,7 +43,7 @@ def voxel_counts(
         )
     ]
     kept = math.prod(new) * (FOREGROUND_SHARE if section.foreground == "auto" else 1.0)
-    slices = order.index(2)
+    slices = order.index(0)
     between = math.prod(new) // new[slices] * max(shape[slices], new[slices])
     return VoxelCounts(math.prod(shape), between, kept, kept / math.prod(repeats))
 

@@ -67,7 +67,7 @@ class VolumeMeta:
     modality: str  # "CT" or "MR"
     shape: Shape  # voxels (z, y, x) of the stored grid
     affine: AffineRows  # voxel (x, y, z) of the stored grid -> RAS+ mm
-    spacing_mm: Spacing  # (x, y, z) of the stored grid
+    spacing_mm: Spacing  # (z, y, x) of the stored grid
     source_affine: AffineRows  # voxel (x, y, z) of the scan as read -> RAS+ mm
     source_shape: Shape  # voxels (x, y, z) of the scan as read
     scale: float  # physical = stored * scale + offset: HU, or the scan's own units
@@ -156,7 +156,7 @@ def prepare_volume(
         modality=modality,
         shape=triple(image.shape),
         affine=_rows(affine),
-        spacing_mm=spacing_mm(affine),
+        spacing_mm=_reversed(spacing_mm(affine)),
         source_affine=_rows(volume.affine),
         source_shape=triple(volume.data.shape),
         scale=scale,
@@ -192,13 +192,17 @@ def learnable_mask(bits: NDArray[np.int16]) -> NDArray[np.bool_]:
 
 
 def check_memory(shape: Shape, section: Preprocess, *, resampled: bool) -> None:
-    """Raise UserError where an array of `shape` in float32 exceeds `section.max_gib`."""
+    """Raise UserError where an array of `shape` in float32 exceeds `section.max_gib`.
+
+    The shape is that of the scan's file, or (z, y, x) where it is `resampled`.
+    """
     gib = 4 * math.prod(shape) / 2**30
     if gib > section.max_gib:
         cure = "set a larger spacing_mm, or raise it." if resampled else "raise it."
         raise UserError(
-            f"{'Resampled to' if resampled else 'With'} {' x '.join(map(str, shape))} voxels "
-            f"it needs {gib:.3g} GiB, more than preprocess.max_gib, {section.max_gib:g}: {cure}"
+            f"{'Resampled to' if resampled else 'With'} {' x '.join(map(str, shape))} voxels"
+            f"{' (z, y, x)' if resampled else ''} it needs {gib:.3g} GiB, more than "
+            f"preprocess.max_gib, {section.max_gib:g}: {cure}"
         )
 
 
@@ -239,8 +243,8 @@ def _straighten(
     """An oblique or sheared scan on straight axes: image and masks (z, y, x), and the affine."""
     ras = section.straighten
     shape, _ = straight_grid(_reversed(triple(image.shape)), affine, along_ras=ras)
-    check_memory(shape, section, resampled=True)
-    filled = _fill_invalid(image, masks[VALID], spacing_mm(affine))
+    check_memory(_reversed(shape), section, resampled=True)
+    filled = _fill_invalid(image, masks[VALID], _reversed(spacing_mm(affine)))
     image, placed, affine = straighten_volume(
         filled, tuple(masks.values()), affine, section.interpolation_order, limits, along_ras=ras
     )
@@ -266,20 +270,20 @@ def _crop_and_resample(
 ) -> tuple[NDArray[np.int16], BitMasks, NDArray[np.float64]]:
     """Crop to the body and resample: image and masks (z, y, x), and the affine of (x, y, z)."""
     _check_body(masks)
-    spacing = spacing_mm(affine)
+    spacing = _reversed(spacing_mm(affine))
     target = section.modality_settings(modality).spacing_mm
-    margin = [
+    margin = triple(
         math.ceil(section.margin_voxels * new / old - 1e-6)
         for old, new in zip(spacing, target or spacing, strict=True)
-    ]
-    box = bounding_box(masks[FOREGROUND], (margin[2], margin[1], margin[0]))
+    )
+    box = bounding_box(masks[FOREGROUND], margin)
     image, masks = image[box], {bit: mask[box] for bit, mask in masks.items()}
     old = triple(image.shape)
-    shape = _reversed(resampled_shape(_reversed(old), spacing, target))
+    shape = resampled_shape(old, spacing, target)
     check_memory((max(old[0], shape[0]), shape[1], shape[2]), section, resampled=shape != old)
     if shape != old:
         image = _fill_invalid(image, masks[VALID], spacing)
-    orders = axis_orders(_reversed(spacing), section.interpolation_order, section.thick_slice_ratio)
+    orders = axis_orders(spacing, section.interpolation_order, section.thick_slice_ratio)
     image = resample(image, shape, orders, limits)
     masks = {bit: resample_mask(mask, shape) for bit, mask in masks.items()}
     _check_body(masks)
@@ -293,11 +297,14 @@ def _crop_and_resample(
 def _fill_invalid(
     image: NDArray[np.int16], valid: NDArray[np.bool_], spacing: Spacing
 ) -> NDArray[np.int16]:
-    """The image with the value of the nearest valid voxel (in mm) where a voxel is not valid."""
+    """The image with the value of the nearest valid voxel (in mm) where a voxel is not valid.
+
+    Image and spacing are (z, y, x).
+    """
     if valid.all():
         return image
     z, y, x = ndimage.distance_transform_edt(
-        ~valid, sampling=_reversed(spacing), return_distances=False, return_indices=True
+        ~valid, sampling=spacing, return_distances=False, return_indices=True
     )
     filled: NDArray[np.int16] = image[z, y, x]
     return filled

@@ -58,7 +58,7 @@ class Entry:
     targets: dict[str, str]
     labels: dict[str, bool]  # whether there is a label of this name
     shape: Shape  # voxels (z, y, x)
-    spacing_mm: Spacing  # (x, y, z)
+    spacing_mm: Spacing  # (z, y, x)
     bytes: int  # of the voxel file
     sha256: str  # of the voxel file
     voxel_hash: str  # hash of the scan's voxels as read, whatever the codec and the code

@@ -76,7 +76,7 @@ def _encode_slab(
     start = (entry.shape[0] // 2 - pz // 2, (entry.shape[1] - y) // 2, (entry.shape[2] - x) // 2)
     block = reader.read_crop(entry.id, start, (pz, y, x))
     image = model_input(block, entry.meta)
-    spacing = torch.tensor([entry.meta.spacing_mm[::-1]], dtype=torch.float32, device=device)
+    spacing = torch.tensor([entry.meta.spacing_mm], dtype=torch.float32, device=device)
     tokens = (
         encoder(torch.from_numpy(image)[None, None].to(device), spacing)[0].float().cpu().numpy()
     )

@@ -91,7 +91,7 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
     blocks = [*(sample.blocks[0] for sample in samples), *own]
     block_index = _block_index([len(sample.blocks) for sample in samples])
     scaling = np.array([block.volume.input_scaling for block in blocks], np.float32)
-    spacing_mm = np.array([block.volume.spacing_mm[::-1] for block in blocks], np.float32)
+    spacing_mm = np.array([block.volume.spacing_mm for block in blocks], np.float32)
     return SampleBatch(
         voxels=torch.from_numpy(np.stack([block.voxels for block in blocks])),
         units=torch.from_numpy(scaling),

@@ -69,8 +69,8 @@ def test_on_an_unchanged_grid_every_voxel_comes_back(values, classes, degrees, p
     ("degrees", "shear", "straighten", "spacing", "least"),
     [
         (0, 0, False, (0.6, 0.6, 0.6), 0.999),
-        (20, 0, False, (0.6, 0.7, 1.1), 0.999),
-        (0, 0, False, (1.5, 1.5, 2.0), 0.96),
+        (20, 0, False, (1.1, 0.7, 0.6), 0.999),
+        (0, 0, False, (2.0, 1.5, 1.5), 0.96),
         (20, 0, True, (0.6, 0.6, 0.6), 0.999),
         (0, 0.4, False, None, 0.999),
     ],
@@ -111,7 +111,7 @@ def test_probabilities_are_interpolated_before_a_class_is_chosen(values):
 
 def test_linear_values_come_back_exactly_from_another_spacing(values):
     scan = Volume(values, affine(20))
-    section = Preprocess(ct=Ct(spacing_mm=(1.0, 0.9, 3.2)), foreground="all")
+    section = Preprocess(ct=Ct(spacing_mm=(3.2, 0.9, 1.0)), foreground="all")
     meta = prepare_volume(scan, "CT", section).meta
     z, y, x = np.indices(meta.shape)
     to_mm = np.array(meta.affine)

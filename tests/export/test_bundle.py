@@ -68,15 +68,15 @@ def test_an_unreadable_manifest_is_reported(bundle, tmp_path):
 
 
 def test_bundles_of_other_formats_say_what_to_do(bundle, tmp_path):
-    for number, remedy in ((3, "run `python -m stages pretrain"), (5, "use a newer ssl-pipeline")):
+    for number, remedy in ((4, "run `python -m stages pretrain"), (6, "use a newer ssl-pipeline")):
         other = f'"format_version": {number}'.encode()
         said = load_damaged(
             bundle,
             tmp_path,
             BUNDLE_MANIFEST,
-            lambda c, o=other: c.replace(b'"format_version": 4', o),
+            lambda c, o=other: c.replace(b'"format_version": 5', o),
         )
-        assert f"has format {number}, this version reads 4: {remedy}" in said
+        assert f"has format {number}, this version reads 5: {remedy}" in said
 
 
 def test_a_change_of_the_encoder_code_is_detected(bundle, tmp_path):

@@ -28,7 +28,7 @@ def counts_of(volume, section):
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "SRA", "PIR"])
-@pytest.mark.parametrize("spacing", [None, (3.0, 1.5, 4.0)])
+@pytest.mark.parametrize("spacing", [None, (4.0, 1.5, 3.0)])
 def test_the_stored_shape_is_estimated_for_any_order_of_axes(axes, spacing):
     image = real_volume()
     turn = nib.orientations.ornt_transform(

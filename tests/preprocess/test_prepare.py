@@ -86,7 +86,8 @@ def test_a_scan_of_a_tilted_gantry_is_straightened(axes, degrees, along_ras):
     tilted = scan_with_blob(axes, (-1, 1, 1), degrees, spacing, tilt_deg=20)
     made = prepare_volume(tilted, "CT", Preprocess(foreground="all", straighten=along_ras))
     assert shear_deg(np.array(made.meta.affine)) < 1e-6
-    assert made.meta.spacing_mm == pytest.approx(spacing)  # of the slices: from plane to plane
+    # Of slices it is that from plane to plane.
+    assert made.meta.spacing_mm == pytest.approx(spacing[::-1])
     assert np.allclose(centre_of_mass_mm(made), BLOB_MM, atol=0.05)
     bits = made.data[1] & VALID > 0
     assert made.data[0].max() == pytest.approx(2000, abs=40)
@@ -109,7 +110,7 @@ def test_a_straight_scan_is_not_touched_by_straightening():
     assert np.array_equal(plain.data, asked.data) and plain.meta == asked.meta
 
 
-@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0), (1.0, 3.0, 1.3)])
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0), (1.3, 3.0, 1.0)])
 @pytest.mark.parametrize("degrees", [0.0, 11.0])
 def test_a_blob_stays_at_its_millimetre(spacing, degrees):
     section = Preprocess(ct=Ct(spacing_mm=spacing))
@@ -120,6 +121,18 @@ def test_a_blob_stays_at_its_millimetre(spacing, degrees):
     ):
         prepared = prepare_volume(scan_with_blob(axes, flips, degrees), "CT", section)
         assert np.abs(centre_of_mass_mm(prepared) - BLOB_MM).max() < 0.01
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_spacing_has_the_order_of_the_stored_array(axes):
+    """[3, 2, 1] is 3 mm from feet to head, 2 mm to the front, 1 mm to the right."""
+    scan = scan_with_blob(axes, (1, -1, 1))
+    made = prepare_volume(scan, "CT", Preprocess(ct=Ct(spacing_mm=(3.0, 2.0, 1.0))))
+    assert made.meta.spacing_mm == pytest.approx((3, 2, 1), rel=0.02)
+    assert np.diag(made.meta.affine)[:3] == pytest.approx((1, 2, 3), rel=0.02)  # along R, A and S
+    widths = [np.ptp(np.flatnonzero((made.data[0] > 0).any(axis=others))) + 1
+              for others in ((1, 2), (0, 2), (0, 1))]  # fmt: skip
+    assert widths == pytest.approx([35.6 / 3, 35.6 / 2, 35.6], abs=1.1)  # of a ball in voxels
 
 
 def test_axes_of_every_order_give_the_same_volume():

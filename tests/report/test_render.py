@@ -121,7 +121,7 @@ def _bright_corner_volume(
         modality="CT",
         shape=(20, 30, 40),
         affine=affine,
-        spacing_mm=(1.0, 2.0, 4.0),
+        spacing_mm=(4.0, 2.0, 1.0),
         source_affine=affine,
         source_shape=(40, 30, 20),
         scale=1.0,

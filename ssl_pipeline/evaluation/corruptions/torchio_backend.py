@@ -36,7 +36,8 @@ def apply_transform(scan: ScanImage, transform: "Transform") -> ScanImage:
     low, high = (float(np.percentile(inside, share)) for share in (0.5, 99.5))
     width = max(high - low, 1e-6)
     data = torch.from_numpy((scan.image - low) / width).permute(2, 1, 0)[None].contiguous()
-    affine = np.diag([*scan.spacing_mm[::-1], 1.0])
+    z_mm, y_mm, x_mm = scan.spacing_mm
+    affine = np.diag([x_mm, y_mm, z_mm, 1.0])
     image = import_torchio().ScalarImage(tensor=data, affine=affine)
     found = transform(image).data[0].permute(2, 1, 0).numpy()
     return replace(scan, image=(found * width + low).astype(np.float32))

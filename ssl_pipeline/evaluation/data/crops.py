@@ -58,8 +58,8 @@ def _read_boxes(
         block = reader.read_crop(entry.id, start, extent)
         images.append(_shrink(model_input(block, entry.meta), size))
         valid.append(_shrink((block[1] & VALID > 0).astype(np.float32), size))
-        own = entry.meta.spacing_mm[::-1]
-        spacing.append([mm * e / s for mm, e, s in zip(own, extent, size, strict=True)])
+        sides = zip(entry.meta.spacing_mm, extent, size, strict=True)
+        spacing.append([mm * old / new for mm, old, new in sides])
     return CropBatch(np.stack(images), np.stack(valid), np.array(spacing, np.float32))
 
 

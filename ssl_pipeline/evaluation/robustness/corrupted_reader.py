@@ -61,8 +61,7 @@ class CorruptedReader(CropReader):
             self.scale_offsets[scan_id] = meta.scale, meta.offset
             return stored
         physical = stored[0].astype(np.float32) * np.float32(meta.scale) + np.float32(meta.offset)
-        x_mm, y_mm, z_mm = meta.spacing_mm
-        clean = ScanImage(physical, (stored[1] & VALID) > 0, (z_mm, y_mm, x_mm))
+        clean = ScanImage(physical, (stored[1] & VALID) > 0, meta.spacing_mm)
         rng = generator(self.seed, self.severity, f"{self.corruption.name} {entry.voxel_hash}")
         corrupted = self.corruption.apply(clean, self.severity, rng)
         scale, offset = self.scale_offsets[scan_id] = _scale_offset(

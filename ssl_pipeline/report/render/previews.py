@@ -41,12 +41,13 @@ def _select_entries(catalog: Catalog, max_previews: int) -> list[Entry]:
 
 def _three_planes(entry: Entry, reader: CropReader) -> Picture:
     scale = LONGEST_SIDE_PIXELS / max(
-        side * mm for side, mm in zip(entry.shape, entry.spacing_mm[::-1], strict=True)
+        side * mm for side, mm in zip(entry.shape, entry.spacing_mm, strict=True)
     )
     planes = join_images([_plane(entry, reader, axis, scale) for axis in range(3)])
-    z, y, x = entry.shape
+    voxels = " × ".join(map(str, entry.shape))
     mm = " × ".join(f"{side:.3g}" for side in entry.spacing_mm)
-    title = f"{entry.id} · {entry.root} · {entry.modality} · {x} × {y} × {z} voxels of {mm} mm"
+    grid = f"{voxels} voxels of {mm} mm (z, y, x)"
+    title = f"{entry.id} · {entry.root} · {entry.modality} · {grid}"
     return encode_picture(planes, f"Axial, coronal and sagittal plane of volume {entry.id}", title)
 
 
@@ -56,7 +57,7 @@ def _plane(entry: Entry, reader: CropReader, axis: int, scale: float) -> Image.I
     rows, columns, depth = (1 if at == axis else side for at, side in enumerate(entry.shape))
     block = reader.read_crop(entry.id, (z, y, x), (rows, columns, depth))
     plane = np.squeeze(model_input(block, entry.meta), axis=axis)
-    spacing = [mm for at, mm in enumerate(entry.spacing_mm[::-1]) if at != axis]
+    spacing = [mm for at, mm in enumerate(entry.spacing_mm) if at != axis]
     meta = entry.meta
     low, high = ((value - meta.centre) / meta.width for value in (meta.low, meta.high))
     image = resize_image(

@@ -109,7 +109,7 @@ def _paint_labels(
         inside = (labels == value) & (labels != IGNORE_LABEL)
         tint = np.array([int(_class_colour(index)[at : at + 2], 16) / 255 for at in (1, 3, 5)])
         colours[inside] = (1 - OPACITY) * colours[inside] + OPACITY * tint
-    x_mm, y_mm, _ = entry.spacing_mm
+    _, y_mm, x_mm = entry.spacing_mm
     scale = LONGEST_SIDE_PIXELS / max(plane.shape[0] * y_mm, plane.shape[1] * x_mm)
     image = resize_image(orient_for_display(colours), (y_mm, x_mm), scale, smooth=False)
     return encode_picture(image, f"{task.title}: {title}, scan {entry.id}", title, is_photo=False)

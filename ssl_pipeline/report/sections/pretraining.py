@@ -67,7 +67,7 @@ def feature_maps(arrays: Arrays, catalog: Catalog | None) -> list[Picture]:
     for index, (plane, colours) in enumerate(zip(arrays["slice"], arrays["pca"], strict=True)):
         scan = str(arrays["ids"][index]) if "ids" in arrays else ""
         known = {entry.id: entry.spacing_mm for entry in catalog.entries} if catalog else {}
-        x_mm, y_mm, _ = known.get(scan, (1.0, 1.0, 1.0))
+        _, y_mm, x_mm = known.get(scan, (1.0, 1.0, 1.0))
         known_pixels = np.isfinite(plane)  # slices of one file are filled up to one size with nan
         rows, columns = (np.flatnonzero(known_pixels.any(axis=axis)).max() + 1 for axis in (1, 0))
         plane, colours = plane[:rows, :columns], colours[:rows, :columns]

@@ -80,7 +80,7 @@ MISTAKES = {
     ),
     "negative spacing": (
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
-        "give three positive numbers, for the axes R, A and S",
+        "give three positive numbers, in the order (z, y, x)",
     ),
     "impossible share": (
         lambda c: c["views"].update(visible_ratio=1.5),
