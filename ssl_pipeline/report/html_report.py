@@ -17,7 +17,7 @@ from ssl_pipeline.export.manifest import BUNDLE_MANIFEST
 from ssl_pipeline.io.atomic import write_text
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render import figures
-from ssl_pipeline.report.render.previews import volume_previews
+from ssl_pipeline.report.render.previews import foreground_previews, volume_previews
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import conclusions, dataset, pretraining, provenance
@@ -32,6 +32,7 @@ class PretrainingSection:
     """Diagnosis, curves and images of the run that trained the encoder."""
 
     health: TrainingHealth | None
+    masks: Sequence[figures.Picture]  # the foreground that crops were drawn from
     curves: Sequence[figures.Picture]
     strips: Sequence[figures.Picture]
     maps: Sequence[figures.Picture]
@@ -81,8 +82,14 @@ def render_report(data: ReportData) -> str:
 
 
 def _pretraining_section(data: ReportData) -> PretrainingSection:
+    masks = (
+        foreground_previews(data.catalog, data.reader)
+        if data.encoder and data.catalog and data.reader
+        else []
+    )
     return PretrainingSection(
         training_health(data),
+        masks,
         pretraining.training_curves(data.run),
         pretraining.snapshot_strips(data.run),
         pretraining.feature_maps(data.feature_pca, data.catalog),

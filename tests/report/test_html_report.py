@@ -40,6 +40,8 @@ def test_a_whole_study_fills_every_part(whole: StudyFolder) -> None:
     assert "name: small" in words
     for alt in ("linear probe: balanced accuracy", "loss: 2 at step 0", "Crop 1", "Axial, coronal"):
         assert f'alt="{alt}' in html
+    assert "What it learned from" in words  # the mask beside the diagnosis
+    assert words.index("What it learned from") < words.index("Losses and rates")
     assert len(html) < 5e6
 
 

@@ -19,7 +19,7 @@ from ssl_pipeline.report.data.results import read_task_results
 from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.figures import Picture
 from ssl_pipeline.report.render.images import MISSING_COLOUR, fill_missing
-from ssl_pipeline.report.render.previews import volume_previews
+from ssl_pipeline.report.render.previews import foreground_previews, volume_previews
 from ssl_pipeline.report.render.segmentation_overlay import segmentation_overlays
 from ssl_pipeline.report.sections import dataset
 from ssl_pipeline.report.sections.calibration import calibration_panels
@@ -169,6 +169,21 @@ def test_a_preview_has_the_outline_of_the_foreground(tmp_path: Path) -> None:
     assert is_outline[top + round(10 * 2.125), 42]
     assert not is_outline[85, 30:55].any()
     assert not is_outline[85, left : left + 15].any()
+
+
+def test_of_every_root_the_mask_of_the_median_share_is_drawn(tmp_path: Path) -> None:
+    reader = _bright_corner_volume(tmp_path)
+    (entry,) = reader.catalog.entries
+    entries = [
+        replace(entry, root=root, meta_json=json.dumps(replace(entry.meta, **share).to_json()))
+        for root in ("two", "one")
+        for share in ({"foreground_share": part} for part in (0.9, 0.1, 0.4))
+    ]
+    pictures = foreground_previews(Catalog(tuple(entries)), reader)
+    assert [picture.title.split(" · ")[1:] for picture in pictures] == [
+        [root, "CT", "20 × 30 × 40 voxels of 4 × 2 × 1 mm (z, y, x)", "40 % foreground"]
+        for root in ("one", "two")
+    ]
 
 
 def test_labels_that_the_crop_cuts_are_listed(tmp_path: Path) -> None:

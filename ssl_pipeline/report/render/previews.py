@@ -29,12 +29,27 @@ def volume_previews(
     return [_three_planes(entry, reader) for entry in _select_entries(catalog, max_previews)]
 
 
-def _select_entries(catalog: Catalog, max_previews: int) -> list[Entry]:
-    """The first volumes of every root and modality, in turn."""
+def foreground_previews(catalog: Catalog, reader: CropReader) -> list[Picture]:
+    """The same planes of one volume of every root and modality: that of the median foreground."""
+    found = []
+    for _, own in sorted(_by_root(catalog).items()):
+        own.sort(key=lambda entry: entry.meta.foreground_share)
+        found.append(_three_planes(own[len(own) // 2], reader))
+    return found
+
+
+def _by_root(catalog: Catalog) -> dict[tuple[str, str], list[Entry]]:
+    """The volumes of every root and modality."""
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in catalog.entries:
         groups[entry.root, entry.modality].append(entry)
-    ranked = [(rank, key, e) for key, own in sorted(groups.items()) for rank, e in enumerate(own)]
+    return groups
+
+
+def _select_entries(catalog: Catalog, max_previews: int) -> list[Entry]:
+    """The first volumes of every root and modality, in turn."""
+    groups = sorted(_by_root(catalog).items())
+    ranked = [(rank, key, entry) for key, own in groups for rank, entry in enumerate(own)]
     ranked.sort(key=lambda item: item[:2])
     return [entry for _, _, entry in ranked[:max_previews]]
 
@@ -47,7 +62,8 @@ def _three_planes(entry: Entry, reader: CropReader) -> Picture:
     voxels = " × ".join(map(str, entry.shape))
     mm = " × ".join(f"{side:.3g}" for side in entry.spacing_mm)
     grid = f"{voxels} voxels of {mm} mm (z, y, x)"
-    title = f"{entry.id} · {entry.root} · {entry.modality} · {grid}"
+    share = f"{100 * entry.meta.foreground_share:.0f} % foreground"
+    title = f"{entry.id} · {entry.root} · {entry.modality} · {grid} · {share}"
     return encode_picture(planes, f"Axial, coronal and sagittal plane of volume {entry.id}", title)
 
 
