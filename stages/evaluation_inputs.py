@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import (
     PIXELS,
     RANDOM,
@@ -25,7 +24,7 @@ from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE, read_manifest
+from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
 from ssl_pipeline.store.catalog import Catalog
@@ -37,6 +36,7 @@ from stages.core.records import manifest_hash
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, assumed
 from stages.core.stage import StageResult, stage_names
 from stages.core.study import Study
+from stages.evaluation_check import check_external_encoders
 from stages.pretrain import random_encoder
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def _label_hash(label: Path) -> str:
 def evaluation_context(study: Study, stage: str, out: Path, task: str) -> EvaluationContext:
     """The context of an evaluation. Raises UserError where its subjects were pretrained on."""
     catalog = _catalog(study)
-    for name, bundle in study.external_encoders.items():
-        _check_bundle_contract(study, name, bundle)
-    entries = split_subjects(study.tasks[task], catalog, study.evaluate.split).entries
+    check_external_encoders(study)
+    entries = split_subjects(study.tasks[task], catalog.entries, study.evaluate.split).entries
     return EvaluationContext(
         catalog=catalog,
         reader=preprocess.crop_reader(study, catalog, entries),
@@ -96,7 +95,7 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         label_map_folder=study.folder / stage / task / layout.LABEL_MAPS_FOLDER,  # of all trials
         device=_device(study),
         seed=study.seed,
-        warning=leakage.leakage_warning(study, catalog),
+        warning=leakage.leakage_warning(study, catalog.entries, study.encoders),
         redact=partial(redact, study),
         baseline_probe=_linear_probe(study, task),
         access_folder=study.pseudonyms.private_folder,
@@ -268,20 +267,6 @@ class _EncoderLoader:
 
 def _catalog(study: Study) -> Catalog:
     return Catalog.read(layout.catalog_table(study))
-
-
-def _check_bundle_contract(study: Study, name: str, bundle: Path) -> None:
-    """An external encoder must have the model and preprocessing of this study."""
-    card = read_manifest(bundle)
-    for key, trained_with, own in (
-        ("model", card.model, study.model),
-        ("preprocess", card.preprocess, study.preprocess),
-    ):
-        if trained_with != own:
-            raise UserError(
-                f"evaluate.encoders.{name} was trained with another `{key}` than this study's: "
-                f"write here what {bundle / BUNDLE_MANIFEST} says."
-            )
 
 
 def _device(study: Study) -> str:

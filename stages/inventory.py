@@ -36,6 +36,7 @@ from stages.core.resources import (
 )
 from stages.core.stage import StageResult
 from stages.core.study import Study
+from stages.evaluation_check import check_evaluations
 
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
@@ -125,6 +126,11 @@ def run(study: Study, out: Path) -> StageResult:
     some = f" ({repaired} repaired)" if repaired else ""
     summary = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected"
     return StageResult([scans, images, points], summary, indexed_files=[origins.table])
+
+
+def check_results(study: Study) -> None:
+    """Raise UserError where the table shows that a task cannot be evaluated."""
+    check_evaluations(study)
 
 
 def _previous_inventory(scans: Path, images: Path, keypoint_file: Path) -> Inventory | None:

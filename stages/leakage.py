@@ -3,41 +3,44 @@
 A study may allow it (`evaluate.allow_pretraining_subjects`), and then its results say so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.training_subjects import TrainingSubjects
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.volumes.inventory import Inventory
+from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.volumes.inventory import Inventory, Scan
 from stages.core import layout
 from stages.core.study import Study
 
 
-def leakage_warning(study: Study, catalog: Catalog) -> str:
+def leakage_warning(
+    study: Study, scans: Sequence[Entry | Scan], encoders: Mapping[str, Path]
+) -> str:
     """The warning of results about evaluated subjects in pretraining data; empty if there are none.
 
-    Raises UserError for such subjects, and where it is unknown, unless the study sets
+    `scans` are all that may be evaluated, `encoders` those of the study to ask. Raises UserError
+    for such subjects, and where it is unknown, unless the study sets
     `evaluate.allow_pretraining_subjects`. Weights of other software, which an encoder may have
     started from, never say what they were trained on: that gives a warning and no error, for no
     other file of such weights would say it.
     """
     several = len(study.encoders) > 1
     warnings: list[str] = []
-    for name, bundle in study.encoders.items():
+    for name, bundle in encoders.items():
         which = f"The encoder {name}" if several else "The encoder"
-        warnings += _encoder_warnings(study, catalog, bundle, which)
+        warnings += _encoder_warnings(study, scans, bundle, which)
     return " ".join(warnings)
 
 
 def _encoder_warnings(
-    study: Study, catalog: Catalog, bundle: Path, encoder_label: str
+    study: Study, scans: Sequence[Entry | Scan], bundle: Path, encoder_label: str
 ) -> Iterator[str]:
     """The warnings about one encoder."""
     found = training_subjects.read(bundle)
-    fault, way_out = _find_leakage(study, catalog, bundle, found)
+    fault, way_out = _find_leakage(study, scans, bundle, found)
     if fault and not study.evaluate.allow_pretraining_subjects:
         raise UserError(
             f"{encoder_label} {fault}: {way_out}, or set evaluate.allow_pretraining_subjects "
@@ -57,7 +60,10 @@ def _encoder_warnings(
 
 
 def _find_leakage(
-    study: Study, catalog: Catalog, bundle: Path, training_subjects: TrainingSubjects | None
+    study: Study,
+    scans: Sequence[Entry | Scan],
+    bundle: Path,
+    training_subjects: TrainingSubjects | None,
 ) -> tuple[str, str]:
     """What is wrong with an encoder, and the remedy; both empty where nothing is."""
     inventory = Inventory.read(layout.inventory_table(study))
@@ -67,7 +73,7 @@ def _find_leakage(
     if training_subjects is None:
         fault = f"does not say which subjects it was trained on, {unknown}"
         return fault, "evaluate another encoder"
-    scored = {entry.subject for entry in catalog.entries if entry.split == split}
+    scored = {entry.subject for entry in scans if entry.split == split}
     overlap = sorted(
         scored & training_subjects.overlapping_subjects(inventory.scans, inventory.salt_fingerprint)
     )

@@ -32,6 +32,7 @@ from stages.core.resources import (
 )
 from stages.core.stage import StageResult
 from stages.core.study import Study
+from stages.evaluation_check import check_evaluations
 
 TITLE = "Preprocess every accepted scan into a stored volume"
 CONFIG_KEYS = ("preprocess", "store")
@@ -76,6 +77,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 def run(study: Study, out: Path) -> StageResult:
     """Preprocess missing volumes, record failures, and write the catalog of all volumes."""
+    check_evaluations(study)  # which the study may have changed since the inventory was built
     scans = Inventory.read(layout.inventory_table(study)).accepted_scans
     origins = study.pseudonyms.origins
     store = VolumeStore(out / layout.VOLUMES_FOLDER, study.preprocess, study.store)

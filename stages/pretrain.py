@@ -63,6 +63,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
 from stages.core.unfinished_runs import report_unfinished_runs
+from stages.evaluation_check import check_evaluations
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -126,6 +127,7 @@ def run(study: Study, out: Path) -> StageResult:
     """Train to the last step, from the newest checkpoint on, and write encoder and images."""
     from ssl_pipeline.training.feature_pca import write_feature_pca
 
+    check_evaluations(study)  # which the study may have changed since the inventory was built
     catalog, meant = Catalog.read(layout.catalog_table(study)), pretraining_run(study)
     entries = meant.cohort.entries(catalog)
     world = RankInfo.from_environment()

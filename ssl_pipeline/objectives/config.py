@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.objectives.terms.term import Term
-from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.catalog import ScanRow
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -36,6 +36,8 @@ class ObjectiveSection(Section, ABC):
         """Names of all metadata of scans that a term depends on."""
         return tuple(name for term in self.list_terms() for name in term.metadata_used())
 
-    def metadata_features(self, entries: Sequence[Entry]) -> Float[NDArray[np.float32], "n names"]:
+    def metadata_features(
+        self, entries: Sequence[ScanRow]
+    ) -> Float[NDArray[np.float32], "n names"]:
         """The metadata of scans as numbers, one column for each name of `metadata_used`."""
         return np.concatenate([term.metadata_features(entries) for term in self.list_terms()], 1)

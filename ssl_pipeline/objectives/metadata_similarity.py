@@ -13,14 +13,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
+from ssl_pipeline.store.catalog import ScanRow, check_scan_attribute, scan_attribute
 
 EQUAL: Literal["equal"] = "equal"
 WORD_DISTANCE = 1000.0  # between two words, in kernel widths: their kernel is 0 in any precision
 
 
 def metadata_features(
-    entries: Sequence[Entry], similar_by: Mapping[str, float | Literal["equal"]]
+    entries: Sequence[ScanRow], similar_by: Mapping[str, float | Literal["equal"]]
 ) -> Float[NDArray[np.float32], "entries features"]:
     """The metadata of each scan that `similar_by` names, in units of their kernel widths.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +71,10 @@ class Entry:
         return VolumeMeta.from_json(json.loads(self.meta_json))
 
 
+# A row of the catalog or of the inventory, which say the same of a scan's metadata.
+ScanRow = TypeVar("ScanRow", Entry, Scan)
+
+
 @dataclass(frozen=True)
 class Catalog:
     """All stored volumes, in the inventory's order."""
@@ -124,10 +129,9 @@ def scan_attribute(scan: Entry | Scan, name: str) -> str:
 
 
 def check_scan_attribute(
-    setting: str, entries: Iterable[Entry], name: str, values: Sequence[str] = ()
+    setting: str, entries: Sequence[ScanRow], name: str, values: Sequence[str] = ()
 ) -> None:
     """Refuse an attribute or value that no scan has; `setting` names the place in the study."""
-    entries = list(entries)
     found = {scan_attribute(entry, name) for entry in entries} - {""}
     if not found:
         known = {*SCAN_ATTRIBUTES, *(target for entry in entries for target in entry.targets)}

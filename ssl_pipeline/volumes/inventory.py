@@ -54,7 +54,8 @@ FORMAT_VERSION = 9
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
-JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels", "masks"), ("shape", "spacing_mm")
+JSON_COLUMNS = ("targets", "labels", "label_classes", "masks")
+TUPLE_COLUMNS = ("shape", "spacing_mm")
 REMEDY = "run the stage inventory again"
 SCHEMA = pa.schema(
     {
@@ -88,6 +89,7 @@ class Scan(ScanInfo):
     weight: float = 1.0
     targets: dict[str, str]
     labels: dict[str, bool]  # whether the scan has a label of this name that fits it
+    label_classes: dict[str, list[int]] = field(default_factory=dict)  # of those that were read
     masks: dict[str, dict[str, str]] = field(default_factory=dict)  # which `label`, its `sha256`
     intensity_offset: float = 0.0
     missing_value: float | None = None
@@ -315,6 +317,7 @@ def to_scan(
         weight=candidate.weight,
         targets=candidate.targets,
         labels={name: name in own.labels for name in candidate.labels},
+        label_classes=dict(own.classes),
         masks=dict(own.masks),
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,

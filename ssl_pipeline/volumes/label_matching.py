@@ -69,10 +69,21 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
     )
 
 
-def label_mismatch(
+@dataclass(frozen=True)
+class LabelCheck:
+    """Why a label does not fit its image, empty where it does, and the classes that it holds.
+
+    `classes` are its values but 0 and IGNORE_LABEL, rising; None where it holds none to evaluate.
+    """
+
+    fault: str = ""
+    classes: list[int] | None = None
+
+
+def check_label(
     name: str, label_path: Path, image_grid: VoxelGrid, *, is_mask: bool = False
-) -> str:
-    """Why a label does not fit an image of grid `image_grid`; empty where it does.
+) -> LabelCheck:
+    """Check whether a label fits an image of grid `image_grid`, and which classes it holds.
 
     It is read whole: what is no class would else be found only after pretraining. Of a label that
     serves as a mask (`is_mask`) the voxels above 0 count, whatever their values.
@@ -80,14 +91,26 @@ def label_mismatch(
     try:
         label = readers.read_volume(Source(label_path))
         if fault := _grid_mismatch(name, label.grid, image_grid):
-            return fault
-        if not is_mask:
-            class_values(label.data)
+            return LabelCheck(fault)
+        return LabelCheck(classes=_classes_present(label.data, is_mask=is_mask))
     except ReadError as error:
-        return f"label {name} was dropped: {error.reason}"
+        return LabelCheck(f"label {name} was dropped: {error.reason}")
     except UserError as error:
-        return f"label {name} was dropped: {error}"
-    return ""
+        return LabelCheck(f"label {name} was dropped: {error}")
+
+
+def _classes_present(data: NDArray[Any], *, is_mask: bool) -> list[int] | None:
+    try:
+        values = class_values(data)
+    except UserError:
+        if is_mask:
+            return None
+        raise
+    is_present = np.zeros(np.iinfo(np.int16).max + 1, np.bool_)
+    is_present[values] = True
+    is_present[[0, IGNORE_LABEL]] = False
+    found: list[int] = np.flatnonzero(is_present).tolist()
+    return found
 
 
 def _grid_mismatch(name: str, found: VoxelGrid, image_grid: VoxelGrid) -> str:

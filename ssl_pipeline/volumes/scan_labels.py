@@ -11,31 +11,34 @@ from ssl_pipeline.volumes.scan_check import source_sha256
 
 
 class LabelMatch(NamedTuple):
-    """The labels that fit a scan, a note on those that do not, and which of them are masks."""
+    """The labels that fit a scan, a note on those that do not, which are masks, and classes."""
 
     labels: tuple[str, ...] = ()
     note: str = ""
     masks: Mapping[str, dict[str, str]] = MappingProxyType({})
+    classes: Mapping[str, list[int]] = MappingProxyType({})  # values, by the label's name
 
 
 LabelMatcher = Callable[[Candidate], LabelMatch]
 
 
 def match_labels(candidate: Candidate) -> LabelMatch:
-    """The labels that lie on the image's own grid, and why others do not fit."""
+    """The labels that lie on the image's own grid, with their classes; why others do not fit."""
     label_paths = {name: path for name, path in candidate.labels.items() if path}
     if not label_paths:
         return LabelMatch()
     grid = readers.read_grid(candidate.source)
     kinds: dict[str, str] = candidate.root.masks.model_dump(exclude_none=True)
-    faults = {
-        name: label_matching.label_mismatch(name, path, grid, is_mask=name in kinds.values())
+    checks = {
+        name: label_matching.check_label(name, path, grid, is_mask=name in kinds.values())
         for name, path in label_paths.items()
     }
-    fitting = tuple(name for name in label_paths if not faults[name])
+    fitting = tuple(name for name in label_paths if not checks[name].fault)
     masks = {
         kind: {"label": name, "sha256": source_sha256(Source(label_paths[name]))}
         for kind, name in kinds.items()
         if name in fitting
     }
-    return LabelMatch(fitting, "; ".join(fault for fault in faults.values() if fault), masks)
+    classes = {name: each.classes for name, each in checks.items() if each.classes is not None}
+    faults = "; ".join(filter(None, (each.fault for each in checks.values())))
+    return LabelMatch(fitting, faults, masks, classes)

@@ -10,6 +10,7 @@ from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import console
 from stages.core.study import Study
 from stages.core.study_file import load_study
+from stages.evaluation_check import check_before_inventory
 
 
 def print_config(path: Path | None, *, show: bool, schema: bool) -> None:
@@ -22,6 +23,7 @@ def print_config(path: Path | None, *, show: bool, schema: bool) -> None:
     study = load_study(path)
     if show:
         print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), end="")
-    else:
+    check_before_inventory(study)
+    if not show:
         tasks = format_count(len(study.tasks), "task")
         console.print(f"{path} is valid: {study.name}, {tasks}.", soft_wrap=True)

@@ -23,6 +23,7 @@ from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, datas
 from stages.core.stage import load_stage
 from stages.core.stage_runs import StageRun, stage_runs
 from stages.core.study import Study
+from stages.evaluation_check import check_scans
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
 GPU_DEVICE = Path("/dev/nvidia0")
@@ -81,7 +82,10 @@ def estimate_stage(
 
 
 def print_estimates(study: Study, cluster: Cluster | None) -> None:
-    """Print the table of all stages, and below it the basis of each quantity."""
+    """Print the table of all stages, and below it the basis of each quantity.
+
+    Then raises UserError for what, as far as is known, these scans cannot serve.
+    """
     dataset = dataset_size(study)
     found = [
         (part, estimate_stage(part.stage, part.study, part.wildcards, dataset, cluster))
@@ -113,6 +117,8 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
         "Times are those of a machine that does nothing else; the rules' `runtime` is "
         f"{RUNTIME_FACTOR} times as long."
     )
+    if dataset.is_known:
+        check_scans(study, dataset.scans)
 
 
 def _title(stage_run: StageRun) -> str:

@@ -84,6 +84,11 @@ class DatasetSize:
     scans: tuple[Scan, ...]
     basis: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether these are the study's own scans, and not assumed ones."""
+        return self.basis.startswith("counted")
+
     def quantity_from_scans(self, value: float, basis: str) -> Quantity:
         """A quantity that follows from the number of scans."""
         return Quantity(value, f"{self.basis.partition(':')[0]}: {basis}")

@@ -33,7 +33,14 @@ from stages.core.records import (
     write_completion,
     write_declared_files,
 )
-from stages.core.stage import ShardedStage, Stage, load_stage, stage_command, stage_names
+from stages.core.stage import (
+    CheckedStage,
+    ShardedStage,
+    Stage,
+    load_stage,
+    stage_command,
+    stage_names,
+)
 from stages.core.stage_runs import runs_of_stage
 from stages.core.study import Study
 
@@ -84,6 +91,8 @@ def run_stage(
             done = write_completion(out, key, made, record)
             took = f"{done.provenance['wall_s']:.0f} s"
             info(f"{name}: {made.summary} ({took})", error=made.n_failed > 0)
+        if isinstance(stage, CheckedStage):
+            stage.check_results(study)
         write_declared_files(out, done)
 
 

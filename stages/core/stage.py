@@ -89,6 +89,14 @@ class ShardedStage(Stage, Protocol):
         """Do a shard of the work that is not done yet."""
 
 
+@runtime_checkable
+class CheckedStage(Stage, Protocol):
+    """A stage whose files are compared with all of the study whenever it is asked for."""
+
+    def check_results(self, study: Study) -> None:
+        """Raise UserError where its files show that later stages would fail."""
+
+
 def load_stage(name: str) -> Stage:
     """The module of a stage."""
     return cast(Stage, import_module(f"stages.{name}"))

@@ -66,7 +66,7 @@ def test_a_gap_has_an_interval_where_both_groups_have_subjects_enough():
 
 def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     task = CORNER.model_copy(update={"train_on": {"protocol": ("a",)}})
-    found = split_subjects(task, planted.catalog, "test")
+    found = split_subjects(task, planted.catalog.entries, "test")
     protocols = {scan_attribute(e, "protocol") for e in found.entries if e.split == "train"}
     assert protocols == {"a"} and len(found.train_subjects) == 4 and len(found.test_subjects) == 10
     assert found.excluded == ()
@@ -82,4 +82,4 @@ def test_groups_that_nobody_has_are_refused(planted, tmp_path):
         run_probe(CORNER, Probe(), planted.context(tmp_path, evaluate=unknown))
     task = CORNER.model_copy(update={"train_on": {"protocol": ("c",)}})
     with pytest.raises(UserError, match=r"train_on\.protocol: no scan has 'c'"):
-        split_subjects(task, planted.catalog, "test")
+        split_subjects(task, planted.catalog.entries, "test")

@@ -61,18 +61,18 @@ def test_shares_are_of_the_subjects_that_there_are():
 
 def test_subjects_are_found_and_other_splits_are_left_out(few):
     made = few(row("b"), row("a"), row("c", "val"), row("d", "test"), row("e", "test", "7"))
-    found = split_subjects(task(), made.catalog, "test")
+    found = split_subjects(task(), made.catalog.entries, "test")
     assert (found.train_subjects, found.test_subjects, len(found.excluded)) == (
         ("b", "a"),
         ("d",),
         1,
     )
-    assert split_subjects(task(), made.catalog, "val").test_subjects == ("c",)
+    assert split_subjects(task(), made.catalog.entries, "val").test_subjects == ("c",)
 
 
 def test_classes_may_be_given_by_name(few):
     made = few(row(side="left"), row("b", "test", "right"))
-    assert split_subjects(task(), made.catalog, "test").test_subjects == ("b",)
+    assert split_subjects(task(), made.catalog.entries, "test").test_subjects == ("b",)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_cannot_be_compared_by_subject_is_refused_in_one_sentence(
 ):
     made = few(*rows)
     with pytest.raises(UserError, match="Task 'Side': ") as refused:
-        split_subjects(task(**changes), made.catalog, "test")
+        split_subjects(task(**changes), made.catalog.entries, "test")
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -117,7 +117,7 @@ def test_an_unknown_label_lists_the_known_ones(few):
     made = few(("a", "train", {}, {"organs": "x.nii"}, "one"))
     crops = CropClassification(title="O", label="orgens", classes={1: "a", 2: "b"})
     with pytest.raises(UserError, match="unknown label 'orgens'; did you mean organs"):
-        split_subjects(crops, made.catalog, "test")
+        split_subjects(crops, made.catalog.entries, "test")
 
 
 def test_one_class_is_no_task():

@@ -59,7 +59,7 @@ def test_a_study_reads_a_task_of_every_kind_back(task):
 
 
 def test_its_truth_is_on_every_scan_that_it_uses(task, planted, tmp_path):
-    entries = task.usable_entries(planted.catalog)
+    entries = task.usable_entries(planted.catalog.entries)
     assert entries
     required = [truth for truth in task.truth_names() if truth.is_required]
     assert required

@@ -21,7 +21,7 @@ from ssl_pipeline.evaluation.tasks import (
     Segmentation,
 )
 from ssl_pipeline.preprocess.prepare import FOREGROUND, model_input
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import Entry
 
 CLASSES = {3: "bright", 5: "dark"}
 SIZE = (16, 16, 16)
@@ -35,7 +35,7 @@ def crops(**changes):
 
 def test_a_scan_gives_a_crop_at_its_centre(planted, tmp_path):
     task = Classification(title="C", target="corner", classes={0: "no", 1: "yes"})
-    entries = task.usable_entries(planted.catalog)
+    entries = task.usable_entries(planted.catalog.entries)
     labelled = task.labelled_crops(entries, LabelMaps(tmp_path, planted.label_file), SIZE, 0)
     assert len(labelled) == len(planted.catalog.entries)
     for entry, crop in zip(entries, labelled, strict=True):
@@ -145,19 +145,19 @@ def entry_of(**targets):
 def test_values_that_are_no_class_are_named_with_their_number():
     task = Classification(title="C", target="sex", classes={0: "m", 1: "f"})
     entries = [entry_of(sex=value) for value in ("m", "1", "x", "x", "y")]
-    assert task.usable_entries(Catalog(tuple(entries))) == entries[:2]
+    assert task.usable_entries(entries) == entries[:2]
     assert task.exclusion_note([*entries[2:], entry_of()]) == (
         "4 scans without a label for this task were left out."
         " Values of sex that are no class: x (2), y (1)."
     )
     assert task.exclusion_note([]) == ""
     with pytest.raises(UserError, match="target 'sex' is F, none of which is in classes"):
-        task.usable_entries(Catalog((entry_of(sex="m"), entry_of(sex="F"))))
+        task.usable_entries([entry_of(sex="m"), entry_of(sex="F")])
 
 
 def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
     task, labels = crops(), LabelMaps(tmp_path, planted.label_file)
-    entry = task.usable_entries(planted.catalog)[0]
+    entry = task.usable_entries(planted.catalog.entries)[0]
     labelled = task.labelled_crops([entry], labels, SIZE, 0)
     assert [crop.target for crop in labelled] == [0, 1]
     for crop, value in zip(labelled, CLASSES, strict=True):
@@ -167,7 +167,7 @@ def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):
 
 def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(planted, tmp_path):
     task, labels = crops(crops_per_class=3), LabelMaps(tmp_path, planted.label_file)
-    entry = task.usable_entries(planted.catalog)[0]
+    entry = task.usable_entries(planted.catalog.entries)[0]
     first, again, other = (task.labelled_crops([entry], labels, SIZE, seed) for seed in (0, 0, 1))
     assert len(first) == 6
     assert first == again != other
@@ -187,7 +187,7 @@ def test_a_crop_that_reaches_out_of_the_volume_is_not_valid_there(planted):
 
 def test_a_label_on_another_grid_is_brought_to_the_images(planted, tmp_path):
     task = crops()
-    entry = task.usable_entries(planted.catalog)[0]
+    entry = task.usable_entries(planted.catalog.entries)[0]
     own = nib.load(planted.label_file(entry.id, "blobs"))
     half = np.repeat(np.asarray(own.dataobj), 2, axis=0)[:20]  # twice as fine, and cut off along x
     affine = own.affine @ np.diag([0.5, 1, 1, 1])

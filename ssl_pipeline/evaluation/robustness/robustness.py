@@ -8,7 +8,7 @@ corruptions (Hendrycks & Dietterich 2019, arXiv:1903.12261; of medical images, d
 arXiv:2406.17536): below 1 an encoder is more robust than random weights.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import sha256_json, write_json
 from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
 from ssl_pipeline.progress import progress
+from ssl_pipeline.store.catalog import ScanRow
 
 CLEAN = "clean"
 FEATURE_RANGES = {OOD: METRICS[AUC].value_range, STABILITY: None}
@@ -62,13 +63,7 @@ def run_robustness(
     again. Raises UserError where a network was not saved.
     """
     runner = TaskRunner(task, context)
-    conditions = inputs.robustness.conditions(
-        {entry.modality for entry in runner.subject_split.entries}
-    )
-    if not conditions:
-        raise UserError(
-            f"Task {task.title!r}: none of robustness.corruptions is of its scans' modality."
-        )
+    conditions = task_conditions(task, inputs.robustness, runner.subject_split.entries)
     evaluators, notes = build_evaluators(runner, inputs)
     cells = [asdict(cell) for evaluator in evaluators for cell in evaluator.cells]
     configuration = [runner.truth_hash, *_section_dumps(inputs), dict(context.initializations)]
@@ -93,6 +88,21 @@ def run_robustness(
     results = _results(runner, inputs.robustness, conditions, found, explained, notes)
     write_record(context.out / RESULTS_FILE, results)
     return results
+
+
+def task_conditions(
+    task: Task, robustness: Robustness, entries: Iterable[ScanRow]
+) -> list[tuple[CorruptionConfig, int]]:
+    """Corruptions and severities for the scans of a task. Raises UserError where none applies."""
+    modalities = {entry.modality for entry in entries}
+    conditions = robustness.conditions(modalities)
+    if not conditions:
+        raise UserError(
+            f"Task {task.title!r}: none of robustness.corruptions is of its scans' modality, "
+            f"{', '.join(sorted(modalities))}: name one that is, or leave robustness out of the "
+            "task's stages."
+        )
+    return conditions
 
 
 def _load_or_score(

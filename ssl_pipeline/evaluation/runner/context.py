@@ -88,8 +88,8 @@ class TaskRunner:
     def __init__(self, task: Task, context: EvaluationContext) -> None:
         self.task, self.context = task, context
         self.crop_size = task.crop_size(context.crop_voxels)
-        self.subject_split: SubjectSplit = split_subjects(
-            task, context.catalog, context.evaluate.split
+        self.subject_split: SubjectSplit[Entry] = split_subjects(
+            task, context.catalog.entries, context.evaluate.split
         )
         self.entries: Mapping[str, Entry] = {
             entry.id: entry for entry in self.subject_split.entries
@@ -104,7 +104,7 @@ class TaskRunner:
     @property
     def test_entries(self) -> list[Entry]:
         """The scored scans."""
-        return [entry for entry in self.subject_split.entries if entry.split != "train"]
+        return self.subject_split.test_entries
 
     @property
     def volumes(self) -> StoredVolumes:

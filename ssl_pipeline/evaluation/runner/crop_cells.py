@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.baselines.pixels_pca import pixel_features
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.data.crops import CropBatch, StoredVolumes, load_crop_batches
@@ -42,14 +41,13 @@ class CropCells:
             runner.crop_size,
             runner.context.seed,
         )
-        check_learnable(task.title, task.class_names, found)
         self.train_crops = [crop for crop in found if crop.split == "train"]
         self.test_crops = [crop for crop in found if crop.split != "train"]
-        if not self.test_crops:
-            raise UserError(
-                f"Task {task.title!r}: no scored subject shows any of the classes: "
-                "check classes against the values in the labels."
-            )
+        check_learnable(
+            task,
+            [crop.target for crop in self.train_crops],
+            [crop.target for crop in self.test_crops],
+        )
         self.n_classes = len(task.class_names)  # 0 where the target is a number
         self.targets = np.array([crop.target for crop in self.train_crops])
         # By index, not by name: folds must not depend on pseudonyms.

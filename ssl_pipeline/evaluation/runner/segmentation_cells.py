@@ -15,7 +15,6 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.baselines import voxel_pca
 from ssl_pipeline.evaluation.cells import EXTERNAL, PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
@@ -40,7 +39,7 @@ from ssl_pipeline.evaluation.runner.networks import (
     load_network,
     save_network,
 )
-from ssl_pipeline.evaluation.runner.subject_splits import check_classes_learnable, unscored_note
+from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, unscored_note
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, classes_present
 from ssl_pipeline.io.atomic import sha256_json, write_bytes
 from ssl_pipeline.preprocess.prepare import model_input
@@ -83,16 +82,10 @@ class SegmentationCells(FinetuneCells):
         )
 
     def baseline_hash(self, name: str) -> str:
-        """Hash of external predictions; UserError where they lack a scored scan."""
+        """Hash of external predictions."""
         label = self.task.external_predictions
         if name != EXTERNAL or not label:
             return ""
-        for entry in self.test_entries:
-            if not entry.labels.get(label):
-                raise UserError(
-                    f"Task {self.task.title!r}: scan {entry.id} has no label {label!r}: let the "
-                    "other method segment every scored scan."
-                )
         labels = self.runner.label_maps
         return sha256_json([labels.sha256(entry, label) for entry in self.test_entries])
 
@@ -105,16 +98,10 @@ class SegmentationCells(FinetuneCells):
         for entry in self.runner.subject_split.entries:
             if entry.split == "train":
                 found[entry.subject] |= classes_present(self._class_indices(entry))
-        if not any(found.values()):
-            raise UserError(
-                f"Task {self.task.title!r}: the training subjects show none of the classes: "
-                "check classes against the values in the labels."
-            )
         learned = frozenset().union(*found.values())
-        missing = [
-            self.task.class_names[index - 1] for index in sorted(self.scored_classes - learned)
-        ]
-        check_classes_learnable(self.task.title, missing)
+        check_learnable(
+            self.task, [each - 1 for each in learned], [each - 1 for each in self.scored_classes]
+        )
         return found
 
     def compute(self, cell: Cell, section: Finetune) -> dict[str, Any]:

@@ -5,32 +5,41 @@ nearest neighbours, recognise the person instead of the class. A data set withou
 refused, for a split by file only looks like one by subject.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import ScanRow
 from ssl_pipeline.views.rng import generator
 
 
 @dataclass(frozen=True)
-class SubjectSplit:
+class SubjectSplit(Generic[ScanRow]):
     """The scans of a task whose subjects are labelled (train) or scored (test)."""
 
-    entries: tuple[Entry, ...]  # of both, in the catalog's order
-    train_subjects: tuple[str, ...]  # in the catalog's order
+    entries: tuple[ScanRow, ...]  # of both, in the table's order
+    train_subjects: tuple[str, ...]  # in the table's order
     test_subjects: tuple[str, ...]  # in that order; those of `evaluate.split`
-    excluded: tuple[Entry, ...]  # scans of the task's roots without a label for this task
+    excluded: tuple[ScanRow, ...]  # scans of the task's roots without a label for this task
+
+    @property
+    def test_entries(self) -> list[ScanRow]:
+        """The scored scans."""
+        return [entry for entry in self.entries if entry.split != "train"]
 
 
-def split_subjects(task: Task, catalog: Catalog, split: Literal["val", "test"]) -> SubjectSplit:
-    """Find the task's subjects; UserError where a comparison by subject is not possible."""
-    usable = task.usable_entries(catalog)
+def split_subjects(
+    task: Task, scans: Sequence[ScanRow], split: Literal["val", "test"]
+) -> SubjectSplit[ScanRow]:
+    """Find the task's subjects among the rows of the catalog or of the inventory.
+
+    Raises UserError where a comparison by subject is not possible.
+    """
+    usable = task.usable_entries(scans)
     known = {entry.id for entry in usable}
-    of_splits = [entry for entry in task.entries(catalog) if entry.split in ("train", split)]
+    of_splits = [entry for entry in task.entries(scans) if entry.split in ("train", split)]
     usable = task.filter_train_on(usable)
     without_subject = sorted({entry.root for entry in usable if not entry.subject})
     if without_subject:
@@ -54,52 +63,79 @@ def split_subjects(task: Task, catalog: Catalog, split: Literal["val", "test"]) 
                 f"Task {task.title!r}: no labelled scan of split {name} to {what}: "
                 "change data.splits, or label scans of that split."
             )
-    kept = tuple(entry for entry in usable if entry.split in subjects)
-    return SubjectSplit(
-        kept,
+    found = SubjectSplit(
+        tuple(entry for entry in usable if entry.split in subjects),
         tuple(subjects["train"]),
         tuple(subjects[split]),
         tuple(entry for entry in of_splits if entry.id not in known),
     )
+    _check_external_predictions(task, found.test_entries)
+    return found
 
 
-def check_learnable(title: str, class_names: tuple[str, ...], crops: list[LabelledCrop]) -> None:
-    """Refuse a task whose targets cannot be learned.
+def _check_external_predictions(task: Task, test_entries: Iterable[ScanRow]) -> None:
+    for truth in (truth for truth in task.truth_names() if not truth.is_required):
+        for entry in test_entries:
+            if not truth.find_in(entry).get(truth.name):
+                raise UserError(
+                    f"Task {task.title!r}: scan {entry.id} has no label {truth.name!r}: let the "
+                    "other method segment every scored scan."
+                )
 
-    Its training subjects show fewer than two classes, or one number alone, or lack a class that is
-    scored.
+
+def check_learnable(
+    task: Task, train: Iterable[int | float], scored: Iterable[int | float]
+) -> None:
+    """Refuse a task whose targets cannot be learned, or are not what the study says.
+
+    `train` and `scored` are the classes, by index, or the numbers that the subjects of each show.
     """
-    shown = sorted({crop.target for crop in crops if crop.split == "train"})
-    if len(shown) < 2 and not class_names:
+    if task.class_names:
+        _check_classes(task, {int(index) for index in train}, {int(index) for index in scored})
+    else:
+        _check_numbers(task.title, list(train), list(scored))
+
+
+def _check_numbers(title: str, train: Sequence[int | float], scored: Sequence[int | float]) -> None:
+    if len(set(train)) < 2:
         raise UserError(
-            f"Task {title!r}: the number is {shown[0]:g} for all training subjects, and there is "
+            f"Task {title!r}: the number is {train[0]:g} for all training subjects, and there is "
             "nothing to learn: check the target, or the labels."
         )
-    scored = {crop.target for crop in crops if crop.split != "train"}
-    if not class_names and len(scored) == 1 < sum(crop.split != "train" for crop in crops):
+    if len(set(scored)) == 1 < len(scored):
         raise UserError(
-            f"Task {title!r}: the number is {min(scored):g} for all scored subjects, and R² is not "
+            f"Task {title!r}: the number is {scored[0]:g} for all scored subjects, and R² is not "
             "defined: score others."
         )
-    if len(shown) < 2:
-        classes = f"only {class_names[int(shown[0])]!r}" if shown else "none of the classes"
-        raise UserError(
-            f"Task {title!r}: the training subjects show {classes}, and classification needs "
-            "two: check classes against the values in the labels."
-        )
-    if class_names:
-        check_classes_learnable(
-            title, [class_names[int(index)] for index in sorted(scored - set(shown))]
-        )
 
 
-def check_classes_learnable(title: str, missing: Sequence[str]) -> None:
-    """Refuse classes that scored subjects show and no training subject does."""
-    if missing:
+def _check_classes(task: Task, train: Collection[int], scored: Collection[int]) -> None:
+    names = task.class_names
+
+    def listed(indices: Iterable[int]) -> str:
+        return ", ".join(repr(names[index]) for index in sorted(indices))
+
+    remedy = "check classes against the values of the target, or in the labels."
+    if len(train) < task.MIN_CLASSES:
+        shown = f"only {listed(train)}" if train else "none of the classes"
+        needed = ", and classification needs two" if task.MIN_CLASSES > 1 else ""
         raise UserError(
-            f"Task {title!r}: scored subjects show {', '.join(map(repr, missing))}, which no "
+            f"Task {task.title!r}: the training subjects show {shown}{needed}: {remedy}"
+        )
+    if not scored:
+        raise UserError(
+            f"Task {task.title!r}: no scored subject shows any of the classes: {remedy}"
+        )
+    if unlearned := set(scored) - set(train):
+        raise UserError(
+            f"Task {task.title!r}: scored subjects show {listed(unlearned)}, which no "
             "training subject does: leave it out of classes, or label training subjects who show "
             "it."
+        )
+    if unknown := set(range(len(names))) - set(train):
+        raise UserError(
+            f"Task {task.title!r}: no labelled subject shows {listed(unknown)}: leave it out of "
+            "classes, or correct its value."
         )
 
 
@@ -126,6 +162,16 @@ def labelling_order(
         left.remove(chosen)
         ordered.append(chosen)
     return ordered + left
+
+
+def check_budgets(title: str, setting: str, requested: Sequence[int | str], available: int) -> None:
+    """Refuse numbers of labelled subjects, of the setting with this name, that there are not."""
+    largest = max((each for each in requested if isinstance(each, int)), default=0)
+    if largest > available:
+        raise UserError(
+            f"Task {title!r}: {setting} asks for {largest} labelled subjects, and the split train "
+            f"has {available}: ask for no more, for 0, which is all, or for a share such as 50%."
+        )
 
 
 def resolve_budgets(requested: Sequence[int | str], available: int) -> tuple[int, ...]:

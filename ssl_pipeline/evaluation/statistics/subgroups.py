@@ -15,7 +15,7 @@ from ssl_pipeline.evaluation.statistics.estimates import (
     to_json_number,
 )
 from ssl_pipeline.evaluation.statistics.intervals import MIN_SUBJECTS, half_width
-from ssl_pipeline.store.catalog import Entry, check_scan_attribute, scan_attribute
+from ssl_pipeline.store.catalog import ScanRow, check_scan_attribute, scan_attribute
 
 UNKNOWN = "unknown"
 
@@ -43,7 +43,7 @@ class Subgroup:
 
 
 def find_subgroups(
-    test_entries: Sequence[Entry], names: Sequence[str], all_entries: Sequence[Entry]
+    test_entries: Sequence[ScanRow], names: Sequence[str], all_entries: Sequence[ScanRow]
 ) -> list[Subgroup]:
     """Subgroups of the scored scans by each of `names`; none where no scored scan has a value.
 

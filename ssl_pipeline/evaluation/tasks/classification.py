@@ -13,8 +13,9 @@ from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.scan_task import ScanTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.io.text import normalize_word
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
+from ssl_pipeline.volumes.inventory import Scan
 
 
 class Classification(ScanTask, CropClassTask):
@@ -44,9 +45,9 @@ class Classification(ScanTask, CropClassTask):
         """The target."""
         return TruthName("target", "target", self.target)
 
-    def usable_entries(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans whose target is one of the classes, by value or by name."""
-        with_target = super().usable_entries(catalog)
+        with_target = super().usable_entries(scans)
         usable = [entry for entry in with_target if self._index(entry) is not None]
         others = sorted({e.targets[self.target] for e in with_target} - self._indices.keys())
         known = {word.casefold() for word in self._indices}
@@ -56,6 +57,11 @@ class Classification(ScanTask, CropClassTask):
                 f"which is in classes: {', '.join(f'{k}: {v}' for k, v in self.classes.items())}."
             )
         return usable
+
+    def inventory_targets(self, scan: Scan) -> frozenset[int | float] | None:
+        """The class of a usable scan."""
+        index = self._index(scan)
+        return None if index is None else frozenset({index})
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of unusable scans, with the values that are no class."""
@@ -76,7 +82,7 @@ class Classification(ScanTask, CropClassTask):
             if index is not None
         ]
 
-    def _index(self, entry: Entry) -> int | None:
+    def _index(self, entry: Entry | Scan) -> int | None:
         return self._indices.get(entry.targets[self.target])
 
     @property

@@ -1,5 +1,6 @@
 """Classification of crops: which of several labelled structures lies at the centre."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,7 +13,7 @@ from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, crop_about
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
 from ssl_pipeline.views.rng import generator
 
@@ -37,10 +38,10 @@ class CropClassification(CropClassTask):
         """The label."""
         return (TruthName("label", "label", self.label),)
 
-    def usable_entries(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans that have a label file."""
         (truth,) = self.truth_names()
-        return self.entries_with(self.entries(catalog), truth)
+        return self.entries_with(self.entries(scans), truth)
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the classes of a scan's crops depend on."""

@@ -77,10 +77,11 @@ class CropClassTask(CropTask):
     """A task whose truth is a class of each labelled crop."""
 
     METRIC: ClassVar[str] = BALANCED_ACCURACY
+    MIN_CLASSES: ClassVar[int] = 2
 
     @model_validator(mode="after")
     def _has_two_classes(self) -> "CropClassTask":
-        if len(self.classes) < 2:
+        if len(self.classes) < self.MIN_CLASSES:
             raise ValueError("classes has fewer than two entries: name at least two")
         return self
 

@@ -14,8 +14,9 @@ from ssl_pipeline.evaluation.metrics.regression import score_regression
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.scan_task import ScanTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
+from ssl_pipeline.volumes.inventory import Scan
 
 MM3_PER_ML = 1000
 LARGEST_NUMBER = 1e30  # whose square, summed over scans, is still a number
@@ -56,9 +57,9 @@ class Regression(ScanTask):
             return TruthName("label", "label", self.label or "")
         return TruthName("target", "target", self.target)
 
-    def usable_entries(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans that have the label, or whose target is a number; UserError for other words."""
-        truth, with_truth = self.truth, super().usable_entries(catalog)
+        truth, with_truth = self.truth, super().usable_entries(scans)
         for entry in with_truth if self.target else ():
             if _number(entry.targets[truth.name]) is None:
                 raise UserError(
@@ -67,6 +68,16 @@ class Regression(ScanTask):
                     f"{LARGEST_NUMBER:g}: leave it empty, or correct it."
                 )
         return with_truth
+
+    def inventory_targets(self, scan: Scan) -> frozenset[int | float] | None:
+        """The number of a usable scan: its target, or 0 where its label shows nothing counted."""
+        if self.target:
+            return frozenset({float(scan.targets[self.target])})
+        present = scan.label_classes.get(self.label or "")
+        if present is None:
+            return None
+        counted = set(present) & set(self.class_values) if self.classes else set(present)
+        return None if counted else frozenset({0.0})
 
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int

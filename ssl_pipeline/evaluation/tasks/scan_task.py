@@ -30,7 +30,7 @@ from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.io.atomic import sha256_json
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
 
 VOLUME, FOREGROUND = "volume", "foreground"  # places that need no label
@@ -78,9 +78,9 @@ class ScanTask(CropTask):
             return (self.truth,)
         return self.truth, TruthName("label", "crop_centre", self.crop_centre)
 
-    def usable_entries(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans of its roots that have the truth, and the label that crops lie on."""
-        entries = self.entries(catalog)
+        entries = self.entries(scans)
         for name in self.truth_names():
             entries = self.entries_with(entries, name)
         return entries

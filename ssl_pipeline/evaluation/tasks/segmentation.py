@@ -17,7 +17,7 @@ from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.metrics.segmentation import score_segmentation
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.task import Task, TruthName
-from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class Segmentation(Task):
         external = self.external_predictions
         return own, TruthName("label", "external_predictions", external, is_required=False)
 
-    def usable_entries(self, catalog: Catalog) -> list[Entry]:
+    def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans that have a label file."""
-        return self.entries_with(self.entries(catalog), self.truth_names()[0])
+        return self.entries_with(self.entries(scans), self.truth_names()[0])
 
     def truth_key(self, entry: Entry, labels: LabelMaps) -> str:
         """What the classes of a scan's voxels depend on."""

@@ -27,7 +27,7 @@ from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.io.text import clean_text
-from ssl_pipeline.store.catalog import Catalog, Entry, check_scan_attribute, scan_attribute
+from ssl_pipeline.store.catalog import Entry, ScanRow, check_scan_attribute, scan_attribute
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
@@ -69,6 +69,7 @@ class Task(Section, ABC):
 
     METRIC: ClassVar[str]  # its own one, the first of its scores
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
+    MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
     # Keys that change neither its truth nor its crops.
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = frozenset(
         {"title", "stages", "probe", "finetune"}
@@ -130,18 +131,18 @@ class Task(Section, ABC):
         """The size of this task's crops (z, y, x)."""
         return self.crop_voxels or default
 
-    def entries(self, catalog: Catalog) -> list[Entry]:
-        """Scans of the task's roots, in the catalog's order; UserError for an unknown root."""
-        known = {entry.root for entry in catalog.entries}
+    def entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
+        """Those of the task's roots, in their order; UserError for a root that none comes from."""
+        known = {scan.root for scan in scans}
         for root in self.roots:
             if root not in known:
                 raise UserError(
-                    f"Task {self.title!r}: no prepared scan comes from root {root!r}; "
+                    f"Task {self.title!r}: no usable scan comes from root {root!r}; "
                     f"{suggest_name(root, known)}"
                 )
-        return [e for e in catalog.entries if not self.roots or e.root in self.roots]
+        return [scan for scan in scans if not self.roots or scan.root in self.roots]
 
-    def filter_train_on(self, entries: Sequence[Entry]) -> list[Entry]:
+    def filter_train_on(self, entries: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans without those for training that `train_on` leaves out.
 
         Raises UserError for a name or value that no scan has.
@@ -154,7 +155,7 @@ class Task(Section, ABC):
         """Whether `train_on` includes a scan."""
         return all(scan_attribute(scan, name) in values for name, values in self.train_on.items())
 
-    def entries_with(self, entries: Iterable[Entry], truth: TruthName) -> list[Entry]:
+    def entries_with(self, entries: Iterable[ScanRow], truth: TruthName) -> list[ScanRow]:
         """Scans that have a label or target, whatever its value.
 
         Raises UserError where no scan has the name, or it is empty for all.
@@ -182,8 +183,18 @@ class Task(Section, ABC):
         """The labels and targets that it reads."""
 
     @abstractmethod
-    def usable_entries(self, catalog: Catalog) -> list[Entry]:
-        """Scans of its roots that have the truth; UserError where none has, or it is unusable."""
+    def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
+        """Those of its roots that have the truth; UserError where none has, or it is unusable."""
+
+    def inventory_targets(self, scan: Scan) -> frozenset[int | float] | None:
+        """Classes, by index, or the number of a usable scan, as far as the inventory knows them.
+
+        None where it does not.
+        """
+        present = scan.label_classes.get(self.truth_names()[0].name)
+        if present is None:
+            return None
+        return frozenset(i for i, value in enumerate(self.class_values) if value in present)
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of scans of its roots that are not usable; empty where there are none.

@@ -24,7 +24,7 @@ from ssl_pipeline.objectives.terms.term import (
     VectorTerm,
     projection_parameters,
 )
-from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.catalog import ScanRow
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,7 +141,9 @@ class SubjectContrast(VectorTerm):
 
         return projection_head(encoder.dim, self.projection_dim)
 
-    def metadata_features(self, entries: Sequence[Entry]) -> Float[NDArray[np.float32], "n names"]:
+    def metadata_features(
+        self, entries: Sequence[ScanRow]
+    ) -> Float[NDArray[np.float32], "n names"]:
         """The metadata of scans in units of their kernel widths."""
         return metadata_features(entries, self.similar_by)
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.monitoring.diagnosis import AlarmRule
-from ssl_pipeline.store.catalog import Entry
+from ssl_pipeline.store.catalog import ScanRow
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,7 +111,9 @@ class Term(Section, ABC):
     def build_head(self, encoder: "Encoder") -> "nn.Module":
         """The trained part of the term, its weights drawn from torch's global generator."""
 
-    def metadata_features(self, entries: Sequence[Entry]) -> Float[NDArray[np.float32], "n names"]:
+    def metadata_features(
+        self, entries: Sequence[ScanRow]
+    ) -> Float[NDArray[np.float32], "n names"]:
         """The metadata of scans as numbers, one column for each name of `metadata_used`."""
         return np.zeros((len(entries), 0), np.float32)
 
