@@ -13,7 +13,7 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Probe
-from ssl_pipeline.evaluation.probes.knn import Knn
+from ssl_pipeline.evaluation.probes import Knn, Linear
 from ssl_pipeline.evaluation.records import read_costs, read_results
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import Classification, CropClassification, Segmentation
@@ -87,8 +87,8 @@ def test_hyperparameters_of_a_probe_are_chosen_in_folds_where_possible(planted, 
     three = Evaluate(subjects=(3, 0))
     notes = run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path, evaluate=three)).notes
     assert any("default hyperparameters" in note for note in notes)
-    knn = Probe(methods=(Knn(),))
-    notes = run_probe(BLOBS, knn, planted.context(tmp_path, evaluate=three)).notes
+    nothing_to_choose = Probe(methods=(Knn(), Linear(c_values=(1.0,))))
+    notes = run_probe(BLOBS, nothing_to_choose, planted.context(tmp_path, evaluate=three)).notes
     assert not any("default hyperparameters" in note for note in notes)
 
 

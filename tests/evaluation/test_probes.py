@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from ssl_pipeline.evaluation.baselines.pixels_pca import block_means, pixel_features
 from ssl_pipeline.evaluation.probes import ProbeMethod
-from ssl_pipeline.evaluation.probes.folds import choose_candidate, subject_folds
+from ssl_pipeline.evaluation.probes.folds import choose_candidate, has_folds, subject_folds
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures
 from ssl_pipeline.evaluation.probes.sweep import Sweep
@@ -115,6 +115,8 @@ def test_folds_are_drawn_anew_by_subject_and_stratified():
     pairs = subject_folds(np.linspace(0, 1, 40), subjects // 2, 0, 3)
     assert all(set(subjects[kept] // 2).isdisjoint(subjects[held] // 2) for kept, held in pairs)
     assert subject_folds(targets[:3], subjects[:3], 2, 3) == []
+    assert has_folds(targets, subjects, 2, 3) and not has_folds(targets[:3], subjects[:3], 2, 3)
+    assert not has_folds(np.zeros(40, int), subjects, 2, 3)
 
 
 def test_heads_of_a_sweep_do_not_see_each_other():

@@ -11,7 +11,7 @@ most.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,15 +57,28 @@ def subject_folds(
     A draw that leaves a fold without a class is left out. Draws depend on targets and subjects
     alone, so that an encoder and a baseline are compared in the same folds.
     """
+    drawn = _complete_draws(targets, subjects, n_classes, draws)
+    return [fold for folds in drawn for fold in folds]
+
+
+def has_folds(
+    targets: NDArray[Any], subjects: NDArray[np.int64], n_classes: int, draws: int
+) -> bool:
+    """Whether `subject_folds` finds any; no more are drawn than it takes to tell."""
+    return any(True for _ in _complete_draws(targets, subjects, n_classes, draws))
+
+
+def _complete_draws(
+    targets: NDArray[Any], subjects: NDArray[np.int64], n_classes: int, draws: int
+) -> Iterator[list[Fold]]:
+    """The draws, one after the other, in which no fold lacks a class."""
     if len(np.unique(subjects)) < N_FOLDS:
-        return []
+        return
     strata = targets if n_classes else _strata(targets)
-    return [
-        fold
-        for folds in (_draw_folds(strata, subjects, draw) for draw in range(draws))
-        if not n_classes or all(_has_classes(targets, fold, n_classes) for fold in folds)
-        for fold in folds
-    ]
+    for draw in range(draws):
+        folds = _draw_folds(strata, subjects, draw)
+        if not n_classes or all(_has_classes(targets, fold, n_classes) for fold in folds):
+            yield folds
 
 
 def _draw_folds(strata: NDArray[Any], subjects: NDArray[np.int64], draw: int) -> list[Fold]:

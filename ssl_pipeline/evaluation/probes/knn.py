@@ -20,7 +20,6 @@ class Knn(Predictor):
 
     TITLE: ClassVar[str] = "kNN"
     FIT_SECONDS: ClassVar[float] = 0.02
-    USES_FOLDS: ClassVar[bool] = False
 
     name: Literal["knn"] = "knn"
     neighbours: int = Field(NEIGHBOURS, ge=1, description="labelled features that vote, at most")

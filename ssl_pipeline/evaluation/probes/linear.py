@@ -40,6 +40,11 @@ class Linear(Predictor):
         FOLD_DRAWS, description="times that subjects are divided into folds anew, to choose C"
     )
 
+    @property
+    def n_fold_draws(self) -> int:
+        """Draws of folds in which it chooses C; 0 where one alone is given."""
+        return self.fold_draws if len(self.c_values) > 1 else 0
+
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """Fit to all labelled features, with the strength that cross-validation chooses."""
         from threadpoolctl import threadpool_limits

@@ -35,7 +35,11 @@ class Predictor(Section, ABC):
 
     TITLE: ClassVar[str]
     FIT_SECONDS: ClassVar[float]  # of one fit
-    USES_FOLDS: ClassVar[bool] = True  # whether it chooses hyperparameters in folds
+
+    @property
+    def n_fold_draws(self) -> int:
+        """Draws of folds in which it chooses hyperparameters; 0 where it chooses none."""
+        return 0
 
     @property
     def n_blocks(self) -> int:

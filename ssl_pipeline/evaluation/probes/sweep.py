@@ -46,6 +46,11 @@ class Sweep(Predictor):
         """Number of last blocks whose features it uses."""
         return max(self.last_blocks)
 
+    @property
+    def n_fold_draws(self) -> int:
+        """Draws of folds in which it chooses a head."""
+        return self.fold_draws
+
     def learn(self, labelled: LabelledFeatures, seed: int) -> PredictFunction:
         """The head that cross-validation chooses, trained on all labelled features."""
         depths = sorted({min(blocks, labelled.features.shape[1]) for blocks in self.last_blocks})

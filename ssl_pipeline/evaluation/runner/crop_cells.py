@@ -12,8 +12,8 @@ from ssl_pipeline.evaluation.baselines.pixels_pca import pixel_features
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.data.crops import CropBatch, StoredVolumes, load_crop_batches
 from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.evaluation.probes.folds import FOLD_DRAWS, N_FOLDS, subject_folds
-from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures
+from ssl_pipeline.evaluation.probes.folds import N_FOLDS, has_folds
+from ssl_pipeline.evaluation.probes.predictor import LabelledFeatures, Predictor
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, unscored_note
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
@@ -78,18 +78,22 @@ class CropCells:
         every = LabelledFeatures(features, self.targets, self.subject_indices, self.n_classes)
         return every.select(self.labelled_rows(cell))
 
-    def fold_notes(self, cells: Iterable[Cell]) -> tuple[str, ...]:
+    def fold_notes(self, cells: Iterable[tuple[Cell, Predictor]]) -> tuple[str, ...]:
         """The note for cells whose probe's hyperparameters cannot be chosen in folds."""
-        draws = {(cell.subjects, cell.seed): cell for cell in cells}
-        return () if all(map(self._has_folds, draws.values())) else (DEFAULT_SETTINGS_NOTE,)
+        # Which subjects are labelled depends on their number and the seed alone.
+        distinct = {
+            (cell.subjects, cell.seed, probe.n_fold_draws): (cell, probe.n_fold_draws)
+            for cell, probe in cells
+            if probe.n_fold_draws
+        }
+        can_choose = (self._has_folds(cell, draws) for cell, draws in distinct.values())
+        return () if all(can_choose) else (DEFAULT_SETTINGS_NOTE,)
 
-    def _has_folds(self, cell: Cell) -> bool:
+    def _has_folds(self, cell: Cell, draws: int) -> bool:
         """Whether the labelled subjects of a cell can be divided into folds."""
         rows = self.labelled_rows(cell)
         n_present = len(np.unique(self.targets[rows])) if self.n_classes else 0
-        return bool(
-            subject_folds(self.targets[rows], self.subject_indices[rows], n_present, FOLD_DRAWS)
-        )
+        return has_folds(self.targets[rows], self.subject_indices[rows], n_present, draws)
 
     def crop_batches(
         self, crops: Sequence[LabelledCrop], batch_size: int, volumes: StoredVolumes | None = None

@@ -45,7 +45,10 @@ class CropFinetuneCells(FinetuneCells):
     def notes(self, finetune: Finetune, cells: Collection[Cell]) -> tuple[str, ...]:
         """Notes on the baselines, on classes that nobody shows, and on probes without folds."""
         resnet = (RESNET_NOTE,) if finetune.resnet_baseline else ()
-        fold_notes = self.crops.fold_notes(cell for cell in cells if cell.initialization == PIXELS)
+        probe = self.runner.context.baseline_probe
+        fold_notes = self.crops.fold_notes(
+            (cell, probe) for cell in cells if cell.initialization == PIXELS
+        )
         return (PIXELS_NOTE, PIXELS_PROBE_NOTE, *resnet, *self.crops.notes, *fold_notes)
 
     def baseline_hash(self, name: str) -> str:

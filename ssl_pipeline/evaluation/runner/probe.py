@@ -55,7 +55,7 @@ def run_probe(task: Task, probe: Probe, context: EvaluationContext) -> Results |
         for method in probe.methods
         for budget in cells.runner.budgets(context.evaluate.subjects)
     ]
-    fold_notes = cells.fold_notes(cell for cell, method in every if method.USES_FOLDS)
+    fold_notes = cells.fold_notes(every)
     notes = (PIXELS_NOTE, *cells.notes, *fold_notes)
     return run_cells(cells.runner, every, compute, "Probing", notes)
 
