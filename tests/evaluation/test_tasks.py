@@ -1,6 +1,7 @@
 """Labelled crops and label maps of tasks."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -153,6 +154,60 @@ def test_values_that_are_no_class_are_named_with_their_number():
     assert task.exclusion_note([]) == ""
     with pytest.raises(UserError, match="target 'sex' is F, none of which is in classes"):
         task.usable_entries([entry_of(sex="m"), entry_of(sex="F")])
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "values"),
+    [
+        ({0: "left", 1: "right"}, ("left", "right"), ("0", "1")),
+        ({"left": 0, "right": 1}, ("left", "right"), ("0", "1")),
+        ({"healthy": "NOR", "ill": " DCM "}, ("healthy", "ill"), ("NOR", "DCM")),
+        (["NOR", "DCM"], ("NOR", "DCM"), ("NOR", "DCM")),
+        ([2, 4], ("2", "4"), ("2", "4")),
+        ({"no": False, "yes": True}, ("no", "yes"), ("False", "True")),
+        ({-1: "left", 0.5: "right"}, ("left", "right"), ("-1", "0.5")),
+    ],
+)
+def test_classes_are_numbers_or_words_whose_order_numbers_them(classes, names, values):
+    task = Classification(title="C", target="group", classes=classes)
+    assert task.class_names == names
+    entries = [entry_of(group=word) for word in (*values, *names, "HCM")]
+    assert task.usable_entries(entries) == entries[:4]
+    crops = task.labelled_crops(entries, LabelMaps(Path(), Path), SIZE, 0)
+    assert [crop.target for crop in crops] == [0, 1, 0, 1]
+    for mode in ("python", "json"):
+        assert Classification.model_validate(task.model_dump(mode=mode)) == task
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        ({"healthy": "NOR", "ill": "NOR"}, "classes has the value NOR twice"),
+        ({"NOR": "DCM", "ill": "nor"}, "classes has the name NOR, which is the value of another"),
+        ({"ill": "n/a", "well": "NOR"}, "the class ill, whose value or name means in a table that"),
+        (
+            {"ill": ["DCM", "HCM"], "well": "NOR"},
+            "is no value of a target: write one word or number",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused(classes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Classification(title="C", target="group", classes=classes)
+
+
+def test_training_scans_are_chosen_by_words_as_tables_hold_them():
+    task = crops(train_on={"grade": [" II", 1, True]})
+    chosen = [word for word in ("II", "1", "True", "2") if task.can_train_on(entry_of(grade=word))]
+    assert chosen == ["II", "1", "True"]
+
+
+def test_classes_of_a_label_are_numbers_on_whichever_side_they_stand():
+    given = {"title": "S", "label": "blobs"}
+    swapped = Segmentation(**given, classes={"bright": 3, "dark": 5})
+    assert swapped == Segmentation(**given, classes=CLASSES)
+    with pytest.raises(ValueError, match="the value 'B', and label files hold whole numbers"):
+        Segmentation(**given, classes={"bright": "B"})
 
 
 def test_crops_lie_about_the_centroid_of_each_class(planted, tmp_path):

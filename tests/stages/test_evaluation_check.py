@@ -153,6 +153,22 @@ def test_an_encoder_to_compare_with_is_refused_before_the_own_one_is_pretrained(
         check_evaluations(wider)
 
 
+def test_folders_are_named_by_classes_and_need_no_renaming(study_file):
+    images = study_file.parent / "raw/images"
+    for path in sorted(images.iterdir()):
+        folder = images / ("DCM" if int(path.name[6]) % 2 else "NOR")
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    settings = load_study(study_file).model_dump(exclude_unset=True)
+    settings["data"]["roots"][0]["targets"] = {"group": {"pattern": "^(?P<group>[A-Z]+)/"}}
+    heart = SIDE | {"target": "group", "classes": {"healthy": "NOR", "dilated": "DCM"}}
+    changed = Study.model_validate(settings | {"tasks": {"heart": heart}})
+    changed._source_folder = study_file.parent
+    run_stage("inventory", changed, {})
+    found = Inventory.read(inventory_table(changed)).accepted_scans
+    assert sorted(scan.targets["group"] for scan in found) == ["DCM"] * 3 + ["NOR"] * 3
+
+
 def test_before_the_inventory_headers_and_tables_tell_as_far_as_they_can(study_file, capsys):
     text = study_file.read_text()
     study_file.write_text(text.replace("{0: left, 1: right}", "{0: left, 1: right, 2: both}"))

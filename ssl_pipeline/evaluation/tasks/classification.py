@@ -26,16 +26,17 @@ class Classification(ScanTask, CropClassTask):
 
     @model_validator(mode="after")
     def _classes_can_be_told_apart(self) -> "Classification":
+        values = {value: str(value).casefold() for value in self.classes}
         for value, name in self.classes.items():
-            word = normalize_word(name)
-            if not word:
+            word = normalize_word(name).casefold()
+            if not (word and values[value]):
                 raise ValueError(
-                    f"classes.{value} is {name}, which in a table means that nothing is known: "
-                    "name it otherwise, there too"
+                    f"classes has the class {name}, whose value or name means in a table that "
+                    "nothing is known: write it otherwise, there too"
                 )
-            if word.isdecimal() and int(word) in set(self.classes) - {value}:
+            if word in (values[other] for other in self.classes if other != value):
                 raise ValueError(
-                    f"classes.{value} is {name}, which is the value of another class: give it a "
+                    f"classes has the name {name}, which is the value of another class: choose a "
                     "name that is no value"
                 )
         return self

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMaps
@@ -12,6 +12,7 @@ from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
 from ssl_pipeline.evaluation.metrics.metric import R_SQUARED
 from ssl_pipeline.evaluation.metrics.regression import score_regression
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.tasks.classes import Classes
 from ssl_pipeline.evaluation.tasks.scan_task import ScanTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Entry, ScanRow
@@ -32,7 +33,7 @@ class Regression(ScanTask):
     label: str | None = Field(
         None, description="name of the labels whose volume in ml is the number, in place of target"
     )
-    classes: dict[NonNegativeInt, str] = Field(
+    classes: Classes = Field(
         {},
         description="values of the label that are counted, and their names; all above 0 if empty",
     )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from pydantic import (
     Field,
-    NonNegativeInt,
     PositiveInt,
     field_serializer,
     model_validator,
@@ -25,6 +24,7 @@ from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
+from ssl_pipeline.evaluation.tasks.classes import Classes, TargetValue
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.io.text import clean_text
 from ssl_pipeline.store.catalog import Entry, ScanRow, check_scan_attribute, scan_attribute
@@ -77,11 +77,13 @@ class Task(Section, ABC):
 
     kind: str
     title: str = Field(description="title of the task in the report")
-    classes: dict[NonNegativeInt, str] = Field(
-        min_length=1, description="values of the label or target, and their names"
+    classes: Classes = Field(
+        min_length=1,
+        description="values of the label or target, and their names: {0: left}, {left: L} or [L]; "
+        "of a number and a word the number is the value, of two words the second",
     )
     roots: tuple[str, ...] = Field((), description="roots whose scans take part; all if empty")
-    train_on: dict[str, tuple[str, ...]] = Field(
+    train_on: dict[str, tuple[TargetValue, ...]] = Field(
         {},
         description="training scans to use, by root, site, modality or a target and its values, "
         "such as one protocol of several; all if empty. All scored scans are scored",
@@ -105,6 +107,16 @@ class Task(Section, ABC):
                 raise ValueError(f"classes.{value} is {word}, as another class is: name them apart")
         return self
 
+    @model_validator(mode="after")
+    def _label_values_are_numbers(self) -> "Task":
+        word = next((value for value in self.classes if isinstance(value, str)), None)
+        if word is not None and self.truth_names()[0].kind == "label":
+            raise ValueError(
+                f"classes has the value {word!r}, and label files hold whole numbers from 0 on: "
+                "write the number"
+            )
+        return self
+
     @field_serializer("probe", "finetune")
     def _as_given(self, section: Section | None) -> dict[str, Any] | None:
         """Settings that are not given are not those of the task."""
@@ -124,8 +136,8 @@ class Task(Section, ABC):
 
     @property
     def class_values(self) -> tuple[int, ...]:
-        """Values of the classes in labels or targets, in the order of their indices."""
-        return tuple(self.classes)
+        """Values of the classes in label files, in the order of their indices."""
+        return tuple(value for value in self.classes if isinstance(value, int))
 
     def crop_size(self, default: Triple) -> Triple:
         """The size of this task's crops (z, y, x)."""

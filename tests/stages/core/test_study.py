@@ -159,7 +159,7 @@ MISTAKES = {
     ),
     "a target that is no class's name alone": (
         lambda c: c["tasks"]["side"].update(classes={0: "1", 1: "2"}),
-        "tasks.side: classes.0 is 1, which is the value of another class",
+        "tasks.side: classes has the name 1, which is the value of another class",
     ),
     "two classes of one name": (
         lambda c: c["tasks"]["tissue"].update(classes={1: "dark", 2: "dark "}),
@@ -167,7 +167,7 @@ MISTAKES = {
     ),
     "a class called as a missing value": (
         lambda c: c["tasks"]["side"].update(classes={0: "none", 1: "mild"}),
-        "tasks.side: classes.0 is none, which in a table means that nothing is known",
+        "tasks.side: classes has the class none, whose value or name means in a table that nothing",
     ),
     "subgroups of unknown metadata": (
         lambda c: c["evaluate"].update(subgroups=["sidee"]),
