@@ -27,6 +27,7 @@ ENCODER_GROUP = Group("Use an encoder", sort_key=3)
 EXAMPLE_STUDY = "study.yaml"
 EXAMPLE_VALUES = {"task": "organ", "trial": "hybrid-0", "shard": "2/8"}
 EXAMPLE_BUNDLE = "build/demo/pretrain/encoder"
+EXAMPLE_MODEL = "build/demo/finetune/organs/model"
 FEATURES_FILE = Path("features.parquet")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -230,6 +231,35 @@ def embed(
 
     hints = ScanHints(modality, root, intensity_offset, missing_value)
     embed_folder(encoder, folder, out, hints)
+
+
+@_command(ENCODER_GROUP, f"predict {EXAMPLE_MODEL} scans --out predictions")
+def predict(
+    model: Annotated[Path, Parameter(help=f"task model, such as {EXAMPLE_MODEL}")],
+    folder: Annotated[Path, Parameter(help="folder of scans, of any depth")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(metavar="FOLDER", help="where predictions are written")],
+    ensemble: Annotated[
+        tuple[Path, ...],
+        Parameter("--with", metavar="MODEL", negative=(), help="one more model, to average with"),
+    ] = (),
+    modality: Annotated[Literal["CT", "MR"] | None, Parameter(help="if files lack it")] = None,
+    root: Annotated[str | None, Parameter(help="the study's root whose files are like it")] = None,
+    intensity_offset: Annotated[
+        float | None, Parameter(help="added to values, in place of what held in training")
+    ] = None,
+    missing_value: Annotated[
+        float | None, Parameter(help="of unmeasured voxels, in place of what held in training")
+    ] = None,
+    device: Annotated[Literal["cpu", "cuda"], Parameter(help="what computes")] = "cpu",
+) -> None:
+    """Predict with a task model for all scans of a folder: label maps, overlays and a table."""
+    from ssl_pipeline.export.stored_values import ScanHints
+    from stages.commands.predict import Models, predict_folder
+
+    hints = ScanHints(modality, root, intensity_offset, missing_value)
+    predict_folder(Models((model, *ensemble), device), folder, out, hints)
 
 
 @_command(ENCODER_GROUP, f"export {EXAMPLE_BUNDLE} --to onnx --out encoder.onnx")

@@ -1,8 +1,11 @@
-"""Fine-tune the encoder on one task, beside random weights and raw voxels."""
+"""Fine-tune the encoder on one task, beside random weights and raw voxels; leave its model."""
+
+from pathlib import Path
 
 from ssl_pipeline.evaluation.cost_model import finetune_cost
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
-from stages import evaluation_inputs
+from stages import evaluation_inputs, task_model
+from stages.core.stage import StageResult
 from stages.core.study import Study
 
 TITLE = "Fine-tune the encoder on a task, and evaluate it"
@@ -12,7 +15,7 @@ CONFIG_KEYS = (
 )
 DEPENDS_ON = ("preprocess", "pretrain")
 VERSION = 7
-OUTPUTS = evaluation_inputs.OUTPUTS
+OUTPUTS = (*evaluation_inputs.OUTPUTS, *task_model.OUTPUTS)
 WILDCARDS = ("task",)
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False
 SHARDED, PER_TRIAL = True, True
@@ -25,4 +28,11 @@ def is_needed(study: Study, task: str) -> bool:
 
 _STAGE = evaluation_inputs.CellStage("finetune", Study.finetune_of, run_finetune, finetune_cost)
 inputs = evaluation_inputs.inputs
-estimate_resources, run, run_shard = _STAGE.estimate_resources, _STAGE.run, _STAGE.run_shard
+estimate_resources, run_shard = _STAGE.estimate_resources, _STAGE.run_shard
+
+
+def run(study: Study, out: Path, task: str) -> StageResult:
+    """Compute the missing cells, the table of all, and the model."""
+    result = _STAGE.run(study, out, task)
+    context = evaluation_inputs.evaluation_context(study, "finetune", out, task)
+    return task_model.with_task_model(study, task, context, result)

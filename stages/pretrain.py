@@ -16,13 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.export import training_subjects
-from ssl_pipeline.export.manifest import (
-    BUNDLE_MANIFEST,
-    NEW_CARD_FILE,
-    README_FILE,
-    SELF_TEST_FILE,
-    WEIGHTS_FILE,
-)
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.owner_files import NEW_CARD_FILE, README_FILE
 from ssl_pipeline.export.stored_values import stored_values_of
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record

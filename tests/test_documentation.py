@@ -81,7 +81,7 @@ def test_every_yaml_block_is_a_part_of_a_study_or_of_a_cluster_file(text):
         Cluster.model_validate(content)
         return
     if "robustness" in content:
-        assert content["finetune"]["keep_networks"]
+        assert content["finetune"]["keep_networks"] == "all"
     Study.model_validate(yaml.safe_load(MINIMAL_STUDY) | content)
 
 

@@ -40,6 +40,11 @@ class Cell:
     subjects: int  # labelled training subjects; 0 is all
     seed: int
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Of its row in the table: method, initialization and labelled subjects."""
+        return self.method, self.initialization, self.subjects
+
     def path(self, out: Path) -> Path:
         """Its file below the folder of a task."""
         return out / "cells" / f"{self.name}.json"

@@ -120,8 +120,11 @@ class Finetune(Section):
     keep_predictions: Literal["first seed", "all", "none"] = Field(
         "first seed", description="which segmentations are written as NIfTI in the scans' own grids"
     )
-    keep_networks: bool = Field(
-        False, description="keep the trained networks of the cells with most labelled subjects"
+    keep_networks: Literal["model", "all", "none"] = Field(
+        "model",
+        description="trained networks to keep: that of the task's model (first method, first "
+        "encoder, all labelled subjects, first seed), which `ssl-pipeline predict` takes; all "
+        "with most labelled subjects, which robustness needs; or none, and no model",
     )
     seeds: Seeds | None = Field(
         None, description="repetitions, at least 3 for their spread, if not those of evaluate"
@@ -135,22 +138,19 @@ class Finetune(Section):
         _refuse_duplicates([method.name for method in self.methods])
         return self
 
-    def keeps_networks_of(self, subjects: int, budgets: tuple[int, ...]) -> bool:
-        """Whether the networks of cells with so many labelled subjects are kept."""
-        return self.keep_networks and subjects == budgets[-1]
+    def for_methods(self, *methods: AdaptationMethod, keeps_network: bool = False) -> "Finetune":
+        """The section that determines a cell of one method, or of a baseline, which has none.
 
-    def for_methods(self, *methods: AdaptationMethod, keeps_networks: bool = False) -> "Finetune":
-        """The section that determines the cells of one method, or of a baseline, which has none.
-
-        `keeps_networks`: whether their networks are kept.
+        `keeps_network`: whether its network is kept.
         """
         irrelevant = {"seeds": None, "subjects": None, "resnet_baseline": True}
-        changed = {"methods": methods, "keep_networks": keeps_networks, **irrelevant}
+        keep_networks = "all" if keeps_network else "none"
+        changed = {"methods": methods, "keep_networks": keep_networks, **irrelevant}
         return self.model_copy(update=changed)
 
 
 class Robustness(Section):
-    """Evaluation on corrupted scans; needs finetune.keep_networks."""
+    """Evaluation on corrupted scans; needs finetune.keep_networks: all."""
 
     corruptions: tuple[CorruptionConfig, ...] = Field(
         (), description="corruptions of scans; all of the task's modality if empty"

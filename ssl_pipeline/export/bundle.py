@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.embed import Features, embed_prepared, prepare_file
 from ssl_pipeline.export.manifest import (
     BUNDLE_MANIFEST,
-    README_FILE,
     SELF_TEST_FILE,
     WEIGHTS_FILE,
     BundleManifest,
@@ -19,7 +19,7 @@ from ssl_pipeline.export.manifest import (
     read_manifest,
 )
 from ssl_pipeline.export.model_card import model_card
-from ssl_pipeline.export.owner_files import copy_owner_files
+from ssl_pipeline.export.owner_files import README_FILE, copy_owner_files
 from ssl_pipeline.export.self_test import (
     TOLERANCE,
     SelfTestInput,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
 
 COMPUTE_PACKAGES = ("torch", "timm")  # packages that decide what tokens are
+GENERATED_FILES = (BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, training_subjects.FILE_NAME)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,9 @@ def save_bundle(
         )
         write_json(temporary / BUNDLE_MANIFEST, manifest.model_dump(mode="json"))
         write_text(temporary / README_FILE, model_card(manifest))
-        copy_owner_files(folder, temporary)
+        copy_owner_files(
+            folder, temporary, GENERATED_FILES, lambda earlier: model_card(read_manifest(earlier))
+        )
 
 
 def load_encoder(path: str | Path) -> LoadedEncoder:

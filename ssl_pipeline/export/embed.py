@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window
-from ssl_pipeline.export.manifest import BundleManifest
+from ssl_pipeline.export.scan_contract import ScanContract
 from ssl_pipeline.export.stored_values import ScanHints, choose_stored_values
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume, model_input, prepare_volume
@@ -38,33 +38,33 @@ class Features:
     centres_mm: NDArray[np.float32]
 
 
-def prepare_file(manifest: BundleManifest, scan: Path, hints: ScanHints) -> PreparedVolume:
+def prepare_file(contract: ScanContract, scan: Path, hints: ScanHints) -> PreparedVolume:
     """Read and prepare one file, or the folder of one series."""
     sources = find_sources(scan)
     if len(sources) != 1:
         raise UserError(f"{scan} holds {len(sources)} scans: give one file, or one series' folder.")
-    return prepare_source(manifest, sources[0], hints)
+    return prepare_source(contract, sources[0], hints)
 
 
-def prepare_source(manifest: BundleManifest, source: Source, hints: ScanHints) -> PreparedVolume:
+def prepare_source(contract: ScanContract, source: Source, hints: ScanHints) -> PreparedVolume:
     """Read, check and prepare a scan as the inventory and preprocessing of pretraining did.
 
     The file's own modality beats that of the hints. Raises UserError for a scan that cannot be
     read or used.
     """
     name = source.path.name
-    if fault := size_fault(read_grid(source), manifest.quality):
+    if fault := size_fault(read_grid(source), contract.quality):
         raise UserError(f"{name}: {fault}.")
     volume = read_volume(source)
     modality = _modality(name, volume.modality or hints.modality)
     try:
         values = choose_stored_values(
-            manifest.stored_values, volume, modality, hints, manifest.quality
+            contract.stored_values, volume, modality, hints, contract.quality
         )
         return prepare_volume(
             volume,
             modality,
-            manifest.preprocess,
+            contract.preprocess,
             intensity_offset=values.intensity_offset,
             missing_value=values.missing_value,
         )
@@ -84,7 +84,7 @@ def _modality(name: str, known: str | None) -> Modality:
 @torch.inference_mode()
 def embed_prepared(encoder: Encoder, crop_voxels: Triple, prepared: PreparedVolume) -> Features:
     """Tile the body with crops, side by side, and keep the tokens that are mostly inside it."""
-    size, patch = crop_voxels, encoder.patch
+    size, patch, device = crop_voxels, encoder.patch, next(encoder.parameters()).device
     spacing = torch.tensor([prepared.meta.spacing_mm])
     inside = patch_centres_mm(size, patch, spacing)[
         0
@@ -94,8 +94,10 @@ def embed_prepared(encoder: Encoder, crop_voxels: Triple, prepared: PreparedVolu
         images = np.stack([model_input(crop, prepared.meta) for crop in crops])[:, None]
         body = (crops[:, 1] & FOREGROUND > 0).astype(np.float32)
         kept = (patch_share(torch.from_numpy(body), patch) >= 0.5).numpy()
-        found = encoder(torch.from_numpy(images), spacing.expand(len(crops), 3)).numpy()
-        tokens.append(found[kept])
+        found = encoder(
+            torch.from_numpy(images).to(device), spacing.expand(len(crops), 3).to(device)
+        )
+        tokens.append(found.float().cpu().numpy()[kept])
         middle = (np.array(starts) + (np.array(size) - 1) / 2) * spacing.numpy()
         places.append((middle[:, None] + inside[None])[kept])
     seen = np.concatenate(tokens)

@@ -4,7 +4,6 @@ Each scan's features are written down when they are computed, beside the file to
 stopped goes on with the next scan.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from ssl_pipeline.export.bundle import LoadedEncoder
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.formatting import escape_bytes
-from ssl_pipeline.io.atomic import atomic_write, check_writable, sha256_json
+from ssl_pipeline.io.atomic import atomic_write, check_writable
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.volumes.readers import Source, find_sources
-from ssl_pipeline.volumes.scan_check import source_sha256
+from stages.commands.finished_scans import FinishedScans
 
 SCHEMA = pa.schema(
     [
@@ -44,46 +43,23 @@ def embed_folder(encoder: Path, folder: Path, out: Path, hints: ScanHints) -> No
     loaded, sources = load_encoder(encoder), find_sources(folder)
     if not sources:
         raise UserError(f"{folder} holds no scan that can be read: NIfTI, DICOM, NRRD or MHA.")
-    finished = FinishedScans(out.with_name(f"{out.name}.unfinished"))
+    finished = finished_scans(loaded, out, hints)
     rows = list(embed_all(loaded, folder, sources, hints, finished))
     failed = [row for row in rows if row["error"]]
     if len(failed) == len(rows):
         raise UserError(f"No scan of {folder} could be embedded: {failed[0]['error']}")
     with atomic_write(out) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
-    finished.path.unlink(missing_ok=True)
+    finished.remove()
     info(f"{len(rows) - len(failed)} scans embedded, {len(failed)} failed: {out}")
     if failed:
         info(f"The column `error` says why; the first is {failed[0]['path']}: {failed[0]['error']}")
 
 
-class FinishedScans:
-    """Features that are computed already, one JSON line a scan, in a file that is appended to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._features = dict(self._read())
-        if path.exists():
-            info(f"{len(self._features)} scans of an earlier start are not embedded again.")
-
-    def get(self, key: str) -> list[float] | None:
-        """The features of a scan; None where they are not computed yet."""
-        return self._features.get(key)
-
-    def add(self, key: str, features: list[float]) -> None:
-        """Write down the features of a scan."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
-            # Blank lines separate: a line that a kill has cut does not spoil the next.
-            file.write("\n" + json.dumps({"key": key, "features": features}) + "\n")
-
-    def _read(self) -> Iterator[tuple[str, list[float]]]:
-        for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
-            try:
-                row = json.loads(line)
-                yield row["key"], row["features"]
-            except (ValueError, KeyError, TypeError):
-                continue  # blank, or cut: its scan is embedded again
+def finished_scans(loaded: LoadedEncoder, out: Path, hints: ScanHints) -> FinishedScans:
+    """The scans whose features an earlier start has computed."""
+    manifest = loaded.manifest.model_dump(mode="json")
+    return FinishedScans(out, [EMBEDDING_VERSION, manifest, vars(hints)])
 
 
 def embed_all(
@@ -94,7 +70,6 @@ def embed_all(
     finished: FinishedScans,
 ) -> Iterator[dict[str, Any]]:
     """A row for each scan; what is computed is added to those that are `finished`."""
-    how = sha256_json([EMBEDDING_VERSION, loaded.manifest.model_dump(mode="json"), vars(hints)])
     with progress("Embedding", total=len(sources)) as bar:
         for source in sources:
             path = escape_bytes(str(source.path.relative_to(folder)))
@@ -105,13 +80,13 @@ def embed_all(
                 "features": [],
             }
             try:
-                key = sha256_json([how, source.series, source_sha256(source)])
-                features = finished.get(key)
-                if features is None:
+                key = finished.key(source)
+                result = finished.get(key)
+                if result is None:
                     prepared = prepare_source(loaded.manifest, source, hints)
-                    features = loaded.embed_prepared(prepared).vector.tolist()
-                    finished.add(key, features)
-                row["features"] = features
+                    result = {"features": loaded.embed_prepared(prepared).vector.tolist()}
+                    finished.add(key, result)
+                row |= result
             except UserError as error:
                 row["error"] = escape_bytes(str(error))
             except OSError as error:

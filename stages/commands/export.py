@@ -5,7 +5,7 @@ from pathlib import Path
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.formats import load_format
-from ssl_pipeline.export.manifest import README_FILE
+from ssl_pipeline.export.owner_files import README_FILE
 from ssl_pipeline.io.atomic import atomic_write, check_writable
 from ssl_pipeline.progress import info
 

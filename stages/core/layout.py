@@ -41,6 +41,7 @@ RUN_NAME_PATTERN = "[0-9a-f]" * RUN_NAME_DIGITS
 CHECKPOINTS_FOLDER = "checkpoints"  # of a run
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
+MODEL_FOLDER = "model"  # of fine-tuning
 # In those of `ablate` and `report`.
 ABLATION_TABLE = "ablation.md"
 REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"

@@ -62,10 +62,10 @@ def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
                 f"and model is {study.model.name}: leave it out"
             )
     is_robustness_needed = study.evaluates_robustness(name)
-    if is_robustness_needed and not finetune.keep_networks:
+    if is_robustness_needed and finetune.keep_networks != "all":
         raise ValueError(
             "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to "
-            "true, or leave robustness out"
+            "all, or leave robustness out"
         )
     if not task.supported_methods(finetune):
         raise ValueError(

@@ -41,7 +41,7 @@ def test_what_changes_no_score_is_no_new_access(planted, tmp_path):
     context = planted.context(
         tmp_path / "probe/corner", evaluate=Evaluate(subjects=(0,)), initializations={PIXELS: ""}
     )
-    for kept in (False, True):
+    for kept in ("none", "all"):
         run_finetune(CORNER, Finetune(steps=1, resnet_baseline=False, keep_networks=kept), context)
     assert len(read_test_accesses(tmp_path / "probe/corner")) == 1
 

@@ -274,7 +274,7 @@ def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
 def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
     method, settings = (
         kind(),
-        Finetune(methods=(kind(),), steps=3, batch_size=4, keep_networks=True),
+        Finetune(methods=(kind(),), steps=3, batch_size=4, keep_networks="all"),
     )
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, settings, context)
@@ -292,7 +292,7 @@ def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
 def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
     runner, method = TaskRunner(BLOBS, planted.context(tmp_path)), Full()
     cell = Cell("full", "pretrained", 0, 0)
-    with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks"):
+    with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks to all"):
         load_network(
             build_crop_model(runner, cell, method), SavedNetwork(cell, method, Finetune(), tmp_path)
         )

@@ -91,7 +91,7 @@ def test_numbers_are_probed(planted, tmp_path):
 
 
 def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
-    settings = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks=True)
+    settings = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks="all")
     results = run_finetune(CORNER, settings, planted.context(tmp_path, evaluate=ALL))
     means = {r.initialization: r.mean for r in results.rows}
     assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8

@@ -22,7 +22,7 @@ BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
 ALL = Evaluate(subjects=(0,))
 SETTINGS = Finetune(
-    methods=(Full(), Lora()), steps=6, batch_size=4, keep_networks=True, keep_predictions="none"
+    methods=(Full(), Lora()), steps=6, batch_size=4, keep_networks="all", keep_predictions="none"
 )
 CORRUPTED = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
 
@@ -36,7 +36,7 @@ def write_failed_cell(task, context, cell, settings):
     """Write the file of a failed cell."""
     runner = TaskRunner(task, context)
     (method,) = (each for each in settings.methods if each.name == cell.method)
-    key = runner.cell_key(cell, cell_section(settings, (0,), cell, method))
+    key = runner.cell_key(cell, cell_section(runner, settings, cell, method))
     encoder = runner.encoder_hash(cell)
     record = CellRecord(key=key, encoder=encoder, failed="out of memory")
     save_cell(cell, record, context.out)
@@ -70,7 +70,7 @@ def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_pa
 
 def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    settings = Finetune(steps=2, batch_size=4, keep_networks=True)
+    settings = Finetune(steps=2, batch_size=4, keep_networks="all")
     run_finetune(BLOBS, settings, context)
     first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=settings), context)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "conditions").iterdir()}
@@ -86,7 +86,7 @@ def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_
 def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     settings = Finetune(
-        steps=8, batch_size=4, keep_networks=True, keep_predictions="none", overlap=0
+        steps=8, batch_size=4, keep_networks="all", keep_predictions="none", overlap=0
     )
     clean = run_finetune(VOXELS, settings, context)
     results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
@@ -102,7 +102,7 @@ def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
 
 def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    with pytest.raises(UserError, match=r"set finetune.keep_networks"):
+    with pytest.raises(UserError, match=r"set finetune.keep_networks to all"):
         run_robustness(BLOBS, robustness_inputs(tmp_path), context)
 
 
@@ -123,7 +123,7 @@ def test_a_row_with_a_failed_cell_is_left_out_and_reported(planted, tmp_path):
 
 def test_more_seeds_are_evaluated_again(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    few = Finetune(steps=2, batch_size=4, keep_networks=True)
+    few = Finetune(steps=2, batch_size=4, keep_networks="all")
     run_finetune(BLOBS, few, context)
     run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), context)
     before = (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns

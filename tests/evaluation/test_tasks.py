@@ -10,7 +10,7 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window, read_crops, read_labelled_crops
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import centre_crop, whole_crop
+from ssl_pipeline.evaluation.data.labelled_crops import middle_box, whole_box
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     build_labelled_volume,
     crop_start,
@@ -123,8 +123,7 @@ def test_a_crop_may_show_the_whole_scan_at_a_coarser_spacing(planted, tmp_path):
 
 def test_a_whole_scan_that_fits_is_not_enlarged(planted, tmp_path):
     entry = planted.catalog.entries[0]
-    crop = whole_crop(entry, (64, 64, 64), 0)
-    assert crop == centre_crop(entry, (64, 64, 64), 0)
+    assert whole_box(entry.shape, (64, 64, 64)) == middle_box(entry.shape, (64, 64, 64))
 
 
 def test_results_say_how_much_of_a_scan_its_crop_shows(planted):

@@ -13,7 +13,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.volumes.readers import find_sources
 from stages.cli import main
-from stages.commands.embed import FinishedScans, embed_all, embed_folder
+from stages.commands.embed import embed_all, embed_folder, finished_scans
 from stages.commands.export import export_encoder
 from tests.conftest import write_scans
 
@@ -45,12 +45,13 @@ def test_what_a_stopped_run_has_embedded_is_not_embedded_again(bundle, scans, tm
     embed_folder(bundle, scans, out, MR)
     whole = rows_of(out)
     assert not unfinished.exists()
-    first = next(
-        embed_all(load_encoder(bundle), scans, find_sources(scans), MR, FinishedScans(unfinished))
-    )  # and is stopped then
+    loaded = load_encoder(bundle)
+    finished = finished_scans(loaded, out, MR)
+    first = next(embed_all(loaded, scans, find_sources(scans), MR, finished))  # and is stopped then
     assert first["features"] == whole[0]["features"]
     known = json.loads(unfinished.read_text())
-    unfinished.write_text(json.dumps({**known, "features": [7.0] * 128}) + '\n{"key": "cut')
+    changed = json.dumps({**known, "result": {"features": [7.0] * 128}})
+    unfinished.write_text(changed + '\n{"key": "cut')
     embed_folder(bundle, scans, out, MR)
     assert rows_of(out)[0]["features"] == [7.0] * 128, "the first is taken as it was found"
     assert rows_of(out)[1] == whole[1]
@@ -59,8 +60,8 @@ def test_what_a_stopped_run_has_embedded_is_not_embedded_again(bundle, scans, tm
 
 def test_a_changed_scan_is_embedded_again(bundle, scans, tmp_path):
     out = tmp_path / "f.parquet"
-    finished = FinishedScans(tmp_path / "f.parquet.unfinished")
-    list(embed_all(load_encoder(bundle), scans, find_sources(scans), MR, finished))
+    loaded = load_encoder(bundle)
+    list(embed_all(loaded, scans, find_sources(scans), MR, finished_scans(loaded, out, MR)))
     shutil.copy(scans / "person1.nii.gz", scans / "person0.nii.gz")
     embed_folder(bundle, scans, out, MR)
     first, second = rows_of(out)

@@ -13,7 +13,7 @@ OPPOSITE = '''"""The other class than the target's."""
 
 from typing import Literal
 
-from ssl_pipeline.evaluation.data.labelled_crops import centre_crop
+from ssl_pipeline.evaluation.data.labelled_crops import labelled_crop, middle_box
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 
@@ -34,7 +34,10 @@ class Opposite(CropClassTask):
         return entry.targets[self.target]
 
     def labelled_crops(self, entries, labels, size, seed):
-        return [centre_crop(e, size, 1 - int(e.targets[self.target])) for e in entries]
+        return [
+            labelled_crop(e, middle_box(e.shape, size), 1 - int(e.targets[self.target]))
+            for e in entries
+        ]
 '''
 TASK = """\
   opposite:

@@ -13,12 +13,12 @@ robustness: {severities: [1, 5], corruptions: [{name: blur}, {name: gamma}]}
 
 
 def test_a_task_is_evaluated_on_corrupted_scans_and_reported(copied):
-    text = copied.read_text().replace("finetune: {", "finetune: {keep_networks: true, ")
+    text = copied.read_text().replace("finetune: {", "finetune: {keep_networks: all, ")
     copied.write_text(text + ROBUSTNESS)
     study = load_study(copied)
     assert {"robustness-side", "robustness-tissue"} < stage_runs(study).keys()
     done = run_cli("robustness", "--config", copied, "task=side")
-    assert done.returncode == 2 and "set finetune.keep_networks" in done.stderr
+    assert done.returncode == 2 and "set finetune.keep_networks to all" in done.stderr
     for task in ("side", "tissue"):
         run_stage("finetune", study, {"task": task})
         run_stage("robustness", study, {"task": task})

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop
-from ssl_pipeline.preprocess.prepare import VALID, model_input
+from ssl_pipeline.evaluation.data.labelled_crops import CropBox, LabelledCrop
+from ssl_pipeline.preprocess.prepare import VALID, PreparedVolume, VolumeMeta, model_input
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.types import Triple
@@ -38,27 +38,38 @@ def read_crops(
     reader: CropReader, locations: Sequence[tuple[Entry, Triple]], size: Triple
 ) -> CropBatch:
     """Read crops of `size` voxels at (scan, start); outside of a volume nothing is valid."""
-    return _read_boxes(reader, [(entry, start, size) for entry, start in locations], size)
+    blocks = [(reader.read_crop(entry.id, start, size), entry.meta) for entry, start in locations]
+    return _crop_batch(blocks, size)
 
 
 def read_labelled_crops(
     volumes: StoredVolumes, crops: Sequence[LabelledCrop], size: Triple
 ) -> CropBatch:
     """Read labelled crops as crops of `size` voxels; those that span more are shrunk to it."""
-    boxes = [(volumes.entries[crop.scan], crop.start, crop.extent) for crop in crops]
-    return _read_boxes(volumes.reader, boxes, size)
+    entries = [volumes.entries[crop.scan] for crop in crops]
+    return _crop_batch(
+        [
+            (volumes.reader.read_crop(entry.id, crop.start, crop.extent), entry.meta)
+            for entry, crop in zip(entries, crops, strict=True)
+        ],
+        size,
+    )
 
 
-def _read_boxes(
-    reader: CropReader, boxes: Sequence[tuple[Entry, Triple, Triple]], size: Triple
-) -> CropBatch:
-    """Read boxes (scan, start, extent) as crops of `size` voxels."""
+def crops_of_volume(prepared: PreparedVolume, boxes: Sequence[CropBox], size: Triple) -> CropBatch:
+    """Boxes of a volume that is not stored as crops of `size` voxels."""
+    return _crop_batch(
+        [(padded_window(prepared.data, *box, 0), prepared.meta) for box in boxes], size
+    )
+
+
+def _crop_batch(blocks: Sequence[tuple[NDArray[np.int16], VolumeMeta]], size: Triple) -> CropBatch:
+    """Blocks (2, z, y, x) of volumes with this metadata as crops of `size` voxels."""
     images, valid, spacing = [], [], []
-    for entry, start, extent in boxes:
-        block = reader.read_crop(entry.id, start, extent)
-        images.append(_shrink(model_input(block, entry.meta), size))
+    for block, meta in blocks:
+        images.append(_shrink(model_input(block, meta), size))
         valid.append(_shrink((block[1] & VALID > 0).astype(np.float32), size))
-        sides = zip(entry.meta.spacing_mm, extent, size, strict=True)
+        sides = zip(meta.spacing_mm, block.shape[1:], size, strict=True)
         spacing.append([mm * old / new for mm, old, new in sides])
     return CropBatch(np.stack(images), np.stack(valid), np.array(spacing, np.float32))
 

@@ -2,12 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from ssl_pipeline.store.catalog import Entry
-from ssl_pipeline.types import Triple, triple
+from ssl_pipeline.types import Shape, Triple, triple
+
+
+class CropBox(NamedTuple):
+    """The voxels (z, y, x) of a stored volume that a crop shows; it may reach out of the volume."""
+
+    start: Triple
+    extent: Triple  # more than the crop's size where it is shrunk
 
 
 @dataclass(frozen=True)
@@ -22,28 +29,26 @@ class LabelledCrop:
     target: int | float  # index into the task's classes, or the number where it has none
 
 
-def crop_about(
-    entry: Entry,
-    centre: NDArray[Any] | tuple[float, float, float],
-    size: Triple,
-    target: int | float,
-) -> LabelledCrop:
-    """The crop whose middle is nearest to a voxel position (z, y, x) of a scan's volume."""
+def labelled_crop(entry: Entry, box: CropBox, target: int | float) -> LabelledCrop:
+    """A box of a scan with its target."""
+    return LabelledCrop(entry.id, entry.subject, entry.split, *box, target)
+
+
+def box_about(centre: NDArray[Any] | tuple[float, float, float], size: Triple) -> CropBox:
+    """The box whose middle is nearest to a voxel position (z, y, x)."""
     start = triple(math.ceil(at - side / 2) for at, side in zip(centre, size, strict=True))
-    return LabelledCrop(entry.id, entry.subject, entry.split, start, size, target)
+    return CropBox(start, size)
 
 
-def centre_crop(entry: Entry, size: Triple, target: int | float) -> LabelledCrop:
-    """The crop in the middle of a scan's volume."""
-    start = triple((whole - side) // 2 for whole, side in zip(entry.shape, size, strict=True))
-    return LabelledCrop(entry.id, entry.subject, entry.split, start, size, target)
+def middle_box(shape: Shape, size: Triple) -> CropBox:
+    """The box in the middle of a volume (z, y, x)."""
+    start = triple((whole - side) // 2 for whole, side in zip(shape, size, strict=True))
+    return CropBox(start, size)
 
 
-def whole_crop(entry: Entry, size: Triple, target: int | float) -> LabelledCrop:
-    """The crop that shows a scan's whole volume in its middle, shrunk by the same factor along
-    all axes until it fits; a volume that fits is not enlarged.
+def whole_box(shape: Shape, size: Triple) -> CropBox:
+    """The box of a whole volume (z, y, x) in its middle, to be shrunk to `size` by the same factor
+    along all axes; a volume that fits is not enlarged.
     """
-    shrink = max(1.0, *(whole / side for whole, side in zip(entry.shape, size, strict=True)))
-    extent = triple(math.ceil(side * shrink - 1e-6) for side in size)
-    start = triple((whole - side) // 2 for whole, side in zip(entry.shape, extent, strict=True))
-    return LabelledCrop(entry.id, entry.subject, entry.split, start, extent, target)
+    shrink = max(1.0, *(whole / side for whole, side in zip(shape, size, strict=True)))
+    return middle_box(shape, triple(math.ceil(side * shrink - 1e-6) for side in size))

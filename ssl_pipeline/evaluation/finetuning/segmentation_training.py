@@ -4,15 +4,15 @@ Crops are read from the store during training, so memory does not grow with the 
 for their label maps, one byte a voxel.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssl_pipeline.evaluation.data.crops import padded_window, read_crops
+from ssl_pipeline.evaluation.data.crops import CropBatch, padded_window, read_crops
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.data.source_grid import Slab
@@ -26,7 +26,7 @@ from ssl_pipeline.evaluation.finetuning.sliding_window import (
 )
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.types import Triple
+from ssl_pipeline.types import Shape, Triple
 from ssl_pipeline.views.rng import generator
 
 MAX_CENTRES = 2000  # most voxels of a class and scan that training crops may be centred on
@@ -97,18 +97,35 @@ def predict_volume(
     model: SegmentationModel, reader: CropReader, entry: Entry, settings: WindowSettings
 ) -> Iterator[Slab]:
     """The probabilities of classes of a stored volume, plane after plane; background first."""
-    device = str(next(model.parameters()).device)
-    model.eval()
+    return predict_windows(
+        [model],
+        entry.shape,
+        lambda starts: read_crops(reader, [(entry, at) for at in starts], settings.size),
+        settings,
+    )
+
+
+def predict_windows(
+    models: Sequence[nn.Module],
+    shape: Shape,
+    crops_at: Callable[[Sequence[Triple]], CropBatch],
+    settings: WindowSettings,
+) -> Iterator[Slab]:
+    """Probabilities of classes of a volume (z, y, x), plane after plane; the mean of the models'.
+
+    `crops_at` maps starts of windows to crops. Background comes first.
+    """
+    device = str(next(models[0].parameters()).device)
+    for model in models:
+        model.eval()
 
     def probabilities(starts: Sequence[Triple]) -> Tensor:
-        images, _, spacing = to_tensors(
-            read_crops(reader, [(entry, at) for at in starts], settings.size), device
-        )
+        images, _, spacing = to_tensors(crops_at(starts), device)
         with torch.inference_mode():
-            found: Tensor = model(images, spacing).float().softmax(dim=1).cpu()
-        return found
+            found = [model(images, spacing).float().softmax(dim=1) for model in models]
+        return torch.stack(found).mean(dim=0).cpu()
 
-    return sliding_window_inference(entry.shape, settings, probabilities)
+    return sliding_window_inference(shape, settings, probabilities)
 
 
 def crop_start(scan: LabelledVolume, size: Triple, rng: np.random.Generator) -> Triple:

@@ -124,11 +124,11 @@ def _network_cells(
     for cell in cells:
         path = cell.path(inputs.networks)
         record = read_cell(path) if path.exists() else None
-        key = runner.cell_key(cell, cell_section(finetune, budgets, cell, method))
+        key = runner.cell_key(cell, cell_section(runner, finetune, cell, method))
         if record is None or record.key != key:
             raise UserError(
                 f"Fine-tuning has not kept the network of {cell.name} for the present settings: "
-                "set finetune.keep_networks, and run the stage finetune again."
+                "set finetune.keep_networks to all, and run the stage finetune again."
             )
         if record.failed:
             return []

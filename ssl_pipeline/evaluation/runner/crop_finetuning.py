@@ -69,7 +69,7 @@ class CropFinetuneCells(FinetuneCells):
             self.runner.context.device,
         )
         content = self.crops.cell_content(predicted, started, **costs)
-        if section.keep_networks:
+        if section.keep_networks != "none":
             content["files"] = [save_network(model, cell, out)]
         return content
 

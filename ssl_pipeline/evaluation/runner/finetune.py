@@ -8,13 +8,20 @@ neighbourhoods.
 from collections.abc import Iterator
 
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import BASELINE_METHOD, BASELINES, EXTERNAL, PIXELS, Cell
+from ssl_pipeline.evaluation.cells import (
+    BASELINE_METHOD,
+    BASELINES,
+    EXTERNAL,
+    NOT_PRETRAINED,
+    PIXELS,
+    Cell,
+)
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.records import Results
 from ssl_pipeline.evaluation.runner.context import EvaluationContext, TaskRunner, run_cells
 from ssl_pipeline.evaluation.tasks.task import Task
 
-__all__ = ["EvaluationContext", "run_finetune"]
+__all__ = ["EvaluationContext", "cell_section", "model_cell", "run_finetune"]
 
 
 def run_finetune(task: Task, finetune: Finetune, context: EvaluationContext) -> Results | None:
@@ -36,7 +43,7 @@ def run_finetune(task: Task, finetune: Finetune, context: EvaluationContext) -> 
 
 def _cells(runner: TaskRunner, finetune: Finetune) -> Iterator[tuple[Cell, Finetune]]:
     evaluate = runner.context.evaluate
-    budgets = runner.budgets(finetune.subjects or evaluate.subjects)
+    budgets = _budgets(runner, finetune)
     for method in (*runner.task.supported_methods(finetune), None):  # baselines have no method
         for start in runner.context.initializations:
             seeds = 1 if start == EXTERNAL else finetune.seeds or evaluate.seeds
@@ -44,15 +51,30 @@ def _cells(runner: TaskRunner, finetune: Finetune) -> Iterator[tuple[Cell, Finet
                 for budget in budgets[-1:] if start == EXTERNAL else budgets:
                     if (start in BASELINES) == (method is None):
                         cell = Cell(method.name if method else BASELINE_METHOD, start, budget, seed)
-                        yield cell, cell_section(finetune, budgets, cell, method)
+                        yield cell, cell_section(runner, finetune, cell, method)
 
 
 def cell_section(
-    finetune: Finetune, budgets: tuple[int, ...], cell: Cell, method: AdaptationMethod | None
+    runner: TaskRunner, finetune: Finetune, cell: Cell, method: AdaptationMethod | None
 ) -> Finetune:
     """The section that determines a cell of fine-tuning; a baseline has no method."""
     if method is None:
         return finetune.for_methods()
-    return finetune.for_methods(
-        method, keeps_networks=finetune.keeps_networks_of(cell.subjects, budgets)
+    is_kept = cell == model_cell(runner, finetune) or (
+        finetune.keep_networks == "all" and cell.subjects == _budgets(runner, finetune)[-1]
     )
+    return finetune.for_methods(method, keeps_network=is_kept)
+
+
+def model_cell(runner: TaskRunner, finetune: Finetune) -> Cell | None:
+    """The cell whose network is the task's model; None where there is none."""
+    encoders = [init for init in runner.context.initializations if init not in NOT_PRETRAINED]
+    methods = runner.task.supported_methods(finetune)
+    is_wanted = finetune.keep_networks != "none" and runner.task.can_predict
+    if not (is_wanted and encoders and methods):
+        return None
+    return Cell(methods[0].name, encoders[0], _budgets(runner, finetune)[-1], seed=0)
+
+
+def _budgets(runner: TaskRunner, finetune: Finetune) -> tuple[int, ...]:
+    return runner.budgets(finetune.subjects or runner.context.evaluate.subjects)

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from safetensors.torch import load_file, save
+from torch import nn
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.finetuning.build import compose_crop_model, compose_segmentation_model
 from ssl_pipeline.evaluation.finetuning.crop_model import CropModel, EncoderCropModel
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.runner.context import TaskRunner
@@ -16,34 +18,23 @@ from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
 from ssl_pipeline.io.atomic import write_bytes
 from ssl_pipeline.models.encoder import Encoder
 
-Network = TypeVar("Network", EncoderCropModel, SegmentationModel)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_crop_model(runner: TaskRunner, cell: Cell, method: AdaptationMethod) -> EncoderCropModel:
     """An encoder with a head of classes or a number, ready to be adapted; see
-    `build_segmentation_model`.
+    `compose_crop_model`.
     """
-    encoder = _build_encoder(runner, cell)
-    network = EncoderCropModel(encoder, len(runner.task.class_names), method.pool(encoder.dim))
-    method.apply(encoder)
-    return network
+    n_classes = len(runner.task.class_names)
+    return compose_crop_model(_build_encoder(runner, cell), n_classes, method)
 
 
 def build_segmentation_model(
     runner: TaskRunner, cell: Cell, method: AdaptationMethod, section: Finetune
 ) -> SegmentationModel:
-    """An encoder with a decoder of voxels, ready to be adapted.
-
-    Weights are drawn from torch's global generator, those of the head first: they are the same
-    whatever the method.
-    """
-    encoder = _build_encoder(runner, cell)
-    decoder = section.decoder.build(encoder)
-    network = SegmentationModel(
-        encoder, decoder, len(runner.task.class_names), with_input_skip=section.input_skip
-    )
-    method.apply(encoder)
-    return network
+    """An encoder with a decoder of voxels, ready to be adapted."""
+    n_classes = len(runner.task.class_names)
+    return compose_segmentation_model(_build_encoder(runner, cell), n_classes, method, section)
 
 
 def _build_encoder(runner: TaskRunner, cell: Cell) -> Encoder:
@@ -73,9 +64,11 @@ def load_network(network: Network, saved: SavedNetwork) -> Network:
     path = saved.folder / network_path(saved.cell)
     if not path.exists():
         raise UserError(
-            f"The trained network {path} is not there: set finetune.keep_networks, and run the "
-            "stage finetune again."
+            f"The trained network {path} is not there: set finetune.keep_networks to all, and run "
+            "the stage finetune again."
         )
-    saved.method.merge(network.encoder)
+    encoder = network.get_submodule("encoder")
+    assert isinstance(encoder, Encoder)
+    saved.method.merge(encoder)
     network.load_state_dict(load_file(path))
     return network

@@ -128,7 +128,7 @@ class SegmentationCells(FinetuneCells):
             segmented = self._segment(network, self.runner.volumes, section)
             kept = (
                 [save_network(network, cell, self.runner.context.out)]
-                if section.keep_networks
+                if section.keep_networks != "none"
                 else []
             )
         written = section.keep_predictions == "all" or (

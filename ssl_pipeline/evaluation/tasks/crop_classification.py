@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, crop_about
+from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, box_about, labelled_crop
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
@@ -63,7 +63,7 @@ class CropClassification(CropClassTask):
                     continue
                 rng = generator(seed, value, f"crops {entry.voxel_hash}")
                 for centre in self._centres(where, label_map.shape, rng):
-                    crops.append(crop_about(entry, centre, size, index))
+                    crops.append(labelled_crop(entry, box_about(centre, size), index))
         return crops
 
     def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:

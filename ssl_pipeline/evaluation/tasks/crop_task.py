@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import model_validator
 
+from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import RESNET
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
@@ -20,9 +21,12 @@ from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ssl_pipeline.evaluation.runner.context import TaskRunner
     from ssl_pipeline.evaluation.runner.crop_cells import CropCells
     from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
+    from ssl_pipeline.models.encoder import Encoder
 
 CROP_BYTES, CLASS_BYTES = 130, 18  # a prediction in a cell's file, and each class's share of it
 
@@ -71,6 +75,14 @@ class CropTask(Task):
     def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
         """A small ResNet from scratch, if it is wanted."""
         return (RESNET,) if finetune.resnet_baseline else ()
+
+    def build_network(
+        self, encoder: "Encoder", method: AdaptationMethod, finetune: Finetune
+    ) -> "nn.Module":
+        """An encoder with a head of classes, or of a number."""
+        from ssl_pipeline.evaluation.finetuning.build import compose_crop_model
+
+        return compose_crop_model(encoder, len(self.class_names), method)
 
 
 class CropClassTask(CropTask):

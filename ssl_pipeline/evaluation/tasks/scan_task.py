@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -21,17 +22,25 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMaps
 from ssl_pipeline.evaluation.data.labelled_crops import (
+    CropBox,
     LabelledCrop,
-    centre_crop,
-    crop_about,
-    whole_crop,
+    box_about,
+    labelled_crop,
+    middle_box,
+    whole_box,
 )
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_pipeline.evaluation.prediction.predictor import ScanPredictor
 
 VOLUME, FOREGROUND = "volume", "foreground"  # places that need no label
 
@@ -74,7 +83,7 @@ class ScanTask(CropTask):
 
     def truth_names(self) -> tuple[TruthName, ...]:
         """The label or target that is predicted, and the label that crops lie on."""
-        if self.crop_centre in (VOLUME, FOREGROUND):
+        if self.can_predict:
             return (self.truth,)
         return self.truth, TruthName("label", "crop_centre", self.crop_centre)
 
@@ -97,12 +106,8 @@ class ScanTask(CropTask):
         self, entry: Entry, labels: LabelMaps, size: Triple, target: int | float
     ) -> LabelledCrop:
         """The crop of a scan. Raises UserError for a label to lie on that shows nothing."""
-        if self.whole_scan:
-            return whole_crop(entry, size, target)
-        if self.crop_centre == VOLUME:
-            return centre_crop(entry, size, target)
-        if self.crop_centre == FOREGROUND:
-            return crop_about(entry, entry.meta.foreground_centre, size, target)
+        if self.can_predict:
+            return labelled_crop(entry, self.scan_box(entry.meta, size), target)
         label_map = labels.load(entry, self.crop_centre)
         where = np.nonzero((label_map > 0) & (label_map != IGNORE_LABEL))
         if not len(where[0]):
@@ -111,12 +116,37 @@ class ScanTask(CropTask):
                 "where the scan is stored, so no crop can lie on it: remove that label file, and "
                 "the scan is left out, or set another crop_centre."
             )
-        return crop_about(entry, np.mean(where, axis=1), size, target)
+        return labelled_crop(entry, box_about(np.mean(where, axis=1), size), target)
+
+    @property
+    def can_predict(self) -> bool:
+        """Whether crops lie where no label is needed."""
+        return self.crop_centre in (VOLUME, FOREGROUND)
+
+    def scan_box(self, meta: VolumeMeta, size: Triple) -> CropBox:
+        """The box of a volume that its crop of `size` shows; of a task that `can_predict`."""
+        if self.whole_scan:
+            return whole_box(meta.shape, size)
+        if self.crop_centre == VOLUME:
+            return middle_box(meta.shape, size)
+        return box_about(meta.foreground_centre, size)
+
+    def predictor(
+        self, networks: Sequence["nn.Module"], finetune: Finetune, crop: Triple
+    ) -> "ScanPredictor":
+        """Predicts from one crop of a scan."""
+        from ssl_pipeline.evaluation.prediction.crops import CropPredictor
+
+        if not self.can_predict:
+            return super().predictor(networks, finetune, crop)
+        return CropPredictor(
+            networks, self.class_names, crop, lambda meta: self.scan_box(meta, crop)
+        )
 
     def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
         """Cost of its cells, beside that of the encoder."""
         found = super().cost(inputs, finetune, crop)
-        if self.crop_centre in (VOLUME, FOREGROUND):
+        if self.can_predict:
             return found
         return replace(found, label_files=len(inputs.voxels), label_bytes=sum(inputs.voxels))
 

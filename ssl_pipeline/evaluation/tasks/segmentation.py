@@ -21,8 +21,12 @@ from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_pipeline.evaluation.prediction.predictor import ScanPredictor
     from ssl_pipeline.evaluation.runner.context import TaskRunner
     from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
+    from ssl_pipeline.models.encoder import Encoder
 
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
@@ -120,6 +124,29 @@ class Segmentation(Task):
     def supported_methods(self, finetune: Finetune) -> tuple[AdaptationMethod, ...]:
         """The adaptation methods that keep the tokens apart."""
         return tuple(method for method in finetune.methods if method.SUPPORTS_SEGMENTATION)
+
+    def build_network(
+        self, encoder: "Encoder", method: AdaptationMethod, finetune: Finetune
+    ) -> "nn.Module":
+        """An encoder with a decoder of voxels."""
+        from ssl_pipeline.evaluation.finetuning.build import compose_segmentation_model
+
+        return compose_segmentation_model(encoder, len(self.classes), method, finetune)
+
+    @property
+    def can_predict(self) -> bool:
+        """Voxels need no label to be predicted."""
+        return True
+
+    def predictor(
+        self, networks: Sequence["nn.Module"], finetune: Finetune, crop: Triple
+    ) -> "ScanPredictor":
+        """Predicts the class of every voxel."""
+        from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
+        from ssl_pipeline.evaluation.prediction.segmentation import SegmentationPredictor
+
+        settings = WindowSettings(crop, finetune.overlap, finetune.batch_size)
+        return SegmentationPredictor(networks, self.names_by_value, settings)
 
     @property
     def overlay_label(self) -> str | None:

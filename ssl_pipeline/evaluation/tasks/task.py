@@ -32,9 +32,13 @@ from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_pipeline.evaluation.prediction.predictor import ScanPredictor
     from ssl_pipeline.evaluation.runner.context import TaskRunner
     from ssl_pipeline.evaluation.runner.crop_cells import CropCells
     from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
+    from ssl_pipeline.models.encoder import Encoder
 
 
 @runtime_checkable
@@ -137,7 +141,12 @@ class Task(Section, ABC):
     @property
     def class_values(self) -> tuple[int, ...]:
         """Values of the classes in label files, in the order of their indices."""
-        return tuple(value for value in self.classes if isinstance(value, int))
+        return tuple(self.names_by_value)
+
+    @property
+    def names_by_value(self) -> dict[int, str]:
+        """The classes by their values in label files."""
+        return {value: name for value, name in self.classes.items() if isinstance(value, int)}
 
     def crop_size(self, default: Triple) -> Triple:
         """The size of this task's crops (z, y, x)."""
@@ -245,6 +254,25 @@ class Task(Section, ABC):
     def supported_methods(self, finetune: Finetune) -> tuple[AdaptationMethod, ...]:
         """The adaptation methods that serve it."""
         return finetune.methods
+
+    @abstractmethod
+    def build_network(
+        self, encoder: "Encoder", method: AdaptationMethod, finetune: Finetune
+    ) -> "nn.Module":
+        """An untrained network of fine-tuning, whose `encoder` the method is to adapt."""
+
+    @property
+    def can_predict(self) -> bool:
+        """Whether a fine-tuned network can be asked of a scan without labels."""
+        return False
+
+    def predictor(
+        self, networks: Sequence["nn.Module"], finetune: Finetune, crop: Triple
+    ) -> "ScanPredictor":
+        """What predicts for new scans with trained networks; only where `can_predict`."""
+        raise UserError(
+            f"Task {self.title!r}: labels say where it is evaluated, and a new scan has none."
+        )
 
     @property
     def overlay_label(self) -> str | None:

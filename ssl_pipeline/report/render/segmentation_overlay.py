@@ -4,11 +4,13 @@ The scan shown is the one with the median Dice, so that it is typical; the slice
 most labelled voxels.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ssl_pipeline.evaluation.cells import read_cell
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, resampled_label
@@ -28,6 +30,7 @@ from ssl_pipeline.report.render.images import (
 )
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.types import Spacing
 from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.readers import Source, read_volume
 
@@ -104,15 +107,29 @@ def _read_plane(entry: Entry, reader: CropReader, height: int) -> NDArray[np.flo
 def _paint_labels(
     plane: NDArray[np.float32], labels: Labels, task: Task, entry: Entry, title: str
 ) -> Picture:
+    image = paint_classes(plane, labels, task.class_values, entry.spacing_mm, LONGEST_SIDE_PIXELS)
+    return encode_picture(image, f"{task.title}: {title}, scan {entry.id}", title, is_photo=False)
+
+
+def paint_classes(
+    plane: NDArray[np.float32],
+    labels: Labels,
+    class_values: Sequence[int],
+    spacing_mm: Spacing,
+    longest_side: int,
+) -> Image.Image:
+    """A plane (y, x) with the classes of its voxels in colours, `longest_side` pixels long.
+
+    `spacing_mm` is that of the volume, (z, y, x).
+    """
     colours: Colour = to_grey(plane, *display_window(plane))
-    for index, value in enumerate(task.class_values):
+    for index, value in enumerate(class_values):
         inside = (labels == value) & (labels != IGNORE_LABEL)
         tint = np.array([int(_class_colour(index)[at : at + 2], 16) / 255 for at in (1, 3, 5)])
         colours[inside] = (1 - OPACITY) * colours[inside] + OPACITY * tint
-    _, y_mm, x_mm = entry.spacing_mm
-    scale = LONGEST_SIDE_PIXELS / max(plane.shape[0] * y_mm, plane.shape[1] * x_mm)
-    image = resize_image(orient_for_display(colours), (y_mm, x_mm), scale, smooth=False)
-    return encode_picture(image, f"{task.title}: {title}, scan {entry.id}", title, is_photo=False)
+    _, y_mm, x_mm = spacing_mm
+    scale = longest_side / max(plane.shape[0] * y_mm, plane.shape[1] * x_mm)
+    return resize_image(orient_for_display(colours), (y_mm, x_mm), scale, smooth=False)
 
 
 def _class_colour(index: int) -> str:

@@ -147,7 +147,7 @@ MISTAKES = {
     ),
     "robustness of networks that are not kept": (
         lambda c: c.update(robustness={}),
-        "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to true",
+        "robustness evaluates the fine-tuned networks again: set finetune.keep_networks to all",
     ),
     "a method given twice": (
         lambda c: c.update(finetune={"methods": [{"name": "lora"}, {"name": "lora", "rank": 2}]}),

@@ -1,0 +1,1 @@
+"""Predictions of fine-tuned networks for scans that no study knows."""

@@ -1,0 +1,60 @@
+"""Class or number of a whole scan, predicted from one crop."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.data.crops import crops_of_volume
+from ssl_pipeline.evaluation.data.features import to_tensors
+from ssl_pipeline.evaluation.data.labelled_crops import CropBox
+from ssl_pipeline.evaluation.finetuning.crop_model import CropModel
+from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
+from ssl_pipeline.preprocess.prepare import PreparedVolume, VolumeMeta
+from ssl_pipeline.types import Triple
+
+NUMBER = "predicted"  # the column of a number
+
+
+class CropPredictor(ScanPredictor):
+    """Predicts the probabilities of classes, or a number where `class_names` is empty."""
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        class_names: Sequence[str],
+        size: Triple,
+        box_of: Callable[[VolumeMeta], CropBox],
+    ) -> None:
+        super().__init__(networks)
+        self.class_names, self.size, self.box_of = class_names, size, box_of
+
+    def predict(self, prepared: PreparedVolume) -> Prediction:
+        """Probability of each class, or the number."""
+        batch = crops_of_volume(prepared, [self.box_of(prepared.meta)], self.size)
+        images, valid, spacing = to_tensors(batch, self.device)
+        if not valid.any():
+            raise UserError("no measured voxel lies in the crop that this model looks at.")
+        with torch.inference_mode():
+            rows = [self._predict_crop(each, images, valid, spacing) for each in self.networks]
+        mean = torch.stack(rows).mean(dim=0)[0].tolist()
+        return Prediction(dict(zip(self.class_names or (NUMBER,), mean, strict=True)))
+
+    @staticmethod
+    def _predict_crop(
+        network: nn.Module, images: Tensor, valid: Tensor, spacing_mm: Tensor
+    ) -> Tensor:
+        assert isinstance(network, CropModel)
+        return network.to_predictions(network(images, valid, spacing_mm)).cpu()
+
+    def outputs(
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "batch z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+    ) -> Tensor:
+        """Logits (batch, classes), or numbers (batch, 1) in standard deviations."""
+        found: Tensor = network(images, torch.ones_like(images), spacing_mm)
+        return found

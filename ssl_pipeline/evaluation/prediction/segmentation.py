@@ -1,0 +1,59 @@
+"""Segmentation of a prepared volume, and the volume of each class in its scan."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_pipeline.evaluation.data.crops import crops_of_volume
+from ssl_pipeline.evaluation.data.labelled_crops import CropBox
+from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
+from ssl_pipeline.evaluation.finetuning.segmentation_training import predict_windows
+from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
+from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
+from ssl_pipeline.preprocess.prepare import PreparedVolume
+
+MM3_PER_ML = 1000
+
+
+class SegmentationPredictor(ScanPredictor):
+    """Predicts the class of every voxel of a scan."""
+
+    def __init__(
+        self, networks: Sequence[nn.Module], classes: Mapping[int, str], settings: WindowSettings
+    ) -> None:
+        super().__init__(networks)
+        self.classes, self.settings = classes, settings
+
+    def predict(self, prepared: PreparedVolume) -> Prediction:
+        """Label map on the scan's own grid, and volumes in ml."""
+        size = self.settings.size
+        slabs = predict_windows(
+            self.networks,
+            prepared.meta.shape,
+            lambda starts: crops_of_volume(prepared, [CropBox(at, size) for at in starts], size),
+            self.settings,
+        )
+        values = np.array([0, *self.classes], np.int16)
+        label_map = values[classes_on_source_grid(slabs, prepared.meta)]
+        return Prediction(self._volumes_ml(label_map, prepared), label_map)
+
+    def outputs(
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "batch z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+    ) -> Tensor:
+        """Logits (batch, classes, z, y, x), background first."""
+        found: Tensor = network(images, spacing_mm)
+        return found
+
+    def _volumes_ml(
+        self, label_map: "np.ndarray[tuple[int, ...], np.dtype[np.int16]]", prepared: PreparedVolume
+    ) -> dict[str, float]:
+        """The volume of each class on the scan's own grid."""
+        affine = np.array(prepared.meta.source_affine)
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / MM3_PER_ML
+        counts = {value: int((label_map == value).sum()) for value in self.classes}
+        return {f"{name} (ml)": counts[value] * voxel_ml for value, name in self.classes.items()}

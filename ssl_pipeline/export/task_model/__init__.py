@@ -1,0 +1,1 @@
+"""Models of tasks: fine-tuned networks as folders that predict for new scans."""

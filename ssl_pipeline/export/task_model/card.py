@@ -1,0 +1,39 @@
+"""The model card: the README of a task model, generated from its manifest; it names no person."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ssl_pipeline.export.task_model.manifest import ModelManifest
+from ssl_pipeline.formatting import format_with_interval
+
+SUMMARY_KEYS = (
+    *("study", "initialization", "method", "subjects", "scans", "modalities", "steps"),
+    "seed",
+)
+
+
+def model_card(manifest: ModelManifest) -> str:
+    """The text of the README, in Markdown."""
+    templates = Environment(
+        loader=PackageLoader("ssl_pipeline.export.task_model", "."),
+        autoescape=False,  # it is Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    summary = manifest.training_summary
+    return templates.get_template("card.md").render(
+        manifest=manifest,
+        trained={key: _to_text(summary[key]) for key in SUMMARY_KEYS if key in summary},
+        scores=[
+            (each.metric, format_with_interval(each.mean, each.low, each.high))
+            for each in manifest.scores
+        ],
+        confidence=f"{manifest.confidence:.0%}",
+        modality=summary["modalities"][0],
+    )
+
+
+def _to_text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
