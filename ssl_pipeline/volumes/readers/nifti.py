@@ -115,26 +115,27 @@ def _content(path: Path, count: int) -> bytes:
             with igzip.open(file, "rb") as unpacked:
                 return bytes(unpacked.read(count))
         except (EOFError, BadGzipFile, isal_zlib.IsalError) as error:  # type: ignore[misc]
-            if fault := _gzip_fault(path):
-                raise ReadError(path, fault) from error
+            if _has_bytes_after_gzip(path):
+                what = "has bytes after the end of what gzip packed; pack the file anew."
+                raise ReadError(path, what) from error
             raise
 
 
-def _gzip_fault(path: Path) -> str:
-    """What is wrong with a file that gzip packed; empty where it only ends too early."""
+def _has_bytes_after_gzip(path: Path) -> bool:
+    """Whether something follows a sound stream of gzip that is no other such stream."""
     with open(path, "rb") as file:
         stream, rest = zlib.decompressobj(GZIP_WINDOW), b""
         while chunk := rest or file.read(CHUNK_BYTES):
             try:
                 stream.decompress(chunk)
             except zlib.error:
-                return "is damaged: what gzip packed does not fit its checksum; copy it again."
+                return False
             rest = stream.unused_data
             if stream.eof and rest:
                 if not rest.startswith(GZIP_MAGIC):
-                    return "has bytes after the end of what gzip packed; pack the file anew."
+                    return True
                 stream = zlib.decompressobj(GZIP_WINDOW)
-    return ""
+    return False
 
 
 READER = Reader(

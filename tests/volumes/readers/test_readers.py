@@ -169,8 +169,8 @@ GZIP_FAULTS = {
     "after the end of what gzip packed": lambda packed: packed + b"a longer tail of other bytes",
     "cannot be read as NIfTI; is the file complete": lambda packed: packed[:-30],
     "is the file complete": lambda packed: packed[:-3],
-    "does not fit its checksum": lambda packed: packed[:-8] + bytes(8),
-    "is damaged: what gzip packed": lambda packed: (
+    "CRC": lambda packed: packed[:-8] + bytes(8),
+    "cannot be read as NIfTI": lambda packed: (
         packed[:9000] + bytes([packed[9000] ^ 255]) + packed[9001:]
     ),
 }
