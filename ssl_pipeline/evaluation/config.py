@@ -16,7 +16,7 @@ from ssl_pipeline.evaluation.adaptation.full import Full
 from ssl_pipeline.evaluation.cells import BASELINES, RANDOM
 from ssl_pipeline.evaluation.corruptions import ALL_CORRUPTIONS, CorruptionConfig
 from ssl_pipeline.evaluation.decoders import DecoderConfig
-from ssl_pipeline.evaluation.decoders.light import LightDecoder
+from ssl_pipeline.evaluation.decoders.unet import UNet
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
@@ -109,10 +109,7 @@ class Finetune(Section):
         0.5, ge=0, lt=1, description="share of a sliding window that the next one overlaps"
     )
     decoder: DecoderConfig = Field(
-        LightDecoder(), description="decoder from the encoder's features to classes of voxels"
-    )
-    input_skip: bool = Field(
-        True, description="give the segmentation head the input voxels beside the features"
+        UNet(), description="decoder from the encoder's features to classes of voxels"
     )
     resnet_baseline: bool = Field(
         True, description="train a small ResNet from scratch on the same crops, as a baseline"

@@ -37,11 +37,11 @@ class ResEncEncoder(Encoder):
         super().__init__()
         self.dim, self.patch, stages = config.width, config.patch_voxels, config.stages
         self.feature_info = [FeatureInfo(stage.out_channels, stage.reduction) for stage in stages]
-        self.stem = _Convolution(1, stages[0].in_channels, stages[0].kernel)
-        self.stages = nn.ModuleList(_Stage(stage) for stage in stages)
+        self.stem = NormedConvolution(1, stages[0].in_channels, stages[0].kernel)
+        self.stages = nn.ModuleList(ResidualStage(stage) for stage in stages)
         self.project = nn.Linear(stages[-1].out_channels, self.dim)
         self.norm = nn.LayerNorm(self.dim)
-        self.apply(_initialise)
+        self.apply(initialise_convolutions)
 
     def forward(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
@@ -88,7 +88,7 @@ class ResEncEncoder(Encoder):
         return tokens
 
 
-class _Stage(nn.Module):
+class ResidualStage(nn.Module):
     """Residual blocks, the first of which strides."""
 
     def __init__(self, stage: ResEncStage) -> None:
@@ -101,6 +101,7 @@ class _Stage(nn.Module):
         )
 
     def forward(self, features: Tensor, visible_voxels: Tensor | None) -> Tensor:
+        """Features at the resolution of the stage; None: every voxel is visible."""
         for block in self.blocks:
             features = block(features, visible_voxels)
         return features
@@ -112,16 +113,16 @@ class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         self.stride = stride
-        self.first = _Convolution(in_channels, out_channels, kernel, stride)
-        self.second = _Convolution(out_channels, out_channels, kernel)
+        self.first = NormedConvolution(in_channels, out_channels, kernel, stride)
+        self.second = NormedConvolution(out_channels, out_channels, kernel)
         self.shortcut = (
-            _Convolution(in_channels, out_channels, (1, 1, 1))
+            NormedConvolution(in_channels, out_channels, (1, 1, 1))
             if in_channels != out_channels
             else None
         )
 
     def forward(self, features: Tensor, visible_voxels: Tensor | None) -> Tensor:
-        """`at` are the seen voxels of the resolution that comes out."""
+        """`visible_voxels` are those of the resolution that comes out."""
         changed = self.second(
             leaky_relu(self.first(features, visible_voxels), NEGATIVE_SLOPE), visible_voxels
         )
@@ -131,8 +132,8 @@ class _Block(nn.Module):
         return leaky_relu(changed + kept, NEGATIVE_SLOPE)
 
 
-class _Convolution(nn.Module):
-    """A convolution and an instance norm whose statistics are those of the seen voxels."""
+class NormedConvolution(nn.Module):
+    """A convolution and an instance norm whose statistics are those of the visible voxels."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple = (1, 1, 1)
@@ -146,6 +147,7 @@ class _Convolution(nn.Module):
         )
 
     def forward(self, features: Tensor, visible_voxels: Tensor | None) -> Tensor:
+        """Normed features; None: every voxel is visible."""
         return _masked_instance_norm(self.conv(features), visible_voxels, self.scale, self.shift)
 
 
@@ -192,7 +194,7 @@ def _scatter_voxels(
     return empty.scatter(2, visible_voxels[:, None].expand_as(values), values).reshape(shape)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise_convolutions(module: nn.Module) -> None:
     """He-normal convolutions for LeakyReLU, as nnU-Net has them; a Xavier-uniform projection."""
     if isinstance(module, nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # (M, L and XL differ in crop and batch alone); tiny is for a CPU.
 PRESETS: dict[str, tuple[int, int, tuple[int, ...], int]] = {
     "tiny": (8, 64, (1,), 128),
+    "S": (12, 96, (1,), 128),
     "L": (32, 320, (1, 3, 4, 6), 320),
 }
 ACTIVATIONS_PER_CONV = (
@@ -59,7 +60,9 @@ class ResEnc(Backbone):
     min_tokens: ClassVar[int] = 2  # an instance norm of one voxel is zero, whatever it shows
 
     name: Literal["resenc"] = "resenc"
-    preset: Literal["tiny", "L"] = Field("tiny", description="channels and blocks of the stages")
+    preset: Literal["tiny", "S", "L"] = Field(
+        "tiny", description="channels and blocks of the stages"
+    )
 
     @field_validator("patch_voxels")
     @classmethod

@@ -5,11 +5,22 @@ from typing import get_args
 import pytest
 import torch
 
-from ssl_pipeline.evaluation.config import Evaluate, Finetune
+from ssl_pipeline.evaluation.adaptation.full import Full
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.decoders import DecoderConfig
-from ssl_pipeline.evaluation.decoders.unetr import UnetrDecoder
+from ssl_pipeline.evaluation.decoders.unet import UNet
+from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
-from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.finetuning.segmentation_training import (
+    build_labelled_volume,
+    predict_volume,
+    train_segmentation,
+)
+from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
+from ssl_pipeline.evaluation.metrics.segmentation import dice
+from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.segmentation_cells import SegmentationCells
 from ssl_pipeline.evaluation.tasks import Segmentation
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
@@ -23,27 +34,52 @@ MODELS = [
 ]
 
 
+def segmentation_model(model, decoder, n_classes=2):
+    encoder = random_encoder(model, 0)
+    return SegmentationModel(encoder, decoder.build(encoder), n_classes)
+
+
 @pytest.mark.parametrize("decoder", DECODERS, ids=lambda d: d.name)
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.name}-{m.patch_voxels[0]}")
 def test_every_decoder_draws_every_voxel_and_all_of_it_learns(model, decoder):
-    encoder = random_encoder(model, 0)
-    network = SegmentationModel(encoder, decoder.build(encoder), 2, with_input_skip=True)
+    network = segmentation_model(model, decoder)
     images = torch.randn(2, 16, 16, 24)
-    logits = network(images, torch.ones(2, 3))
-    assert logits.shape == (2, 3, 16, 16, 24)
-    logits.square().mean().backward()
+    logits = network.forward_resolutions(images, torch.ones(2, 3))
+    assert logits[0].shape == (2, 3, 16, 16, 24)
+    assert torch.equal(logits[0], network(images, torch.ones(2, 3)))
+    sum(each.square().mean() for each in logits).backward()
     own = {n: p for n, p in network.named_parameters() if not n.startswith("encoder.")}
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in own.values())
 
 
-def test_skips_join_at_their_own_resolution_of_a_convolutional_encoder():
-    encoder = random_encoder(ResEnc(), 0)
-    rise = UnetrDecoder().build(encoder)
-    assert [encoder.feature_info[index].reduction for index in rise.skips] == [(4, 4, 4), (2, 2, 2)]
+def sizes(maps):
+    return [tuple(each.shape[2:]) for each in maps]
 
 
-def test_skips_of_a_transformer_are_evenly_deep():
-    assert UnetrDecoder().build(random_encoder(ViT(preset="S"), 0)).skips == [7, 3]
+@pytest.mark.parametrize(("patch", "first"), [((8, 8, 8), (8, 8, 12)), ((4, 8, 8), (16, 8, 12))])
+@pytest.mark.parametrize("kind", [ViT, ResEnc])
+def test_every_resolution_but_the_tokens_is_supervised(kind, patch, first):
+    network = segmentation_model(kind(patch_voxels=patch), UNet())
+    with torch.no_grad():
+        logits = network.forward_resolutions(torch.randn(1, 16, 16, 24), torch.ones(1, 3))
+    assert sizes(logits)[:2] == [(16, 16, 24), first]
+    assert len(logits) == 3
+
+
+def test_a_patch_that_is_no_power_of_two_is_reached_in_unequal_steps():
+    network = segmentation_model(ViT(patch_voxels=(6, 6, 6)), UNet())
+    with torch.no_grad():
+        logits = network.forward_resolutions(torch.randn(1, 12, 12, 18), torch.ones(1, 3))
+    assert sizes(logits) == [(12, 12, 18), (4, 4, 6)]
+
+
+def test_tokens_of_a_transformer_reach_the_voxels_of_a_u_net():
+    network = segmentation_model(ViT(), UNet())
+    images = torch.randn(1, 16, 16, 24)
+    with torch.no_grad():
+        before = network(images, torch.ones(1, 3))
+        network.encoder.norm.weight.zero_()
+        assert not torch.allclose(network(images, torch.ones(1, 3)), before, atol=1e-3)
 
 
 def test_the_last_intermediates_are_the_tokens():
@@ -56,18 +92,16 @@ def test_the_last_intermediates_are_the_tokens():
     assert not torch.allclose(given[0], given[-1])
 
 
-def test_a_segmentation_learns_with_skips(planted, tmp_path):
+def test_a_convolutional_encoder_learns_to_segment_with_skips(planted, tmp_path):
     task = Segmentation(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
-    settings = Finetune(
-        steps=60,
-        batch_size=4,
-        learning_rate=3e-3,
-        overlap=0,
-        decoder=UnetrDecoder(),
-        keep_predictions="none",
-    )
-    context = planted.context(
-        tmp_path, evaluate=Evaluate(subjects=(0,)), initializations={"pretrained": "x"}
-    )
-    results = run_finetune(task, settings, context)
-    assert results.rows[0].mean > 0.3
+    cells = SegmentationCells(TaskRunner(task, planted.context(tmp_path)), task)
+    train = [
+        e for e in planted.catalog.entries if e.split == "train" and e.targets["corner"] == "0"
+    ]
+    scans = [build_labelled_volume(e, cells._class_indices(e), (True, True), 0) for e in train]
+    settings = TrainingSettings(Finetune(steps=40, batch_size=2), Full(), (16, 16, 16), 0, "cpu")
+    network = segmentation_model(ResEnc(), UNet())
+    train_segmentation(network, planted.reader, scans, settings)
+    entry = next(e for e in planted.catalog.entries if e.split == "test")
+    predicted = predict_volume(network, planted.reader, entry, WindowSettings((16, 16, 16), 0.0, 4))
+    assert min(dice(predicted, cells._class_indices(entry), (True, True), IGNORE_LABEL)) > 0.5

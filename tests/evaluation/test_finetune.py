@@ -11,6 +11,7 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.decoders.light import Light
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import FailedCell, read_costs
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
@@ -59,7 +60,7 @@ def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp
 
 
 def test_a_segmentation_learns_and_comes_back_in_the_scans_own_grid(small, tmp_path):
-    settings = Finetune(steps=80, batch_size=4, learning_rate=3e-3, overlap=0.25)
+    settings = Finetune(steps=80, batch_size=4, learning_rate=3e-3, overlap=0.25, decoder=Light())
     results = run_finetune(VOXELS, settings, small.context(tmp_path, evaluate=ALL))
     assert results.metric == "mean_dice"
     assert mean(results, "pixels + PCA") > 0.5

@@ -2,7 +2,10 @@
 
 import torch
 
-from ssl_pipeline.evaluation.finetuning.segmentation_loss import segmentation_loss
+from ssl_pipeline.evaluation.finetuning.segmentation_loss import (
+    deep_supervision_loss,
+    segmentation_loss,
+)
 
 
 def case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,3 +52,22 @@ def test_the_loss_falls_to_zero_with_certainty_and_is_finite_without_any_voxel()
     nowhere = torch.full_like(truth, 255)
     assert torch.isfinite(segmentation_loss(certain, nowhere, everything, 255))
     assert torch.isfinite(segmentation_loss(certain, truth * 0, ~everything, 255))
+
+
+def test_coarse_resolutions_are_compared_with_the_voxel_in_their_middle():
+    fine = torch.zeros(1, 4, 6, 8, dtype=torch.long)
+    fine[:, 1::2, 1::2] = 1  # what the middle of a voxel of 2 x 2 x 1 shows
+    everything = torch.ones(1, 3, dtype=torch.bool)
+    certain = torch.nn.functional.one_hot(fine, 4).movedim(-1, 1) * 50.0
+    coarse = torch.zeros(1, 4, 2, 3, 8)
+    coarse[:, 1] = 50.0
+    assert deep_supervision_loss([certain, coarse], fine, everything, 255) < 1e-3
+
+
+def test_a_resolution_counts_half_as_much_as_the_next_finer_one():
+    logits, truth = case()
+    everything, coarse = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 4, 3, 2, 5)
+    fine = segmentation_loss(logits, truth, everything, 255)
+    other = segmentation_loss(coarse, truth[:, :, 1::2], everything, 255)
+    both = deep_supervision_loss([logits, coarse], truth, everything, 255)
+    assert torch.isclose(both, (fine + 0.5 * other) / 1.5)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssl_pipeline.evaluation.decoders.light import LightDecoder
-from ssl_pipeline.evaluation.decoders.unetr import UnetrDecoder
+from ssl_pipeline.evaluation.decoders.light import Light
+from ssl_pipeline.evaluation.decoders.unet import UNet
 
-DecoderConfig = Annotated[LightDecoder | UnetrDecoder, Field(discriminator="name")]
+DecoderConfig = Annotated[Light | UNet, Field(discriminator="name")]

@@ -25,6 +25,6 @@ def compose_segmentation_model(
 ) -> SegmentationModel:
     """An encoder with a decoder of voxels, ready to adapt."""
     decoder = section.decoder.build(encoder)
-    network = SegmentationModel(encoder, decoder, n_classes, with_input_skip=section.input_skip)
+    network = SegmentationModel(encoder, decoder, n_classes)
     method.apply(encoder)
     return network

@@ -6,11 +6,42 @@ probabilities of both are added before the logarithm, and the Dice of that class
 out. How the two share their sum changes nothing.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+RESOLUTION_WEIGHT = 0.5  # of a resolution, by that of the next finer one
 SMOOTH = 1.0  # voxels added to both sides of a Dice, so that an absent class can be learned
+
+
+def deep_supervision_loss(
+    logits: Sequence[Float[Tensor, "batch classes _ _ _"]],
+    truth: Int[Tensor, "batch z y x"],
+    annotated: Bool[Tensor, "batch foreground"],
+    ignore_index: int,
+) -> Float[Tensor, ""]:
+    """Weighted mean of `segmentation_loss` at every resolution, the finest of which comes first.
+
+    The truth of a coarse voxel is that of the voxel in its middle, as in nnU-Net.
+    """
+    weights = [RESOLUTION_WEIGHT**level for level in range(len(logits))]
+    losses = [
+        weight * segmentation_loss(each, _coarse_truth(truth, each), annotated, ignore_index)
+        for weight, each in zip(weights, logits, strict=True)
+    ]
+    return torch.stack(losses).sum() / sum(weights)
+
+
+def _coarse_truth(
+    truth: Int[Tensor, "batch z y x"], logits: Float[Tensor, "batch classes _ _ _"]
+) -> Int[Tensor, "batch _ _ _"]:
+    for axis in (1, 2, 3):
+        step = truth.shape[axis] // logits.shape[axis + 1]
+        places = torch.arange(step // 2, truth.shape[axis], step, device=truth.device)
+        truth = truth.index_select(axis, places)
+    return truth
 
 
 def segmentation_loss(

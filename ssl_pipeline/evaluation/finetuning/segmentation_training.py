@@ -18,7 +18,7 @@ from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.evaluation.finetuning.crop_model import contrast_factors
 from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, optimise
-from ssl_pipeline.evaluation.finetuning.segmentation_loss import segmentation_loss
+from ssl_pipeline.evaluation.finetuning.segmentation_loss import deep_supervision_loss
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.finetuning.sliding_window import (
     WindowSettings,
@@ -88,7 +88,8 @@ def train_segmentation(
         )
         target = torch.from_numpy(truth).to(device).long()
         annotated = torch.tensor([scan.annotated_classes for scan in chosen], device=device)
-        return segmentation_loss(model(images, spacing), target, annotated, IGNORE_LABEL)
+        logits = model.forward_resolutions(images, spacing)
+        return deep_supervision_loss(logits, target, annotated, IGNORE_LABEL)
 
     return optimise(model, loss_of, section, settings.method)
 

@@ -1,0 +1,28 @@
+"""The decoder of a U-Net: a skip connection at every resolution, and norms as in nnU-Net."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ssl_pipeline.config.section import Section
+
+if TYPE_CHECKING:
+    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
+    from ssl_pipeline.models.encoder import Encoder
+
+
+class UNet(Section):
+    """Upsampling that joins the encoder's maps, supervised at every resolution.
+
+    A convolutional encoder becomes nnU-Net's residual-encoder U-Net (Isensee et al. 2024,
+    arXiv:2404.09556). A transformer has maps of one resolution alone: convolutions of the crop
+    itself give the finer ones, and tokens join at their own.
+    """
+
+    FLOPS: ClassVar[int] = 60_000  # of a voxel, forward; convolutions of few channels are slow
+
+    name: Literal["unet"] = "unet"
+
+    def build(self, encoder: "Encoder") -> "VoxelDecoder":
+        """The module from crops to maps of every resolution."""
+        from ssl_pipeline.evaluation.decoders.skip_decoder import SkipDecoder
+
+        return SkipDecoder(encoder)
