@@ -17,6 +17,7 @@ from ssl_pipeline.evaluation.cells import BASELINES, RANDOM
 from ssl_pipeline.evaluation.corruptions import ALL_CORRUPTIONS, CorruptionConfig
 from ssl_pipeline.evaluation.decoders import DecoderConfig
 from ssl_pipeline.evaluation.decoders.unet import UNet
+from ssl_pipeline.evaluation.finetuning.augmentation_config import CropAugmentation
 from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
@@ -89,8 +90,14 @@ class Finetune(Section):
     methods: tuple[AdaptationMethod, ...] = Field(
         (Full(),), min_length=1, description="what of the encoder is trained, each in its own rows"
     )
-    steps: int = Field(200, ge=1, description="optimiser steps of a cell")
-    batch_size: int = Field(16, ge=1, description="crops of a step")
+    steps: NonNegativeInt = Field(
+        0,
+        description="optimiser steps of a cell; 0 is 200, and for segmentation 250 and one more a "
+        "labelled subject, up to 1000",
+    )
+    batch_size: NonNegativeInt = Field(
+        0, description="crops of a step; 0 is 16, and 2 for segmentation"
+    )
     learning_rate: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
     head_lr_factor: float = Field(
         6.0, gt=0, description="factor of learning_rate for the head, which starts from scratch"
@@ -99,14 +106,59 @@ class Finetune(Section):
         0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
     )
     weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay, of matrices alone")
+    head_warmup: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps in which a pretrained encoder is left as it is, while the "
+        "head learns",
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of an average of the weights over steps, with which cells predict; 0 is "
+        "the last weights",
+    )
+    held_out_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a segmentation's labelled subjects, at least one, that are not "
+        "trained on but choose the best weights; training stops where they have not improved for "
+        "three of ten checks. 0 trains on all",
+    )
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto is what this machine multiplies fastest"
+    )
     jitter_voxels: NonNegativeInt = Field(
-        4, description="largest shift of a training crop, in voxels"
+        4, description="largest shift of a crop, in voxels, where a task is of crops"
     )
     contrast_jitter: float = Field(
-        0.1, ge=0, lt=1, description="largest relative change of contrast of a training crop"
+        0.1,
+        ge=0,
+        lt=1,
+        description="largest relative change of contrast of a crop, where a task is of crops",
+    )
+    augmentation: CropAugmentation = Field(
+        CropAugmentation(), description="augmentation of the training crops of a segmentation"
+    )
+    foreground_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the training crops of a segmentation that lie about a class",
     )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="share of a sliding window that the next one overlaps"
+    )
+    mirrored_views: bool = Field(
+        False,
+        description="segment every window also mirrored along the axes of augmentation.flip, and "
+        "average",
+    )
+    largest_component: bool = Field(
+        False, description="of each class keep the largest connected component alone"
     )
     decoder: DecoderConfig = Field(
         UNet(), description="decoder from the encoder's features to classes of voxels"
@@ -134,6 +186,20 @@ class Finetune(Section):
     def _distinct(self) -> "Finetune":
         _refuse_duplicates([method.name for method in self.methods])
         return self
+
+    @model_validator(mode="after")
+    def _mirrored_as_trained(self) -> "Finetune":
+        if self.mirrored_views and not self.augmentation.flip:
+            raise ValueError(
+                "mirrored_views needs axes along which training mirrors too: give them in "
+                "augmentation.flip, or leave mirrored_views out"
+            )
+        return self
+
+    def with_defaults(self, *, steps: int, batch_size: int) -> "Finetune":
+        """The section with these where it leaves the choice."""
+        chosen = {"steps": self.steps or steps, "batch_size": self.batch_size or batch_size}
+        return self.model_copy(update=chosen)
 
     def for_methods(self, *methods: AdaptationMethod, keeps_network: bool = False) -> "Finetune":
         """The section that determines a cell of one method, or of a baseline, which has none.

@@ -103,10 +103,16 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     cells = networks + plain + resnets + external
     kept = {"none": 0, "all": cells, "first seed": cells // of.finetune_seeds}
     files, disk_bytes = _cell_files(of, cells, with_maps=kept[finetune.keep_predictions])
-    passes = FORWARD_PASSES_PER_STEP * finetune.steps * finetune.batch_size + cost.forward_passes
+    sections = [
+        of.task.finetune_section(finetune, budget or inputs.train_subjects) for budget in budgets
+    ]
+    passes = sum(
+        FORWARD_PASSES_PER_STEP * each.steps * each.batch_size + cost.forward_passes
+        for each in sections
+    ) / len(budgets)
     network_flops = networks * (of.encoder_flops + cost.head_flops)
     activations = of.model.activation_count(of.model.token_count(of.crop), of.crop)
-    memory = 4.0 * finetune.batch_size * (activations + cost.head_activations)
+    memory = 4.0 * sections[-1].batch_size * (activations + cost.head_activations)
     return EvaluationCost(
         files=files,
         disk_bytes=disk_bytes,

@@ -9,6 +9,7 @@ processor is four times faster with it, another eight times slower.
 import ctypes
 import os
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -98,7 +99,12 @@ def select_compute(
     if before and section.device == "auto":
         device = before.device
     threads = section.threads or (before.threads if before else _thread_count(rank_info))
-    precision: str = before.precision if before else section.precision
+    return compute_on(device, before.precision if before else section.precision, threads)
+
+
+@cache
+def compute_on(device: str, precision: str, threads: int) -> Compute:
+    """How to compute on a device; `auto` measures it, once a process."""
     if precision == "auto":
         torch.set_num_threads(threads)
         reduced = "bf16" if device == "cpu" or torch.cuda.is_bf16_supported(False) else "fp16"

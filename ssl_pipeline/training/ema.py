@@ -32,6 +32,11 @@ class EMA(Generic[Module]):
         torch._foreach_copy_(list(averaged.parameters()), self.weights)
         return averaged
 
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        """Give the module the average in place of its weights."""
+        torch._foreach_copy_(list(self.module.parameters()), self.weights)
+
     def load_weights(self, weights: list[Tensor]) -> None:
         """Continue from the weights of a checkpoint."""
         torch._foreach_copy_(self.weights, weights)

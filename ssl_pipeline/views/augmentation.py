@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ssl_pipeline.types import Triple
-from ssl_pipeline.views.collate import BLUR_RADIUS, SampleBatch, ViewParams
+from ssl_pipeline.views.collate import BLUR_RADIUS, IntensityParams, SampleBatch, ViewParams
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.crops import Batch, crop_views
 from ssl_pipeline.views.sample import INTENSITY_PARAMS
@@ -31,21 +31,32 @@ def augmented_views(
 
 def augment(batch: Batch, params: ViewParams) -> Float[Tensor, "views 1 z y x"]:
     """Apply the intensity parameters that were drawn for a batch to its crops."""
+    return augment_intensities(batch.clean, batch.valid, params)
+
+
+def augment_intensities(
+    clean: Float[Tensor, "views 1 z y x"],
+    valid: Float[Tensor, "views z y x"],
+    params: IntensityParams,
+) -> Float[Tensor, "views 1 z y x"]:
+    """Apply intensity parameters to crops; voxels that are not valid stay as they are."""
     host = dict(zip(INTENSITY_PARAMS, params.host_intensity_params.T, strict=True))
     amount = params.intensity_params[:, :, None, None, None, None].unbind(dim=1)
     by = dict(zip(INTENSITY_PARAMS, amount, strict=True))
-    images = batch.clean
+    images = clean
     if host["bias"].any():
         images = _apply_bias_field(images, params.bias_field, by["bias"])
     if host["blur"].any():
         images = _apply_blur(images, params.blur_index, params.blur_taps)
+    if (host["low_resolution"] > 1).any():
+        images = _apply_low_resolution(images, host["low_resolution"])
     images = _apply_gamma(images, by["gamma"])
     if host["low"].any() or host["high"].any():
         images = _apply_window(images, by["low"], by["high"])
     images = torch.addcmul(by["brightness"], images, by["contrast"])
     if host["noise"].any():
         _add_noise(images, host["noise"], params.noise_seeds)
-    return torch.lerp(batch.clean, images, batch.valid[:, None])  # exact at 0 and at 1
+    return torch.lerp(clean, images, valid[:, None])  # exact at 0 and at 1
 
 
 def _apply_bias_field(images: Tensor, bias_field: Tensor, bias: Tensor) -> Tensor:
@@ -78,6 +89,16 @@ def _add_noise(images: Tensor, sigma: NDArray[np.float32], keys: NDArray[np.int6
     for view in np.flatnonzero(sigma).tolist():
         source.manual_seed(int(keys[view]))
         images[view] += noise.normal_(0, float(sigma[view]), generator=source)
+
+
+def _apply_low_resolution(images: Tensor, voxel_size: NDArray[np.float32]) -> Tensor:
+    """The views whose voxel size is above one, sampled as coarsely and interpolated back."""
+    result, size = images.clone(), images.shape[2:]
+    for view in np.flatnonzero(voxel_size > 1).tolist():
+        coarse = [max(1, round(n / float(voxel_size[view]))) for n in size]
+        sampled = interpolate(images[view : view + 1], coarse, mode="nearest-exact")
+        result[view] = interpolate(sampled, size, mode="trilinear")[0]
+    return result
 
 
 def _apply_blur(images: Tensor, blur_index: Tensor, taps: Tensor) -> Tensor:

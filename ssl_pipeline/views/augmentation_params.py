@@ -64,11 +64,11 @@ def draw_params(
     sample_key: SampleKey, views: Views, start: NDArray[np.int64], token_count: int
 ) -> SampleParams:
     """Draw the parameters of two views whose crops begin at `start` (2, 3) of their blocks."""
-    is_transformed, zoom, matrix = _draw_affine(sample_key, views.affine)
+    is_transformed, zoom, matrix = draw_affine(sample_key, views.affine)
     both = range(VIEWS_PER_SAMPLE)
     orders = [sample_key.generator(f"mask {v}").random(token_count, np.float32) for v in both]
-    intensities = [_draw_intensity_params(sample_key, views.intensity, v) for v in both]
-    fields = [_draw_bias_field(sample_key, views.intensity, v) for v in both]
+    intensities = [draw_intensity_params(sample_key, views.intensity, v) for v in both]
+    fields = [draw_bias_field(sample_key, views.intensity, v) for v in both]
     noise = [rng_key(sample_key.seed, sample_key.number, f"noise {v}") % 2**63 for v in both]
     return SampleParams(
         zoom=zoom,
@@ -97,7 +97,7 @@ def draw_flips(
     ), start
 
 
-def _draw_affine(
+def draw_affine(
     sample_key: SampleKey, section: AffineAugmentation
 ) -> tuple[bool, float, NDArray[np.float32]]:
     """Whether a sample is transformed, its zoom, and the matrix of rotation and zoom (z, y, x)."""
@@ -111,7 +111,7 @@ def _draw_affine(
     return True, zoom, (zoom * matrix).astype(np.float32)
 
 
-def _draw_intensity_params(
+def draw_intensity_params(
     sample_key: SampleKey, section: IntensityAugmentation, view: int
 ) -> NDArray[np.float32]:
     """The values of `INTENSITY_PARAMS` for one view; those of skipped augmentations are neutral."""
@@ -124,9 +124,12 @@ def _draw_intensity_params(
         section.window_probability,
         section.bias_probability,
     )
+    size, coarse = rng.random(2)
     drawn = {
         "bias": bias * section.bias * biased,
         "blur": blur * section.blur_voxels * blurred,
+        "low_resolution": 1
+        + size * (section.low_resolution - 1) * (coarse < section.low_resolution_probability),
         "gamma": 2 ** (gamma * section.gamma),
         "low": low * section.window * windowed,
         "high": high * section.window * windowed,
@@ -137,7 +140,7 @@ def _draw_intensity_params(
     return np.array([drawn[name] for name in INTENSITY_PARAMS], np.float32)
 
 
-def _draw_bias_field(
+def draw_bias_field(
     sample_key: SampleKey, section: IntensityAugmentation, view: int
 ) -> NDArray[np.float32]:
     """A coarse bias field: values in -1..1 at 3 x 3 x 3 points of a crop."""

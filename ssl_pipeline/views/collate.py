@@ -29,7 +29,23 @@ BLUR_RADIUS = 3  # voxels
 
 
 @dataclass(frozen=True)
-class ViewParams:
+class IntensityParams:
+    """Random parameters of the intensities of views."""
+
+    intensity_params: Float[Tensor, "views params"]  # see `INTENSITY_PARAMS`
+    host_intensity_params: NDArray[np.float32]  # the same on the host
+    blur_index: Int[Tensor, " blurred"]  # the views that are blurred
+    blur_taps: Float[Tensor, "blurred taps"]  # weights of their blurs, voxel by voxel
+    bias_field: Float[Tensor, "views 3 3 3"]  # a coarse random field
+    noise_seeds: NDArray[np.int64]  # (views,) seeds of the noise
+
+    def to(self, device: torch.device) -> "IntensityParams":
+        """Copy to another device."""
+        return _map_tensors(self, lambda tensor: tensor.to(device))
+
+
+@dataclass(frozen=True)
+class ViewParams(IntensityParams):
     """Random parameters of views; of axes `views` all first views come before all second ones."""
 
     zoom: Float[Tensor, " samples"]  # how many stored voxels a voxel of a view spans
@@ -38,12 +54,6 @@ class ViewParams:
     start: Int[Tensor, "views 3"]  # first voxel of a crop in its block
     host_start: NDArray[np.int64]  # the same on the host
     order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are visible
-    intensity_params: Float[Tensor, "views params"]  # see `INTENSITY_PARAMS`
-    host_intensity_params: NDArray[np.float32]  # the same on the host
-    blur_index: Int[Tensor, " blurred"]  # the views that are blurred
-    blur_taps: Float[Tensor, "blurred taps"]  # weights of their blurs, voxel by voxel
-    bias_field: Float[Tensor, "views 3 3 3"]  # a coarse random field
-    noise_seeds: NDArray[np.int64]  # (views,) seeds of the noise
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class SampleBatch:
         return replace(moved, params=params, meta=meta)
 
 
-Record = TypeVar("Record", SampleBatch, ViewParams, SampleMeta)
+Record = TypeVar("Record", SampleBatch, IntensityParams, ViewParams, SampleMeta)
 
 
 def _map_tensors(record: Record, move: Callable[[Tensor], Tensor]) -> Record:
@@ -116,10 +126,12 @@ def _collate_params(params: Sequence[SampleParams]) -> ViewParams:
         each = np.stack([getattr(sample, name) for sample in params])
         return np.concatenate(list(each.swapaxes(0, 1)))
 
-    start, intensity_params = views("start"), views("intensity_params")
-    sigmas = intensity_params[:, INTENSITY_PARAMS.index("blur")]
-    blurred = np.flatnonzero(sigmas)
+    start = views("start")
+    intensities = collate_intensity_params(
+        views("intensity_params"), views("bias_field"), views("noise_seeds")
+    )
     return ViewParams(
+        **vars(intensities),
         zoom=torch.tensor([sample.zoom for sample in params], dtype=torch.float32),
         matrix=torch.from_numpy(np.stack([sample.matrix for sample in params])),
         transformed_index=torch.from_numpy(
@@ -128,12 +140,24 @@ def _collate_params(params: Sequence[SampleParams]) -> ViewParams:
         start=torch.from_numpy(start),
         host_start=start,
         order=torch.from_numpy(views("order")),
+    )
+
+
+def collate_intensity_params(
+    intensity_params: NDArray[np.float32],
+    bias_field: NDArray[np.float32],
+    noise_seeds: NDArray[np.int64],
+) -> IntensityParams:
+    """Parameters (views, params), bias fields (views, 3, 3, 3) and seeds of noise (views,)."""
+    sigmas = intensity_params[:, INTENSITY_PARAMS.index("blur")]
+    blurred = np.flatnonzero(sigmas)
+    return IntensityParams(
         intensity_params=torch.from_numpy(intensity_params),
         host_intensity_params=intensity_params,
         blur_index=torch.from_numpy(blurred),
         blur_taps=torch.from_numpy(_gaussian_taps(sigmas[blurred])),
-        bias_field=torch.from_numpy(views("bias_field")),
-        noise_seeds=views("noise_seeds"),
+        bias_field=torch.from_numpy(bias_field),
+        noise_seeds=noise_seeds,
     )
 
 

@@ -29,6 +29,12 @@ class IntensityAugmentation(Section):
     blur_probability: float = Field(
         0.2, ge=0, le=1, description="fraction of views that are blurred"
     )
+    low_resolution: float = Field(
+        2.0, ge=1, description="largest size of the voxels of a coarser scan, in voxels"
+    )
+    low_resolution_probability: float = Field(
+        0.0, ge=0, le=1, description="fraction of views that look as if scanned more coarsely"
+    )
     window: float = Field(
         0.3, ge=0, lt=0.5, description="largest fraction of the range that is cut off at either end"
     )

@@ -13,7 +13,10 @@ from torch import Tensor
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 
 # Columns of `intensity_params`: augmentations of a view, in the order of application.
-INTENSITY_PARAMS = ("bias", "blur", "gamma", "low", "high", "contrast", "brightness", "noise")
+INTENSITY_PARAMS = (
+    *("bias", "blur", "low_resolution", "gamma", "low", "high", "contrast", "brightness"),
+    "noise",
+)
 
 
 @dataclass(frozen=True)

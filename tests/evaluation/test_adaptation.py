@@ -23,6 +23,7 @@ from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.data.pooling import AttentionPool, MeanPool
 from ssl_pipeline.evaluation.finetuning.crop_model import EncoderCropModel, predict_crops
 from ssl_pipeline.evaluation.finetuning.optimizer import (
+    TrainingSettings,
     count_trained_parameters,
     optimise,
     parameter_groups,
@@ -112,7 +113,8 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(kind, model):
         losses.append(nn.functional.cross_entropy(logits, targets))
         return losses[-1]
 
-    optimise(network, loss_of, Finetune(steps=12, learning_rate=1e-3, warmup=0), method)
+    settings = training_settings(method, steps=12, learning_rate=1e-3, warmup=0)
+    optimise(network, loss_of, settings)
     moved = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
     assert moved == free
     assert losses[-1] < losses[0]
@@ -155,13 +157,18 @@ def test_adapting_is_a_function_of_the_generator(kind):
     assert torch.equal(first(*crops()), other(*crops())) != drawn
 
 
+def training_settings(method, is_pretrained=False, **section):
+    section = Finetune(**{"precision": "fp32", **section})
+    return TrainingSettings(section, method, (16, 16, 16), 0, "cpu", is_pretrained)
+
+
 def test_layers_decay_towards_the_crop():
     method, encoder = Full(layer_decay=0.5), random_encoder(TRANSFORMER, 0)
     network = EncoderCropModel(encoder, 2, MeanPool())
     method.apply(encoder)
     of = {
         id(p): group["scale"]
-        for group in parameter_groups(network, Finetune(), method)
+        for group in parameter_groups(network, training_settings(method))
         for p in group["params"]
     }
     scale = {name: of[id(p)] for name, p in network.named_parameters()}
@@ -172,12 +179,56 @@ def test_layers_decay_towards_the_crop():
     assert scale["encoder.embed.weight"] == scale["encoder.registers"] == 0.5**7
 
 
+def trained_twice(**section):
+    """A network after two steps, and its weights before them."""
+    method, encoder = Full(), random_encoder(TRANSFORMER, 0)
+    network = EncoderCropModel(encoder, 2, MeanPool())
+    before = deepcopy(network.state_dict())
+    images, spacing = crops()
+    settings = training_settings(method, is_pretrained=True, steps=2, warmup=0, **section)
+
+    def loss_of(step):
+        return network(images[:, 0], torch.ones_like(images[:, 0]), spacing).square().sum()
+
+    optimise(network, loss_of, settings)
+    return network, before
+
+
+def test_a_pretrained_encoder_waits_for_the_head():
+    network, before = trained_twice(head_warmup=0.99)
+    after = network.state_dict()
+    changed = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert "head.1.weight" in changed
+    assert not [name for name in changed if name.startswith("encoder.")]
+    groups = parameter_groups(network, training_settings(Full(), steps=100, head_warmup=0.1))
+    assert {group["first_step"] for group in groups} == {0}  # random weights have nothing to lose
+
+
+def test_an_average_of_the_weights_lags_behind_the_last_ones():
+    last, before = trained_twice()
+    average, _ = trained_twice(ema_decay=0.9)
+    start = before["head.1.weight"]
+    moved = [(n.state_dict()["head.1.weight"] - start).norm() for n in (average, last)]
+    assert 0 < moved[0] < moved[1]
+
+
+def test_training_runs_in_bf16_with_weights_of_full_precision():
+    network, before = trained_twice()
+    reduced, _ = trained_twice(precision="bf16")
+    for name, weight in reduced.state_dict().items():
+        assert weight.dtype == torch.float32
+        assert torch.allclose(weight, network.state_dict()[name], atol=0.01), name
+    assert not torch.equal(reduced.state_dict()["head.1.weight"], before["head.1.weight"])
+
+
 def test_weights_of_light_methods_do_not_decay():
     method, encoder = Lora(), random_encoder(TRANSFORMER, 0)
     network = EncoderCropModel(encoder, 2, MeanPool())
     method.apply(encoder)
     decayed = [
-        group for group in parameter_groups(network, Finetune(), method) if group["weight_decay"]
+        group
+        for group in parameter_groups(network, training_settings(method))
+        if group["weight_decay"]
     ]
     assert [p.shape for group in decayed for p in group["params"]] == [(2, encoder.dim)]
 
@@ -259,7 +310,7 @@ def memory_of(kind):
     def loss_of(step):
         return network(images[:, 0], torch.ones_like(images[:, 0]), spacing).sum()
 
-    return optimise(network, loss_of, Finetune(steps=2), method), network
+    return optimise(network, loss_of, training_settings(method, steps=2)), network
 
 
 def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():

@@ -15,6 +15,7 @@ from ssl_pipeline.evaluation.cost_model import (
     probe_cost,
 )
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
+from ssl_pipeline.evaluation.decoders.light import Light
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.tasks import TaskConfig
@@ -29,7 +30,7 @@ SETTINGS = {
     "segmentation": {"label": "blobs", "classes": {3: "bright", 5: "dark"}},
 }
 KINDS = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(TaskConfig)[0])}
-SHORT = Finetune(steps=1, batch_size=2, keep_predictions="none")
+SHORT = Finetune(steps=1, batch_size=8, overlap=0, decoder=Light(), keep_predictions="none")
 INPUTS = CostInputs(
     initializations=("pretrained", RANDOM, PIXELS),
     writes_label_maps=True,

@@ -19,7 +19,11 @@ NOTHING = IntensityAugmentation(
     bias_probability=0,
 )
 EVERY = IntensityAugmentation(
-    noise_probability=1, blur_probability=1, window_probability=1, bias_probability=1
+    noise_probability=1,
+    blur_probability=1,
+    low_resolution_probability=1,
+    window_probability=1,
+    bias_probability=1,
 )
 
 
@@ -57,6 +61,14 @@ def test_blur_keeps_the_mean_and_takes_away_detail(changed):
     batch, images = changed(NOTHING.model_copy(update={"blur_probability": 1, "blur_voxels": 2}))
     assert images.std() < batch.clean.std()
     assert images.mean().item() == pytest.approx(batch.clean.mean().item(), abs=0.05)
+
+
+def test_a_coarse_view_has_lost_detail_and_no_brightness(changed):
+    coarse = {"low_resolution_probability": 1, "low_resolution": 4}
+    batch, images = changed(NOTHING.model_copy(update=coarse))
+    assert images.std() < batch.clean.std()
+    assert images.mean().item() == pytest.approx(batch.clean.mean().item(), abs=0.1)
+    assert not torch.allclose(images, batch.clean, atol=0.1)
 
 
 def test_a_bias_field_is_smooth_and_never_turns_black_to_grey(changed):

@@ -47,8 +47,8 @@ class CropModel(nn.Module, ABC):
     def loss(self, outputs: Float[Tensor, "batch outputs"], targets: Tensor) -> Tensor:
         """Cross-entropy, or the squared error."""
         if self.n_classes:
-            return nn.functional.cross_entropy(outputs, targets)
-        return nn.functional.mse_loss(outputs[:, 0], (targets - self.mean) / self.spread)
+            return nn.functional.cross_entropy(outputs.float(), targets)
+        return nn.functional.mse_loss(outputs[:, 0].float(), (targets - self.mean) / self.spread)
 
     def to_predictions(
         self, outputs: Float[Tensor, "batch outputs"]
@@ -116,7 +116,7 @@ def train_crop_model(
         targets = torch.tensor([crop.target for crop in chosen], device=device)
         return model.loss(model(images, valid, spacing), targets)
 
-    return optimise(model, loss_of, section, settings.method)
+    return optimise(model, loss_of, settings)
 
 
 def predict_crops(

@@ -1,4 +1,4 @@
-"""Optimisation of fine-tuning: AdamW, warm-up, cosine, a fixed number of steps.
+"""Optimisation of fine-tuning: AdamW, warm-up, cosine, a number of steps that labels decide.
 
 The head has a higher learning rate than the encoder, for it starts from scratch: with one rate for
 both, 150 steps on 5 labelled subjects gave a validation Dice of .15 and .58 on two small
@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.adaptation.adaptation import encoder_blocks
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.finetuning.early_stopping import EarlyStopping
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.training.compute import Compute, compute_on
+from ssl_pipeline.training.ema import EMA
 from ssl_pipeline.training.schedule import has_weight_decay, warmup_cosine
 from ssl_pipeline.types import Triple
 
@@ -32,11 +35,22 @@ MAX_GRAD_NORM = 1.0  # largest norm of the gradient
 class TrainingSettings:
     """Settings of the training of one cell."""
 
-    section: Finetune
+    section: Finetune  # with steps and batch_size
     method: AdaptationMethod | None  # None for a model without encoder
     crop_size: Triple  # (z, y, x), voxels
     seed: int
     device: str
+    is_pretrained: bool = False  # whether the encoder has something to lose
+
+    @property
+    def compute(self) -> Compute:
+        """Precision and attention kernel."""
+        return finetune_compute(self.section, self.device)
+
+
+def finetune_compute(section: Finetune, device: str) -> Compute:
+    """How a cell computes on a device such as cuda:0."""
+    return compute_on(torch.device(device).type, section.precision, torch.get_num_threads())
 
 
 @contextmanager
@@ -92,30 +106,44 @@ class PeakMemory:
 def optimise(
     model: nn.Module,
     loss_of: Callable[[int], Tensor],
-    section: Finetune,
-    method: AdaptationMethod | None,
+    settings: TrainingSettings,
+    early_stopping: EarlyStopping | None = None,
 ) -> int:
     """Minimise `loss_of`, which maps a step's number to its loss, in `section.steps` steps.
 
-    The model's encoder is its attribute `encoder`, which `method` adapts; everything else counts as
-    the head, as does all of a model without encoder. Returns the peak memory in bytes: the most
+    The model's encoder is its attribute `encoder`, which the method adapts; everything else counts
+    as the head, as does all of a model without encoder. Returns the peak memory in bytes: the most
     that a GPU had allocated; on a CPU, weights, gradients, moments and saved activations. Raises
     FloatingPointError where the weights are not finite at the end.
     """
-    optimiser = torch.optim.AdamW(
-        parameter_groups(model, section, method), lr=section.learning_rate
-    )
+    section, compute = settings.section, settings.compute
+    compute.set_attention_kernel(model)
+    optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=section.learning_rate)
+    scaler, average = compute.scaler(), EMA(model, section.ema_decay) if section.ema_decay else None
     wanted = [p for group in optimiser.param_groups for p in group["params"]]
     memory = PeakMemory(model)
     for step in range(section.steps):
         for group in optimiser.param_groups:
-            group["lr"] = section.learning_rate * lr_schedule_factor(step, section) * group["scale"]
+            rate = section.learning_rate * lr_schedule_factor(step, section)
+            group["lr"] = rate * group["scale"] * (step >= group["first_step"])
         optimiser.zero_grad(set_to_none=True)
-        with memory.record_activations() if step == 0 else nullcontext():
+        with memory.record_activations() if step == 0 else nullcontext(), compute.autocast():
             loss = loss_of(step)
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
         torch.nn.utils.clip_grad_norm_(wanted, MAX_GRAD_NORM)
-        optimiser.step()
+        scaler.step(optimiser)
+        scaler.update()
+        if average:
+            average.update(step)
+        if early_stopping and early_stopping.is_due(step):
+            early_stopping.check(average.averaged_module() if average else model)
+            if early_stopping.is_over:
+                break
+    if average:
+        average.copy_to_module()
+    if early_stopping:
+        early_stopping.restore(model)
     if not all(bool(parameter.isfinite().all()) for parameter in wanted):
         raise FloatingPointError(
             "training diverged, lower finetune.learning_rate or lr_factor of the method"
@@ -128,29 +156,30 @@ def lr_schedule_factor(step: int, section: Finetune) -> float:
     return warmup_cosine(step, section.steps, round(section.warmup * section.steps))
 
 
-def parameter_groups(
-    model: nn.Module, section: Finetune, method: AdaptationMethod | None
-) -> list[dict[str, Any]]:
-    """Parameter groups with their `scale` of the learning rate; vectors have no
-    weight decay.
+def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Parameter groups with the `scale` of their learning rate and the `first_step` that trains
+    them; vectors have no weight decay.
     """
-    gathered: dict[tuple[float, float], list[nn.Parameter]] = {}
+    section, method = settings.section, settings.method
+    delay = round(section.head_warmup * section.steps) if settings.is_pretrained else 0
+    gathered: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale, decays = section.head_lr_factor, has_weight_decay(parameter)
+        scale, decays, first_step = section.head_lr_factor, has_weight_decay(parameter), 0
         if method and name.startswith("encoder."):
             encoder = model.get_submodule("encoder")
             assert isinstance(encoder, Encoder)
-            scale, decays = (
+            scale, decays, first_step = (
                 method.block_lr_factor(_layers_above(name, encoder)),
                 decays and method.USES_WEIGHT_DECAY,
+                delay,
             )
         decay = section.weight_decay if decays else 0.0
-        gathered.setdefault((scale, decay), []).append(parameter)
+        gathered.setdefault((scale, decay, first_step), []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": decay, "scale": scale}
-        for (scale, decay), parameters in gathered.items()
+        {"params": parameters, "weight_decay": decay, "scale": scale, "first_step": first_step}
+        for (scale, decay, first_step), parameters in gathered.items()
     ]
 
 

@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_pipeline.evaluation.data.crops import crops_of_volume
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.data.crops import CropBatch, crops_of_volume
 from ssl_pipeline.evaluation.data.labelled_crops import CropBox
-from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
-from ssl_pipeline.evaluation.finetuning.segmentation_training import predict_windows
-from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
+from ssl_pipeline.evaluation.finetuning.segmentation_training import predict_classes
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
 from ssl_pipeline.preprocess.prepare import PreparedVolume
+from ssl_pipeline.types import Triple
 
 MM3_PER_ML = 1000
 
@@ -21,22 +21,25 @@ class SegmentationPredictor(ScanPredictor):
     """Predicts the class of every voxel of a scan."""
 
     def __init__(
-        self, networks: Sequence[nn.Module], classes: Mapping[int, str], settings: WindowSettings
+        self,
+        networks: Sequence[nn.Module],
+        classes: Mapping[int, str],
+        size: Triple,
+        section: Finetune,
     ) -> None:
         super().__init__(networks)
-        self.classes, self.settings = classes, settings
+        self.classes, self.size, self.section = classes, size, section
 
     def predict(self, prepared: PreparedVolume) -> Prediction:
         """Label map on the scan's own grid, and volumes in ml."""
-        size = self.settings.size
-        slabs = predict_windows(
-            self.networks,
-            prepared.meta.shape,
-            lambda starts: crops_of_volume(prepared, [CropBox(at, size) for at in starts], size),
-            self.settings,
-        )
+
+        def crops_at(starts: Sequence[Triple]) -> CropBatch:
+            return crops_of_volume(prepared, [CropBox(at, self.size) for at in starts], self.size)
+
         values = np.array([0, *self.classes], np.int16)
-        label_map = values[classes_on_source_grid(slabs, prepared.meta)]
+        label_map = values[
+            predict_classes(self.networks, prepared.meta, crops_at, self.size, self.section)
+        ]
         return Prediction(self._volumes_ml(label_map, prepared), label_map)
 
     def outputs(

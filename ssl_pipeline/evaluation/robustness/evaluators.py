@@ -105,7 +105,8 @@ def _network_evaluators(
             if not cells:
                 left_out.append(f"{method.TITLE} from {name}")
             for cell in cells:
-                saved = SavedNetwork(cell, method, inputs.finetune, inputs.networks)
+                section = cell_section(runner, inputs.finetune, cell, method)
+                saved = SavedNetwork(cell, method, section, inputs.networks)
                 found.append(_network_evaluator(runner, task_cells, saved))
     return found, left_out
 

@@ -16,14 +16,18 @@ from ssl_pipeline.evaluation.finetuning.crop_model import (
     train_crop_model,
 )
 from ssl_pipeline.evaluation.finetuning.optimizer import (
-    TrainingSettings,
     count_trained_parameters,
     fixed_seed,
 )
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
 from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
-from ssl_pipeline.evaluation.runner.networks import build_crop_model, load_network, save_network
+from ssl_pipeline.evaluation.runner.networks import (
+    build_crop_model,
+    load_network,
+    save_network,
+    training_settings,
+)
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
 from ssl_pipeline.io.atomic import sha256_json
 
@@ -85,11 +89,9 @@ class CropFinetuneCells(FinetuneCells):
 
     def _train(self, cell: Cell, section: Finetune) -> tuple[CropModel, dict[str, int]]:
         """A trained model, whose method has merged, and its cost."""
-        context, method = self.runner.context, next(iter(section.methods), None)
+        method = next(iter(section.methods), None)
         labelled = [self.crops.train_crops[index] for index in self.crops.labelled_rows(cell)]
-        settings = TrainingSettings(
-            section, method, self.runner.crop_size, context.seed + cell.seed, context.device
-        )
+        settings = training_settings(self.runner, cell, section, method)
         with fixed_seed(settings.seed, settings.device):
             model = (
                 build_crop_model(self.runner, cell, method)

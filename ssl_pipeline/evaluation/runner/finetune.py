@@ -58,12 +58,14 @@ def cell_section(
     runner: TaskRunner, finetune: Finetune, cell: Cell, method: AdaptationMethod | None
 ) -> Finetune:
     """The section that determines a cell of fine-tuning; a baseline has no method."""
+    labelled = cell.subjects or len(runner.subject_split.train_subjects)
+    section = runner.task.finetune_section(finetune, labelled)
     if method is None:
-        return finetune.for_methods()
+        return section.for_methods()
     is_kept = cell == model_cell(runner, finetune) or (
         finetune.keep_networks == "all" and cell.subjects == _budgets(runner, finetune)[-1]
     )
-    return finetune.for_methods(method, keeps_network=is_kept)
+    return section.for_methods(method, keeps_network=is_kept)
 
 
 def model_cell(runner: TaskRunner, finetune: Finetune) -> Cell | None:

@@ -8,10 +8,11 @@ from torch import nn
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.cells import BASELINES, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.finetuning.build import compose_crop_model, compose_segmentation_model
 from ssl_pipeline.evaluation.finetuning.crop_model import CropModel, EncoderCropModel
+from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
@@ -35,6 +36,15 @@ def build_segmentation_model(
     """An encoder with a decoder of voxels, ready to be adapted."""
     n_classes = len(runner.task.class_names)
     return compose_segmentation_model(_build_encoder(runner, cell), n_classes, method, section)
+
+
+def training_settings(
+    runner: TaskRunner, cell: Cell, section: Finetune, method: AdaptationMethod | None
+) -> TrainingSettings:
+    """How the network of a cell is trained."""
+    seed, device = runner.context.seed + cell.seed, runner.context.device
+    is_pretrained = cell.initialization not in (RANDOM, *BASELINES)
+    return TrainingSettings(section, method, runner.crop_size, seed, device, is_pretrained)
 
 
 def _build_encoder(runner: TaskRunner, cell: Cell) -> Encoder:

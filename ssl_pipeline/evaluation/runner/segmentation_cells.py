@@ -23,13 +23,11 @@ from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
 from ssl_pipeline.evaluation.finetuning import segmentation_training
 from ssl_pipeline.evaluation.finetuning.optimizer import (
-    TrainingSettings,
     count_trained_parameters,
     fixed_seed,
 )
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.finetuning.segmentation_training import LabelledVolume
-from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
 from ssl_pipeline.evaluation.metrics.segmentation import dice
 from ssl_pipeline.evaluation.metrics.surface import surface_metrics
 from ssl_pipeline.evaluation.runner.context import TaskRunner
@@ -38,6 +36,7 @@ from ssl_pipeline.evaluation.runner.networks import (
     build_segmentation_model,
     load_network,
     save_network,
+    training_settings,
 )
 from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, unscored_note
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, classes_present
@@ -202,7 +201,7 @@ class SegmentationCells(FinetuneCells):
     ) -> tuple[SegmentationModel, dict[str, int]]:
         """A trained network, and its cost."""
         context, (method,) = self.runner.context, section.methods
-        settings = TrainingSettings(section, method, self.runner.crop_size, seed, context.device)
+        settings = training_settings(self.runner, cell, section, method)
         with fixed_seed(seed, context.device):
             network = build_segmentation_model(self.runner, cell, method, section)
             memory = segmentation_training.train_segmentation(
@@ -216,12 +215,11 @@ class SegmentationCells(FinetuneCells):
         self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune
     ) -> Iterator[NDArray[np.uint8]]:
         """Predicted classes of every scored scan, on its own grid."""
-        settings = WindowSettings(self.runner.crop_size, section.overlap, section.batch_size)
         for entry in self.test_entries:
-            found = segmentation_training.predict_volume(
-                network, volumes.reader, volumes.entries[entry.id], settings
+            found = volumes.entries[entry.id]
+            yield segmentation_training.predict_volume(
+                network, volumes.reader, found, self.runner.crop_size, section
             )
-            yield classes_on_source_grid(found, entry.meta)
 
     def _write_prediction(self, cell: Cell, entry: Entry, predicted: NDArray[np.uint8]) -> str:
         """Write predicted classes (x, y, z); returns their path below the task's folder."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
     from ssl_pipeline.models.encoder import Encoder
 
+MIN_STEPS, MAX_STEPS = 250, 1000  # of a cell, where the study does not say
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
 SCORING_BYTES = 16  # a voxel of truth and prediction, as they are read and compared
@@ -117,6 +118,11 @@ class Segmentation(Task):
 
         return SegmentationCells(runner, self)
 
+    def finetune_section(self, finetune: Finetune, labelled_subjects: int) -> Finetune:
+        """Convolutions at full resolution cost more a crop; more labels are worth more steps."""
+        steps = min(MAX_STEPS, MIN_STEPS + labelled_subjects)
+        return finetune.with_defaults(steps=steps, batch_size=2)
+
     def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
         """The predictions of another method, if there are any."""
         return () if self.external_predictions is None else (EXTERNAL,)
@@ -142,11 +148,9 @@ class Segmentation(Task):
         self, networks: Sequence["nn.Module"], finetune: Finetune, crop: Triple
     ) -> "ScanPredictor":
         """Predicts the class of every voxel."""
-        from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
         from ssl_pipeline.evaluation.prediction.segmentation import SegmentationPredictor
 
-        settings = WindowSettings(crop, finetune.overlap, finetune.batch_size)
-        return SegmentationPredictor(networks, self.names_by_value, settings)
+        return SegmentationPredictor(networks, self.names_by_value, crop, finetune)
 
     @property
     def overlay_label(self) -> str | None:

@@ -247,6 +247,10 @@ class Task(Section, ABC):
     def finetune_cells(self, runner: "TaskRunner") -> "FinetuneCells":
         """Computes the cells of its fine-tuning."""
 
+    def finetune_section(self, finetune: Finetune, labelled_subjects: int) -> Finetune:
+        """The section with the steps and batch of cells with so many labelled subjects."""
+        return finetune.with_defaults(steps=200, batch_size=16)
+
     def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
         """Baselines of its fine-tuning beside pixels."""
         return ()

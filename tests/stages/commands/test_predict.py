@@ -12,9 +12,7 @@ import torch
 from ssl_pipeline import load_model
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import read_cell
-from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
 from ssl_pipeline.evaluation.finetuning.segmentation_training import predict_volume
-from ssl_pipeline.evaluation.finetuning.sliding_window import WindowSettings
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import LoadedModel
@@ -83,11 +81,9 @@ def test_voxels_are_predicted_from_the_raw_file_as_from_the_store(whole, tissue)
     catalog = Catalog.read(preprocessed / "catalog.parquet")
     reader = CropReader(preprocessed / "volumes", catalog)
     model = load_model(tissue)
-    settings = model.predictor.settings
     entry = next(entry for entry in catalog.entries if entry.split == "test")
-    slabs = predict_volume(model.predictor.networks[0], reader, entry, settings)
-    stored = classes_on_source_grid(slabs, entry.meta)
-    assert isinstance(settings, WindowSettings)
+    manifest, (network,) = model.manifest, model.predictor.networks
+    stored = predict_volume(network, reader, entry, manifest.crop_voxels, manifest.finetune)
     assert {1, 2} <= set(np.unique(stored)), "both classes occur"
     again = model.predict_prepared(PreparedVolume(reader.read_volume(entry.id), entry.meta))
     found = [
