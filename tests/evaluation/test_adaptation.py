@@ -21,6 +21,7 @@ from ssl_pipeline.evaluation.adaptation import (
 from ssl_pipeline.evaluation.cells import PIXELS, RESNET, Cell
 from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.data.pooling import AttentionPool, MeanPool
+from ssl_pipeline.evaluation.decoders.light import Light
 from ssl_pipeline.evaluation.finetuning.crop_model import EncoderCropModel, predict_crops
 from ssl_pipeline.evaluation.finetuning.optimizer import (
     TrainingSettings,
@@ -284,8 +285,9 @@ def test_every_method_has_its_rows_for_classes(planted, tmp_path):
 
 def test_methods_that_serve_no_voxels_are_left_out_and_reported(planted, tmp_path):
     settings = Finetune(
-        methods=(Lora(), Attentive()), steps=1, batch_size=2, keep_predictions="none"
-    )
+        methods=(Lora(), Attentive()), steps=1, batch_size=8, overlap=0, decoder=Light(),
+        keep_predictions="none",
+    )  # fmt: skip
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     results = run_finetune(VOXELS, settings, context)
     assert {r.method for r in results.rows} == {"lora"}

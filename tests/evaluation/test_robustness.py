@@ -7,6 +7,7 @@ from ssl_pipeline.evaluation.adaptation import Full, Lora
 from ssl_pipeline.evaluation.cells import BASELINES, Cell, CellRecord, save_cell
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Robustness
 from ssl_pipeline.evaluation.corruptions import Blur, Gamma, LowDose
+from ssl_pipeline.evaluation.decoders.light import Light
 from ssl_pipeline.evaluation.records import read_robustness
 from ssl_pipeline.evaluation.robustness.evaluators import RobustnessInputs
 from ssl_pipeline.evaluation.robustness.robustness import run_robustness
@@ -86,8 +87,9 @@ def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_
 def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
     context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     settings = Finetune(
-        steps=8, batch_size=4, keep_networks="all", keep_predictions="none", overlap=0
-    )
+        steps=8, batch_size=4, keep_networks="all", keep_predictions="none", overlap=0,
+        decoder=Light(),
+    )  # fmt: skip
     clean = run_finetune(VOXELS, settings, context)
     results = run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
     row, curve = means(results, "full", "pretrained")
