@@ -34,7 +34,7 @@ def with_task_model(
 ) -> StageResult:
     """Write the model of a task, if it has one, and add its files to the result of the stage."""
     runner, finetune = TaskRunner(study.tasks[task], context), study.finetune_of(task)
-    cell = None if study.trial else model_cell(runner, finetune)
+    cell = model_cell(runner, finetune)
     results = read_results(context.out)
     if cell is None or any(failed.key == cell.key for failed in results.failed):
         return result

@@ -61,7 +61,7 @@ def test_a_resumed_activity_has_the_rate_of_its_own_part(tmp_path):
 def test_the_time_left_is_by_the_work_that_this_run_does_itself(tmp_path):
     """Small items come first, and the first of all was done by an earlier run."""
     path = tmp_path / "some.progress.json"
-    with record_progress(path), progress("Reading", 4, total_work=1000) as bar:
+    with record_progress(path, "Some stage"), progress("Reading", 4, total_work=1000) as bar:
         bar.advance("known", work=500, is_new=False)
         time.sleep(1.1)
         bar.advance("small", work=100)

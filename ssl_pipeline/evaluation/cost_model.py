@@ -7,7 +7,14 @@ opened, and torch is not imported.
 import math
 from dataclasses import dataclass
 
-from ssl_pipeline.evaluation.cells import BASELINES, EXTERNAL, PIXELS, RANDOM, RESNET
+from ssl_pipeline.evaluation.cells import (
+    BASELINES,
+    EXTERNAL,
+    NOT_PRETRAINED,
+    PIXELS,
+    RANDOM,
+    RESNET,
+)
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.runner.subject_splits import resolve_budgets
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
@@ -20,6 +27,7 @@ BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 CELL_BYTES = 350  # a cell but for its predictions, in its file and in the tables
 # Record, manifest, provenance, results, costs, test accesses, lock.
 RECORD_FILES, RECORD_BYTES = 8, 5_700
+MODEL_FILES = 6  # of a task model: manifest, network, self-test, features, subjects, README
 RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
 CORRUPTION_S, CORRUPTION_BYTES = 2e-7, 24  # corrupting a voxel
@@ -103,6 +111,7 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     cells = networks + plain + resnets + external
     kept = {"none": 0, "all": cells, "first seed": cells // of.finetune_seeds}
     files, disk_bytes = _cell_files(of, cells, with_maps=kept[finetune.keep_predictions])
+    network_files, network_bytes = _kept_networks(of)
     sections = [
         of.task.finetune_section(finetune, budget or inputs.train_subjects) for budget in budgets
     ]
@@ -114,8 +123,8 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     activations = of.model.activation_count(of.model.token_count(of.crop), of.crop)
     memory = 4.0 * sections[-1].batch_size * (activations + cost.head_activations)
     return EvaluationCost(
-        files=files,
-        disk_bytes=disk_bytes,
+        files=files + network_files,
+        disk_bytes=disk_bytes + network_bytes,
         memory_bytes=BASE_BYTES + memory + 16 * max(inputs.voxels, default=0) + cost.scoring_bytes,
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),
         seconds=cells * HEAD_S,
@@ -148,6 +157,17 @@ def _cell_files(of: EvaluatedTask, cells: int, with_maps: int = 0) -> tuple[int,
     maps, map_bytes = _label_maps(of)
     size = RECORD_BYTES + cells * (CELL_BYTES + cost.prediction_bytes) + with_maps * cost.map_bytes
     return RECORD_FILES + cells + with_maps * cost.map_files + maps, size + map_bytes
+
+
+def _kept_networks(of: EvaluatedTask) -> tuple[int, float]:
+    """Files and bytes of the networks that fine-tuning keeps, and of the task's model."""
+    encoders = set(of.inputs.initializations) - set(NOT_PRETRAINED)
+    has_model = of.finetune.keep_networks != "none" and of.task.can_predict and bool(encoders)
+    networks = int(has_model)
+    if of.finetune.keep_networks == "all":
+        networks = of.n_methods * of.n_encoders * of.finetune_seeds
+    files = networks + MODEL_FILES * has_model
+    return files, 4.0 * of.model.parameter_count * (networks + has_model)
 
 
 def _label_maps(of: EvaluatedTask) -> tuple[int, float]:

@@ -173,8 +173,9 @@ class Study(Section):
         return override_section(self.probe, self.tasks[task].probe)
 
     def finetune_of(self, task: str) -> Finetune:
-        """The settings of fine-tuning for a task."""
-        return override_section(self.finetune, self.tasks[task].finetune)
+        """The settings of fine-tuning for a task; a trial of an ablation leaves no model."""
+        section = override_section(self.finetune, self.tasks[task].finetune)
+        return section.model_copy(update={"keep_networks": "none"}) if self._trial else section
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """The folder of a stage: one for each value of its wildcards, and for each trial."""

@@ -49,10 +49,10 @@ def test_keys_that_are_no_names_are_refused(keys, read):
         read(f"classes: {keys}")
 
 
-def test_a_word_for_the_value_of_a_class_is_refused(read, tmp_path):
-    task = read("{kind: classification, title: T, target: t, classes: {no: a, yes: b}}")
-    with pytest.raises(UserError, match=r"classes.no is 'no': it should be a valid integer"):
-        parse_section(Classification, task, tmp_path / "study.yaml")
+def test_the_words_no_and_yes_are_names_of_classes(read, tmp_path):
+    content = read("{kind: classification, title: T, target: t, classes: {no: a, yes: b}}")
+    task = parse_section(Classification, content, tmp_path / "study.yaml")
+    assert task.classes == {"a": "no", "b": "yes"}
 
 
 @pytest.mark.parametrize(

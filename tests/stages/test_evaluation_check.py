@@ -106,7 +106,7 @@ def test_a_volume_of_labels_that_is_0_everywhere_is_told(study, scans):
         (
             {
                 "robustness": {"corruptions": [{"name": "metal_streak"}]},
-                "finetune": {"keep_networks": True},
+                "finetune": {"keep_networks": "all"},
             },
             "none of robustness.corruptions is of its scans' modality, MR",
         ),
@@ -160,7 +160,8 @@ def test_folders_are_named_by_classes_and_need_no_renaming(study_file):
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
     settings = load_study(study_file).model_dump(exclude_unset=True)
-    settings["data"]["roots"][0]["targets"] = {"group": {"pattern": "^(?P<group>[A-Z]+)/"}}
+    (root,) = settings["data"]["roots"]
+    root["targets"], root["labels"] = {"group": {"pattern": "^(?P<group>[A-Z]+)/"}}, {}
     heart = SIDE | {"target": "group", "classes": {"healthy": "NOR", "dilated": "DCM"}}
     changed = Study.model_validate(settings | {"tasks": {"heart": heart}})
     changed._source_folder = study_file.parent

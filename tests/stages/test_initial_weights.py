@@ -137,7 +137,7 @@ def test_training_subjects_of_the_initial_weights_are_inherited(bundle, starting
     }
     # Person 4 and 5 are held out here, and were trained on there.
     with pytest.raises(UserError, match="was pretrained on 2 subjects of the split test") as error:
-        leakage_warning(study, catalog_of(study))
+        leakage_warning(study, catalog_of(study).entries, study.encoders)
     assert "pretrain anew without what it started from" in str(error.value)
 
 
@@ -169,7 +169,7 @@ def test_initial_weights_without_training_subjects_are_refused(bundle, starting,
     with pytest.raises(
         UserError, match="started from one that does not say which subjects it was trained"
     ):
-        leakage_warning(study, catalog_of(study))
+        leakage_warning(study, catalog_of(study).entries, study.encoders)
 
 
 def test_results_of_foreign_weights_begin_with_a_warning(starting, tmp_path):

@@ -15,6 +15,7 @@ class Light(Section):
     """The smallest decoder, which depends most on the features of the encoder."""
 
     FLOPS: ClassVar[int] = 12_000  # of a voxel, forward; convolutions of few channels are slow
+    ACTIVATIONS: ClassVar[int] = 60  # of a voxel, kept for the backward pass
 
     name: Literal["light"] = "light"
     input_skip: bool = Field(

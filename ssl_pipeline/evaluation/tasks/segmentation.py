@@ -32,7 +32,6 @@ MIN_STEPS, MAX_STEPS = 250, 1000  # of a cell, where the study does not say
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
 SCORING_BYTES = 16  # a voxel of truth and prediction, as they are read and compared
-HEAD_NUMBERS_PER_VOXEL = 60  # activations that a segmentation head keeps
 # Metrics, and the key of each in the predictions of a scan.
 SCAN_SCORES = {MEAN_DICE: "dice", SURFACE_DICE: "surface_dice", HD95_MM: "hd95_mm"}
 
@@ -104,7 +103,7 @@ class Segmentation(Task):
             forward_passes=inputs.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3,
             prediction_bytes=float(SCAN_BYTES * inputs.test_scans),
             head_flops=float(finetune.decoder.FLOPS * math.prod(crop)),
-            head_activations=float(HEAD_NUMBERS_PER_VOXEL * math.prod(crop)),
+            head_activations=float(finetune.decoder.ACTIVATIONS * math.prod(crop)),
             map_files=inputs.test_scans,
             map_bytes=MAP_BYTES * inputs.raw_test_voxels,
             label_files=inputs.train_scans,

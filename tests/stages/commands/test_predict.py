@@ -46,7 +46,8 @@ def save_with_equal_biases(folder, model):
 
     network = model.predictor.networks[0]
     with torch.no_grad():
-        network.head[-1].bias.zero_()
+        for layer in network.seg_layers:
+            layer.bias.zero_()
     own = {"unlike_distance", "versions", "sha256", "format_version"}
     contract = {
         name: getattr(model.manifest, name)
