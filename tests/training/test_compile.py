@@ -11,6 +11,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from tests.training.small_trainer import small_trainer, trained_weights
 
 
 def train(folder, output, compiled):
-    """Leave the weights behind, and compiled code with them: that of a killed run may be torn."""
+    """Leave the weights behind, and compiled code with them."""
     os.environ.pop(CACHE_VARIABLE, None)
     os.environ["TMPDIR"] = str(folder)
     weights = trained_weights(small_trainer(folder, output, compile=compiled))
@@ -31,22 +32,32 @@ def train(folder, output, compiled):
         assert os.environ[CACHE_VARIABLE] == str(compiled_code)
 
 
+def train_in_a_process(folder, *told):
+    """The weights that a training in a process of its own ends with."""
+    folder.mkdir(exist_ok=True)
+    process = multiprocessing.get_context("spawn").Process(target=train, args=(folder, *told))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return torch.load(folder / "end.pt")
+
+
 @pytest.mark.kill
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles with g++, which is not here")
-def test_a_compiled_run_ends_as_a_plain_one(study, tmp_path):
-    ends = []
-    for compiled in (False, True):
-        folder = tmp_path / str(compiled)
-        folder.mkdir()
-        arguments = (folder, study.folder, compiled)
-        process = multiprocessing.get_context("spawn").Process(target=train, args=arguments)
-        process.start()
-        process.join()
-        assert process.exitcode == 0
-        ends.append(torch.load(folder / "end.pt"))
+def test_a_compiled_run_ends_as_a_plain_one_also_after_a_kill_has_torn_its_code(study, tmp_path):
+    plain = train_in_a_process(tmp_path / "plain", study.folder, False)
+    folder = tmp_path / "compiled"
+    for _ in range(2):
+        compiled = train_in_a_process(folder, study.folder, True)
         assert "gradient_ratio" in read_metrics(folder / "metrics.jsonl")[-1]
-    assert (ends[1] - ends[0]).norm() < 1e-4 * ends[0].norm()
+        assert (compiled - plain).norm() < 1e-4 * plain.norm()
+        code = list((folder / f"torch-compiled-{os.geteuid()}").rglob("*.so"))
+        assert code
+        for path in code:
+            os.truncate(path, path.stat().st_size // 2)
+        for left in (*folder.glob("metrics*"), *folder.glob("checkpoints/*"), folder / "end.pt"):
+            left.unlink()
 
 
 @pytest.fixture
@@ -62,6 +73,29 @@ def test_compiled_code_lies_where_no_other_user_can_put_any(temporary, open_umas
     use_private_compile_cache()
     folder = Path(os.environ[CACHE_VARIABLE])
     assert folder.parent == temporary and stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("share", [0, 0.0005, 0.5])
+def test_torn_code_is_removed_and_whole_code_stays(temporary, share):
+    folder = temporary / f"torch-compiled-{os.geteuid()}/ab"
+    folder.parent.mkdir(mode=0o700)
+    folder.mkdir()
+    whole = next(Path(np.__file__).parent.glob("linalg/*.so"))
+    for name in ("whole.so", "torn.so", "torn.o"):
+        shutil.copy(whole, folder / name)
+    for name in ("torn.so", "torn.o"):
+        os.truncate(folder / name, int(whole.stat().st_size * share))
+    (folder / "code.cpp").touch()
+    use_private_compile_cache()
+    assert {path.name for path in folder.iterdir()} == {"whole.so", "code.cpp"}
+
+
+def test_code_that_another_process_may_be_writing_stays(temporary):
+    use_private_compile_cache()
+    folder = Path(os.environ[CACHE_VARIABLE])
+    (folder / "unfinished.so").touch()
+    use_private_compile_cache()
+    assert (folder / "unfinished.so").exists()
 
 
 def test_a_folder_of_compiled_code_that_another_user_may_have_made_is_refused(temporary):
