@@ -77,8 +77,8 @@ def _truncated(path: Path, data: NDArray[Any], affine: NDArray[np.float64]) -> N
 
 
 def _twice(path: Path, data: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    """The second one alone is a defect; the first is sound and lies elsewhere."""
-    save_nifti(path.with_name("sound nrrd") / "twin.nii", data + 77, affine)
+    """The second one alone is a defect; the first is sound, and in a folder that is not counted."""
+    save_nifti(path.with_name("first of the same voxels") / "scan.nii", data + 77, affine)
     save_itk(path / "scan.mha", data + 77, affine)
 
 
