@@ -32,10 +32,10 @@ def train(folder, output, compiled):
         assert os.environ[CACHE_VARIABLE] == str(compiled_code)
 
 
-def train_in_a_process(folder, *told):
+def train_in_a_process(folder, *arguments):
     """The weights that a training in a process of its own ends with."""
     folder.mkdir(exist_ok=True)
-    process = multiprocessing.get_context("spawn").Process(target=train, args=(folder, *told))
+    process = multiprocessing.get_context("spawn").Process(target=train, args=(folder, *arguments))
     process.start()
     process.join()
     assert process.exitcode == 0
