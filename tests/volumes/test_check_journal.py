@@ -87,7 +87,7 @@ def test_a_journal_that_is_removed_was_one_file(folder, journal):
 
 
 def test_the_time_left_counts_the_bytes_of_scans(folder, tmp_path):
-    with record_progress(tmp_path / "a.json"):
+    with record_progress(tmp_path / "a.json", "Inventory"):
         build(data_of(folder), folder)
     record = read_progress(tmp_path / "a.json")
     assert (record.done, record.left_s) == (record.total, 0)
