@@ -16,7 +16,8 @@ Result = dict[str, Any]  # of one scan, as JSON
 class FinishedScans:
     """Results of scans, one JSON line each, in a file beside `out` that is appended to.
 
-    A result is known by the content of the scan, and by all that determines it beside that.
+    A result is known by the content of the scan, by all that determines it beside that, and by
+    where its files are to be: copies of one scan have files of their own.
     """
 
     def __init__(self, out: Path, determined_by: object) -> None:
@@ -26,9 +27,12 @@ class FinishedScans:
         if self._results:
             info(f"{len(self._results)} scans of an earlier start are not computed again.")
 
-    def key(self, source: Source) -> str:
-        """The key of a scan's result; raises ReadError or OSError where it cannot be read."""
-        return sha256_json([self._determined_by, source.series, source_sha256(source)])
+    def key(self, source: Source, files: str = "") -> str:
+        """The key of a scan's result, whose `files` are there, if it has any.
+
+        Raises ReadError or OSError where the scan cannot be read.
+        """
+        return sha256_json([self._determined_by, source.series, source_sha256(source), files])
 
     def get(self, key: str) -> Result | None:
         """The result with a key; None where it is not computed yet."""

@@ -125,7 +125,7 @@ def _predict_scan(
 ) -> Result:
     """The columns of a scan's row but its path; its files are written at `stem`."""
     try:
-        key = finished.key(source)
+        key = finished.key(source, str(stem))
         done = finished.get(key)
         if done is not None and all(Path(name).exists() for name in done["files"]):
             return {**done["columns"]}

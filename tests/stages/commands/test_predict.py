@@ -132,6 +132,16 @@ def test_a_stopped_run_goes_on_and_a_lost_file_is_written_again(whole, tissue, t
     assert not (out / "predictions.csv.unfinished").exists()
 
 
+def test_copies_of_one_scan_have_predictions_of_their_own(whole, tissue, tmp_path):
+    copies, out = tmp_path / "copies", tmp_path / "out"
+    copies.mkdir()
+    for name in ("one.nii.gz", "two.nii.gz"):
+        shutil.copy(whole.parent / "raw/images/person0.nii.gz", copies / name)
+    first, second = predict(copies, out, tissue)
+    assert {**first, "path": ""} == {**second, "path": ""}
+    assert (out / "one.nii.gz").read_bytes() == (out / "two.nii.gz").read_bytes()
+
+
 def test_an_ensemble_of_equals_is_each_of_them_and_of_other_tasks_is_refused(
     whole, finetuned, tissue, tmp_path
 ):
