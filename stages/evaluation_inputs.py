@@ -198,16 +198,18 @@ class CellStage(Generic[CellSettings]):
 
     def run(self, study: Study, out: Path, task: str) -> StageResult:
         """Compute the missing cells, and the table of all."""
-        self._run(study, out, UNSHARDED, task)
+        self.run_cells(study, out, UNSHARDED, task)
         return stage_result(out)
 
     def run_shard(self, study: Study, out: Path, shard: CellShard, task: str) -> None:
         """Compute a shard of the missing cells."""
-        self._run(study, out, shard, task)
+        self.run_cells(study, out, shard, task)
 
-    def _run(self, study: Study, out: Path, shard: CellShard, task: str) -> None:
+    def run_cells(self, study: Study, out: Path, shard: CellShard, task: str) -> EvaluationContext:
+        """Compute a shard of the missing cells; returns the context that they were computed in."""
         context = replace(evaluation_context(study, self.name, out, task), shard=shard)
         self.run_task(study.tasks[task], self.settings_of(study, task), context)
+        return context
 
 
 def stage_result(out: Path) -> StageResult:

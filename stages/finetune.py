@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ssl_pipeline.evaluation.cost_model import finetune_cost
+from ssl_pipeline.evaluation.cells import UNSHARDED
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from stages import evaluation_inputs, task_model
 from stages.core.stage import StageResult
@@ -26,13 +26,15 @@ def is_needed(study: Study, task: str) -> bool:
     return "finetune" in study.tasks[task].evaluation_stages
 
 
-_STAGE = evaluation_inputs.CellStage("finetune", Study.finetune_of, run_finetune, finetune_cost)
+_STAGE = evaluation_inputs.CellStage(
+    "finetune", Study.finetune_of, run_finetune, task_model.finetune_cost_with_model
+)
 inputs = evaluation_inputs.inputs
 estimate_resources, run_shard = _STAGE.estimate_resources, _STAGE.run_shard
 
 
 def run(study: Study, out: Path, task: str) -> StageResult:
     """Compute the missing cells, the table of all, and the model."""
-    result = _STAGE.run(study, out, task)
-    context = evaluation_inputs.evaluation_context(study, "finetune", out, task)
+    context = _STAGE.run_cells(study, out, UNSHARDED, task)
+    result = evaluation_inputs.stage_result(out)
     return task_model.with_task_model(study, task, context, result)

@@ -165,9 +165,9 @@ def run(study: Study, out: Path) -> StageResult:
         f"{diagnosis.name}: {diagnosis.reason}"
     )
     # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
-    told = {**training_summary, "reason": diagnosis.reason, **_earlier_computes(training)}
+    recorded = {**training_summary, "reason": diagnosis.reason, **_earlier_computes(training)}
     files = [*encoder_files, subjects, images, out / RUN_RECORD]
-    return StageResult(files, summary, {"training_summary": told})
+    return StageResult(files, summary, {"training_summary": recorded})
 
 
 def _earlier_computes(training: "Trainer") -> dict[str, Any]:

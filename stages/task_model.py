@@ -1,5 +1,6 @@
 """The model of a task that `finetune` leaves: one fine-tuned network, ready to predict."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.cost_model import EvaluatedTask, EvaluationCost, finetune_cost
 from ssl_pipeline.evaluation.metrics.metric import METRICS
 from ssl_pipeline.evaluation.records import Results, read_results
 from ssl_pipeline.evaluation.runner.context import EvaluationContext, TaskRunner
@@ -27,6 +29,15 @@ OUTPUTS = tuple(
     f"{layout.MODEL_FOLDER}/{name}"
     for name in (MODEL_MANIFEST, *MODEL_FILES, training_subjects.FILE_NAME, "*.md")
 )
+
+
+def finetune_cost_with_model(of: EvaluatedTask) -> EvaluationCost:
+    """Cost of fine-tuning on a task, and of the model that it leaves."""
+    cost = finetune_cost(of)
+    if not of.has_model:
+        return cost
+    files, disk_bytes = cost.files + len(OUTPUTS), cost.disk_bytes + of.network_bytes
+    return replace(cost, files=files, disk_bytes=disk_bytes)
 
 
 def with_task_model(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ssl_pipeline.evaluation.cells import (
     BASELINES,
     EXTERNAL,
-    NOT_PRETRAINED,
     PIXELS,
     RANDOM,
     RESNET,
@@ -27,7 +26,6 @@ BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 CELL_BYTES = 350  # a cell but for its predictions, in its file and in the tables
 # Record, manifest, provenance, results, costs, test accesses, lock.
 RECORD_FILES, RECORD_BYTES = 8, 5_700
-MODEL_FILES = 6  # of a task model: manifest, network, self-test, features, subjects, README
 RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
 CORRUPTION_S, CORRUPTION_BYTES = 2e-7, 24  # corrupting a voxel
@@ -65,6 +63,16 @@ class EvaluatedTask:
     def n_methods(self) -> int:
         """Number of adaptation methods that serve the task."""
         return len(self.task.supported_methods(self.finetune))
+
+    @property
+    def has_model(self) -> bool:
+        """Whether its fine-tuning leaves a model."""
+        return self.task.leaves_model(self.finetune, self.inputs.initializations)
+
+    @property
+    def network_bytes(self) -> float:
+        """Bytes of a saved network, by its encoder, which most of them are of."""
+        return 4.0 * self.model.parameter_count
 
     @property
     def finetune_seeds(self) -> int:
@@ -111,7 +119,7 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     cells = networks + plain + resnets + external
     kept = {"none": 0, "all": cells, "first seed": cells // of.finetune_seeds}
     files, disk_bytes = _cell_files(of, cells, with_maps=kept[finetune.keep_predictions])
-    network_files, network_bytes = _kept_networks(of)
+    kept_networks = _kept_networks(of)
     sections = [
         of.task.finetune_section(finetune, budget or inputs.train_subjects) for budget in budgets
     ]
@@ -123,8 +131,8 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     activations = of.model.activation_count(of.model.token_count(of.crop), of.crop)
     memory = 4.0 * sections[-1].batch_size * (activations + cost.head_activations)
     return EvaluationCost(
-        files=files + network_files,
-        disk_bytes=disk_bytes + network_bytes,
+        files=files + kept_networks,
+        disk_bytes=disk_bytes + kept_networks * of.network_bytes,
         memory_bytes=BASE_BYTES + memory + 16 * max(inputs.voxels, default=0) + cost.scoring_bytes,
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),
         seconds=cells * HEAD_S,
@@ -159,15 +167,11 @@ def _cell_files(of: EvaluatedTask, cells: int, with_maps: int = 0) -> tuple[int,
     return RECORD_FILES + cells + with_maps * cost.map_files + maps, size + map_bytes
 
 
-def _kept_networks(of: EvaluatedTask) -> tuple[int, float]:
-    """Files and bytes of the networks that fine-tuning keeps, and of the task's model."""
-    encoders = set(of.inputs.initializations) - set(NOT_PRETRAINED)
-    has_model = of.finetune.keep_networks != "none" and of.task.can_predict and bool(encoders)
-    networks = int(has_model)
+def _kept_networks(of: EvaluatedTask) -> int:
+    """Number of networks that fine-tuning keeps."""
     if of.finetune.keep_networks == "all":
-        networks = of.n_methods * of.n_encoders * of.finetune_seeds
-    files = networks + MODEL_FILES * has_model
-    return files, 4.0 * of.model.parameter_count * (networks + has_model)
+        return of.n_methods * of.n_encoders * of.finetune_seeds
+    return int(of.has_model)
 
 
 def _label_maps(of: EvaluatedTask) -> tuple[int, float]:

@@ -34,16 +34,11 @@ FOREGROUND_TEXTS = {
 
 def model_card(manifest: BundleManifest) -> str:
     """The text of the README, in Markdown."""
-    templates = Environment(
-        loader=PackageLoader("ssl_pipeline.export", "."),
-        autoescape=False,  # it is Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
     low, high = manifest.preprocess.ct.window_hu
     settings_of = manifest.preprocess.modality_settings
-    return templates.get_template("model_card.md").render(
+    return render_card(
+        "ssl_pipeline.export",
+        "model_card.md",
         manifest=manifest,
         weights=WEIGHTS_FILE,
         kinds=_to_text(manifest.training_summary.get("modalities", ["CT", "MR"]), " and "),
@@ -63,6 +58,18 @@ def model_card(manifest: BundleManifest) -> str:
         shortest=MIN_WAVELENGTH_MM,
         longest=MAX_WAVELENGTH_MM,
     )
+
+
+def render_card(package: str, template: str, **values: Any) -> str:
+    """A card in Markdown, from a template of a package."""
+    templates = Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=False,  # it is Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template(template).render(**values)
 
 
 def _model_settings(section: Section) -> list[tuple[str, str, str]]:

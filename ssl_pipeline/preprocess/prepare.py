@@ -52,6 +52,7 @@ from ssl_pipeline.volumes.volume import Volume
 
 VERSION = 4  # raise it when the same scan and section give another volume
 VALID, FOREGROUND, ANONYMISED = 1, 2, 4  # mask bits
+MM3_PER_ML = 1000
 MASK_BITS = {"foreground": FOREGROUND, "anonymised": ANONYMISED}  # kinds of masks
 OBLIQUE_TOLERANCE_DEG = 0.1  # a scan turned by less is straight
 
@@ -87,6 +88,11 @@ class VolumeMeta:
         factor, shift = self.scale / self.width, (self.offset - self.centre) / self.width
         low, high = ((v - self.centre) / self.width for v in (self.low, self.high))
         return factor, shift, low, high
+
+    def source_volume_ml(self, voxels: int) -> float:
+        """The volume of so many voxels of the scan's own grid, in ml."""
+        voxel_mm3 = abs(np.linalg.det(np.array(self.source_affine)[:3, :3]))
+        return float(voxels * voxel_mm3) / MM3_PER_ML
 
     def to_json(self) -> dict[str, Any]:
         """The metadata as JSON values; every digit is kept."""

@@ -1,4 +1,4 @@
-"""Pretraining runs that were left before their last step, told when another run starts anew.
+"""Pretraining runs that were left before their last step, named when another run starts anew.
 
 A changed setting that the weights depend on means another run, from its first step on. Whoever
 changed it without that in mind learns here which setting it is, and that nothing is lost.

@@ -83,7 +83,9 @@ def test_it_is_fine_tuned_scored_by_its_own_metric_and_costs_what_it_writes(
     assert next(iter(scores.metrics)) == task.METRIC
     assert len(scores.per_class) == len(task.class_names)
     cost, maps = finetune_cost(evaluated(task)), len(list((tmp_path / "labels").glob("*.npy")))
-    assert cost.files == RECORD_FILES + len(cells) + maps
+    networks = len(list((tmp_path / "networks").glob("*.safetensors")))
+    assert networks == task.can_predict  # that of the task's model
+    assert cost.files == RECORD_FILES + len(cells) + maps + networks
     assert min(cost.disk_bytes, cost.memory_bytes, cost.flops, cost.seconds) > 0
 
 

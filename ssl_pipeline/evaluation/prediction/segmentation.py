@@ -14,8 +14,6 @@ from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredict
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.types import Triple
 
-MM3_PER_ML = 1000
-
 
 class SegmentationPredictor(ScanPredictor):
     """Predicts the class of every voxel of a scan."""
@@ -40,7 +38,11 @@ class SegmentationPredictor(ScanPredictor):
         label_map = values[
             predict_classes(self.networks, prepared.meta, crops_at, self.size, self.section)
         ]
-        return Prediction(self._volumes_ml(label_map, prepared), label_map)
+        volumes_ml = {
+            f"{name} (ml)": prepared.meta.source_volume_ml(int((label_map == value).sum()))
+            for value, name in self.classes.items()
+        }
+        return Prediction(volumes_ml, label_map)
 
     def outputs(
         self,
@@ -51,12 +53,3 @@ class SegmentationPredictor(ScanPredictor):
         """Logits (batch, classes, z, y, x), background first."""
         found: Tensor = network(images, spacing_mm)
         return found
-
-    def _volumes_ml(
-        self, label_map: "np.ndarray[tuple[int, ...], np.dtype[np.int16]]", prepared: PreparedVolume
-    ) -> dict[str, float]:
-        """The volume of each class on the scan's own grid."""
-        affine = np.array(prepared.meta.source_affine)
-        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / MM3_PER_ML
-        counts = {value: int((label_map == value).sum()) for value in self.classes}
-        return {f"{name} (ml)": counts[value] * voxel_ml for value, name in self.classes.items()}

@@ -70,12 +70,12 @@ def cell_section(
 
 def model_cell(runner: TaskRunner, finetune: Finetune) -> Cell | None:
     """The cell whose network is the task's model; None where there is none."""
-    encoders = [init for init in runner.context.initializations if init not in NOT_PRETRAINED]
-    methods = runner.task.supported_methods(finetune)
-    is_wanted = finetune.keep_networks != "none" and runner.task.can_predict
-    if not (is_wanted and encoders and methods):
+    initializations = runner.context.initializations
+    if not runner.task.leaves_model(finetune, initializations):
         return None
-    return Cell(methods[0].name, encoders[0], _budgets(runner, finetune)[-1], seed=0)
+    encoder = next(init for init in initializations if init not in NOT_PRETRAINED)
+    method = runner.task.supported_methods(finetune)[0]
+    return Cell(method.name, encoder, _budgets(runner, finetune)[-1], seed=0)
 
 
 def _budgets(runner: TaskRunner, finetune: Finetune) -> tuple[int, ...]:

@@ -19,7 +19,6 @@ from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
 
-MM3_PER_ML = 1000
 LARGEST_NUMBER = 1e30  # whose square, summed over scans, is still a number
 
 
@@ -104,8 +103,7 @@ class Regression(ScanTask):
         counted = (label_map > 0) & (label_map != IGNORE_LABEL)
         if self.classes:
             counted = sum((label_map == value for value in self.class_values), start=label_map < 0)
-        voxel_mm3 = abs(np.linalg.det(np.array(entry.meta.source_affine)[:3, :3]))
-        return float(counted.sum() * voxel_mm3) / MM3_PER_ML
+        return entry.meta.source_volume_ml(int(counted.sum()))
 
 
 def _number(text: str) -> float | None:

@@ -21,6 +21,7 @@ from pydantic import (
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
+from ssl_pipeline.evaluation.cells import NOT_PRETRAINED
 from ssl_pipeline.evaluation.config import Finetune, Probe
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
@@ -269,6 +270,12 @@ class Task(Section, ABC):
     def can_predict(self) -> bool:
         """Whether a fine-tuned network can be asked of a scan without labels."""
         return False
+
+    def leaves_model(self, finetune: Finetune, initializations: Iterable[str]) -> bool:
+        """Whether fine-tuning from these initializations leaves a model of the task."""
+        has_encoder = bool(set(initializations) - set(NOT_PRETRAINED))
+        is_wanted = finetune.keep_networks != "none" and self.can_predict
+        return is_wanted and has_encoder and bool(self.supported_methods(finetune))
 
     def predictor(
         self, networks: Sequence["nn.Module"], finetune: Finetune, crop: Triple

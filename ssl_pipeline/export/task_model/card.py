@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from ssl_pipeline.export.model_card import render_card
 from ssl_pipeline.export.task_model.manifest import ModelManifest
 from ssl_pipeline.formatting import format_with_interval
 
@@ -15,15 +14,10 @@ SUMMARY_KEYS = (
 
 def model_card(manifest: ModelManifest) -> str:
     """The text of the README, in Markdown."""
-    templates = Environment(
-        loader=PackageLoader("ssl_pipeline.export.task_model", "."),
-        autoescape=False,  # it is Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
     summary = manifest.training_summary
-    return templates.get_template("card.md").render(
+    return render_card(
+        "ssl_pipeline.export.task_model",
+        "card.md",
         manifest=manifest,
         trained={key: _to_text(summary[key]) for key in SUMMARY_KEYS if key in summary},
         scores=[
