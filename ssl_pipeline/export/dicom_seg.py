@@ -17,7 +17,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import atomic_write
 
 if TYPE_CHECKING:
-    from highdicom.seg import SegmentDescription
+    from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
 
 SERIES_NUMBER = 900  # of the segmentation, beyond those that scanners give
@@ -35,8 +35,29 @@ def write_dicom_seg(
 ) -> None:
     """Write a label map (x, y, z) of the grid `affine`, which the slices in `files` make up.
 
-    Raises UserError where the series has one file with all its slices, or shows no class.
+    Raises UserError where the series has one file with all its slices, lacks what DICOM SEG needs
+    of its headers, or shows no class.
     """
+    try:
+        segmentation = _build_segmentation(files, label_map, affine, classes, version)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # highdicom and pydicom raise anything over an incomplete header
+        raise UserError(
+            "no DICOM SEG is written, for headers of the series lack what it needs: "
+            f"{type(error).__name__} {error}."
+        ) from error
+    with atomic_write(out) as temporary:
+        segmentation.save_as(temporary)
+
+
+def _build_segmentation(
+    files: Sequence[Path],
+    label_map: NDArray[np.int16],
+    affine: NDArray[np.float64],
+    classes: Mapping[int, str],
+    version: str,
+) -> "Segmentation":
     import highdicom
     import pydicom
     from highdicom.seg import Segmentation, SegmentationTypeValues
@@ -69,8 +90,7 @@ def write_dicom_seg(
     )
     organization = pydicom.uid.generate_uid(entropy_srcs=["dimensions", *own])
     _make_reproducible(segmentation, slices[0], organization)
-    with atomic_write(out) as temporary:
-        segmentation.save_as(temporary)
+    return segmentation
 
 
 def _on_slice(

@@ -24,7 +24,7 @@ from ssl_pipeline.export.dicom_seg import write_dicom_seg
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import LoadedModel, ScanPrediction
-from ssl_pipeline.formatting import escape_bytes
+from ssl_pipeline.formatting import escape_bytes, format_count
 from ssl_pipeline.io.atomic import (
     check_writable,
     sha256_file,
@@ -48,7 +48,7 @@ from stages.commands.finished_scans import FinishedScans, Result
 
 TABLE = "predictions.csv"
 PREDICTION_VERSION = 1  # raise it when predictions or their files change
-FIRST_COLUMNS = ("path", "series", "error", "warning", "distance")
+FIRST_COLUMNS = ("path", "series", "error", "warning", "note", "distance")
 OVERLAY_PIXELS = 512  # longest side
 
 
@@ -109,14 +109,15 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
 
 
 def _report(rows: list[Result], failed: list[Result], table: Path) -> None:
-    info(f"{len(rows) - len(failed)} scans predicted, {len(failed)} failed: {table}")
+    predicted = format_count(len(rows) - len(failed), "scan")
+    info(f"{predicted} predicted, {len(failed)} failed: {table}")
     if failed:
         info(f"The column `error` says why; the first is {failed[0]['path']}: {failed[0]['error']}")
     unlike = [row for row in rows if row["warning"]]
     if unlike:
         info(
-            f"{len(unlike)} scans are unlike those that the model was trained on, such as "
-            f"{unlike[0]['path']}: check these first."
+            f"The column `warning` has {format_count(len(unlike), 'scan')} unlike those that the "
+            f"model was trained on, such as {unlike[0]['path']}: check such predictions first."
         )
 
 
@@ -137,15 +138,15 @@ def _predict_scan(
     except OSError as error:
         return _failure(f"{escape_bytes(source.path.name)} cannot be read: {error.strerror}.")
     notes, files = _write_files(model, source, stem, found)
-    warning = "; ".join(filter(None, (found.warning, *notes)))
-    columns = {"error": "", "warning": warning, "distance": round(found.distance, 4)}
+    columns: Result = {"error": "", "warning": found.warning, "note": "; ".join(notes)}
+    columns["distance"] = round(found.distance, 4)
     columns |= {name: float(f"{value:.6g}") for name, value in found.prediction.values.items()}
     finished.add(key, {"columns": columns, "files": [str(path) for path in files]})
     return columns
 
 
 def _failure(error: str) -> Result:
-    return {"error": error, "warning": "", "distance": ""}
+    return {"error": error, "warning": "", "note": "", "distance": ""}
 
 
 def _write_files(
@@ -167,8 +168,8 @@ def _write_files(
     classes = model.manifest.task.names_by_value
     try:
         write_dicom_seg(seg, source_files(source), label_map, affine, classes, __version__)
-    except (UserError, ValueError, AttributeError) as error:  # highdicom's, over odd headers
-        return [f"no DICOM SEG: {escape_bytes(str(error))}"], [nifti, overlay]
+    except UserError as error:
+        return [escape_bytes(str(error))], [nifti, overlay]
     return [], [nifti, overlay, seg]
 
 

@@ -60,6 +60,19 @@ def test_the_same_label_map_gives_the_same_bytes(series, tmp_path):
     assert (tmp_path / "a.dcm").read_bytes() == (tmp_path / "b.dcm").read_bytes()
 
 
+def test_headers_that_lack_what_it_needs_are_one_sentence(series, tmp_path):
+    files, volume = series
+    for file in files:
+        header = pydicom.dcmread(file)
+        del header.SOPClassUID
+        header.save_as(file)
+    with pytest.raises(UserError, match="no DICOM SEG is written, for headers of the series lack"):
+        write_dicom_seg(
+            tmp_path / "seg.dcm", files, label_of(volume), volume.affine, CLASSES, "1.0"
+        )
+    assert not (tmp_path / "seg.dcm").exists()
+
+
 def test_no_file_is_written_where_no_class_is_found(series, tmp_path):
     files, volume = series
     empty = np.zeros(volume.data.shape, np.int16)
