@@ -7,7 +7,7 @@ a bright one (label value 3) and a dark one (5). Scans of class 1 also have a br
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import Encoder, random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import prepare_volume
-from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.volume_store import VolumeStore
@@ -57,6 +57,11 @@ class StoredStudy:
     def volumes(self) -> StoredVolumes:
         """The stored volumes with their entries."""
         return StoredVolumes(self.reader, {entry.id: entry for entry in self.catalog.entries})
+
+    def where(self, wanted: Callable[[Entry], bool]) -> "StoredStudy":
+        """The study of some of the volumes."""
+        entries = tuple(entry for entry in self.catalog.entries if wanted(entry))
+        return replace(self, catalog=Catalog(entries))
 
     def context(self, out: Path, **changes: Any) -> EvaluationContext:
         """An evaluation context with tiny encoders and few draws."""
@@ -184,6 +189,18 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
                 )
             )
     return build_study(folder, scans)
+
+
+@pytest.fixture(scope="session")
+def single(planted: StoredStudy) -> StoredStudy:
+    """The same subjects with one scan each, of target 0."""
+    return planted.where(lambda entry: entry.targets["corner"] == "0")
+
+
+@pytest.fixture(scope="session")
+def small(single: StoredStudy) -> StoredStudy:
+    """Six training and four test subjects, with one scan each."""
+    return single.where(lambda entry: int(entry.subject[1:]) in (*range(6), *range(8, 12)))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ BLOBS = CropClassification(title="Blobs", label="blobs", classes={3: "bright", 5
 VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "dark"})
 ALL = Evaluate(subjects=(0,))
 SETTINGS = Finetune(
-    methods=(Full(), Lora()), steps=6, batch_size=4, keep_networks="all", keep_predictions="none"
+    methods=(Full(), Lora()), steps=2, batch_size=4, keep_networks="all", resnet_baseline=False
 )
 CORRUPTED = Robustness(corruptions=(Gamma(), Blur()), severities=(1, 5))
 
@@ -48,11 +48,11 @@ def means(results, method, init):
     return row, [each.mean for each in row.severities]
 
 
-def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_path):
-    context = planted.context(tmp_path / "finetune", evaluate=ALL)
+def test_every_method_has_a_curve_that_begins_at_its_clean_score(single, tmp_path):
+    context = single.context(tmp_path / "finetune", evaluate=ALL)
     tuned = run_finetune(BLOBS, SETTINGS, context)
-    probed = run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path / "probe", evaluate=ALL))
-    out = planted.context(tmp_path / "robustness", evaluate=ALL)
+    probed = run_probe(BLOBS, QUICK_PROBE, single.context(tmp_path / "probe", evaluate=ALL))
+    out = single.context(tmp_path / "robustness", evaluate=ALL)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path / "finetune"), out)
     ways = {(r.method, r.initialization) for r in results.rows}
     assert ways == {
@@ -69,8 +69,8 @@ def test_every_method_has_a_curve_that_begins_at_its_clean_score(planted, tmp_pa
     assert set(row.corruptions) == {"gamma", "blur"}
 
 
-def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_conditions_are_computed_again_only_when_a_setting_changes(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     settings = Finetune(steps=2, batch_size=4, keep_networks="all")
     run_finetune(BLOBS, settings, context)
     first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=settings), context)
@@ -84,8 +84,8 @@ def test_conditions_are_computed_again_only_when_a_setting_changes(planted, tmp_
     assert len(list((tmp_path / "conditions").iterdir())) == 8
 
 
-def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_segmentation_is_evaluated_by_the_saved_networks(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     settings = Finetune(
         steps=8, batch_size=4, keep_networks="all", keep_predictions="none", overlap=0,
         decoder=Light(),
@@ -102,8 +102,8 @@ def test_segmentation_is_evaluated_by_the_saved_networks(planted, tmp_path):
         run_robustness(VOXELS, robustness_inputs(tmp_path, finetune=settings), context)
 
 
-def test_without_kept_networks_it_says_what_to_do(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_without_kept_networks_it_says_what_to_do(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     with pytest.raises(UserError, match=r"set finetune.keep_networks to all"):
         run_robustness(BLOBS, robustness_inputs(tmp_path), context)
 
@@ -114,8 +114,8 @@ def test_all_corruptions_of_a_modality_are_the_default():
     assert len(Robustness(severities=(2,)).conditions({"CT", "MR"})) == 14
 
 
-def test_a_row_with_a_failed_cell_is_left_out_and_reported(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_a_row_with_a_failed_cell_is_left_out_and_reported(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, SETTINGS, context)
     write_failed_cell(BLOBS, context, Cell("lora", "pretrained", 0, 1), SETTINGS)
     results = run_robustness(BLOBS, robustness_inputs(tmp_path), context)
@@ -123,8 +123,8 @@ def test_a_row_with_a_failed_cell_is_left_out_and_reported(planted, tmp_path):
     assert results.notes == ("Left out, for cells of it failed: LoRA from pretrained.",)
 
 
-def test_more_seeds_are_evaluated_again(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_more_seeds_are_evaluated_again(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     few = Finetune(steps=2, batch_size=4, keep_networks="all")
     run_finetune(BLOBS, few, context)
     run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), context)
@@ -135,8 +135,8 @@ def test_more_seeds_are_evaluated_again(planted, tmp_path):
     assert (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns > before
 
 
-def test_corruptions_of_another_modality_are_refused(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_corruptions_of_another_modality_are_refused(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     corruptions = Robustness(corruptions=(LowDose(),))
     with pytest.raises(
         UserError, match=r"none of robustness.corruptions is of its scans' modality"
