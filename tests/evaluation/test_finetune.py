@@ -23,16 +23,9 @@ VOXELS = Segmentation(title="Voxels", label="blobs", classes={3: "bright", 5: "d
 BRIEF = Finetune(
     steps=2, batch_size=8, overlap=0, decoder=Light(), keep_predictions="none"
 )  # for voxels
+QUICK = Finetune(steps=3, batch_size=8)  # for crops, where nothing need be learned
 SHORT = Finetune(head_lr_factor=1, steps=18, batch_size=8, learning_rate=1e-3)
 ALL = Evaluate(subjects=(0,))
-
-
-@pytest.fixture
-def small(planted):
-    """Six training and four test subjects, with one scan each."""
-    kept = [e for e in planted.catalog.entries if e.targets["corner"] == "0"]
-    kept = [e for e in kept if int(e.subject[1:]) in (*range(6), *range(8, 12))]
-    return type(planted)(type(planted.catalog)(tuple(kept)), planted.reader, planted.folder)
 
 
 def mean(results, init):
@@ -57,7 +50,7 @@ def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_pa
 
 def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp_path):
     for name in ("a", "b", "a"):
-        run_finetune(BLOBS, SHORT, planted.context(tmp_path / name, evaluate=ALL))
+        run_finetune(BLOBS, QUICK, planted.context(tmp_path / name, evaluate=ALL))
     first, second = ((tmp_path / n / "results.json").read_bytes() for n in ("a", "b"))
     assert first == second
 
@@ -213,7 +206,7 @@ def redact(text):
 
 
 def test_a_cell_that_fails_is_reported_and_computed_again_alone(planted, tmp_path):
-    results = run_finetune(BLOBS, SHORT, failing_context(planted, tmp_path))
+    results = run_finetune(BLOBS, QUICK, failing_context(planted, tmp_path))
     (failed,) = results.failed
     assert failed == FailedCell(
         method="full",
@@ -232,10 +225,10 @@ def test_a_cell_that_fails_is_reported_and_computed_again_alone(planted, tmp_pat
         results.notes
     )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    whole = run_finetune(BLOBS, SHORT, planted.context(tmp_path, evaluate=ALL))
+    whole = run_finetune(BLOBS, QUICK, planted.context(tmp_path, evaluate=ALL))
     again = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]
     assert again == ["full-random-0-1.json"]
-    assert whole == run_finetune(BLOBS, SHORT, planted.context(tmp_path / "b", evaluate=ALL))
+    assert whole == run_finetune(BLOBS, QUICK, planted.context(tmp_path / "b", evaluate=ALL))
 
 
 def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
@@ -249,7 +242,7 @@ def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
         initializations={"pretrained": "of a test"},
     )
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        run_finetune(BLOBS, SHORT, context)
+        run_finetune(BLOBS, QUICK, context)
 
 
 def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
