@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sklearn.metrics import r2_score
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.cells import PIXELS
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.regression import score_regression
@@ -18,6 +19,7 @@ from ssl_pipeline.evaluation.probes.sweep import Sweep
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks.regression import Regression
+from tests.evaluation.conftest import QUICK_LINEAR
 
 CORNER = Regression(title="How bright the corner is", target="corner")
 ALL = Evaluate(subjects=(0,))
@@ -80,9 +82,8 @@ def test_the_volume_of_a_label_counts_what_the_crop_cuts_off(store_volumes, anat
 
 
 def test_numbers_are_probed(planted, tmp_path):
-    results = run_probe(
-        CORNER, Probe(methods=(Linear(), Sweep())), planted.context(tmp_path, evaluate=ALL)
-    )
+    context = planted.context(tmp_path, evaluate=ALL, initializations={PIXELS: ""})
+    results = run_probe(CORNER, Probe(methods=(Linear(), Sweep())), context)
     assert results.metric == "r_squared" and results.classes == ()
     pixels = {r.method: r.mean for r in results.rows if r.initialization == "pixels + PCA"}
     assert pixels["linear"] > 0.8 and pixels["sweep"] > 0.5
@@ -91,8 +92,12 @@ def test_numbers_are_probed(planted, tmp_path):
 
 
 def test_numbers_are_learned_by_fine_tuning(planted, tmp_path):
-    settings = Finetune(steps=60, batch_size=8, learning_rate=3e-3, keep_networks="all")
-    results = run_finetune(CORNER, settings, planted.context(tmp_path, evaluate=ALL))
+    settings = Finetune(
+        steps=60, batch_size=8, learning_rate=3e-3, keep_networks="all", resnet_baseline=False
+    )
+    initializations = {"pretrained": "of a test", PIXELS: ""}
+    context = planted.context(tmp_path, evaluate=ALL, initializations=initializations)
+    results = run_finetune(CORNER, settings, context)
     means = {r.initialization: r.mean for r in results.rows}
     assert means["pretrained"] > 0.5 and means["pixels + PCA"] > 0.8
     assert {"r_squared", "mean_absolute_error"} == {
@@ -128,7 +133,7 @@ def test_equal_numbers_are_refused(few, tmp_path):
 
 def test_a_row_without_a_score_is_written_as_null_and_named(planted, tmp_path):
     """As of a target that was too large when its cells were computed."""
-    linear = Probe(methods=(Linear(),))
+    linear = Probe(methods=(QUICK_LINEAR,))
     run_probe(CORNER, linear, planted.context(tmp_path, evaluate=ALL))
     for path in (tmp_path / "cells").glob("linear-pixels-*.json"):
         cell = json.loads(path.read_text())
