@@ -29,7 +29,8 @@ demo: setup ## Run the demo study here, from raw scans to build/demo/report/repo
 	@page=$$(python -m stages locate --config "$$STUDY") && echo "The report is $$page"
 
 test: setup ## All tests but the marked slow groups
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile \
+	  --no-loadscope-reorder -m "not kill and not slurm"
 
 test-fuzz: setup ## Read 1,000 mutated files of each format
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
