@@ -12,6 +12,7 @@ from io import StringIO
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from cyclopts import App
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.console import Console
@@ -170,9 +171,16 @@ def _limits(metadata: Any) -> Iterator[str]:
 def commands_page() -> str:
     """What `--help` says of every command."""
     parts = [_help_block()]
-    for name in (name for name in cli.app if not name.startswith("-")):
+    for name in _command_names(cli.app):
         parts += [f"## {name}", _help_block(name)]
+        for inner in _command_names(cli.app[name]):
+            parts += [f"### {name} {inner}", _help_block(name, inner)]
     return "\n\n".join(parts)
+
+
+def _command_names(app: App) -> Iterator[str]:
+    """The commands of an app, or of a command that has some of its own."""
+    return (name for name in app if not name.startswith("-"))
 
 
 def _help_block(*words: str) -> str:

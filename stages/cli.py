@@ -20,10 +20,10 @@ from stages.core.process import USER_EXIT, run_process
 from stages.core.stage import STAGES, load_stage
 from stages.core.stage_request import optional_keys, parse_request, stage_usage, stage_wildcards
 from stages.core.study_file import load_study
+from stages.registry_cli import ENCODER_GROUP, registry_app
 
 STAGE_GROUP = Group("Stages", sort_key=1)
 INSPECT_GROUP = Group("Inspect", sort_key=2)
-ENCODER_GROUP = Group("Use an encoder", sort_key=3)
 EXAMPLE_STUDY = "study.yaml"
 EXAMPLE_VALUES = {"task": "organ", "trial": "hybrid-0", "shard": "2/8"}
 EXAMPLE_BUNDLE = "build/demo/pretrain/encoder"
@@ -286,3 +286,6 @@ def import_(
     from stages.commands.import_weights import import_weights
 
     import_weights(load_study(config), out)
+
+
+app.command(registry_app)

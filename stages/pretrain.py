@@ -36,6 +36,7 @@ from ssl_pipeline.training.run_record import (
 from ssl_pipeline.volumes.inventory import Inventory, read_salt_fingerprint
 from stages import preprocess
 from stages.core import layout
+from stages.core.initial_weights import freeze_initial_weights
 from stages.core.pretraining_runs import (
     HASHED_KEYS,
     Cohort,
@@ -79,6 +80,7 @@ VERSION = 8
 RUN_PATTERN = f"{layout.RUNS_FOLDER}/{layout.RUN_NAME_PATTERN}"
 OUTPUTS = (
     "cohort-*.json",
+    "initial-weights-*.json",
     RUN_RECORD,
     snapshots.FEATURE_PCA_FILE,
     *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
@@ -128,6 +130,7 @@ def run(study: Study, out: Path) -> StageResult:
     world = RankInfo.from_environment()
     if world.is_first:
         freeze_cohort(meant)
+        freeze_initial_weights(study)
         report_unfinished_runs(meant)
     training, started = build_trainer(meant, catalog, entries, world)
     training.train()

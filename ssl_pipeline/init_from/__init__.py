@@ -6,8 +6,11 @@ from pydantic import Field
 
 from ssl_pipeline.init_from.bundle import BundleWeights
 from ssl_pipeline.init_from.monai import MonaiWeights
+from ssl_pipeline.init_from.registry import RegistryWeights
 from ssl_pipeline.init_from.timm import TimmWeights
 
-InitFrom = Annotated[BundleWeights | TimmWeights | MonaiWeights, Field(discriminator="name")]
+InitFrom = Annotated[
+    BundleWeights | TimmWeights | MonaiWeights | RegistryWeights, Field(discriminator="name")
+]
 
-__all__ = ["BundleWeights", "InitFrom", "MonaiWeights", "TimmWeights"]
+__all__ = ["BundleWeights", "InitFrom", "MonaiWeights", "RegistryWeights", "TimmWeights"]

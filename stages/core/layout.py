@@ -113,6 +113,11 @@ def cohort_file(study: OutputFolders, cohort: int, settings_hash: str) -> Path:
     return study.folder / "pretrain" / name
 
 
+def initial_weights_file(study: OutputFolders, cohort: int) -> Path:
+    """Which weights an alias in `init_from` meant when the cohort was frozen."""
+    return study.folder / "pretrain" / f"initial-weights-{cohort}.json"
+
+
 def metrics_log(run_folder: Path) -> Path:
     """The metrics of a pretraining run."""
     return run_folder / METRICS_FILE

@@ -204,7 +204,7 @@ class Study(Section):
         `init_from` where they are not set.
         """
         absent = set() if self.training.continue_from else {"continue_from"}
-        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "init_from": {"path"}}
+        idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "init_from": {"path", "of"}}
         idle["training"] = absent | RESUMABLE_KEYS
         whole = self.model_dump(mode="json", exclude=idle)
         read = {key: _value(whole, key.format(**wildcards).split(".")) for key in keys}

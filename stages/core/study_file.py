@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.errors import UserError
+from stages.core.initial_weights import with_frozen_weights
 from stages.core.ownership import check_owner
 from stages.core.study import FORMAT_VERSION, Study
 from stages.core.study_validation import check_study
@@ -31,4 +32,4 @@ def load_study(path: Path) -> Study:
         raise UserError(f"{path}: {str(error).rstrip('.')}.") from None
     check_owner(study)
     study._source_folder = path.parent
-    return study
+    return with_frozen_weights(study)

@@ -1,5 +1,6 @@
 """Weights sources: third-party blocks compute the same here, and a message reports the rest."""
 
+from pathlib import Path
 from typing import get_args
 
 import ssl_pipeline.torchvision_compat  # noqa: F401  (before timm)
@@ -15,11 +16,19 @@ from timm.models.vision_transformer import VisionTransformer
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.bundle import save_bundle
-from ssl_pipeline.init_from import BundleWeights, InitFrom, MonaiWeights, TimmWeights
+from ssl_pipeline.init_from import (
+    BundleWeights,
+    InitFrom,
+    MonaiWeights,
+    RegistryWeights,
+    TimmWeights,
+)
 from ssl_pipeline.init_from.transfer import load_pretrained
 from ssl_pipeline.init_from.weights_source import WeightsSource
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.registry.entry import EntryContent
+from ssl_pipeline.registry.registry import Registry
 
 TINY = {"embed_dim": 128, "depth": 6, "num_heads": 4}
 SIZES = {"hidden_size": 128, "mlp_dim": 512, "num_layers": 6, "num_heads": 4}
@@ -91,6 +100,10 @@ def weights_source(name, folder):
         return BundleWeights(
             path=save_encoder_bundle(folder / "encoder", randomize(new_encoder()), ViT())
         )
+    if name == "registry":
+        bundle = Path(save_encoder_bundle(folder / "encoder", randomize(new_encoder()), ViT()))
+        entry = Registry(folder / "registry").add(EntryContent(name="chest"), bundle)
+        return RegistryWeights(path=str(folder / "registry"), of=entry)
     network = VisionTransformer(**TINY) if name == "timm" else MonaiViT(**IMAGE, **SIZES)
     kind = {"timm": TimmWeights, "monai": MonaiWeights}[name]
     return kind(path=save_weights(folder, randomize(network)))
@@ -117,8 +130,8 @@ def test_every_source_keeps_the_contract(kind, tmp_path):
     assert torch.isfinite(own(crop, torch.ones(1, 3))).all()
     with pytest.raises(UserError, match=r"6 blocks of width 128.*12 blocks of width 384"):
         load_pretrained(new_encoder(preset="S"), found, source.description)
-    with pytest.raises(UserError, match="no weights are"):
-        _ = kind(path=str(tmp_path / "nowhere")).sha256
+    with pytest.raises(UserError, match=r"no weights are|means 0 entries"):
+        _ = source.model_copy(update={"path": str(tmp_path / "nowhere")}).sha256
 
 
 def test_timms_small_vit_computes_the_same(tmp_path):

@@ -13,11 +13,14 @@ from timm.models.vision_transformer import VisionTransformer
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
+from ssl_pipeline.registry.entry import EntryContent
+from ssl_pipeline.registry.registry import Registry
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.ranks import RankInfo
 from stages import pretrain
 from stages.commands.clean import clean_study
 from stages.commands.import_weights import import_weights
+from stages.core.initial_weights import freeze_initial_weights
 from stages.core.pretraining_runs import pretraining_run, read_cohort, run_folder
 from stages.core.records import manifest_hash
 from stages.core.runner import run_stage
@@ -90,6 +93,25 @@ def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, startin
     assert str(bundle) not in json.dumps(study.redacted_config)
     run_stage("pretrain", study, {})
     assert "pretrain: nothing to do" in capsys.readouterr().out
+
+
+def test_an_alias_means_what_it_meant_when_the_cohort_was_frozen(bundle, starting, tmp_path):
+    registry, later = Registry(tmp_path / "encoders"), tmp_path / "later"
+    shutil.copytree(bundle, later)
+    (later / "encoder.safetensors").write_bytes(b"other weights")
+    first, second = (registry.add(EntryContent(name="chest"), each) for each in (bundle, later))
+    registry.move("chest", "champion", first, None, "the first")
+    study = starting("registry", f"{registry.folder}, of: chest@champion")
+    file = study.source_folder / "tiny.yaml"
+    begun = run_folder(study)
+    freeze_initial_weights(study)
+    registry.move("chest", "champion", second, first, "better")
+    assert run_folder(load_study(file)) == begun
+    assert load_study(file).init_from.read_training_subjects().subjects
+    text = file.read_text().replace("chest@champion", second[:12])
+    file.write_text(text)
+    assert load_study(file).init_from.weights_path.read_bytes() == b"other weights"
+    assert run_folder(load_study(file)) != begun
 
 
 def test_weights_of_other_software_are_imported_unchanged(starting, tmp_path, capsys):

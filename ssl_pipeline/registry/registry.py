@@ -1,0 +1,138 @@
+"""A registry: a folder of entries and aliases that several studies share, without a server.
+
+`entries/ID/` are the entries (`entry.py`), `aliases/NAME/ALIAS/` the aliases (`aliases.py`) of the
+family NAME. An entry is named by its ID, by the beginning of it, or as NAME@ALIAS.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.registry import aliases
+from ssl_pipeline.registry.entry import (
+    CHECKPOINT_FOLDER,
+    ENCODER_FOLDER,
+    EntryContent,
+    RegistryEntry,
+    entry_folders,
+    files_below,
+    find_damage,
+    read_entry,
+    write_entry,
+)
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+LEAST_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The registry in a folder, which is made by the first addition."""
+
+    folder: Path
+
+    @property
+    def _entries(self) -> Path:
+        return self.folder / "entries"
+
+    def add(self, content: EntryContent, encoder: Path, checkpoint: Sequence[Path] = ()) -> str:
+        """Add copies of an encoder bundle and of the files of a checkpoint; return the entry's ID.
+
+        What is there already, with the same content, is not added again.
+        """
+        _check_name(content.name)
+        sources = {f"{ENCODER_FOLDER}/{name}": encoder / name for name in files_below(encoder)}
+        sources |= {f"{CHECKPOINT_FOLDER}/{path.name}": path for path in checkpoint}
+        return write_entry(self._entries, content, sources)
+
+    def entries(self) -> Mapping[str, RegistryEntry]:
+        """All entries by ID, the oldest first as far as the clocks of their machines agreed."""
+        found = {folder.name: read_entry(folder) for folder in entry_folders(self._entries)}
+        return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0])))
+
+    def entry(self, identifier: str) -> RegistryEntry:
+        """The entry of a whole ID. Raises UserError where it is gone or damaged."""
+        return read_entry(self._entries / identifier)
+
+    def encoder_folder(self, identifier: str) -> Path:
+        """The folder of an entry's encoder bundle."""
+        return self._entries / identifier / ENCODER_FOLDER
+
+    def resolve(self, reference: str) -> str:
+        """The ID that an ID, the beginning of one, or NAME@ALIAS means.
+
+        Raises UserError where it means none, or several.
+        """
+        if "@" in reference:
+            return self._resolve_alias(reference)
+        found = [f.name for f in entry_folders(self._entries) if f.name.startswith(reference)]
+        if len(reference) < LEAST_DIGITS or len(found) != 1:
+            raise UserError(
+                f"{reference} means {len(found)} entries of {self.folder}: give NAME@ALIAS, such "
+                f"as chest@{CHAMPION}, or at least {LEAST_DIGITS} digits of an ID that "
+                "`ssl-pipeline registry list` prints."
+            )
+        return found[0]
+
+    def aliases(self) -> dict[str, str]:
+        """The ID that each alias, as NAME@ALIAS, points to now."""
+        found = {}
+        for alias in sorted((self.folder / "aliases").glob("*/*")):
+            entry = aliases.current_entry(alias)
+            if entry:
+                found[f"{alias.parent.name}@{alias.name}"] = entry
+        return found
+
+    def alias_folder(self, name: str, alias: str) -> Path:
+        """The folder of the moves of an alias."""
+        _check_name(name)
+        _check_name(alias)
+        return self.folder / "aliases" / name / alias
+
+    def move(self, name: str, alias: str, entry: str, expected: str | None, reason: str) -> None:
+        """Point NAME@ALIAS to an entry of this registry, if it still points to `expected`.
+
+        Raises AliasMovedError where it does not, UserError where the entry is damaged or gone.
+        """
+        self.entry(entry)
+        aliases.move_alias(self.alias_folder(name, alias), entry, expected, reason)
+
+    def lineage(self, identifier: str) -> Iterator[tuple[str, RegistryEntry | None]]:
+        """An entry and those that it continues, the newest first; None for one that is gone."""
+        while identifier:
+            folder = self._entries / identifier
+            entry = read_entry(folder) if folder.exists() else None
+            yield identifier, entry
+            identifier = entry.content.parent if entry else ""
+
+    def find_damage(self) -> Iterator[str]:
+        """One sentence for each file of any entry or alias that is not as it was written."""
+        present = entry_folders(self._entries)
+        for folder in present:
+            yield from find_damage(folder)
+        known = {folder.name for folder in present}
+        for alias in sorted((self.folder / "aliases").glob("*/*")):
+            try:
+                moves = aliases.read_moves(alias)
+            except UserError as error:
+                yield str(error)
+                continue
+            for entry in {move.entry for move in moves} - known:
+                yield f"{alias.parent.name}@{alias.name} names {entry[:12]}, which is gone."
+
+    def _resolve_alias(self, reference: str) -> str:
+        name, _, alias = reference.partition("@")
+        found = aliases.current_entry(self.alias_folder(name, alias))
+        if not found:
+            known = ", ".join(self.aliases()) or "none"
+            raise UserError(f"{self.folder} has no alias {reference}; its aliases: {known}.")
+        return found
+
+
+def _check_name(name: str) -> None:
+    """Raise UserError where a name of a family or an alias could not be part of a path."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name in a registry: use letters, digits, - and _.")
