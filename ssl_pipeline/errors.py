@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS)
+WRONG_KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
 
 
 class UserError(Exception):
@@ -27,8 +28,19 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def access_error_sentence(error: BaseException) -> str:
-    """What to do where a file's rights, or its disk, refuse this account; else empty."""
-    if not isinstance(error, OSError) or error.errno not in NO_ACCESS_ERRNOS:
+    """What to do where a file's rights, or its disk, refuse this account; else empty.
+
+    Also where a folder lies in place of a file, or a file in place of a folder.
+    """
+    if not isinstance(error, OSError):
+        return ""
+    if error.errno in WRONG_KIND_ERRNOS:
+        place = error.filename2 or error.filename or "A file"
+        return (
+            f"{place} is a folder in place of a file, or lies below a file in place of a folder: "
+            "move that away."
+        )
+    if error.errno not in NO_ACCESS_ERRNOS:
         return ""
     return (
         f"{error.filename or 'A file'} refuses this account ({error.strerror}): correct its rights "

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from ssl_pipeline.formatting import escape_bytes, format_duration
 from ssl_pipeline.io.atomic import atomic_write
-from ssl_pipeline.io.records import parse_object, read_json_if_whole
+from ssl_pipeline.io.records import read_json_if_whole
 
 PROGRESS_FORMAT = 1
 LOG_INTERVAL_S = 10.0
@@ -119,10 +120,8 @@ def record_progress(path: Path, activity: str) -> Iterator[None]:
 
 def read_progress(path: Path) -> ProgressRecord | None:
     """The progress record in a file; None without one that can be read, or of another format."""
-    found = read_json_if_whole(parse_object, path) or {}
-    fields = ProgressRecord.__dataclass_fields__.keys()
-    is_known = found.get("format") == PROGRESS_FORMAT and found.keys() == fields
-    return ProgressRecord(**found) if is_known else None
+    found = read_json_if_whole(TypeAdapter(ProgressRecord).validate_json, path)
+    return found if found and found.format == PROGRESS_FORMAT else None
 
 
 Display = Callable[[ProgressRecord], None]

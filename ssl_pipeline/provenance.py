@@ -110,22 +110,20 @@ class Provenance:
     first_start: float | None = None  # of the same work, where it was stopped and goes on
     earlier_s: float = 0.0  # that earlier starts of it took
 
-    def finish(self, **extra: Any) -> dict[str, Any]:
-        """The record, ready for JSON. `extra` is what a stage adds (steps, precision)."""
-        return {
-            "format": ProvenanceRecord.model_fields["format"].default,
-            "stage": self.stage,
-            "inputs": self.inputs,
-            "config_hash": self.config_hash,
-            "seed": self.seed,
-            "versions": package_versions(),
-            "git_commit": git_commit(self.repository),
-            "command": " ".join(sys.argv),
-            "host": platform.node(),
-            "started_at": datetime.fromtimestamp(
-                self.first_start or self.start_time, UTC
-            ).isoformat(timespec="seconds"),
-            "wall_s": round(self.earlier_s + time.time() - self.start_time, 2),
-            "peak_memory_gib": peak_memory_gib(),
+    def finish(self, **extra: Any) -> ProvenanceRecord:
+        """The record. `extra` is what a stage adds (steps, precision)."""
+        started = datetime.fromtimestamp(self.first_start or self.start_time, UTC)
+        return ProvenanceRecord(
+            stage=self.stage,
+            inputs=self.inputs,
+            config_hash=self.config_hash,
+            seed=self.seed,
+            versions=package_versions(),
+            git_commit=git_commit(self.repository),
+            command=" ".join(sys.argv),
+            host=platform.node(),
+            started_at=started.isoformat(timespec="seconds"),
+            wall_s=round(self.earlier_s + time.time() - self.start_time, 2),
+            peak_memory_gib=peak_memory_gib(),
             **extra,
-        }
+        )

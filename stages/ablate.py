@@ -33,7 +33,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.stage_runs import runs_of_trial
 from stages.core.study import Study
-from stages.core.trials import read_budget, require_ablation, trial_of, trials
+from stages.core.trials import ArmBudget, read_budget, require_ablation, trial_of, trials
 
 TITLE = "Compare the objectives of an ablation at equal FLOPs"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
@@ -80,8 +80,8 @@ def run(study: Study, out: Path) -> StageResult:
     budget = read_budget(study)
     results = AblationResults(
         study=study.name,
-        flops=budget["flops"],
-        arms=tuple(_arm_record(study, name, budget["arms"][name]) for name in study.ablate.arms),
+        flops=budget.flops,
+        arms=tuple(_arm_record(study, name, budget.arms[name]) for name in study.ablate.arms),
         tables=tuple(
             _compare_arms(study, stage, task)
             for task, config in study.tasks.items()
@@ -114,14 +114,14 @@ def _compare_arms(study: Study, stage: str, task: str) -> AblationTable:
     )
 
 
-def _arm_record(study: Study, name: str, budget: dict[str, int]) -> AblationArm:
+def _arm_record(study: Study, name: str, budget: ArmBudget) -> AblationArm:
     """Cost and diagnoses of the runs of an arm."""
     assert study.ablate
     runs = [trial_of(study, f"{name}-{seed}") for seed in range(study.ablate.seeds)]
     folders = [run.stage_folder("pretrain", {}) for run in runs]
     return AblationArm(
         name=name,
-        **budget,
+        **budget.model_dump(),
         seconds=tuple(read_provenance(folder / PROVENANCE_FILE).wall_s for folder in folders),
         diagnoses=tuple(run.diagnosis for run in map(read_run_record, folders) if run),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from ssl_pipeline.io.atomic import write_json
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.progress import progress
 from ssl_pipeline.store.catalog import Catalog
@@ -30,7 +30,7 @@ from stages.core.resources import (
 )
 from stages.core.stage import StageResult
 from stages.core.study import Study
-from stages.core.trials import require_ablation
+from stages.core.trials import ArmBudget, FlopBudget, require_ablation
 
 if TYPE_CHECKING:
     from torch import Tensor, autocast
@@ -43,7 +43,7 @@ BASE_BYTES = 1.5e9  # torch, and the activations of so few crops
 TITLE = "Count the FLOPs of an ablation's objectives, and the steps of each"
 CONFIG_KEYS = (*pretrain.CONFIG_KEYS, "ablate.arms")
 DEPENDS_ON = ("preprocess",)
-VERSION = 2
+VERSION = 3
 OUTPUTS = (BUDGET_FILE,)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -81,10 +81,10 @@ def run(study: Study, out: Path) -> StageResult:
         for name, objective in study.ablate.arms.items():
             bar.begin(name)
             flops = _step_flops(study, objective, batches)
-            arms[name] = {"step_flops": round(flops), "steps": max(1, round(whole / flops))}
+            arms[name] = ArmBudget(step_flops=round(flops), steps=max(1, round(whole / flops)))
             bar.advance(name)
-    write_json(out / BUDGET_FILE, {"flops": round(whole), "arms": arms})
-    steps = ", ".join(f"{arm['steps']} steps of {name}" for name, arm in arms.items())
+    write_record(out / BUDGET_FILE, FlopBudget(flops=round(whole), arms=arms))
+    steps = ", ".join(f"{arm.steps} steps of {name}" for name, arm in arms.items())
     return StageResult([out / BUDGET_FILE], f"{whole:.3g} FLOPs are {steps}")
 
 

@@ -23,6 +23,7 @@ from ssl_pipeline.volumes.inventory import (
     read_salt_fingerprint,
 )
 from ssl_pipeline.volumes.root_notes import root_notes
+from ssl_pipeline.volumes.subjects.separation import separated_subjects
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
 from stages.core import layout
 from stages.core.records import manifest_hash
@@ -112,6 +113,14 @@ def run(study: Study, out: Path) -> StageResult:
     journal.remove()
     for note in root_notes(inventory):
         info(f"root {note.root}: {note.text}.")
+    for idle in inventory.idle_excludes:
+        info(f"root {idle.root}: `exclude` has {idle.pattern}, which matches nothing.")
+    for one, other in separated_subjects(previous, inventory) if previous else ():
+        info(
+            f"Scans {one.id} of {one.split or 'no split'} and {other.id} of "
+            f"{other.split or 'no split'} were of one subject: what joined them is gone. If "
+            "they are one person, give them one name by the `subject` rule or the table."
+        )
     if inventory.unused_files:
         info(f"{origins.unused_files} lists the files that are of no known image format.")
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]

@@ -84,6 +84,11 @@ def test_a_record_of_another_format_is_none(tmp_path):
     assert read_progress(path) is None
     path.write_text(json.dumps({"format": 0, "step": 3}))
     assert read_progress(path) is None
+    with record_progress(path, "Counting"):
+        content = json.loads(path.read_text())
+    for wrong in ({"total": "x"}, {"left_s": None}, {"format": 0}):
+        path.write_text(json.dumps(content | wrong))
+        assert read_progress(path) is None
 
 
 @pytest.mark.parametrize("text", ["Leukocytes [/µl]", "Dose [gy]", "50%[a]b :smile: {0} {x}"])

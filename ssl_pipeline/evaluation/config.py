@@ -26,7 +26,7 @@ from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, ObjectiveConfig
 Percent = Annotated[str, Field(pattern=r"^(100|[1-9]\d?|\d{1,2}\.\d*[1-9]\d*)%$")]  # above 0
 Budgets = tuple[NonNegativeInt | Percent, ...]
 Seeds = Annotated[int, Field(ge=3)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=80)]
 
 
 class Evaluate(Section):

@@ -89,7 +89,7 @@ def read(folder: Path) -> TrainingSubjects | None:
     if not (folder / FILE_NAME).exists():
         return None
     remedy = "copy the bundle again from its source, or pretrain again"
-    table = read_table(folder / FILE_NAME, remedy)
+    table = read_table(folder / FILE_NAME, remedy, COLUMNS)
     metadata = table.schema.metadata or {}
     if metadata.get(FORMAT_KEY) not in (FORMAT_VERSION, INHERITED_FORMAT_VERSION):
         return None

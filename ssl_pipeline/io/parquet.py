@@ -6,7 +6,7 @@ is JSON too, behind a NUL, which no name contains.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +19,18 @@ ESCAPE = "\0"
 Record = TypeVar("Record")
 
 
-def read_table(path: Path, remedy: str) -> pa.Table:
-    """Read a table of the pipeline's own. Raises UserError, with the remedy, if it is damaged."""
+def read_table(path: Path, remedy: str, columns: Collection[str] = ()) -> pa.Table:
+    """Read a table of the pipeline's own.
+
+    Raises UserError, with the remedy, if it is damaged, or is another table without these columns.
+    """
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise _damage(path, remedy) from error
+    if not set(columns) <= set(table.column_names):
+        raise _damage(path, remedy)
+    return table
 
 
 def read_metadata(path: Path, remedy: str) -> dict[bytes, bytes]:

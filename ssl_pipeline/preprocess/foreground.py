@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ssl_pipeline.types import Shape, triple
 
@@ -37,7 +37,8 @@ NOISE_LEVELS = 2  # zeros that a scanner fills the corners with, and the noise b
 
 Box = tuple[slice, slice, slice]
 Mask = NDArray[np.bool_]  # (z, y, x)
-IN_PLANE = ndimage.generate_binary_structure(3, 1) & np.array([0, 1, 0], np.bool_)[:, None, None]
+IN_PLANE = np.zeros((3, 3, 3), np.bool_)  # neighbours of a voxel that share a side in its slice
+IN_PLANE[1] = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def mr_body(image: NDArray[np.int16], valid: Mask, zero: float) -> Mask:
         return valid
     lowest = float(values[stored].min())
     values = np.where(stored, values - lowest, np.float32(0))
-    local = ndimage.uniform_filter(values, 3)
+    local = scipy.ndimage.uniform_filter(values, 3)
     zero -= lowest
     zeros = (zero, min(zero, float(np.percentile(values[stored], ZERO_PERCENT))))
     dark = ~stored
@@ -171,14 +172,14 @@ def _air_regions(dark: Mask, air: Mask, stored: Mask) -> Mask:
     Channels of up to two voxels, such as a nostril, are closed: the search does not enter them.
     """
     wide = dark & ~_edge_of_slices(dark, beyond=True)
-    regions, count = ndimage.label(wide, structure=IN_PLANE)
+    regions, count = scipy.ndimage.label(wide, structure=IN_PLANE)
     known = np.bincount(regions[stored], minlength=count + 1)
     airy = np.bincount(regions[air], minlength=count + 1)
     at_edge = np.zeros(count + 1, np.bool_)
     at_edge[regions[:, [0, -1]]] = at_edge[regions[:, :, [0, -1]]] = True
     is_air = at_edge & (2 * airy >= known)
     is_air[0] = False
-    found: Mask = ndimage.binary_dilation(is_air[regions], IN_PLANE, iterations=2, mask=dark)
+    found: Mask = scipy.ndimage.binary_dilation(is_air[regions], IN_PLANE, iterations=2, mask=dark)
     return found
 
 
@@ -199,10 +200,10 @@ def _deep_parts(body: Mask, stored: Mask) -> Mask:
     What is not stored may be body: a part that reaches it may go on there.
     """
     possible = body | ~stored
-    parts, count = ndimage.label(possible)
+    parts, count = scipy.ndimage.label(possible)
     if count < 2 or not body.any():
         return body
-    depth = ndimage.distance_transform_cdt(possible) * body
+    depth = scipy.ndimage.distance_transform_cdt(possible) * body
     is_deep = np.zeros(count + 1, np.bool_)
     is_deep[parts[depth >= max(1.0, MIN_PART_DEPTH * float(depth.max()))]] = True
     found: Mask = body & is_deep[parts]

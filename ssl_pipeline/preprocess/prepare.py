@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Preprocess
@@ -309,7 +309,7 @@ def _fill_invalid(
     """
     if valid.all():
         return image
-    z, y, x = ndimage.distance_transform_edt(
+    z, y, x = scipy.ndimage.distance_transform_edt(
         ~valid, sampling=spacing, return_distances=False, return_indices=True
     )
     filled: NDArray[np.int16] = image[z, y, x]

@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ssl_pipeline.preprocess.chunking import slabs
 from ssl_pipeline.types import Shape, Spacing
@@ -67,7 +67,7 @@ def axis_weights(n: int, m: int, order: SplineOrder) -> NDArray[np.float32]:
         matrix = np.eye(n)[nearest_indices(n, m)]
     else:
         factors = (m / n, 1.0)
-        matrix = ndimage.zoom(np.eye(n), factors, order=order, mode="nearest", grid_mode=True)
+        matrix = scipy.ndimage.zoom(np.eye(n), factors, order=order, mode="nearest", grid_mode=True)
     weight = np.ascontiguousarray(matrix, np.float32)
     weight.flags.writeable = False
     return weight

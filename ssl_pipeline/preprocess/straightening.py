@@ -12,8 +12,8 @@ not serve here, because a rotation mixes the axes.
 from itertools import product
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ssl_pipeline.preprocess.resample import SplineOrder
 from ssl_pipeline.types import Affine, Shape
@@ -54,9 +54,9 @@ def straighten_volume(
     shape, straight = straight_grid((x, y, z), affine, along_ras=along_ras)
     turn = np.linalg.inv(affine) @ straight  # straight voxel (x, y, z) -> the scan's voxel
     matrix, offset, size = turn[:3, :3][::-1, ::-1], turn[:3, 3][::-1], shape[::-1]
-    moved = ndimage.affine_transform(image, matrix, offset, size, order=order, mode="nearest")
+    moved = scipy.ndimage.affine_transform(image, matrix, offset, size, order=order, mode="nearest")
     placed = tuple(
-        ndimage.affine_transform(mask.view(np.uint8), matrix, offset, size, order=0) > 0
+        scipy.ndimage.affine_transform(mask.view(np.uint8), matrix, offset, size, order=0) > 0
         for mask in masks
     )
     return np.clip(moved, *limits), placed, straight

@@ -134,7 +134,8 @@ def check_scan_attribute(
     """Refuse an attribute or value that no scan has; `setting` names the place in the study."""
     found = {scan_attribute(entry, name) for entry in entries} - {""}
     if not found:
-        known = {*SCAN_ATTRIBUTES, *(target for entry in entries for target in entry.targets)}
+        names = {*SCAN_ATTRIBUTES, *(target for entry in entries for target in entry.targets)}
+        known = {each for each in names if any(scan_attribute(entry, each) for entry in entries)}
         raise UserError(f"{setting}: no scan has {name!r}; {suggest_name(name, known)}")
     for value in values:
         if value not in found:

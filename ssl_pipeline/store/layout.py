@@ -78,9 +78,10 @@ def read_document(volume: Path) -> dict[str, Any]:
 
 def read_attributes(volume: Path) -> VolumeAttributes:
     """A volume's attributes; UserError where they are damaged or of another format version."""
-    own = read_document(volume).get("attributes", {}).get(ATTRIBUTE_KEY, {})
-    found = own.get("format")
-    if found != FORMAT_VERSION:
+    attributes = read_document(volume).get("attributes")
+    own = attributes.get(ATTRIBUTE_KEY) if isinstance(attributes, dict) else None
+    found = own.get("format") if isinstance(own, dict) else None
+    if not isinstance(own, dict) or found != FORMAT_VERSION:
         raise UserError(
             f"{volume} has store format {found}, this version reads {FORMAT_VERSION}: "
             "delete it and preprocess again."

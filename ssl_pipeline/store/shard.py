@@ -12,7 +12,6 @@ import struct
 from itertools import product
 from pathlib import Path
 
-import blosc2
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
@@ -95,6 +94,8 @@ class ShardReader:
 
     def _decode_chunk(self, packed: memoryview, chunk: NDArray[np.int16]) -> int | None:
         """The value of a known constant chunk; else None, with the chunk decoded."""
+        import blosc2
+
         few = bytes(packed) if len(packed) <= MAX_CONSTANT_BYTES else b""
         if few in self._constants:
             return self._constants[few]
@@ -160,4 +161,6 @@ def disable_blosc_threads() -> None:
     Its threads gain nothing on chunks of 64 KiB, and a process that is forked inherits a pool
     without threads, which would wait for ever.
     """
+    import blosc2
+
     blosc2.set_nthreads(1)

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import zarr
 from crc32c import crc32c
-from numcodecs import Blosc
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import atomic_write, sha256_file, write_json
@@ -73,6 +70,9 @@ def read_complete_attributes(path: Path, key: str) -> VolumeAttributes | None:
 
 def _write_document(path: Path, data: NDArray[np.int16], settings: StoreSettings) -> None:
     """Write the array's metadata, without a chunk."""
+    import zarr
+    from zarr.codecs import BloscCodec
+
     whole = tuple(-(-n // chunk) * chunk for n, chunk in zip(data.shape, INNER_CHUNK, strict=True))
     packed: dict[str, Any] = {"chunks": data.shape, "compressors": None}
     if settings.codec != "none":
@@ -103,6 +103,8 @@ def _write_voxels(path: Path, data: NDArray[np.int16], settings: StoreSettings) 
 
 def _write_shard(file: BinaryIO, data: NDArray[np.int16], settings: StoreSettings) -> None:
     """Write inner chunks in order, filled up with 0 beyond the array's end, then the index."""
+    from numcodecs import Blosc
+
     pack = Blosc(settings.codec, COMPRESSION_LEVELS[settings.codec], Blosc.SHUFFLE).encode
     chunk = np.zeros(INNER_CHUNK[1:], "<i2")
     corners = (range(0, n, step) for n, step in zip(data.shape, INNER_CHUNK, strict=True))

@@ -3,6 +3,8 @@
 torch's own choice is a folder for temporary files with a name that others can foresee. Whoever
 makes that folder first decides which code the training loads. And torch takes what is there for
 whole: what a killed compiler, or a full disk, has left half written would stop every later run.
+Headers it would compile in advance into the foreseeable folder whatever is set, and a torn one
+could not be told from a whole one: so it compiles none.
 """
 
 import fcntl
@@ -15,7 +17,8 @@ from pathlib import Path
 from ssl_pipeline.io.permissions import make_private_folder
 from ssl_pipeline.progress import info
 
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch reads it
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch reads it, and the next one
+HEADERS_VARIABLE = "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"
 ELF_HEADER = struct.Struct("<4s36xQ10xHH2x")  # magic; offset, entry size, entries of the last table
 
 
@@ -24,6 +27,7 @@ def use_private_compile_cache() -> None:
 
     Raises UserError where the folder is there already, but is not private.
     """
+    os.environ.setdefault(HEADERS_VARIABLE, "0")
     if not os.environ.get(CACHE_VARIABLE):
         folder = Path(tempfile.gettempdir()) / f"torch-compiled-{os.geteuid()}"
         make_private_folder(folder)

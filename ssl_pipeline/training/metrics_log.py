@@ -15,6 +15,7 @@ from ssl_pipeline.io import lease
 from ssl_pipeline.io.atomic import write_text
 
 METRICS_FILE = "metrics.jsonl"
+FORMAT_VERSION = 1  # of a row
 LogRow = dict[str, float | int]  # a step and its numbers
 ROW = TypeAdapter(LogRow)
 
@@ -28,7 +29,7 @@ class MetricsLog:
 
         self.path = folder / METRICS_FILE
         self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_text(self.path, "".join(map(_to_line, self.rows)))
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self.events = SummaryWriter(str(folder / "tensorboard"))
         for row in self.rows:
@@ -38,7 +39,7 @@ class MetricsLog:
         """Log one row; it must have a `step`. LeaseLostError where a newer attempt writes here."""
         lease.check()
         with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_to_line(row))
         self.rows.append(row)
         self._to_events(row)
 
@@ -53,9 +54,18 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[LogRow]:
-    """All whole rows of a metrics log; a line that is cut short or damaged is left out."""
+    """All whole rows of a metrics log.
+
+    A line that is cut short, damaged, or of another format version is left out.
+    """
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError):  # no JSON, no text, or no row
-            rows.append(ROW.validate_python(json.loads(line), strict=True))
-    return [row for row in rows if "step" in row]
+            row = ROW.validate_python(json.loads(line), strict=True)
+            if row.pop("format", FORMAT_VERSION) == FORMAT_VERSION and "step" in row:
+                rows.append(row)
+    return rows
+
+
+def _to_line(row: LogRow) -> str:
+    return json.dumps({"format": FORMAT_VERSION, **row}) + "\n"

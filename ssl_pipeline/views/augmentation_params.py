@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from ssl_pipeline.views.config import AffineAugmentation, IntensityAugmentation, Views
 from ssl_pipeline.views.rng import generator, rng_key
@@ -107,7 +107,7 @@ def draw_affine(
     zoom = float(2 ** (rng.uniform(-1, 1) * section.zoom))
     if not is_transformed:
         return False, 1.0, np.eye(3, dtype=np.float32)
-    matrix = Rotation.from_euler("zyx", angles, degrees=True).as_matrix()
+    matrix = scipy.spatial.transform.Rotation.from_euler("zyx", angles, degrees=True).as_matrix()
     return True, zoom, (zoom * matrix).astype(np.float32)
 
 

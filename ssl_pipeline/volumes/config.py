@@ -6,6 +6,7 @@ is; a table and split lists belong to the study, and are taken from the folder o
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,14 @@ from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
+from ssl_pipeline.io.text import clean_text
 from ssl_pipeline.volumes.metadata_rules import Fractions, Rule, named_groups
 
 Modality = Literal["CT", "MR"]
 SplitName = Literal["train", "val", "test"]
 KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weight")  # of a table
+CROP_PLACES = ("volume", "foreground")  # where crops lie that need no label
+RESERVED_TARGETS = (*KNOWN_COLUMNS, "root")  # which a scan has beside its targets
 
 
 class LabelSource(Section):
@@ -80,6 +84,20 @@ class Root(Section):
     )
     labels: dict[str, LabelSource] = Field({}, description="voxel labels, by name")
     masks: Masks = Field(Masks(), description="labels that serve as masks")
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "Root":
+        _check_target_names(self.targets)
+        unclear = next((name for name in self.labels if not name or clean_text(name) != name), None)
+        if unclear is not None:
+            raise ValueError(f"labels has the name {unclear!r}: write it in visible letters")
+        place = next((name for name in CROP_PLACES if name in self.labels), None)
+        if place and self.masks.foreground != place:
+            raise ValueError(
+                f"labels has {place}, which a task's `crop_centre` takes for a place: choose"
+                " another name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _headers_name_subjects(self) -> "Root":
@@ -153,18 +171,32 @@ class Data(Section):
     def _targets_are_columns(self) -> "Data":
         if self.targets and self.table is None:
             raise ValueError("targets are columns of a `table`: name it, or leave them out")
-        known = next((name for name in self.targets if name in KNOWN_COLUMNS), None)
-        if known:
-            raise ValueError(f"targets has {known}, which has a meaning of its own: leave it out")
+        _check_target_names(self.targets)
         return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Data":
         titles = [root.title for root in self.roots]
+        titles += [Path(self.table).stem] if self.table else []  # the root of its further scans
         twice = sorted({title for title in titles if titles.count(title) > 1})
         if twice:
-            raise ValueError(f"two roots are called {twice[0]}; give each a `name` of its own")
+            raise ValueError(
+                f"two roots, or one and the table, are called {twice[0]}; give each root a `name`"
+                " of its own"
+            )
         return self
+
+
+def _check_target_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that a scan has already, or that cannot be read as one."""
+    for name in names:
+        if name in RESERVED_TARGETS:
+            raise ValueError(
+                f"targets has {name}, which has a meaning of its own: leave it out, or choose"
+                " another name"
+            )
+        if not name or clean_text(name) != name:
+            raise ValueError(f"targets has the name {name!r}: write it in visible letters")
 
 
 def expand_path(text: str) -> Path:

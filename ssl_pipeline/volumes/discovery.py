@@ -162,6 +162,13 @@ class UnusedFile(NamedTuple):
     path: Path
 
 
+class IdleExclude(NamedTuple):
+    """A pattern of `exclude` that matches nothing."""
+
+    root: str  # title
+    pattern: str
+
+
 @dataclass(frozen=True)
 class Discovery:
     """All candidates, by root and path, the labels that belong to none, and every raw file.
@@ -173,6 +180,7 @@ class Discovery:
     orphans: tuple[OrphanLabel, ...]
     file_states: Mapping[str, FileState]  # by path
     unused_files: tuple[UnusedFile, ...] = ()
+    idle_excludes: tuple[IdleExclude, ...] = ()
 
     def size_bytes(self, candidate: Candidate) -> int:
         """Bytes of a candidate's files, as they were discovered; at least 1."""
@@ -187,6 +195,7 @@ class _RootFiles(NamedTuple):
     candidates: list[Candidate]
     orphans: list[OrphanLabel]
     unused_files: list[UnusedFile]
+    idle_excludes: list[IdleExclude]
 
 
 def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
@@ -218,7 +227,8 @@ def discover_scans(data: Data, study_dir: Path, code: Coder) -> Discovery:
     )
     orphans = tuple(orphan for below in found for orphan in below.orphans)
     unused = tuple(dict.fromkeys(file for below in found for file in below.unused_files))
-    return Discovery(tuple(candidates), orphans, raw_files.states, unused)
+    idle = tuple(each for below in found for each in below.idle_excludes)
+    return Discovery(tuple(candidates), orphans, raw_files.states, unused, idle)
 
 
 def count_formats(files: Iterable[UnusedFile]) -> dict[str, dict[str, int]]:
@@ -285,7 +295,18 @@ def _below_root(root: Root, rows: RowLookup, code: Coder, raw_files: RawFiles) -
         candidates,
         _orphan_labels(root, labels, candidates),
         [UnusedFile(root.title, path) for path in unused],
+        _idle_excludes(root, folder, raw_files),
     )
+
+
+def _idle_excludes(root: Root, folder: Path, raw_files: RawFiles) -> list[IdleExclude]:
+    files = [path for paths in raw_files.below(folder) for path in paths] if root.exclude else []
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return [
+        IdleExclude(root.title, pattern)
+        for pattern in root.exclude
+        if not any(_is_matched(name, pattern) for name in names)
+    ]
 
 
 def _orphan_labels(
@@ -307,13 +328,16 @@ def _is_included(root: Root, relative_path: str, path: Path) -> bool:
     """
     if root.layout == "bids" and not _match_bids(root, relative_path):
         return is_unlistable(path)
-    places = (relative_path, *map(str, PurePosixPath(relative_path).parents))
-
-    def is_matched(pattern: str) -> bool:
-        return any(fnmatch(place, pattern) for place in places if place != ".")
-
-    is_wanted = is_matched(root.include) and not any(map(is_matched, root.exclude))
+    is_wanted = _is_matched(relative_path, root.include) and not any(
+        _is_matched(relative_path, pattern) for pattern in root.exclude
+    )
     return is_wanted or is_unlistable(path)
+
+
+def _is_matched(relative_path: str, pattern: str) -> bool:
+    """Whether a pattern matches a file, or a folder that it lies in."""
+    places = (relative_path, *map(str, PurePosixPath(relative_path).parents))
+    return any(fnmatch(place, pattern) for place in places if place != ".")
 
 
 def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
@@ -341,4 +365,4 @@ def _below_row(row: TableRow, table: Path, code: Coder, raw_files: RawFiles) -> 
         for place in [row.path if row.path.is_file() else each.path]
     ]
     unused = readers.unused_files(folders, sources)
-    return _RootFiles(candidates, [], [UnusedFile(root.title, path) for path in unused])
+    return _RootFiles(candidates, [], [UnusedFile(root.title, path) for path in unused], [])

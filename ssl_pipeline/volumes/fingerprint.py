@@ -67,14 +67,18 @@ def decisions_fingerprint(data: Data, study_dir: Path) -> str:
 
 
 def total_bytes(data: Data, study_dir: Path) -> int:
-    """Bytes of all raw and label files; 0 where a root, or what its path needs, is not there."""
+    """Bytes of all raw and label files; 0 where a root, or what its path needs, is not there.
+
+    Raises UserError for a table that cannot be used.
+    """
     try:
-        places = _data_paths(data, study_dir)
+        places = _folders(data)
+        places += [resolve_path(data.table, study_dir)] if data.table else []
     except UserError:
         return 0
     if not all(place.exists() for place in places):
         return 0
-    return sum(state.size for state in _file_states(places).values())
+    return sum(state.size for state in _file_states(_data_paths(data, study_dir)).values())
 
 
 def record_file_hashes(inventory: Inventory, pseudonyms: PseudonymStore) -> None:
@@ -120,10 +124,15 @@ def _unchanged_hash(path: str, state: _FileRecord) -> str:
 
 def _data_paths(data: Data, study_dir: Path) -> list[Path]:
     """The folders of scans and labels, and the files and folders that the table names."""
+    rows = read_table(resolve_path(data.table, study_dir)) if data.table else []
+    return _folders(data) + [row.path for row in rows]
+
+
+def _folders(data: Data) -> list[Path]:
+    """The folders of scans and labels."""
     texts = [root.path for root in data.roots]
     texts += [label.path for root in data.roots for label in root.labels.values()]
-    rows = read_table(resolve_path(data.table, study_dir)) if data.table else []
-    return [resolve_path(text) for text in texts] + [row.path for row in rows]
+    return [resolve_path(text) for text in texts]
 
 
 def _file_states(places: list[Path]) -> dict[str, FileState]:

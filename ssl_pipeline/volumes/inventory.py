@@ -27,6 +27,7 @@ from ssl_pipeline.volumes.config import Data, resolve_path
 from ssl_pipeline.volumes.discovery import (
     Candidate,
     Discovery,
+    IdleExclude,
     OrphanLabel,
     check_labels,
     count_formats,
@@ -105,8 +106,9 @@ class Inventory:
     that splits were assigned by. `thumbnails` has a JPEG of each scan that could be opened, by id,
     and `keypoints` those by which near duplicates are found; both are kept in files of their own,
     so that stages which read the table need not load them. `file_states` has every raw file, by
-    path, as it was discovered, and `unused_files` those that are part of no image; neither is
-    stored. `unread_formats` counts the unused files by root and suffix.
+    path, as it was discovered, `unused_files` those that are part of no image, and `idle_excludes`
+    the patterns that leave nothing out; none of these is stored. `unread_formats` counts the unused
+    files by root and suffix.
     """
 
     scans: tuple[Scan, ...]
@@ -118,6 +120,7 @@ class Inventory:
     thumbnails: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
     file_states: Mapping[str, FileState] = field(default_factory=dict, compare=False, repr=False)
     unused_files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    idle_excludes: tuple[IdleExclude, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def accepted_scans(self) -> tuple[Scan, ...]:
@@ -140,7 +143,7 @@ class Inventory:
     @classmethod
     def read(cls, path: Path) -> "Inventory":
         """Read an inventory. Raises UserError for a table of another version."""
-        table = read_table(path, REMEDY)
+        table = read_table(path, REMEDY, ("id", "subject", "quality"))
         header = _header(table.schema.metadata or {})
         if header.get("format") != FORMAT_VERSION:
             raise UserError(
@@ -225,6 +228,7 @@ def build_inventory(
         {name: each.thumbnail for name, each in checks_by_id.items() if each.thumbnail},
         discovery.file_states,
         tuple(file.path for file in discovery.unused_files),
+        discovery.idle_excludes,
     )
 
 

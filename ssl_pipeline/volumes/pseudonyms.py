@@ -181,7 +181,8 @@ class PseudonymStore:
         """All origins, by the scan's id. Raises UserError where it is not there."""
         if not self.table.exists():
             raise UserError(f"{self.table} is not there: run the stage inventory again.")
-        table = read_table(self.table, "remove it, and run the stage inventory again")
+        remedy = "remove it, and run the stage inventory again"
+        table = read_table(self.table, remedy, ("id", "path"))
         return {origin.id: origin for origin in from_table(table, Origin, JSON_COLUMNS, ())}
 
     def label_path(self, scan_id: str, name: str) -> Path:

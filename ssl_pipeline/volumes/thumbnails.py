@@ -62,7 +62,8 @@ def read(path: Path) -> dict[str, bytes]:
     """Read thumbnails; empty where there is no such file."""
     if not path.exists():
         return {}
-    table = read_table(path, "remove it, and run the stage inventory again").to_pydict()
+    remedy = "remove it, and run the stage inventory again"
+    table = read_table(path, remedy, SCHEMA.names).to_pydict()
     return dict(zip(table["id"], table["jpeg"], strict=True))
 
 

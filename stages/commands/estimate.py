@@ -74,10 +74,10 @@ def estimate_stage(
     record = up_to_date_record(name, study, wildcards)
     if record and not place.gpus:
         before = record.provenance
-        where = f"its run of {before['started_at'][:10]} on {before['host']}"
-        need = replace(need, memory=measured(before["peak_memory_gib"] * 2**30, where))
+        where = f"its run of {before.started_at[:10]} on {before.host}"
+        need = replace(need, memory=measured(before.peak_memory_gib * 2**30, where))
         if not need.seconds.basis.startswith("measured"):
-            need = replace(need, seconds=measured(before["wall_s"] * place.cores, where))
+            need = replace(need, seconds=measured(before.wall_s * place.cores, where))
     return StageEstimate(need, place, asked)
 
 

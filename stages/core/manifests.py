@@ -35,7 +35,7 @@ def _is_complete(stage_run: StageRun, external_hashes: dict[str, str]) -> bool:
     done = read_completion(stage_run.out)
     if done is None or done.failed or missing_files(stage_run.out, done):
         return False
-    read = done.provenance["inputs"]
+    read = done.provenance.inputs
     if any(read.get(name, now) != now for name, now in external_hashes.items()):
         return False
     return not is_stale(stage_run.study, stage_run.stage, stage_run.wildcards)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.records import Record, read_record, write_record
-from stages.core.layout import OutputFolders, study_record
+from ssl_pipeline.io.records import Record, read_record, read_record_if_whole, write_record
+from stages.core.layout import STUDY_RECORD, OutputFolders, study_record
 
 
 class StudyRecord(Record):
@@ -20,7 +20,10 @@ class StudyRecord(Record):
 
 
 def check_owner(study: OutputFolders) -> None:
-    """Raise UserError where the output folder belongs to another study, or its record is torn."""
+    """Raise UserError where the output folder belongs to another study, or its record is torn.
+
+    So does a folder within another study's output.
+    """
     path = study_record(study)
     owner = _owner(path)
     if owner not in (None, study.name):
@@ -28,6 +31,13 @@ def check_owner(study: OutputFolders) -> None:
             f"{study.folder} belongs to the study {owner}, and this one is {study.name}: give this "
             f"one another `output`, or remove {path} if it is the same study with a new name."
         )
+    for above in study.folder.absolute().parents:
+        outer = read_record_if_whole(StudyRecord, above / STUDY_RECORD)
+        if outer is not None:
+            raise UserError(
+                f"output is {study.folder}, which lies in the output of the study {outer.name}, "
+                f"{above}: name another `output`."
+            )
 
 
 def claim_output(study: OutputFolders) -> None:

@@ -21,7 +21,7 @@ from ssl_pipeline.io.records import (
     read_record_if_whole,
     write_record,
 )
-from ssl_pipeline.provenance import PROVENANCE_FILE, Provenance
+from ssl_pipeline.provenance import PROVENANCE_FILE, Provenance, ProvenanceRecord
 from stages.core.layout import COMPLETION_RECORD, MANIFEST, TRIALS_FOLDER
 from stages.core.stage import Stage, StageResult, load_stage, load_stages, stage_command
 from stages.core.study import Study
@@ -50,7 +50,7 @@ class CompletionRecord(Record):
     summary: str
     failed: int  # items that failed
     manifest: Manifest
-    provenance: dict[str, Any]
+    provenance: ProvenanceRecord
 
 
 def read_completion(out: Path) -> CompletionRecord | None:
@@ -81,7 +81,10 @@ def write_completion(
 
 def write_declared_files(out: Path, record: CompletionRecord) -> None:
     """Write the two files that the rule declares, where they are missing or of another time."""
-    declared = {MANIFEST: record.manifest.model_dump(), PROVENANCE_FILE: record.provenance}
+    declared: dict[str, dict[str, Any]] = {
+        MANIFEST: record.manifest.model_dump(),
+        PROVENANCE_FILE: record.provenance.model_dump(mode="json"),
+    }
     for file, content in declared.items():
         if read_json_if_whole(parse_object, out / file) != content:
             write_json(out / file, content)
@@ -141,7 +144,7 @@ def is_stale(study: Study, name: str, wildcards: dict[str, str]) -> bool:
         return False
     stage = load_stage(name)
     config_hash = study.sections_hash(stage.CONFIG_KEYS, wildcards)
-    return done.key != compute_key(stage, config_hash, done.provenance["inputs"], wildcards)
+    return done.key != compute_key(stage, config_hash, done.provenance.inputs, wildcards)
 
 
 def up_to_date_record(
@@ -154,7 +157,7 @@ def up_to_date_record(
     done = read_completion(study.stage_folder(name, wildcards))
     if done is None or is_stale(study, name, wildcards):
         return None
-    inputs = done.provenance["inputs"]
+    inputs = done.provenance.inputs
     for earlier in inputs.keys() & load_stages().keys():
         now = read_completion(study.stage_folder(earlier, {}))
         if now is None or now.manifest.sha256 != inputs[earlier]:

@@ -141,16 +141,31 @@ def dataset_size(study: Study) -> DatasetSize:
             return DatasetSize(study, scans, f"counted: {len(scans)} in the inventory")
     except (UserError, OSError, pa.ArrowException):
         pass  # not there, or of another version: the stage says what to do
-    raw = total_bytes(study.data, study.source_folder)
-    # Scans that are yet to be downloaded are no mistake.
-    if raw or not study.download.packages:
-        try:
+    raw = 0
+    try:
+        raw = raw_bytes(study)
+        # Scans that are yet to be downloaded are no mistake.
+        if raw or not study.download.packages:
             scans = dataset_estimate.scans_from_headers(study.data, study.source_folder)
             if scans:
                 return DatasetSize(study, scans, f"counted: {len(scans)}, by their headers")
-        except UserError as error:
-            info(f"estimate: {error} Until then typical scans are assumed.", error=True)
+    except UserError as error:
+        info(f"estimate: {error} Until then typical scans are assumed.", error=True)
     return _typical_dataset(study, raw)
+
+
+def raw_bytes(study: Study) -> int:
+    """Bytes of a study's raw files; 0 where they are not there yet.
+
+    Raises UserError for a table that cannot be used, unless it may name files that are still to be
+    downloaded.
+    """
+    try:
+        return total_bytes(study.data, study.source_folder)
+    except UserError:
+        if study.download.packages:
+            return 0
+        raise
 
 
 def _typical_dataset(study: Study, raw_bytes: int) -> DatasetSize:

@@ -89,7 +89,7 @@ def run_stage(
             with record_elapsed(out, before), record_progress(progress_file, stage.TITLE):
                 made = stage.run(study, out, **wildcards)
             done = write_completion(out, key, made, record)
-            took = f"{done.provenance['wall_s']:.0f} s"
+            took = f"{done.provenance.wall_s:.0f} s"
             info(f"{name}: {made.summary} ({took})", error=made.n_failed > 0)
         if isinstance(stage, CheckedStage):
             stage.check_results(study)
@@ -142,10 +142,10 @@ def _rerun_reason(
         return "it has not been completed here"
     if done.failed:
         return "some of its items failed"
-    before = done.provenance["inputs"]
+    before = done.provenance.inputs
     names = sorted(before.keys() | input_hashes.keys())
     changed = [name for name in names if before.get(name) != input_hashes.get(name)]
-    if done.provenance["config_hash"] != config_hash:
+    if done.provenance.config_hash != config_hash:
         changed.append("the settings that it reads")
     if not changed:
         return "its files are not as it left them, or its code has another version"

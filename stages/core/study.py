@@ -34,7 +34,8 @@ from stages.core import layout
 FORMAT_VERSION = 1
 INIT_FROM = "init_from"  # the initial weights, as an input of pretraining
 EVALUATED_FILES = (WEIGHTS_FILE, BUNDLE_MANIFEST, training_subjects.FILE_NAME)  # of a bundle
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# Names of folders and files, of which a file system takes 255 bytes, with what is joined to them.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
 
 
 class Study(Section):

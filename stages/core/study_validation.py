@@ -6,14 +6,16 @@ What only a table or the files can tell is left to the stages.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from ssl_pipeline.errors import suggest_name
+from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
+from ssl_pipeline.io.text import clean_text
 from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.types import Triple
-from ssl_pipeline.volumes.config import Root
+from ssl_pipeline.volumes.config import Root, resolve_path
 from stages.core.study import Study
 
 
@@ -24,10 +26,7 @@ def check_study(study: Study) -> None:
             f"output is {study.output}, in which braces would be wildcards of Snakemake: choose a "
             "folder without them"
         )
-    if study.pseudonyms.private_folder == study.folder:
-        raise ValueError(
-            f"name is {study.name}, whose folder keeps paths of origin: choose another"
-        )
+    _check_folders(study)
     if study.ablate and (study.training.continue_from or study.external_encoders):
         raise ValueError(
             "ablate trains encoders of its own from the start: leave training.continue_from and "
@@ -40,6 +39,7 @@ def check_study(study: Study) -> None:
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
         _check_label_leakage(study, key, objective)
+    _check_task_titles(study)
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
         if task.crop_voxels:
@@ -50,6 +50,36 @@ def check_study(study: Study) -> None:
             _check_subject_rules(name, roots)
         _check_truth_declared(name, task, roots, study.data.targets)
     _check_metadata_declared(study)
+
+
+def _check_folders(study: Study) -> None:
+    """Results are passed on and private files are not; what stages write is no raw scan."""
+    output, private = study.folder.resolve(), study.pseudonyms.private_folder.resolve()
+    if private.is_relative_to(output) or study.pseudonyms.study_folder.resolve() == output:
+        raise ValueError(
+            f"paths of origin would lie in {private}, and results in {study.folder}, which may be "
+            "passed on: name another `private`, or another `output`"
+        )
+    for root in study.data.roots:
+        with suppress(UserError):  # a variable that is not set: the scans are elsewhere
+            if output.is_relative_to(resolve_path(root.path).resolve()):
+                raise ValueError(
+                    f"output lies in the root {root.title}, where label maps that stages write "
+                    "would be taken for scans: name another `output`"
+                )
+
+
+def _check_task_titles(study: Study) -> None:
+    """The report knows tasks by their titles."""
+    first: dict[str, str] = {}
+    for name, task in study.tasks.items():
+        title = clean_text(task.title).casefold()
+        if not title:
+            raise ValueError(f"tasks.{name}.title is empty: write one in visible letters")
+        if (other := first.setdefault(title, name)) != name:
+            raise ValueError(
+                f"tasks.{other} and tasks.{name} have the title {task.title}: give each its own"
+            )
 
 
 def _check_methods(study: Study, name: str, task: TaskConfig) -> None:

@@ -6,11 +6,11 @@ A trial shares the study's stored volumes and has its own pretraining and evalua
 pretraining.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.cells import RANDOM
-from ssl_pipeline.io.records import parse_object, read_json
+from ssl_pipeline.io.records import Record, RecordPart, read_record
 from stages.core.layout import budget_table
 from stages.core.stage import stage_names
 from stages.core.study import Study
@@ -57,12 +57,27 @@ def require_ablation(study: Study) -> None:
         )
 
 
-def read_budget(study: Study) -> dict[str, Any]:
-    """FLOPs of the study, and steps of each arm. Raises UserError where the file is damaged."""
+class ArmBudget(RecordPart):
+    """What one objective of an ablation costs, and for how long it is trained."""
+
+    step_flops: int
+    steps: int
+
+
+class FlopBudget(Record):
+    """The FLOPs of the study's own pretraining, and the steps that each arm gets for them."""
+
+    format: Literal[1] = 1
+    flops: int
+    arms: dict[str, ArmBudget]
+
+
+def read_budget(study: Study) -> FlopBudget:
+    """The counted budget. Raises UserError where the file is damaged."""
     remedy = "remove it, and run the stage flop_budget again"
-    return read_json(parse_object, budget_table(study), remedy)
+    return read_record(FlopBudget, budget_table(study), remedy)
 
 
 def _arm_steps(study: Study, arm: str) -> dict[str, int]:
-    found = read_budget(study)["arms"] if budget_table(study).exists() else {}
-    return {"steps": found[arm]["steps"]} if arm in found else {}
+    found = read_budget(study).arms if budget_table(study).exists() else {}
+    return {"steps": found[arm].steps} if arm in found else {}

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
@@ -64,3 +66,12 @@ def test_a_damaged_table_is_one_sentence_with_the_remedy(path, damage):
     for read in (read_table, read_metadata):
         with pytest.raises(UserError, match=f"^{path} is missing or damaged: run it again.$"):
             read(path, "run it again")
+
+
+def test_another_table_or_a_folder_in_place_of_a_table_is_a_damaged_one(path):
+    pq.write_table(pa.table({"id": ["a"]}), path)
+    assert read_table(path, "run it again", ("id",)).num_rows == 1
+    path.with_suffix(".folder").mkdir()
+    for place in (path, path.with_suffix(".folder")):
+        with pytest.raises(UserError, match="is missing or damaged: run it again"):
+            read_table(place, "run it again", ("id", "subject"))

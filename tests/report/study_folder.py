@@ -112,7 +112,7 @@ class StudyFolder:
     def write_provenance(self, stage: str, **more: Any) -> None:
         """Put a stage's record there."""
         record = Provenance(stage, {}, "c0ffee" * 10, 7, self.folder).finish(**more)
-        self.write_json(f"{stage}/provenance.json", record)
+        write_record(self.folder / stage / "provenance.json", record)
 
 
 def results(

@@ -1,6 +1,7 @@
 """What a study declares for its evaluations is asked of the inventory, before any pretraining."""
 
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,12 @@ from stages.core.records import read_completion
 from stages.core.runner import run_stage
 from stages.core.study import Study
 from stages.core.study_file import load_study
-from stages.evaluation_check import check_evaluations, check_scans
+from stages.evaluation_check import (
+    check_before_inventory,
+    check_evaluations,
+    check_label_values,
+    check_scans,
+)
 from tests.export.conftest import save_random_bundle
 
 SIDE = {"kind": "classification", "title": "T", "target": "side", "classes": {0: "l", 1: "r"}}
@@ -88,6 +94,23 @@ def test_a_label_value_that_no_scan_shows_is_told(study, scans, task):
         check_scans(with_task(study, task), unlabelled)
 
 
+def test_a_label_for_crops_to_lie_on_that_is_empty_is_told(study, scans):
+    centred = with_task(study, SIDE | {"crop_centre": "tissue"})
+    check_scans(centred, scans)
+    empty = [replace(scans[0], label_classes={"tissue": []}), *scans[1:]]
+    with pytest.raises(UserError, match=f"label 'tissue' of scan {scans[0].id} is empty where"):
+        check_scans(centred, empty)
+
+
+@pytest.mark.parametrize("task", [TISSUE, CROPS, SIDE | {"crop_centre": "tissue"}], ids=repr)
+def test_a_mask_without_classes_that_a_task_reads_is_told(study, scans, task):
+    check_label_values(with_task(study, task), scans)
+    mask = [replace(scans[0], label_classes={}), *scans[1:]]
+    check_label_values(with_task(study, SIDE), mask)
+    with pytest.raises(UserError, match=f"'tissue' of scan {scans[0].id} is a mask whose values"):
+        check_label_values(with_task(study, task), mask)
+
+
 def test_a_volume_of_labels_that_is_0_everywhere_is_told(study, scans):
     volume = {"kind": "regression", "title": "T", "label": "tissue", "classes": {7: "x"}}
     with pytest.raises(UserError, match="the number is 0 for all training subjects"):
@@ -131,6 +154,27 @@ def test_what_fits_nobody_is_told(study, scans, changes, sentence):
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("package", "sections"),
+    [
+        ("peft", {"finetune": {"methods": [{"name": "lora"}]}}),
+        (
+            "torchio",
+            {
+                "finetune": {"keep_networks": "all"},
+                "robustness": {"corruptions": [{"name": "blur"}]},
+            },
+        ),
+    ],
+)
+def test_a_package_that_is_not_installed_is_told(study, scans, package, sections, monkeypatch):
+    chosen = with_task(study, SIDE, **sections)
+    check_scans(chosen, scans)
+    monkeypatch.setitem(sys.modules, package, None)  # as Python has it where one is not found
+    with pytest.raises(UserError, match=f"needs the package {package}, which is not installed"):
+        check_scans(chosen, scans)
+
+
 def test_budgets_of_the_default_are_for_data_of_any_size(study, scans):
     check_scans(with_task(study, SIDE, evaluate={}), scans)
 
@@ -151,6 +195,9 @@ def test_an_encoder_to_compare_with_is_refused_before_the_own_one_is_pretrained(
     wider = with_task(study, SIDE, evaluate=other, model={"preset": "S"})
     with pytest.raises(UserError, match="other was trained with another `model` than this study"):
         check_evaluations(wider)
+    alone = {"encoders": {"other": other["encoders"]["other"]}}
+    with pytest.raises(UserError, match="other was trained with another `model` than this study"):
+        check_before_inventory(with_task(study, SIDE, evaluate=alone, model={"preset": "S"}))
 
 
 def test_folders_are_named_by_classes_and_need_no_renaming(study_file):
@@ -178,6 +225,10 @@ def test_before_the_inventory_headers_and_tables_tell_as_far_as_they_can(study_f
         print_config(study_file, show=False, schema=False)
     with pytest.raises(UserError, match=sentence):
         print_estimates(load_study(study_file), None)
+    (study_file.parent / "scans.csv").write_bytes(b"PAR1")
+    study_file.write_text(text.replace("  splits:", "  table: scans.csv\n  splits:"))
+    with pytest.raises(UserError, match=r"scans\.csv has no column `path` in its first line"):
+        print_config(study_file, show=False, schema=False)
     study_file.write_text(text)
     print_config(study_file, show=False, schema=False)
     assert "is valid: tiny, 2 tasks." in capsys.readouterr().out

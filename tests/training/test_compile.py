@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +18,11 @@ import pytest
 import torch
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.training.compile_cache import CACHE_VARIABLE, use_private_compile_cache
+from ssl_pipeline.training.compile_cache import (
+    CACHE_VARIABLE,
+    HEADERS_VARIABLE,
+    use_private_compile_cache,
+)
 from ssl_pipeline.training.metrics_log import read_metrics
 from tests.training.small_trainer import small_trainer, trained_weights
 
@@ -64,9 +70,20 @@ def test_a_compiled_run_ends_as_a_plain_one_also_after_a_kill_has_torn_its_code(
 def temporary(tmp_path, monkeypatch):
     """An empty folder for temporary files, and no choice of the user where compiled code lies."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv(CACHE_VARIABLE, "")  # so that what the code sets is undone
-    monkeypatch.delenv(CACHE_VARIABLE)
+    for name in (CACHE_VARIABLE, HEADERS_VARIABLE):
+        monkeypatch.setenv(name, "")  # so that what the code sets is undone
+        monkeypatch.delenv(name)
     return tmp_path
+
+
+def test_no_header_is_compiled_in_advance_unless_a_user_asks_for_it(temporary, monkeypatch):
+    use_private_compile_cache()
+    code = "import torch._inductor.config as c; print(c.cpp_cache_precompile_headers)"
+    asked = [sys.executable, "-c", code]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout == "False\n"
+    monkeypatch.setenv(HEADERS_VARIABLE, "1")
+    use_private_compile_cache()
+    assert os.environ[HEADERS_VARIABLE] == "1"
 
 
 def test_compiled_code_lies_where_no_other_user_can_put_any(temporary, open_umask):

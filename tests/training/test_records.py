@@ -45,7 +45,12 @@ def test_a_checkpoint_that_a_user_has_renamed_stays_and_is_not_resumed(tmp_path)
 def test_damaged_lines_of_the_metrics_log_are_left_out(tmp_path):
     rows = [{"step": 20, "loss": 1.5}, {"step": 40, "loss": float("nan")}]
     lines = [json.dumps(rows[0]).encode(), b"\xff\xfe", b"7", b"[1]", b"null", b'{"loss": 1.0}']
-    lines += [b'{"step": "x"}', json.dumps(rows[1]).encode(), b'{"step": 60, "lo']
+    lines += [
+        b'{"step": "x"}',
+        b'{"format": 2, "step": 30}',
+        json.dumps(rows[1]).encode(),
+        b'{"step": 60, "lo',
+    ]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [20, 40]
 

@@ -52,6 +52,12 @@ def test_include_and_exclude_see_files_and_folders_of_every_format(root, names, 
     assert set(subjects_by_name(raw.parent, **root)) == names
 
 
+def test_an_exclude_that_leaves_nothing_out_is_named(raw):
+    left_out = ["*/scout", "ann", "*/Scout"]
+    found = build(data_of(raw.parent, subject=FOLDER_RULE, exclude=left_out), raw.parent)
+    assert found.idle_excludes == (("raw", "ann"), ("raw", "*/Scout"))
+
+
 def test_a_slice_that_is_left_out_is_no_part_of_its_series_later_on(brain, raw):
     extra = save_dicom(raw / "anna", brain.data, brain.affine, suffix="-again", uid="1.2")
     folder = raw.parent

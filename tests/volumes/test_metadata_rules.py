@@ -140,9 +140,30 @@ def test_an_unset_variable_is_named(monkeypatch):
 
 
 def test_two_roots_of_one_name_are_refused():
-    with pytest.raises(ValidationError, match="two roots are called images"):
+    with pytest.raises(ValidationError, match="two roots, or one and the table, are called images"):
         Data(roots=(Root(path="a/images"), Root(path="b/images")))
     assert Data(roots=(Root(path="a/images"), Root(path="b/images", name="b"))).roots
+    with pytest.raises(ValidationError, match="two roots, or one and the table, are called images"):
+        Data(roots=(Root(path="a/images"),), table="tables/images.csv")
+
+
+@pytest.mark.parametrize("name", ["site", "root", "split", "", "\u200b", "dose\n"])
+def test_a_target_has_a_name_that_is_visible_and_its_own(name):
+    rule = {"pattern": "(?P<id>x)"}
+    with pytest.raises(ValidationError, match="targets has"):
+        Root.model_validate({"path": "a", "targets": {name: rule}})
+    with pytest.raises(ValidationError, match="targets has"):
+        Data.model_validate({"table": "b.csv", "targets": [name]})
+    assert Root.model_validate({"path": "a", "targets": {"Leukocytes [/µl]": rule}}).targets
+
+
+def test_a_label_has_a_visible_name_that_is_no_place_of_crops():
+    source = {"path": "b"}
+    for name in ("", " brain", "volume", "foreground"):
+        with pytest.raises(ValidationError, match="labels has"):
+            Root.model_validate({"path": "a", "labels": {name: source}})
+    mask = {"labels": {"foreground": source}, "masks": {"foreground": "foreground"}}
+    assert Root.model_validate({"path": "a", **mask}).labels
 
 
 def test_a_label_pattern_names_its_image():

@@ -26,6 +26,7 @@ class Adaptation(Section, ABC):
     USES_WEIGHT_DECAY: ClassVar[bool] = False  # of AdamW, for what it trains in the encoder
     NEEDS_TRANSFORMER: ClassVar[bool] = False  # whether it needs attention blocks
     SUPPORTS_SEGMENTATION: ClassVar[bool] = True  # whether it can be used for segmentation
+    REQUIRED_PACKAGE: ClassVar[str] = ""  # an optional one, without which it cannot be used
 
     lr_factor: float = Field(
         1.0,

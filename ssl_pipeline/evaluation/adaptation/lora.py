@@ -20,6 +20,7 @@ class LowRank(ParameterEfficient):
     """Base class of LoRA and DoRA."""
 
     USES_DORA: ClassVar[bool]
+    REQUIRED_PACKAGE: ClassVar[str] = "peft"
 
     rank: PositiveInt = Field(8, description="rank of the update")
     alpha: float = Field(16.0, gt=0, description="the update is multiplied by alpha / rank")

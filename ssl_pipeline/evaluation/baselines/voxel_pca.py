@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.preprocess.chunking import slabs
@@ -40,7 +40,7 @@ class VoxelModel:
             logits = around[part].reshape(-1, SIDE**3) @ self.weight + self.bias
             shape = image[part].shape
             found = np.zeros((int(self.classes.max()) + 1, *shape), np.float32)
-            found[self.classes] = softmax(logits, axis=1).T.reshape(-1, *shape)
+            found[self.classes] = scipy.special.softmax(logits, axis=1).T.reshape(-1, *shape)
             yield Slab(part.start, found)
 
 

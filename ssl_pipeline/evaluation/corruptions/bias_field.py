@@ -13,6 +13,7 @@ class BiasField(Corruption):
 
     TITLE: ClassVar[str] = "bias field"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    REQUIRED_PACKAGE: ClassVar[str] = "torchio"
     LEVELS: ClassVar = (0.1, 0.2, 0.3, 0.4, 0.5)
 
     name: Literal["bias_field"] = "bias_field"

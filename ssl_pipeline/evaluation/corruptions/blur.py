@@ -13,6 +13,7 @@ class Blur(Corruption):
 
     TITLE: ClassVar[str] = "blur"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    REQUIRED_PACKAGE: ClassVar[str] = "torchio"
     LEVELS: ClassVar = (0.75, 1.0, 1.5, 2.0, 3.0)
 
     name: Literal["blur"] = "blur"

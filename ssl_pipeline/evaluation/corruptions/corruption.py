@@ -32,6 +32,7 @@ class Corruption(Section, ABC):
 
     TITLE: ClassVar[str]
     MODALITY: ClassVar[Literal["CT", "MR"]]
+    REQUIRED_PACKAGE: ClassVar[str] = ""  # an optional one, without which it cannot be computed
     LEVELS: ClassVar[tuple[float, float, float, float, float]]
 
     def apply(self, scan: ScanImage, severity: int, rng: np.random.Generator) -> ScanImage:

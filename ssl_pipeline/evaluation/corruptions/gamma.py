@@ -13,6 +13,7 @@ class Gamma(Corruption):
 
     TITLE: ClassVar[str] = "contrast"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    REQUIRED_PACKAGE: ClassVar[str] = "torchio"
     LEVELS: ClassVar = (0.2, 0.35, 0.5, 0.7, 0.9)
 
     name: Literal["gamma"] = "gamma"

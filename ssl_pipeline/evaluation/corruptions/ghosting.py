@@ -13,6 +13,7 @@ class Ghosting(Corruption):
 
     TITLE: ClassVar[str] = "ghosts"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    REQUIRED_PACKAGE: ClassVar[str] = "torchio"
     LEVELS: ClassVar = (0.25, 0.5, 0.75, 1.0, 1.5)
 
     name: Literal["ghosting"] = "ghosting"

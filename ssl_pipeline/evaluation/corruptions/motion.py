@@ -13,6 +13,7 @@ class Motion(Corruption):
 
     TITLE: ClassVar[str] = "motion"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    REQUIRED_PACKAGE: ClassVar[str] = "torchio"
     LEVELS: ClassVar = (1.0, 2.0, 4.0, 6.0, 10.0)
 
     name: Literal["motion"] = "motion"

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
@@ -23,6 +23,6 @@ class SharpKernel(Corruption):
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Sharpen along y and x alone."""
         _, y_mm, x_mm = scan.spacing_mm
-        blurred = gaussian_filter(scan.image, (0, RADIUS_MM / y_mm, RADIUS_MM / x_mm))
+        blurred = scipy.ndimage.gaussian_filter(scan.image, (0, RADIUS_MM / y_mm, RADIUS_MM / x_mm))
         sharper = scan.image + np.float32(level) * (scan.image - blurred)
         return replace(scan, image=sharper.astype(np.float32))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 from ssl_pipeline.evaluation.corruptions.corruption import Corruption, ScanImage
 
@@ -21,4 +21,6 @@ class SmoothKernel(Corruption):
     def corrupt(self, scan: ScanImage, level: float, rng: np.random.Generator) -> ScanImage:
         """Blur along y and x alone."""
         _, y_mm, x_mm = scan.spacing_mm
-        return replace(scan, image=gaussian_filter(scan.image, (0, level / y_mm, level / x_mm)))
+        return replace(
+            scan, image=scipy.ndimage.gaussian_filter(scan.image, (0, level / y_mm, level / x_mm))
+        )

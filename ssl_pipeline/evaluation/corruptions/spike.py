@@ -13,6 +13,7 @@ class Spike(Corruption):
 
     TITLE: ClassVar[str] = "k-space spike"
     MODALITY: ClassVar[Literal["CT", "MR"]] = "MR"
+    REQUIRED_PACKAGE: ClassVar[str] = "torchio"
     LEVELS: ClassVar = (0.2, 0.5, 1.0, 1.5, 2.5)
 
     name: Literal["spike"] = "spike"

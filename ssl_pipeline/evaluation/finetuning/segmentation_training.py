@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, combinations
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor, nn
 
 from ssl_pipeline.evaluation.config import Finetune
@@ -225,7 +225,7 @@ def largest_components(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Classes (three axes) with the largest connected component of each alone; faces connect."""
     cleaned = np.zeros_like(classes)
     for index in np.unique(classes[classes > 0]):
-        components, _ = ndimage.label(classes == index)
+        components, _ = scipy.ndimage.label(classes == index)
         sizes = np.bincount(components.ravel())
         sizes[0] = 0
         cleaned[components == sizes.argmax()] = index

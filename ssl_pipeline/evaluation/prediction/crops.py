@@ -40,7 +40,8 @@ class CropPredictor(ScanPredictor):
         with torch.inference_mode():
             rows = [self._predict_crop(each, images, valid, spacing) for each in self.networks]
         mean = torch.stack(rows).mean(dim=0)[0].tolist()
-        return Prediction(dict(zip(self.class_names or (NUMBER,), mean, strict=True)))
+        names = [f"{name} (probability)" for name in self.class_names] or [NUMBER]
+        return Prediction(dict(zip(names, mean, strict=True)))
 
     @staticmethod
     def _predict_crop(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,13 +45,32 @@ from ssl_pipeline.evaluation.runner.context import (
 )
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.io.atomic import sha256_json, write_json
-from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
+from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.io.records import Record, RecordPart, read_record_if_whole, write_record
 from ssl_pipeline.progress import progress
 from ssl_pipeline.store.catalog import ScanRow
 
 CLEAN = "clean"
 FEATURE_RANGES = {OOD: METRICS[AUC].value_range, STABILITY: None}
+
+
+class ConditionScore(RecordPart):
+    """The score of one cell's network or probe under one condition; None where not defined."""
+
+    method: str
+    initialization: str
+    subjects: int
+    seed: int
+    value: float | None
+    pseudovalues: tuple[float | None, ...]
+
+
+class ConditionRecord(Record):
+    """The scores of all cells under one corruption at one level."""
+
+    format: Literal[1] = 1
+    key: str  # hash of all that determines them
+    scores: tuple[ConditionScore, ...]
 
 
 def run_robustness(
@@ -113,12 +132,12 @@ def _load_or_score(
 ) -> dict[Cell, MetricValue]:
     """Scores of all evaluators, from the condition's file where that has the same key."""
     key, path = sha256_json(determined_by), out / "conditions" / f"{name}.json"
-    content = read_json_if_whole(parse_object, path) or {}
-    if content.get("key") != key:
+    known = read_record_if_whole(ConditionRecord, path)
+    if known is None or known.key != key:
         scores = [pair for each in score_functions for pair in each().items()]
-        content = {"key": key, "scores": [_score_record(*pair) for pair in scores]}
-        write_json(path, content)
-    return dict(_parse_score(row) for row in content["scores"])
+        known = ConditionRecord(key=key, scores=tuple(_score_record(*pair) for pair in scores))
+        write_record(path, known)
+    return dict(map(_parse_score, known.scores))
 
 
 def _condition(
@@ -139,19 +158,19 @@ def _section_dumps(inputs: RobustnessInputs) -> list[dict[str, Any]]:
     return [part.model_dump(mode="json", exclude=SCORE_INDEPENDENT_KEYS) for part in parts]
 
 
-def _score_record(cell: Cell, value: MetricValue) -> dict[str, Any]:
-    return {
+def _score_record(cell: Cell, value: MetricValue) -> ConditionScore:
+    return ConditionScore(
         **asdict(cell),
-        "value": to_json_number(value.value),
-        "pseudovalues": [to_json_number(p) for p in value.pseudovalues],
-    }
+        value=to_json_number(value.value),
+        pseudovalues=tuple(to_json_number(p) for p in value.pseudovalues),
+    )
 
 
-def _parse_score(row: dict[str, Any]) -> tuple[Cell, MetricValue]:
-    cell = Cell(row["method"], row["initialization"], row["subjects"], row["seed"])
+def _parse_score(score: ConditionScore) -> tuple[Cell, MetricValue]:
+    cell = Cell(score.method, score.initialization, score.subjects, score.seed)
     value, *pseudovalues = np.array(
-        [row["value"], *row["pseudovalues"]], np.float64
-    )  # null becomes nan
+        [score.value, *score.pseudovalues], np.float64
+    )  # None becomes nan
     return cell, MetricValue(float(value), np.array(pseudovalues))
 
 

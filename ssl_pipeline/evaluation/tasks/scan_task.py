@@ -36,13 +36,15 @@ from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
+from ssl_pipeline.volumes.config import CROP_PLACES
+from ssl_pipeline.volumes.inventory import Scan
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ssl_pipeline.evaluation.prediction.predictor import ScanPredictor
 
-VOLUME, FOREGROUND = "volume", "foreground"  # places that need no label
+VOLUME, FOREGROUND = CROP_PLACES
 
 
 class ScanTask(CropTask):
@@ -111,17 +113,25 @@ class ScanTask(CropTask):
         label_map = labels.load(entry, self.crop_centre)
         where = np.nonzero((label_map > 0) & (label_map != IGNORE_LABEL))
         if not len(where[0]):
-            raise UserError(
-                f"Task {self.title!r}: label {self.crop_centre!r} of scan {entry.id} is empty "
-                "where the scan is stored, so no crop can lie on it: remove that label file, and "
-                "the scan is left out, or set another crop_centre."
-            )
+            raise self._empty_label_error(entry.id)
         return labelled_crop(entry, box_about(np.mean(where, axis=1), size), target)
+
+    def check_scan(self, scan: Scan) -> None:
+        """Raise UserError for a label to lie on that shows nothing in all of the scan."""
+        if not self.can_predict and scan.label_classes.get(self.crop_centre) == []:
+            raise self._empty_label_error(scan.id)
+
+    def _empty_label_error(self, scan_id: str) -> UserError:
+        return UserError(
+            f"Task {self.title!r}: label {self.crop_centre!r} of scan {scan_id} is empty where the "
+            "scan is stored, so no crop can lie on it: remove that label file, and the scan is "
+            "left out, or set another crop_centre."
+        )
 
     @property
     def can_predict(self) -> bool:
         """Whether crops lie where no label is needed."""
-        return self.crop_centre in (VOLUME, FOREGROUND)
+        return self.crop_centre in CROP_PLACES
 
     def scan_box(self, meta: VolumeMeta, size: Triple) -> CropBox:
         """The box of a volume that its crop of `size` shows; of a task that `can_predict`."""

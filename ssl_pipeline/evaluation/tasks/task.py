@@ -107,8 +107,11 @@ class Task(Section, ABC):
     @model_validator(mode="after")
     def _class_names_differ(self) -> "Task":
         words = [clean_text(name) for name in self.classes.values()]
+        folded = [word.casefold() for word in words]
         for value, word in zip(self.classes, words, strict=True):
-            if words.count(word) > 1:
+            if not word:
+                raise ValueError(f"classes.{value} has no name: write one in visible letters")
+            if folded.count(word.casefold()) > 1:
                 raise ValueError(f"classes.{value} is {word}, as another class is: name them apart")
         return self
 
@@ -217,6 +220,9 @@ class Task(Section, ABC):
         if present is None:
             return None
         return frozenset(i for i, value in enumerate(self.class_values) if value in present)
+
+    def check_scan(self, scan: Scan) -> None:
+        """Raise UserError where the inventory shows that a usable scan cannot be evaluated."""
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of scans of its roots that are not usable; empty where there are none.

@@ -9,9 +9,9 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from ssl_pipeline.report.render.figures import Picture
 
@@ -62,7 +62,7 @@ def draw_outline(image: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
     """The picture with the outline of a mask (y, x) that covers all of it, of any resolution."""
     inside = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
     pixels = np.array(image)
-    pixels[inside & ~ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_COLOUR
+    pixels[inside & ~scipy.ndimage.binary_erosion(inside, border_value=1)] = OUTLINE_COLOUR
     return Image.fromarray(pixels)
 
 

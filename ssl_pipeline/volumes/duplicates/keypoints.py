@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ssl_pipeline.io import atomic
 from ssl_pipeline.io.parquet import read_table
@@ -106,7 +106,8 @@ def read(path: Path) -> dict[str, Keypoints]:
     """Read keypoints; empty where there is no such file."""
     if not path.exists():
         return {}
-    table = read_table(path, "remove it, and run the stage inventory again").to_pydict()
+    remedy = "remove it, and run the stage inventory again"
+    table = read_table(path, remedy, SCHEMA.names).to_pydict()
     return {
         name: Keypoints(np.frombuffer(points, KEYPOINT_DTYPE), tuple(extent))
         for name, extent, points in zip(
@@ -154,14 +155,17 @@ def _resample_axis(
 def _octave_keypoints(
     grid: NDArray[np.float32], measured: NDArray[np.float32] | None, mm: float
 ) -> NDArray[Any]:
-    smooth, smoother = (ndimage.gaussian_filter(grid, blur, mode="nearest") for blur in BLUR_STEPS)
+    smooth, smoother = (
+        scipy.ndimage.gaussian_filter(grid, blur, mode="nearest") for blur in BLUR_STEPS
+    )
     contrast = smooth - smoother
-    peak = (ndimage.maximum_filter(contrast, 3) == contrast) & (contrast > 0)
-    pit = (ndimage.minimum_filter(contrast, 3) == contrast) & (contrast < 0)
+    peak = (scipy.ndimage.maximum_filter(contrast, 3) == contrast) & (contrast > 0)
+    pit = (scipy.ndimage.minimum_filter(contrast, 3) == contrast) & (contrast < 0)
     found = peak | pit
     if measured is not None:
         found &= (
-            ndimage.gaussian_filter(measured, BLUR_STEPS[1], mode="nearest") > MIN_MEASURED_SHARE
+            scipy.ndimage.gaussian_filter(measured, BLUR_STEPS[1], mode="nearest")
+            > MIN_MEASURED_SHARE
         )
     rim = 2  # at the edge of the field of view everything looks the same
     inside = (slice(rim, -rim),) * 3

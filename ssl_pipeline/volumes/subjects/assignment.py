@@ -119,7 +119,7 @@ def _strata(
         }
         for each, info in first
     ]
-    known = set().union(*facts)
+    known = {name for each in facts for name, value in each.items() if value}
     for name in names:
         if name not in known:
             raise UserError(

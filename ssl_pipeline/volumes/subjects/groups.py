@@ -8,7 +8,7 @@ and the other evaluated. A scan without a name joins the subject that it is link
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy.cluster.hierarchy import DisjointSet
+import scipy
 
 from ssl_pipeline.volumes.discovery import Candidate
 
@@ -39,7 +39,7 @@ def group_subjects(
     for words in (names, _visits(candidates), voxel_hashes):
         first: dict[str, int] = {}
         links += [(first.setdefault(word, at), at) for at, word in enumerate(words) if word]
-    sets = DisjointSet(range(len(candidates)))
+    sets = scipy.cluster.hierarchy.DisjointSet(range(len(candidates)))
     for low, high in links:
         sets.merge(low, high)
     members: dict[int, list[int]] = {}

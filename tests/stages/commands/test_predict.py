@@ -73,7 +73,7 @@ def test_a_class_is_predicted_from_the_raw_file_as_evaluation_predicted_it(whole
     scored = sorted(row["probability"] for row in cell.predictions)
     scans = [whole.parent / f"raw/images/person{person}.nii.gz" for person in (4, 5)]
     found = [model.predict(scan, "MR").prediction.values for scan in scans]
-    assert [list(values) for values in found] == [["left", "right"]] * 2
+    assert [list(values) for values in found] == [["left (probability)", "right (probability)"]] * 2
     np.testing.assert_allclose(sorted(list(v.values()) for v in found), scored, atol=1e-5)
 
 

@@ -52,5 +52,5 @@ def test_provenance_has_the_time_of_all_starts(study_file):
     (out / INVENTORY_FILE).unlink()
     run_stage("inventory", study, {})
     again = read_completion(out).provenance
-    assert again["wall_s"] > 1300
-    assert again["started_at"] == first.provenance["started_at"]
+    assert again.wall_s > 1300
+    assert again.started_at == first.provenance.started_at

@@ -50,3 +50,24 @@ def test_a_renamed_study_goes_on_once_the_record_is_removed(study_file):
     record.unlink()
     claim_output(load_study(renamed))
     assert "renamed" in record.read_text()
+
+
+def test_a_folder_within_the_output_of_another_study_is_refused(study_file):
+    claim_output(load_study(study_file))
+    with pytest.raises(UserError, match="lies in the output of the study tiny"):
+        load_study(write_variant(study_file, "inner", study_file.parent / "out/probe/inner"))
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("output: {}/out\nprivate: {}/out/own", "paths of origin would lie in"),
+        ("output: {}/own/tiny\nprivate: {}/own", "paths of origin would lie in"),
+        ("output: {}/raw/images/build", "output lies in the root head"),
+    ],
+)
+def test_results_private_files_and_raw_scans_lie_apart(study_file, line, sentence):
+    text, folder = study_file.read_text(), study_file.parent
+    study_file.write_text(text.replace(f"output: {folder}/out", line.replace("{}", str(folder))))
+    with pytest.raises(UserError, match=sentence):
+        load_study(study_file)

@@ -66,6 +66,26 @@ MISTAKES = {
         lambda c: c["tasks"]["side"].update(target="sde"),
         "tasks.side.target is sde, which is not known: did you mean side?",
     ),
+    "two tasks of one title": (
+        lambda c: c["tasks"]["tissue"].update(title="side "),
+        "tasks.side and tasks.tissue have the title side",
+    ),
+    "a name too long for a folder": (
+        lambda c: c["tasks"].update({"t" * 300: c["tasks"]["side"]}),
+        "should have at most 80 characters",
+    ),
+    "a title that nobody sees": (
+        lambda c: c["tasks"]["tissue"].update(title="\u200b"),
+        "tasks.tissue.title is empty: write one in visible letters",
+    ),
+    "classes that differ by the size of letters": (
+        lambda c: c["tasks"]["tissue"].update(classes={1: "dark", 2: "Dark"}),
+        "classes.1 is dark, as another class is: name them apart",
+    ),
+    "a class without a name": (
+        lambda c: c["tasks"]["tissue"].update(classes={1: "dark", 2: ""}),
+        "classes.2 has no name: write one in visible letters",
+    ),
     "root that is not there": (
         lambda c: c["tasks"]["side"].update(roots=["haed"]),
         "tasks.side.roots names haed: did you mean head?",

@@ -269,6 +269,8 @@ def test_strata_are_what_scans_are(folder, brain):
     assert all(later[scan.id] == scan.split for scan in inventory.scans)
     with pytest.raises(UserError, match=r"stratify: no scan has `sides`. did you mean side"):
         build(data_of(folder, {"stratify": ["sides"]}, targets={"side": side}), folder)
+    with pytest.raises(UserError, match=r"no scan has `site`. known are modality, root, side"):
+        build(data_of(folder, {"stratify": ["site"]}, targets={"side": side}), folder)
 
 
 def test_who_had_no_name_is_dealt_a_split_when_one_is_given(folder):
