@@ -27,7 +27,7 @@ from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
-from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.catalog import Catalog, ScanRow
 from ssl_pipeline.training.cost import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages import leakage, preprocess
 from stages.core import layout
@@ -127,10 +127,10 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         if (not config.roots or scan.root in config.roots)
         and all(truth.find_in(scan).get(truth.name) for truth in truths)
     ]
-    candidates = [scan for scan in usable if scan.split == "train"]
-    # Before the inventory the metadata of scans are unknown: then all are counted.
-    train = list(filter(config.can_train_on, candidates)) or candidates
-    test = [scan for scan in usable if scan.split == study.evaluate.split]
+    train, test = (
+        _used(config, [scan for scan in usable if scan.split == split])
+        for split in ("train", study.evaluate.split)
+    )
     raw_voxels = [dataset.sizes[scan.id].source_voxels for scan in test]
     return CostInputs(
         initializations=(*study.encoders, *study.baselines),
@@ -143,6 +143,11 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         raw_test_voxels=sum(raw_voxels),
         largest_test_scan=max(raw_voxels, default=0),
     )
+
+
+def _used(task: Task, scans: list[ScanRow]) -> list[ScanRow]:
+    """Those of a split that the task uses; before the inventory, which has the metadata, all."""
+    return list(filter(task.uses, scans)) or scans
 
 
 def evaluated_task(dataset: DatasetSize, study: Study, task: str) -> EvaluatedTask:

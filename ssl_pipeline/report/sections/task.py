@@ -13,6 +13,7 @@ from ssl_pipeline.report.sections import conclusions, tables
 from ssl_pipeline.report.sections.calibration import calibration_panels
 from ssl_pipeline.report.sections.robustness import RobustnessSection, robustness_section
 from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgroup_tables
+from ssl_pipeline.report.sections.summary import shift_note
 from ssl_pipeline.report.sections.test_access import describe_test_access
 
 
@@ -51,7 +52,7 @@ def task_section(data: ReportData, task: str) -> TaskSection | None:
     return TaskSection(
         title=data.tasks[task].title,
         sentence=conclusions.task_conclusion(results),
-        subjects=_subjects(results),
+        subjects=" ".join(filter(None, [shift_note(data.tasks[task]), _subjects(results)])),
         warnings=collect_warnings(results),
         notes=[*collect_notes(results), *filter(None, [access])],
         legend=figures.legend(results),
