@@ -21,7 +21,7 @@ from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, Results, read_results
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
-from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
+from ssl_pipeline.evaluation.runner.subject_splits import calibration_entries, split_subjects
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
@@ -82,7 +82,11 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
     """The context of an evaluation. Raises UserError where its subjects were pretrained on."""
     catalog = _catalog(study)
     check_external_encoders(study)
-    entries = split_subjects(study.tasks[task], catalog.entries, study.evaluate.split).entries
+    config, scored = study.tasks[task], study.evaluate.split
+    entries = (
+        *split_subjects(config, catalog.entries, scored).entries,
+        *calibration_entries(config, catalog.entries, scored),
+    )
     return EvaluationContext(
         catalog=catalog,
         reader=preprocess.crop_reader(study, catalog, entries),

@@ -74,6 +74,14 @@ def split_subjects(
     return found
 
 
+def calibration_entries(
+    task: Task, scans: Sequence[ScanRow], scored: Literal["val", "test"]
+) -> list[ScanRow]:
+    """Scans of the task whose subjects are neither trained on nor scored, and that have a class."""
+    usable = task.filter_scans(task.usable_entries(scans)) if scored != "val" else []
+    return [e for e in usable if e.split == "val" and task.scan_class(e) is not None]
+
+
 def _check_external_predictions(task: Task, test_entries: Iterable[ScanRow]) -> None:
     for truth in (truth for truth in task.truth_names() if not truth.is_required):
         for entry in test_entries:

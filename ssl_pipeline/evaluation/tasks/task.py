@@ -75,6 +75,7 @@ class Task(Section, ABC):
     METRIC: ClassVar[str]  # its own one, the first of its scores
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
     MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
+    HAS_SCAN_CLASS: ClassVar[bool] = False  # whether a whole scan is of one of the classes
     # Keys that change neither its truth nor its crops.
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = frozenset(
         {"title", "stages", "probe", "finetune"}
@@ -229,6 +230,10 @@ class Task(Section, ABC):
         if present is None:
             return None
         return frozenset(i for i, value in enumerate(self.class_values) if value in present)
+
+    def scan_class(self, scan: Entry | Scan) -> int | None:
+        """The class of a whole usable scan, by index; None where scans have no class."""
+        return None
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of scans of its roots that are not usable; empty where there are none.
