@@ -21,13 +21,13 @@ from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, Results, read_results
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, read_test_accesses
 from ssl_pipeline.evaluation.runner.context import EvaluationContext
-from ssl_pipeline.evaluation.runner.subject_splits import split_subjects
+from ssl_pipeline.evaluation.runner.subject_splits import calibration_entries, split_subjects
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
-from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.catalog import Catalog, ScanRow
 from ssl_pipeline.training.cost import CORE_FLOPS, CUDA_BYTES, CUDA_HOST_BYTES, GPU_FLOPS
 from stages import leakage, preprocess
 from stages.core import layout
@@ -82,7 +82,11 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
     """The context of an evaluation. Raises UserError where its subjects were pretrained on."""
     catalog = _catalog(study)
     check_external_encoders(study)
-    entries = split_subjects(study.tasks[task], catalog.entries, study.evaluate.split).entries
+    config, scored = study.tasks[task], study.evaluate.split
+    entries = (
+        *split_subjects(config, catalog.entries, scored).entries,
+        *calibration_entries(config, catalog.entries, scored),
+    )
     return EvaluationContext(
         catalog=catalog,
         reader=preprocess.crop_reader(study, catalog, entries),
@@ -127,10 +131,10 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         if (not config.roots or scan.root in config.roots)
         and all(truth.find_in(scan).get(truth.name) for truth in truths)
     ]
-    candidates = [scan for scan in usable if scan.split == "train"]
-    # Before the inventory the metadata of scans are unknown: then all are counted.
-    train = list(filter(config.can_train_on, candidates)) or candidates
-    test = [scan for scan in usable if scan.split == study.evaluate.split]
+    train, test = (
+        _used(config, [scan for scan in usable if scan.split == split])
+        for split in ("train", study.evaluate.split)
+    )
     raw_voxels = [dataset.sizes[scan.id].source_voxels for scan in test]
     return CostInputs(
         initializations=(*study.encoders, *study.baselines),
@@ -143,6 +147,11 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         raw_test_voxels=sum(raw_voxels),
         largest_test_scan=max(raw_voxels, default=0),
     )
+
+
+def _used(task: Task, scans: list[ScanRow]) -> list[ScanRow]:
+    """Those of a split that the task uses; before the inventory, which has the metadata, all."""
+    return list(filter(task.uses, scans)) or scans
 
 
 def evaluated_task(dataset: DatasetSize, study: Study, task: str) -> EvaluatedTask:

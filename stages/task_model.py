@@ -65,6 +65,7 @@ def _write_model(
     folder: Path,
 ) -> None:
     """Write the model's folder, and the list of its training subjects."""
+    from ssl_pipeline.evaluation.runner.calibration import calibrate
     from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
     from ssl_pipeline.evaluation.runner.networks import load_network
     from ssl_pipeline.export.task_model.bundle import save_model, training_vectors
@@ -88,6 +89,7 @@ def _write_model(
         "model": bundle.model,
         "finetune": section,
         "crop_voxels": runner.crop_size,
+        "calibration": calibrate(runner, network, section),
         "training_summary": _training_summary(study, runner, section, cell, entries),
         "split": results.split,
         "n_scored_subjects": results.n_test_subjects,

@@ -59,14 +59,18 @@ def render_report(data: ReportData) -> str:
     """The report as HTML. Raises UserError for a record that is damaged or of another format."""
     environment = template_environment()
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
-    evaluated = [results for results in data.results_by_task.values() if results]
+    evaluated = sorted(
+        ((data.tasks[name], results) for name, results in data.results_by_task.items() if results),
+        key=lambda pair: pair[0].is_shift,
+    )
     return environment.get_template("report.html").render(
         title=data.title or data.name,
         name=data.name,
         outdated=data.outdated_warning,
-        conclusion=conclusions.overall_conclusion(data.results_by_task),
-        summaries=[task_summary(results) for results in evaluated],
-        summary_legend=figures.legend([figures.primary_method(own)[0] for own in evaluated]),
+        conclusion=conclusions.overall_conclusion(data.results_of(shift=False)),
+        shift_conclusion=conclusions.shift_conclusion(data.results_of(shift=True)),
+        summaries=[task_summary(task, results) for task, results in evaluated],
+        summary_legend=figures.legend([figures.primary_method(own)[0] for _, own in evaluated]),
         limitations=limitations(data.results_by_task, data.robustness_by_task, data.catalog),
         tasks=[(config.title, task_section(data, task)) for task, config in data.tasks.items()],
         pretraining=_pretraining_section(data),

@@ -19,10 +19,12 @@ def render_markdown_report(data: ReportData) -> str:
 
     Raises UserError where a record is damaged or of another format version.
     """
+    shift = conclusions.shift_conclusion(data.results_of(shift=True))
     parts = [
         f"# {data.title or data.name}",
         *filter(None, [data.outdated_warning]),
-        conclusions.overall_conclusion(data.results_by_task),
+        conclusions.overall_conclusion(data.results_of(shift=False)),
+        *([f"On scans unlike those of training: {shift}"] if shift else []),
         SIGNIFICANCE_NOTE,
     ]
     for task, config in data.tasks.items():

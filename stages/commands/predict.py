@@ -100,11 +100,14 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
             rows.append({"path": path, "series": source.series})
             rows[-1] |= _predict_scan(model, source, out / name, hints, finished)
             bar.advance(path)
-    failed = [row for row in rows if row["error"]]
-    if len(failed) == len(rows):
-        raise UserError(f"No scan of {folder} could be predicted: {failed[0]['error']}")
     _write_table(out / TABLE, rows)
     finished.remove()
+    failed = [row for row in rows if row["error"]]
+    if len(failed) == len(rows):
+        raise UserError(
+            f"No scan of {folder} could be predicted, for the reasons in {out / TABLE}; the first "
+            f"is: {failed[0]['error']}"
+        )
     _report(rows, failed, out / TABLE)
 
 

@@ -181,6 +181,7 @@ def _check_metadata_declared(study: Study) -> None:
         "data.splits.stratify": study.data.splits.stratify,
         "evaluate.subgroups": study.evaluate.subgroups,
         **{f"tasks.{name}.train_on": tuple(task.train_on) for name, task in study.tasks.items()},
+        **{f"tasks.{name}.score_on": tuple(task.score_on) for name, task in study.tasks.items()},
     }
     known = _declared_metadata(study)
     for key, names in groups.items():

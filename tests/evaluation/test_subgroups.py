@@ -76,6 +76,16 @@ def test_a_task_may_learn_from_one_group_alone(planted, tmp_path):
     assert {group.value for group in results.subgroups} == {"a", "b"}
 
 
+def test_a_task_may_be_scored_on_another_group_alone(planted):
+    task = CORNER.model_copy(update={"train_on": {"protocol": ("a",)}})
+    other = task.model_copy(update={"score_on": {"protocol": ("b",)}})
+    found = split_subjects(other, planted.catalog.entries, "test")
+    seen = {(e.split, scan_attribute(e, "protocol")) for e in found.entries}
+    assert seen == {("train", "a"), ("test", "b")}
+    assert task.is_shift and other.is_shift and not CORNER.is_shift
+    assert not task.model_copy(update={"score_on": task.train_on}).is_shift
+
+
 def test_groups_that_nobody_has_are_refused(planted, tmp_path):
     unknown = Evaluate(subjects=(0,), subgroups=("scanner",))
     with pytest.raises(UserError, match=r"evaluate\.subgroups: no scan has 'scanner'"):

@@ -197,7 +197,7 @@ def test_classes_that_cannot_be_told_apart_are_refused(classes, sentence):
 
 def test_training_scans_are_chosen_by_words_as_tables_hold_them():
     task = crops(train_on={"grade": [" II", 1, True]})
-    chosen = [word for word in ("II", "1", "True", "2") if task.can_train_on(entry_of(grade=word))]
+    chosen = [word for word in ("II", "1", "True", "2") if task.uses(entry_of(grade=word))]
     assert chosen == ["II", "1", "True"]
 
 

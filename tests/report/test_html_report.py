@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.tasks.crop_classification import CropClassification
 from ssl_pipeline.report.html_report import render_report, write_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
 from ssl_pipeline.training import snapshots
@@ -186,6 +187,26 @@ def test_the_first_screen_has_a_figure_a_sentence_and_scores_for_each_task(
         words = _visible_text(article)
         assert f"Pretraining helps: {metric} .90 against .80 of random weights, with 20" in words
         assert "pretrained .90 [.87, .92] random weights .80 [.77, .82]" in words
+
+
+def test_a_task_of_shift_is_in_no_headline_and_has_a_sentence_of_its_own(
+    whole: StudyFolder,
+) -> None:
+    before = _visible_text(render_report(whole.report_data))
+    headline = re.search(r"Does pretraining help\?.*?\.", before)
+    other = {"train_on": {"site": ["north"]}, "score_on": {"site": ["south"]}}
+    shift = CropClassification.model_validate(CROPS.model_dump() | other | {"title": "Elsewhere"})
+    whole.tasks = {"shift": shift, **whole.tasks}
+    lost = gaps((-0.1, -0.15, -0.05), (-0.1, -0.15, -0.05))
+    whole.write_results("shift", "probe", results(lost, task=shift))
+    page = render_report(whole.report_data)
+    words, text = _visible_text(page), render_markdown_report(whole.report_data)
+    assert headline and headline[0] in words
+    assert "And on scans unlike those of training? No: worse than random weights in 2 of 2" in words
+    assert "On scans unlike those of training: No: worse than random weights in 2 of 2" in text
+    *_, last = re.findall(r"<article>(.*?)</article>", page, re.DOTALL)
+    assert "Elsewhere Shift: trained on site north, scored on site south." in _visible_text(last)
+    assert "Shift: trained on site north, scored on site south. Trained on 20 labelled" in text
 
 
 def test_a_difference_that_is_not_clear_has_no_label(whole: StudyFolder) -> None:

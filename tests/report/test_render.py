@@ -225,6 +225,15 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
     left, right = label[:, : label.shape[1] // 2], label[:, label.shape[1] // 2 :]
     assert left[..., 2].mean() > right[..., 2].mean()  # "right" is blue, on the picture's left
 
+    worst, *others = catalog.entries
+    of_two_roots = replace(catalog, entries=(replace(worst, root="other"), *others))
+    reader = CropReader(whole.folder / "preprocess" / "volumes", of_two_roots)
+    pictures, _ = segmentation_overlays(result, VOXELS, reader, whole.label_file)
+    assert [picture.title for picture in pictures] == [
+        *("clinic: label", "clinic: pretrained, Dice 1.00", "clinic: random weights, Dice .90"),
+        *("other: label", "other: pretrained, Dice .90", "other: random weights, Dice .20"),
+    ]
+
 
 def test_a_segmentation_whose_cells_failed_has_no_overlay(whole: StudyFolder) -> None:
     folder = whole.folder / "finetune" / "voxels"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from ssl_pipeline.evaluation.data.crops import crops_of_volume
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.labelled_crops import CropBox
 from ssl_pipeline.evaluation.finetuning.crop_model import CropModel
+from ssl_pipeline.evaluation.prediction.calibration import scale_probabilities
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
 from ssl_pipeline.preprocess.prepare import PreparedVolume, VolumeMeta
 from ssl_pipeline.types import Triple
@@ -38,8 +40,13 @@ class CropPredictor(ScanPredictor):
         if not valid.any():
             raise UserError("no measured voxel lies in the crop that this model looks at.")
         with torch.inference_mode():
-            rows = [self._predict_crop(each, images, valid, spacing) for each in self.networks]
-        mean = torch.stack(rows).mean(dim=0)[0].tolist()
+            rows = [
+                self._predict_crop(network, images, valid, spacing).numpy().astype(np.float64)
+                for network in self.networks
+            ]
+        if self.class_names:
+            rows = list(map(scale_probabilities, rows, self.temperatures))
+        mean = np.mean(rows, axis=0)[0].tolist()
         names = [f"{name} (probability)" for name in self.class_names] or [NUMBER]
         return Prediction(dict(zip(names, mean, strict=True)))
 

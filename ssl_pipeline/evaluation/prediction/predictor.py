@@ -30,6 +30,7 @@ class ScanPredictor(ABC):
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.networks = [network.eval() for network in networks]
+        self.temperatures = [1.0] * len(self.networks)  # of the probabilities of scans' classes
 
     @abstractmethod
     def predict(self, prepared: PreparedVolume) -> Prediction:

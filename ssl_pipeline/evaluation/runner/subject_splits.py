@@ -40,7 +40,7 @@ def split_subjects(
     usable = task.usable_entries(scans)
     known = {entry.id for entry in usable}
     of_splits = [entry for entry in task.entries(scans) if entry.split in ("train", split)]
-    usable = task.filter_train_on(usable)
+    usable = task.filter_scans(usable)
     without_subject = sorted({entry.root for entry in usable if not entry.subject})
     if without_subject:
         raise UserError(
@@ -61,7 +61,8 @@ def split_subjects(
         if not subjects[name]:
             raise UserError(
                 f"Task {task.title!r}: no labelled scan of split {name} to {what}: "
-                "change data.splits, or label scans of that split."
+                "change data.splits, or train_on or score_on of the task, or label scans of that "
+                "split."
             )
     found = SubjectSplit(
         tuple(entry for entry in usable if entry.split in subjects),
@@ -71,6 +72,14 @@ def split_subjects(
     )
     _check_external_predictions(task, found.test_entries)
     return found
+
+
+def calibration_entries(
+    task: Task, scans: Sequence[ScanRow], scored: Literal["val", "test"]
+) -> list[ScanRow]:
+    """Scans of the task whose subjects are neither trained on nor scored, and that have a class."""
+    usable = task.filter_scans(task.usable_entries(scans)) if scored != "val" else []
+    return [e for e in usable if e.split == "val" and task.scan_class(e) is not None]
 
 
 def _check_external_predictions(task: Task, test_entries: Iterable[ScanRow]) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ from ssl_pipeline.volumes.inventory import Scan
 
 class Classification(ScanTask, CropClassTask):
     """Class of a scan, from a target that the roots or the table declare."""
+
+    HAS_SCAN_CLASS: ClassVar[bool] = True
 
     kind: Literal["classification"] = "classification"
     target: str = Field(description="name of the target that holds the class")
@@ -49,7 +51,7 @@ class Classification(ScanTask, CropClassTask):
     def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Scans whose target is one of the classes, by value or by name."""
         with_target = super().usable_entries(scans)
-        usable = [entry for entry in with_target if self._index(entry) is not None]
+        usable = [entry for entry in with_target if self.scan_class(entry) is not None]
         others = sorted({e.targets[self.target] for e in with_target} - self._indices.keys())
         known = {word.casefold() for word in self._indices}
         if not usable or any(word.casefold() in known for word in others):
@@ -61,13 +63,13 @@ class Classification(ScanTask, CropClassTask):
 
     def inventory_targets(self, scan: Scan) -> frozenset[int | float] | None:
         """The class of a usable scan."""
-        index = self._index(scan)
+        index = self.scan_class(scan)
         return None if index is None else frozenset({index})
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of unusable scans, with the values that are no class."""
         given = (entry for entry in entries if entry.targets.get(self.target))
-        values = Counter(e.targets[self.target] for e in given if self._index(e) is None)
+        values = Counter(e.targets[self.target] for e in given if self.scan_class(e) is None)
         shown = ", ".join(f"{value} ({number})" for value, number in values.most_common(10))
         note = super().exclusion_note(entries)
         return f"{note} Values of {self.target} that are no class: {shown}." if shown else note
@@ -76,15 +78,16 @@ class Classification(ScanTask, CropClassTask):
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
         """One crop for each scan."""
-        indexed = ((entry, self._index(entry)) for entry in entries)
+        indexed = ((entry, self.scan_class(entry)) for entry in entries)
         return [
             self.scan_crop(entry, labels, size, index)
             for entry, index in indexed
             if index is not None
         ]
 
-    def _index(self, entry: Entry | Scan) -> int | None:
-        return self._indices.get(entry.targets[self.target])
+    def scan_class(self, scan: Entry | Scan) -> int | None:
+        """The class of a usable scan, by index."""
+        return self._indices.get(scan.targets[self.target])
 
     @property
     def _indices(self) -> dict[str, int]:

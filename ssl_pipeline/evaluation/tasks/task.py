@@ -75,6 +75,7 @@ class Task(Section, ABC):
     METRIC: ClassVar[str]  # its own one, the first of its scores
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
     MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
+    HAS_SCAN_CLASS: ClassVar[bool] = False  # whether a whole scan is of one of the classes
     # Keys that change neither its truth nor its crops.
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = frozenset(
         {"title", "stages", "probe", "finetune"}
@@ -91,7 +92,12 @@ class Task(Section, ABC):
     train_on: dict[str, tuple[TargetValue, ...]] = Field(
         {},
         description="training scans to use, by root, site, modality or a target and its values, "
-        "such as one protocol of several; all if empty. All scored scans are scored",
+        "such as one protocol of several; all if empty",
+    )
+    score_on: dict[str, tuple[TargetValue, ...]] = Field(
+        {},
+        description="scored scans to use, in the same way; all if empty. Where it differs from "
+        "train_on the task is one of shift, which the report shows apart",
     )
     stages: tuple[Literal["probe", "finetune", "robustness"], ...] = Field(
         (), description="stages that evaluate it; all that can if empty"
@@ -167,18 +173,25 @@ class Task(Section, ABC):
                 )
         return [scan for scan in scans if not self.roots or scan.root in self.roots]
 
-    def filter_train_on(self, entries: Sequence[ScanRow]) -> list[ScanRow]:
-        """Scans without those for training that `train_on` leaves out.
+    @property
+    def is_shift(self) -> bool:
+        """Whether it is scored on other scans than those like its training's: another site, say."""
+        return self.train_on != self.score_on
+
+    def filter_scans(self, entries: Sequence[ScanRow]) -> list[ScanRow]:
+        """Scans without those that `train_on` and `score_on` leave out.
 
         Raises UserError for a name or value that no scan has.
         """
-        for name, values in self.train_on.items():
-            check_scan_attribute(f"Task {self.title!r}: train_on", entries, name, values)
-        return [e for e in entries if e.split != "train" or self.can_train_on(e)]
+        for key, chosen in (("train_on", self.train_on), ("score_on", self.score_on)):
+            for name, values in chosen.items():
+                check_scan_attribute(f"Task {self.title!r}: {key}", entries, name, values)
+        return [entry for entry in entries if self.uses(entry)]
 
-    def can_train_on(self, scan: Entry | Scan) -> bool:
-        """Whether `train_on` includes a scan."""
-        return all(scan_attribute(scan, name) in values for name, values in self.train_on.items())
+    def uses(self, scan: Entry | Scan) -> bool:
+        """Whether `train_on`, or of a scan that is not trained on `score_on`, includes it."""
+        chosen = self.train_on if scan.split == "train" else self.score_on
+        return all(scan_attribute(scan, name) in values for name, values in chosen.items())
 
     def entries_with(self, entries: Iterable[ScanRow], truth: TruthName) -> list[ScanRow]:
         """Scans that have a label or target, whatever its value.
@@ -223,6 +236,10 @@ class Task(Section, ABC):
 
     def check_scan(self, scan: Scan) -> None:
         """Raise UserError where the inventory shows that a usable scan cannot be evaluated."""
+
+    def scan_class(self, scan: Entry | Scan) -> int | None:
+        """The class of a whole usable scan, by index; None where scans have no class."""
+        return None
 
     def exclusion_note(self, entries: Sequence[Entry]) -> str:
         """What results say of scans of its roots that are not usable; empty where there are none.

@@ -164,6 +164,9 @@ def load_model(path: str | Path, *more: str | Path) -> LoadedModel:
     predictor = _predictor(manifests[0], networks)
     for folder, manifest, network in zip(folders, manifests, networks, strict=True):
         _check_outputs(folder, manifest, predictor, network)
+    predictor.temperatures = [
+        manifest.calibration.temperature if manifest.calibration else 1.0 for manifest in manifests
+    ]
     features = load_file(folders[0] / FEATURES_FILE)["features"].numpy()
     return LoadedModel(predictor, manifests[0], features)
 

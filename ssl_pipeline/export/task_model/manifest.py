@@ -13,6 +13,7 @@ from pydantic import Field
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.prediction.calibration import Calibration
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.export.bundle_files import check_files_exist, check_format, check_hashes
 from ssl_pipeline.export.manifest import SELF_TEST_FILE
@@ -50,6 +51,11 @@ class ModelManifest(ScanContract):
     n_scored_subjects: int = Field(description="number of the subjects of the scores")
     confidence: float = Field(description="nominal coverage of the scores' intervals")
     scores: tuple[ModelScore, ...] = Field(description="scores of models trained as this one")
+    calibration: Calibration | None = Field(
+        None,
+        description="temperature of the probabilities of its classes; none where it predicts no "
+        "class of scans, or too few subjects were neither trained on nor scored",
+    )
     unlike_distance: float | None = Field(
         description="distance to the training scans beyond which a scan is unlike them; none where "
         "they are few"

@@ -123,6 +123,11 @@ class ReportData:
         """Results of each task, by stage; empty for a task that was not evaluated."""
         return read_task_results(self.folder, self.tasks)
 
+    def results_of(self, *, shift: bool) -> Mapping[str, Sequence[TaskResult]]:
+        """Results of the tasks that are of shift, or of those that are not."""
+        tasks = self.tasks.items()
+        return {name: self.results_by_task[name] for name, task in tasks if task.is_shift == shift}
+
     @cached_property
     def robustness_by_task(self) -> Mapping[str, RobustnessResults]:
         """Results on corrupted scans, of the tasks that have any."""

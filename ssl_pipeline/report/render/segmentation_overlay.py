@@ -1,10 +1,11 @@
-"""Overlays of predicted segmentations and the label on one test scan.
+"""Overlays of predicted segmentations and the label on one test scan of each root.
 
-The scan shown is the one with the median Dice, so that it is typical; the slice is the one with the
-most labelled voxels.
+The scan shown is the one with the median Dice of its root, so that it is typical; the slice is the
+one with the most labelled voxels.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +44,40 @@ Labels = NDArray[np.uint8] | NDArray[np.int16]
 def segmentation_overlays(
     result: TaskResult, task: Task, reader: CropReader, label_file: LabelFile
 ) -> tuple[list[Picture], list[LegendEntry]]:
-    """Label and predictions of one scan, and the legend; empty where no prediction was kept."""
+    """Label and predictions of a scan a root, and the legend; empty where none was kept."""
     name = task.overlay_label
-    if name is None:
-        return [], []
-    scan = _median_scan(result)
-    entry = next((e for e in reader.catalog.entries if e.id == scan), None)
-    if entry is None or not entry.labels.get(name):
-        return [], []
-    if not label_file(entry.id, name).is_file():
-        return [], []
-    label = resampled_label(label_file, entry, name)
+    shown = [
+        entry
+        for entry in (_median_scans(result, reader.catalog.entries) if name else ())
+        if name and entry.labels.get(name) and label_file(entry.id, name).is_file()
+    ]
+    marks = [
+        LegendEntry("■", _class_colour(index), each) for index, each in enumerate(task.class_names)
+    ]
+    pictures = [
+        replace(picture, title=f"{entry.root}: {picture.title}") if len(shown) > 1 else picture
+        for entry in shown
+        for picture in _scan_overlays(result, task, reader, entry, label_file)
+    ]
+    return pictures, marks if pictures else []
+
+
+def _scan_overlays(
+    result: TaskResult, task: Task, reader: CropReader, entry: Entry, label_file: LabelFile
+) -> list[Picture]:
+    """The label of a scan and its predictions, in the slice with the most labelled voxels."""
+    label = resampled_label(label_file, entry, task.overlay_label or "")
     area = np.isin(label, task.class_values).sum(axis=(1, 2))
     height = int(area.argmax())
     plane = _read_plane(entry, reader, height)
     found = [_paint_labels(plane, label[height], task, entry, "label")]
     for init in result.initializations:
-        row_of_scan = _prediction(result, init, scan)
+        row_of_scan = _prediction(result, init, entry.id)
         if row_of_scan:
             predicted = _resample_label(result.folder / row_of_scan["file"], entry)
             title = f"{initialization_title(init)}, Dice {format_score(_mean_dice(row_of_scan))}"
             found.append(_paint_labels(plane, predicted[height], task, entry, title))
-    marks = [
-        LegendEntry("■", _class_colour(index), name) for index, name in enumerate(task.class_names)
-    ]
-    return found, marks
+    return found
 
 
 def _predictions(result: TaskResult, init: str) -> list[dict[str, Any]]:
@@ -83,9 +93,13 @@ def _prediction(result: TaskResult, init: str, scan: str) -> dict[str, Any] | No
     return next((r for r in _predictions(result, init) if r["scan"] == scan), None)
 
 
-def _median_scan(result: TaskResult) -> str:
-    rows = sorted(_predictions(result, result.initializations[0]), key=_mean_dice)
-    return str(rows[len(rows) // 2]["scan"]) if rows else ""
+def _median_scans(result: TaskResult, entries: Sequence[Entry]) -> list[Entry]:
+    """Of each root the scan with the median Dice by the first initialization."""
+    known, by_root = {entry.id: entry for entry in entries}, dict[str, list[Entry]]()
+    for row in sorted(_predictions(result, result.initializations[0]), key=_mean_dice):
+        if entry := known.get(row["scan"]):
+            by_root.setdefault(entry.root, []).append(entry)
+    return [own[len(own) // 2] for _, own in sorted(by_root.items())]
 
 
 def _mean_dice(prediction: dict[str, Any]) -> float:

@@ -31,7 +31,10 @@ def overall_conclusion(results_by_task: Mapping[str, Sequence[TaskResult]]) -> s
     all_results = [each for results in results_by_task.values() for each in results]
     found = collect_comparisons(all_results)
     if not all_results:
-        return "No task has been evaluated, so nothing is known of what the encoder is worth."
+        return (
+            "No task has been evaluated on scans like those of its training, so nothing is known "
+            "of what the encoder is worth there."
+        )
     if not found:
         return "Not known, for every comparison of an encoder has cells that failed; see below."
     if all(each.outcome == "no interval" for each in found):
@@ -46,6 +49,11 @@ def overall_conclusion(results_by_task: Mapping[str, Sequence[TaskResult]]) -> s
     if len(sentences) == 1:
         return next(iter(sentences.values()))
     return " ".join(f"{init}: {sentence}" for init, sentence in sentences.items())
+
+
+def shift_conclusion(results_by_task: Mapping[str, Sequence[TaskResult]]) -> str:
+    """The conclusion over tasks of shift, which no other one contains; empty without results."""
+    return overall_conclusion(results_by_task) if any(results_by_task.values()) else ""
 
 
 def _encoder_conclusion(compared: Sequence[Comparison]) -> str:

@@ -10,9 +10,10 @@ from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.segmentation_overlay import segmentation_overlays
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.sections import conclusions, tables
-from ssl_pipeline.report.sections.calibration import calibration_panels
+from ssl_pipeline.report.sections.calibration import calibration_panels, model_calibration_note
 from ssl_pipeline.report.sections.robustness import RobustnessSection, robustness_section
 from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgroup_tables
+from ssl_pipeline.report.sections.summary import shift_note
 from ssl_pipeline.report.sections.test_access import describe_test_access
 
 
@@ -48,12 +49,13 @@ def task_section(data: ReportData, task: str) -> TaskSection | None:
     robustness = data.robustness_by_task.get(task)
     overlays, overlay_legend = _overlays(data, task, results)
     access = describe_test_access(data.accesses_by_task[task])
+    model = model_calibration_note(data.folder / "finetune" / task / "model", data.tasks[task])
     return TaskSection(
         title=data.tasks[task].title,
         sentence=conclusions.task_conclusion(results),
-        subjects=_subjects(results),
+        subjects=" ".join(filter(None, [shift_note(data.tasks[task]), _subjects(results)])),
         warnings=collect_warnings(results),
-        notes=[*collect_notes(results), *filter(None, [access])],
+        notes=[*collect_notes(results), *filter(None, [model, access])],
         legend=figures.legend(results),
         interval_note=figures.interval_note(results),
         panels=figures.score_panels(results),

@@ -21,6 +21,7 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.volumes.readers import find_sources
 from stages.commands.predict import Models, predict_folder
+from tests.volumes.volume_writers import save_dicom
 
 MR = ScanHints(modality="MR")
 
@@ -162,8 +163,9 @@ def test_what_fits_no_scan_is_said_in_a_sentence(whole, finetuned, tissue, tmp_p
         predict(raw, raw / "out", tissue)
     with pytest.raises(UserError, match=r"is no task model: give the folder that holds"):
         predict(raw, out, whole.parent / "out/pretrain/encoder")
-    with pytest.raises(UserError, match=r"No scan of .* could be predicted: .* no Hounsfield"):
+    with pytest.raises(UserError, match=r"No scan of .* could be predicted, .* no Hounsfield"):
         predict_folder(Models([tissue], "cpu"), raw, out, ScanHints(modality="CT"))
+    assert (out / "predictions.csv").read_text().count("no Hounsfield") == 6
     model, (source, *_) = load_model(tissue), find_sources(raw)
     prepared = prepare_source(model.manifest, source, MR)
     ct = replace(prepared, meta=replace(prepared.meta, modality="CT"))
@@ -175,6 +177,17 @@ def test_what_fits_no_scan_is_said_in_a_sentence(whole, finetuned, tissue, tmp_p
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(UserError, match=r"network.safetensors is damaged, for its SHA-256"):
         load_model(tissue.parent / "torn")
+
+
+def test_a_series_that_lacks_a_slice_costs_its_own_row(whole, tissue, tmp_path):
+    raw, mixed = whole.parent / "raw/images", tmp_path / "mixed"
+    image = nib.load(raw / "person0.nii.gz")
+    data = np.asarray(image.dataobj).astype(np.int16)
+    save_dicom(mixed / "gap", data, image.affine)
+    sorted((mixed / "gap").iterdir())[data.shape[2] // 2].unlink()
+    shutil.copy(raw / "person0.nii.gz", mixed)
+    gap, person = predict(mixed, tmp_path / "out", tissue)
+    assert "gap: slices are missing (gaps of" in gap["error"] and person["error"] == ""
 
 
 def test_a_scan_unlike_those_of_training_is_marked(tissue, whole):
