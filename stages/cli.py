@@ -209,6 +209,29 @@ def locate(
     print_location(load_study(config), code)
 
 
+review = App(
+    "review",
+    group=INSPECT_GROUP,
+    help="Review of scans by people.",
+    help_epilogue=_examples(f"ssl-pipeline review verify --config {EXAMPLE_STUDY}"),
+)
+app.command(review)
+
+
+@review.command(name="verify")
+def verify_review(
+    *,
+    config: StudyFile,
+    anchor: Annotated[
+        str, Parameter(metavar="NUMBER:HASH", help="as an earlier check printed it")
+    ] = "",
+) -> None:
+    """Check that no line of the review's log was changed, removed, added or moved."""
+    from stages.commands.review import verify_log
+
+    verify_log(load_study(config), anchor)
+
+
 @_command(ENCODER_GROUP, f"embed {EXAMPLE_BUNDLE} scans --out features.parquet")
 def embed(
     encoder: Bundle,
