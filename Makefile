@@ -8,7 +8,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-alarms check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-alarms check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -30,13 +30,17 @@ demo: setup ## Run the demo study here, from raw scans to build/demo/report/repo
 
 test: setup ## All tests but the marked slow groups
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile \
-	  --no-loadscope-reorder -m "not kill and not slurm"
+	  --no-loadscope-reorder -m "not kill and not slurm and not browser"
 
 test-fuzz: setup ## Read 1,000 mutated files of each format
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
 
 test-kill: setup ## Kill real runs and compare the weights; measure memory over a long training
 	python -m pytest -m kill
+
+test-review: setup ## Work the page of a review in an installed Chromium, by keys alone
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,browser]'
+	python -m pytest -m browser -rs tests/review
 
 test-slurm: setup ## Break a real SLURM on this machine and compare the weights
 	python -m pytest -m slurm -rs tests/slurm

@@ -2,6 +2,7 @@
 
 Everything else that is raised is a bug and keeps its traceback. Only the process of a command
 (stages/core/process.py) catches `UserError`: it prints the sentence and ends with exit code 2.
+`PendingReviewError` is for work that cannot go on before people have answered: exit code 3.
 """
 
 import difflib
@@ -15,6 +16,10 @@ WRONG_KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
 
 class UserError(Exception):
     """One sentence: what is wrong, where, and what to do about it."""
+
+
+class PendingReviewError(Exception):
+    """One sentence: how many answers of readers are missing, and where they are given."""
 
 
 def is_disk_full(error: BaseException) -> bool:

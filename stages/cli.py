@@ -46,7 +46,8 @@ app = App(
     "ssl-pipeline",
     help="From raw CT and MR volumes to a domain-pretrained 3D encoder, stage by stage.",
     help_format="plaintext",
-    help_epilogue="Exit codes: 0 done; 1 a bug; 2 change something; 3 interrupted: run it again.",
+    help_epilogue="Exit codes: 0 done; 1 a bug; 2 change something; 3 interrupted, or "
+    "readers must answer: run it again.",
     version=lambda: metadata.version("ssl-pipeline"),
     suppress_keyboard_interrupt=False,
 )
@@ -207,6 +208,44 @@ def locate(
     from stages.core.locate import print_location
 
     print_location(load_study(config), code)
+
+
+review = App(
+    "review",
+    group=INSPECT_GROUP,
+    help_epilogue=_examples(
+        f"ssl-pipeline review --config {EXAMPLE_STUDY} --reader anna",
+        f"ssl-pipeline review verify --config {EXAMPLE_STUDY}",
+    ),
+)
+app.command(review)
+
+
+@review.default
+def serve_review(
+    *,
+    config: StudyFile,
+    reader: Annotated[str, Parameter(metavar="NAME", help="short code, which results say")],
+    port: Annotated[int, Parameter(help="of this machine")] = 8765,
+) -> None:
+    """Ask a reader about scans, on a page of this machine."""
+    from stages.commands.review import serve_review
+
+    serve_review(load_study(config), reader, port)
+
+
+@review.command(name="verify")
+def verify_review(
+    *,
+    config: StudyFile,
+    anchor: Annotated[
+        str, Parameter(metavar="NUMBER:HASH", help="as an earlier check printed it")
+    ] = "",
+) -> None:
+    """Check that no line of the review's log was changed, removed, added or moved."""
+    from stages.commands.review import verify_log
+
+    verify_log(load_study(config), anchor)
 
 
 @_command(ENCODER_GROUP, f"embed {EXAMPLE_BUNDLE} scans --out features.parquet")

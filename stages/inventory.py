@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.progress import debug, info
+from ssl_pipeline.review.audit_log import AuditLog
+from ssl_pipeline.review.verdicts import decisions_of
 from ssl_pipeline.training.run_record import read_run_record
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.check_journal import JOURNAL_FILE, CheckJournal
@@ -13,7 +15,6 @@ from ssl_pipeline.volumes.duplicates import keypoints
 from ssl_pipeline.volumes.duplicates.keypoints import KEYPOINTS_FILE
 from ssl_pipeline.volumes.fingerprint import (
     data_fingerprint,
-    decisions_fingerprint,
     record_file_hashes,
 )
 from ssl_pipeline.volumes.inventory import (
@@ -22,6 +23,7 @@ from ssl_pipeline.volumes.inventory import (
     build_inventory,
     read_salt_fingerprint,
 )
+from ssl_pipeline.volumes.review import Decisions
 from ssl_pipeline.volumes.root_notes import root_notes
 from ssl_pipeline.volumes.subjects.separation import separated_subjects
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
@@ -42,7 +44,7 @@ from stages.evaluation_check import check_evaluations
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
-VERSION = 8
+VERSION = 9
 RESULT_FILES = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE)
 OUTPUTS = (*RESULT_FILES, JOURNAL_FILE)  # a journal is there while it runs
 WILDCARDS: tuple[str, ...] = ()
@@ -65,7 +67,7 @@ def inputs(study: Study) -> dict[str, str]:
     trained = read_run_record(study.stage_folder("pretrain", {}))
     study.pseudonyms.check_salt(trained.salt if trained else "")
     downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
-    decisions = decisions_hash(study)
+    decisions = readers_decisions(study).fingerprint
     reviewed = {"decisions": decisions} if decisions else {}
     return {**downloaded, **reviewed, "listing": raw_listing_hash(study)}
 
@@ -75,9 +77,9 @@ def raw_listing_hash(study: Study) -> str:
     return data_fingerprint(study.data, study.source_folder, study.pseudonyms.file_hashes)
 
 
-def decisions_hash(study: Study) -> str:
-    """Hash of the reviewers' decisions, which the Snakefile uses too; empty without a record."""
-    return decisions_fingerprint(study.data, study.source_folder)
+def readers_decisions(study: Study) -> Decisions:
+    """What readers decided. Raises UserError where the log is not as it was written."""
+    return decisions_of(AuditLog(study.pseudonyms.study_folder).read())
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
@@ -103,7 +105,13 @@ def run(study: Study, out: Path) -> StageResult:
     origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
     journal = CheckJournal(checks)
     inventory = build_inventory(
-        study.data, study.quality, study.source_folder, origins, previous, journal
+        study.data,
+        study.quality,
+        study.source_folder,
+        origins,
+        previous,
+        journal,
+        readers_decisions(study),
     )
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)

@@ -36,7 +36,7 @@ from stages.evaluation_check import check_evaluations
 
 TITLE = "Preprocess every accepted scan into a stored volume"
 CONFIG_KEYS = ("preprocess", "store")
-DEPENDS_ON = ("download", "inventory")
+DEPENDS_ON = ("download", "inventory", "reviewed")
 VERSION = 4
 OUTPUTS = (
     CATALOG_FILE,
@@ -54,8 +54,9 @@ def is_needed(study: Study) -> bool:
 
 
 def inputs(study: Study) -> dict[str, str]:
-    """The inventory."""
-    return {"inventory": manifest_hash(study, "inventory")}
+    """The inventory, and the review where the study asks for one."""
+    reviewed = {"reviewed": manifest_hash(study, "reviewed")} if study.review else {}
+    return {"inventory": manifest_hash(study, "inventory")} | reviewed
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:

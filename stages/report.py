@@ -29,7 +29,7 @@ PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
 TITLE = "Write the report, one page of all results"
 CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
-DEPENDS_ON = ("inventory", "preprocess", "pretrain", "probe", "finetune", "robustness")
+DEPENDS_ON = ("inventory", "reviewed", "preprocess", "pretrain", "probe", "finetune", "robustness")
 VERSION = 6
 OUTPUTS = (REPORT_PAGE, REPORT_TABLES)
 WILDCARDS: tuple[str, ...] = ()
@@ -44,7 +44,8 @@ def is_needed(study: Study) -> bool:
 
 def inputs(study: Study) -> dict[str, str]:
     """Hashes of all stages before it, of test-set accesses and titles; which are out of date."""
-    hashes = {name: manifest_hash(study, name) for name in ("inventory", "preprocess")}
+    first = ("inventory", *(("reviewed",) if study.review else ()), "preprocess")
+    hashes = {name: manifest_hash(study, name) for name in first}
     if study.has_pretraining:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
     for run in evaluation_runs(study):

@@ -20,7 +20,7 @@ from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.previews import foreground_previews, volume_previews
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.render.templates import template_environment
-from ssl_pipeline.report.sections import conclusions, dataset, pretraining, provenance
+from ssl_pipeline.report.sections import conclusions, dataset, pretraining, provenance, readers
 from ssl_pipeline.report.sections.limitations import limitations
 from ssl_pipeline.report.sections.summary import task_summary
 from ssl_pipeline.report.sections.task import task_section
@@ -105,6 +105,7 @@ def _dataset_section(data: ReportData) -> DatasetSection:
     failures = dataset.preprocessing_failure_table(data.failed_volumes)
     cut_labels = dataset.cut_label_table(data.catalog) if data.catalog else None
     tables = dataset.inventory_tables(data.inventory) if data.inventory else []
+    tables += readers.reader_tables(data.review) if data.review else []
     details = dataset.detail_tables(data.inventory) if data.inventory else []
     previews = volume_previews(data.catalog, data.reader) if data.catalog and data.reader else []
     return DatasetSection(

@@ -159,12 +159,6 @@ class Data(Section):
         description="columns of the table that evaluation may predict or group by; results say "
         "their values, and keep no other column",
     )
-    decisions: str | None = Field(
-        None,
-        description="record of reviewers' decisions, JSON lines that are only appended to: format,"
-        " scan (its code), verdict (accept or reject), reason, reviewer, time; taken from the"
-        " folder of the study's file",
-    )
     splits: Splits = Field(Splits(), description="subjects held out for evaluation")
 
     @model_validator(mode="after")

@@ -61,11 +61,6 @@ def data_fingerprint(data: Data, study_dir: Path, file_hashes: Path) -> str:
     return atomic.sha256_json([listed, [_content_hash(path) for path in texts]])
 
 
-def decisions_fingerprint(data: Data, study_dir: Path) -> str:
-    """SHA-256 of the record of reviewers' decisions; empty where the study names none."""
-    return _content_hash(resolve_path(data.decisions, study_dir)) if data.decisions else ""
-
-
 def total_bytes(data: Data, study_dir: Path) -> int:
     """Bytes of all raw and label files; 0 where a root, or what its path needs, is not there.
 

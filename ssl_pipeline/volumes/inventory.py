@@ -23,7 +23,7 @@ from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_ta
 from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.check_journal import CheckJournal
-from ssl_pipeline.volumes.config import Data, resolve_path
+from ssl_pipeline.volumes.config import Data
 from ssl_pipeline.volumes.discovery import (
     Candidate,
     Discovery,
@@ -37,7 +37,7 @@ from ssl_pipeline.volumes.duplicates.keypoints import Keypoints
 from ssl_pipeline.volumes.duplicates.near_duplicates import find_near_duplicates
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from ssl_pipeline.volumes.review import Decision, check_scans, read_decisions
+from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions, pair_sha256
 from ssl_pipeline.volumes.scan_check import (
     ScanCheck,
     ScanInfo,
@@ -71,7 +71,7 @@ SCHEMA = pa.schema(
         "size_bytes": pa.int64(),
         **dict.fromkeys(("files_hash", "criteria_hash", "fault", "repair"), pa.string()),
         **dict.fromkeys(("note", "review"), pa.string()),
-        **dict.fromkeys(("quality", "reason"), pa.string()),
+        **dict.fromkeys(("quality", "reason", "copy_of"), pa.string()),
     }
 )
 
@@ -96,6 +96,7 @@ class Scan(ScanInfo):
     missing_value: float | None = None
     quality: str  # "accepted", "repaired" or "rejected"
     reason: str = ""  # why it was rejected, what was repaired, or a note
+    copy_of: str = ""  # the scan of another subject that it is a near duplicate of
 
 
 @dataclass(frozen=True)
@@ -179,14 +180,15 @@ def build_inventory(
     pseudonyms: PseudonymStore,
     previous: Inventory | None = None,
     journal: CheckJournal | None = None,
+    decisions: Decisions = NO_DECISIONS,
 ) -> Inventory:
     """Build the inventory of a study; scans that are unchanged since `previous` are not read again.
 
     Nor are those that `journal` has of a run that was killed; each new check is added to it.
     `study_dir` is where table and lists lie. The location of every scan is written to `pseudonyms`
-    first, so that any message about a scan can be traced. Raises UserError, one sentence, for a
-    root without images, a rule that does not fit, a table or list that cannot be used, and a lost
-    salt.
+    first, so that any message about a scan can be traced. `decisions` are those of readers. Raises
+    UserError, one sentence, for a root without images, a rule that does not fit, a table or list
+    that cannot be used, and a lost salt.
     """
     pseudonyms.open(previous.salt_fingerprint if previous else "")
     discovery = discover_scans(data, study_dir, pseudonyms.code)
@@ -198,7 +200,6 @@ def build_inventory(
     pseudonyms.write([*(each.origin for each in candidates), *orphan_origins])
     check_targets(candidates)
     check_labels(candidates)
-    decisions = _read_decisions(data, study_dir, candidates)
     explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
     comparable = previous.scans if previous and previous.splits_hash == splits_hash else ()
@@ -209,7 +210,7 @@ def build_inventory(
         infos,
         data.splits,
         explicit_splits,
-        _find_duplicates(candidates, checks, data.splits.duplicate_threshold),
+        _find_duplicates(candidates, checks, data.splits.duplicate_threshold, decisions),
         {scan.id: scan.split for scan in comparable if scan.subject},
     )
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -232,22 +233,10 @@ def build_inventory(
     )
 
 
-def _read_decisions(
-    data: Data, study_dir: Path, candidates: Sequence[Candidate]
-) -> dict[str, Decision]:
-    """The reviewers' decisions on the scans that were found; none where there is no record."""
-    if data.decisions is None:
-        return {}
-    path = resolve_path(data.decisions, study_dir)
-    decisions = read_decisions(path)
-    check_scans(path, decisions, {each.id for each in candidates})
-    return decisions
-
-
 def _inspect_all(
     discovery: Discovery,
     thresholds: QualityThresholds,
-    decisions: Mapping[str, Decision],
+    decisions: Decisions,
     previous: Inventory | None,
     journal: CheckJournal | None,
 ) -> list[ScanCheck]:
@@ -263,7 +252,7 @@ def _inspect_all(
     def inspect(each: Candidate) -> ScanCheck:
         name, earlier = each.id, known.get(each.id)
         check = inspect_scan(
-            each.source, each.root, each.modality, thresholds, earlier, decisions.get(name)
+            each.source, each.root, each.modality, thresholds, earlier, decisions.scans.get(name)
         )
         if journal and check is not earlier:
             journal.append(name, check)
@@ -284,19 +273,28 @@ def _inspect_all(
 
 
 def _find_duplicates(
-    candidates: Sequence[Candidate], checks: Sequence[ScanCheck], threshold: float | None
+    candidates: Sequence[Candidate],
+    checks: Sequence[ScanCheck],
+    threshold: float | None,
+    decisions: Decisions,
 ) -> list[tuple[int, int]]:
-    """Pairs of near duplicates of two subjects, by position, of scans that are or were usable."""
+    """Pairs of near duplicates of two subjects, by position, of scans that are or were usable.
+
+    Those that a reader found to be of two subjects are left out.
+    """
     if threshold is None:
         return []
     fit = {at: each.keypoints for at, each in enumerate(checks) if each.keypoints}
     numbers = list(fit)
-    return [
-        (numbers[low], numbers[high])
-        for low, high in find_near_duplicates(
-            [*fit.values()], threshold, [candidates[at].subject_name for at in numbers]
-        )
-    ]
+    names = [candidates[at].subject_name for at in numbers]
+    found = find_near_duplicates([*fit.values()], threshold, names)
+    pairs = [(numbers[low], numbers[high]) for low, high in found]
+
+    def is_distinct(pair: tuple[int, int]) -> bool:
+        seen = decisions.distinct_pairs.get(frozenset(candidates[at].id for at in pair))
+        return seen == pair_sha256(checks[at].info.sha256 for at in pair)
+
+    return [pair for pair in pairs if not is_distinct(pair)]
 
 
 def to_scan(
@@ -326,6 +324,7 @@ def to_scan(
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,
         quality="rejected" if reason else "repaired" if info.repair else "accepted",
+        copy_of=assignment.copy_of,
         reason=reason
         or "; ".join(
             text

@@ -16,7 +16,7 @@ from pydantic import Field
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.volumes import geometry
 from ssl_pipeline.volumes.config import Root
-from ssl_pipeline.volumes.review import Decision
+from ssl_pipeline.volumes.review import REJECTED, Decision
 from ssl_pipeline.volumes.value_statistics import (
     flat_share,
     sample_values,
@@ -95,19 +95,19 @@ class QualityThresholds(Section):
 class ScanQuality(NamedTuple):
     """Result of quality control: rejected for `fault`, else used, after `repair` if it has one.
 
-    All are plain sentences, or empty; `review` says which fault a reviewer's decision lifted.
+    All are plain sentences, or empty; `review` says which fault a reader's decision lifted.
     """
 
     fault: str = ""
     repair: str = ""
     review: str = ""
-    holds_image: bool = True  # False for what no reviewer can accept, such as a constant
-    is_rejected_in_review: bool = False  # nothing but a reviewer's decision speaks against it
+    holds_image: bool = True  # False for what no reader can accept, such as a constant
+    is_rejected_in_review: bool = False  # nothing but a reader's decision speaks against it
 
 
 class _Fault(NamedTuple):
     text: str
-    is_threshold: bool = True  # a reviewer may accept the scan all the same
+    is_threshold: bool = True  # a reader may accept the scan all the same
 
 
 def check_quality(
@@ -119,7 +119,7 @@ def check_quality(
 ) -> ScanQuality:
     """Check a volume against the thresholds; `modality` is what it is taken for.
 
-    A reviewer's `decision` rejects any volume, or lifts the faults that are a matter of thresholds.
+    A reader's `decision` rejects any volume, or lifts the faults that are a matter of thresholds.
     """
     lifted = []
     for fault in _faults(volume, root, thresholds, modality):
@@ -127,11 +127,11 @@ def check_quality(
             return ScanQuality(fault.text, holds_image=fault.is_threshold)
         lifted.append(fault.text)
     if decision and decision.verdict == "reject":
-        return ScanQuality(f"rejected in review: {decision.reason}", is_rejected_in_review=True)
+        return ScanQuality(f"{REJECTED} {decision.signature}", is_rejected_in_review=True)
     repairs = (volume.repair, _shear_repair(volume.affine))
     return ScanQuality(
         repair="; ".join(repair for repair in repairs if repair),
-        review=f"accepted in review ({decision.reason}), against: {'; '.join(lifted)}"
+        review=f"accepted in review {decision.signature}, against: {'; '.join(lifted)}"
         if decision and lifted
         else "",
     )
@@ -140,7 +140,7 @@ def check_quality(
 def _faults(
     volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
 ) -> Iterator[_Fault]:
-    """The faults of a volume; later ones are looked for only where a reviewer lifts the earlier."""
+    """The faults of a volume; later ones are looked for only where a reader lifts the earlier."""
     if fault := _image_type_fault(volume, thresholds):
         yield _Fault(fault)
     if fault := _grid_fault(volume, thresholds):

@@ -1,88 +1,62 @@
-"""Review decisions: scans that a person accepted or rejected, beside automatic quality control.
+"""Decisions of readers on scans and on pairs of scans, as the inventory honours them.
 
-The record is a text file that is only appended to: one JSON object a line, with the keys of
-`Decision`. Of several decisions on a scan the last one counts. A rejection holds for any scan; an
-acceptance lifts what a threshold of `quality` rejected, and never a file that cannot be read or
-holds no image. Results contain a decision's reason, which must name nobody, and not its reviewer.
+A decision holds for the content that was seen, and is void once a scan's files hold another. A
+rejection holds for any scan; an acceptance lifts what a threshold of `quality` rejected, and never
+a file that cannot be read or holds no image. Two scans that a reader found to be of two subjects
+are no near duplicates. Where decisions come from: `ssl_pipeline/review`.
 """
 
-import json
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from pydantic import AwareDatetime, Field
-
-from ssl_pipeline.config.loader import parse_section
-from ssl_pipeline.config.section import Section
-from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.text import read_text
-
-FORMAT_VERSION = 1
+from ssl_pipeline.io.atomic import sha256_json
 
 
-class Decision(Section):
-    """A reviewer's decision on one scan: one line of the record."""
+@dataclass(frozen=True)
+class Decision:
+    """What a reader decided on one scan."""
 
-    format: Literal[1] = Field(description="version of the line's format")
-    scan: str = Field(description="the scan's code")
-    verdict: Literal["accept", "reject"] = Field(description="whether the scan is to be used")
-    reason: str = Field(min_length=1, description="why, in words that name nobody")
-    reviewer: str = Field(min_length=1, description="who decided")
-    time: AwareDatetime = Field(description="when, with the time zone")
+    verdict: Literal["accept", "reject"]
+    reason: str  # codes, which name nobody
+    reader: str  # as the reader signs
+    sha256: str  # of the scan's files as they were seen
 
     @property
-    def outcome(self) -> tuple[str, str]:
-        """The part that decides what becomes of the scan."""
-        return self.verdict, self.reason
+    def signature(self) -> str:
+        """Whose word it is, and why."""
+        return f"by {self.reader} ({self.reason})" if self.reason else f"by {self.reader}"
+
+    @property
+    def outcome(self) -> tuple[str, ...]:
+        """What decides what becomes of the scan, and what is said of it."""
+        return self.verdict, self.reason, self.reader, self.sha256
 
 
-def read_decisions(path: Path) -> dict[str, Decision]:
-    """The last decision on each scan, by its code.
+@dataclass(frozen=True)
+class Decisions:
+    """All decisions that stand: on scans by code, and pairs of codes that are of two subjects.
 
-    Raises UserError, naming the line, for one that is no decision. A last line without a line break
-    was torn while it was written, and is refused too.
+    `distinct_pairs` has the hash of what was seen of both (`pair_sha256`).
     """
-    if not path.is_file():
-        raise UserError(
-            f"data.decisions: there is no file {path}; correct the path, or begin with an empty"
-            " file."
-        )
-    lines = read_text(path).split("\n")
-    if lines.pop():
-        raise UserError(
-            f"{path}, line {len(lines) + 1}: the line is torn, for it has no end; complete or"
-            " remove it."
-        )
-    decisions = (_parse_line(path, number, line) for number, line in enumerate(lines, start=1))
-    return {decision.scan: decision for decision in decisions}
+
+    scans: Mapping[str, Decision] = field(default_factory=dict)
+    distinct_pairs: Mapping[frozenset[str], str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what they decide; empty where there are none."""
+        if not self.scans and not self.distinct_pairs:
+            return ""
+        scans = {code: each.outcome for code, each in self.scans.items()}
+        pairs = {"-".join(sorted(pair)): seen for pair, seen in self.distinct_pairs.items()}
+        return sha256_json([scans, pairs])
 
 
-def check_scans(path: Path, decisions: Mapping[str, Decision], scan_ids: Collection[str]) -> None:
-    """Raise UserError where a decision is on a scan that the study does not have."""
-    unknown = sorted(decisions.keys() - set(scan_ids))
-    if unknown:
-        raise UserError(
-            f"{path}: no scan of this study is called {unknown[0]}; correct the code, or remove"
-            " the line where the scan is gone for good."
-        )
+NO_DECISIONS = Decisions()
+REJECTED = "rejected in review"  # how the fault of a scan begins that only a reader rejected
 
 
-def _parse_line(path: Path, number: int, line: str) -> Decision:
-    where = Path(f"{path}, line {number}")
-    try:
-        content = json.loads(line, object_pairs_hook=_unique_keys)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{where}: is no JSON object that has each key once; a line is one decision."
-        )
-    return parse_section(Decision, content, where)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError("a key is given twice")
-    return content
+def pair_sha256(hashes: Iterable[str]) -> str:
+    """The hash of what two scans hold, whichever is named first."""
+    return sha256_json(sorted(hashes))

@@ -46,7 +46,7 @@ class ScanInfo:
     fault: str = ""
     repair: str = ""  # what was done to make it usable
     note: str = ""  # what had to be assumed
-    review: str = ""  # the reviewer's acceptance, and the fault that it lifted
+    review: str = ""  # the reader's acceptance, and the fault that it lifted
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def inspect_scan(
     """Open, hash and check a scan; or return `previous` where nothing has changed.
 
     `modality` is what is known beforehand; it counts where the file's own header says none.
-    `decision` is a reviewer's, where there is one.
+    `decision` is a reader's, where there is one; it is void for files of another content.
     """
     check = _inspect(source, root, modality, thresholds, previous, decision)
     if previous is None or check is previous or not check.info.fault:
@@ -121,7 +121,8 @@ def _inspect(
         own = error if isinstance(error, ReadError) and source.path.exists() else None
         fault = (own or readers.missing_error(source.path)).reason
         return ScanCheck(ScanInfo(format=name, criteria_hash=criteria_hash, fault=fault))
-    check = _open_scan(source, root, modality, thresholds, decision)
+    seen = decision if decision and decision.sha256 == sha256 else None
+    check = _open_scan(source, root, modality, thresholds, seen)
     info = replace(
         check.info,
         sha256=sha256,

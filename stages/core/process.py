@@ -1,8 +1,8 @@
 """What a process that runs a command shares, on a terminal or on a node: signals, and exit codes.
 
 Exit codes: 0 done; 2 the user must change something (one sentence, no traceback); 3 interrupted and
-resumable; 1 a bug (a traceback, and the path of the log). Stages and libraries know nothing of
-them.
+resumable, or answers of readers are missing; 1 a bug (a traceback, and the path of the log). Stages
+and libraries know nothing of them.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import cluster
 import stages
 from cluster.job_entry import INTERRUPTED_EXIT
-from ssl_pipeline.errors import UserError, access_error_sentence, is_disk_full
+from ssl_pipeline.errors import PendingReviewError, UserError, access_error_sentence, is_disk_full
 from ssl_pipeline.io.permissions import forbid_others_to_write
 from ssl_pipeline.progress import info
 
@@ -60,6 +60,9 @@ def exit_code_of(
     except UserError as error:
         info(f"{command}: {redact(str(error))}", error=True)
         return USER_EXIT
+    except PendingReviewError as pending:
+        info(f"{command}: {pending}", error=True)
+        return INTERRUPTED_EXIT
     except KeyboardInterrupt as stop:
         why = str(stop) or "interrupted"
         info(f"{command}: {why}; run the same command again to go on.", error=True)

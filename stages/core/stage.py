@@ -20,6 +20,7 @@ STAGES = (  # in the order in which they run
     "download",
     "inventory",
     "inventory_page",
+    "reviewed",
     "preprocess",
     "flop_budget",
     "pretrain",

@@ -22,6 +22,7 @@ from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.review.config import Review
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.training.config import RESUMABLE_KEYS, Training
 from ssl_pipeline.views.config import Views
@@ -61,6 +62,9 @@ class Study(Section):
     data: Data = Field(description="raw scans: where they are, their metadata, subjects and splits")
     quality: QualityThresholds = Field(
         QualityThresholds(), description="thresholds of quality control"
+    )
+    review: Review | None = Field(
+        None, description="what people are asked before preprocessing, `{}` for the defaults"
     )
     preprocess: Preprocess = Field(
         Preprocess(), description="resampling, foreground and intensity of stored volumes"
@@ -193,7 +197,7 @@ class Study(Section):
         """The study with every default, without paths and names of scans."""
         labels = {"__all__": {"path", "pattern", "image_pattern"}}
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
-        data = {"roots": {"__all__": root}, "splits": {"lists"}, "table": True, "decisions": True}
+        data = {"roots": {"__all__": root}, "splits": {"lists"}, "table": True}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
         hidden |= {"evaluate": {"encoders"}, "init_from": {"path"}}
         return self.model_dump(mode="json", exclude=hidden)

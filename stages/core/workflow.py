@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -33,9 +33,11 @@ from stages.core.stage_runs import evaluation_runs, runs_of_trial
 from stages.core.study import INIT_FROM, Study
 from stages.core.study_file import load_study
 from stages.core.trials import planned_trial, trial_of, trials
-from stages.inventory import decisions_hash, raw_listing_hash
+from stages.inventory import raw_listing_hash, readers_decisions
+from stages.reviewed import review_log_hash
 
 DEMO = "workflows/studies/demo.yaml"
+Found = TypeVar("Found")
 
 
 class Workflow:
@@ -178,8 +180,22 @@ class Workflow:
         return "downloaded" if self.study.download.packages else raw_listing_hash(self.study)
 
     def decisions_hash(self) -> str:
-        """Hash of the reviewers' decisions: a new one makes the inventory run again."""
-        return decisions_hash(self.study)
+        """Hash of the readers' decisions: a new one makes the inventory run again.
+
+        Raises WorkflowError where their log is not as it was written.
+        """
+        return _checked(readers_decisions, self.study).fingerprint
+
+    def review_log_hash(self) -> str:
+        """Hash of all answers of readers; empty where the study asks for none.
+
+        Raises WorkflowError as `decisions_hash` does.
+        """
+        return _checked(review_log_hash, self.study) if self.study.review else ""
+
+    def review_manifest(self) -> list[str]:
+        """The manifest of `reviewed`, where the study asks for a review."""
+        return [self.manifest("reviewed")] if self.study.review else []
 
     def log_file(self, name: str) -> str:
         """The log file of a stage."""
@@ -243,6 +259,13 @@ class Workflow:
             else []
         )
         return self.folder.joinpath(*apart, name, *marks)
+
+
+def _checked(read: Callable[[Study], Found], study: Study) -> Found:
+    try:
+        return read(study)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def _stage_wildcards(name: str, wildcards: Mapping[str, str]) -> dict[str, str]:

@@ -1,33 +1,83 @@
-"""Review decisions in a study: a new one reruns the inventory, and nothing else that it spares."""
+"""A review in a study: it waits for readers, and what they decide reruns no more than it must."""
 
-import json
+import pytest
 
+from ssl_pipeline.errors import PendingReviewError
+from ssl_pipeline.review.audit_log import AuditLog
 from ssl_pipeline.volumes.inventory import Inventory
+from stages.commands.review import verify_log
+from stages.core.records import read_completion
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
+from stages.reviewed import review_queue
+from tests.conftest import read_json
+from tests.review.conftest import answer_of
+from tests.stages.conftest import run_cli
+
+ASKED = "review: {accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
 
 
-def test_a_new_decision_rejects_its_scan_alone(study_file, capsys):
-    record = study_file.parent / "reviewed.jsonl"
-    record.write_text("")
-    text = study_file.read_text()
-    study_file.write_text(text.replace("data:\n", "data:\n  decisions: reviewed.jsonl\n", 1))
+@pytest.fixture
+def study(study_file):
+    """The tiny study with a review of half its scans, and its inventory."""
+    study_file.write_text(study_file.read_text() + ASKED)
     study = load_study(study_file)
-    table = study.folder / "inventory" / "scans.parquet"
-    for name in ("inventory", "preprocess"):
-        run_stage(name, study, {})
-    before = Inventory.read(table).scans
     run_stage("inventory", study, {})
-    assert "inventory: nothing to do" in capsys.readouterr().out
-    decision = {
-        "format": 1, "scan": before[0].id, "verdict": "reject", "reason": "metal",
-        "reviewer": "reader 2", "time": "2026-03-01T10:00:00Z",
-    }  # fmt: skip
-    with open(record, "a") as file:
-        file.write(json.dumps(decision) + "\n")
-    for name in ("inventory", "preprocess"):
+    return study
+
+
+def answer_all(study, reader, **changes):
+    """A reader's answers on all that the study asks."""
+    log = AuditLog(study.pseudonyms.study_folder)
+    for item in review_queue(study):
+        given = answer_of(
+            item=item.code,
+            content_sha256=item.content_sha256,
+            question=item.question,
+            round=item.round,
+            **changes,
+        )
+        log.append(reader, given)
+
+
+def test_a_study_waits_for_its_readers_and_then_uses_what_they_accepted(study, study_file, capsys):
+    before = Inventory.read(study.folder / "inventory/scans.parquet").scans
+    items = review_queue(study)
+    assert sorted((item.origin, item.round) for item in items) == [
+        ("accepted", 0), ("accepted", 0), ("accepted", 0), ("accepted", 1), ("accepted", 1),
+        ("planted", 0), ("planted", 0),
+    ]  # fmt: skip
+    done = run_cli("reviewed", "--config", study_file)
+    assert done.returncode == 3 and "7 of 7 items await a reader" in done.stdout + done.stderr
+    answer_all(study, "anna", answer="reject", codes=("metal",))
+    asked = {item.code for item in items if item.origin == "accepted"}
+    for name in ("inventory", "reviewed", "preprocess"):
         run_stage(name, study, {})
-    assert "5 volumes stored, 0 of them new" in capsys.readouterr().out
-    after = Inventory.read(table).scans
-    assert after[1:] == before[1:] and after[0].reason == "rejected in review: metal"
-    assert "reviewed" not in json.dumps(study.redacted_config)
+    assert "3 volumes stored" in capsys.readouterr().out
+    after = Inventory.read(study.folder / "inventory/scans.parquet").scans
+    for earlier, scan in zip(before, after, strict=True):
+        assert (scan == earlier) == (scan.id not in asked)
+        assert scan == earlier or scan.reason == "rejected in review by anna (metal)"
+    summary = read_json(study.folder / "reviewed/readers.json")
+    (reader,) = summary["readers"]
+    assert reader["planted_rejected"][::3] == [1.0, 2] and reader["accepted"][0] == 0
+    assert len(review_queue(study)) == 7, "answers change nothing about what is asked"
+    key = read_completion(study.folder / "inventory").key
+    AuditLog(study.pseudonyms.study_folder).append("anna", answer_of(answer="unsure"))
+    run_stage("inventory", study, {})
+    assert read_completion(study.folder / "inventory").key == key
+
+
+def test_a_second_reader_is_waited_for_where_a_study_wants_two(study):
+    study = study.model_copy(update={"review": study.review.model_copy(update={"readers": 2})})
+    answer_all(study, "anna", answer="accept")
+    with pytest.raises(PendingReviewError, match="7 of 7 items await"):
+        run_stage("reviewed", study, {})
+    answer_all(study, "ben", answer="accept")
+    run_stage("reviewed", study, {})
+
+
+def test_the_log_is_verified_by_a_command(study, capsys):
+    answer_all(study, "anna")
+    verify_log(study, "")
+    assert "7 answers, as they were written; its anchor is 7:" in capsys.readouterr().out

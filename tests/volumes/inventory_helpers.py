@@ -8,6 +8,7 @@ from ssl_pipeline.volumes.config import Data
 from ssl_pipeline.volumes.inventory import build_inventory
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
+from ssl_pipeline.volumes.review import NO_DECISIONS, Decision, Decisions
 
 
 def with_noise(brain, seed):
@@ -31,10 +32,20 @@ def data_of(folder, splits=None, **more):
     return Data.model_validate({"roots": [root], "splits": NO_DUPLICATE_SEARCH | (splits or {})})
 
 
-def build(data, folder, previous=None, thresholds=None):
+def build(data, folder, previous=None, thresholds=None, decisions=NO_DECISIONS):
     return build_inventory(
-        data, thresholds or QualityThresholds(), folder, pseudonyms_of(folder), previous
+        data,
+        thresholds or QualityThresholds(),
+        folder,
+        pseudonyms_of(folder),
+        previous,
+        decisions=decisions,
     )
+
+
+def decide(scan, verdict, reason=""):
+    """The decision of a reader on one scan as it is."""
+    return Decisions({scan.id: Decision(verdict, reason, "reader2", scan.sha256)})
 
 
 def pseudonyms_of(folder):

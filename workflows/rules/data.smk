@@ -55,10 +55,30 @@ rule inventory_page:
         flow.command("inventory_page")
 
 
+rule reviewed:
+    input:
+        flow.manifest("inventory"),
+    output:
+        **flow.outputs("reviewed"),
+    log:
+        flow.log_file("reviewed"),
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        **flow.resources("reviewed"),
+    params:
+        config_hash=flow.config_hash("reviewed"),
+        which=flow.which("reviewed"),
+        log=flow.review_log_hash(),
+    shell:
+        flow.command("reviewed")
+
+
 rule preprocess:
     input:
         flow.manifest("download") if flow.study.download.packages else [],
         flow.manifest("inventory"),
+        flow.review_manifest(),
     output:
         **flow.outputs("preprocess"),
     log:

@@ -4,6 +4,7 @@
 rule report:
     input:
         flow.manifest("inventory"),
+        flow.review_manifest(),
         flow.manifest("preprocess"),
         flow.encoder_manifest(),
         flow.evaluation_manifests(),

@@ -14,9 +14,10 @@ from ssl_pipeline.evaluation.data.label_maps import LabelFile
 from ssl_pipeline.evaluation.records import RobustnessResults, read_robustness
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, TestAccess, read_test_accesses
 from ssl_pipeline.evaluation.tasks import TaskConfig
-from ssl_pipeline.io.records import read_json
+from ssl_pipeline.io.records import read_json, read_record
 from ssl_pipeline.provenance import PROVENANCE_FILE, ProvenanceRecord, read_provenance
 from ssl_pipeline.report.data.results import TaskResult, read_task_results
+from ssl_pipeline.review.agreement import SUMMARY_FILE, ReviewSummary
 from ssl_pipeline.store.catalog import CATALOG_FILE, FAILURES_FILE, Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.training import snapshots
@@ -65,6 +66,14 @@ class ReportData:
         """All scans; None where there is no inventory."""
         path = self.folder / "inventory" / INVENTORY_FILE
         return Inventory.read(path) if path.exists() else None
+
+    @cached_property
+    def review(self) -> ReviewSummary | None:
+        """What is to be said of the readers; None where the study asked for no review."""
+        path = self.folder / "reviewed" / SUMMARY_FILE
+        if "review" not in self.config or self.config["review"] is None or not path.exists():
+            return None
+        return read_record(ReviewSummary, path, "run the stage reviewed again")
 
     @cached_property
     def failed_volumes(self) -> Mapping[str, str]:

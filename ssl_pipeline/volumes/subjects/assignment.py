@@ -1,7 +1,7 @@
 """Assignment of a subject and a split to every scan, from names, voxels and duplicates."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.volumes.config import Splits
@@ -18,12 +18,16 @@ from ssl_pipeline.volumes.subjects.splits import assign_splits, strictest_split
 
 @dataclass(frozen=True)
 class SubjectAssignment:
-    """The subject's code and split of one scan, why it may not be used, and a note."""
+    """The subject's code and split of one scan, why it may not be used, and a note.
+
+    `copy_of` is the scan of which it is a near duplicate.
+    """
 
     subject: str = ""
     split: str = ""
     fault: str = ""
     note: str = ""
+    copy_of: str = ""
 
 
 def assign_subjects(
@@ -49,23 +53,23 @@ def assign_subjects(
         strictest_split(known[each] for at in group.members if (each := candidates[at].id) in known)
         for group in groups
     ]
-    notes = _notes(candidates, duplicates)
+    originals = {high: candidates[low].id for low, high in reversed(duplicates)}
+    notes = _notes(candidates, originals)
     found = [SubjectAssignment()] * len(candidates)
     for group, split in zip(
         groups, assign_splits(groups, explicit_splits, splits, strata, earlier), strict=True
     ):
         for at in group.members:
-            found[at] = _assign_member(
+            member = _assign_member(
                 candidates[at], group, split, explicit_splits, notes.get(at, "")
             )
+            found[at] = replace(member, copy_of=originals.get(at, ""))
     return found
 
 
-def _notes(
-    candidates: Sequence[Candidate], duplicates: Sequence[tuple[int, int]]
-) -> dict[int, str]:
+def _notes(candidates: Sequence[Candidate], originals: Mapping[int, str]) -> dict[int, str]:
     """What is to be said of scans, by position: a copy of another, a study UID of many people."""
-    copies = {high: f"near-duplicate of {candidates[low].id}" for low, high in reversed(duplicates)}
+    copies = {at: f"near-duplicate of {original}" for at, original in originals.items()}
     sizes = visit_sizes(candidates)
     shared = {
         at: f"{size} subjects share its StudyInstanceUID, which therefore joins none of them"

@@ -1,13 +1,20 @@
 """A copy that is rejected, for whatever reason, moves no other scan to another subject or split."""
 
-import json
 import os
 
 import numpy as np
 import pytest
 
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from tests.volumes.inventory_helpers import build, by_person, data_of, of_people, with_noise
+from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions, pair_sha256
+from tests.volumes.inventory_helpers import (
+    build,
+    by_person,
+    data_of,
+    decide,
+    of_people,
+    with_noise,
+)
 from tests.volumes.volume_writers import save_dicom, save_nifti
 
 COPY = "00zoe"  # sorts before the original, so that the subject has this name
@@ -25,28 +32,19 @@ def circle(file, scan):
     file.symlink_to(file)
 
 
-def review(file, scan):
-    decision = {
-        "format": 1, "scan": scan.id, "verdict": "reject", "reason": "metal",
-        "reviewer": "reader 2", "time": "2026-03-01T10:00:00Z",
-    }  # fmt: skip
-    (file.parents[2] / "decisions.jsonl").write_text(json.dumps(decision) + "\n")
-
-
 REJECTIONS = {
     "damaged": lambda file, scan: os.truncate(file, 5000),
     "a link to nothing": break_link,
     "a link in a circle": circle,
     "blank": lambda file, scan: save_nifti(file, np.zeros((34, 34, 20), "f4"), np.eye(4)),
-    "reviewed": review,
+    "reviewed": lambda file, scan: None,
     "below a threshold": lambda file, scan: None,
 }
 
 
 @pytest.mark.parametrize("why", REJECTIONS)
 def test_a_near_duplicate_that_is_rejected_moves_nobody(why, people):
-    data = of_people(people, seed=SEED).model_copy(update={"decisions": "decisions.jsonl"})
-    (people.folder / "decisions.jsonl").touch()
+    data = of_people(people, seed=SEED)
     alone = by_person(people, build(data, people.folder))
     noise = np.random.default_rng(0).normal(0, 10, (34, 34, 20))
     part = (people.parts[2][:, :, :20] + noise).astype("f4")
@@ -56,9 +54,10 @@ def test_a_near_duplicate_that_is_rejected_moves_nobody(why, people):
     assert before["2"].subject == before[COPY].subject != alone["2"].subject
     assert before["2"].split != alone["2"].split
     REJECTIONS[why](file, before[COPY])
+    decisions = decide(before[COPY], "reject") if why == "reviewed" else NO_DECISIONS
     for _ in range(2):  # also where it was rejected before
         thresholds = SMALL if why == "below a threshold" else None
-        inventory = build(data, people.folder, inventory, thresholds)
+        inventory = build(data, people.folder, inventory, thresholds, decisions)
         after = by_person(people, inventory)
         assert after[COPY].quality == "rejected" and after[COPY].subject == before[COPY].subject
         for name in alone:
@@ -68,13 +67,12 @@ def test_a_near_duplicate_that_is_rejected_moves_nobody(why, people):
             )  # fmt: skip
 
 
-def test_a_copy_that_a_reviewer_rejects_links_its_subject_in_a_new_inventory_too(people):
-    data = of_people(people).model_copy(update={"decisions": "decisions.jsonl"})
-    (people.folder / "decisions.jsonl").touch()
-    file = people.add(f"p_{COPY}", 2)
+def test_a_copy_that_a_reader_rejects_links_its_subject_in_a_new_inventory_too(people):
+    data = of_people(people)
+    people.add(f"p_{COPY}", 2)
     before = by_person(people, build(data, people.folder))
-    review(file, before[COPY])
-    after = by_person(people, build(data, people.folder))
+    decisions = decide(before[COPY], "reject")
+    after = by_person(people, build(data, people.folder, decisions=decisions))
     assert after[COPY].quality == "rejected"
     assert after["2"].subject == before["2"].subject
 
@@ -112,3 +110,18 @@ def test_blank_scans_of_two_people_make_them_no_one_person(people):
     scans = by_person(people, build(of_people(people), people.folder))
     assert {scans[name].quality for name in "ab"} == {"rejected"}
     assert scans["a"].subject != scans["b"].subject
+
+
+def test_a_pair_that_a_reader_found_distinct_is_two_subjects_until_one_changes(people):
+    data = of_people(people)
+    people.add("p_copy", 2)
+    before = by_person(people, build(data, people.folder))
+    joined = [before["2"], before["copy"]]
+    assert joined[0].subject == joined[1].subject
+    (copy,) = (scan for scan in joined if scan.copy_of)
+    assert {copy.id, copy.copy_of} == {scan.id for scan in joined}
+    seen = pair_sha256(scan.sha256 for scan in joined)
+    for sha256, subjects in ((seen, 2), ("0" * 64, 1)):
+        decisions = Decisions({}, {frozenset(scan.id for scan in joined): sha256})
+        after = by_person(people, build(data, people.folder, decisions=decisions))
+        assert len({after[name].subject for name in ("2", "copy")}) == subjects

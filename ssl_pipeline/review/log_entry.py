@@ -1,0 +1,52 @@
+"""One decision of a reader: what was asked about which content, and what was answered.
+
+Answers are chosen and never written: free text could name a patient.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from ssl_pipeline.io.records import Record, RecordPart
+
+Question = Literal["usable", "same_subject"]
+Answer = Literal["accept", "reject", "unsure", "withdraw"]
+ReasonCode = Literal[
+    "motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation",
+    "body_part", "no_image",
+]  # fmt: skip
+Reader = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+ItemCode = Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12})?$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class View(RecordPart):
+    """What stood on the screen: the slices (z, y, x), the window of values, the overlay."""
+
+    slices: tuple[int, int, int]
+    window: Annotated[str, Field(pattern=r"^[a-z_]{1,20}$")]
+    overlay: bool
+
+
+class ReaderAnswer(RecordPart):
+    """What a reader said of one item, in the round 0, or 1 where it was repeated."""
+
+    item: ItemCode  # the scan's code, or two of them
+    content_sha256: Sha256  # of what was seen
+    question: Question
+    round: int = Field(ge=0, le=1)
+    answer: Answer  # "withdraw" takes the reader's last answer on the item back
+    codes: tuple[ReasonCode, ...] = ()
+    dwell_s: float = Field(ge=0, allow_inf_nan=False)  # from the first sight to the answer
+    view: View
+
+
+class LogEntry(ReaderAnswer, Record):
+    """One line of the log."""
+
+    format: Literal[1] = 1
+    number: int  # from 1
+    time: AwareDatetime  # UTC; the number says the order, for clocks are wrong
+    reader: Reader
+    version: str  # of this software
+    previous: Sha256  # of the line before, of nothing for the first

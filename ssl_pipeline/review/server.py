@@ -1,0 +1,204 @@
+"""The page of a review over HTTP, for one reader on this machine.
+
+Only the owner's own browser may use it: each request carries a token that is made at the start
+(compared in constant time), its Host is this machine's own name, so that no other site's name can
+be pointed here, and its Origin, where it has one, is the page itself. What is served names scans by
+codes of the page, and has neither a path nor anything of a header.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.review.pictures import AUTO, draw_slice
+from ssl_pipeline.review.session import ChangedScanError, ReviewSession
+from ssl_pipeline.volumes.readers import ReadError
+
+PAGE = Path(__file__).with_name("page")
+PAGE_FILES = ("page.js", "page.css")
+OWN_NAMES = ("127.0.0.1", "localhost")
+MAX_BODY_BYTES = 4096
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
+    " img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# What went wrong, without the library's own words, which may hold a path.
+NO_ITEM = "There is no such item."
+BAD_ANSWER = "This is no answer."
+UNREADABLE = "This scan cannot be drawn any more: run the stage inventory again."
+NOT_SAVED = "The answer was NOT saved: the disk is full, or refuses it."
+CHANGED_LOG = "The log is not as it was written: ssl-pipeline review verify says where."
+
+Work = Callable[[Request], Awaitable[Response]]
+
+
+def build_app(session: ReviewSession, token: str) -> Starlette:
+    """The application for the reader of `session`; `token` is what a request must carry."""
+    routes = _Routes(session)
+    return Starlette(
+        routes=[
+            Route("/", routes.page),
+            *(Route(f"/{name}", routes.file) for name in PAGE_FILES),
+            Route("/favicon.ico", routes.no_icon),
+            Route("/status", _explained(routes.status)),
+            Route("/items/{name}", _explained(routes.item)),
+            Route("/items/{name}/{number:int}/{plane}/{index:int}.png", _explained(routes.picture)),
+            Route("/items/{name}/answer", _explained(routes.answer), methods=["POST"]),
+            Route("/undo", _explained(routes.undo), methods=["POST"]),
+        ],
+        middleware=[Middleware(_Guard, token=token)],
+    )
+
+
+class _Routes:
+    """What each address does."""
+
+    def __init__(self, session: ReviewSession) -> None:
+        self._session = session
+
+    async def page(self, request: Request) -> Response:
+        return FileResponse(PAGE / "page.html")
+
+    async def file(self, request: Request) -> Response:
+        return FileResponse(PAGE / request.url.path.lstrip("/"))
+
+    async def no_icon(self, request: Request) -> Response:
+        return Response(status_code=204)
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._session.status))
+
+    async def item(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        return JSONResponse(await run_in_threadpool(self._session.describe, name))
+
+    async def picture(self, request: Request) -> Response:
+        place, asked = request.path_params, request.query_params
+
+        def draw() -> bytes:
+            volume = self._session.volume(place["name"], place["number"])
+            overlay = asked.get("overlay") == "1"
+            window = asked.get("window", AUTO)
+            return draw_slice(volume, place["plane"], place["index"], window, overlay=overlay)
+
+        return Response(await run_in_threadpool(draw), media_type="image/png")
+
+    async def answer(self, request: Request) -> Response:
+        given = await _json_body(request)
+        name = request.path_params["name"]
+        entry = await run_in_threadpool(self._session.answer, name, given)
+        return JSONResponse({"number": entry.number})
+
+    async def undo(self, request: Request) -> Response:
+        return JSONResponse({"name": await run_in_threadpool(self._session.undo)})
+
+
+def _explained(work: Work) -> Work:
+    """The same with a sentence and a status for what may go wrong."""
+
+    async def explained(request: Request) -> Response:
+        try:
+            return await work(request)
+        except (KeyError, IndexError):
+            return _refusal(404, NO_ITEM)
+        except ReadError:
+            return _refusal(422, UNREADABLE)
+        except ChangedScanError as error:
+            return _refusal(409, str(error))
+        except UserError:
+            return _refusal(503, CHANGED_LOG)
+        except (ValidationError, ValueError):
+            return _refusal(400, BAD_ANSWER)
+        except OSError:
+            return _refusal(507, NOT_SAVED)
+
+    return explained
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return JSONResponse({"error": sentence}, status)
+
+
+async def _json_body(request: Request) -> dict[str, Any]:
+    """The body as JSON. Raises ValueError where it is none, or too long."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise ValueError("the body is too long")
+    content = json.loads(body)
+    if not isinstance(content, dict):
+        raise ValueError("the body is no object")
+    return content
+
+
+class _Guard:
+    """Lets through what comes from the owner's browser, and adds the headers of security."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token.encode()
+        # Of its own for each server, for browsers share cookies between ports.
+        self._cookie = f"review-{hashlib.sha256(self._token).hexdigest()[:8]}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":  # and no websocket
+            await self._guarded(Request(scope, receive))(scope, receive, _with_headers(send))
+
+    def _guarded(self, request: Request) -> ASGIApp:
+        if not _is_own_host(request) or not _is_own_origin(request):
+            return Response("This address is refused.", 403)
+        given = request.query_params.get("token")
+        if given is not None and request.url.path == "/" and self._is_token(given):
+            response = RedirectResponse("/", 303)  # so that the address no longer has it
+            response.set_cookie(self._cookie, given, httponly=True, samesite="strict")
+            return response
+        if not self._is_token(request.cookies.get(self._cookie, "")):
+            return Response("Open the address that ssl-pipeline review printed.", 403)
+        return self._app
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
+
+
+def _is_own_host(request: Request) -> bool:
+    """Whether it is asked by a name of this machine; any port, for ssh may have another."""
+    name, _, port = request.headers.get("host", "").partition(":")
+    return name in OWN_NAMES and (not port or (port.isascii() and port.isdigit()))
+
+
+def _is_own_origin(request: Request) -> bool:
+    origin = request.headers.get("origin")
+    return origin is None or origin == f"http://{request.headers['host']}"
+
+
+def _with_headers(send: Send) -> Send:
+    """Send with HEADERS."""
+    own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def send_all(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            others = [each for each in message["headers"] if each[0] not in dict(own)]
+            message = {**message, "headers": [*others, *own]}
+        await send(message)
+
+    return send_all

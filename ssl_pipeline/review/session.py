@@ -1,0 +1,146 @@
+"""One reader's session: what is asked next, the pictures of it, and what was answered.
+
+Knows no HTTP. Items have names of their own on the page, made with the salt, so that neither a name
+nor a repetition of one can be recognised.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.review.audit_log import AuditLog
+from ssl_pipeline.review.log_entry import LogEntry, ReaderAnswer
+from ssl_pipeline.review.pictures import PLANES, ReviewVolume, with_stripes
+from ssl_pipeline.review.queue import ReviewItem, awaiting, open_items
+from ssl_pipeline.review.verdicts import standing_answers
+from ssl_pipeline.volumes.pseudonyms import Coder
+
+MAX_VOLUMES = 4  # in memory: those of an item that is shown and of the next
+
+
+class ChangedScanError(UserError):
+    """The scan's files hold something else than the inventory found."""
+
+
+@dataclass(frozen=True)
+class VolumeSource:
+    """How a scan is opened, and whether its files still hold what the inventory found."""
+
+    is_unchanged: Callable[[], bool]
+    open: Callable[[], ReviewVolume]
+
+
+class ReviewSession:
+    """What one reader is asked and answers, in one study.
+
+    `volumes` has how each scan is opened, by its code; `findings` what quality control found, where
+    the page may say it.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[ReviewItem],
+        log: AuditLog,
+        reader: str,
+        readers: int,
+        code: Coder,
+        volumes: Mapping[str, VolumeSource],
+        findings: Mapping[str, str],
+    ) -> None:
+        self.reader = reader
+        self._items = {code("page", reader, *map(str, item.key)): item for item in items}
+        self._names = {item.key: name for name, item in self._items.items()}
+        self._log, self._readers, self._code = log, readers, code
+        self._volumes, self._findings = volumes, findings
+        self._opened: dict[tuple[str, bool], ReviewVolume] = {}
+        self._reading: dict[tuple[str, bool], Lock] = {}
+        self._lock = Lock()
+
+    def status(self) -> dict[str, Any]:
+        """The names of the next two items, and how far the reader is."""
+        answers = standing_answers(self._log.read())
+        items = self._items.values()
+        own = open_items(items, answers, self._readers, self.reader, self._code)
+        return {
+            "next": [self._names[item.key] for item in own[:2]],
+            "left": len(own),
+            "awaiting": len(awaiting(items, answers, self._readers)),
+            "total": len(self._items),
+        }
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What the page needs to draw an item. Raises KeyError, ChangedScanError and ReadError."""
+        item = self._items[name]
+        volumes = [self.volume(name, number) for number in range(len(item.scans))]
+        finding = "" if item.origin == "planted" else self._findings.get(item.scans[0], "")
+        return {
+            "name": name,
+            "question": item.question,
+            "finding": finding,
+            "volumes": [
+                {
+                    "slices": {plane: volume.slice_count(plane) for plane in PLANES},
+                    "spacing": volume.spacing_text,
+                    "windows": list(volume.windows),
+                    "overlay": volume.labels is not None,
+                }
+                for volume in volumes
+            ],
+        }
+
+    def volume(self, name: str, number: int) -> ReviewVolume:
+        """A scan of an item: the scan itself (0), or the one that it may be a copy of (1).
+
+        Raises KeyError, IndexError, ReadError, and ChangedScanError for a scan that is not as the
+        inventory found it.
+        """
+        item = self._items[name]
+        key = (item.scans[number], item.origin == "planted")
+        with self._lock:
+            reading = self._reading.setdefault(key, Lock())
+        with reading:  # it is read once, however many slices are asked for; others need not wait
+            volume = self._opened.get(key)
+            if volume is None:
+                volume = self._open(*key)
+                with self._lock:
+                    while len(self._opened) >= MAX_VOLUMES:
+                        del self._opened[next(iter(self._opened))]
+                    self._opened[key] = volume
+            return volume
+
+    def answer(self, name: str, fields: Mapping[str, Any]) -> LogEntry:
+        """Save an answer on an item. Raises KeyError, ValidationError, and OSError if not saved."""
+        item = self._items[name]
+        answer = ReaderAnswer.model_validate(
+            {
+                **fields,
+                "item": item.code,
+                "question": item.question,
+                "content_sha256": item.content_sha256,
+                "round": item.round,
+            }
+        )
+        return self._log.append(self.reader, answer)
+
+    def undo(self) -> str:
+        """Take back the reader's last answer that stands; the item's name, empty without any."""
+        own = [each for each in standing_answers(self._log.read()) if each.reader == self.reader]
+        for entry in reversed(own):
+            name = self._names.get((entry.item, entry.question, entry.content_sha256, entry.round))
+            if name:
+                fields = {key: getattr(entry, key) for key in ReaderAnswer.model_fields}
+                withdrawn = {**fields, "answer": "withdraw", "codes": ()}
+                self._log.append(self.reader, ReaderAnswer.model_validate(withdrawn))
+                return name
+        return ""
+
+    def _open(self, code: str, is_planted: bool) -> ReviewVolume:
+        source = self._volumes[code]
+        if not source.is_unchanged():
+            raise ChangedScanError(
+                f"{code} is not as the inventory found it: run the stage inventory again."
+            )
+        volume = source.open()
+        return with_stripes(volume) if is_planted else volume

@@ -1,0 +1,118 @@
+"""Review by people: `ssl-pipeline review`."""
+
+import secrets
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.formatting import format_count
+from ssl_pipeline.progress import info
+from ssl_pipeline.review.audit_log import AuditLog
+from ssl_pipeline.review.log_entry import Reader
+from ssl_pipeline.review.pictures import open_volume
+from ssl_pipeline.review.server import build_app
+from ssl_pipeline.review.session import ReviewSession, VolumeSource
+from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.pseudonyms import Origin
+from ssl_pipeline.volumes.scan_check import source_sha256
+from stages.core import layout
+from stages.core.study import Study
+from stages.reviewed import review_queue
+
+ADDRESS = "127.0.0.1"
+TOKEN_BYTES = 32
+
+
+def verify_log(study: Study, anchor: str) -> None:
+    """Check the log of a study's review, also that it goes on from an earlier `anchor`.
+
+    Raises UserError, naming the first line that is not as it was written.
+    """
+    log = AuditLog(study.pseudonyms.study_folder)
+    if anchor:
+        log.check_anchor(anchor)
+    count = format_count(len(log.read()), "answer")
+    info(f"{log.path}: {count}, as they were written; its anchor is {log.anchor()}.")
+
+
+def serve_review(study: Study, reader: str, port: int) -> None:
+    """Serve the page for one reader until Ctrl-C. Raises UserError as `open_session` does."""
+    session = open_session(study, reader)
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    info(
+        f"review: open http://{ADDRESS}:{port}/?token={token} in a browser on this machine; from"
+        f" another one, `ssh -L {port}:{ADDRESS}:{port} HOST` first. Ctrl-C ends it."
+    )
+    try:
+        # Without an access log, which would hold the token.
+        uvicorn.run(
+            build_app(session, token),
+            host=ADDRESS,
+            port=port,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+        )
+    except SystemExit:
+        raise UserError(
+            f"The port {port} of this machine is taken: choose another with --port."
+        ) from None
+
+
+def open_session(study: Study, reader: str) -> ReviewSession:
+    """The session of a reader. Raises UserError where there is no review, inventory or reader."""
+    review = study.review
+    if review is None:
+        raise UserError("The study asks for no review: give it a section `review`, such as `{}`.")
+    try:
+        TypeAdapter[str](Reader).validate_python(reader)
+    except ValidationError:
+        raise UserError(
+            f"--reader is {reader!r}: give up to 32 letters, digits, `-` or `_`, which results say."
+        ) from None
+    table = layout.inventory_table(study)
+    if not table.exists():
+        raise UserError(f"{table} is not there: run the stage inventory first.")
+    scans = {scan.id: scan for scan in Inventory.read(table).scans}
+    origins = study.pseudonyms.origins
+    items = review_queue(study)
+    shown = {code for item in items for code in item.scans}
+    return ReviewSession(
+        items,
+        AuditLog(study.pseudonyms.study_folder),
+        reader,
+        review.readers,
+        study.pseudonyms.code,
+        {code: _volume_source(scans[code], origins[code]) for code in shown},
+        {} if review.blinded else {code: _finding(scans[code]) for code in shown},
+    )
+
+
+def _volume_source(scan: Scan, origin: Origin) -> VolumeSource:
+    labels = {name: Path(origin.labels[name]) for name, fits in scan.labels.items() if fits}
+
+    def is_unchanged() -> bool:
+        try:
+            return source_sha256(origin.source) == scan.sha256
+        except OSError:
+            return False
+
+    return VolumeSource(
+        is_unchanged,
+        partial(
+            open_volume,
+            origin.source,
+            labels,
+            missing_value=scan.missing_value,
+            intensity_offset=scan.intensity_offset,
+            modality=scan.modality,
+        ),
+    )
+
+
+def _finding(scan: Scan) -> str:
+    reason = f": {scan.reason}" if scan.reason else ""
+    return f"Quality control: {scan.quality}{reason}"

@@ -1,0 +1,95 @@
+"""Pictures of scans: the right way round, windowed, with labels and planted defects to be seen."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_pipeline.review.pictures import ReviewVolume, draw_slice, open_volume, with_stripes
+from ssl_pipeline.volumes.readers import Source
+from tests.volumes.volume_writers import save_nifti
+
+
+def drawn(volume, plane="axial", index=2, window="auto", *, overlay=False):
+    png = draw_slice(volume, plane, index, window, overlay=overlay)
+    return np.asarray(Image.open(io.BytesIO(png))).astype(int)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A scan stored with x to the left: bright at the left, half bright at the right in front."""
+    data = np.zeros((12, 10, 6), np.int16)
+    data[-3:], data[:4, -3:] = 1000, 500
+    affine = np.diag([-1.0, 1, 2, 1])
+    image = save_nifti(tmp_path / "scan.nii", data, affine)
+    label = save_nifti(tmp_path / "label.nii", (data == 1000).astype(np.uint8), affine)
+    options = {"missing_value": None, "intensity_offset": -100.0, "modality": "CT"}
+    return open_volume(Source(image), {"organ": label}, **options)
+
+
+def test_the_patients_right_is_on_the_left_and_the_front_is_up(opened):
+    axial = drawn(opened)
+    height, width = axial.shape
+    assert axial[:, -width // 6 :].min() > 250 and axial[height // 2 :, : width // 2].max() == 0
+    assert 100 < axial[: height // 6, : width // 6].mean() < 150
+
+
+def test_a_pixel_is_square_in_millimetres(opened):
+    coronal = drawn(opened, "coronal")
+    assert coronal.shape == pytest.approx((640, 640), abs=1)  # 12 voxels of 1 mm, 6 of 2 mm
+    assert drawn(opened).shape == pytest.approx((533, 640), abs=1)
+
+
+def test_windows_of_ct_are_in_hounsfield_units(opened):
+    assert opened.windows["bone"] == (-350, 1150)  # stored values; 100 are added to what is given
+    assert drawn(opened, window="bone").max() == pytest.approx(255 * 1350 / 1500, abs=2)
+    assert drawn(opened, window="soft_tissue").max() == 255
+
+
+def test_labels_are_coloured_where_they_are_and_nowhere_else(opened):
+    plain, tinted = drawn(opened), drawn(opened, overlay=True)
+    is_coloured = np.ptp(tinted, axis=2) > 40
+    assert is_coloured[:, -plain.shape[1] // 6 :].all()
+    assert not is_coloured[:, : plain.shape[1] // 2].any()
+
+
+def test_a_label_of_another_grid_is_left_out(tmp_path, opened):
+    image = save_nifti(tmp_path / "other.nii", np.ones((5, 5, 5), np.int16), np.eye(4))
+    label = tmp_path / "label.nii"
+    options = {"missing_value": None, "intensity_offset": 0.0, "modality": "MR"}
+    found = open_volume(Source(image), {"organ": label}, **options)
+    assert found.labels is None and list(found.windows) == ["auto"]
+    assert drawn(found, overlay=True).ndim == 2
+
+
+def test_a_planted_defect_is_seen_in_every_plane(opened):
+    rng = np.random.default_rng(0)
+    scan = replace(opened, data=rng.normal(100, 10, (40, 40, 40)), windows={"auto": (70.0, 130.0)})
+    spoilt = with_stripes(scan)
+    for plane in ("axial", "coronal", "sagittal"):
+        before, after = drawn(scan, plane), drawn(spoilt, plane)
+        assert (
+            np.abs(np.fft.fft2(after - after.mean())).max()
+            > 3 * np.abs(np.fft.fft2(before - before.mean())).max()
+        )
+
+
+def test_missing_values_are_black_and_do_not_widen_the_window(tmp_path):
+    data = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
+    data[0] = -30000
+    image = save_nifti(tmp_path / "scan.nii", data, np.eye(4))
+    found = open_volume(
+        Source(image), {}, missing_value=-30000.0, intensity_offset=0.0, modality="MR"
+    )
+    assert found.windows["auto"][0] > 0
+    assert drawn(found, "sagittal", 0).max() == 0
+
+
+def test_what_is_not_there_cannot_be_drawn():
+    volume = ReviewVolume(np.zeros((3, 3, 3)), (1.0, 1.0, 1.0), {"auto": (0.0, 1.0)})
+    for plane, index, window in (("axial", 3, "auto"), ("axial", -1, "auto"), ("x", 0, "auto"),
+                                 ("axial", 0, "bone")):  # fmt: skip
+        with pytest.raises((KeyError, IndexError)):
+            draw_slice(volume, plane, index, window, overlay=False)

@@ -1,0 +1,200 @@
+"""The page over HTTP: what it asks and saves, and that it serves its owner's browser alone."""
+
+import errno
+import io
+import os
+import random
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from ssl_pipeline.review.verdicts import decisions_of
+from tests.review.conftest import GIVEN, PERSON, TOKEN, client_of
+
+FUZZED = int(os.environ.get("FUZZ", "2000"))
+WORDS = (
+    *("..", "%2e%2e", "/", "%2f", "\\", "etc", "passwd", "items", "axial", "0", "-1", "é", ".png"),
+    *("9" * 30, "%00", "~", "page.js", "page.html", "session.py", "answer", "undo", "status", " "),
+    *("?window=auto", "?overlay=2", "?window=%ff", "?token=", "{name}", "'", "null", "nan"),
+)
+
+
+@pytest.fixture
+def item(page):
+    return page.item()
+
+
+def picture_of(page, name, plane="axial", index=12, number=0, **asked):
+    answer = page.browser.get(f"/items/{name}/{number}/{plane}/{index}.png", params=asked)
+    assert answer.status_code == 200, answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def test_a_reader_answers_all_items_and_then_nothing_is_left(page):
+    for left in range(7, 0, -1):
+        status = page.browser.get("/status").json()
+        assert (status["left"], status["awaiting"], status["total"]) == (left, left, 7)
+        name = status["next"][0]
+        saved = page.browser.post(f"/items/{name}/answer", json=GIVEN)
+        assert saved.json() == {"number": 8 - left}
+    assert page.browser.get("/status").json()["next"] == []
+    entries = page.log.read()
+    assert {entry.reader for entry in entries} == {"anna"} and len(entries) == 7
+    assert entries[0].view.overlay and entries[0].codes == ("metal",)
+    assert len(set(decisions_of(entries).scans) & set(page.study.pseudonyms.origins)) == 3
+
+
+def test_undo_takes_the_last_answer_back_and_asks_again(page, item):
+    page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
+    assert page.browser.post("/undo").json() == {"name": item["name"]}
+    assert page.browser.get("/status").json()["left"] == 7
+    assert page.browser.post("/undo").json() == {"name": ""}
+    assert [entry.answer for entry in page.log.read()] == ["reject", "withdraw"]
+
+
+def test_slices_are_those_of_the_scan_in_its_shape_with_labels_over_it(page, item):
+    (volume,) = item["volumes"]
+    assert volume["slices"] == {"axial": 24, "coronal": 34, "sagittal": 34}
+    assert volume["windows"] == ["auto"] and volume["overlay"]
+    axial = picture_of(page, item["name"])
+    assert axial.ndim == 2 and max(axial.shape) == 640 and axial.std() > 10
+    assert not np.array_equal(axial, picture_of(page, item["name"], index=2))
+    coloured = picture_of(page, item["name"], overlay=1)
+    assert coloured.ndim == 3 and np.ptp(coloured.astype(int), axis=2).max() > 40
+    assert picture_of(page, item["name"], "sagittal").shape != axial.shape
+
+
+def test_nothing_tells_a_planted_item_from_others(page):
+    described = []
+    while names := page.browser.get("/status").json()["next"]:
+        described.append(page.browser.get(f"/items/{names[0]}").json())
+        page.browser.post(f"/items/{names[0]}/answer", json=GIVEN)
+    assert len(described) == 7
+    assert len({str(each | {"name": ""}) for each in described}) == 1
+
+
+@pytest.mark.parametrize("change", [
+    {"answer": "maybe"}, {"codes": ["Jane Doe"]}, {"dwell_s": -1}, {"dwell_s": "x"},
+    {"view": {}}, {"comment": "Jane Doe"}, {"codes": "metal" * 2000},
+])  # fmt: skip
+def test_what_is_no_answer_is_refused_and_not_saved(page, item, change):
+    refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN | change)
+    assert refused.status_code == 400 and page.log.read() == ()
+
+
+def test_an_answer_that_the_disk_refuses_is_told_and_not_saved(page, item, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
+    assert refused.status_code == 507 and "NOT saved" in refused.json()["error"]
+    assert page.log.read() == ()
+
+
+def test_a_scan_that_changed_or_is_gone_is_not_shown(page, item, tmp_path):
+    scan = next(iter(page.study.pseudonyms.origins.values())).path
+    shutil.copy(scan, tmp_path / "whole")
+    seen = []
+    try:
+        for damage in (lambda: os.truncate(scan, 9000), lambda: os.unlink(scan)):
+            damage()
+            browser = client_of(page.study, "ben")
+            browser.get("/", params={"token": TOKEN})
+            while names := browser.get("/status").json()["next"]:
+                seen.append(browser.get(f"/items/{names[0]}"))
+                browser.post(f"/items/{names[0]}/answer", json=GIVEN)
+            for file in page.log.path.parent.glob("*review_log*"):
+                file.unlink()
+    finally:
+        shutil.copy(tmp_path / "whole", scan)
+    assert {each.status_code for each in seen} <= {200, 409}
+    for each in seen:
+        assert each.status_code == 200 or "run the stage inventory again" in each.json()["error"]
+
+
+def test_a_log_that_was_changed_stops_the_page_in_one_sentence(page, item):
+    page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
+    page.log.path.write_bytes(page.log.path.read_bytes()[:-9])
+    for refused in (
+        page.browser.get("/status"), page.browser.post(f"/items/{item['name']}/answer", json=GIVEN),
+    ):  # fmt: skip
+        assert refused.status_code == 503 and "review verify says where" in refused.json()["error"]
+        assert PERSON not in refused.text
+
+
+ADDRESSES = ("/", "/page.js", "/page.css", "/status", "/items/0123456789ab")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("headers", [
+    {"host": "evil.example"}, {"host": "127.0.0.1.evil.example:8765"}, {"host": ""},
+    {"host": "127.0.0.1:8765@evil.example"}, {"origin": "http://evil.example"}, {"origin": "null"},
+    {"origin": "https://127.0.0.1:8765"},
+])  # fmt: skip
+def test_another_host_or_origin_is_refused_with_the_token_too(page, address, headers):
+    refused = page.browser.get(address, headers=headers)
+    assert refused.status_code == 403 and "review" not in refused.text.lower()
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_nothing_is_served_without_the_token(page, address):
+    for token in (None, "", TOKEN[:-1], TOKEN + "x", "é"):
+        stranger = client_of(page.study)
+        refused = stranger.get(address, params={"token": token} if token is not None else {})
+        assert refused.status_code == 403 and not refused.cookies
+
+
+def test_the_token_leaves_the_address_and_no_script_can_read_it(page):
+    first = client_of(page.study, follow_redirects=False).get("/", params={"token": TOKEN})
+    assert (first.status_code, first.headers["location"]) == (303, "/")
+    cookie = first.headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie
+
+
+def test_the_page_loads_nothing_from_elsewhere(page):
+    for address in ("/", "/page.js", "/page.css"):
+        answer = page.browser.get(address)
+        assert answer.status_code == 200 and "//" not in answer.text.replace("// ", "")
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def fuzzed_address(rng: random.Random) -> str:
+    """An address of words that break servers, at times below a true one."""
+    start = rng.choice(("/", "/items/", "/items/0123456789ab/0/axial/", "/page.js/", "/status"))
+    return start + rng.choice(("/", "")).join(rng.choices(WORDS, k=rng.randint(1, 5)))
+
+
+def test_thousands_of_odd_requests_end_in_no_error_and_no_file(page, item):
+    """A client that raises what the server raises: a 500 would fail the test at once."""
+    browser: TestClient = page.browser
+    rng, allowed = random.Random(0), {200, 303, 307, 400, 403, 404, 405}
+    for _ in range(FUZZED):
+        address = fuzzed_address(rng).replace("0123456789ab", item["name"])
+        method = rng.choice(("GET", "GET", "POST", "PUT", "HEAD", "DELETE"))
+        body = rng.choice((None, b"", b"{", b"[]", b'{"answer": 1}', rng.randbytes(9)))
+        answer = browser.request(method, address, content=body)
+        assert answer.status_code in allowed, (method, address)
+        for private in (PERSON, "root:", "import ", str(page.study.folder)):
+            assert private not in answer.text or address.startswith("/page.js"), address
+    assert page.log.read() == ()
+
+
+def test_nothing_that_is_served_or_written_names_a_person_or_a_path(page):
+    names, texts = page.browser.get("/status").json()["next"], []
+    for address in ("/", "/page.js", "/page.css", "/status", *(f"/items/{name}" for name in names)):
+        answer = page.browser.get(address)
+        texts += [answer.text, str(answer.headers)]
+    page.browser.post(f"/items/{names[0]}/answer", json=GIVEN)
+    texts.append(page.log.path.read_text())
+    for text in texts:
+        for private in (PERSON, "Doe", ".nii", "images/", str(page.study.folder.parent)):
+            assert private not in text
+    scans = page.study.pseudonyms.origins
+    assert not any(code in text for code in scans for text in texts[:-1])
