@@ -307,9 +307,9 @@ def export(
     /,
     *,
     to: Annotated[str, Parameter(choices=tuple(FORMATS), help=FORMATS_HELP)],
-    out: Annotated[Path, Parameter(metavar="FILE", help="file to write")],
+    out: Annotated[Path, Parameter(metavar="FILE", help="file, or folder, to write")],
 ) -> None:
-    """Write an encoder as one file for other software."""
+    """Write an encoder as one file, or one folder, for other software."""
     from stages.commands.export import export_encoder
 
     export_encoder(encoder, to, out)

@@ -3,7 +3,9 @@
 Convolutional networks segment best of all still (ResEnc, Isensee et al. 2024, arXiv:2404.09556), so
 there is one for those who segment. What is left of a patch at the last stage is its token, so that
 objectives and evaluation work as with the transformer, and `forward_intermediates` gives all stages
-to a U-Net's decoder. It needs no positions: a convolution sees what lies beside what.
+to a U-Net's decoder. The stages compute what those of nnU-Net's own ResEnc presets do, and can be
+exported to it (`export/formats/nnunet.py` has the names). It needs no positions: a convolution sees
+what lies beside what.
 Instance norms forget how bright a crop is: a linear model predicted the mean of real crops from the
 mean token of random weights with an R2 of .7, and from the transformer's with 1.0.
 

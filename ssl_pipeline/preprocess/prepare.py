@@ -21,7 +21,7 @@ import scipy
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.config import Ct, Preprocess
 from ssl_pipeline.preprocess.foreground import bounding_box, ct_body, mr_body
 from ssl_pipeline.preprocess.intensity import (
     MR_LIMIT,
@@ -326,10 +326,15 @@ def model_window(
 ) -> IntensityStatistics:
     """The clipping range, centre and width of the model input."""
     if modality == "CT":
-        low, high = section.ct.window_hu
-        return IntensityStatistics(low, high, (low + high) / 2, (high - low) / 4)
+        return ct_window(section.ct)
     found = intensity_statistics(histogram(image, body), section.mr.percentiles, scale, offset)
     return IntensityStatistics(found.low, found.high, found.mean, max(found.std, scale))
+
+
+def ct_window(section: Ct) -> IntensityStatistics:
+    """The clipping range, centre and width of the model input of a CT, in HU."""
+    low, high = section.window_hu
+    return IntensityStatistics(low, high, (low + high) / 2, (high - low) / 4)
 
 
 def _centre_of_mass(mask: NDArray[np.bool_]) -> tuple[float, float, float]:

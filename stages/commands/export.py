@@ -1,4 +1,4 @@
-"""Export an encoder to another format, as one file: `ssl-pipeline export`."""
+"""Export an encoder to another format, as one file or folder: `ssl-pipeline export`."""
 
 from pathlib import Path
 
@@ -18,7 +18,8 @@ def export_encoder(encoder: Path, format_name: str, out: Path) -> None:
     """
     writer = load_format(format_name)
     if out.suffix != writer.SUFFIX:
-        raise UserError(f"{out} is no name for {format_name}: let it end in {writer.SUFFIX}.")
+        ending = writer.SUFFIX or "no suffix, for it is a folder"
+        raise UserError(f"{out} is no name for {format_name}: let it end in {ending}.")
     check_writable(out)
     loaded = load_encoder(encoder)
     with atomic_write(out) as temporary:

@@ -1,9 +1,11 @@
 """The encoder in other software: the same features, and a sentence where it does not fit."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +24,7 @@ from tests.stages.conftest import OFFLINE, can_be_offline, run_cli
 
 CROP = (16, 24, 32)
 TOKENS = 24
+NNUNET_NAMES = Path(__file__).parent / "nnunet_names.txt"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,8 @@ def export_to_folder(bundle, name, folder):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_one_file_that_says_what_it_is(bundle, tmp_path, name, capsys):
+def test_every_format_is_one_path_that_says_what_it_is(name, tmp_path, request, capsys):
+    bundle = request.getfixturevalue("convolutional" if name == "nnunet" else "bundle")
     path = export_to_folder(bundle, name, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert str(path) in capsys.readouterr().out
@@ -140,6 +144,39 @@ def test_timm_refuses_what_it_has_no_place_for(convolutional, tmp_path):
         export_encoder(convolutional, "timm", tmp_path / "encoder.safetensors")
     assert not list(tmp_path.iterdir())
     assert len(code_snippets(convolutional)) == 2, "its model card does not speak of timm"
+
+
+def test_nnunet_finds_every_tensor_of_its_network_by_name_and_shape(convolutional, tmp_path):
+    """The list is that of a `ResidualEncoderUNet` which nnU-Net built from the exported plans; its
+    loader asks for all of these but those of classes.
+    """
+    path = export_to_folder(convolutional, "nnunet", tmp_path)
+    found = torch.load(path / "checkpoint.pth", weights_only=True)["network_weights"]
+    listed = [line.split() for line in NNUNET_NAMES.read_text().splitlines()]
+    assert {name: "x".join(map(str, value.shape)) for name, value in found.items()} == {
+        name: shape for name, shape in listed if ".seg_layers." not in name
+    }
+    state = load_encoder(convolutional).model.state_dict()
+    shortcut = found["decoder.encoder.stages.1.blocks.0.skip.1.all_modules.0.weight"]
+    assert torch.equal(shortcut, state["stages.1.blocks.0.shortcut.conv.weight"])
+    assert torch.equal(found["encoder.stem.convs.0.norm.bias"], state["stem.shift"])
+
+
+def test_the_plans_of_nnunet_scale_ct_as_pretraining_did(convolutional, tmp_path):
+    path = export_to_folder(convolutional, "nnunet", tmp_path)
+    content = json.loads((path / "SslPipelinePlans.json").read_text())
+    properties = content["foreground_intensity_properties_per_channel"]["0"]
+    hu = np.array([-3000.0, -1000.0, 40.0, 3000.0])
+    low, high = properties["percentile_00_5"], properties["percentile_99_5"]
+    theirs = (np.clip(hu, low, high) - properties["mean"]) / properties["std"]
+    assert theirs.tolist() == [-2.0, -2.0, 0.08, 2.0]
+    assert content["configurations"]["3d_fullres_ct"]["patch_size"] == list(CROP)
+
+
+def test_nnunet_takes_no_transformer(bundle, tmp_path):
+    with pytest.raises(UserError, match="no place for the encoder vit: pretrain one with model"):
+        export_encoder(bundle, "nnunet", tmp_path / "encoder")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_model_card_tells_the_contract_and_no_path(bundle):

@@ -1,8 +1,8 @@
 """Export formats that need nothing of this project: one module each, and one line here.
 
-A module has `SUFFIX`, the suffix of its files, and `write`, which writes a loaded encoder and
-returns a short description of what it wrote. It is imported lazily, for some need large or optional
-packages; an encoder that a format cannot hold is a UserError.
+A module has `SUFFIX`, the suffix of its files (empty for a folder), and `write`, which writes a
+loaded encoder and returns a short description of what it wrote. It is imported lazily, for some
+need large or optional packages; an encoder that a format cannot hold is a UserError.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ FORMATS = {  # what it is, for --help
     "state_dict": "the weights for torch.load, under the encoder's own names",
     "timm": "the weights under the names of timm's VisionTransformer",
     "onnx": "crops and spacing to tokens, computed without torch",
+    "nnunet": "a resenc encoder as plans and weights for nnUNetv2_train, in a folder",
 }
 
 
