@@ -6,9 +6,12 @@ from pydantic import Field
 
 from ssl_pipeline.objectives.contrastive import Contrastive
 from ssl_pipeline.objectives.custom import Custom
+from ssl_pipeline.objectives.dense import Dense
 from ssl_pipeline.objectives.hybrid import Hybrid
 from ssl_pipeline.objectives.mae import Mae
 
-ObjectiveConfig = Annotated[Mae | Contrastive | Hybrid | Custom, Field(discriminator="name")]
+ObjectiveConfig = Annotated[
+    Mae | Contrastive | Hybrid | Dense | Custom, Field(discriminator="name")
+]
 
-__all__ = ["Contrastive", "Custom", "Hybrid", "Mae", "ObjectiveConfig"]
+__all__ = ["Contrastive", "Custom", "Dense", "Hybrid", "Mae", "ObjectiveConfig"]

@@ -1,8 +1,9 @@
 """Cost of an objective per sample: parameters, operations, memory; imports no torch.
 
-The encoder's section counts its own pass, and each term its head. A training step takes three such
-passes. The numbers kept of a transformer were fitted to five CPU runs (tiny, S, B; crops of 16 to
-96 voxels), all within 12 %; those of convolutions are what autograd saves, within 7 %.
+The encoder's section counts its passes, and each term its head. A training step takes as long as
+three forward passes. The numbers kept of a transformer were fitted to five CPU runs (tiny, S, B;
+crops of 16 to 96 voxels), all within 12 %; those of convolutions are what autograd saves, within
+7 %.
 """
 
 import math
@@ -28,12 +29,14 @@ class TrainingCost:
 
 def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) -> TrainingCost:
     """The cost of an objective with an encoder."""
-    tokens = model.token_count(views.crop_voxels)
+    terms, tokens = objective.list_terms(), model.token_count(views.crop_voxels)
     visible = int(views.visible_ratio * tokens)
-    heads = [term.cost(model, visible, tokens - visible) for term in objective.list_terms()]
-    flops = model.forward_flops(visible, views.crop_voxels)
+    seen = {"sparse": visible, "dense": tokens}  # tokens of a pass
+    passes = [seen[name] for name in sorted({name for term in terms for name in term.PASSES})]
+    heads = [term.cost(model, visible, tokens - visible) for term in terms]
+    flops = sum(model.forward_flops(count, views.crop_voxels) for count in passes)
     flops += sum(head.forward_flops for head in heads)
-    kept = model.activation_count(visible, views.crop_voxels)
+    kept = sum(model.activation_count(count, views.crop_voxels) for count in passes)
     kept += sum(head.activation_count for head in heads)
     numbers = kept + VALUES_PER_VOXEL * math.prod(views.crop_voxels)
     return TrainingCost(

@@ -136,23 +136,38 @@ def match_tokens(
     return TokenMatches(match, far, (nearest <= positive) & far.any(dim=2))
 
 
+def match_accuracy(
+    anchor: Float[Tensor, "samples visible dim"],
+    other: Float[Tensor, "samples visible dim"],
+    matches: TokenMatches,
+) -> float:
+    """Fraction of usable anchors whose positive is more similar than every negative; else nan."""
+    similar = _token_cosines(anchor, other)
+    hit = similar.gather(2, matches.positive_index[..., None])[..., 0]
+    apart = similar.masked_fill(~matches.is_negative, -torch.inf).amax(dim=2)
+    return (hit > apart)[matches.is_usable].float().mean().item()
+
+
+def _token_cosines(anchor: Tensor, other: Tensor) -> Float[Tensor, "samples visible visible"]:
+    with torch.autocast(anchor.device.type, enabled=False):  # which would round them
+        return torch.einsum(
+            "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
+        )
+
+
 def local_contrast_loss(
     anchor: Float[Tensor, "samples visible dim"],
     other: Float[Tensor, "samples visible dim"],
     matches: TokenMatches,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Sum of InfoNCE between the tokens of two views of one scan over the usable anchors.
+    """Sum of InfoNCE between tokens (or points) of two views of a scan over the usable anchors.
 
     L = -log e^{<a, a+>/t} / (e^{<a, a+>/t} + sum_n e^{<a, n>/t}). Negatives of the same scan need
     no large batch and share scanner and contrast, so intensity is no shortcut (after Pai et al.
     2025, CT-FM, whose negatives are crops of one scan).
     """
-    with torch.autocast(anchor.device.type, enabled=False):  # which would round the cosines
-        similar = torch.einsum(
-            "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
-        )
-    similar = similar / temperature
+    similar = _token_cosines(anchor, other) / temperature
     hit = similar.gather(2, matches.positive_index[..., None])
     apart = similar.masked_fill(~matches.is_negative, -torch.inf)
     against = torch.cat([hit, apart], dim=2).logsumexp(dim=2)

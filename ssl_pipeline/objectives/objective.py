@@ -1,9 +1,9 @@
 """An objective: an encoder, and the terms that it is trained by with their heads.
 
-One sparse pass of the encoder over both views serves every term.
+One pass of the encoder over both views serves every term that uses such a pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.objectives.term_inputs import (
     Crops,
+    EncoderOutputs,
+    EncoderPass,
     Images,
     Scalar,
     TermMetadata,
@@ -43,20 +45,22 @@ class Objective(nn.Module):
         self.heads = nn.ModuleDict({term.name: term.build_head(encoder) for term in terms})
         self.summed_terms = tuple(term for term in terms if isinstance(term, SummedTerm))
         self.vector_terms = tuple(term for term in terms if isinstance(term, VectorTerm))
+        self.passes = frozenset[EncoderPass]().union(*(term.PASSES for term in terms))
         # Without weight a vector term is not trained; monitoring still measures its vectors.
         self.trained_vector_terms = tuple(term for term in self.vector_terms if term.weight)
 
     def forward(self, batch: Batch, images: Images) -> TermOutputs:
         """Sums and counts of the terms over this part of a batch, and its vectors."""
-        crops, tokens = self.crops(batch), self.encode(batch, images)
+        crops = self.crops(batch)
+        outputs = self.encode_crops(crops, images, self.passes)
         found = {
-            term.name: term.sum_and_count(self.heads[term.name], crops, tokens)
+            term.name: term.sum_and_count(self.heads[term.name], crops, outputs)
             for term in self.summed_terms
         }
         return TermOutputs(
             {name: total for name, (total, _) in found.items()},
             {name: count for name, (_, count) in found.items()},
-            self._vectors(crops, tokens),
+            self._vectors(crops, outputs.tokens),
             term_metadata(batch),
         )
 
@@ -107,6 +111,18 @@ class Objective(nn.Module):
         crops, tokens = self.crops(batch), self.encode(batch, images)
         made = (term.reconstruct(self.heads[term.name], crops, tokens) for term in self.terms)
         return next((crop for crop in made if crop is not None), None)
+
+    def encode_crops(
+        self, crops: Crops, images: Images, passes: Collection[EncoderPass]
+    ) -> EncoderOutputs:
+        """What the encoder gives of images in these passes."""
+        batch, no_tokens = crops.batch, images.new_empty(len(images), 0, self.encoder.dim)
+        return EncoderOutputs(
+            tokens=self.encode(batch, images) if "sparse" in passes else no_tokens,
+            maps=self.encoder.forward_pyramid(images, batch.spacing_mm)
+            if "dense" in passes
+            else [],
+        )
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""

@@ -1,7 +1,8 @@
 """What terms compute their losses and metrics from: crops, tokens, and metadata of samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,8 @@ Images = Float[Tensor, "views 1 z y x"]
 Tokens = Float[Tensor, "views visible dim"]
 Vectors = Float[Tensor, "samples vector"]
 Scalar = Float[Tensor, ""]
+Maps = list[Float[Tensor, "views _ _ _ _"]]
+EncoderPass = Literal["sparse", "dense"]  # over the visible patches, or over whole crops
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,22 @@ class Crops:
 
 
 @dataclass(frozen=True)
+class EncoderOutputs:
+    """What the encoder gives of the crops of a batch, empty where a pass was not asked for."""
+
+    tokens: Tokens  # of the sparse pass
+    maps: Maps  # of the dense pass, one of each resolution (see `Encoder.forward_pyramid`)
+
+
+@dataclass(frozen=True)
 class EncodedCrops:
     """A batch of snapshot samples under the present encoder."""
 
     crops: Crops
     images: Images
-    tokens: Tokens
-    encode: Callable[[Batch, Tensor], Tensor]  # to the tokens of other images or positions
+    outputs: EncoderOutputs
+    # The outputs of some passes for other images or positions.
+    encode: Callable[[Crops, Images, Collection[EncoderPass]], EncoderOutputs]
     autocast: Callable[[], torch.autocast]
 
 

@@ -6,9 +6,10 @@ import torch
 
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives import Contrastive, Dense, Hybrid, Mae
 from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.training.distributed import RankGroup
@@ -28,6 +29,7 @@ OBJECTIVES = [
     Mae(reconstruction=Reconstruction(decode_ratio=0.3, normalize_patches=True)),
     Contrastive(contrast=BOTH),
     Hybrid(ramp=Ramp(start=0, end=0), contrast=BOTH),
+    Dense(dense_contrast=DenseContrast(points_per_axis=3)),
 ]
 
 

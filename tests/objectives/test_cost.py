@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives import Contrastive, Dense, Hybrid, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
@@ -16,6 +16,7 @@ OBJECTIVES = [
     Hybrid(),
     Mae(reconstruction=Reconstruction(decoder_width=96, decoder_depth=3)),
     Contrastive(contrast=Contrast(projection_dim=64)),
+    Dense(),
 ]
 
 
