@@ -65,6 +65,21 @@ def reconstruction_skill(
     return 1 - model / baseline if baseline > 0 else math.nan
 
 
+def distillation_loss(
+    student: Float[Tensor, "rows prototypes"],
+    targets: Float[Tensor, "rows prototypes"],
+    weight: Float[Tensor, " rows"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Weighted sum of cross-entropies - sum_k q_k log softmax(student / t)_k, q the targets.
+
+    Source: Caron et al. 2021 (arXiv:2104.14294), eq. 2. lightly's losses for crops and patches are
+    means with a centre of their own, which parts of a batch would move; the test holds ours against
+    them.
+    """
+    return -((targets * (student / temperature).log_softmax(dim=-1)).sum(dim=-1) * weight).sum()
+
+
 def subject_contrast_loss(
     first: Float[Tensor, "samples dim"],
     second: Float[Tensor, "samples dim"],

@@ -17,8 +17,11 @@ Images = Float[Tensor, "views 1 z y x"]
 Tokens = Float[Tensor, "views visible dim"]
 Vectors = Float[Tensor, "samples vector"]
 Scalar = Float[Tensor, ""]
+Rows = Float[Tensor, "rows dim"]
+RowWeight = Float[Tensor, " rows"]
 Maps = list[Float[Tensor, "views _ _ _ _"]]
-EncoderPass = Literal["sparse", "dense"]  # over the visible patches, or over whole crops
+# Of the encoder over the visible patches or whole crops, and of its teacher over whole crops.
+EncoderPass = Literal["sparse", "dense", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,20 @@ class Crops:
         """The mean over the visible tokens inside the body."""
         return pool_tokens(tokens, self.is_body(self.batch.visible).to(tokens.dtype))
 
+    def pool_whole_body(
+        self, tokens: Float[Tensor, "views tokens dim"]
+    ) -> Float[Tensor, "views dim"]:
+        """The mean over all tokens inside the body."""
+        return pool_tokens(tokens, (self.batch.body_share >= 0.5).to(tokens.dtype))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a teacher makes of the rows of a term."""
+
+    probabilities: Float[Tensor, "rows prototypes"]
+    output_sum: Float[Tensor, " prototypes"]  # weighted, of its outputs before centring
+
 
 @dataclass(frozen=True)
 class EncoderOutputs:
@@ -52,6 +69,7 @@ class EncoderOutputs:
 
     tokens: Tokens  # of the sparse pass
     maps: Maps  # of the dense pass, one of each resolution (see `Encoder.forward_pyramid`)
+    targets: dict[str, Targets]  # of the teacher, by the names of the terms
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ class TermCost:
     parameter_count: int
     forward_flops: int
     activation_count: int  # numbers that are kept for the backward pass
+    teacher_parameter_count: int = 0  # of the teacher's part, which has no backward pass
+    teacher_flops: int = 0
 
 
 class Term(Section, ABC):
