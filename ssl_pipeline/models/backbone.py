@@ -31,6 +31,11 @@ class Backbone(Section, ABC):
         """Dimension of a token."""
 
     @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of the maps of `Encoder.forward_pyramid`."""
+        return (self.width,)
+
+    @property
     @abstractmethod
     def parameter_count(self) -> int:
         """Trainable parameters."""

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.models.drop_path import draw_branch_factors
-from ssl_pipeline.types import Triple
+from ssl_pipeline.types import Triple, triple
+from ssl_pipeline.views.patches import patch_grid
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Encoder(nn.Module, ABC):
     residual branches drop path may skip (0: none), `drop_path`, how often the last of them, and
     `drop_path_seed`, what it is drawn from (None: no branch is skipped);
     `trunk`, the name of the list of blocks that a crop goes through; `norm`, what comes after them;
-    `maps`, the grids of what they give.
+    `feature_info`, the grids of what they give; `pyramid_channels`, those of `forward_pyramid`.
     """
 
     trunk: ClassVar[str] = "blocks"
@@ -47,6 +48,7 @@ class Encoder(nn.Module, ABC):
     drop_path: float = 0.0
     drop_path_seed: int | None = None
     feature_info: list[FeatureInfo]
+    pyramid_channels: tuple[int, ...]
 
     @abstractmethod
     def forward(
@@ -73,6 +75,16 @@ class Encoder(nn.Module, ABC):
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """What each block of the trunk gives (batch, channels, z, y, x), on the grids of `maps`."""
+
+    def forward_pyramid(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
+        """One map (batch, channels, z, y, x) of each resolution, finest first (dense).
+
+        The last holds the tokens; a backbone of one resolution has no other.
+        """
+        tokens = self(crops, spacing_mm).transpose(1, 2)
+        return [tokens.unflatten(2, patch_grid(triple(crops.shape[2:]), self.patch))]
 
     @contextmanager
     def applying_drop_path(self, seed: int) -> Iterator[None]:

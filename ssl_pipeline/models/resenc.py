@@ -38,6 +38,7 @@ class ResEncEncoder(Encoder):
     def __init__(self, config: ResEnc) -> None:
         super().__init__()
         self.dim, self.patch, stages = config.width, config.patch_voxels, config.stages
+        self.pyramid_channels = config.pyramid_channels
         self.feature_info = [FeatureInfo(stage.out_channels, stage.reduction) for stage in stages]
         self.stem = NormedConvolution(1, stages[0].in_channels, stages[0].kernel)
         self.stages = nn.ModuleList(ResidualStage(stage) for stage in stages)
@@ -66,6 +67,13 @@ class ResEncEncoder(Encoder):
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Features of every stage (batch, channels, z, y, x), from full resolution down (dense)."""
         return self._stage_features(crops, None)
+
+    def forward_pyramid(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
+        """Features of every stage but the last, and the tokens in its place (dense)."""
+        *finer, last = self._stage_features(crops, None)
+        return [*finer, self._tokens(last).transpose(1, 2).unflatten(2, last.shape[2:])]
 
     def _stage_features(self, crops: Tensor, visible: Tensor | None) -> list[Tensor]:
         """Features of every stage; `visible` says which patches there are, None that all are."""

@@ -106,6 +106,11 @@ class ResEnc(Backbone):
         return stages
 
     @property
+    def pyramid_channels(self) -> tuple[int, ...]:
+        """Channels of the stages, and the width of a token for the last."""
+        return (*(stage.out_channels for stage in self.stages[:-1]), self.width)
+
+    @property
     def parameter_count(self) -> int:
         """Trainable parameters."""
         last = self.stages[-1]

@@ -45,6 +45,7 @@ class ViTEncoder(Encoder):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(self.dim)
+        self.pyramid_channels = config.pyramid_channels
         self.feature_info = [FeatureInfo(self.dim, self.patch)] * depth
         self.apply(_initialise)
         # Flat, for weights of more than one axis decay, and tokens shall not.

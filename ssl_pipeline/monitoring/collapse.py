@@ -84,6 +84,26 @@ def close_negative_share(
     return (unit @ unit.T > cosine)[others].float().mean().item()
 
 
+def target_entropy(probabilities: Float[Tensor, "rows prototypes"]) -> float:
+    """Mean entropy of rows of probabilities over its largest, log(prototypes): 1 uniform, 0 one.
+
+    nan without rows. A teacher whose targets are all uniform, or all of one prototype, teaches
+    nothing (Caron et al. 2021, arXiv:2104.14294, sec. 5.3).
+    """
+    entropy = torch.special.entr(probabilities.double()).sum(dim=1).mean().item()
+    return min(1.0, float(entropy) / math.log(probabilities.shape[1]))
+
+
+def prototype_share(probabilities: Float[Tensor, "rows prototypes"]) -> float:
+    """Exp of the entropy of the mean row, over the smaller side of the table; nan without rows.
+
+    The effective number of prototypes in use, as RankMe is of directions. Uniform rows use all:
+    read it with `target_entropy`.
+    """
+    used = torch.special.entr(probabilities.double().mean(dim=0)).sum().exp().item()
+    return float(used) / max(1, min(probabilities.shape))
+
+
 def embedding_drift(
     current: Float[Tensor, "samples dim"], previous: Float[Tensor, "samples dim"]
 ) -> float:

@@ -6,9 +6,13 @@ from pydantic import Field
 
 from ssl_pipeline.objectives.contrastive import Contrastive
 from ssl_pipeline.objectives.custom import Custom
+from ssl_pipeline.objectives.dense import Dense
 from ssl_pipeline.objectives.hybrid import Hybrid
 from ssl_pipeline.objectives.mae import Mae
+from ssl_pipeline.objectives.self_distillation import HybridDino
 
-ObjectiveConfig = Annotated[Mae | Contrastive | Hybrid | Custom, Field(discriminator="name")]
+ObjectiveConfig = Annotated[
+    Mae | Contrastive | Hybrid | Dense | HybridDino | Custom, Field(discriminator="name")
+]
 
-__all__ = ["Contrastive", "Custom", "Hybrid", "Mae", "ObjectiveConfig"]
+__all__ = ["Contrastive", "Custom", "Dense", "Hybrid", "HybridDino", "Mae", "ObjectiveConfig"]

@@ -28,6 +28,7 @@ class Losses:
 
     total: Tensor
     by_term: dict[str, Tensor]  # by term, without their weights
+    teacher_means: dict[str, Tensor]  # of the teacher's outputs over the whole batch, by term
 
 
 @runtime_checkable
@@ -79,6 +80,7 @@ def backward(
         )
     weights = objective.term_weights(progress)
     sums: dict[str, Tensor] = {}
+    teacher_sums: dict[str, Tensor] = {}
     for index, outputs in enumerate(passes):
         means = {name: value / whole.counts[name] for name, value in outputs.sums.items()}
         loss = sum((weights[name] * mean for name, mean in means.items()), torch.tensor(0.0))
@@ -88,8 +90,14 @@ def backward(
         scale_loss(loss).backward()
         for name, mean in means.items():
             sums[name] = sums.get(name, 0) + mean.detach()
+        for name, total in outputs.teacher_sums.items():
+            teacher_sums[name] = teacher_sums.get(name, 0) + total
     sums |= whole.vector_losses
-    return Losses(torch.stack([weights[name] * sums[name] for name in sums]).sum(), sums)
+    return Losses(
+        torch.stack([weights[name] * sums[name] for name in sums]).sum(),
+        sums,
+        {name: ranks.sum(total) / whole.counts[name] for name, total in teacher_sums.items()},
+    )
 
 
 def _forward_passes(

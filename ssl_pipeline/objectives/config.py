@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.objectives.terms.term import Term
@@ -41,3 +42,21 @@ class ObjectiveSection(Section, ABC):
     ) -> Float[NDArray[np.float32], "n names"]:
         """The metadata of scans as numbers, one column for each name of `metadata_used`."""
         return np.concatenate([term.metadata_features(entries) for term in self.list_terms()], 1)
+
+
+class DistillingObjective(ObjectiveSection):
+    """The section of an objective whose terms may have a teacher."""
+
+    teacher_momentum: float = Field(
+        0.992,
+        ge=0.5,
+        lt=1,
+        description="decay of the average of encoder and heads that is the teacher of "
+        "self-distillation",
+    )
+
+    def build(self, encoder: "Encoder") -> "Objective":
+        """The objective around an encoder, with its teacher where a term has one."""
+        from ssl_pipeline.objectives.objective import Objective
+
+        return Objective(encoder, self.list_terms(), self.teacher_momentum)

@@ -1,8 +1,9 @@
 """Cost of an objective per sample: parameters, operations, memory; imports no torch.
 
-The encoder's section counts its own pass, and each term its head. A training step takes three such
-passes. The numbers kept of a transformer were fitted to five CPU runs (tiny, S, B; crops of 16 to
-96 voxels), all within 12 %; those of convolutions are what autograd saves, within 7 %.
+The encoder's section counts its passes, and each term its head. A training step takes as long as
+three forward passes. The numbers kept of a transformer were fitted to five CPU runs (tiny, S, B;
+crops of 16 to 96 voxels), all within 12 %; those of convolutions are what autograd saves, within
+7 %.
 """
 
 import math
@@ -21,23 +22,31 @@ VALUES_PER_VOXEL = 20  # a voxel of a crop: the batch, those read ahead, augment
 class TrainingCost:
     """Cost of training; `sample_bytes` with numbers of 4 bytes."""
 
-    parameter_count: int
+    parameter_count: int  # that are trained
+    teacher_parameter_count: int  # of the teacher, where a term has one
     sample_flops: int
     sample_bytes: int
 
 
 def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) -> TrainingCost:
     """The cost of an objective with an encoder."""
-    tokens = model.token_count(views.crop_voxels)
+    terms, tokens = objective.list_terms(), model.token_count(views.crop_voxels)
     visible = int(views.visible_ratio * tokens)
-    heads = [term.cost(model, visible, tokens - visible) for term in objective.list_terms()]
-    flops = model.forward_flops(visible, views.crop_voxels)
+    seen = {"sparse": visible, "dense": tokens}  # tokens of a pass
+    names = {name for term in terms for name in term.PASSES}
+    passes = [seen[name] for name in sorted(names & seen.keys())]
+    heads = [term.cost(model, visible, tokens - visible) for term in terms]
+    flops = sum(model.forward_flops(count, views.crop_voxels) for count in passes)
     flops += sum(head.forward_flops for head in heads)
-    kept = model.activation_count(visible, views.crop_voxels)
+    kept = sum(model.activation_count(count, views.crop_voxels) for count in passes)
     kept += sum(head.activation_count for head in heads)
     numbers = kept + VALUES_PER_VOXEL * math.prod(views.crop_voxels)
+    has_teacher = "teacher" in names
+    teacher_flops = has_teacher * model.forward_flops(tokens, views.crop_voxels)
+    teacher_flops += sum(head.teacher_flops for head in heads)
     return TrainingCost(
         model.parameter_count + sum(head.parameter_count for head in heads),
-        VIEWS_PER_SAMPLE * FORWARD_PASSES_PER_STEP * flops,
+        has_teacher * model.parameter_count + sum(head.teacher_parameter_count for head in heads),
+        VIEWS_PER_SAMPLE * (FORWARD_PASSES_PER_STEP * flops + teacher_flops),
         VIEWS_PER_SAMPLE * 4 * numbers,
     )

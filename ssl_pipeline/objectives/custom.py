@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ssl_pipeline.objectives.config import ObjectiveSection
+from ssl_pipeline.objectives.config import DistillingObjective
 from ssl_pipeline.objectives.terms import TermConfig
 from ssl_pipeline.objectives.terms.term import Term
 
 
-class Custom(ObjectiveSection):
+class Custom(DistillingObjective):
     """The terms that a study lists."""
 
     name: Literal["custom"] = "custom"

@@ -65,6 +65,21 @@ def reconstruction_skill(
     return 1 - model / baseline if baseline > 0 else math.nan
 
 
+def distillation_loss(
+    student: Float[Tensor, "rows prototypes"],
+    targets: Float[Tensor, "rows prototypes"],
+    weight: Float[Tensor, " rows"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Weighted sum of cross-entropies - sum_k q_k log softmax(student / t)_k, q the targets.
+
+    Source: Caron et al. 2021 (arXiv:2104.14294), eq. 2. lightly's losses for crops and patches are
+    means with a centre of their own, which parts of a batch would move; the test holds ours against
+    them.
+    """
+    return -((targets * (student / temperature).log_softmax(dim=-1)).sum(dim=-1) * weight).sum()
+
+
 def subject_contrast_loss(
     first: Float[Tensor, "samples dim"],
     second: Float[Tensor, "samples dim"],
@@ -136,23 +151,38 @@ def match_tokens(
     return TokenMatches(match, far, (nearest <= positive) & far.any(dim=2))
 
 
+def match_accuracy(
+    anchor: Float[Tensor, "samples visible dim"],
+    other: Float[Tensor, "samples visible dim"],
+    matches: TokenMatches,
+) -> float:
+    """Fraction of usable anchors whose positive is more similar than every negative; else nan."""
+    similar = _token_cosines(anchor, other)
+    hit = similar.gather(2, matches.positive_index[..., None])[..., 0]
+    apart = similar.masked_fill(~matches.is_negative, -torch.inf).amax(dim=2)
+    return (hit > apart)[matches.is_usable].float().mean().item()
+
+
+def _token_cosines(anchor: Tensor, other: Tensor) -> Float[Tensor, "samples visible visible"]:
+    with torch.autocast(anchor.device.type, enabled=False):  # which would round them
+        return torch.einsum(
+            "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
+        )
+
+
 def local_contrast_loss(
     anchor: Float[Tensor, "samples visible dim"],
     other: Float[Tensor, "samples visible dim"],
     matches: TokenMatches,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Sum of InfoNCE between the tokens of two views of one scan over the usable anchors.
+    """Sum of InfoNCE between tokens (or points) of two views of a scan over the usable anchors.
 
     L = -log e^{<a, a+>/t} / (e^{<a, a+>/t} + sum_n e^{<a, n>/t}). Negatives of the same scan need
     no large batch and share scanner and contrast, so intensity is no shortcut (after Pai et al.
     2025, CT-FM, whose negatives are crops of one scan).
     """
-    with torch.autocast(anchor.device.type, enabled=False):  # which would round the cosines
-        similar = torch.einsum(
-            "pad,pbd->pab", normalize(anchor.float(), dim=-1), normalize(other.float(), dim=-1)
-        )
-    similar = similar / temperature
+    similar = _token_cosines(anchor, other) / temperature
     hit = similar.gather(2, matches.positive_index[..., None])
     apart = similar.masked_fill(~matches.is_negative, -torch.inf)
     against = torch.cat([hit, apart], dim=2).logsumexp(dim=2)

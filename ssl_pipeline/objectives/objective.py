@@ -1,9 +1,9 @@
 """An objective: an encoder, and the terms that it is trained by with their heads.
 
-One sparse pass of the encoder over both views serves every term.
+One pass of the encoder over both views serves every term that uses such a pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.objectives.teacher import TeacherNetwork
 from ssl_pipeline.objectives.term_inputs import (
     Crops,
+    EncoderOutputs,
+    EncoderPass,
     Images,
     Scalar,
     TermMetadata,
@@ -20,6 +23,7 @@ from ssl_pipeline.objectives.term_inputs import (
     Vectors,
     term_metadata,
 )
+from ssl_pipeline.objectives.terms.distillation import DistillationTerm
 from ssl_pipeline.objectives.terms.term import SummedTerm, Term, VectorTerm
 from ssl_pipeline.views.crops import Batch
 
@@ -32,32 +36,46 @@ class TermOutputs:
     counts: dict[str, Tensor]  # what the sums are sums over
     vectors: dict[str, Tensor]  # (views, vector) of trained vector terms
     metadata: TermMetadata
+    # Of the teacher's outputs, by the names of the terms of self-distillation.
+    teacher_sums: dict[str, Tensor]
 
 
 class Objective(nn.Module):
     """A list of terms on one encoder; each term has its name once."""
 
-    def __init__(self, encoder: Encoder, terms: Sequence[Term]) -> None:
+    def __init__(
+        self, encoder: Encoder, terms: Sequence[Term], teacher_momentum: float = 0.0
+    ) -> None:
+        """`teacher_momentum` is that of the teacher of terms of self-distillation."""
         super().__init__()
         self.encoder, self.terms = encoder, tuple(terms)
         self.heads = nn.ModuleDict({term.name: term.build_head(encoder) for term in terms})
         self.summed_terms = tuple(term for term in terms if isinstance(term, SummedTerm))
         self.vector_terms = tuple(term for term in terms if isinstance(term, VectorTerm))
+        self.passes = frozenset[EncoderPass]().union(*(term.PASSES for term in terms))
+        distilled = [term for term in terms if isinstance(term, DistillationTerm)]
+        self.teacher = (
+            TeacherNetwork(encoder, dict(self.heads.items()), distilled, teacher_momentum)
+            if distilled
+            else None
+        )
         # Without weight a vector term is not trained; monitoring still measures its vectors.
         self.trained_vector_terms = tuple(term for term in self.vector_terms if term.weight)
 
     def forward(self, batch: Batch, images: Images) -> TermOutputs:
         """Sums and counts of the terms over this part of a batch, and its vectors."""
-        crops, tokens = self.crops(batch), self.encode(batch, images)
+        crops = self.crops(batch)
+        outputs = self.encode_crops(crops, images, self.passes)
         found = {
-            term.name: term.sum_and_count(self.heads[term.name], crops, tokens)
+            term.name: term.sum_and_count(self.heads[term.name], crops, outputs)
             for term in self.summed_terms
         }
         return TermOutputs(
             {name: total for name, (total, _) in found.items()},
             {name: count for name, (_, count) in found.items()},
-            self._vectors(crops, tokens),
+            self._vectors(crops, outputs.tokens),
             term_metadata(batch),
+            {name: targets.output_sum for name, targets in outputs.targets.items()},
         )
 
     @torch.no_grad()
@@ -68,7 +86,7 @@ class Objective(nn.Module):
         vectors = (
             self._vectors(crops, self.encode(batch, images)) if self.trained_vector_terms else {}
         )
-        return TermOutputs({}, counts, vectors, term_metadata(batch))
+        return TermOutputs({}, counts, vectors, term_metadata(batch), {})
 
     def mean_losses(self, outputs: TermOutputs) -> dict[str, Tensor]:
         """The losses of a single batch by term, with their graphs."""
@@ -79,6 +97,14 @@ class Objective(nn.Module):
             first, second = outputs.vectors[term.name].chunk(2)
             losses[term.name] = self.vector_loss(term, first, second, outputs.metadata)
         return losses
+
+    def update_teacher(self, output_means: Mapping[str, Tensor], progress: float) -> None:
+        """Let the teacher, where there is one, follow a step that ends after this progress.
+
+        `output_means` are those of its outputs over the whole batch.
+        """
+        if self.teacher:
+            self.teacher.update(self.encoder, dict(self.heads.items()), output_means, progress)
 
     def term_weights(self, progress: float) -> dict[str, float]:
         """Weights of the terms after this fraction of a run."""
@@ -107,6 +133,19 @@ class Objective(nn.Module):
         crops, tokens = self.crops(batch), self.encode(batch, images)
         made = (term.reconstruct(self.heads[term.name], crops, tokens) for term in self.terms)
         return next((crop for crop in made if crop is not None), None)
+
+    def encode_crops(
+        self, crops: Crops, images: Images, passes: Collection[EncoderPass]
+    ) -> EncoderOutputs:
+        """What the encoder gives of images in these passes."""
+        batch, no_tokens = crops.batch, images.new_empty(len(images), 0, self.encoder.dim)
+        return EncoderOutputs(
+            tokens=self.encode(batch, images) if "sparse" in passes else no_tokens,
+            maps=self.encoder.forward_pyramid(images, batch.spacing_mm)
+            if "dense" in passes
+            else [],
+            targets=self.teacher(crops, images) if self.teacher and "teacher" in passes else {},
+        )
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""

@@ -1,7 +1,8 @@
 """What terms compute their losses and metrics from: crops, tokens, and metadata of samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,11 @@ Images = Float[Tensor, "views 1 z y x"]
 Tokens = Float[Tensor, "views visible dim"]
 Vectors = Float[Tensor, "samples vector"]
 Scalar = Float[Tensor, ""]
+Rows = Float[Tensor, "rows dim"]
+RowWeight = Float[Tensor, " rows"]
+Maps = list[Float[Tensor, "views _ _ _ _"]]
+# Of the encoder over the visible patches or whole crops, and of its teacher over whole crops.
+EncoderPass = Literal["sparse", "dense", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,29 @@ class Crops:
         """The mean over the visible tokens inside the body."""
         return pool_tokens(tokens, self.is_body(self.batch.visible).to(tokens.dtype))
 
+    def pool_whole_body(
+        self, tokens: Float[Tensor, "views tokens dim"]
+    ) -> Float[Tensor, "views dim"]:
+        """The mean over all tokens inside the body."""
+        return pool_tokens(tokens, (self.batch.body_share >= 0.5).to(tokens.dtype))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a teacher makes of the rows of a term."""
+
+    probabilities: Float[Tensor, "rows prototypes"]
+    output_sum: Float[Tensor, " prototypes"]  # weighted, of its outputs before centring
+
+
+@dataclass(frozen=True)
+class EncoderOutputs:
+    """What the encoder gives of the crops of a batch, empty where a pass was not asked for."""
+
+    tokens: Tokens  # of the sparse pass
+    maps: Maps  # of the dense pass, one of each resolution (see `Encoder.forward_pyramid`)
+    targets: dict[str, Targets]  # of the teacher, by the names of the terms
+
 
 @dataclass(frozen=True)
 class EncodedCrops:
@@ -49,8 +78,9 @@ class EncodedCrops:
 
     crops: Crops
     images: Images
-    tokens: Tokens
-    encode: Callable[[Batch, Tensor], Tensor]  # to the tokens of other images or positions
+    outputs: EncoderOutputs
+    # The outputs of some passes for other images or positions.
+    encode: Callable[[Crops, Images, Collection[EncoderPass]], EncoderOutputs]
     autocast: Callable[[], torch.autocast]
 
 

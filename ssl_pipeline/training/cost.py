@@ -17,6 +17,7 @@ BF16_SHARE = 0.6  # of the memory that numbers kept for the way back take in fp3
 ROW_BYTES = 350  # a line of the metrics log, and its TensorBoard events once more
 SNAPSHOT_BYTES = 1100  # the metrics of a snapshot in such a line
 EMA_BYTES = 4  # a parameter of the encoder, where its average is kept
+TEACHER_BYTES = 4  # a parameter of the teacher, in memory and in a checkpoint
 CORE_FLOPS = 15e9  # of small layers in fp32, on a core with AVX-512
 GPU_FLOPS = 100e12  # of an H100 in bf16: a tenth of what its data sheet says
 MAX_READ_SAMPLES_PER_S = 400.0  # that one thread reads and crops: no GPU is faster than its reader
@@ -24,7 +25,8 @@ MAX_READ_SAMPLES_PER_S = 400.0  # that one thread reads and crops: no GPU is fas
 
 def checkpoint_bytes(cost: TrainingCost, training: Training) -> int:
     """Bytes of one checkpoint."""
-    return (CHECKPOINT_BYTES + EMA_BYTES * (training.ema_decay > 0)) * cost.parameter_count
+    trained = (CHECKPOINT_BYTES + EMA_BYTES * (training.ema_decay > 0)) * cost.parameter_count
+    return trained + TEACHER_BYTES * cost.teacher_parameter_count
 
 
 def log_bytes(training: Training, monitoring: Monitoring) -> float:
@@ -39,6 +41,7 @@ def log_bytes(training: Training, monitoring: Monitoring) -> float:
 def host_bytes(cost: TrainingCost, samples: float, on_gpu: bool) -> float:
     """Peak resident memory of a rank that computes `samples` of a step's batch."""
     fixed = BASE_BYTES + (STATE_BYTES + PACKED_BYTES) * cost.parameter_count
+    fixed += 2.5 * TEACHER_BYTES * cost.teacher_parameter_count  # packed too
     return fixed + (CUDA_HOST_BYTES if on_gpu else samples * cost.sample_bytes)
 
 
@@ -57,7 +60,9 @@ def read_ahead_bytes(
 def gpu_bytes(cost: TrainingCost, samples: float, training: Training) -> float:
     """Peak memory of a rank's GPU."""
     share = 1.0 if training.precision == "fp32" else BF16_SHARE
-    return CUDA_BYTES + STATE_BYTES * cost.parameter_count + share * samples * cost.sample_bytes
+    fixed = CUDA_BYTES + STATE_BYTES * cost.parameter_count
+    fixed += TEACHER_BYTES * cost.teacher_parameter_count
+    return fixed + share * samples * cost.sample_bytes
 
 
 def samples_per_s(cost: TrainingCost, on_gpu: bool) -> float:

@@ -149,8 +149,7 @@ class Trainer:
 
     @property
     def _micro_batch_size(self) -> int:
-        first = self.micro_batches[0]
-        return int(first.stop - first.start)
+        return int(self.micro_batches[0].stop - self.micro_batches[0].start)
 
     def final_encoder(self) -> Encoder:
         """The encoder to export, with the moving average of its weights where there is one."""
@@ -240,8 +239,7 @@ class Trainer:
         stop: Event,
         on_step: Callable[[int], None] | None,
     ) -> None:
-        remaining = self.training.steps - self.step
-        end = self.step + (remaining if steps is None else min(steps, remaining))
+        end = self.training.steps if steps is None else min(self.step + steps, self.training.steps)
         clock, waited, done = time.perf_counter(), 0.0, []
         for parts, wait in self._load_batches(end):
             if on_step:
@@ -342,6 +340,8 @@ class Trainer:
         norm = clip_grad_norm_(self.objective.parameters(), self.training.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        after = run_progress(self.step + 1, self.training)
+        self.objective.update_teacher(losses.teacher_means, after)
         if self.ema:
             self.ema.update(self.step)
         return {"loss": losses.total, **losses.by_term, "gradient_norm": norm}

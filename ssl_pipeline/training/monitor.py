@@ -8,7 +8,7 @@ run has the same metrics as an undisturbed one. Of several ranks the first alone
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ from ssl_pipeline.objectives.backward import Losses, backward
 from ssl_pipeline.objectives.objective import Objective
 from ssl_pipeline.objectives.term_inputs import (
     EncodedCrops,
+    EncoderPass,
     TermMetadata,
     concatenate_metadata,
     term_metadata,
@@ -102,8 +103,8 @@ class Monitor:
     def take_snapshot(self, progress: float, samples_per_s: float) -> LogRow:
         """The metrics after this fraction of the run, at this rank's rate of samples per second."""
         with torch.compiler.set_stance("force_eager"):  # other shapes, and two backward passes
-            encoded, features = self._encode(self.batches[0])
-            every = [features, *(self._encode(batch)[1] for batch in self.batches[1:])]
+            encoded, features = self._encode(self.batches[0], self.objective.passes)
+            every = [features, *(self._encode(batch, ())[1] for batch in self.batches[1:])]
             first, second = _split_views([part.pooled for part in every])
             row = {
                 **self._embedding_metrics(first, second),
@@ -122,11 +123,15 @@ class Monitor:
         return snapshot_images(self.objective, batch, self.compute.autocast)
 
     @torch.no_grad()
-    def _encode(self, samples: SampleBatch) -> tuple[EncodedCrops, _BatchFeatures]:
+    def _encode(
+        self, samples: SampleBatch, passes: Collection[EncoderPass]
+    ) -> tuple[EncodedCrops, _BatchFeatures]:
+        """Crops as the terms see them in these passes, and features by the sparse one."""
         objective, (batch, images) = self.objective, self.make_views(samples)
         crops = objective.crops(batch)
         with self.compute.autocast():
-            tokens = objective.encode(batch, images)
+            outputs = objective.encode_crops(crops, images, {"sparse", *passes})
+            tokens = outputs.tokens
             vectors = {
                 term.name: term.vectors(objective.heads[term.name], crops, tokens).float()
                 for term in objective.vector_terms
@@ -134,7 +139,9 @@ class Monitor:
         features = _BatchFeatures(
             crops.pool_body(tokens).float(), intensity_histograms(images, batch.valid), vectors
         )
-        encoded = EncodedCrops(crops, images, tokens, objective.encode, self.compute.autocast)
+        encoded = EncodedCrops(
+            crops, images, outputs, objective.encode_crops, self.compute.autocast
+        )
         return encoded, features
 
     def _embedding_metrics(self, first: Tensor, second: Tensor) -> dict[str, float]:

@@ -50,6 +50,18 @@ def test_all_tokens_seen_is_the_dense_pass_in_the_order_asked_for(kind, patch):
 
 
 @each
+def test_the_last_map_of_a_pyramid_holds_the_tokens(kind, patch):
+    config = kind(patch_voxels=patch)
+    encoder, (crops, spacing, _) = random_encoder(config, 0), crops_of(config)
+    maps = encoder.forward_pyramid(crops, spacing)
+    assert encoder.pyramid_channels == config.pyramid_channels
+    assert tuple(each.shape[1] for each in maps) == config.pyramid_channels
+    assert torch.equal(maps[-1].flatten(2).transpose(1, 2), encoder(crops, spacing))
+    voxels = [each[0, 0].numel() for each in maps]
+    assert voxels == sorted(voxels, reverse=True) and len(set(voxels)) == len(voxels)
+
+
+@each
 def test_hidden_voxels_do_not_reach_the_seen_tokens(kind, patch):
     config = kind(patch_voxels=patch)
     encoder, (crops, spacing, order) = random_encoder(config, 0), crops_of(config)

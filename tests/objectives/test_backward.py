@@ -6,9 +6,10 @@ import torch
 
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives import Contrastive, Dense, Hybrid, HybridDino, Mae
 from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.training.distributed import RankGroup
@@ -28,6 +29,8 @@ OBJECTIVES = [
     Mae(reconstruction=Reconstruction(decode_ratio=0.3, normalize_patches=True)),
     Contrastive(contrast=BOTH),
     Hybrid(ramp=Ramp(start=0, end=0), contrast=BOTH),
+    Dense(dense_contrast=DenseContrast(points_per_axis=3)),
+    HybridDino(),
 ]
 
 
@@ -66,6 +69,8 @@ def test_parts_of_a_batch_are_the_batch(section, sampler):
     for parts in (2, 4):
         losses, same = step(section, sampler, parts)
         assert losses.total.item() == pytest.approx(whole.total.item(), rel=1e-5)
+        for name, mean in whole.teacher_means.items():
+            assert torch.allclose(losses.teacher_means[name], mean, atol=1e-5)
         for name, value in whole.by_term.items():
             assert losses.by_term[name].item() == pytest.approx(value.item(), rel=1e-5), name
         assert (same - gradient).abs().max() < 1e-5 * gradient.abs().max()

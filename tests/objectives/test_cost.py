@@ -1,9 +1,11 @@
 """Sizes that are counted without torch are those of the modules that torch builds."""
 
+from itertools import compress
+
 import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
-from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
+from ssl_pipeline.objectives import Contrastive, Dense, Hybrid, HybridDino, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
@@ -16,6 +18,8 @@ OBJECTIVES = [
     Hybrid(),
     Mae(reconstruction=Reconstruction(decoder_width=96, decoder_depth=3)),
     Contrastive(contrast=Contrast(projection_dim=64)),
+    Dense(),
+    HybridDino(),
 ]
 
 
@@ -33,9 +37,11 @@ def test_parameters_are_counted_exactly(objective, model):
     encoder = model.build()
     built = objective.build(encoder)
     assert model.parameter_count == sum(p.numel() for p in encoder.parameters())
-    assert training_cost(objective, model, Views()).parameter_count == sum(
-        p.numel() for p in built.parameters()
-    )
+    cost = training_cost(objective, model, Views())
+    trained = [p.requires_grad for p in built.parameters()]
+    sizes = [p.numel() for p in built.parameters()]
+    assert cost.parameter_count == sum(compress(sizes, trained))
+    assert cost.parameter_count + cost.teacher_parameter_count == sum(sizes)
 
 
 def test_a_checkpoint_has_the_estimated_bytes():

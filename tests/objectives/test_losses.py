@@ -6,10 +6,13 @@ import ssl_pipeline.torchvision_compat  # noqa: F401
 
 import pytest
 import torch
-from lightly.loss import DCLLoss, NTXentLoss
+from lightly.loss import DCLLoss, DINOLoss, NTXentLoss
+from lightly.models.modules.heads import DINOProjectionHead
 from torch.nn.functional import normalize
 
+from ssl_pipeline.models.heads import PrototypeHead
 from ssl_pipeline.objectives.losses import (
+    distillation_loss,
     local_contrast_loss,
     masked_huber,
     match_tokens,
@@ -192,3 +195,30 @@ def test_chance_between_subjects_is_the_log_of_the_negatives():
     assert chance(torch.tensor([5, 5])) == 0
     half_alike = torch.tensor([[0.0], [math.sqrt(2 * math.log(2))]])
     assert subject_contrast_chance(torch.arange(2), half_alike) == pytest.approx(math.log(2 * 0.5))
+
+
+def test_two_views_of_crops_are_distilled_as_by_lightly():
+    torch.manual_seed(0)
+    teacher, student, center = torch.randn(2, 5, 16), torch.randn(2, 5, 16), torch.randn(16)
+    theirs = DINOLoss(16, student_temp=0.2)
+    theirs.center = center[None, None]
+    expected = theirs(list(teacher), list(student), teacher_temp=0.07)
+    targets = ((teacher.flip(0).flatten(0, 1) - center) / 0.07).softmax(-1)
+    ours = distillation_loss(student.flatten(0, 1), targets, torch.ones(10), 0.2) / 10
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_rows_without_weight_are_not_distilled():
+    student, targets = torch.zeros(2, 4), torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0]])
+    loss = distillation_loss(student, targets, torch.tensor([1.0, 0.0]), 0.1)
+    assert loss.item() == pytest.approx(math.log(4))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_the_head_of_prototypes_is_lightlys():
+    torch.manual_seed(0)
+    ours, theirs = PrototypeHead(8, 16, 32), DINOProjectionHead(8, 32, 16, 32)
+    theirs.layers.load_state_dict(ours.layers.state_dict())
+    theirs.last_layer.weight_v.data = ours.prototypes.data
+    rows = torch.randn(3, 8)
+    assert torch.allclose(ours(rows), theirs(rows), atol=1e-6)

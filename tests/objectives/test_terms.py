@@ -53,8 +53,8 @@ class TokenNorm(SummedTerm):
     def count(self, crops):
         return crops.batch.spacing_mm.new_tensor(float(crops.batch.visible.numel()))
 
-    def sum_and_count(self, head, crops, tokens):
-        return head(tokens).square().sum(), self.count(crops)
+    def sum_and_count(self, head, crops, outputs):
+        return head(outputs.tokens).square().sum(), self.count(crops)
 
     def snapshot_metrics(self, head, encoded):
         return {"crop_count": float(len(encoded.images))}

@@ -16,7 +16,7 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.monitoring.config import Monitoring
-from ssl_pipeline.objectives import Mae
+from ssl_pipeline.objectives import HybridDino, Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
@@ -25,7 +25,7 @@ from stages.core.runner import run_stage
 from tests.conftest import write_study
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, small_trainer
 
-OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID)
+OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID, HybridDino())
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
 MONITORING = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())
 STEPS = 60
@@ -57,8 +57,9 @@ def train(folder, output, objective, steps, rank_info):
     )
     run.train()
     if rank_info.is_first:
-        weights = {n: p.detach() for n, p in run.objective.named_parameters()}
-        gradient = {n: p.grad for n, p in run.objective.named_parameters()}
+        weights = run.objective.state_dict()  # the teacher's centre too
+        named = run.objective.named_parameters()
+        gradient = {n: p.grad for n, p in named if p.requires_grad}
         torch.save((weights, gradient), run.folder / "end.pt")
 
 
@@ -145,6 +146,7 @@ def test_two_ranks_train_as_one(ends, objective):
             "reconstruction",
             "subject_contrast",
             "local_contrast",
+            "dino",
             "gradient_norm",
         }:
             assert theirs[part] == pytest.approx(mine[part], rel=1e-4), part

@@ -4,13 +4,15 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
+from ssl_pipeline.objectives.terms.dino import Dino
 from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.objectives.terms.term import Term
 
 TermConfig = Annotated[
-    Reconstruction | SubjectContrast | LocalContrast,
+    Reconstruction | SubjectContrast | LocalContrast | DenseContrast | Dino,
     Field(discriminator="name"),
 ]
 TERMS: dict[str, type[Term]] = {

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.losses import TokenMatches
-    from ssl_pipeline.objectives.term_inputs import Crops, EncodedCrops, Scalar, Tokens
+    from ssl_pipeline.objectives.term_inputs import (
+        Crops,
+        EncodedCrops,
+        EncoderOutputs,
+        Scalar,
+        Tokens,
+    )
 
 PositivePatches = Annotated[
     float, Field(gt=0, description="largest distance of a positive pair of tokens, in patches")
@@ -102,10 +108,10 @@ class LocalContrast(SummedTerm):
         return _usable_count(*self._match_views(crops))
 
     def sum_and_count(
-        self, head: "nn.Module", crops: "Crops", tokens: "Tokens"
+        self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs"
     ) -> "tuple[Tensor, Tensor]":
         """Sum of the losses of those anchors, and how many they are."""
-        return self._contrast_vectors(crops, head(tokens))
+        return self._contrast_vectors(crops, head(outputs.tokens))
 
     def snapshot_metrics(self, head: "nn.Module", encoded: "EncodedCrops") -> dict[str, float]:
         """Whether locations are matched by content, by where crops lie, or by chance."""
@@ -116,12 +122,13 @@ class LocalContrast(SummedTerm):
 
         def loss(images: "Tensor", crops: "Crops" = encoded.crops) -> "Tensor":
             with encoded.autocast():
-                return _mean(*self.sum_and_count(head, crops, encoded.encode(crops.batch, images)))
+                outputs = encoded.encode(crops, images, self.PASSES)
+                return _mean(*self.sum_and_count(head, crops, outputs))
 
         batch, patch = encoded.crops.batch, encoded.crops.patch
         # A little farther than the distance of negatives, which occurs in training too.
         apart = Crops(separate_views(batch, self.negative_patches + 0.25, patch), patch)
-        equal = torch.zeros_like(encoded.tokens[..., :1], dtype=torch.float32)
+        equal = torch.zeros_like(encoded.outputs.tokens[..., :1], dtype=torch.float32)
         with torch.no_grad():
             chance = _mean(*self._contrast_vectors(encoded.crops, equal)).item()
             local = measure_position_shortcut(loss, encoded.images, chance)

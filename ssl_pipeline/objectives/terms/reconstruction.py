@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ssl_pipeline.models.encoder import Encoder
-    from ssl_pipeline.objectives.term_inputs import Crops, EncodedCrops, Images, Scalar, Tokens
+    from ssl_pipeline.objectives.term_inputs import (
+        Crops,
+        EncodedCrops,
+        EncoderOutputs,
+        Images,
+        Scalar,
+        Tokens,
+    )
 
 
 class Reconstruction(SummedTerm):
@@ -112,11 +119,11 @@ class Reconstruction(SummedTerm):
         return weight.sum() * math.prod(crops.patch)
 
     def sum_and_count(
-        self, head: "nn.Module", crops: "Crops", tokens: "Tokens"
+        self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs"
     ) -> "tuple[Tensor, Tensor]":
         """Sum of the losses of the voxels to reconstruct, and their weight."""
         chosen = self._decoded_tokens(crops)
-        decoded = self._decode(head, crops, tokens, chosen)
+        decoded = self._decode(head, crops, outputs.tokens, chosen)
         return self._loss_sum(crops, chosen, decoded), self.count(crops)
 
     def reconstruct(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Images":
@@ -153,7 +160,7 @@ class Reconstruction(SummedTerm):
 
         crops, batch = encoded.crops, encoded.crops.batch
         with torch.no_grad(), encoded.autocast():
-            reconstructed = self.reconstruct(head, crops, encoded.tokens)
+            reconstructed = self.reconstruct(head, crops, encoded.outputs.tokens)
         known = visible_mask(batch.visible, batch.body_share.shape[1])
         scored = voxel_mask(~known & (batch.body_share >= 0.5), crops.size, crops.patch)
         filled = inpaint(batch.clean, known, batch.valid, crops.patch)
@@ -171,7 +178,7 @@ class Reconstruction(SummedTerm):
         crops, batch = encoded.crops, encoded.crops.batch
         chosen = self._decoded_tokens(crops)
         with encoded.autocast():
-            decoded = self._decode(head, crops, encoded.tokens, chosen)
+            decoded = self._decode(head, crops, encoded.outputs.tokens, chosen)
             total = self._loss_sum(crops, chosen, decoded)
         (gradient,) = torch.autograd.grad(total, decoded)
         valid = gather_tokens(patchify(batch.valid[:, None], crops.patch), chosen) > 0

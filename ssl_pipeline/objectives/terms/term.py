@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ssl_pipeline.objectives.term_inputs import (
         Crops,
         EncodedCrops,
+        EncoderOutputs,
+        EncoderPass,
         Images,
         Scalar,
         TermMetadata,
@@ -76,6 +78,8 @@ class TermCost:
     parameter_count: int
     forward_flops: int
     activation_count: int  # numbers that are kept for the backward pass
+    teacher_parameter_count: int = 0  # of the teacher's part, which has no backward pass
+    teacher_flops: int = 0
 
 
 class Term(Section, ABC):
@@ -84,6 +88,7 @@ class Term(Section, ABC):
     METRICS: ClassVar[dict[str, str]]  # descriptions by name; that of the loss is the term's name
     RULES: ClassVar[tuple[AlarmRule, ...]] = ()  # of the diagnosis of a run with this term
     CONTRASTS_VIEWS: ClassVar[bool] = False  # whether it distinguishes the views of samples
+    PASSES: ClassVar["frozenset[EncoderPass]"] = frozenset({"sparse"})  # that its loss uses
 
     name: str
     weight: float = Field(1.0, ge=0, description="weight in the sum of losses")
@@ -131,7 +136,7 @@ class SummedTerm(Term):
 
     @abstractmethod
     def sum_and_count(
-        self, head: "nn.Module", crops: "Crops", tokens: "Tokens"
+        self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs"
     ) -> "tuple[Tensor, Tensor]":
         """Sum of the losses over a part of a batch, and its count."""
 
