@@ -60,7 +60,7 @@ def check_external_encoders(study: Study) -> None:
         card = read_manifest(bundle)
         for key, trained_with, own in (
             ("model", card.model, study.model),
-            ("preprocess", card.preprocess, study.preprocess),
+            ("preprocess", card.preprocess.for_roots([""]), study.preprocess.for_roots([""])),
         ):
             if trained_with != own:
                 raise UserError(

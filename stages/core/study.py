@@ -22,6 +22,7 @@ from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.plan import Planning
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.training.config import RESUMABLE_KEYS, Training
 from ssl_pipeline.views.config import Views
@@ -60,6 +61,9 @@ class Study(Section):
     data: Data = Field(description="raw scans: where they are, their metadata, subjects and splits")
     quality: QualityThresholds = Field(
         QualityThresholds(), description="thresholds of quality control"
+    )
+    plan: Planning = Field(
+        Planning(), description="planning of the settings that are auto, by the training scans"
     )
     preprocess: Preprocess = Field(
         Preprocess(), description="resampling, foreground and intensity of stored volumes"

@@ -8,6 +8,7 @@ What only a table or the files can tell is left to the stages.
 from collections.abc import Iterable
 from pathlib import Path
 
+from ssl_pipeline.config.automatic import is_auto
 from ssl_pipeline.errors import suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.objectives import ObjectiveConfig
@@ -86,6 +87,8 @@ def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
 
 def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
     patch = study.model.patch_voxels
+    if is_auto(patch) or is_auto(crop):
+        return
     if any(side % step for side, step in zip(crop, patch, strict=True)):
         raise ValueError(
             f"{key} is {list(crop)}, no multiple of model.patch_voxels, {list(patch)}: choose "
@@ -95,6 +98,8 @@ def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
 
 def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: float) -> None:
     """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them."""
+    if is_auto(study.model.patch_voxels) or is_auto(crop):
+        return
     visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
     if visible < least:
         raise ValueError(
