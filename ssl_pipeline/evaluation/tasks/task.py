@@ -75,6 +75,7 @@ class Task(Section, ABC):
 
     METRIC: ClassVar[str]  # its own one, the first of its scores
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
+    HAS_FREE_CROP: ClassVar[bool] = False  # whether a crop of any size is learned from
     MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
     # Keys that change neither its truth nor its crops.
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = frozenset(
