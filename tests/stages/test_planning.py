@@ -114,6 +114,14 @@ def test_a_given_spacing_beats_the_plan_and_new_scans_do_not_change_it(study_fil
     assert run(path, "inventory").preprocess.mr.spacing_mm == (5.0, 1.25, 1.25)
 
 
+def test_a_spacing_of_no_root_is_refused(study_file):
+    path = study_file("{patch_voxels: auto}")
+    given = "spacing_mm: auto, spacing_by_root: {atriun: [3, 1.5, 1.5]}"
+    path.write_text(path.read_text().replace("spacing_mm: auto", given))
+    with pytest.raises(UserError, match=r"mr.spacing_by_root names atriun: did you mean atrium"):
+        load_study(path)
+
+
 @pytest.mark.kill
 @pytest.mark.parametrize("model", ["{name: resenc, patch_voxels: auto}", "{patch_voxels: auto}"])
 def test_a_planned_study_is_pretrained_and_fine_tuned(study_file, model):
