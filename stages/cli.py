@@ -141,11 +141,22 @@ def config(
 
 
 @_command(INSPECT_GROUP, f"estimate --config {EXAMPLE_STUDY} --on slurm")
-def estimate(*, config: StudyFile, on: RunOn = LOCAL) -> None:
+def estimate(
+    *,
+    config: StudyFile,
+    on: RunOn = LOCAL,
+    hours: Annotated[
+        float | None, Parameter(help="print the settings that fit into so many hours instead")
+    ] = None,
+) -> None:
     """Estimate disk, memory and time of every stage of a study before it runs."""
     from stages.commands.estimate import print_estimates
+    from stages.commands.propose import print_proposal
 
-    print_estimates(load_study(config), load_cluster(on))
+    if hours is None:
+        print_estimates(load_study(config), load_cluster(on))
+    else:
+        print_proposal(load_study(config, as_written=True), load_cluster(on), hours)
 
 
 @_command(INSPECT_GROUP, f"status --config {EXAMPLE_STUDY}")

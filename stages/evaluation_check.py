@@ -89,7 +89,7 @@ def _check_external_encoder(study: Study, name: str, bundle: Path) -> None:
     card = read_manifest(bundle)
     for key, trained_with, own in (
         ("model", card.model, study.model),
-        ("preprocess", card.preprocess, study.preprocess),
+        ("preprocess", card.preprocess.for_roots([""]), study.preprocess.for_roots([""])),
     ):
         if trained_with != own:
             raise UserError(

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.records import read_record_if_whole, write_record
+from ssl_pipeline.preprocess.plan import PLAN_FILE, Plan, build_plan
 from ssl_pipeline.progress import debug, info
 from ssl_pipeline.review.audit_log import AuditLog
 from ssl_pipeline.review.verdicts import decisions_of
@@ -42,10 +44,10 @@ from stages.core.study import Study
 from stages.evaluation_check import check_evaluations
 
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
-CONFIG_KEYS = ("data", "quality")
+CONFIG_KEYS = ("data", "quality", "plan.number")
 DEPENDS_ON = ("download",)
 VERSION = 9
-RESULT_FILES = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE)
+RESULT_FILES = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, PLAN_FILE)
 OUTPUTS = (*RESULT_FILES, JOURNAL_FILE)  # a journal is there while it runs
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -87,7 +89,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     voxels = [math.prod(scan.shape) for scan in dataset.scans]
     return ResourceEstimate(
         disk=assumed(TABLE_BYTES + SCAN_BYTES * len(voxels), f"{SCAN_BYTES / 1e3:.0f} kB a scan"),
-        files=counted(RECORD_FILE_COUNT + len(RESULT_FILES), "table, thumbnails, keypoints"),
+        files=counted(RECORD_FILE_COUNT + len(RESULT_FILES), "table, thumbnails, keypoints, plan"),
         memory=assumed(
             dataset_estimate.inventory_bytes(voxels),
             f"{dataset_estimate.BYTES_PER_VOXEL} bytes a voxel of the largest scans",
@@ -101,7 +103,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 def run(study: Study, out: Path) -> StageResult:
     """Write the inventory; stop when no scan can be used."""
-    scans, images, points, checks = (out / name for name in OUTPUTS)
+    scans, images, points, plan_file, checks = (out / name for name in OUTPUTS)
     origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
     journal = CheckJournal(checks)
     inventory = build_inventory(
@@ -118,8 +120,11 @@ def run(study: Study, out: Path) -> StageResult:
     keypoints.write(points, inventory.keypoints)
     record_file_hashes(inventory, origins)
     origins.write_unused_files(inventory.unused_files)
+    earlier_plan = read_record_if_whole(Plan, plan_file)
+    plan = build_plan(inventory.accepted_scans, study.plan.number, earlier_plan)
+    write_record(plan_file, plan)
     journal.remove()
-    for note in root_notes(inventory):
+    for note in (*root_notes(inventory), *plan.notes):
         info(f"root {note.root}: {note.text}.")
     for idle in inventory.idle_excludes:
         info(f"root {idle.root}: `exclude` has {idle.pattern}, which matches nothing.")
@@ -143,7 +148,7 @@ def run(study: Study, out: Path) -> StageResult:
     repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
     summary = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected"
-    return StageResult([scans, images, points], summary, indexed_files=[origins.table])
+    return StageResult([scans, images, points, plan_file], summary, indexed_files=[origins.table])
 
 
 def check_results(study: Study) -> None:

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ssl_pipeline.io.records import read_record
+from ssl_pipeline.preprocess.plan import Plan
 from ssl_pipeline.report.inventory_page import INVENTORY_PAGE, write_inventory_page
 from ssl_pipeline.volumes import thumbnails
-from ssl_pipeline.volumes.inventory import Inventory
+from ssl_pipeline.volumes.inventory import REMEDY, Inventory
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
 from stages.core import layout
 from stages.core.records import manifest_hash
@@ -23,7 +25,7 @@ from stages.core.study import Study
 TITLE = "Draw all raw scans on one page"
 CONFIG_KEYS = ("name",)
 DEPENDS_ON = ("inventory",)
-VERSION = 1
+VERSION = 2
 OUTPUTS = (INVENTORY_PAGE,)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -58,5 +60,6 @@ def run(study: Study, out: Path) -> StageResult:
     table, page = layout.inventory_table(study), out / INVENTORY_PAGE
     inventory = Inventory.read(table)
     images = thumbnails.read(table.with_name(THUMBNAILS_FILE))
-    write_inventory_page(replace(inventory, thumbnails=images), study.name, page)
+    plan = read_record(Plan, layout.plan_file(study), REMEDY)
+    write_inventory_page(replace(inventory, thumbnails=images), study.name, page, plan.notes)
     return StageResult([page], f"the page is {page}")

@@ -84,7 +84,7 @@ def _write_model(
     contract = {
         "quality": bundle.quality,
         "stored_values": _stored_values(study, entries),
-        "preprocess": bundle.preprocess,
+        "preprocess": study.preprocess.for_roots({entry.root for entry in entries}),
         "task": runner.task,
         "model": bundle.model,
         "finetune": section,

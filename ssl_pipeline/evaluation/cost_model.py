@@ -128,8 +128,7 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
         for each in sections
     ) / len(budgets)
     network_flops = networks * (of.encoder_flops + cost.head_flops)
-    activations = of.model.activation_count(of.model.token_count(of.crop), of.crop)
-    memory = 4.0 * sections[-1].batch_size * (activations + cost.head_activations)
+    memory = training_bytes(of.task, sections[-1], of.model, of.crop)
     return EvaluationCost(
         files=files + kept_networks,
         disk_bytes=disk_bytes + kept_networks * of.network_bytes,
@@ -137,6 +136,12 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),
         seconds=cells * HEAD_S,
     )
+
+
+def training_bytes(task: Task, section: Finetune, model: ModelConfig, crop: Triple) -> float:
+    """Bytes of the activations that a training step stores; the section has the task's batch."""
+    activations = model.activation_count(model.token_count(crop), crop)
+    return 4.0 * section.batch_size * (activations + task.head_activations(section, crop))
 
 
 def robustness_cost(of: EvaluatedTask, conditions: int) -> EvaluationCost:

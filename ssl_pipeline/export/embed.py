@@ -56,6 +56,9 @@ def prepare_source(contract: ScanContract, source: Source, hints: ScanHints) -> 
     if fault := size_fault(read_grid(source), contract.quality):
         raise UserError(f"{name}: {fault}.")
     volume = read_volume(source)
+    preprocess = contract.preprocess
+    if hints.root:
+        preprocess = preprocess.for_roots([hints.root])
     modality = _modality(name, volume.modality or hints.modality)
     try:
         values = choose_stored_values(
@@ -64,7 +67,7 @@ def prepare_source(contract: ScanContract, source: Source, hints: ScanHints) -> 
         return prepare_volume(
             volume,
             modality,
-            contract.preprocess,
+            preprocess,
             intensity_offset=values.intensity_offset,
             missing_value=values.missing_value,
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from ssl_pipeline.config.automatic import AutoTriple
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.types import Triple
 
@@ -19,7 +20,10 @@ class Backbone(Section, ABC):
     min_tokens: ClassVar[int] = 1  # of a crop, below which a pass means nothing
     is_transformer: ClassVar[bool] = False  # whether its blocks are attention and an MLP
 
-    patch_voxels: Triple = Field((8, 8, 8), description="size of a token (z, y, x), in voxels")
+    patch_voxels: AutoTriple = Field(
+        (8, 8, 8),
+        description="size of a token (z, y, x), in voxels; auto plans it from the spacing",
+    )
 
     def token_count(self, crop_voxels: Triple) -> int:
         """Tokens of a whole crop."""

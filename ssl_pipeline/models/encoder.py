@@ -28,6 +28,7 @@ class FeatureInfo:
 
     channels: int
     reduction: Triple  # voxels of the crop between neighbours (z, y, x)
+    kernel: Triple = (3, 3, 3)  # that suits its voxels: 1 along slices that are thick
 
 
 class Encoder(nn.Module, ABC):

@@ -39,7 +39,7 @@ class ResEncEncoder(Encoder):
         super().__init__()
         self.dim, self.patch, stages = config.width, config.patch_voxels, config.stages
         self.pyramid_channels = config.pyramid_channels
-        self.feature_info = [FeatureInfo(stage.out_channels, stage.reduction) for stage in stages]
+        self.feature_info = [FeatureInfo(s.out_channels, s.reduction, s.kernel) for s in stages]
         self.stem = NormedConvolution(1, stages[0].in_channels, stages[0].kernel)
         self.stages = nn.ModuleList(ResidualStage(stage) for stage in stages)
         self.project = nn.Linear(stages[-1].out_channels, self.dim)

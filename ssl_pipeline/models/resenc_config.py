@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from ssl_pipeline.config.automatic import is_auto
 from ssl_pipeline.models.backbone import Backbone
+from ssl_pipeline.models.topology import Topology
 from ssl_pipeline.types import Triple, triple
 
 if TYPE_CHECKING:
@@ -63,10 +65,49 @@ class ResEnc(Backbone):
     preset: Literal["tiny", "S", "L"] = Field(
         "tiny", description="channels and blocks of the stages"
     )
+    strides: tuple[Triple, ...] = Field(
+        (),
+        description="stride (z, y, x) of each stage, [1, 1, 1] of the first; patch_voxels is their"
+        " product. Where none are given they follow from it",
+    )
+    kernel_sizes: tuple[Triple, ...] = Field(
+        (), description="kernel (z, y, x) of each stage; given with strides, or not at all"
+    )
+
+    @model_validator(mode="after")
+    def _strides_fit(self) -> "ResEnc":
+        if len(self.strides) != len(self.kernel_sizes):
+            raise ValueError(
+                f"strides has {len(self.strides)} stages and kernel_sizes {len(self.kernel_sizes)}:"
+                " give both for every stage, or neither"
+            )
+        product = self._topology.reduction if self.strides else self.patch_voxels
+        if product != self.patch_voxels or (self.strides and max(self.strides[0]) > 1):
+            raise ValueError(
+                f"strides begins with {list(self.strides[0])} and its product is {list(product)}:"
+                " begin with [1, 1, 1], and let patch_voxels be the product"
+            )
+        return self
+
+    @field_validator("strides")
+    @classmethod
+    def _double(cls, strides: tuple[Triple, ...]) -> tuple[Triple, ...]:
+        if any(step not in (1, 2) for stride in strides for step in stride):
+            raise ValueError("strides has another number than 1 and 2: strides can only double")
+        return strides
+
+    @field_validator("kernel_sizes")
+    @classmethod
+    def _odd(cls, kernels: tuple[Triple, ...]) -> tuple[Triple, ...]:
+        if any(side < 1 or side % 2 == 0 for kernel in kernels for side in kernel):
+            raise ValueError("kernel_sizes has an even number: give odd ones, such as [1, 3, 3]")
+        return kernels
 
     @field_validator("patch_voxels")
     @classmethod
     def _halved(cls, patch: Triple) -> Triple:
+        if is_auto(patch):
+            return patch
         if any(side < 1 or side & (side - 1) for side in patch) or max(patch) == 1:
             raise ValueError(
                 f"patch_voxels is {list(patch)}, and strides can only double: give powers of two, "
@@ -81,29 +122,33 @@ class ResEnc(Backbone):
 
     @property
     def stages(self) -> list[ResEncStage]:
-        """From full resolution to one voxel a patch.
+        """From full resolution to one voxel a patch."""
+        first, widest, blocks, _ = PRESETS[self.preset]
+        stages, before, reduction = [], first, (1, 1, 1)
+        for level, (stride, kernel) in enumerate(zip(*self._topology, strict=True)):
+            width = min(first * 2**level, widest)
+            reduction = triple(a * b for a, b in zip(reduction, stride, strict=True))
+            count = blocks[min(level, len(blocks) - 1)]
+            stages.append(ResEncStage(before, width, stride, reduction, kernel, count))
+            before = width
+        return stages
+
+    @property
+    def _topology(self) -> Topology:
+        """Strides and kernels as given, or as the patch suggests.
 
         As in nnU-Net, an axis of thick slices (a short side of the patch) waits: it is neither
         halved nor convolved before the others have come to its spacing.
         """
-        first, widest, blocks, _ = PRESETS[self.preset]
+        if self.strides:
+            return Topology(self.strides, self.kernel_sizes)
         halvings = [side.bit_length() - 1 for side in self.patch_voxels]
-        deepest, stages, before = max(halvings), [], first
+        deepest, strides, kernels = max(halvings), [], []
         for level in range(deepest + 1):
             waits = [level - (deepest - count) for count in halvings]  # below 0: still waiting
-            width = min(first * 2**level, widest)
-            stages.append(
-                ResEncStage(
-                    before,
-                    width,
-                    stride=triple([2 if after > 0 else 1 for after in waits]),
-                    reduction=triple([2 ** max(after, 0) for after in waits]),
-                    kernel=triple([3 if after >= 0 else 1 for after in waits]),
-                    blocks=blocks[min(level, len(blocks) - 1)],
-                )
-            )
-            before = width
-        return stages
+            strides.append(triple(2 if after > 0 else 1 for after in waits))
+            kernels.append(triple(3 if after >= 0 else 1 for after in waits))
+        return Topology(tuple(strides), tuple(kernels))
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:

@@ -7,21 +7,22 @@ keeps each scan's own grid: no voxel is interpolated, and the token geometry rea
 the volume.
 """
 
-from typing import Literal
+from collections.abc import Collection
+from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator
 
+from ssl_pipeline.config.automatic import AutoSpacing, is_auto
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.types import Spacing
 
 
-def _check_positive(spacing: Spacing | None) -> Spacing | None:
-    if spacing is not None and min(spacing) <= 0:
+def _check_positive(key: str, spacing: Spacing) -> None:
+    if min(spacing) <= 0:
         raise ValueError(
-            f"spacing_mm is {list(spacing)}: give three positive numbers, in the order (z, y, x): "
+            f"{key} is {list(spacing)}: give three positive numbers, in the order (z, y, x): "
             "z from feet to head, y to the front, x to the right"
         )
-    return spacing
 
 
 def _check_ordered(limits: tuple[float, float] | tuple[int, int], name: str) -> None:
@@ -29,14 +30,46 @@ def _check_ordered(limits: tuple[float, float] | tuple[int, int], name: str) -> 
         raise ValueError(f"{name} is {list(limits)}: give a lower number and a higher one")
 
 
-class Ct(Section):
-    """How CT is stored and scaled for a model."""
+Modality = TypeVar("Modality", bound="ModalitySettings")
 
-    spacing_mm: Spacing | None = Field(
+
+class ModalitySettings(Section):
+    """What both modalities have: the spacing of their volumes."""
+
+    spacing_mm: AutoSpacing | None = Field(
         default=None,
         description="voxel size (z, y, x) of the stored grid in mm, z from feet to head; null keeps"
-        " the scan's own",
+        " the scan's own, auto plans one for each root from its training scans",
     )
+    spacing_by_root: dict[str, Spacing] = Field(
+        default={}, description="spacing_mm of roots, by name, where it is another"
+    )
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _spacing(cls, value: Spacing | None) -> Spacing | None:
+        if value is not None and not is_auto(value):
+            _check_positive("spacing_mm", value)
+        return value
+
+    @field_validator("spacing_by_root")
+    @classmethod
+    def _root_spacing(cls, value: dict[str, Spacing]) -> dict[str, Spacing]:
+        for root, spacing in value.items():
+            _check_positive(f"spacing_by_root.{root}", spacing)
+        return value
+
+    def for_roots(self: Modality, roots: Collection[str]) -> Modality:
+        """The settings with the one spacing of these roots; as they are where they have several."""
+        spacings = {self.spacing_by_root.get(root, self.spacing_mm) for root in roots}
+        if len(spacings) != 1:
+            return self
+        return self.model_copy(update={"spacing_mm": spacings.pop(), "spacing_by_root": {}})
+
+
+class Ct(ModalitySettings):
+    """How CT is stored and scaled for a model."""
+
     clip_hu: tuple[int, int] = Field(
         default=(-1024, 3071),
         description="values in HU are clipped to this range before they are stored",
@@ -49,11 +82,6 @@ class Ct(Section):
         default=-500.0,
         description="voxels above it, in HU, are body; regions below it are where they are lung",
     )
-
-    @field_validator("spacing_mm")
-    @classmethod
-    def _spacing(cls, value: Spacing | None) -> Spacing | None:
-        return _check_positive(value)
 
     @field_validator("clip_hu")
     @classmethod
@@ -70,23 +98,13 @@ class Ct(Section):
         return value
 
 
-class Mr(Section):
+class Mr(ModalitySettings):
     """How MR is stored and scaled for a model."""
 
-    spacing_mm: Spacing | None = Field(
-        default=None,
-        description="voxel size (z, y, x) of the stored grid in mm, z from feet to head; null keeps"
-        " the scan's own",
-    )
     percentiles: tuple[float, float] = Field(
         default=(0.5, 99.5),
         description="percentiles of the foreground that a model's input is clipped to",
     )
-
-    @field_validator("spacing_mm")
-    @classmethod
-    def _spacing(cls, value: Spacing | None) -> Spacing | None:
-        return _check_positive(value)
 
     @field_validator("percentiles")
     @classmethod
@@ -132,3 +150,8 @@ class Preprocess(Section):
     def modality_settings(self, modality: str) -> Ct | Mr:
         """The section of one modality."""
         return self.ct if modality == "CT" else self.mr
+
+    def for_roots(self, roots: Collection[str]) -> "Preprocess":
+        """The settings for scans of these roots, whose spacing is `spacing_mm` if they share it."""
+        own = {"ct": self.ct.for_roots(roots), "mr": self.mr.for_roots(roots)}
+        return self.model_copy(update=own)

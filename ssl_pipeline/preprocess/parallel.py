@@ -93,6 +93,7 @@ def preprocess_scan(
 ) -> PreprocessResult:
     """Read, prepare and write one scan; whatever goes wrong is in the result, but a full disk."""
     scan = scan_with_masks.scan
+    section = section.for_roots([scan.root])
     try:
         check_memory(scan.shape, section, resampled=False)
         prepared = prepare_volume(

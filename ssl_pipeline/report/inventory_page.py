@@ -8,7 +8,7 @@ names scans by their codes, for folder names often contain names of people.
 import base64
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ from ssl_pipeline.io.atomic import write_text
 from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import dataset
 from ssl_pipeline.volumes.inventory import Inventory, Scan
-from ssl_pipeline.volumes.root_notes import root_notes
+from ssl_pipeline.volumes.root_notes import RootNote, root_notes
 
 INVENTORY_PAGE = "inventory.html"
 
 
-def write_inventory_page(inventory: Inventory, name: str, path: Path) -> None:
-    """Write the page; `name` is the study's."""
-    write_text(path, render_inventory_page(inventory, name))
+def write_inventory_page(
+    inventory: Inventory, name: str, path: Path, notes: Sequence[RootNote] = ()
+) -> None:
+    """Write the page; `name` is the study's, and `notes` go below those of the inventory itself."""
+    write_text(path, render_inventory_page(inventory, name, notes))
 
 
-def render_inventory_page(inventory: Inventory, name: str) -> str:
+def render_inventory_page(inventory: Inventory, name: str, notes: Sequence[RootNote] = ()) -> str:
     """The page as HTML; equal inventories make equal pages."""
     rows = [
         _page_row(scan, inventory.thumbnails)
@@ -38,7 +40,7 @@ def render_inventory_page(inventory: Inventory, name: str) -> str:
         .render(
             name=name,
             summary=dataset.inventory_summary(inventory),
-            notes=root_notes(inventory),
+            notes=[*root_notes(inventory), *notes],
             rows=rows,
             choices={
                 key: _filter_choices(rows, key) for key in ("quality", "root", "modality", "why")

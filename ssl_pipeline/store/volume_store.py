@@ -1,8 +1,9 @@
 """VolumeStore: the volumes of a study, each with a key of the scan and settings it was made from.
 
 A volume's key hashes what its content depends on, and nothing else: the bytes of the scan, how its
-values are read, the settings of its own modality, and the versions of the code. So a changed MR
-setting does not affect CT volumes, and a renamed or moved scan is not preprocessed again.
+values are read, the settings of its own modality and root, and the versions of the code. So a
+changed MR setting does not affect CT volumes, and a scan that was moved within its root is not
+preprocessed again.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class VolumeStore:
         """Hash of all that a volume's content depends on."""
         return sha256_json(
             {
-                "settings": self._settings_hashes["ct" if scan.modality == "CT" else "mr"],
+                "settings": self._settings_hash(scan.root, scan.modality),
                 "scan": scan.sha256,
                 "modality": scan.modality,
                 "intensity_offset": scan.intensity_offset,
@@ -48,14 +49,21 @@ class VolumeStore:
         )
 
     @cached_property
-    def _settings_hashes(self) -> dict[str, str]:
-        """Hash of versions and settings, by the modality that they hold for."""
-        common = [VERSION, FORMAT_VERSION, self.settings.model_dump(mode="json")]
-        found = {}
-        for own, other in (("ct", "mr"), ("mr", "ct")):
-            settings = self.preprocess.model_dump(mode="json", exclude={other, "max_gib"})
-            found[own] = sha256_json([*common, settings])
-        return found
+    def _settings_hashes(self) -> dict[tuple[str, str], str]:
+        """Hashes of versions and settings that are known already, by root and modality."""
+        return {}
+
+    def _settings_hash(self, root: str, modality: str) -> str:
+        """Hash of versions and of the settings that hold for scans of a root and modality."""
+        known = self._settings_hashes
+        if (root, modality) not in known:
+            own, other = ("ct", "mr") if modality == "CT" else ("mr", "ct")
+            settings = self.preprocess.for_roots([root]).model_dump(
+                mode="json", exclude={other: True, "max_gib": True, own: {"spacing_by_root"}}
+            )
+            stored_as = self.settings.model_dump(mode="json")
+            known[root, modality] = sha256_json([VERSION, FORMAT_VERSION, stored_as, settings])
+        return known[root, modality]
 
     def complete_attributes(self, scan: Scan) -> VolumeAttributes | None:
         """The attributes of the scan's volume, where it is complete and of the present settings."""

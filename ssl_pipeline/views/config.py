@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ssl_pipeline.config.automatic import AutoTriple
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.types import Triple, triple
 
@@ -66,7 +67,11 @@ class AffineAugmentation(Section):
 class Views(Section):
     """Two overlapping crops of one location, and which of their tokens the encoder sees."""
 
-    crop_voxels: Triple = Field((32, 32, 32), description="size of a crop (z, y, x), in voxels")
+    crop_voxels: AutoTriple = Field(
+        (32, 32, 32),
+        description="size of a crop (z, y, x), in voxels; auto plans the largest that fits into"
+        " plan.memory_gib",
+    )
     overlap: tuple[float, float] = Field(
         (0.4, 0.8), description="smallest and largest fraction of a crop that both views share"
     )

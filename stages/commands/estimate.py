@@ -18,6 +18,7 @@ from rich.table import Table
 from cluster.config import Cluster, JobResources
 from ssl_pipeline.formatting import format_bytes
 from ssl_pipeline.progress import console, print_table
+from stages.core.planning import plan_from_scans
 from stages.core.records import up_to_date_record
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, dataset_size, measured
 from stages.core.stage import load_stage
@@ -67,7 +68,8 @@ def estimate_stage(
     dataset: DatasetSize,
     cluster: Cluster | None,
 ) -> StageEstimate:
-    """The estimate of one stage."""
+    """The estimate of one stage; what is `auto` and not planned yet, as these scans suggest it."""
+    study = plan_from_scans(study, dataset.scans)
     asked = cluster.resources(name) if cluster else None
     place = _stage_hardware(name, study, asked, len(dataset.scans))
     need = load_stage(name).estimate_resources(study, dataset, place, **wildcards)

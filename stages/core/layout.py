@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ssl_pipeline.io import lease
+from ssl_pipeline.preprocess.plan import PLAN_FILE
 from ssl_pipeline.provenance import PROVENANCE_FILE
 from ssl_pipeline.store.catalog import CATALOG_FILE
 from ssl_pipeline.training.metrics_log import METRICS_FILE
@@ -90,6 +91,11 @@ def job_folder(study: OutputFolders, run_name: str) -> Path:
 def inventory_table(study: OutputFolders) -> Path:
     """The table of all scans."""
     return study.stage_folder("inventory", {}) / INVENTORY_FILE
+
+
+def plan_file(study: OutputFolders) -> Path:
+    """The spacings that the scans suggest."""
+    return study.stage_folder("inventory", {}) / PLAN_FILE
 
 
 def catalog_table(study: OutputFolders) -> Path:

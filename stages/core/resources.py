@@ -27,6 +27,7 @@ from ssl_pipeline.volumes.download import TYPICAL_FILE_BYTES
 from ssl_pipeline.volumes.fingerprint import total_bytes
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from stages.core import layout
+from stages.core.planning import plan_from_scans
 from stages.core.study import Study
 
 RECORD_FILE_COUNT = 5  # small files of every stage: record, lock, time, what its rule declares
@@ -96,9 +97,11 @@ class DatasetSize:
     @cached_property
     def sizes(self) -> dict[str, VoxelCounts]:
         """Voxel counts of each scan after preprocessing, by its id."""
-        section = self.study.preprocess
+        section = plan_from_scans(self.study, self.scans).preprocess
         return {
-            s.id: voxel_counts(s.shape, s.spacing_mm, s.orientation, s.modality, section)
+            s.id: voxel_counts(
+                s.shape, s.spacing_mm, s.orientation, s.modality, section.for_roots([s.root])
+            )
             for s in self.scans
         }
 

@@ -23,6 +23,7 @@ from stages.core import layout
 from stages.core.elapsed import elapsed_before, record_elapsed
 from stages.core.locks import stage_lock
 from stages.core.ownership import claim_output
+from stages.core.planning import require_plan
 from stages.core.records import (
     CompletionRecord,
     compute_key,
@@ -106,7 +107,12 @@ def _run_shard(name: str, study: Study, wildcards: dict[str, str], shard: CellSh
 
 
 def _check_dependencies(stage: Stage, study: Study, wildcards: dict[str, str]) -> None:
-    """Raise UserError where earlier stages are done, but their files are not there any more."""
+    """Raise UserError where earlier stages are done, but their files are not there any more.
+
+    The plan is one of those files: what it has not filled in cannot be used.
+    """
+    if "preprocess" in (*stage.CONFIG_KEYS, *stage.DEPENDS_ON):
+        require_plan(study)
     for earlier in (run for name in stage.DEPENDS_ON for run in runs_of_stage(study, name)):
         if any(wildcards.get(key, value) != value for key, value in earlier.wildcards.items()):
             continue

@@ -22,6 +22,7 @@ from ssl_pipeline.models import ModelConfig, ViT
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.plan import Planning
 from ssl_pipeline.review.config import Review
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.training.config import RESUMABLE_KEYS, Training
@@ -65,6 +66,9 @@ class Study(Section):
     )
     review: Review | None = Field(
         None, description="what people are asked before preprocessing, `{}` for the defaults"
+    )
+    plan: Planning = Field(
+        Planning(), description="planning of the settings that are auto, by the training scans"
     )
     preprocess: Preprocess = Field(
         Preprocess(), description="resampling, foreground and intensity of stored volumes"

@@ -4,16 +4,21 @@ from pathlib import Path
 
 from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.records import read_record_if_whole
+from ssl_pipeline.preprocess.plan import Plan
+from stages.core import layout
 from stages.core.initial_weights import with_frozen_weights
 from stages.core.ownership import check_owner
+from stages.core.planning import has_auto, with_plan
 from stages.core.study import FORMAT_VERSION, Study
 from stages.core.study_validation import check_study
 
 
-def load_study(path: Path) -> Study:
+def load_study(path: Path, *, as_written: bool = False) -> Study:
     """Read and check a study. Raises UserError, one sentence for the first mistake.
 
-    The output folder of another study is a mistake too.
+    The output folder of another study is a mistake too. What is `auto` has its planned value, once
+    there is a plan, unless the study is wanted `as_written`.
     """
     if not path.is_file():
         known = ", ".join(str(p) for p in sorted(Path("workflows/studies").glob("*.yaml")))
@@ -26,10 +31,25 @@ def load_study(path: Path) -> Study:
             "use the version of ssl-pipeline that the study was written for."
         )
     study = parse_section(Study, content, path)
+    _check_sections(study, path)
+    check_owner(study)
+    study._source_folder = path.parent
+    return study if as_written else _with_plan(with_frozen_weights(study), path)
+
+
+def _with_plan(study: Study, path: Path) -> Study:
+    """The study with the planned values of what is `auto`, once there is a plan."""
+    plan = read_record_if_whole(Plan, layout.plan_file(study)) if has_auto(study) else None
+    if plan is None:
+        return study
+    planned = with_plan(study, plan)
+    _check_sections(planned, path)
+    return planned
+
+
+def _check_sections(study: Study, path: Path) -> None:
+    """Raise UserError for the first contradiction between sections."""
     try:
         check_study(study)
     except (ValueError, UserError) as error:
         raise UserError(f"{path}: {str(error).rstrip('.')}.") from None
-    check_owner(study)
-    study._source_folder = path.parent
-    return with_frozen_weights(study)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from ssl_pipeline.config.automatic import is_auto
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.text import clean_text
@@ -36,6 +37,8 @@ def check_study(study: Study) -> None:
     _check_visible_tokens(
         study, "views.crop_voxels", study.views.crop_voxels, study.views.visible_ratio
     )
+    for key, section in (("ct", study.preprocess.ct), ("mr", study.preprocess.mr)):
+        _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
         _check_label_leakage(study, key, objective)
@@ -116,6 +119,8 @@ def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
 
 def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
     patch = study.model.patch_voxels
+    if is_auto(patch) or is_auto(crop):
+        return
     if any(side % step for side, step in zip(crop, patch, strict=True)):
         raise ValueError(
             f"{key} is {list(crop)}, no multiple of model.patch_voxels, {list(patch)}: choose "
@@ -125,6 +130,8 @@ def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
 
 def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: float) -> None:
     """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them."""
+    if is_auto(study.model.patch_voxels) or is_auto(crop):
+        return
     visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
     if visible < least:
         raise ValueError(
@@ -192,12 +199,17 @@ def _check_metadata_declared(study: Study) -> None:
 
 def _task_roots(study: Study, name: str, task: TaskConfig) -> list[Root]:
     """The roots whose scans a task takes."""
-    titles = {root.title: root for root in study.data.roots}
+    _check_root_names(study, f"tasks.{name}.roots", task.roots)
+    return [root for root in study.data.roots if not task.roots or root.title in task.roots]
+
+
+def _check_root_names(study: Study, key: str, titles: Iterable[str]) -> None:
+    """What a key names must be roots of the study, or its table."""
     of_table = [Path(study.data.table).stem] if study.data.table else []
-    for title in task.roots:
-        if title not in (known := [*titles, *of_table]):
-            raise ValueError(f"tasks.{name}.roots names {title}: {suggest_name(title, known)}")
-    return [root for title, root in titles.items() if not task.roots or title in task.roots]
+    known = [*(root.title for root in study.data.roots), *of_table]
+    for title in titles:
+        if title not in known:
+            raise ValueError(f"{key} names {title}: {suggest_name(title, known)}")
 
 
 def _check_subject_rules(name: str, roots: Iterable[Root]) -> None:

@@ -62,6 +62,8 @@ class Workflow:
         self.run_on = str(chosen.raw).strip("'\"") if chosen else LOCAL
         try:
             self.study = load_study(self.path)
+            # A plan that is made meanwhile is no change of what the user has written.
+            self._study_as_written = load_study(self.path, as_written=True)
             self.cluster = load_cluster(self.run_on)
             self.folder = self.study.folder
             refresh_manifests(self.study)
@@ -159,14 +161,12 @@ class Workflow:
         The steps of a trial, unknown before the stage `flop_budget` has run, are not part of it.
         """
         if not (self.outer_wildcards or load_stage(name).WILDCARDS):
-            return stage_config_hash(name, self.study, {})
+            return stage_config_hash(name, self._study_as_written, {})
 
         def of(wildcards: Mapping[str, str]) -> str:
-            study = (
-                planned_trial(self.study, wildcards["trial"])
-                if self.outer_wildcards
-                else self.study
-            )
+            study = self._study_as_written
+            if self.outer_wildcards:
+                study = planned_trial(study, wildcards["trial"])
             return stage_config_hash(name, study, _stage_wildcards(name, wildcards))
 
         return of

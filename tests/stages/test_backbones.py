@@ -40,6 +40,15 @@ def test_a_convolutional_study_goes_from_raw_scans_to_the_report(study_file):
         ("patch_voxels: [6, 8, 8]", "model.patch_voxels: .* give powers of two"),
         ("patch_voxels: [8, 8, 32]", r"views.crop_voxels is \[16, 16, 16\], no multiple of"),
         ("patch_voxels: [16, 8, 8]", "the encoder sees 1 and needs 2: choose larger crops"),
+        (
+            "patch_voxels: [4, 8, 8], strides: [[1, 1, 1], [2, 2, 2]]",
+            "model: strides has 2 stages and kernel_sizes 0: give both for every stage",
+        ),
+        (
+            "patch_voxels: [4, 8, 8], strides: [[1, 1, 1], [2, 2, 2]], "
+            "kernel_sizes: [[3, 3, 3], [3, 3, 3]]",
+            r"its product is \[2, 2, 2\]: begin with \[1, 1, 1\], and let patch_voxels be the",
+        ),
         ("patch_voxels: [2, 8]", "model.patch_voxels is "),
         ("presets: L", "model.presets is not known: did you mean preset"),
     ],

@@ -41,8 +41,7 @@ class SkipDecoder(VoxelDecoder):
             for own, below, step in levels
         )
         self.stages = nn.ModuleList(
-            NormedConvolution(2 * own.channels, own.channels, _kernel(step))
-            for own, _, step in levels
+            NormedConvolution(2 * own.channels, own.channels, own.kernel) for own, _, _ in levels
         )
         self.channels = [each.channels for each in maps[:-1]]
         self.apply(initialise_convolutions)
@@ -76,7 +75,7 @@ class ConvolutionalStem(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         stages = _stem_stages(encoder.patch)
-        self.feature_info = [FeatureInfo(stage.out_channels, stage.reduction) for stage in stages]
+        self.feature_info = [FeatureInfo(s.out_channels, s.reduction, s.kernel) for s in stages]
         self.stem = NormedConvolution(1, stages[0].in_channels, stages[0].kernel)
         self.stages = nn.ModuleList(ResidualStage(stage) for stage in stages)
         last = stages[-1].out_channels

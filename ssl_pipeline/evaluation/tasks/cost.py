@@ -26,7 +26,6 @@ class TaskCost:
     forward_passes: float  # over crops, to score the test scans once
     prediction_bytes: float  # of a cell's file
     head_flops: float = 0.0  # of a forward pass
-    head_activations: float = 0.0  # of a training crop, kept for the backward pass
     map_files: int = 0  # of a cell whose predicted label maps are kept
     map_bytes: float = 0.0  # of the same
     label_files: int = 0  # saved label maps on the stored grid

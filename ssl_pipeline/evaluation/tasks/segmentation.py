@@ -41,6 +41,7 @@ class Segmentation(Task):
 
     METRIC: ClassVar[str] = MEAN_DICE
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("finetune",)
+    HAS_FREE_CROP: ClassVar[bool] = True
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = Task.TRUTH_INDEPENDENT_KEYS | {
         "external_predictions"
     }
@@ -103,7 +104,6 @@ class Segmentation(Task):
             forward_passes=inputs.test_voxels / math.prod(crop) / (1 - finetune.overlap) ** 3,
             prediction_bytes=float(SCAN_BYTES * inputs.test_scans),
             head_flops=float(finetune.decoder.FLOPS * math.prod(crop)),
-            head_activations=float(finetune.decoder.ACTIVATIONS * math.prod(crop)),
             map_files=inputs.test_scans,
             map_bytes=MAP_BYTES * inputs.raw_test_voxels,
             label_files=inputs.train_scans,
@@ -121,6 +121,10 @@ class Segmentation(Task):
         """Convolutions at full resolution cost more a crop; more labels are worth more steps."""
         steps = min(MAX_STEPS, MIN_STEPS + labelled_subjects)
         return finetune.with_defaults(steps=steps, batch_size=2)
+
+    def head_activations(self, finetune: Finetune, crop: Triple) -> float:
+        """Activations of the decoder."""
+        return float(finetune.decoder.ACTIVATIONS * math.prod(crop))
 
     def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
         """The predictions of another method, if there are any."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from pydantic import (
     Field,
-    PositiveInt,
     field_serializer,
+    field_validator,
     model_validator,
 )
 
+from ssl_pipeline.config.automatic import AutoTriple, is_auto
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
@@ -74,6 +75,7 @@ class Task(Section, ABC):
 
     METRIC: ClassVar[str]  # its own one, the first of its scores
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
+    HAS_FREE_CROP: ClassVar[bool] = False  # whether a crop of any size is learned from
     MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
     HAS_SCAN_CLASS: ClassVar[bool] = False  # whether a whole scan is of one of the classes
     # Keys that change neither its truth nor its crops.
@@ -106,9 +108,18 @@ class Task(Section, ABC):
     finetune: Finetune | None = Field(
         None, description="settings of `finetune` that differ for this task"
     )
-    crop_voxels: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
-        None, description="size of a crop (z, y, x), in voxels; that of the views if empty"
+    crop_voxels: AutoTriple | None = Field(
+        None,
+        description="size of a crop (z, y, x), in voxels; that of the views if empty; auto plans"
+        " the largest that fits into plan.memory_gib",
     )
+
+    @field_validator("crop_voxels")
+    @classmethod
+    def _crop_is_positive(cls, crop: Triple | None) -> Triple | None:
+        if crop is not None and not is_auto(crop) and min(crop) < 1:
+            raise ValueError(f"crop_voxels is {list(crop)}: give three positive numbers (z, y, x)")
+        return crop
 
     @model_validator(mode="after")
     def _class_names_differ(self) -> "Task":
@@ -274,6 +285,10 @@ class Task(Section, ABC):
     def finetune_section(self, finetune: Finetune, labelled_subjects: int) -> Finetune:
         """The section with the steps and batch of cells with so many labelled subjects."""
         return finetune.with_defaults(steps=200, batch_size=16)
+
+    def head_activations(self, finetune: Finetune, crop: Triple) -> float:
+        """Activations beside the encoder's that a training crop stores for the backward pass."""
+        return 0.0
 
     def finetune_baselines(self, finetune: Finetune) -> tuple[str, ...]:
         """Baselines of its fine-tuning beside pixels."""
