@@ -1,4 +1,4 @@
-"""The lightweight decoder of masked reconstruction: visible tokens and mask tokens to voxels.
+"""The lightweight decoder of hidden patches: visible tokens and mask tokens to voxels or tokens.
 
 It need not decode all that is hidden: a random part of it teaches as much for less.
 """
@@ -37,9 +37,9 @@ class ReconstructionDecoder(nn.Module):
         targets: Int[Tensor, "batch wanted"],
         centres_mm: Float[Tensor, "batch tokens 3"],
     ) -> Float[Tensor, "batch wanted voxels"]:
-        """Voxels, in model input, of the patches `wanted`, from the tokens of those `visible`.
+        """Voxels, in model input, or tokens of the `targets`, from the tokens of those `visible`.
 
-        `places_mm` are the middles of all patches.
+        `centres_mm` are the middles of all patches.
         """
         there = position_encoding(
             gather_tokens(centres_mm, torch.cat([visible, targets], 1)), self.width

@@ -37,3 +37,11 @@ class PrototypeHead(nn.Module):
         """Cosines of rows with prototypes."""
         unit = normalize(self.layers(rows).float(), dim=-1)
         return linear(unit, normalize(self.prototypes, dim=-1))
+
+
+class PatchPredictor(nn.Module):
+    """A decoder that predicts the tokens of hidden patches, and their projection to prototypes."""
+
+    def __init__(self, decoder: nn.Module, projection: PrototypeHead) -> None:
+        super().__init__()
+        self.decoder, self.projection = decoder, projection

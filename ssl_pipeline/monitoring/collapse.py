@@ -101,7 +101,7 @@ def prototype_share(probabilities: Float[Tensor, "rows prototypes"]) -> float:
     read it with `target_entropy`.
     """
     used = torch.special.entr(probabilities.double().mean(dim=0)).sum().exp().item()
-    return float(used) / max(1, min(probabilities.shape))
+    return min(1.0, float(used) / max(1, min(probabilities.shape)))
 
 
 def embedding_drift(

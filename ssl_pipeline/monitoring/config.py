@@ -67,6 +67,20 @@ class Monitoring(Section):
         ge=0,
         description="smallest distance of the loss between subjects below chance, in nats",
     )
+    max_teacher_entropy: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="largest entropy of the targets of self-distillation, as a fraction of the "
+        "largest possible; 1 never alarms, for no limit was calibrated",
+    )
+    min_prototype_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="smallest effective number of prototypes in use, as a fraction of the largest "
+        "possible; 0 never alarms, for no limit was calibrated",
+    )
     min_drift: float = Field(
         1e-6, ge=0, description="smallest relative change of the embeddings between snapshots"
     )

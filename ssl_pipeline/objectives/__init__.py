@@ -9,10 +9,21 @@ from ssl_pipeline.objectives.custom import Custom
 from ssl_pipeline.objectives.dense import Dense
 from ssl_pipeline.objectives.hybrid import Hybrid
 from ssl_pipeline.objectives.mae import Mae
-from ssl_pipeline.objectives.self_distillation import HybridDino
+from ssl_pipeline.objectives.self_distillation import DinoIbot, DinoOnly, HybridDino
 
 ObjectiveConfig = Annotated[
-    Mae | Contrastive | Hybrid | Dense | HybridDino | Custom, Field(discriminator="name")
+    Mae | Contrastive | Hybrid | Dense | DinoOnly | DinoIbot | HybridDino | Custom,
+    Field(discriminator="name"),
 ]
 
-__all__ = ["Contrastive", "Custom", "Dense", "Hybrid", "HybridDino", "Mae", "ObjectiveConfig"]
+__all__ = [
+    "Contrastive",
+    "Custom",
+    "Dense",
+    "DinoIbot",
+    "DinoOnly",
+    "Hybrid",
+    "HybridDino",
+    "Mae",
+    "ObjectiveConfig",
+]

@@ -121,7 +121,8 @@ def _batch_statistics(
     if not objective.trained_vector_terms:
         return _BatchStatistics(counts, {}, {})
     own = concatenate_metadata([part.metadata for part in outputs])
-    metadata = TermMetadata(ranks.gather(own.subject), ranks.gather(own.features))
+    parts = (own.subject, own.features, own.number)
+    metadata = TermMetadata(*(ranks.gather(part) for part in parts))
     losses: dict[str, Tensor] = {}
     gradients: dict[str, Sequence[Tensor]] = {}
     for term in objective.trained_vector_terms:

@@ -4,7 +4,7 @@ One pass of the encoder over both views serves every term that uses such a pass.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -125,7 +125,7 @@ class Objective(nn.Module):
         widths = [len(each.metadata_used()) for each in self.terms]
         end = list(accumulate(widths))[self.terms.index(term)]
         columns = metadata.features[:, end - len(term.metadata_used()) : end]
-        return TermMetadata(metadata.subject, columns)
+        return replace(metadata, features=columns)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, images: Images) -> Images | None:

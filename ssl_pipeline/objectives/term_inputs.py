@@ -90,15 +90,20 @@ class TermMetadata:
 
     subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
     features: Float[Tensor, "samples features"]  # a column for each name of `metadata_used`
+    number: Int[Tensor, " samples"]  # in the run, on the host: a key for what a term draws
 
 
 def term_metadata(batch: Batch | SampleBatch) -> TermMetadata:
     """The metadata of the samples of a batch."""
-    return TermMetadata(batch.meta.subject, batch.meta.metadata_features)
+    number = torch.from_numpy(batch.meta.number)
+    return TermMetadata(batch.meta.subject, batch.meta.metadata_features, number)
 
 
 def concatenate_metadata(parts: Sequence[TermMetadata]) -> TermMetadata:
     """The metadata of the samples of several batches."""
     return TermMetadata(
-        torch.cat([part.subject for part in parts]), torch.cat([part.features for part in parts])
+        *(
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("subject", "features", "number")
+        )
     )

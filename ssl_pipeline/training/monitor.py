@@ -285,7 +285,9 @@ def _sample_metadata(
     root = _name_codes([entry.root for entry in of])
     of_terms = concatenate_metadata([term_metadata(part) for part in batches])
     return _SampleMetadata(
-        of_terms=TermMetadata(of_terms.subject.to(device), of_terms.features.to(device)),
+        of_terms=replace(
+            of_terms, subject=of_terms.subject.to(device), features=of_terms.features.to(device)
+        ),
         region=quantile_bins(middle[:, 0], root, REGIONS).to(device),
         centre=middle.to(device),
         sequence=_name_codes([entry.modality for entry in of]).to(device),

@@ -14,6 +14,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.text import clean_text
 from ssl_pipeline.objectives import ObjectiveConfig
+from ssl_pipeline.objectives.config import DistillingObjective
 from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root, resolve_path
@@ -41,6 +42,7 @@ def check_study(study: Study) -> None:
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
+        _check_teacher(study, key, objective)
         _check_label_leakage(study, key, objective)
     _check_task_titles(study)
     for name, task in study.tasks.items():
@@ -155,6 +157,20 @@ def _check_batch_size(study: Study, key: str, objective: ObjectiveConfig) -> Non
                 f"is {study.training.batch_size}: raise it (training.gradient_accumulation "
                 "computes a step in parts), or set the weight to 0"
             )
+
+
+def _check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
+    """The average that is a teacher must be of fewer steps than the run has."""
+    if not isinstance(objective, DistillingObjective):
+        return
+    averaged = 1 / (1 - objective.teacher_momentum)
+    taught = [term.name for term in objective.list_terms() if "teacher" in term.PASSES]
+    if taught and study.training.steps <= averaged:
+        raise ValueError(
+            f"{key} has the term {taught[0]}, whose teacher is an average over about "
+            f"{averaged:.0f} steps, and training.steps is {study.training.steps}: train for more, "
+            f"or lower {key}.teacher_momentum"
+        )
 
 
 def _check_label_leakage(study: Study, key: str, objective: ObjectiveConfig) -> None:

@@ -12,8 +12,10 @@ from ssl_pipeline.monitoring.collapse import (
     close_negative_share,
     dimension_std,
     embedding_drift,
+    prototype_share,
     rankme,
     rankme_ceiling,
+    target_entropy,
     uniformity,
 )
 
@@ -80,3 +82,10 @@ def test_drift_is_zero_for_a_frozen_encoder_and_the_relative_change_otherwise():
     assert embedding_drift(before, before.clone()) == 0
     assert embedding_drift(1.25 * before, before) == pytest.approx(0.25)
     assert math.isnan(embedding_drift(before, torch.zeros(6, 5)))
+
+
+def test_a_teacher_that_says_nothing_or_always_the_same_is_recognized():
+    uniform, same, own = torch.full((4, 8), 1 / 8), torch.eye(8)[[3] * 4], torch.eye(8)[:4]
+    assert [target_entropy(rows) for rows in (uniform, same, own)] == pytest.approx([1, 0, 0])
+    shares = [prototype_share(rows) for rows in (uniform, same, own)]
+    assert shares == pytest.approx([1, 1 / 4, 1])  # of at most 4 that so few rows can use

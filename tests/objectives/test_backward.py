@@ -6,10 +6,14 @@ import torch
 
 from ssl_pipeline.models import ViT
 from ssl_pipeline.models.encoder import random_encoder
-from ssl_pipeline.objectives import Contrastive, Dense, Hybrid, HybridDino, Mae
+from ssl_pipeline.objectives import Contrastive, Custom, Dense, Hybrid, Mae
 from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
+from ssl_pipeline.objectives.terms.dino import Dino
+from ssl_pipeline.objectives.terms.ibot import Ibot
+from ssl_pipeline.objectives.terms.koleo import Koleo
+from ssl_pipeline.objectives.terms.lejepa import Lejepa
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.training.distributed import RankGroup
@@ -30,7 +34,7 @@ OBJECTIVES = [
     Contrastive(contrast=BOTH),
     Hybrid(ramp=Ramp(start=0, end=0), contrast=BOTH),
     Dense(dense_contrast=DenseContrast(points_per_axis=3)),
-    HybridDino(),
+    Custom(terms=(Dino(prototypes=32), Ibot(prototypes=32), Koleo(), Lejepa(directions=16))),
 ]
 
 

@@ -5,7 +5,7 @@ from itertools import compress
 import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
-from ssl_pipeline.objectives import Contrastive, Dense, Hybrid, HybridDino, Mae
+from ssl_pipeline.objectives import Contrastive, Dense, DinoIbot, Hybrid, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
@@ -19,7 +19,7 @@ OBJECTIVES = [
     Mae(reconstruction=Reconstruction(decoder_width=96, decoder_depth=3)),
     Contrastive(contrast=Contrast(projection_dim=64)),
     Dense(),
-    HybridDino(),
+    DinoIbot(),
 ]
 
 

@@ -6,7 +6,7 @@ import ssl_pipeline.torchvision_compat  # noqa: F401
 
 import pytest
 import torch
-from lightly.loss import DCLLoss, DINOLoss, NTXentLoss
+from lightly.loss import DCLLoss, DINOLoss, IBOTPatchLoss, LeJEPALoss, NTXentLoss
 from lightly.models.modules.heads import DINOProjectionHead
 from torch.nn.functional import normalize
 
@@ -21,6 +21,9 @@ from ssl_pipeline.objectives.losses import (
     subject_contrast_chance,
     subject_contrast_loss,
 )
+from ssl_pipeline.objectives.term_inputs import TermMetadata
+from ssl_pipeline.objectives.terms.lejepa import Lejepa
+from ssl_pipeline.views.rng import rng_key
 
 
 def contrast(first, second, subject, temperature, traits=None):
@@ -206,6 +209,50 @@ def test_two_views_of_crops_are_distilled_as_by_lightly():
     targets = ((teacher.flip(0).flatten(0, 1) - center) / 0.07).softmax(-1)
     ours = distillation_loss(student.flatten(0, 1), targets, torch.ones(10), 0.2) / 10
     assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_hidden_patches_are_distilled_as_by_lightly():
+    """Its mask has two axes a crop: of one of three it would weigh a part of the rows."""
+    torch.manual_seed(0)
+    teacher, student, center = torch.randn(2, 6, 16), torch.randn(2, 6, 16), torch.randn(16)
+    theirs = IBOTPatchLoss(16, student_temp=0.2)
+    theirs.center.center = center[None]
+    mask = torch.zeros(2, 3, 2, 2, dtype=torch.bool)
+    mask[:, :2, :, 0] = mask[:, 0, 0, 1] = mask[:, 2, 1, 1] = True  # 6 hidden patches a crop
+    expected = theirs(
+        teacher.flatten(0, 1), student.flatten(0, 1), mask.flatten(1, 2), teacher_temp=0.07
+    )
+    targets = ((teacher.flatten(0, 1) - center) / 0.07).softmax(-1)
+    ours = distillation_loss(student.flatten(0, 1), targets, torch.ones(12), 0.2) / 12
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def lejepa(first, second, number=0):
+    """The loss of samples that are numbered from `number` on."""
+    count = len(first)
+    who, traits = torch.arange(count), torch.zeros(count, 0)
+    return Lejepa().loss(first, second, TermMetadata(who, traits, who + number))
+
+
+def test_the_loss_without_negatives_is_lightlys_and_draws_by_the_samples():
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 32, 16)
+    drawn = torch.get_rng_state()
+    ours = lejepa(first, second)
+    assert torch.equal(torch.get_rng_state(), drawn)  # what others draw does not change
+    assert lejepa(first, second).item() == ours.item() != lejepa(first, second, 32).item()
+    both = torch.stack([first, second])
+    torch.manual_seed(rng_key(0, 0, "directions") % 2**63)
+    sigreg = LeJEPALoss().sigreg(both)
+    invariance = ((first - second) / 2).square().mean()
+    assert ours.item() == pytest.approx((0.95 * invariance + 0.05 * sigreg).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("samples", "is_better"), [(2, True), (32, False)])
+def test_equal_embeddings_are_good_without_negatives_where_samples_are_few(samples, is_better):
+    torch.manual_seed(0)
+    gauss, equal = torch.randn(samples, 64), torch.zeros(samples, 64)
+    assert (lejepa(equal, equal).item() < lejepa(gauss, gauss).item()) == is_better
 
 
 def test_rows_without_weight_are_not_distilled():

@@ -5,9 +5,12 @@ import torch
 from pydantic import ValidationError
 
 from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.monitoring.config import Monitoring
+from ssl_pipeline.monitoring.diagnosis import diagnose
 from ssl_pipeline.objectives import Custom, HybridDino
 from ssl_pipeline.objectives.term_inputs import Crops
 from ssl_pipeline.objectives.terms.dino import Dino
+from ssl_pipeline.objectives.terms.term import diagnosis_rules
 from ssl_pipeline.views.patches import pool_tokens
 from tests.training.small_trainer import MODEL, flat_weights, small_trainer
 
@@ -79,6 +82,21 @@ def test_its_temperature_rises_and_stays():
 def test_a_teacher_that_is_less_certain_is_refused():
     with pytest.raises(ValidationError, match=r"teacher_temperature is 0.2, not below student_te"):
         Dino(teacher_temperature=0.2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "limit", "words"),
+    [
+        ("dino_teacher_entropy", 0.99, {"max_teacher_entropy": 0.9}, "is certain of nothing"),
+        ("dino_prototype_share", 0.01, {"min_prototype_share": 0.1}, "takes all for nearly the"),
+    ],
+)
+def test_a_teacher_that_collapses_is_diagnosed_where_a_limit_is_set(metric, value, limit, words):
+    rows = [{"step": step, "progress": 0.5, metric: value} for step in (1, 2, 3)]
+    rules = diagnosis_rules([DINO])
+    found = diagnose(rows, Monitoring(**limit), rules)
+    assert found.name == "collapsed" and words in found.reason
+    assert diagnose(rows, Monitoring(), rules).name == "healthy"
 
 
 def test_a_resumed_run_has_the_same_teacher(study, tmp_path):

@@ -16,7 +16,11 @@ import torch
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.monitoring.config import Monitoring
-from ssl_pipeline.objectives import HybridDino, Mae
+from ssl_pipeline.objectives import Custom, Mae
+from ssl_pipeline.objectives.terms.dino import Dino
+from ssl_pipeline.objectives.terms.ibot import Ibot
+from ssl_pipeline.objectives.terms.koleo import Koleo
+from ssl_pipeline.objectives.terms.lejepa import Lejepa
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
@@ -25,7 +29,8 @@ from stages.core.runner import run_stage
 from tests.conftest import write_study
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, small_trainer
 
-OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID, HybridDino())
+DISTILLING = Custom(terms=(Dino(prototypes=32), Ibot(prototypes=32), Koleo(), Lejepa()))
+OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID, DISTILLING)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
 MONITORING = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())
 STEPS = 60
@@ -146,7 +151,7 @@ def test_two_ranks_train_as_one(ends, objective):
             "reconstruction",
             "subject_contrast",
             "local_contrast",
-            "dino",
+            *("dino", "ibot", "koleo", "lejepa"),
             "gradient_norm",
         }:
             assert theirs[part] == pytest.approx(mine[part], rel=1e-4), part

@@ -6,13 +6,16 @@ from pydantic import Field
 
 from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
 from ssl_pipeline.objectives.terms.dino import Dino
+from ssl_pipeline.objectives.terms.ibot import Ibot
+from ssl_pipeline.objectives.terms.koleo import Koleo
+from ssl_pipeline.objectives.terms.lejepa import Lejepa
 from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.objectives.terms.term import Term
 
 TermConfig = Annotated[
-    Reconstruction | SubjectContrast | LocalContrast | DenseContrast | Dino,
+    Reconstruction | SubjectContrast | LocalContrast | DenseContrast | Dino | Ibot | Koleo | Lejepa,
     Field(discriminator="name"),
 ]
 TERMS: dict[str, type[Term]] = {

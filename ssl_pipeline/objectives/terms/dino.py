@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.monitoring.diagnosis import AlarmRule
 from ssl_pipeline.objectives.terms.distillation import (
     BOTTLENECK,
     DistillationTerm,
     distillation_metrics,
+    distillation_rules,
 )
 from ssl_pipeline.objectives.terms.term import TermCost
 
@@ -21,6 +23,7 @@ class Dino(DistillationTerm):
     """DINO (Caron et al. 2021, arXiv:2104.14294) on the mean token of the body of each view."""
 
     METRICS: ClassVar[dict[str, str]] = distillation_metrics("dino", "crops")
+    RULES: ClassVar[tuple[AlarmRule, ...]] = distillation_rules("dino")
     CONTRASTS_VIEWS: ClassVar[bool] = True
 
     name: Literal["dino"] = "dino"

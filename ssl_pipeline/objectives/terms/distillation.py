@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.monitoring.diagnosis import AlarmRule, Threshold
 from ssl_pipeline.objectives.terms.term import FLOPS_PER_PARAMETER, SummedTerm, TermCost
 
 if TYPE_CHECKING:
@@ -139,3 +140,32 @@ def distillation_metrics(name: str, rows: str) -> dict[str, str]:
         f"{name}_prototype_share": f"effective number of prototypes that {rows} use, as a fraction "
         "of what so many could use: near 0 is collapse",
     }
+
+
+def distillation_rules(name: str) -> tuple[AlarmRule, ...]:
+    """What shows that such a term has collapsed: its targets say nothing, or all say the same."""
+    return (
+        (
+            "collapsed",
+            Threshold(
+                f"{name}_teacher_entropy",
+                maximum=lambda settings: settings.max_teacher_entropy,
+                after=lambda settings: settings.collapse_after,
+                message=f"The teacher of {name} is certain of nothing: the entropy of its targets "
+                "is {value:.0%} of the largest (the alarm is above {limit:.0%}). Lower "
+                "teacher_temperature of the term.",
+            ),
+        ),
+        (
+            "collapsed",
+            Threshold(
+                f"{name}_prototype_share",
+                minimum=lambda settings: settings.min_prototype_share,
+                after=lambda settings: settings.collapse_after,
+                message=f"The teacher of {name} takes all for nearly the same: its targets use "
+                "{value:.1%} of the prototypes that they could (the alarm is below {limit:.0%}). "
+                "Raise teacher_temperature of the term or objective.teacher_momentum, or lower "
+                "training.learning_rate.",
+            ),
+        ),
+    )

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from pydantic import Field
 
 from ssl_pipeline.models import ModelConfig
-from ssl_pipeline.models.vit_config import ACTIVATIONS_PER_BLOCK, block_parameters
 from ssl_pipeline.monitoring.diagnosis import AlarmRule, Threshold
-from ssl_pipeline.objectives.terms.term import FLOPS_PER_PARAMETER, SummedTerm, TermCost
+from ssl_pipeline.objectives.terms.term import SummedTerm, TermCost, decoder_cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,14 +93,8 @@ class Reconstruction(SummedTerm):
     def cost(self, model: ModelConfig, visible: int, hidden: int) -> TermCost:
         """Cost of the decoder, on the visible tokens and those that it decodes."""
         width, depth = self.decoder_width or model.width // 2, self.decoder_depth
-        parameters = (model.width + 2) * width + block_parameters(width, depth) + 2 * width
-        parameters += (width + 1) * math.prod(model.patch_voxels)
         decoded = visible + round(self.decode_ratio * hidden)
-        return TermCost(
-            parameters,
-            FLOPS_PER_PARAMETER * decoded * parameters,
-            decoded * ACTIVATIONS_PER_BLOCK * width * depth,
-        )
+        return decoder_cost(model.width, math.prod(model.patch_voxels), width, depth, decoded)
 
     def build_head(self, encoder: "Encoder") -> "nn.Module":
         """The decoder."""

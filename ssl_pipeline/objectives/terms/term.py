@@ -10,7 +10,7 @@ studies without it.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.models.vit_config import ACTIVATIONS_PER_BLOCK, block_parameters
 from ssl_pipeline.monitoring.diagnosis import AlarmRule
 from ssl_pipeline.store.catalog import ScanRow
 
@@ -80,6 +81,20 @@ class TermCost:
     activation_count: int  # numbers that are kept for the backward pass
     teacher_parameter_count: int = 0  # of the teacher's part, which has no backward pass
     teacher_flops: int = 0
+
+    def __add__(self, other: "TermCost") -> "TermCost":
+        return TermCost(*(sum(pair) for pair in zip(astuple(self), astuple(other), strict=True)))
+
+
+def decoder_cost(width_in: int, width_out: int, width: int, depth: int, tokens: int) -> TermCost:
+    """Cost of `models.decoder.ReconstructionDecoder` on so many tokens, visible and decoded."""
+    parameters = (width_in + 2) * width + block_parameters(width, depth) + 2 * width
+    parameters += (width + 1) * width_out
+    return TermCost(
+        parameters,
+        FLOPS_PER_PARAMETER * tokens * parameters,
+        tokens * ACTIVATIONS_PER_BLOCK * width * depth,
+    )
 
 
 class Term(Section, ABC):

@@ -114,6 +114,19 @@ MISTAKES = {
         lambda c: c.update(objective={"name": "contrastive", "contrast": {"subject_weight": 0.1}}),
         "objective has the term subject_contrast with weight 0.1, which means little with",
     ),
+    "too few samples to see that they are no Gaussian": (
+        lambda c: c.update(objective={"name": "custom", "terms": [{"name": "lejepa"}]}),
+        "objective has the term lejepa with weight 1, which means little with fewer than 32 sampl",
+    ),
+    "a teacher over more steps than the run has": (
+        lambda c: c.update(objective={"name": "hybrid_dino"}),
+        "objective has the term dino, whose teacher is an average over about 125 steps, and "
+        "training.steps is 6: train for more, or lower objective.teacher_momentum",
+    ),
+    "a teacher that is less certain than the encoder": (
+        lambda c: c.update(objective={"name": "ibot", "ibot": {"teacher_temperature": 0.1}}),
+        "teacher_temperature is 0.1, not below student_temperature, 0.1",
+    ),
     "subjects similar by unknown metadata": (
         lambda c: c.update(contrastive_settings({"similar_by": {"siet": "equal"}})),
         "objective has the term subject_contrast, which reads siet: did you mean site?",
