@@ -17,6 +17,7 @@ from ssl_pipeline.review.queue import ReviewItem, awaiting, open_items
 from ssl_pipeline.review.verdicts import standing_answers
 from ssl_pipeline.volumes.pseudonyms import Coder
 
+MAX_NAMES = 100
 MAX_VOLUMES = 4  # in memory: those of an item that is shown and of the next
 
 
@@ -59,12 +60,12 @@ class ReviewSession:
         self._lock = Lock()
 
     def status(self) -> dict[str, Any]:
-        """The names of the next two items, and how far the reader is."""
+        """The names of the next items, MAX_NAMES at most, and how far the reader is."""
         answers = standing_answers(self._log.read())
         items = self._items.values()
         own = open_items(items, answers, self._readers, self.reader, self._code)
         return {
-            "next": [self._names[item.key] for item in own[:2]],
+            "next": [self._names[item.key] for item in own[:MAX_NAMES]],
             "left": len(own),
             "awaiting": len(awaiting(items, answers, self._readers)),
             "total": len(self._items),

@@ -92,6 +92,16 @@ def test_next_and_undo_lead_back(page, tab):
     assert [entry.answer for entry in page.log.read()] == ["accept", "withdraw"]
 
 
+def test_next_leads_through_all_items_before_it_comes_round(tab):
+    names = [tab.get_attribute("body", "data-item")]
+    for _ in range(6):
+        press(tab, "n")
+        names.append(tab.get_attribute("body", "data-item"))
+    assert len(set(names)) == 7
+    press(tab, "n")
+    assert tab.get_attribute("body", "data-item") == names[0]
+
+
 def test_keys_scroll_and_show_labels(tab):
     axial = tab.locator("figure img").first
     source = axial.get_attribute("src")

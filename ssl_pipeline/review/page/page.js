@@ -143,8 +143,9 @@ async function advance(first) {
   const open = first ? [first, ...status.next] : status.next.filter((name) => !skipped.includes(name));
   const name = open[0] || (skipped = [], status.next[0]);
   if (!name) return finish();
-  await show(name);
-  for (const next of status.next.filter((other) => other !== name)) prefetch(next);
+  try { await show(name); } catch (error) { skipped.push(name); throw error; } // the next key goes on
+  const after = open.filter((other) => other !== name)[0];
+  if (after) prefetch(after);
 }
 
 function prefetch(name) {
