@@ -3,7 +3,10 @@
 One place, so that all tables look the same: `.93 [.90, .95]`, `+.120 [+.080, +.160]`, `.93 ± .02`.
 """
 
+import re
+
 NO_VALUE = "–"
+TAG_START = re.compile(r"<(?=[A-Za-z/!?])")
 LARGEST_IN_FULL = 1e6  # a number from there on has an exponent
 Number = float | None
 
@@ -70,6 +73,11 @@ def format_bytes(n_bytes: int | float) -> str:
             return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1024
     return f"{n_bytes:.1f} TiB"
+
+
+def markdown_line(text: str) -> str:
+    """A text of a user as one line of Markdown, also in a table, in which nothing is HTML."""
+    return TAG_START.sub("&lt;", " ".join(text.splitlines())).replace("|", r"\|")
 
 
 def escape_bytes(text: str) -> str:

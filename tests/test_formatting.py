@@ -1,8 +1,8 @@
-"""Sizes as people read them."""
+"""Sizes as people read them, and texts of users in Markdown."""
 
 import pytest
 
-from ssl_pipeline.formatting import format_bytes
+from ssl_pipeline.formatting import format_bytes, markdown_line
 
 
 @pytest.mark.parametrize(
@@ -12,3 +12,12 @@ from ssl_pipeline.formatting import format_bytes
 )  # fmt: skip
 def test_a_size_has_the_unit_that_keeps_it_short(size, text):
     assert format_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("Grade\n# 2", "Grade # 2"), ("a|b", r"a\|b"), ("<img src=x>", "&lt;img src=x>"),
+     ("p < .001, [µl] $(x) {0}", "p < .001, [µl] $(x) {0}")],
+)  # fmt: skip
+def test_a_users_text_is_one_line_of_markdown_and_no_html(text, line):
+    assert markdown_line(text) == line

@@ -95,8 +95,9 @@ def _draw_features(axes: Any, colours: Image) -> None:
 
 def _draw_scores(axes: Any, folder: Path) -> None:
     """Scores of the first evaluated task, by initialization, as the report summarises them."""
-    tasks = dict.fromkeys(path.parent.name for path in sorted(folder.glob("*/*/results.json")))
-    own = next(results for results in read_task_results(folder, tasks).values() if results)
+    tasks = {path.parent.name: ["probe", "finetune"] for path in folder.glob("*/*/results.json")}
+    found = read_task_results(folder, dict(sorted(tasks.items())))
+    own = next(results for results in found.values() if results)
     result, method = figures.primary_method(own)
     for init, rows in result.series(method).items():
         _plot_series(axes, result, method, init, [row for row in rows if row.mean is not None])

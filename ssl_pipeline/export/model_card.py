@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.export.manifest import WEIGHTS_FILE, BundleManifest
+from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.models.position_encoding import MAX_WAVELENGTH_MM, MIN_WAVELENGTH_MM
 from ssl_pipeline.models.vit_config import PRESETS
 from ssl_pipeline.types import Spacing
@@ -65,6 +66,7 @@ def render_card(package: str, template: str, **values: Any) -> str:
     templates = Environment(
         loader=PackageLoader(package, "."),
         autoescape=False,  # it is Markdown
+        finalize=lambda value: markdown_line(str(value)),
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,

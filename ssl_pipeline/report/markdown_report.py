@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render.markdown_table import markdown_table
 from ssl_pipeline.report.sections import conclusions
@@ -21,7 +22,7 @@ def render_markdown_report(data: ReportData) -> str:
     """
     shift = conclusions.shift_conclusion(data.results_of(shift=True))
     parts = [
-        f"# {data.title or data.name}",
+        f"# {markdown_line(data.title or data.name)}",
         *filter(None, [data.outdated_warning]),
         conclusions.overall_conclusion(data.results_of(shift=False)),
         *([f"On scans unlike those of training: {shift}"] if shift else []),
@@ -29,16 +30,16 @@ def render_markdown_report(data: ReportData) -> str:
     ]
     for task, config in data.tasks.items():
         section = task_section(data, task)
-        parts.append(f"## {config.title}")
+        parts.append(f"## {markdown_line(config.title)}")
         parts += _task_parts(section) if section else ["This task has not been evaluated yet."]
     return "\n\n".join(parts) + "\n"
 
 
 def _task_parts(section: TaskSection) -> Iterator[str]:
-    yield section.sentence
+    yield markdown_line(section.sentence)
     yield section.subjects
     for warning in section.warnings:
-        yield f"**Not reliable as it stands.** {warning}"
+        yield f"**Not reliable as it stands.** {markdown_line(warning)}"
     tables = [section.scores, section.differences, *section.subgroups, section.per_class]
     tables += [*section.subgroup_metrics, *filter(None, [section.costs])]
     notes = [*section.notes]
@@ -46,4 +47,4 @@ def _task_parts(section: TaskSection) -> Iterator[str]:
         tables += section.robustness.tables
         notes += section.robustness.notes
     yield from map(markdown_table, tables)
-    yield from dict.fromkeys(notes)
+    yield from map(markdown_line, dict.fromkeys(notes))

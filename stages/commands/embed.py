@@ -16,7 +16,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.bundle import LoadedEncoder
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
-from ssl_pipeline.formatting import escape_bytes
+from ssl_pipeline.formatting import escape_bytes, format_count
 from ssl_pipeline.io.atomic import atomic_write, check_writable
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.volumes.readers import Source, find_sources
@@ -51,7 +51,8 @@ def embed_folder(encoder: Path, folder: Path, out: Path, hints: ScanHints) -> No
     with atomic_write(out) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
     finished.remove()
-    info(f"{len(rows) - len(failed)} scans embedded, {len(failed)} failed: {out}")
+    embedded = format_count(len(rows) - len(failed), "scan")
+    info(f"{embedded} embedded, {len(failed)} failed: {out}")
     if failed:
         info(f"The column `error` says why; the first is {failed[0]['path']}: {failed[0]['error']}")
 

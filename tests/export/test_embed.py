@@ -40,7 +40,7 @@ def test_a_whole_folder_becomes_one_table(bundle, scans, tmp_path):
     assert rows[0]["error"] and not rows[1]["error"]
 
 
-def test_what_a_stopped_run_has_embedded_is_not_embedded_again(bundle, scans, tmp_path):
+def test_what_a_stopped_run_has_embedded_is_not_embedded_again(bundle, scans, tmp_path, capsys):
     out, unfinished = tmp_path / "f.parquet", tmp_path / "f.parquet.unfinished"
     embed_folder(bundle, scans, out, MR)
     whole = rows_of(out)
@@ -49,10 +49,15 @@ def test_what_a_stopped_run_has_embedded_is_not_embedded_again(bundle, scans, tm
     finished = finished_scans(loaded, out, MR)
     first = next(embed_all(loaded, scans, find_sources(scans), MR, finished))  # and is stopped then
     assert first["features"] == whole[0]["features"]
+    capsys.readouterr()
+    finished_scans(loaded, out, ScanHints(modality="MR", missing_value=0.0))
+    said = capsys.readouterr().out
+    assert "are of other settings, and are computed again" in said and "earlier start" not in said
     known = json.loads(unfinished.read_text())
     changed = json.dumps({**known, "result": {"features": [7.0] * 128}})
     unfinished.write_text(changed + '\n{"key": "cut')
     embed_folder(bundle, scans, out, MR)
+    assert "1 scan of an earlier start known" in capsys.readouterr().out
     assert rows_of(out)[0]["features"] == [7.0] * 128, "the first is taken as it was found"
     assert rows_of(out)[1] == whole[1]
     assert not unfinished.exists()
@@ -90,4 +95,4 @@ def test_a_name_that_is_not_utf8_is_escaped_and_its_scan_embedded(bundle, scans,
     broken, scan = rows_of(tmp_path / "f.parquet")
     assert (broken["path"], scan["path"]) == (r"m\xe4rz.nii.gz", r"m\xfcller.nii.gz")
     assert r"m\xe4rz" in broken["error"] and np.isfinite(scan["features"]).all()
-    assert "1 scans embedded, 1 failed" in capsys.readouterr().out
+    assert "1 scan embedded, 1 failed" in capsys.readouterr().out

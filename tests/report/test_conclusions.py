@@ -31,7 +31,7 @@ def test_the_first_word(
     word: str,
 ) -> None:
     study.write_results("t", "probe", results(gaps(random, pixels)))
-    text = overall_conclusion(read_task_results(study.folder, ["t"]))
+    text = overall_conclusion(read_task_results(study.folder, {"t": ["probe"]}))
     assert text.startswith(f"{word}: ")
     assert ("better than random weights" in text) == (random == WON)
     assert ("worse than random weights" in text) == (random == LOST)
@@ -40,7 +40,7 @@ def test_the_first_word(
 def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
     for task, gap in {"a": WON, "b": OPEN, "c": OPEN}.items():
         study.write_results(task, "probe", results(gaps(gap, OPEN)))
-    results_by_task = read_task_results(study.folder, ["a", "b", "c"])
+    results_by_task = read_task_results(study.folder, {task: ["probe"] for task in "abc"})
     assert overall_conclusion(results_by_task).startswith(
         "In part: better than random weights in 2 of 6 comparisons (no clear difference in 4)"
     )
@@ -52,7 +52,7 @@ def test_one_win_of_many_is_a_part(study: StudyFolder) -> None:
 def test_a_task_without_intervals_beside_one_with(study: StudyFolder) -> None:
     study.write_results("a", "probe", results(gaps(WON, WON)))
     study.write_results("b", "probe", results(gaps((0.3, None, None), (0.3, None, None)), test=1))
-    results_by_task = read_task_results(study.folder, ["a", "b"])
+    results_by_task = read_task_results(study.folder, {task: ["probe"] for task in "ab"})
     text = overall_conclusion(results_by_task)
     assert "better than random weights in 2 of 4 comparisons" in text
     assert "(no interval in 2)" in text
@@ -79,7 +79,7 @@ def test_one_sentence_a_task_has_the_scores_and_a_verdict(
 ) -> None:
     pixels = WON if random[1] is not None else random
     study.write_results("t", "probe", results(gaps(random, pixels)))
-    (result,) = read_task_results(study.folder, ["t"])["t"]
+    (result,) = read_task_results(study.folder, {"t": ["probe"]})["t"]
     sentence = task_sentence(result, "linear")
     assert sentence.startswith(f"{verdict}: balanced accuracy .90 against ")
     assert sentence.endswith(" of random weights, with 20 labelled subjects.")

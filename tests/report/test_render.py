@@ -15,7 +15,6 @@ from ssl_pipeline import formatting
 from ssl_pipeline.evaluation.cells import PIXELS, Cell, CellRecord, save_cell
 from ssl_pipeline.evaluation.records import SubgroupGap
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, PreparedVolume, VolumeMeta
-from ssl_pipeline.report.data.results import read_task_results
 from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.figures import Picture
 from ssl_pipeline.report.render.images import MISSING_COLOUR, fill_missing
@@ -69,7 +68,7 @@ def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> N
         best="north",
     )
     study.write_results("side", "probe", content.model_copy(update={"gaps": (gap,)}))
-    task_results = read_task_results(study.folder, study.tasks)["side"]
+    task_results = study.report_data.results_by_task["side"]
     (scores,) = subgroup_tables(task_results)
     assert scores.head == ("method", "initialization", "north (10)", "south (2)", "gap")
     own, *others = scores.rows
@@ -82,13 +81,24 @@ def test_groups_have_a_column_each_and_a_table_a_metric(study: StudyFolder) -> N
     assert error.rows[0] == ("linear probe", "pretrained", ".12", ".12")
 
 
+def test_results_of_a_stage_that_no_longer_evaluates_a_task_are_left_out(
+    study: StudyFolder,
+) -> None:
+    for stage in ("probe", "finetune"):
+        study.write_results("side", stage, results(gaps((0.1, 0.05, 0.15))))
+    for stages in (("probe",), ("probe", "finetune")):
+        study.tasks = {"side": CROPS.model_copy(update={"stages": stages})}
+        found = study.report_data.results_by_task["side"]
+        assert tuple(result.stage for result in found) == stages
+
+
 def test_a_score_that_no_scale_holds_leaves_the_figures_of_the_others(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
     content = results(gaps((0.1, 0.05, 0.15)))
     first, *others = content.rows
     lost = first.model_copy(update={"mean": -1e250, "low": -1e300, "high": 1e300})
     study.write_results("side", "probe", content.model_copy(update={"rows": (lost, *others)}))
-    (result,) = read_task_results(study.folder, study.tasks)["side"]
+    (result,) = study.report_data.results_by_task["side"]
     assert all(picture.uri for picture in figures.score_panels([result]))
     assert figures.summary_panel(result, "linear").uri
 
@@ -211,7 +221,7 @@ def test_an_overlay_shows_the_median_scan_beside_its_label(whole: StudyFolder) -
             nib.save(nib.Nifti1Image(data.astype(np.uint8), label.affine), folder / name)
             rows.append({"scan": entry.id, "dice": [score, None], "file": name})
         save_cell(cell, CellRecord(key="key", encoder="", predictions=rows), folder)
-    (result,) = read_task_results(whole.folder, ["voxels"])["voxels"]
+    (result,) = whole.report_data.results_by_task["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
     pictures, marks = segmentation_overlays(result, VOXELS, reader, whole.label_file)
     assert tuple(picture.title for picture in pictures) == INIT_TITLES
@@ -241,7 +251,7 @@ def test_a_segmentation_whose_cells_failed_has_no_overlay(whole: StudyFolder) ->
         failed = CellRecord(key="key", encoder="", failed="out of memory")
         save_cell(Cell("full", init, 0, 0), failed, folder)
     catalog = Catalog.read(whole.folder / "preprocess" / "catalog.parquet")
-    (result,) = read_task_results(whole.folder, ["voxels"])["voxels"]
+    (result,) = whole.report_data.results_by_task["voxels"]
     reader = CropReader(whole.folder / "preprocess" / "volumes", catalog)
     assert segmentation_overlays(result, VOXELS, reader, whole.label_file)[0] == []
 
@@ -260,7 +270,7 @@ def test_calibration_uses_the_cells_of_all_seeds(study: StudyFolder) -> None:
     study.tasks = {"side": CROPS}
     study.write_results("side", "probe", results(gaps((0.1, 0.05, 0.15))))
     folder = study.folder / "probe" / "side"
-    (result,) = read_task_results(study.folder, ["side"])["side"]
+    (result,) = study.report_data.results_by_task["side"]
     assert calibration_panels([result]) == []  # without cells there is nothing to draw
     for init in result.initializations:
         for seed in range(3):

@@ -130,7 +130,8 @@ class ReportData:
     @cached_property
     def results_by_task(self) -> Mapping[str, Sequence[TaskResult]]:
         """Results of each task, by stage; empty for a task that was not evaluated."""
-        return read_task_results(self.folder, self.tasks)
+        stages = {name: task.evaluation_stages for name, task in self.tasks.items()}
+        return read_task_results(self.folder, stages)
 
     def results_of(self, *, shift: bool) -> Mapping[str, Sequence[TaskResult]]:
         """Results of the tasks that are of shift, or of those that are not."""

@@ -26,7 +26,6 @@ from ssl_pipeline.evaluation.records import (
 )
 from ssl_pipeline.evaluation.statistics.intervals import holm_correction
 
-EVALUATION_STAGES = ("probe", "finetune")
 METHOD_TITLES: dict[str, str] = probes.TITLES | adaptation.TITLES
 
 
@@ -118,13 +117,18 @@ class TaskResult:
         return {(own, initialization, subjects) for own in methods}
 
 
-def read_task_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[TaskResult]]:
+def read_task_results(
+    folder: Path, stages_by_task: Mapping[str, Sequence[str]]
+) -> dict[str, list[TaskResult]]:
     """The results below a study's folder, by task; a task that was not evaluated has none.
 
+    Read are those of the stages that evaluate a task, and not what one of its former stages left.
     Beside its own p-value each difference has one that is corrected for all comparisons of the
     study (Holm 1979).
     """
-    found = {task: list(_read_stages(folder, task)) for task in tasks}
+    found = {
+        task: list(_read_stages(folder, task, stages)) for task, stages in stages_by_task.items()
+    }
     compared = [c for own in found.values() for each in own for c in each.results.differences]
     tested = [comparison.p for comparison in compared if comparison.p is not None]
     corrected = iter(holm_correction(tested))
@@ -133,8 +137,8 @@ def read_task_results(folder: Path, tasks: Iterable[str]) -> dict[str, list[Task
     }
 
 
-def _read_stages(folder: Path, task: str) -> Iterator[TaskResult]:
-    for stage in EVALUATION_STAGES:
+def _read_stages(folder: Path, task: str, stages: Sequence[str]) -> Iterator[TaskResult]:
+    for stage in stages:
         own = folder / stage / task
         if (own / RESULTS_FILE).exists():
             yield TaskResult(task, stage, own, read_results(own), read_costs(own).cells)

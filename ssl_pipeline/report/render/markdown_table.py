@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.report.render.table import Badge, Table
 
 SIGNIFICANT_OUTCOMES = ("better", "worse")
@@ -11,11 +12,12 @@ def markdown_table(table: Table) -> str:
     """A table below its caption; a difference whose interval does not hold zero is in bold."""
     marks = ["---"] * table.text_columns + ["---:"] * (len(table.head) - table.text_columns)
     rows = (map(_cell, row) for row in table.rows)
-    return "\n".join([table.caption, "", *map(_table_line, (table.head, marks, *rows))])
+    lines = map(_table_line, (table.head, marks, *rows))
+    return "\n".join([markdown_line(table.caption), "", *lines])
 
 
 def _table_line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(map(markdown_line, cells))} |"
 
 
 def _cell(cell: str | Badge) -> str:
