@@ -8,7 +8,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm slurm-up slurm-down bench-data bench-scale bench-train bench-alarms check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -61,6 +61,20 @@ bench-scale: setup ## Starts and restarts with 100 to 100,000 volumes
 bench-train: setup ## Training steps against peers, and from store to step (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
 	python -m tests.bench.train
+
+bench-segmentation: setup nnunet-env ## Segmentation beside real nnU-Net (ARGS="--tiny": minutes, not hours)
+	python -m tests.bench.segmentation $(ARGS)
+
+nnunet-env: .venv-nnunet/.ready ## Make .venv-nnunet, for nnU-Net's pins are not the project's
+
+.venv-nnunet/.ready: $(PINS) ssl_pipeline/torchvision_compat.py
+	test -x .venv-nnunet/bin/python || $(PYTHON) -m venv .venv-nnunet
+	.venv-nnunet/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	  nnunetv2==2.8.1 $$(grep -E '^torch(vision)?==' $(PINS))
+	packages=$$(.venv-nnunet/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  cp ssl_pipeline/torchvision_compat.py "$$packages" && \
+	  echo 'import torchvision_compat' > "$$packages/torchvision_compat.pth"
+	touch $@
 
 bench-alarms: setup ## Diagnoses of deliberately broken and of sound pretraining runs
 	python -m tests.bench.alarm_rates

@@ -104,5 +104,5 @@ def test_a_convolutional_encoder_learns_to_segment_with_skips(planted, tmp_path)
     train_segmentation(network, planted.reader, scans, settings)
     scored = [e for e in planted.catalog.entries if e.split == "test"][:6]
     maps = [predict_volume(network, planted.reader, e, (16, 16, 16), section) for e in scored]
-    dice = [cells._score_scan(e, found)["dice"] for e, found in zip(scored, maps, strict=True)]
+    dice = [cells.score_scan(e, found)["dice"] for e, found in zip(scored, maps, strict=True)]
     assert np.mean(dice, axis=0).min() > 0.4

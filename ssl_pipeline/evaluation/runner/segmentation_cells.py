@@ -135,7 +135,7 @@ class SegmentationCells(FinetuneCells):
         )
         rows = [
             {
-                **self._score_scan(entry, each),
+                **self.score_scan(entry, each),
                 "file": self._write_prediction(cell, entry, each) if written else "",
             }
             for entry, each in zip(self.test_entries, segmented, strict=True)
@@ -150,7 +150,7 @@ class SegmentationCells(FinetuneCells):
         for entry in self.test_entries:
             found = self._truth(entry, self.task.external_predictions or "")
             predicted = np.where(found == IGNORE_LABEL, 0, found)
-            rows.append({**self._score_scan(entry, predicted), "file": ""})
+            rows.append({**self.score_scan(entry, predicted), "file": ""})
         costs = {"trained_parameters": 0, "seconds": round(time.monotonic() - started, 3)}
         return {"predictions": rows, "files": [], "costs": costs}
 
@@ -162,7 +162,7 @@ class SegmentationCells(FinetuneCells):
         model = load_network(built, network).to(self.runner.context.device)
         segmented = self._segment(model, volumes, network.finetune)
         pairs = zip(self.test_entries, segmented, strict=True)
-        return [self._score_scan(entry, predicted) for entry, predicted in pairs]
+        return [self.score_scan(entry, predicted) for entry, predicted in pairs]
 
     def _class_indices(self, entry: Entry) -> NDArray[np.uint8]:
         """A scan's class indices (z, y, x) on its stored grid."""
@@ -230,7 +230,7 @@ class SegmentationCells(FinetuneCells):
         write_bytes(self.runner.context.out / name, packed)
         return name
 
-    def _score_scan(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
+    def score_scan(self, entry: Entry, predicted: NDArray[np.uint8]) -> dict[str, Any]:
         """The scores of a scan's predicted classes (x, y, z), on its own grid."""
         truth = self._truth(entry, self.task.label)
         annotated = self.task.annotated_classes(truth)
