@@ -43,7 +43,9 @@ def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     assert (out / MANIFEST).exists()  # what waits for the stage may go on
     refresh_manifests(study)
     assert not (out / MANIFEST).exists()  # and the next time Snakemake runs it again
+    capsys.readouterr()
     finetune(copied)
+    assert capsys.readouterr().out.count("is computed again, as others may be") == 1
     again = {name for name, when in cells(out).items() if before[name] != when}
     assert again == {name for name in before if not name.startswith("baseline-pixels")}
     copied.write_text(text)

@@ -247,7 +247,7 @@ def _cell_records(
     activity: str,
 ) -> Iterator[tuple[Cell, CellRecord]]:
     """Records of the cells; a missing one is computed first."""
-    out, n_failed = runner.context.out, 0
+    out, n_failed, is_told = runner.context.out, 0, False
     if runner.context.shard == UNSHARDED:
         # What a killed process left; beside other shards it may be theirs.
         remove_temporaries(out / "cells")
@@ -255,7 +255,14 @@ def _cell_records(
         for cell, section in todo:
             key = runner.cell_key(cell, section)
             record = load_cell(cell, key, out)
+            is_new = record is None
             if record is None:
+                if not is_told and cell.path(out).exists():
+                    is_told = True
+                    info(
+                        f"{cell.name} is computed again, as others may be: it failed, or its "
+                        "settings, labels or encoder have changed."
+                    )
                 bar.begin(cell.name)
                 content = _compute_or_record_failure(
                     runner, cell, section, compute, last=n_failed == len(todo) - 1
@@ -264,7 +271,7 @@ def _cell_records(
                 record = CellRecord(key=key, encoder=encoder, **content)
                 save_cell(cell, record, out)
             n_failed += bool(record.failed)
-            bar.advance(cell.name)
+            bar.advance(cell.name, is_new=is_new)
             if not record.failed:
                 debug(f"{cell.name}: {record.costs['seconds']:.1f} s")
             yield cell, record
