@@ -41,7 +41,7 @@ from stages.evaluation_check import check_evaluations
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality")
 DEPENDS_ON = ("download",)
-VERSION = 8
+VERSION = 9
 RESULT_FILES = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE)
 OUTPUTS = (*RESULT_FILES, JOURNAL_FILE)  # a journal is there while it runs
 WILDCARDS: tuple[str, ...] = ()
