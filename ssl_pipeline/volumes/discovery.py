@@ -8,16 +8,18 @@ import mimetypes
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.text import normalize_word
+from ssl_pipeline.io.text import compose, normalize_word
+from ssl_pipeline.progress import info
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
 from ssl_pipeline.volumes.label_matching import LabelFolder, find_labels
@@ -71,10 +73,11 @@ class Candidate:
 
     @property
     def file_paths(self) -> tuple[str, ...]:
-        """The paths that patterns see: of each of the scan's files, below the root."""
+        """The paths that patterns see: of each of the scan's files, below the root, composed."""
         names = [path.name for path in self.source.files]
         folder = PurePosixPath(self.relative_path)
-        return tuple(str(folder / name) for name in names) or (self.relative_path,)
+        paths = tuple(str(folder / name) for name in names) or (self.relative_path,)
+        return tuple(map(compose, paths))
 
     @cached_property
     def subject_fault(self) -> str:
@@ -271,6 +274,7 @@ def _below_root(root: Root, rows: RowLookup, code: Coder, raw_files: RawFiles) -
             relative = source.path.relative_to(folder).as_posix()
             own = {name: each.label_path(relative) for name, each in labels.items()}
             candidates.append(Candidate(source, root, relative, rows.find(source.path), own, code))
+    _tell_idle_exclusions(root, folder, raw_files.below(folder))
     if not candidates:
         formats = ", ".join(reader.name for reader in READERS)
         suffixes = sorted({_suffix(path.name) for paths in included for path in paths})
@@ -307,13 +311,24 @@ def _is_included(root: Root, relative_path: str, path: Path) -> bool:
     """
     if root.layout == "bids" and not _match_bids(root, relative_path):
         return is_unlistable(path)
-    places = (relative_path, *map(str, PurePosixPath(relative_path).parents))
-
-    def is_matched(pattern: str) -> bool:
-        return any(fnmatch(place, pattern) for place in places if place != ".")
-
-    is_wanted = is_matched(root.include) and not any(map(is_matched, root.exclude))
+    is_excluded = any(_is_matched(pattern, relative_path) for pattern in root.exclude)
+    is_wanted = _is_matched(root.include, relative_path) and not is_excluded
     return is_wanted or is_unlistable(path)
+
+
+def _is_matched(pattern: str, relative_path: str) -> bool:
+    """Whether a file, or a folder that it lies in, matches a pattern of `include` or `exclude`."""
+    tidy = str(PurePosixPath(compose(pattern)))  # without "./" before it and "/" after it
+    path = PurePosixPath(compose(relative_path))
+    return any(fnmatch(str(place), tidy) for place in (path, *path.parents[:-1]))
+
+
+def _tell_idle_exclusions(root: Root, folder: Path, folders: Sequence[Sequence[Path]]) -> None:
+    """Say which patterns of `exclude` match nothing: they may be misspelt."""
+    for pattern in root.exclude:
+        below = (path.relative_to(folder).as_posix() for path in chain(*folders))
+        if not any(_is_matched(pattern, path) for path in below):
+            info(f"root {root.title}: no path matches `{pattern}` of `exclude`; is it misspelt?")
 
 
 def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
