@@ -65,12 +65,17 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def compose(text: str) -> str:
+    """The text in composed characters (NFC): two names of a file may differ in nothing else."""
+    return unicodedata.normalize("NFC", text)
+
+
 def clean_text(text: str) -> str:
     """The text in composed characters (NFC), without invisible ones and without outer spaces.
 
     Zero-width spaces and byte order marks are invisible; inner white space becomes one space.
     """
-    composed = unicodedata.normalize("NFC", text)
+    composed = compose(text)
     return " ".join("".join(each for each in composed if not _is_invisible(each)).split())
 
 

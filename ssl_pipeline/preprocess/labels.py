@@ -52,22 +52,35 @@ def label_on_source_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] |
     return result
 
 
+def keeps_whole_scan(meta: VolumeMeta) -> bool:
+    """Whether every voxel of the scan's own grid has its centre inside of the stored volume."""
+    box = tuple(slice(0, side) for side in meta.source_shape)
+    return not _is_outside(_corners(box), np.array(meta.source_affine), meta).any()
+
+
 def share_outside(label: Volume, meta: VolumeMeta) -> float:
     """The share of a label's voxels whose centres lie outside of a stored volume, 0 to 1."""
     labelled = label.data > 0
     if not labelled.any():
         return 0.0
-    box = bounding_box(labelled, (0, 0, 0))
-    corners = np.array(np.meshgrid(*((side.start, side.stop - 1) for side in box))).reshape(3, -1)
-    if not _is_outside(corners, label, meta).any():
+    corners = _corners(bounding_box(labelled, (0, 0, 0)))
+    if not _is_outside(corners, label.affine, meta).any():
         return 0.0
-    return float(_is_outside(np.array(np.nonzero(labelled)), label, meta).mean())
+    return float(_is_outside(np.array(np.nonzero(labelled)), label.affine, meta).mean())
 
 
-def _is_outside(indices: NDArray[np.int64], label: Volume, meta: VolumeMeta) -> NDArray[np.bool_]:
-    """Whether voxels (x, y, z) x n of a label lie outside of a stored volume: (n,)."""
-    label_to_stored = np.linalg.inv(np.array(meta.affine)) @ label.affine
-    x, y, z = label_to_stored[:3, :3] @ indices + label_to_stored[:3, 3:]
+def _corners(box: tuple[slice, ...]) -> NDArray[np.int64]:
+    """The voxels at the corners of a box: (3, 8)."""
+    ends = ((side.start, side.stop - 1) for side in box)
+    return np.array(np.meshgrid(*ends)).reshape(3, -1)
+
+
+def _is_outside(
+    indices: NDArray[np.int64], affine: NDArray[np.float64], meta: VolumeMeta
+) -> NDArray[np.bool_]:
+    """Whether voxels (x, y, z) x n of an affine's grid lie outside of a stored volume: (n,)."""
+    to_stored = np.linalg.inv(np.array(meta.affine)) @ affine
+    x, y, z = to_stored[:3, :3] @ indices + to_stored[:3, 3:]
     beyond = np.zeros(indices.shape[1], np.bool_)
     for place, size in zip((z, y, x), meta.shape, strict=True):
         beyond |= (place < -0.5 - TIE_BREAK_VOXELS) | (place > size - 0.5 + TIE_BREAK_VOXELS)

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from ssl_pipeline.errors import UserError, is_disk_full
 from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.labels import share_outside
+from ssl_pipeline.preprocess.labels import keeps_whole_scan, share_outside
 from ssl_pipeline.preprocess.prepare import (
     PreparedVolume,
     VolumeMeta,
@@ -124,8 +124,11 @@ def preprocess_scan(
 def _cut_labels(labels: Mapping[str, Path], meta: VolumeMeta) -> dict[str, float]:
     """The labels that reach out of the crop, with the share of their voxels that does.
 
-    A label that cannot be read is none here: what uses it says so.
+    A label that cannot be read is none here: what uses it says so. None is read where nothing was
+    cropped, for each lies on the scan's own grid.
     """
+    if keeps_whole_scan(meta):
+        return {}
     found = {}
     for name, path in labels.items():
         with suppress(ReadError):

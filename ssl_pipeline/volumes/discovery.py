@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.text import normalize_word
+from ssl_pipeline.io.text import compose, normalize_word
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
 from ssl_pipeline.volumes.label_matching import LabelFolder, find_labels
@@ -71,10 +71,11 @@ class Candidate:
 
     @property
     def file_paths(self) -> tuple[str, ...]:
-        """The paths that patterns see: of each of the scan's files, below the root."""
+        """The paths that patterns see: of each of the scan's files, below the root, composed."""
         names = [path.name for path in self.source.files]
         folder = PurePosixPath(self.relative_path)
-        return tuple(str(folder / name) for name in names) or (self.relative_path,)
+        paths = tuple(str(folder / name) for name in names) or (self.relative_path,)
+        return tuple(map(compose, paths))
 
     @cached_property
     def subject_fault(self) -> str:
@@ -328,16 +329,16 @@ def _is_included(root: Root, relative_path: str, path: Path) -> bool:
     """
     if root.layout == "bids" and not _match_bids(root, relative_path):
         return is_unlistable(path)
-    is_wanted = _is_matched(relative_path, root.include) and not any(
-        _is_matched(relative_path, pattern) for pattern in root.exclude
-    )
+    is_excluded = any(_is_matched(relative_path, pattern) for pattern in root.exclude)
+    is_wanted = _is_matched(relative_path, root.include) and not is_excluded
     return is_wanted or is_unlistable(path)
 
 
 def _is_matched(relative_path: str, pattern: str) -> bool:
-    """Whether a pattern matches a file, or a folder that it lies in."""
-    places = (relative_path, *map(str, PurePosixPath(relative_path).parents))
-    return any(fnmatch(place, pattern) for place in places if place != ".")
+    """Whether a file, or a folder that it lies in, matches a pattern of `include` or `exclude`."""
+    tidy = str(PurePosixPath(compose(pattern)))  # without "./" before it and "/" after it
+    path = PurePosixPath(compose(relative_path))
+    return any(fnmatch(str(place), tidy) for place in (path, *path.parents[:-1]))
 
 
 def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:

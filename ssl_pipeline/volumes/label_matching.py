@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import compose
 from ssl_pipeline.volumes import geometry, readers
 from ssl_pipeline.volumes.config import LabelSource, resolve_path
 from ssl_pipeline.volumes.readers import ReadError, Source
@@ -34,11 +35,12 @@ class LabelFolder:
         path = PurePosixPath(readers.strip_suffix(relative_path))
         words = {"stem": path.name, "folder": str(path.parent) if path.parent.name else ""}
         if self.source.image_pattern:
-            match = re.search(self.source.image_pattern, relative_path)
+            match = re.search(self.source.image_pattern, compose(relative_path))
             if not match:
                 return None
             words |= {name: text or "" for name, text in match.groupdict().items()}
-        return self.files.get(readers.strip_suffix(self.source.pattern).format(**words).lstrip("/"))
+        name = readers.strip_suffix(self.source.pattern).format(**words).lstrip("/")
+        return self.files.get(compose(name))
 
 
 def find_labels(source: LabelSource, raw_files: RawFiles) -> LabelFolder:
@@ -46,12 +48,12 @@ def find_labels(source: LabelSource, raw_files: RawFiles) -> LabelFolder:
     folder = resolve_path(source.path)
     if not folder.is_dir():
         raise UserError(f"data.roots.labels: there is no folder {folder}; correct the path.")
-    shape = _as_regex(readers.strip_suffix(source.pattern))
+    shape = _as_regex(compose(readers.strip_suffix(source.pattern)))
     files: dict[str, Path] = {}
     folders = raw_files.below(folder)
     sources = readers.sources_among(folders)
     for each in sources:
-        key = readers.strip_suffix(each.path.relative_to(folder).as_posix())
+        key = compose(readers.strip_suffix(each.path.relative_to(folder).as_posix()))
         if shape.fullmatch(key):
             files.setdefault(key, each.path)
     return LabelFolder(source, files, readers.unused_files(folders, sources))

@@ -5,6 +5,8 @@ import difflib
 import io
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from ssl_pipeline.volumes.config import KNOWN_COLUMNS, Modality, SplitName, reso
 from ssl_pipeline.volumes.walk import real_location
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
+SHORTENED_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 COLUMN_CHOICES = {"modality": get_args(Modality), "split": get_args(SplitName)}
 
 
@@ -183,10 +186,22 @@ def _row(table: Path, number: int, values: dict[str, str], targets: Collection[s
             )
     if not 0 <= parse_weight(values.get("sampling_weight", "")) < math.inf:
         raise UserError(f"{where} has a sampling_weight that is no number from 0 on; correct it.")
-    path = resolve_path(values["path"], folder)
+    path = _path_of(values["path"], folder)
+    if SHORTENED_NUMBER.fullmatch(values.get("subject", "")):
+        raise UserError(
+            f"{where} has a subject that a spreadsheet has shortened, as 1.23E+12, so that several"
+            " people may have it; write subjects as text."
+        )
     if not path.exists():
         raise UserError(f"{where} names a path that is not in {folder}; correct it.")
     return TableRow(number, path, values, {name: values[name] for name in targets if values[name]})
+
+
+def _path_of(text: str, folder: Path) -> Path:
+    """The path that a cell names, in composed or decomposed characters as the file has them."""
+    forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
+    paths = [resolve_path(form, folder) for form in forms]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def parse_weight(text: str) -> float:

@@ -23,9 +23,11 @@ from ssl_pipeline.volumes.value_statistics import (
     valid_mask,
     without_padding,
 )
-from ssl_pipeline.volumes.volume import SliceSpacing, Volume, VoxelGrid
+from ssl_pipeline.volumes.volume import NIFTI_INTENT, SliceSpacing, Volume, VoxelGrid
 
 MISSING_GAP_RATIO = 1.5  # a gap of this many usual ones misses a slice
+MIN_BACKGROUND_SHARE = 0.01  # of the voxels; fewer that are NaN are no background
+HU_NOISE, HU_TISSUE, MIN_HU_SHARE = 100, 200, 0.1  # HU about air and about water, share of voxels
 LIMIT_TOLERANCE = 1e-5  # relative: headers hold float32, and a turned axis is a root of squares
 
 
@@ -54,8 +56,10 @@ class QualityThresholds(Section):
         (
             *("LOCALIZER", "SCOUT", "MPR", "REFORMATTED", "CPR", "MIP", "MINIP", "PROJECTION"),
             *("VOLUME RENDER", "VRT", "SSD", "SCREEN", "PERFUSION", "SUBTRACT", "MOSAIC"),
+            *("INTENT LABEL", "INTENT STATISTIC"),
         ),
-        description="beginnings of words in DICOM's ImageType that mark scouts and derived objects",
+        description="beginnings of words in DICOM's ImageType that mark scouts and derived objects;"
+        " of NIfTI, INTENT LABEL and INTENT STATISTIC stand for its intent_code",
     )
     max_saturated_share: float = Field(
         0.05, gt=0, le=1, description="share of voxels above the lowest value that have the highest"
@@ -84,6 +88,10 @@ class QualityThresholds(Section):
     max_bright_hu: float = Field(
         800.0, description="99th percentile of a CT without air, the 75th of one with padding, HU"
     )
+    min_hu: float = Field(
+        -1500.0,
+        description="CT whose 1st percentile without padding is below this is not in HU",
+    )
     max_lowest_share: float = Field(
         0.05, gt=0, le=1, description="share of voxels at the lowest value of a CT without air"
     )
@@ -95,11 +103,13 @@ class QualityThresholds(Section):
 class ScanQuality(NamedTuple):
     """Result of quality control: rejected for `fault`, else used, after `repair` if it has one.
 
-    All are plain sentences, or empty; `review` says which fault a reader's decision lifted.
+    All are plain sentences, or empty; `note` is what may be a mistake of the study, and `review`
+    says which fault a reader's decision lifted.
     """
 
     fault: str = ""
     repair: str = ""
+    note: str = ""
     review: str = ""
     holds_image: bool = True  # False for what no reader can accept, such as a constant
     is_rejected_in_review: bool = False  # nothing but a reader's decision speaks against it
@@ -128,9 +138,10 @@ def check_quality(
         lifted.append(fault.text)
     if decision and decision.verdict == "reject":
         return ScanQuality(f"{REJECTED} {decision.signature}", is_rejected_in_review=True)
-    repairs = (volume.repair, _shear_repair(volume.affine))
+    repairs = (volume.repair, _shear_repair(volume.affine), _value_repair(volume.data))
     return ScanQuality(
         repair="; ".join(repair for repair in repairs if repair),
+        note=_unit_note(volume, root) if modality == "MR" else "",
         review=f"accepted in review {decision.signature}, against: {'; '.join(lifted)}"
         if decision and lifted
         else "",
@@ -189,7 +200,9 @@ def _image_type_fault(volume: Volume, thresholds: QualityThresholds) -> str:
         return ""
     scout = any(mark in ("LOCALIZER", "SCOUT") for mark in marked)
     what = "a localizer" if scout else "a derived object, not a scan"
-    return f"is {what}: its ImageType says {', '.join(marked)}"
+    place = "intent_code" if words[0].startswith(NIFTI_INTENT) else "ImageType"
+    said = ", ".join(mark.removeprefix(NIFTI_INTENT) for mark in marked)
+    return f"is {what}: its {place} says {said}"
 
 
 def _grid_fault(volume: Volume, thresholds: QualityThresholds) -> str:
@@ -233,6 +246,35 @@ def _shear_repair(affine: NDArray[np.float64]) -> str:
     return (
         f"its axes, {shear:.1f} degrees off a right angle as by a tilted gantry, are straightened"
     )
+
+
+def _value_repair(data: NDArray[Any]) -> str:
+    """What becomes of voxels that a computation spoiled, in words; empty where there are none.
+
+    Infinity is never measured. NaN in many voxels is background; in a few it is no such thing.
+    """
+    if data.dtype.kind != "f":
+        return ""
+    infinite = float(np.isinf(data).mean())
+    spoiled = float(np.isnan(data).mean())
+    kinds = [("infinite", infinite), ("NaN", spoiled if spoiled < MIN_BACKGROUND_SHARE else 0.0)]
+    return "; ".join(
+        f"{share:.2g} of its voxels are {kind}, and count as not measured"
+        for kind, share in kinds
+        if share
+    )
+
+
+def _unit_note(volume: Volume, root: Root | None) -> str:
+    """What is to be said of an MR whose values lie where those of air and water do in HU."""
+    volume = volume.with_missing_value(root.missing_value if root else None)
+    values = sample_values(volume.data[valid_mask(volume.data, volume.missing_value)])
+    values = values.astype(np.float32)
+    air = np.mean(np.abs(values + 1000) <= HU_NOISE)
+    water = np.mean(np.abs(values) <= HU_TISSUE)
+    if min(air, water) < MIN_HU_SHARE:
+        return ""
+    return "its values are those of CT, about -1000 and about 0: is its modality MR?"
 
 
 def _intensity_fault(
@@ -297,7 +339,7 @@ def _hounsfield_fault(values: NDArray[Any], offset: float, thresholds: QualityTh
             " about 0; correct intensity_offset of this root"
         )
     if dark <= thresholds.max_dark_hu:
-        return ""
+        return _range_fault(dark, float(np.percentile(sample, 75)) + offset, thresholds)
     if usual > thresholds.max_bright_hu:
         return (
             f"its values, {dark:.0f} to {bright:.0f}, are no Hounsfield units, in which air is"
@@ -309,6 +351,21 @@ def _hounsfield_fault(values: NDArray[Any], offset: float, thresholds: QualityTh
             f"its values, of which {lowest:.0%} are the lowest, {low:.0f}, are no Hounsfield units,"
             " in which air is -1000: windowed; give the scan as the scanner wrote it, or set"
             " missing_value for this root"
+        )
+    return ""
+
+
+def _range_fault(dark: float, upper: float, thresholds: QualityThresholds) -> str:
+    """Why values with air cannot be Hounsfield units, by their 1st and 75th percentile."""
+    if dark < thresholds.min_hu:
+        return (
+            f"its values reach down to {dark:.0f}: no Hounsfield units, in which air is -1000;"
+            " correct their scale or intensity_offset, or set missing_value for this root"
+        )
+    if upper > thresholds.max_bright_hu:
+        return (
+            f"a quarter of its values lie above {upper:.0f}: no Hounsfield units, or inverted ones;"
+            " give the scan as the scanner wrote it"
         )
     return ""
 

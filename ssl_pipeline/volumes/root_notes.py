@@ -8,6 +8,7 @@ from ssl_pipeline.formatting import format_count
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 
 PLANES = {**dict.fromkeys("LR", "sagittal"), **dict.fromkeys("AP", "coronal")}
+MIN_SCANS_OF_MANY = 4  # scans of one root that are seldom all of one person
 MIN_SLICE_RATIO = 1.5  # of the widest spacing to the next, from which on a scan has slices
 
 
@@ -19,7 +20,7 @@ class RootNote(NamedTuple):
 
 
 def root_notes(inventory: Inventory) -> list[RootNote]:
-    """The notes on all roots: files that are not read, labels that lack, slices of other planes."""
+    """The notes on all roots: unread files, lacking labels, one subject alone, several planes."""
     roots = dict.fromkeys([*(scan.root for scan in inventory.scans), *inventory.unread_formats])
     return [RootNote(root, text) for root in roots for text in _texts(inventory, root)]
 
@@ -45,6 +46,9 @@ def _texts(inventory: Inventory, root: str) -> Iterator[str]:
     if orphans:
         number = format_count(len(orphans), "label file")
         yield f"{number} without a scan, such as {orphans[0].id}"
+    subjects = {scan.subject for scan in scans}
+    if len(scans) >= MIN_SCANS_OF_MANY and len(subjects) == 1 and subjects != {""}:
+        yield f"its {len(scans)} scans are of one subject; correct its `subject` if they are not"
     if text := _plane_text(scans):
         yield text
 

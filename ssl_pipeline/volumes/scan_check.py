@@ -24,7 +24,7 @@ from ssl_pipeline.volumes.review import Decision
 from ssl_pipeline.volumes.thumbnails import thumbnail
 from ssl_pipeline.volumes.walk import FileState
 
-VERSION = 6  # raise it when the result of an inspection changes its meaning
+VERSION = 7  # raise it when the result of an inspection changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ def _open_scan(
         voxel_hash=voxel_hash(straight.data, root.intensity_offset) if quality.holds_image else "",
         fault=quality.fault,
         repair=quality.repair,
-        note=volume.note,
+        note="; ".join(note for note in (volume.note, quality.note) if note),
         review=quality.review,
     )
     missing = volume.missing_value

@@ -1,4 +1,4 @@
-"""Checks of the values of targets and sites, which results say: none may say who a person is.
+"""Checks of targets, sites and names of roots, which results say: none may say who a person is.
 
 Which targets there are, a study declares; nothing else of a table is kept. What is refused here was
 declared by mistake. A person's name is not surely distinguishable from other words: it has several
@@ -18,6 +18,7 @@ IDENTIFYING = {
     "a date": re.compile(
         r"(?<![\w.])(?:[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2[0-9]{2,4}"
         rf"|[0-9]{{1,2}}[-. ]*{MONTH}[-. ,]*[0-9]{{2,4}}"
+        rf"|(?<![^\W\d_]){MONTH}[-. ]*[0-9]{{1,2}}[-. ,]+(?:19|20)[0-9]{{2}}"
         r"|(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]))(?![0-9])",
         re.IGNORECASE,
     ),
@@ -25,7 +26,7 @@ IDENTIFYING = {
     "a number of identity": re.compile(r"^\W*[0-9](?:[ /-]?[0-9]){8,}\W*$"),
     "a person's name": re.compile(r"\w\^\w"),
 }
-NAME_WORD = re.compile(r"(?=\S\S)[^\W\d_]+(?:['.-][^\W\d_]+)*")
+NAME_WORD = re.compile(r"(?=\S\S)[^\W\d_]+(?:['.-][^\W\d_]+)*\.?")
 
 
 def check_targets(candidates: Iterable[Candidate]) -> None:
@@ -35,12 +36,15 @@ def check_targets(candidates: Iterable[Candidate]) -> None:
     """
     subjects: dict[tuple[str, str], set[str]] = defaultdict(set)
     example: dict[tuple[str, str], Candidate] = {}
+    titles: set[str] = set()
     for each in candidates:
         for item in (each.targets | {"site": each.site}).items():
             subjects[item].add(each.subject_name or each.relative_path)
             example.setdefault(item, each)
+        titles.add(each.root.title)
+    _check_titles(titles)
     for (name, value), people in subjects.items():
-        kind = _identifying_kind(value, len(people) == 1 and name != "site")
+        kind = _identifying_kind(value, may_be_name=len(people) == 1 and name != "site")
         if kind:
             raise UserError(
                 f"`{name}` of scan {example[name, value].id} looks like {kind}, which results"
@@ -49,7 +53,16 @@ def check_targets(candidates: Iterable[Candidate]) -> None:
     _check_spelling(subjects)
 
 
-def _identifying_kind(value: str, may_be_name: bool) -> str:
+def _check_titles(titles: Iterable[str]) -> None:
+    for title in titles:
+        if kind := _identifying_kind(title, may_be_name=False):
+            raise UserError(
+                "data.roots: the name of a root or table, which may be that of its folder, looks"
+                f" like {kind}, which results would pass on: give it another `name`."
+            )
+
+
+def _identifying_kind(value: str, *, may_be_name: bool) -> str:
     """What a value looks like that may say who a person is; empty where it does not."""
     found = next((kind for kind, pattern in IDENTIFYING.items() if pattern.search(value)), "")
     words = [word for word in re.split(r"[\s,_]+", value) if NAME_WORD.fullmatch(word)]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+NIFTI_INTENT = "INTENT "  # before what NIfTI's intent_code says, in place of an image type
+
 
 @dataclass(frozen=True, eq=False)
 class VoxelGrid:
@@ -38,9 +40,9 @@ class Volume:
     `data` is (x, y, z) in the voxel order of `affine`, with the file's rescale slope applied;
     integers stay integers where that loses nothing (int8 to int32, uint8, uint16), all else is
     float32. The array may be read-only. `affine` is (4, 4), voxel index to RAS+ mm. `modality`,
-    `image_type` (such as DERIVED, PRIMARY, MPR) and `slice_spacing` come from the file's header;
-    `repair` describes what the reader had to do, `note` what it had to assume. Voxels of value
-    `missing_value` were not measured.
+    `image_type` (such as DERIVED, PRIMARY, MPR; INTENT LABEL of NIfTI) and `slice_spacing` come
+    from the file's header; `repair` describes what the reader had to do, `note` what it had to
+    assume. Voxels of value `missing_value` were not measured.
     """
 
     data: NDArray[Any]

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.preprocess.config import Ct, Preprocess
-from ssl_pipeline.preprocess.labels import label_on_grid, share_outside
+from ssl_pipeline.preprocess.labels import keeps_whole_scan, label_on_grid, share_outside
 from ssl_pipeline.preprocess.prepare import prepare_volume
 from ssl_pipeline.volumes.label_matching import IGNORE_LABEL
 from ssl_pipeline.volumes.volume import Volume
@@ -113,3 +113,4 @@ def test_what_a_crop_cuts_off_a_label_is_counted(scan, spacing):
     assert share_outside(Volume(label, scan.affine), meta) == pytest.approx(1 / 3)
     whole = prepare_volume(scan, "CT", Preprocess(ct=section.ct, foreground="all")).meta
     assert share_outside(Volume(np.ones_like(label), scan.affine), whole) == 0
+    assert keeps_whole_scan(whole) and not keeps_whole_scan(meta)

@@ -1,5 +1,7 @@
 """Which files belong to a study, and whom they are of: patterns see files, and nothing is lost."""
 
+import unicodedata
+
 import pytest
 
 from ssl_pipeline.volumes.readers import read_volume
@@ -44,6 +46,7 @@ def test_a_pattern_sees_the_files_of_a_series(raw):
         ({"exclude": ["*/scout/*"]}, {"anna", "scan", "scan.nii"}),
         ({"exclude": ["*/scout"]}, {"anna", "scan", "scan.nii"}),
         ({"exclude": ["cy", "anna"]}, {"scan", "scout"}),
+        ({"exclude": ["./cy/", "anna/"]}, {"scan", "scout"}),
         ({"include": "*.dcm"}, {"anna", "scan", "scout"}),
         ({"include": "*/scan*"}, {"scan", "scan.nii"}),
     ],
@@ -56,6 +59,19 @@ def test_an_exclude_that_leaves_nothing_out_is_named(raw):
     left_out = ["*/scout", "ann", "*/Scout"]
     found = build(data_of(raw.parent, subject=FOLDER_RULE, exclude=left_out), raw.parent)
     assert found.idle_excludes == (("raw", "ann"), ("raw", "*/Scout"))
+
+
+def test_a_name_in_decomposed_characters_is_the_same_name(brain, tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "ré_1") for form in ("NFC", "NFD"))
+    save_nifti(tmp_path / f"raw/{decomposed}.nii", brain.data, brain.affine)
+    save_nifti(tmp_path / f"raw/{decomposed}x.nii", brain.data + 1, brain.affine)
+    save_nifti(tmp_path / f"labels/{composed}.nii", (brain.data > 900).astype("u1"), brain.affine)
+    (tmp_path / "t.csv").write_text(f"path,site\nraw/{composed}.nii,north\n")
+    rule, labels = {"pattern": "(?P<name>ré_[0-9])"}, {"bright": {"path": f"{tmp_path}/labels"}}
+    data = data_of(tmp_path, subject=rule, labels=labels, exclude=[f"{composed}x*"])
+    (scan,) = build(data.model_copy(update={"table": "t.csv"}), tmp_path).scans
+    assert subject_name(tmp_path, scan) == composed
+    assert (scan.site, scan.labels) == ("north", {"bright": True})
 
 
 def test_a_slice_that_is_left_out_is_no_part_of_its_series_later_on(brain, raw):

@@ -220,3 +220,22 @@ def test_an_empty_table_is_reported(folder):
     (folder / "t.csv").write_text("path,subject\n")
     with pytest.raises(UserError, match=r"t.csv has no rows"):
         build(Data(table="t.csv"), folder)
+
+
+def test_a_number_that_a_spreadsheet_shortened_names_nobody(folder):
+    (folder / "t.csv").write_text("path,subject\nraw/s_01.nii.gz,1.23457E+12\n")
+    with pytest.raises(UserError, match="row 1 has a subject that a spreadsheet has shortened"):
+        read_table(folder / "t.csv")
+
+
+def test_subjects_that_are_called_nearly_alike_are_told(folder):
+    rows = "raw/s_01.nii.gz,7\nraw/s_02.nii.gz,007\nraw/s_03.nii.gz,Ann\nraw/s_04.nii.gz,ann\n"
+    (folder / "t.csv").write_text(f"path,subject\n{rows}")
+    data = data_of(folder, subject=None).model_copy(update={"table": "t.csv"})
+    scans = by_name(folder, build(data, folder))
+    assert scans["s_02.nii.gz"].reason == (
+        f"its subject is called as that of {scans['s_01.nii.gz'].id}, but for letter case or"
+        " leading zeros: write one person in one way"
+    )
+    assert "letter case" in scans["s_04.nii.gz"].reason
+    assert scans["s_01.nii.gz"].reason == scans["s_05.nii.gz"].reason == ""

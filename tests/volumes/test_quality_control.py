@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from ssl_pipeline.volumes.quality_control import (
     check_quality,
     size_fault,
 )
+from ssl_pipeline.volumes.readers import Source, read_volume
 from ssl_pipeline.volumes.readers.dicom_split import measure_slice_spacing
 from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 from tests.volumes.volume_writers import rotated_affine
@@ -36,7 +38,9 @@ def test_values_that_are_no_numbers_are_missing(brain):
 
     sparse = QualityThresholds(min_valid_share=0.8)
     volume = change_voxels(brain, spoil)
-    assert check_quality(volume, None, QualityThresholds()) == ScanQuality()
+    assert check_quality(volume, None, QualityThresholds()) == ScanQuality(
+        repair="3e-05 of its voxels are infinite, and count as not measured"
+    )
     fault = check_quality(volume, None, sparse).fault
     assert fault == "only 0.7 of its voxels hold a value; 0.8 are needed"
     nothing = Volume(np.full(brain.data.shape, np.nan, np.float32), brain.affine)
@@ -212,6 +216,12 @@ def as_ct(brain):
     return np.where(brain.data < 2000, -1000, brain.data // 9 - 700) + np.rint(noise).astype("i2")
 
 
+def in_air(brain):
+    """The same with much air beside the head."""
+    hu = as_ct(brain)
+    return np.concatenate([hu, np.random.default_rng(1).normal(-1000, 9, hu.shape).astype("i2")])
+
+
 def window(hu, low, high):
     return (np.clip((hu - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
@@ -246,6 +256,46 @@ def test_padding_is_not_counted(padding, brain):
     assert check_quality(Volume(sound, brain.affine), None, QUALITY, "CT") == ScanQuality()
     stored[:5] = padding + 1024
     assert check_quality(Volume(stored, brain.affine), shifted, QUALITY, "CT") == ScanQuality()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda hu: hu * 10, "its values reach down to"),
+        (lambda hu: hu * 2, "its values reach down to"),
+        (lambda hu: hu - 700, "its values reach down to"),
+        (lambda hu: -hu, "or inverted ones"),
+    ],
+)
+def test_values_on_another_scale_are_no_hounsfield_units(change, fault, brain):
+    volume = Volume(change(in_air(brain)), brain.affine)
+    assert fault in check_quality(volume, None, QUALITY, "CT").fault
+
+
+def test_few_voxels_of_nan_are_no_background(brain):
+    data = brain.data.astype(np.float32)
+    data[:, :, 3] = np.nan  # a slice of 25
+    assert check_quality(Volume(data, brain.affine), None, QUALITY) == ScanQuality()
+    data = brain.data.astype(np.float32)
+    data[5, 5, 5] = np.nan
+    repair = check_quality(Volume(data, brain.affine), None, QUALITY).repair
+    assert repair == "3e-05 of its voxels are NaN, and count as not measured"
+
+
+def test_an_mr_with_the_values_of_ct_is_noted(brain):
+    ct = Volume(in_air(brain), brain.affine)
+    assert "those of CT" in check_quality(ct, None, QUALITY, "MR").note
+    assert check_quality(ct, None, QUALITY, "CT").note == ""
+    assert check_quality(brain, None, QUALITY, "MR").note == ""
+
+
+@pytest.mark.parametrize(("intent", "word"), [(1002, "LABEL"), (3, "STATISTIC")])
+def test_what_nifti_calls_a_map_is_no_scan(intent, word, brain, tmp_path):
+    image = nibabel.Nifti1Image(brain.data, brain.affine)
+    image.header["intent_code"] = intent
+    nibabel.save(image, tmp_path / "a.nii")
+    fault = check_quality(read_volume(Source(tmp_path / "a.nii")), None, QUALITY).fault
+    assert fault == f"is a derived object, not a scan: its intent_code says {word}"
 
 
 def test_a_head_without_the_air_about_it_is_accepted(brain):

@@ -95,3 +95,10 @@ def test_scans_that_are_sliced_in_different_planes_are_noted(brain, tmp_path):
             " give each plane a root of its own",
         )
     ]
+
+
+def test_many_scans_of_one_subject_are_told(folder):
+    one = {"pattern": "(?P<name>s)_"}
+    text = "its 6 scans are of one subject; correct its `subject` if they are not"
+    assert notes(build(data_of(folder, subject=one), folder)) == [("raw", text)]
+    assert notes(build(data_of(folder, subject=None), folder)) == []

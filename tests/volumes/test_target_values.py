@@ -1,5 +1,6 @@
 """Values of targets that may say who a person is, or are written in two ways, are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,13 @@ def scans_with(*values):
     [
         ("Doe_Jane_1961", "a person's name"),
         ("Doe^Jane", "a person's name"),
+        ("J. Doe", "a person's name"),
         ("DOE, JANE", "a person's name"),
         ("Anne-Marie O'Neill", "a person's name"),
         ("1.2.840.10008.1", "a UID"),
         ("1961-04-07", "a date"),
         ("born 7.4.1961", "a date"),
+        ("April 7, 1961", "a date"),
         ("19610407", "a date"),
         ("7-APR-61", "a date"),
         ("9434765919", "a number of identity"),
@@ -59,3 +62,12 @@ def test_classes_and_numbers_are_no_persons():
 def test_a_value_in_letters_of_two_sizes_is_refused():
     with pytest.raises(UserError, match="`note` is 'f' for some scans and 'F' for others"):
         check_targets(scans_with("f", "m", "F"))
+
+
+@pytest.mark.parametrize("folder", ["Doe^Jane", "1961-04-07", "1.2.840.10008.1"])
+def test_a_root_that_is_called_as_a_person_is_needs_a_name(folder):
+    scan = Candidate(Source(Path("s")), Root(path=f"raw/{folder}"), "s", None, {}, coder(b""))
+    with pytest.raises(UserError, match="give it another `name`") as error:
+        check_targets([scan])
+    assert folder not in str(error.value)
+    check_targets([replace(scan, root=Root(path=f"raw/{folder}", name="clinic"))])

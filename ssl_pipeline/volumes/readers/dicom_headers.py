@@ -17,12 +17,23 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
+from ssl_pipeline.formatting import format_count
 from ssl_pipeline.volumes.readers.dicom_file import DICOM_UID_PREFIX, read_file
 
 warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is reported here
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # scanners write odd values
 
+# What images of one series share, for patient, study and series have them (PS3.3, A.1);
+# each with the name of a part that differs in it.
+IDENTITY = {
+    **dict.fromkeys(("PatientID", "PatientName", "PatientBirthDate", "PatientSex"), "patient"),
+    **dict.fromkeys(("StudyInstanceUID", "StudyDate", "AccessionNumber"), "study"),
+    "Modality": "modality",
+    "SeriesNumber": "series",
+    "FrameOfReferenceUID": "frame",
+}
 HEADER_TAGS = [
+    *IDENTITY,
     "AcquisitionDateTime",
     "AcquisitionNumber",
     "AcquisitionTime",
@@ -35,10 +46,8 @@ HEADER_TAGS = [
     "ImagePositionPatient",
     "ImageType",
     "InversionTime",
-    "Modality",
     "NumberOfFrames",
     "ModalityLUTSequence",
-    "PatientID",
     "PerFrameFunctionalGroupsSequence",
     "PhotometricInterpretation",
     "PixelPaddingRangeLimit",
@@ -47,12 +56,11 @@ HEADER_TAGS = [
     "PixelSpacing",
     "RescaleIntercept",
     "RescaleSlope",
+    "RescaleType",
     "Rows",
     "SamplesPerPixel",
     "SeriesInstanceUID",
-    "SeriesNumber",
     "SharedFunctionalGroupsSequence",
-    "StudyInstanceUID",
     "SOPClassUID",
     "SOPInstanceUID",
     "TemporalPositionIdentifier",
@@ -69,6 +77,7 @@ MODALITY_OF_CLASS = {  # by the end of the SOP class, where the header's Modalit
 }
 IMAGE_CLASSES = f"{DICOM_UID_PREFIX}5.1.4.1.1."
 UNSPECIFIED_MODALITIES = ("", "OT")  # "other" are conversions, whose root has the modality
+CT_RESCALE_TYPES = ("", "HU", "US", "HU_MOD")  # not said, HU, unspecified, HU of virtual images
 DECODABLE_SYNTAXES = (  # transfer syntaxes that GDCM or pydicom decode, by the end of their UID
     *("1.2", "1.2.1", "1.2.2", "1.2.1.99", "1.2.5"),
     *(f"1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)),
@@ -87,7 +96,7 @@ class Frame:
     patient_id: str  # PatientID, of the person
     study_uid: str  # UID of the visit
     series_uid: str
-    series_number: str  # of the series in its study
+    identity: dict[str, str]  # the attributes of IDENTITY, by name
     uid: str  # of its file
     modality: str
     image_type: tuple[str, ...]
@@ -153,14 +162,14 @@ def _file_fault(header: pydicom.Dataset, described_frames: int = 1) -> str:
 
 def _modality(header: pydicom.Dataset) -> str:
     """The header's Modality; where it is unspecified, that of its SOP class if it has one."""
-    stated = str(header.get("Modality") or "").strip()
+    stated = str(header.get("Modality") or "").strip().upper()
     of_class = str(header.get("SOPClassUID") or "").removeprefix(IMAGE_CLASSES)
     return MODALITY_OF_CLASS.get(of_class, stated) if stated in UNSPECIFIED_MODALITIES else stated
 
 
 def _meaning_fault(header: pydicom.Dataset) -> str:
     """Why stored values are no measured intensities; empty where they are."""
-    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip()
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
     if photometric == "MONOCHROME1":
         return "holds inverted values (MONOCHROME1); convert it to MONOCHROME2"
     if int(header.get("SamplesPerPixel") or 1) > 1 or photometric != "MONOCHROME2":
@@ -195,11 +204,13 @@ def _frame(
             _attribute(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), 6
         )
         sides = _numbers(_attribute(groups, "PixelMeasuresSequence", "PixelSpacing"), 2)
+        if sides.min() < 0:
+            raise _FrameError("has a negative PixelSpacing")
         cosines = _unit_vectors(cosines.reshape(2, 3))
+        scaling = _scaling(groups, _modality(header))
     except _FrameError as error:
         fault, position, cosines, sides = str(error), NO_POSITION, np.eye(3)[:2], np.ones(2)
-    slope = _attribute(groups, "PixelValueTransformationSequence", "RescaleSlope")[1]
-    intercept = _attribute(groups, "PixelValueTransformationSequence", "RescaleIntercept")[1]
+        scaling = (1.0, 0.0)
     return Frame(
         path=path,
         number=number,
@@ -207,13 +218,14 @@ def _frame(
         patient_id=str(header.get("PatientID") or ""),
         study_uid=str(header.get("StudyInstanceUID") or ""),
         series_uid=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
-        series_number=str(header.get("SeriesNumber") or ""),
+        identity={name: str(header.get(name) or "") for name in IDENTITY}
+        | {"Modality": _modality(header)},
         uid=str(header.get("SOPInstanceUID") or ""),
         modality=_modality(header),
         image_type=_image_type(header, groups),
         size=(int(header.Rows), int(header.Columns or 0)),
         spacing=(float(sides[0]), float(sides[1])),
-        rescale=(float(slope or 1), float(intercept or 0)),
+        rescale=scaling,
         padding=_padding(header),
         position=position,
         cosines=cosines,
@@ -222,6 +234,21 @@ def _frame(
         },
         fault=fault,
     )
+
+
+def _scaling(groups: list[pydicom.Dataset], modality: str) -> tuple[float, float]:
+    """Slope and intercept of the values; 1 and 0 where they are not said."""
+    sequence = "PixelValueTransformationSequence"
+    kind = str(_attribute(groups, sequence, "RescaleType")[1] or "").strip().upper()
+    if modality == "CT" and kind not in CT_RESCALE_TYPES:
+        raise _FrameError("has values that are no Hounsfield units, by its RescaleType")
+    found = []
+    for name, usual in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
+        value = _attribute(groups, sequence, name)[1]
+        found.append(_numbers((name, [usual if value is None else value]), 1)[0])
+    if found[0] == 0:
+        raise _FrameError("has a RescaleSlope of 0, which leaves no values")
+    return float(found[0]), float(found[1])
 
 
 def _attribute(groups: Iterable[pydicom.Dataset], sequence: str, name: str) -> tuple[str, Any]:
@@ -243,7 +270,7 @@ def _numbers(attribute: tuple[str, Any], count: int) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         numbers = np.array([np.nan])
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise _FrameError(f"has an {name} that is not {count} numbers")
+        raise _FrameError(f"says a {name} that is not {format_count(count, 'number')}")
     return numbers
 
 

@@ -98,6 +98,7 @@ def _with_one_padding(
 def _stored_values(path: Path) -> NDArray[Any]:
     """A file's values as they are stored (frames, rows, columns)."""
     file = read_file(path)
+    file.PhotometricInterpretation = "MONOCHROME2"  # whose header is checked, in any case
     packing = file.file_meta.TransferSyntaxUID
     if not packing.is_encapsulated and file["PixelData"].is_undefined_length:
         raise ReadError(path, "does not say how it is packed; its TransferSyntaxUID is missing.")

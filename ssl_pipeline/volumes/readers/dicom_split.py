@@ -1,7 +1,7 @@
 """Splitting of a DICOM series into volumes.
 
 A UID alone is no identity, because anonymisers wipe UIDs or write one constant into every file:
-what differs in patient, study, modality or number of the series is split first.
+what differs in patient, study, modality, number or frame of reference of the series is split first.
 
 Scanners put several volumes into one series: the three planes of a localizer, echoes, phases of
 contrast, b-values, time points. Images that differ in size, direction or echo are always split. Any
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_pipeline.volumes.readers.dicom_headers import SPLIT_ATTRIBUTES, Frame
+from ssl_pipeline.volumes.readers.dicom_headers import IDENTITY, SPLIT_ATTRIBUTES, Frame
 from ssl_pipeline.volumes.volume import SliceSpacing
 
 MAX_VOLUMES = 8  # volumes into which a series is split
@@ -28,16 +28,11 @@ MAX_VOLUMES = 8  # volumes into which a series is split
 MIN_STACK_SLICES = 3
 MAX_UNEVEN_SHARE = 0.1  # share of the slice distance by which the slices of a stack may be off
 SAME_POSITION_MM = 0.01
+MAX_SIDE_DIFFERENCE_MM = 1e-4  # sides of pixels that differ by less do so by rounding
 MAX_COSINE_DIFFERENCE = 1e-3  # difference of direction cosines between slices that are not parallel
 
 FrameKey = Callable[[Frame], object]
 NamedFrames = tuple[str, list[Frame]]
-IDENTITY: tuple[tuple[str, FrameKey], ...] = (  # what all images of one series share
-    ("patient", lambda frame: frame.patient_id),
-    ("study", lambda frame: frame.study_uid),
-    ("modality", lambda frame: frame.modality),
-    ("series", lambda frame: frame.series_number),
-)
 SPLIT_HINTS: tuple[tuple[str, FrameKey], ...] = (
     ("type", lambda frame: frame.image_type),
     *((name, lambda frame, name=name: frame.split_values[name]) for name in SPLIT_ATTRIBUTES),
@@ -51,9 +46,25 @@ def split_series(frames: list[Frame]) -> dict[str, list[Frame]]:
     """
     return {
         _join_names(name, more): volume
-        for name, series in _split_by_keys(frames, IDENTITY)
+        for name, series in _split_by_keys(frames, _identity_keys(frames))
         for more, volume in _volumes_of(series).items()
     }
+
+
+def _identity_keys(frames: list[Frame]) -> list[tuple[str, FrameKey]]:
+    """The attributes that all images of one series share.
+
+    One of which each image has a value of its own was replaced by an anonymiser, file by file.
+    """
+
+    def key_of(name: str) -> FrameKey:
+        return lambda frame: frame.identity[name]
+
+    return [
+        (part, key_of(name))
+        for name, part in IDENTITY.items()
+        if len({frame.identity[name] for frame in frames}) < len(frames)
+    ]
 
 
 def _volumes_of(series: list[Frame]) -> dict[str, list[Frame]]:
@@ -117,9 +128,10 @@ def _split_by_geometry(frames: list[Frame]) -> list[NamedFrames]:
     """Frames split by attributes that no volume mixes."""
     if not frames:
         return []
-    directions = _directions(frames)
+    sides = _cluster_numbers(frames, lambda frame: np.array(frame.spacing), MAX_SIDE_DIFFERENCE_MM)
+    directions = _cluster_numbers(frames, lambda frame: frame.cosines, MAX_COSINE_DIFFERENCE)
     natures: tuple[tuple[str, FrameKey], ...] = (
-        ("size", lambda frame: (frame.size, tuple(round(side, 4) for side in frame.spacing))),
+        ("size", lambda frame: (frame.size, sides[id(frame)])),
         ("direction", lambda frame: directions[id(frame)]),
         ("scout", lambda frame: "LOCALIZER" in frame.image_type),
         ("echo", lambda frame: frame.split_values["echo"]),
@@ -139,21 +151,18 @@ def _split_by_keys(frames: list[Frame], keys: Sequence[tuple[str, FrameKey]]) ->
     return found
 
 
-def _directions(frames: list[Frame]) -> dict[int, int]:
-    """For each frame the number of its direction; those within MAX_COSINE_DIFFERENCE of the first
-    share it.
-    """
+def _cluster_numbers(
+    frames: list[Frame], measure: Callable[[Frame], NDArray[np.float64]], tolerance: float
+) -> dict[int, int]:
+    """For each frame a number that it shares with all that are within `tolerance` of the first."""
     known: list[NDArray[np.float64]] = []
     numbers = {}
     for frame in frames:
-        near = (
-            n
-            for n, each in enumerate(known)
-            if np.abs(each - frame.cosines).max() <= MAX_COSINE_DIFFERENCE
-        )
+        own = measure(frame)
+        near = (n for n, each in enumerate(known) if np.abs(each - own).max() <= tolerance)
         number = next(near, len(known))
         if number == len(known):
-            known.append(frame.cosines)
+            known.append(own)
         numbers[id(frame)] = number
     return numbers
 

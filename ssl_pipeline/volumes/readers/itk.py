@@ -7,8 +7,9 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,8 +19,9 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from ssl_pipeline.formatting import escape_bytes
+from ssl_pipeline.types import Affine
 from ssl_pipeline.volumes.readers.reader import (
-    ORIENTATION_NOTE,
+    LONGER_NOTE,
     ReadError,
     Source,
     checked_affine,
@@ -35,43 +37,67 @@ READ_LOCK = Lock()
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MAX_GZIP_RATIO = 1100  # voxels of a byte in a byte of gzip, which packs 1,032 at most
 DETACHED_HEADER_SUFFIXES = (".nhdr", ".mhd")
-METAIMAGE_SUFFIXES, METAIMAGE_HEADER_BYTES = (".mha", ".mhd"), 8192
-METAIMAGE_DIRECTION = re.compile(rb"^\s*(TransformMatrix|Orientation|Rotation)\s*=", re.MULTILINE)
-METAIMAGE_MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}  # MetaImage's names
 NUMBERED_FILES = re.compile(  # printf's pattern of a name, and its first number, last and step
     r"(?P<start>[^%]*)%(?P<zero>0?)(?P<width>\d{0,2})d(?P<end>[^%]*?)"
     r"\s+(?P<first>-?\d+)\s+(?P<last>-?\d+)(?:\s+(?P<step>-?\d+))?(?:\s+\d+)?"
 )
 MAX_NUMBERED_FILES = 100_000
-OTHER_METAIMAGE_MODALITIES = ("MET_MOD_NM", "MET_MOD_US")  # nuclear medicine, ultrasound
+NO_SPACING = "its header does not say how far its voxels are apart; write the spacing into it."
 
 
-def read_grid(source: Source) -> VoxelGrid:
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What the header of a file says beside what ITK reads of it.
+
+    `direction` (3, 3) are the axes in LPS where ITK does not read them, and `is_lps` says whether
+    the header knows of the body at all, where ITK would assume LPS.
+    """
+
+    mm_per_unit: float = 1.0
+    direction: Affine | None = None
+    modality: str | None = None
+    note: str = ""
+    is_lps: bool = True
+
+
+def check_spacing(path: Path, sides: Sequence[float]) -> None:
+    """Raise ReadError for sides of a voxel that are none: ITK takes 1 mm, or turns the axis."""
+    if not np.isfinite(sides).all():
+        raise ReadError(path, "its header has a spacing that is not a number.")
+    if min(sides) < 0:
+        raise ReadError(path, "its header says a negative voxel spacing.")
+    if min(sides) == 0:
+        raise ReadError(path, "its header says a voxel spacing of 0 mm.")
+
+
+def read_grid(source: Source, header: Header) -> VoxelGrid:
     """Shape and affine from the file's header alone."""
     with READ_LOCK, _open_reader(source) as reader:
-        return _grid(source.path, reader)
+        return _grid(source.path, reader, header)
 
 
-def read_volume(source: Source) -> Volume:
-    """Read one file that holds one image."""
+def read_volume(source: Source, header: Header, voxel_bytes: int | None) -> Volume:
+    """Read one file that holds one image.
+
+    `voxel_bytes` are those that its files hold, None where that is not known. Raises ReadError
+    where they are fewer than the image has.
+    """
     with READ_LOCK, _open_reader(source) as reader:
-        return _read(source, reader)
-
-
-def _read(source: Source, reader: SimpleITK.ImageFileReader) -> Volume:
-    grid = _grid(source.path, reader)
-    if reader.GetNumberOfComponents() > 1:
-        raise ReadError(source.path, "holds colours or vectors; a volume has one number a voxel.")
-    _check_size(source, grid)
-    data = voxel_array(reader.Execute()).reshape(grid.shape, order="F")
-    modality = reader.GetMetaData("Modality") if reader.HasMetaDataKey("Modality") else ""
-    if modality in OTHER_METAIMAGE_MODALITIES:
-        raise ReadError(source.path, "is of another modality; only CT and MR are read.")
+        grid = _grid(source.path, reader, header)
+        if reader.GetNumberOfComponents() > 1:
+            what = "holds colours or vectors; a volume has one number a voxel."
+            raise ReadError(source.path, what)
+        _check_size(source, grid)
+        data = voxel_array(reader.Execute()).reshape(grid.shape, order="F")
+    if voxel_bytes is not None and voxel_bytes < data.nbytes:
+        raise ReadError(source.path, "holds fewer voxels than its header says; is it complete?")
+    is_longer = voxel_bytes is not None and voxel_bytes > data.nbytes
+    notes = (header.note, LONGER_NOTE if is_longer else "")
     return Volume(
         to_numeric(source.path, data),
         grid.affine,
-        METAIMAGE_MODALITIES.get(modality),
-        note="" if _states_orientation(source.path, reader) else ORIENTATION_NOTE,
+        header.modality,
+        note="; ".join(note for note in notes if note),
     )
 
 
@@ -154,21 +180,15 @@ def _utf8_path(source: Source) -> Iterator[Path]:
         yield link
 
 
-def _grid(path: Path, reader: SimpleITK.ImageFileReader) -> VoxelGrid:
+def _grid(path: Path, reader: SimpleITK.ImageFileReader, header: Header) -> VoxelGrid:
     shape = shape_3d(path, tuple(reader.GetSize()))
     axes = len(reader.GetSize())
     direction = np.reshape(reader.GetDirection(), (axes, axes))[:3, :3]
+    if header.direction is not None:
+        direction = header.direction
     lps = np.eye(4)
     lps[:3, :3] = direction * np.asarray(reader.GetSpacing()[:3])
     lps[:3, 3] = reader.GetOrigin()[:3]
-    to_ras = LPS_TO_RAS if _states_orientation(path, reader) else np.eye(4)
+    lps[:3] *= header.mm_per_unit
+    to_ras = LPS_TO_RAS if header.is_lps else np.eye(4)
     return VoxelGrid(shape, checked_affine(path, to_ras @ lps))
-
-
-def _states_orientation(path: Path, reader: SimpleITK.ImageFileReader) -> bool:
-    """Whether the header says how the axes lie in the body, where ITK would assume LPS."""
-    if path.suffix.lower() in METAIMAGE_SUFFIXES:
-        with open(path, "rb") as file:
-            return bool(METAIMAGE_DIRECTION.search(file.read(METAIMAGE_HEADER_BYTES)))
-    space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else ""
-    return space.startswith(("left-", "right-"))  # others name a scanner's or a mathematical frame

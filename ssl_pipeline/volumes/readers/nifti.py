@@ -16,6 +16,7 @@ from nibabel.nifti1 import Nifti1Header
 
 from ssl_pipeline.volumes.readers import nifti_header
 from ssl_pipeline.volumes.readers.reader import (
+    LONGER_NOTE,
     ORIENTATION_NOTE,
     Reader,
     ReadError,
@@ -97,11 +98,22 @@ def _read(source: Source) -> Volume:
     grid = nifti_header.header_grid(path, header)
     kind, start = nifti_header.voxel_type(path, header), nifti_header.voxel_start(path, header)
     # No more than the header states, however much is packed; one more byte checks gzip's sum.
-    content = _content(file, start + math.prod(grid.shape) * kind.itemsize + 1)
+    end = start + math.prod(grid.shape) * kind.itemsize
+    content = _content(file, end + 1)
     stored = np.ndarray(grid.shape, kind, content, start, order="F")
     data = rescale(stored, *nifti_header.scaling(path, header))
-    note = "" if nifti_header.states_orientation(header) else ORIENTATION_NOTE
-    return Volume(to_numeric(path, data), grid.affine, note=note)
+    notes = (
+        "" if nifti_header.states_orientation(header) else ORIENTATION_NOTE,
+        nifti_header.disagreement(header),
+        LONGER_NOTE if len(content) > end else "",
+    )
+    return Volume(
+        to_numeric(path, data),
+        grid.affine,
+        nifti_header.modality(header),
+        nifti_header.image_type(header),
+        note="; ".join(note for note in notes if note),
+    )
 
 
 def _content(path: Path, count: int) -> bytes:

@@ -4,6 +4,7 @@ nibabel parses the block without its own checks, for these would repair a header
 spacing of 0 mm to 1 mm.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
+from ssl_pipeline.volumes import geometry
 from ssl_pipeline.volumes.readers.reader import ReadError, checked_affine, shape_3d
-from ssl_pipeline.volumes.volume import VoxelGrid
+from ssl_pipeline.volumes.volume import NIFTI_INTENT, VoxelGrid
 
 HEADER_BYTES = 540  # of version 2, the longer one
 HEADERS = {348: Nifti1Header, HEADER_BYTES: Nifti2Header}
@@ -21,6 +23,10 @@ SINGLE_MAGICS, PAIR_MAGICS = (b"n+1", b"n+2"), (b"ni1", b"ni2")
 EXTENSION_FLAG_BYTES = 4  # between header and voxels, also where there is no extension
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # not stated, metres, mm, micrometres
 MAX_VOXEL_OFFSET = 1 << 30
+SIDE_TOLERANCE = 0.01  # relative: of what is stated twice, by rounding
+MODALITY_WORDS = {"CT": "CT", "MR": "MR", "MRI": "MR"}
+ECHO_TIME = re.compile(r"\bTE=(?!0+(\.0*)?(\D|$))\d")
+STATISTIC_INTENTS, LABEL_INTENTS = range(2, 25), (1002, 1003)
 
 
 def states_header_size(content: bytes) -> bool:
@@ -68,6 +74,36 @@ def header_grid(path: Path, header: Nifti1Header) -> VoxelGrid:
 def states_orientation(header: Nifti1Header) -> bool:
     """Whether the header says how the axes lie in the body."""
     return bool(header["sform_code"] != 0 or header["qform_code"] != 0)
+
+
+def disagreement(header: Nifti1Header) -> str:
+    """What is to be said of a header that states the grid twice, and otherwise; else empty."""
+    if header["sform_code"] == 0:
+        return ""
+    affine = header.get_sform()
+    sides, stated = geometry.spacing_mm(affine), header["pixdim"][1:4]
+    if stated.min() > 0 and not np.allclose(sides, stated, rtol=SIDE_TOLERANCE):
+        first, second = (" x ".join(f"{side:.4g}" for side in each) for each in (sides, stated))
+        return f"its header says two voxel sizes, {first} (sform, which counts) and {second}"
+    turned = _qform(header) if header["qform_code"] != 0 else None
+    if turned is None or geometry.axis_codes(turned) == geometry.axis_codes(affine):
+        return ""
+    first, second = (geometry.axis_codes(each) for each in (affine, turned))
+    return f"its header says two orientations, {first} (sform, which counts) and {second} (qform)"
+
+
+def modality(header: Nifti1Header) -> str | None:
+    """The modality that `descrip` says: its name, or the echo time that converters write of MR."""
+    text = bytes(header["descrip"]).split(b"\0")[0].decode(errors="replace").strip()
+    return MODALITY_WORDS.get(text.upper()) or ("MR" if ECHO_TIME.search(text) else None)
+
+
+def image_type(header: Nifti1Header) -> tuple[str, ...]:
+    """What `intent_code` says that the voxels are, where they are no measured values."""
+    code = int(header["intent_code"])
+    if code in STATISTIC_INTENTS:
+        return (f"{NIFTI_INTENT}STATISTIC",)
+    return (f"{NIFTI_INTENT}LABEL",) if code in LABEL_INTENTS else ()
 
 
 def voxel_start(path: Path, header: Nifti1Header) -> int:
@@ -131,11 +167,20 @@ def _affine(path: Path, header: Nifti1Header) -> Any:
         return np.diag([*spacing, 1.0])
     if turn not in (-1, 0, 1):
         raise _header_error(path, f"that its third axis is turned by {turn:g} (pixdim[0])")
-    header["pixdim"][0] = turn or 1  # 0 means 1, by the standard
+    found = _qform(header)
+    if found is None:
+        raise _header_error(path, "a rotation that is none (quatern_b, c, d)")
+    return found
+
+
+def _qform(header: Nifti1Header) -> Any:
+    """The affine (4, 4) of the quaternion; None where it is no rotation."""
+    own = header.copy()
+    own["pixdim"][0] = -1 if header["pixdim"][0] == -1 else 1  # 0 means 1, by the standard
     try:
-        return header.get_qform()
-    except ValueError:
-        raise _header_error(path, "a rotation that is none (quatern_b, c, d)") from None
+        return own.get_qform()
+    except (ValueError, HeaderDataError):
+        return None
 
 
 def _header_error(path: Path, statement: str) -> ReadError:

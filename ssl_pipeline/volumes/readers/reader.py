@@ -17,6 +17,8 @@ ORIENTATION_NOTE = (
     " superior"
 )
 
+LONGER_NOTE = "its file holds more voxels than its header tells of, and they are left out"
+
 
 class ReadError(UserError):
     """Why a file is not a usable volume.

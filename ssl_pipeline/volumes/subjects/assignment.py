@@ -76,10 +76,27 @@ def _notes(candidates: Sequence[Candidate], originals: Mapping[int, str]) -> dic
         for at, each in enumerate(candidates)
         if (size := sizes.get(each.source.study_uid, 0)) > MAX_NAMES_PER_VISIT
     }
+    similar = _similar_name_notes(candidates)
     return {
-        at: "; ".join(text for text in (copies.get(at), shared.get(at)) if text)
-        for at in copies.keys() | shared
+        at: "; ".join(text for text in (copies.get(at), shared.get(at), similar.get(at)) if text)
+        for at in (*copies, *shared, *similar)
     }
+
+
+def _similar_name_notes(candidates: Sequence[Candidate]) -> dict[int, str]:
+    """A note on each scan whose subject is called as another but for case or leading zeros."""
+    first: dict[str, Candidate] = {}
+    notes = {}
+    for at, each in enumerate(candidates):
+        if not each.subject_name:
+            continue
+        other = first.setdefault(each.subject_name.casefold().lstrip("0"), each)
+        if other.subject_name != each.subject_name:
+            notes[at] = (
+                f"its subject is called as that of {other.id}, but for letter case or leading"
+                " zeros: write one person in one way"
+            )
+    return notes
 
 
 def _assign_member(

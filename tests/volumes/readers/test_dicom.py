@@ -67,12 +67,22 @@ def test_a_series_without_a_uid_is_one_image(brain, tmp_path):
         ({"PixelSpacing": [0.5]}, "PixelSpacing that is not 2 numbers"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.7, 0.7, 0]}, "no pair of right angled"),
         ({"Modality": "PT"}, "is of modality PT; only CT and MR are read"),
+        ({"PixelSpacing": [-1, 1]}, "has a negative PixelSpacing"),
+        ({"RescaleSlope": 0}, "a RescaleSlope of 0"),
+        ({"RescaleSlope": "nan"}, "RescaleSlope that is not 1 number"),
+        ({"Modality": "CT", "RescaleType": "Z_EFF"}, "no Hounsfield units, by its RescaleType"),
     ],
 )
 def test_what_is_no_stack_of_slices_is_reported(tags, sentence, brain, tmp_path):
     save_dicom(tmp_path, brain.data[:, :, :9], brain.affine, **tags)
     with pytest.raises(ReadError, match=sentence):
         read_volume(find_sources(tmp_path)[0])
+
+
+def test_words_of_a_header_count_in_letters_of_any_size(brain, tmp_path):
+    words = {"PhotometricInterpretation": "monochrome2", "RescaleType": "hu"}
+    save_dicom(tmp_path, brain.data, brain.affine, "ct", **words)
+    assert read_volume(find_sources(tmp_path)[0]).modality == "CT"
 
 
 def test_a_single_slice_is_reported(brain, tmp_path):

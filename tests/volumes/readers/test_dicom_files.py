@@ -14,8 +14,13 @@ from tests.volumes.volume_writers import rotated_affine, save_dicom
     ("tag", "values"),
     [
         ("PatientID", ("A", "B")),
+        ("PatientName", ("A^B", "C^D")),
+        ("PatientBirthDate", ("19500101", "19600101")),
         ("StudyInstanceUID", ("1.3", "1.4")),
+        ("StudyDate", ("20200101", "20210101")),
+        ("AccessionNumber", ("1", "2")),
         ("SeriesNumber", (1, 2)),
+        ("FrameOfReferenceUID", ("1.5", "1.6")),
         ("Modality", ("CT", "MR")),
     ],
 )
@@ -29,6 +34,25 @@ def test_a_series_uid_that_was_wiped_or_is_constant_joins_nothing(
         save_dicom(tmp_path, brain.data, affine, suffix=f"-{value}", uid=uid, **{tag: value})
     shapes = [read_volume(source).data.shape for source in find_sources(tmp_path)]
     assert shapes == [brain.data.shape] * 2
+
+
+@pytest.mark.parametrize("tag", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_a_value_that_an_anonymiser_gave_to_each_file_tears_no_series_up(tag, brain, tmp_path):
+    for number, path in enumerate(save_dicom(tmp_path, brain.data, brain.affine)):
+        file = dcmread(path)
+        setattr(file, tag, f"1.2.{number}")
+        file.save_as(path)
+    (source,) = find_sources(tmp_path)
+    assert read_volume(source).data.shape == brain.data.shape
+
+
+def test_pixel_sides_that_differ_by_a_hair_are_of_one_volume(brain, tmp_path):
+    for number, path in enumerate(save_dicom(tmp_path, brain.data, brain.affine)):
+        file = dcmread(path)
+        file.PixelSpacing = ["0.78125" if number % 2 else "0.7812501"] * 2
+        file.save_as(path)
+    (source,) = find_sources(tmp_path)
+    assert read_volume(source).data.shape == brain.data.shape
 
 
 def test_a_constant_uid_of_images_makes_none_a_copy(brain, tmp_path):

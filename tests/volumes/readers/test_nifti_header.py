@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.volumes.readers import ReadError, Source, read_grid, read_volume
-from ssl_pipeline.volumes.readers.reader import ORIENTATION_NOTE
+from ssl_pipeline.volumes.readers.reader import LONGER_NOTE, ORIENTATION_NOTE
 from tests.volumes.volume_writers import rotated_affine
 
 VOXELS = np.arange(12 * 10 * 9, dtype="i2").reshape(12, 10, 9) - 500
@@ -107,3 +107,37 @@ def test_without_orientation_axes_are_right_anterior_superior_and_a_note_says_so
 def test_metres_and_micrometres_become_millimetres(unit, factor, tmp_path):
     grid = read_grid(write(tmp_path / "a.nii", xyzt_units=unit))
     np.testing.assert_allclose(grid.affine[:3], AFFINE[:3] * factor, atol=1e-5 * factor)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"dim__3": 5}, LONGER_NOTE),
+        (
+            {"pixdim__1": 4},
+            "its header says two voxel sizes, 1 x 1.5 x 2 (sform, which counts) and 4 x 1.5 x 2",
+        ),
+        (
+            {"quatern_b": 0, "quatern_c": 1, "quatern_d": 0},
+            "its header says two orientations, RAS (sform, which counts) and LAI (qform)",
+        ),
+        ({"quatern_b": 3}, ""),  # no rotation, and sform counts
+    ],
+)
+def test_what_a_header_says_twice_and_otherwise_is_noted(fields, note, tmp_path):
+    assert read_volume(write(tmp_path / "a.nii", **fields)).note == note
+
+
+@pytest.mark.parametrize(
+    ("words", "modality"),
+    [
+        (b"CT", "CT"),
+        (b"mri", "MR"),
+        (b"TE=2.9;Time=113251.000;phase=1", "MR"),
+        (b"TE=0;Time=113251.000", None),
+        (b"CT to MR", None),
+        (b"FSL5.0", None),
+    ],
+)
+def test_the_modality_that_the_description_says(words, modality, tmp_path):
+    assert read_volume(write(tmp_path / "a.nii", descrip=words)).modality == modality

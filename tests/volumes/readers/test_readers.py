@@ -256,7 +256,10 @@ DIRECTIONS = (b"space: left-posterior-superior\n", b"space directions: (2,0,0) (
 UNORIENTED = {
     "a.nrrd": ((*DIRECTIONS, b"space origin: (0,0,0)\n"), (b"", b"spacings: 2 2 2\n", b"")),
     "b.nrrd": (DIRECTIONS[:1], (b"space: scanner-xyz\n",)),
-    "a.mha": ((b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n",), (b"",)),
+    "a.mha": (
+        (b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", b"AnatomicalOrientation = RAI\n"),
+        (b"", b""),
+    ),
 }
 
 
