@@ -57,7 +57,7 @@ bench-train: setup ## Training steps against peers, and from store to step (inst
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
 	python -m tests.bench.train
 
-bench-segmentation: setup nnunet-env ## Segmentation beside real nnU-Net (ARGS="--tiny": minutes, not hours)
+bench-segmentation: setup nnunet-env ## Segmentation beside real nnU-Net and MONAI (ARGS="--tiny": minutes, not hours)
 	python -m tests.bench.segmentation $(ARGS)
 
 nnunet-env: .venv-nnunet/.ready ## Make .venv-nnunet, for nnU-Net's pins are not the project's
