@@ -147,7 +147,10 @@ def test_usage_errors_are_one_sentence_with_the_nearest_name():
     assert "Did you mean --config" in error_sentence(run_cli("status", "--confg", "x.yaml"))
     assert "--config requires an argument" in error_sentence(run_cli("report"))
     said = error_sentence(run_cli("export", "x", "--to", "jax", "--out", "y"))
-    assert '"state_dict", "timm", "onnx", "nnunet"' in said and "ssl-pipeline export --help" in said
+    assert (
+        '"state_dict", "timm", "onnx", "nnunet", "monai-bundle"' in said
+        and "ssl-pipeline export --help" in said
+    )
 
 
 def test_a_shard_that_is_none_is_one_sentence(study_file):
