@@ -8,7 +8,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-slurm nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -29,13 +29,16 @@ demo: setup ## Run the demo study here, from raw scans to build/demo/report/repo
 	@page=$$(python -m stages locate --config "$$STUDY") && echo "The report is $$page"
 
 test: setup ## All tests but the marked slow groups
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not kill and not slurm"
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not kill and not slurm and not nnunet"
 
 test-fuzz: setup ## Read 1,000 mutated files of each format
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
 
 test-kill: setup ## Kill real runs and compare the weights; measure memory over a long training
 	python -m pytest -m kill
+
+test-nnunet: setup nnunet-env ## Train real nnU-Net from an exported encoder
+	python -m pytest -m nnunet
 
 test-slurm: setup ## Break a real SLURM on this machine and compare the weights
 	python -m pytest -m slurm -rs tests/slurm
