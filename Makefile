@@ -8,7 +8,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -30,7 +30,7 @@ demo: setup ## Run the demo study here, from raw scans to build/demo/report/repo
 
 test: setup ## All tests but the marked slow groups
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile \
-	  --no-loadscope-reorder -m "not kill and not slurm and not browser"
+	  --no-loadscope-reorder -m "not kill and not slurm and not browser and not nnunet"
 
 test-fuzz: setup ## Read 1,000 mutated files of each format
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
@@ -41,6 +41,9 @@ test-kill: setup ## Kill real runs and compare the weights; measure memory over 
 test-review: setup ## Work the page of a review in an installed Chromium, by keys alone
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,browser]'
 	python -m pytest -m browser -rs tests/review
+
+test-nnunet: setup nnunet-env ## Train real nnU-Net from an exported encoder
+	python -m pytest -m nnunet
 
 test-slurm: setup ## Break a real SLURM on this machine and compare the weights
 	python -m pytest -m slurm -rs tests/slurm
@@ -62,7 +65,7 @@ bench-train: setup ## Training steps against peers, and from store to step (inst
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,bench]'
 	python -m tests.bench.train
 
-bench-segmentation: setup nnunet-env ## Segmentation beside real nnU-Net (ARGS="--tiny": minutes, not hours)
+bench-segmentation: setup nnunet-env ## Segmentation beside real nnU-Net and MONAI (ARGS="--tiny": minutes, not hours)
 	python -m tests.bench.segmentation $(ARGS)
 
 nnunet-env: .venv-nnunet/.ready ## Make .venv-nnunet, for nnU-Net's pins are not the project's

@@ -314,16 +314,16 @@ def predict(
 
 @_command(ENCODER_GROUP, f"export {EXAMPLE_BUNDLE} --to onnx --out encoder.onnx")
 def export(
-    encoder: Bundle,
+    folder: Annotated[Path, Parameter(help=f"encoder bundle or task model: {EXAMPLE_BUNDLE}")],
     /,
     *,
     to: Annotated[str, Parameter(choices=tuple(FORMATS), help=FORMATS_HELP)],
     out: Annotated[Path, Parameter(metavar="FILE", help="file, or folder, to write")],
 ) -> None:
-    """Write an encoder as one file, or one folder, for other software."""
-    from stages.commands.export import export_encoder
+    """Write an encoder or a task model as one file, or one folder, for other software."""
+    from stages.commands.export import export_to_format
 
-    export_encoder(encoder, to, out)
+    export_to_format(folder, to, out)
 
 
 @_command(ENCODER_GROUP, f"import --config {EXAMPLE_STUDY} --out build/public", name="import")

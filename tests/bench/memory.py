@@ -28,7 +28,7 @@ def _measured(name: str, setting: steps.StepSize, folder: Path) -> float:
     ).batch(0)
     ready = steps.prepare_batch(blocks, setting, compute)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _kib("VmRSS")
+    before = current_kib("VmRSS")
     if name == "ours":
         step = steps.our_step(steps.build_objective(setting), compute, ready)
     else:
@@ -37,10 +37,11 @@ def _measured(name: str, setting: steps.StepSize, folder: Path) -> float:
         step()
     if compute.device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
-    return (_kib("VmHWM") - before) / 1024
+    return (current_kib("VmHWM") - before) / 1024
 
 
-def _kib(name: str) -> int:
+def current_kib(name: str) -> int:
+    """A size of this process, such as VmHWM, its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 

@@ -2,8 +2,8 @@
 
 Both learn a segmentation from the same few subjects of a study and are scored on its validation
 subjects by the same code: after as many crops, and ours also after the seconds of the processor
-that nnU-Net took for them. What is complete is not done again; `build/bench/segmentation.json` gets
-the rows.
+that nnU-Net took for them. Then training steps and the prediction of a CT take turns with those of
+peers. What is complete is not done again; `build/bench/segmentation.json` gets the rows.
 """
 
 import argparse
@@ -12,28 +12,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_pipeline.io.atomic import sha256_json, write_json
+from ssl_pipeline.types import Triple, triple
 from tests.bench import nnunet
 from tests.bench.segmentation_task import Budget, SegmentationComparison, prepare_study
 from tests.bench.table import BenchmarkRow, write_table
 
 STUDY, TASK = Path("workflows/studies/openkbp_hippocampus.yaml"), "parts"
 OUT = Path("build/bench")
-CROP = (32, 48, 32)  # of ours (z, y, x), voxels
+CROP, CT = (32, 48, 32), (300, 512, 512)  # (z, y, x), voxels
 TINY = Budget(2, 2, 2, CROP, max_scored_scans=2)
 
 
 def main() -> None:
     import torch
 
+    from tests.bench import segmentation_speed
+
     words = _parse()
     torch.set_num_threads(1)
     budget = Budget(words.subjects, words.steps, 2, CROP, words.max_scored_scans)
     if words.tiny:
-        budget = TINY
+        budget, words.ct_voxels = TINY, CROP
     key = sha256_json([str(words.study), words.task, repr(budget)])[:8]
     out = words.out / "segmentation" / key
     study = prepare_study(words.study, words.task, budget, words.out / "segmentation")
     rows = _dice_rows(SegmentationComparison(study, words.task, budget), out)
+    rows += segmentation_speed.step_rows(CROP, nnunet.ENVIRONMENT)
+    rows += segmentation_speed.prediction_rows(CROP, words.ct_voxels, nnunet.ENVIRONMENT)
     write_table(rows, words.out / "segmentation.json")
 
 
@@ -44,9 +49,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--subjects", type=int, default=5, help="labelled training subjects")
     parser.add_argument("--steps", type=int, default=255, help="of ours, of two crops each")
     parser.add_argument("--max-scored-scans", type=int, help="score the first ones alone")
+    parser.add_argument("--ct-voxels", type=_sizes, default=CT, help="of a CT to predict: 96,96,64")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--tiny", action="store_true", help="a minute, to see that all runs")
     return parser.parse_args()
+
+
+def _sizes(text: str) -> Triple:
+    """Three numbers with commas between them, (z, y, x)."""
+    return triple(map(int, text.split(",")))
 
 
 def _dice_rows(task: SegmentationComparison, out: Path) -> list[BenchmarkRow]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import quantile_test
 
 from ssl_pipeline.io.atomic import write_json
 
@@ -27,6 +28,7 @@ class BenchmarkRow:
     peer: str
     ratio: float | None = None  # None where there is no peer
     goal: float | None = None
+    interval: tuple[float, float] | None = None  # of the ratio, 95 %, over rounds
 
     @property
     def outcome(self) -> str:
@@ -47,9 +49,16 @@ class Times:
 
     def ratio(self, ours: str, peer: str) -> float:
         """How many times faster ours is: the median of the rounds' ratios."""
-        return statistics.median(
-            theirs / mine for mine, theirs in zip(self.rounds[ours], self.rounds[peer], strict=True)
-        )
+        return statistics.median(self._ratios(ours, peer))
+
+    def ratio_interval(self, ours: str, peer: str) -> tuple[float, float]:
+        """A 95 % confidence interval of that median, from the order of the rounds' ratios."""
+        low, high = quantile_test(self._ratios(ours, peer)).confidence_interval()
+        return float(low), float(high)
+
+    def _ratios(self, ours: str, peer: str) -> list[float]:
+        rounds = zip(self.rounds[ours], self.rounds[peer], strict=True)
+        return [theirs / mine for mine, theirs in rounds]
 
 
 def interleaved_times(
@@ -102,8 +111,10 @@ def write_table(rows: list[BenchmarkRow], out: Path) -> None:
     for column in ("measure", "ours", "peer", "ratio", "goal", ""):
         table.add_column(column, justify="right" if column in ("ratio", "goal") else "left")
     for row in rows:
-        numbers = ("" if n is None else f"{n:.2f}" for n in (row.ratio, row.goal))
-        table.add_row(row.measure, row.ours, row.peer, *numbers, row.outcome)
+        ratio, goal = ("" if n is None else f"{n:.2f}" for n in (row.ratio, row.goal))
+        if row.interval:
+            ratio += " [{:.2f}, {:.2f}]".format(*row.interval)
+        table.add_row(row.measure, row.ours, row.peer, ratio, goal, row.outcome)
     Console(width=140).print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, [asdict(row) for row in rows])

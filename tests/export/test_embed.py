@@ -14,7 +14,7 @@ from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.volumes.readers import find_sources
 from stages.cli import main
 from stages.commands.embed import embed_all, embed_folder, finished_scans
-from stages.commands.export import export_encoder
+from stages.commands.export import export_to_format
 from tests.conftest import write_scans
 
 MR = ScanHints(modality="MR")
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_computed(bundl
             embed_folder(tmp_path / "no bundle", tmp_path, out, MR)
     (tmp_path / "e.pt").mkdir()
     with pytest.raises(UserError, match="is a folder: name the file"):
-        export_encoder(tmp_path / "no bundle", "state_dict", tmp_path / "e.pt")
+        export_to_format(tmp_path / "no bundle", "state_dict", tmp_path / "e.pt")
 
 
 def test_a_name_that_is_not_utf8_is_escaped_and_its_scan_embedded(bundle, scans, tmp_path, capsys):

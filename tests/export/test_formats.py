@@ -14,9 +14,9 @@ import torch
 
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.formats import FORMATS, load_format
+from ssl_pipeline.export.formats import ENCODER_FORMATS, load_encoder_format
 from ssl_pipeline.models import ResEnc, ViT
-from stages.commands.export import export_encoder
+from stages.commands.export import export_to_format
 from stages.core.runner import ROOT
 from tests.conftest import real_volume
 from tests.export.conftest import save_random_bundle
@@ -43,19 +43,19 @@ def convolutional(tmp_path_factory):
 
 
 def export_to_folder(bundle, name, folder):
-    path = folder / f"encoder{load_format(name).SUFFIX}"
-    export_encoder(bundle, name, path)
+    path = folder / f"encoder{load_encoder_format(name).SUFFIX}"
+    export_to_format(bundle, name, path)
     return path
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ENCODER_FORMATS)
 def test_every_format_is_one_path_that_says_what_it_is(name, tmp_path, request, capsys):
     bundle = request.getfixturevalue("convolutional" if name == "nnunet" else "bundle")
     path = export_to_folder(bundle, name, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert str(path) in capsys.readouterr().out
-    with pytest.raises(UserError, match=f"let it end in {load_format(name).SUFFIX}"):
-        export_encoder(bundle, name, tmp_path / "encoder.other")
+    with pytest.raises(UserError, match=f"let it end in {load_encoder_format(name).SUFFIX}"):
+        export_to_format(bundle, name, tmp_path / "encoder.other")
 
 
 def test_weights_load_where_this_project_is_not_installed(bundle, tmp_path):
@@ -126,7 +126,7 @@ def test_all_code_of_a_model_card_runs_as_it_stands(name, tmp_path, request):
     (tmp_path / "encoder").symlink_to(folder)
     nib.save(real_volume(), tmp_path / "scan.nii.gz")
     if len(snippets) == 3:
-        export_encoder(folder, "timm", tmp_path / "encoder.timm.safetensors")
+        export_to_format(folder, "timm", tmp_path / "encoder.timm.safetensors")
     code = "".join(f"exec({text!r}, {{}})\n" for text in reversed(snippets))
     command = [sys.executable, "-W", "ignore", "-c", code]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -141,7 +141,7 @@ def test_all_code_of_a_model_card_runs_as_it_stands(name, tmp_path, request):
 
 def test_timm_refuses_what_it_has_no_place_for(convolutional, tmp_path):
     with pytest.raises(UserError, match=r"no place for stem.* of this encoder: export it as"):
-        export_encoder(convolutional, "timm", tmp_path / "encoder.safetensors")
+        export_to_format(convolutional, "timm", tmp_path / "encoder.safetensors")
     assert not list(tmp_path.iterdir())
     assert len(code_snippets(convolutional)) == 2, "its model card does not speak of timm"
 
@@ -175,7 +175,7 @@ def test_the_plans_of_nnunet_scale_ct_as_pretraining_did(convolutional, tmp_path
 
 def test_nnunet_takes_no_transformer(bundle, tmp_path):
     with pytest.raises(UserError, match="no place for the encoder vit: pretrain one with model"):
-        export_encoder(bundle, "nnunet", tmp_path / "encoder")
+        export_to_format(bundle, "nnunet", tmp_path / "encoder")
     assert not list(tmp_path.iterdir())
 
 

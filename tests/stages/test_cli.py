@@ -147,7 +147,10 @@ def test_usage_errors_are_one_sentence_with_the_nearest_name():
     assert "Did you mean --config" in error_sentence(run_cli("status", "--confg", "x.yaml"))
     assert "--config requires an argument" in error_sentence(run_cli("report"))
     said = error_sentence(run_cli("export", "x", "--to", "jax", "--out", "y"))
-    assert '"state_dict", "timm", "onnx", "nnunet"' in said and "ssl-pipeline export --help" in said
+    assert (
+        '"state_dict", "timm", "onnx", "nnunet", "monai-bundle"' in said
+        and "ssl-pipeline export --help" in said
+    )
 
 
 def test_a_shard_that_is_none_is_one_sentence(study_file):
@@ -165,7 +168,7 @@ def test_help_groups_the_commands_and_has_examples():
     assert "--install-completion" in groups and "Exit codes" in groups
     commands = [name for name in app if not name.startswith("-")]
     assert {*STAGES, "config", "estimate", "status", "logs", "verify", "clean", "locate",
-            "review", "embed", "predict", "export", "import"} == set(commands)  # fmt: skip
+            "review", "embed", "predict", "export", "import", "registry"} == set(commands)  # fmt: skip
     for name in commands:
         assert f"Examples:\n  {EXAMPLE_PROGRAMS[name in STAGES]} {name} " in app[name].help_epilogue
 
