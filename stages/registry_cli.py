@@ -25,6 +25,7 @@ registry_app = App(
     "registry",
     help="Keep encoders with where they come from, for several studies.",
     help_format="plaintext",
+    help_epilogue=f"Examples:\n  ssl-pipeline registry list {EXAMPLE_REGISTRY}",
     group=ENCODER_GROUP,
 )
 
