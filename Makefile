@@ -7,6 +7,8 @@ override export STUDY := $(value STUDY)
 BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
+# Compiled code is kept whatever the shell says, or each of many short processes compiles ours again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
 
@@ -29,7 +31,7 @@ demo: setup ## Run the demo study here, from raw scans to build/demo/report/repo
 	@page=$$(python -m stages locate --config "$$STUDY") && echo "The report is $$page"
 
 test: setup ## All tests but the marked slow groups
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile \
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile \
 	  --no-loadscope-reorder -m "not kill and not slurm and not browser and not nnunet"
 
 test-fuzz: setup ## Read 1,000 mutated files of each format
