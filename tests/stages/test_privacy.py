@@ -148,7 +148,7 @@ def test_every_fault_that_was_planted_was_met(planted, said):
     reasons = " ".join(row["reason"] for row in rows)
     for words in (
         "is of another modality", "its ImageType says MIP", "has no ImagePositionPatient",
-        "cannot be read as NIfTI", "cannot be read as NRRD", "cannot be read as MetaImage",
+        "cannot be read as NIfTI", "does not say how far its voxels are apart",
         "is a link to nothing", "duplicate of", "does not match its path",
         "label without image", "label tissue has another shape",
     ):  # fmt: skip

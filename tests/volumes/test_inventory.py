@@ -54,7 +54,8 @@ def test_the_table_comes_back_and_is_equal_when_made_again(folder):
 
 
 def test_a_table_of_another_version_is_refused(folder):
-    pq.write_table(pa.table({"id": ["a"]}), folder / "a.parquet")
+    columns = {"id": ["a"], "subject": ["b"], "quality": ["accepted"]}
+    pq.write_table(pa.table(columns), folder / "a.parquet")
     with pytest.raises(UserError, match="is an inventory of format None"):
         Inventory.read(folder / "a.parquet")
 

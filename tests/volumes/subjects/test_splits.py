@@ -269,7 +269,7 @@ def test_strata_are_what_scans_are(folder, brain):
     assert all(later[scan.id] == scan.split for scan in inventory.scans)
     with pytest.raises(UserError, match=r"stratify: no scan has `sides`. did you mean side"):
         build(data_of(folder, {"stratify": ["sides"]}, targets={"side": side}), folder)
-    with pytest.raises(UserError, match=r"no scan has `site`. known are modality, root, side"):
+    with pytest.raises(UserError, match=r"stratify: no scan has `site`. did you mean side"):
         build(data_of(folder, {"stratify": ["site"]}, targets={"side": side}), folder)
 
 
