@@ -24,8 +24,8 @@ class Review(Section):
         0.05,
         ge=0,
         le=1,
-        description="spoilt copies of accepted scans among the questions, as a share of them, that"
-        " a reader must reject",
+        description="corrupted copies of accepted scans among the questions, which a reader must"
+        " reject, as a share of them",
     )
     repeated_share: float = Field(
         0.1, ge=0, le=1, description="share of the scans that each reader is asked about twice"

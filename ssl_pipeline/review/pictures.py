@@ -91,8 +91,8 @@ def with_stripes(volume: ReviewVolume) -> ReviewVolume:
     strength = STRIPES * float(np.std(np.clip(volume.data, low, high)))
     x, y, z = np.ogrid[tuple(slice(side) for side in volume.data.shape)]
     phase = 2 * np.pi / STRIPE_PERIOD * (x + y / 2 + z)
-    spoilt = volume.data + strength * np.cos(phase)
-    return replace(volume, data=np.where(volume.data > low, spoilt, volume.data))
+    corrupted = volume.data + strength * np.cos(phase)
+    return replace(volume, data=np.where(volume.data > low, corrupted, volume.data))
 
 
 def draw_slice(

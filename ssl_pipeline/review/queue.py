@@ -2,7 +2,7 @@
 
 What is asked is drawn by salted codes and not by a counter, so the same study asks the same, a new
 scan changes nothing for the others, and nobody can tell from an item or its place why it is asked:
-a scan that quality control rejected stands between accepted ones, spoilt ones and repetitions.
+a scan that quality control rejected stands between accepted ones, corrupted ones and repetitions.
 """
 
 import math
@@ -28,7 +28,7 @@ class ReviewItem:
     question: Question
     scans: tuple[str, ...]  # those that are drawn: the scan, and the one that it may be a copy of
     content_sha256: str
-    origin: Origin  # why it is asked, which readers are not told
+    origin: Origin  # why it is asked; readers do not see it
     round: int = 0  # 1 where the same is asked again
 
     @property
@@ -47,10 +47,10 @@ def build_queue(scans: Sequence[Scan], review: Review, code: Coder) -> tuple[Rev
     first = [_scan_item(readable[name], origins[name]) for name in asked]
     copies = _copy_items(readable) if review.copies else []
     planted = _draw(accepted, review.planted_share * len(first), "planted", code)
-    spoilt = [_planted_item(readable[name], code) for name in planted]
+    corrupted = [_planted_item(readable[name], code) for name in planted]
     again = set(_draw(asked, review.repeated_share * len(asked), "repeated", code))
     repeated = [replace(item, round=1) for item in first if item.code in again]
-    return (*first, *copies, *spoilt, *repeated)
+    return (*first, *copies, *corrupted, *repeated)
 
 
 def awaiting(

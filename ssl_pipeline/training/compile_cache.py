@@ -4,7 +4,7 @@ torch's own choice is a folder for temporary files with a name that others can f
 makes that folder first decides which code the training loads. And torch takes what is there for
 whole: what a killed compiler, or a full disk, has left half written would stop every later run.
 Headers it would compile in advance into the foreseeable folder whatever is set, and a torn one
-could not be told from a whole one: so it compiles none.
+looks like a whole one: so it compiles none.
 """
 
 import fcntl

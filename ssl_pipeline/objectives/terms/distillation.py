@@ -136,7 +136,7 @@ def distillation_metrics(name: str, rows: str) -> dict[str, str]:
     return {
         name: f"cross-entropy of teacher and encoder on {rows}, in nats",
         f"{name}_teacher_entropy": f"entropy of the teacher's targets for {rows}, as a fraction of "
-        "the largest: 1 all prototypes alike, 0 one alone",
+        "the largest: 1 all prototypes equally, 0 one alone",
         f"{name}_prototype_share": f"effective number of prototypes that {rows} use, as a fraction "
         "of what so many could use: near 0 is collapse",
     }

@@ -16,7 +16,7 @@ class TaskSummary:
     """What the first screen shows of a task."""
 
     title: str
-    shift: str  # on which scans it is trained and scored; empty where these are alike
+    shift: str  # on which scans it is trained and scored; empty where these are equal
     sentence: str
     picture: Picture
     scores: Table

@@ -1,4 +1,4 @@
-"""A deleted or excluded copy takes the join of two names with it, which is told."""
+"""A deleted or excluded copy takes the join of two names with it, which is reported."""
 
 from dataclasses import replace
 
