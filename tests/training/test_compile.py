@@ -58,10 +58,8 @@ def test_a_compiled_run_ends_as_a_plain_one_also_after_a_kill_has_torn_its_code(
         compiled = train_in_a_process(folder, study.folder, True)
         assert "gradient_ratio" in read_metrics(folder / "metrics.jsonl")[-1]
         assert (compiled - plain).norm() < 1e-4 * plain.norm()
-        code = list((folder / f"torch-compiled-{os.geteuid()}").rglob("*.so"))
-        assert code
-        for path in code:
-            os.truncate(path, path.stat().st_size // 2)
+        torn, *_ = sorted((folder / f"torch-compiled-{os.geteuid()}").rglob("*.so"))
+        os.truncate(torn, torn.stat().st_size // 2)  # one, for each takes long to compile again
         for left in (*folder.glob("metrics*"), *folder.glob("checkpoints/*"), folder / "end.pt"):
             left.unlink()
 
