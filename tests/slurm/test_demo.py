@@ -20,6 +20,8 @@ def demo(tmp_path):
     study = Path(shutil.copy(ROOT / "workflows/studies/demo.yaml", tmp_path))
     study.write_text(study.read_text().replace("build/demo", str(tmp_path / "out")))
     edit(study, "name: demo\n", f"name: demo\noutput: {tmp_path / 'out'}\n")
+    for steps in ("      steps: 60\n", "finetune:\n  steps: 50\n"):  # here they need not learn
+        edit(study, steps, steps.replace("60", "5").replace("50", "5"))
     cluster = {
         "defaults": {"partition": "main", "time_min": 20, "mem_gb": 3, "cpus": 2},
         "stages": {
