@@ -38,7 +38,9 @@ class ShardReader:
 
     def __init__(self, volume: Path) -> None:
         """Open it; UserError where it is missing, damaged, or not in our layout."""
-        self.volume = volume
+        import blosc2  # not once for each chunk
+
+        self.volume, self._decompress = volume, blosc2.decompress
         document = read_document(volume)
         _, z, y, x = document["shape"]
         self.shape: Shape = (z, y, x)
@@ -94,13 +96,11 @@ class ShardReader:
 
     def _decode_chunk(self, packed: memoryview, chunk: NDArray[np.int16]) -> int | None:
         """The value of a known constant chunk; else None, with the chunk decoded."""
-        import blosc2
-
         few = bytes(packed) if len(packed) <= MAX_CONSTANT_BYTES else b""
         if few in self._constants:
             return self._constants[few]
         _check_header(packed)
-        blosc2.decompress(packed, dst=chunk)
+        self._decompress(packed, dst=chunk)
         if few and len(self._constants) < MAX_CONSTANTS and (chunk == chunk[0, 0, 0]).all():
             self._constants[few] = int(chunk[0, 0, 0])
         return None

@@ -6,8 +6,7 @@ changed MR setting does not affect CT volumes, and a scan that was moved within 
 preprocessed again.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl_pipeline.io.atomic import sha256_json
@@ -25,6 +24,10 @@ class VolumeStore:
     folder: Path
     preprocess: Preprocess
     settings: StoreSettings
+    # Hashes of versions and settings that are known already, by root and modality.
+    _settings_hashes: dict[tuple[str, str], str] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def volume_path(self, scan_id: str) -> Path:
         """Folder of one volume."""
@@ -47,11 +50,6 @@ class VolumeStore:
                 "masks": {kind: mask["sha256"] for kind, mask in scan.masks.items()},
             }
         )
-
-    @cached_property
-    def _settings_hashes(self) -> dict[tuple[str, str], str]:
-        """Hashes of versions and settings that are known already, by root and modality."""
-        return {}
 
     def _settings_hash(self, root: str, modality: str) -> str:
         """Hash of versions and of the settings that hold for scans of a root and modality."""

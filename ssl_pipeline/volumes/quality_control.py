@@ -7,6 +7,8 @@ All faults of a grid are reported at once; intensities are checked only where th
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +122,26 @@ class _Fault(NamedTuple):
     is_threshold: bool = True  # a reader may accept the scan all the same
 
 
+@dataclass(frozen=True, eq=False)
+class _ScanValues:
+    """The values of a volume, found once for all checks that ask for them."""
+
+    source: Volume
+    missing_value: float | None  # as the root says
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The volume with the root's missing value too."""
+        return self.source.with_missing_value(self.missing_value)
+
+    @cached_property
+    def measured(self) -> NDArray[Any]:
+        """All that are finite and not missing: (n,), or the volume's array where all are."""
+        data = self.volume.data
+        valid = valid_mask(data, self.volume.missing_value)
+        return data if valid.all() else data[valid]
+
+
 def check_quality(
     volume: Volume,
     root: Root | None,
@@ -131,17 +153,17 @@ def check_quality(
 
     A reader's `decision` rejects any volume, or lifts the faults that are a matter of thresholds.
     """
-    lifted = []
-    for fault in _faults(volume, root, thresholds, modality):
+    lifted, values = [], _ScanValues(volume, root.missing_value if root else None)
+    for fault in _faults(values, root, thresholds, modality):
         if not (fault.is_threshold and decision and decision.verdict == "accept"):
             return ScanQuality(fault.text, holds_image=fault.is_threshold)
         lifted.append(fault.text)
     if decision and decision.verdict == "reject":
         return ScanQuality(f"{REJECTED} {decision.signature}", is_rejected_in_review=True)
-    repairs = (volume.repair, _shear_repair(volume.affine), _value_repair(volume.data))
+    repairs = (volume.repair, _shear_repair(volume.affine), _value_repair(values))
     return ScanQuality(
         repair="; ".join(repair for repair in repairs if repair),
-        note=_unit_note(volume, root) if modality == "MR" else "",
+        note=_unit_note(values.measured) if modality == "MR" else "",
         review=f"accepted in review {decision.signature}, against: {'; '.join(lifted)}"
         if decision and lifted
         else "",
@@ -149,14 +171,14 @@ def check_quality(
 
 
 def _faults(
-    volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
+    values: _ScanValues, root: Root | None, thresholds: QualityThresholds, modality: str
 ) -> Iterator[_Fault]:
     """The faults of a volume; later ones are looked for only where a reader lifts the earlier."""
-    if fault := _image_type_fault(volume, thresholds):
+    if fault := _image_type_fault(values.source, thresholds):
         yield _Fault(fault)
-    if fault := _grid_fault(volume, thresholds):
+    if fault := _grid_fault(values.source, thresholds):
         yield _Fault(fault)
-    if found := _intensity_fault(volume, root, thresholds, modality):
+    if found := _intensity_fault(values, root, thresholds, modality):
         yield found
 
 
@@ -248,12 +270,13 @@ def _shear_repair(affine: NDArray[np.float64]) -> str:
     )
 
 
-def _value_repair(data: NDArray[Any]) -> str:
+def _value_repair(values: _ScanValues) -> str:
     """What becomes of voxels that a computation spoiled, in words; empty where there are none.
 
     Infinity is never measured. NaN in many voxels is background; in a few it is no such thing.
     """
-    if data.dtype.kind != "f":
+    data = values.source.data
+    if data.dtype.kind != "f" or values.measured.size == data.size:
         return ""
     infinite = float(np.isinf(data).mean())
     spoiled = float(np.isnan(data).mean())
@@ -265,26 +288,22 @@ def _value_repair(data: NDArray[Any]) -> str:
     )
 
 
-def _unit_note(volume: Volume, root: Root | None) -> str:
+def _unit_note(measured: NDArray[Any]) -> str:
     """What is to be said of an MR whose values lie where those of air and water do in HU."""
-    volume = volume.with_missing_value(root.missing_value if root else None)
-    values = sample_values(volume.data[valid_mask(volume.data, volume.missing_value)])
-    values = values.astype(np.float32)
-    air = np.mean(np.abs(values + 1000) <= HU_NOISE)
-    water = np.mean(np.abs(values) <= HU_TISSUE)
+    sample = sample_values(measured).astype(np.float32)
+    air = np.mean(np.abs(sample + 1000) <= HU_NOISE)
+    water = np.mean(np.abs(sample) <= HU_TISSUE)
     if min(air, water) < MIN_HU_SHARE:
         return ""
     return "its values are those of CT, about -1000 and about 0: is its modality MR?"
 
 
 def _intensity_fault(
-    volume: Volume, root: Root | None, thresholds: QualityThresholds, modality: str
+    scan: _ScanValues, root: Root | None, thresholds: QualityThresholds, modality: str
 ) -> _Fault | None:
-    volume = volume.with_missing_value(root.missing_value if root else None)
-    data, missing = volume.data, volume.missing_value
-    valid = valid_mask(data, missing)
-    values = data if valid.all() else data[valid]
-    if fault := _valid_fault(values.size / data.size, missing, thresholds):
+    data, values = scan.volume.data, scan.measured
+    share = values.size / data.size
+    if fault := _valid_fault(share, scan.volume.missing_value, thresholds):
         return fault
     low, high = values.min(), values.max()
     if low == high:

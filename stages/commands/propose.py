@@ -77,9 +77,10 @@ def _candidates(study: Study, dataset: DatasetSize) -> Iterator[tuple[Study, Dat
         for halvings in range(MEMORY_STEPS):
             memory = study.plan.memory_gib / 2**halvings
             candidate = with_plan(_with_open_crops(coarser, memory), plan)
-            if candidate.model_copy(update={"plan": study.plan}) != before:
-                before = candidate.model_copy(update={"plan": study.plan})
-                yield before, own
+            candidate = candidate.model_copy(update={"plan": study.plan})
+            if candidate != before:
+                before = candidate
+                yield candidate, own
 
 
 def _with_open_crops(study: Study, memory_gib: float) -> Study:

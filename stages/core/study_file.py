@@ -34,11 +34,15 @@ def load_study(path: Path, *, as_written: bool = False) -> Study:
     _check_sections(study, path)
     check_owner(study)
     study._source_folder = path.parent
-    return study if as_written else _with_plan(with_frozen_weights(study), path)
+    return study if as_written else complete_study(study, path)
 
 
-def _with_plan(study: Study, path: Path) -> Study:
-    """The study with the planned values of what is `auto`, once there is a plan."""
+def complete_study(study: Study, path: Path) -> Study:
+    """The study as written at `path`, with what was frozen and planned for it meanwhile.
+
+    That are the initial weights that an alias meant, and the values of what is `auto`.
+    """
+    study = with_frozen_weights(study)
     plan = read_record_if_whole(Plan, layout.plan_file(study)) if has_auto(study) else None
     if plan is None:
         return study

@@ -31,7 +31,7 @@ from stages.core.resources import DatasetSize, dataset_size
 from stages.core.stage import load_stage, may_be_job
 from stages.core.stage_runs import evaluation_runs, runs_of_trial
 from stages.core.study import INIT_FROM, Study
-from stages.core.study_file import load_study
+from stages.core.study_file import complete_study, load_study
 from stages.core.trials import planned_trial, trial_of, trials
 from stages.inventory import raw_listing_hash, readers_decisions
 from stages.reviewed import review_log_hash
@@ -61,9 +61,9 @@ class Workflow:
         chosen = (workflow.resource_settings.default_resources or {}).get("run_on")
         self.run_on = str(chosen.raw).strip("'\"") if chosen else LOCAL
         try:
-            self.study = load_study(self.path)
             # A plan that is made meanwhile is no change of what the user has written.
             self._study_as_written = load_study(self.path, as_written=True)
+            self.study = complete_study(self._study_as_written, self.path)
             self.cluster = load_cluster(self.run_on)
             self.folder = self.study.folder
             refresh_manifests(self.study)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.objectives.losses import TokenMatches
     from ssl_pipeline.objectives.shared_points import SharedPoints
     from ssl_pipeline.objectives.term_inputs import (
         Crops,
@@ -87,7 +88,7 @@ class DenseContrast(SummedTerm):
 
     def count(self, crops: "Crops") -> "Scalar":
         """Points that have a negative, in both directions."""
-        return self._count(self._points(crops))
+        return self._count(self._points(crops).matches(self.negative_patches))
 
     def sum_and_count(
         self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs"
@@ -100,7 +101,7 @@ class DenseContrast(SummedTerm):
         matches = points.matches(self.negative_patches)
         total = local_contrast_loss(first, second, matches, self.temperature)
         total = total + local_contrast_loss(second, first, matches, self.temperature)
-        return total, self._count(points)
+        return total, self._count(matches)
 
     def snapshot_metrics(self, head: "nn.Module", encoded: "EncodedCrops") -> dict[str, float]:
         """How many points find their partner, by the content of crops and without any."""
@@ -133,5 +134,6 @@ class DenseContrast(SummedTerm):
         vectors: Tensor = head(sample_maps(maps, points.places))
         return vectors
 
-    def _count(self, points: "SharedPoints") -> "Scalar":
-        return 2 * points.matches(self.negative_patches).is_usable.sum().float()
+    @staticmethod
+    def _count(matches: "TokenMatches") -> "Scalar":
+        return 2 * matches.is_usable.sum().float()
