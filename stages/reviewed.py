@@ -11,7 +11,7 @@ from ssl_pipeline.io import atomic
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import write_record
 from ssl_pipeline.review.agreement import SUMMARY_FILE, summarise_review
-from ssl_pipeline.review.audit_log import AuditLog
+from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from ssl_pipeline.review.queue import ReviewItem, awaiting, build_queue
 from ssl_pipeline.review.verdicts import decisions_of, standing_answers
 from ssl_pipeline.volumes.inventory import Inventory
@@ -59,7 +59,7 @@ def review_log_hash(study: Study) -> str:
 
     Raises UserError where the log is not as it was written.
     """
-    return sha256_json(AuditLog(study.pseudonyms.study_folder).anchor())
+    return sha256_json(anchor_of(AuditLog(study.pseudonyms.study_folder).read()))
 
 
 def review_queue(study: Study) -> tuple[ReviewItem, ...]:
@@ -85,8 +85,8 @@ def run(study: Study, out: Path) -> StageResult:
     """Write decisions and summary. Raises PendingReviewError where answers are missing."""
     review = study.review
     assert review is not None, "it runs where a study asks for a review"
-    log = AuditLog(study.pseudonyms.study_folder)
-    items, answers = review_queue(study), standing_answers(log.read())
+    entries = AuditLog(study.pseudonyms.study_folder).read()
+    items, answers = review_queue(study), standing_answers(entries)
     missing = awaiting(items, answers, review.readers)
     if missing:
         raise PendingReviewError(
@@ -97,7 +97,7 @@ def run(study: Study, out: Path) -> StageResult:
     table, summary = out / DECISIONS_FILE, out / SUMMARY_FILE
     decisions = decisions_of(answers)
     _write_decisions(table, decisions)
-    write_record(summary, summarise_review(items, answers, log.anchor()))
+    write_record(summary, summarise_review(items, answers, anchor_of(entries)))
     said = f"{format_count(len(items), 'item')} answered, {len(decisions.scans)} decisions on scans"
     return StageResult([table, summary], said)
 

@@ -63,7 +63,7 @@ def summarise_review(
 ) -> ReviewSummary:
     """Summarise the answers that stand on the items of a queue."""
     by_key = {item.key: item for item in items}
-    known = [(by_key[key], each) for each in answers if (key := _key(each)) in by_key]
+    known = [(by_key[each.key], each) for each in answers if each.key in by_key]
     readers = sorted({each.reader for _, each in known})
     given = {
         (reader, number): {
@@ -133,10 +133,6 @@ def _summary_of(reader: str, known: Sequence[tuple[ReviewItem, LogEntry]]) -> Re
         planted_rejected=wilson_interval(planted.count("reject"), len(planted)),
         median_dwell_s=float(np.median([each.dwell_s for _, each in own])),
     )
-
-
-def _key(entry: LogEntry) -> tuple[str, str, str, int]:
-    return entry.item, entry.question, entry.content_sha256, entry.round
 
 
 def _z() -> float:

@@ -14,7 +14,7 @@ append to one log.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -95,17 +95,8 @@ class AuditLog:
             raise self._changed(f"ends behind line {len(entries)}, and had {head.lines} lines")
         return entries
 
-    def anchor(self) -> str:
-        """Number and hash of the last line, by which a later log is known to go on from this one.
-
-        Raises UserError as `read` does.
-        """
-        entries = self.read()
-        return f"{len(entries)}:{_sha256(_as_line(entries[-1])) if entries else NO_LINE}"
-
-    def check_anchor(self, anchor: str) -> None:
-        """Raise UserError where the log does not go on from what an earlier `anchor` said."""
-        entries = self.read()
+    def check_anchor(self, entries: Sequence[LogEntry], anchor: str) -> None:
+        """Raise UserError where its `entries` do not go on from what an earlier `anchor` said."""
         number, _, sha256 = anchor.partition(":")
         hashes = [NO_LINE, *(_sha256(_as_line(entry)) for entry in entries)]
         if not number.isdigit() or hashes[int(number) :][:1] != [sha256]:
@@ -167,6 +158,11 @@ class AuditLog:
         return UserError(
             f"{self.path} {how}: lines were changed, added or removed by something else; {REMEDY}."
         )
+
+
+def anchor_of(entries: Sequence[LogEntry]) -> str:
+    """Number and hash of the last line, by which a later log is known to go on from this one."""
+    return f"{len(entries)}:{_sha256(_as_line(entries[-1])) if entries else NO_LINE}"
 
 
 def _settled(head: LogHead, content: bytes) -> tuple[LogHead, bytes]:

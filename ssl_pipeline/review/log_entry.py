@@ -18,6 +18,7 @@ ReasonCode = Literal[
 Reader = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 ItemCode = Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12})?$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ItemKey = tuple[str, Question, str, int]  # of an item and what it holds: code, hash, round
 
 
 class View(RecordPart):
@@ -39,6 +40,11 @@ class ReaderAnswer(RecordPart):
     codes: tuple[ReasonCode, ...] = ()
     dwell_s: float = Field(ge=0, allow_inf_nan=False)  # from the first sight to the answer
     view: View
+
+    @property
+    def key(self) -> ItemKey:
+        """The item that it answers; another content is another item."""
+        return self.item, self.question, self.content_sha256, self.round
 
 
 class LogEntry(ReaderAnswer, Record):

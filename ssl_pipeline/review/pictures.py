@@ -18,6 +18,7 @@ from PIL import Image
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.geometry import is_same_grid, spacing_mm, to_canonical
 from ssl_pipeline.volumes.readers import Source
+from ssl_pipeline.volumes.value_statistics import valid_mask
 from ssl_pipeline.volumes.volume import Volume
 
 PLANES = MappingProxyType({"axial": 2, "coronal": 1, "sagittal": 0})  # across which axis (x, y, z)
@@ -70,9 +71,7 @@ def open_volume(
     volume = readers.read_volume(source).with_missing_value(missing_value)
     straight = to_canonical(volume)
     values = straight.data
-    is_valid = np.isfinite(values)
-    if straight.missing_value is not None:
-        is_valid &= values != straight.missing_value
+    is_valid = valid_mask(values, straight.missing_value)
     low, high = np.percentile(values[is_valid], PERCENTILES) if is_valid.any() else (0.0, 1.0)
     windows = {AUTO: (float(low), float(high))}
     if modality == "CT":

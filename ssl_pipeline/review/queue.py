@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ssl_pipeline.review.config import Review
-from ssl_pipeline.review.log_entry import LogEntry, Question
+from ssl_pipeline.review.log_entry import ItemKey, LogEntry, Question
 from ssl_pipeline.volumes.inventory import USABLE, Scan
 from ssl_pipeline.volumes.pseudonyms import Coder
 from ssl_pipeline.volumes.review import REJECTED, pair_sha256
 
 Origin = Literal["accepted", "repaired", "rejected", "unused", "copy", "planted"]
-ItemKey = tuple[str, Question, str, int]
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,5 @@ def _draw(names: Sequence[str], count: float, purpose: str, code: Coder) -> list
 def _readers_by_item(answers: Iterable[LogEntry]) -> dict[ItemKey, set[str]]:
     readers: dict[ItemKey, set[str]] = {}
     for entry in answers:
-        key = (entry.item, entry.question, entry.content_sha256, entry.round)
-        readers.setdefault(key, set()).add(entry.reader)
+        readers.setdefault(entry.key, set()).add(entry.reader)
     return readers

@@ -129,7 +129,7 @@ class ReviewSession:
         """Take back the reader's last answer that stands; the item's name, empty without any."""
         own = [each for each in standing_answers(self._log.read()) if each.reader == self.reader]
         for entry in reversed(own):
-            name = self._names.get((entry.item, entry.question, entry.content_sha256, entry.round))
+            name = self._names.get(entry.key)
             if name:
                 fields = {key: getattr(entry, key) for key in ReaderAnswer.model_fields}
                 withdrawn = {**fields, "answer": "withdraw", "codes": ()}

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import info
-from ssl_pipeline.review.audit_log import AuditLog
+from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from ssl_pipeline.review.log_entry import Reader
 from ssl_pipeline.review.pictures import open_volume
 from ssl_pipeline.review.server import build_app
@@ -32,10 +32,11 @@ def verify_log(study: Study, anchor: str) -> None:
     Raises UserError, naming the first line that is not as it was written.
     """
     log = AuditLog(study.pseudonyms.study_folder)
+    entries = log.read()
     if anchor:
-        log.check_anchor(anchor)
-    count = format_count(len(log.read()), "answer")
-    info(f"{log.path}: {count}, as they were written; its anchor is {log.anchor()}.")
+        log.check_anchor(entries, anchor)
+    count = format_count(len(entries), "answer")
+    info(f"{log.path}: {count}, as they were written; its anchor is {anchor_of(entries)}.")
 
 
 def serve_review(study: Study, reader: str, port: int) -> None:

@@ -6,6 +6,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from ssl_pipeline.report.sections.readers import reader_tables
 from ssl_pipeline.review.agreement import ANSWERS, cohen_kappa, summarise_review, wilson_interval
+from ssl_pipeline.review.audit_log import anchor_of
 from ssl_pipeline.review.config import Review
 from ssl_pipeline.review.queue import build_queue
 from ssl_pipeline.review.verdicts import decisions_of, standing_answers
@@ -60,7 +61,8 @@ def test_the_reader_who_always_accepts_is_exposed_by_planted_items(log):
     for item in items:
         said = "reject" if item.origin in ("planted", "rejected") else "accept"
         answers_on(log, [item], "careful", answer=said)
-    summary = summarise_review(items, standing_answers(log.read()), log.anchor())
+    entries = log.read()
+    summary = summarise_review(items, standing_answers(entries), anchor_of(entries))
     careful, hasty = summary.readers
     assert careful.planted_rejected.value == 1 and hasty.planted_rejected.value == 0
     assert hasty.planted_rejected.high < careful.planted_rejected.low

@@ -11,7 +11,7 @@ import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.review import audit_log
-from ssl_pipeline.review.audit_log import AuditLog
+from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from tests.review.conftest import ANSWER, answer_of
 
 WRITER = """
@@ -101,9 +101,9 @@ def test_a_log_without_its_head_and_a_head_without_its_log_are_found(filled):
 
 
 def test_a_log_that_was_written_anew_fails_an_older_anchor(filled, tmp_path):
-    anchor = filled.anchor()
+    anchor = anchor_of(filled.read())
     filled.append("reader2", ANSWER)
-    filled.check_anchor(anchor)
+    filled.check_anchor(filled.read(), anchor)
     (tmp_path / "other").mkdir()
     forged = AuditLog(tmp_path / "other")
     for _ in range(5):
@@ -111,7 +111,7 @@ def test_a_log_that_was_written_anew_fails_an_older_anchor(filled, tmp_path):
     assert len(forged.read()) == 5
     for wrong in (anchor, "99:" + "0" * 64, "nothing"):
         with pytest.raises(UserError, match="does not go on from the anchor"):
-            forged.check_anchor(wrong)
+            forged.check_anchor(forged.read(), wrong)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100])
