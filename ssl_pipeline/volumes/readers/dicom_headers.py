@@ -93,12 +93,9 @@ class Frame:
     path: Path
     number: int  # in its file, from 0
     count: int  # of frames in its file
-    patient_id: str  # PatientID, of the person
-    study_uid: str  # UID of the visit
     series_uid: str
     identity: dict[str, str]  # the attributes of IDENTITY, by name
     uid: str  # of its file
-    modality: str
     image_type: tuple[str, ...]
     size: tuple[int, int]  # rows, columns
     spacing: tuple[float, float]  # mm between rows, between columns
@@ -108,6 +105,21 @@ class Frame:
     cosines: NDArray[np.float64]  # (2, 3): along a row, along a column
     split_values: dict[str, str]  # attributes that may differ at one position, by name
     fault: str = ""
+
+    @property
+    def patient_id(self) -> str:
+        """PatientID, of the person."""
+        return self.identity["PatientID"]
+
+    @property
+    def study_uid(self) -> str:
+        """UID of the visit."""
+        return self.identity["StudyInstanceUID"]
+
+    @property
+    def modality(self) -> str:
+        """The header's, or that of its SOP class."""
+        return self.identity["Modality"]
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -196,6 +208,7 @@ def _frame(
     fault: str,
 ) -> Frame:
     """One frame, from its groups of attributes, the most specific first."""
+    modality = _modality(header)
     try:
         if fault:
             raise _FrameError(fault)
@@ -207,7 +220,7 @@ def _frame(
         if sides.min() < 0:
             raise _FrameError("has a negative PixelSpacing")
         cosines = _unit_vectors(cosines.reshape(2, 3))
-        scaling = _scaling(groups, _modality(header))
+        scaling = _scaling(groups, modality)
     except _FrameError as error:
         fault, position, cosines, sides = str(error), NO_POSITION, np.eye(3)[:2], np.ones(2)
         scaling = (1.0, 0.0)
@@ -215,13 +228,9 @@ def _frame(
         path=path,
         number=number,
         count=count,
-        patient_id=str(header.get("PatientID") or ""),
-        study_uid=str(header.get("StudyInstanceUID") or ""),
         series_uid=str(header.get("SeriesInstanceUID") or "").replace("#", ""),  # it marks a part
-        identity={name: str(header.get(name) or "") for name in IDENTITY}
-        | {"Modality": _modality(header)},
+        identity={name: str(header.get(name) or "") for name in IDENTITY} | {"Modality": modality},
         uid=str(header.get("SOPInstanceUID") or ""),
-        modality=_modality(header),
         image_type=_image_type(header, groups),
         size=(int(header.Rows), int(header.Columns or 0)),
         spacing=(float(sides[0]), float(sides[1])),

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,18 +70,34 @@ def check_spacing(path: Path, sides: Sequence[float]) -> None:
         raise ReadError(path, "its header says a voxel spacing of 0 mm.")
 
 
-def read_grid(source: Source, header: Header) -> VoxelGrid:
-    """Shape and affine from the file's header alone."""
+@dataclass(frozen=True)
+class TextHeaderFormat:
+    """A format whose header, lines of text, is read and checked beside what ITK reads of it."""
+
+    read_fields: Callable[[Path], tuple[dict[str, str], int]]  # and the byte at which they end
+    check_fields: Callable[[Path, dict[str, str]], Header]
+    # The bytes of voxels that the image's files hold; None where that is not known.
+    count_voxel_bytes: Callable[[Path, dict[str, str], int], int | None]
+
+    def read_grid(self, source: Source) -> VoxelGrid:
+        """Shape and affine from the file's header alone."""
+        fields, _ = self.read_fields(source.path)
+        return _read_grid(source, self.check_fields(source.path, fields))
+
+    def read_volume(self, source: Source) -> Volume:
+        """Read one file that holds one image. Raises ReadError where it holds too few voxels."""
+        fields, header_bytes = self.read_fields(source.path)
+        header = self.check_fields(source.path, fields)
+        voxel_bytes = self.count_voxel_bytes(source.path, fields, header_bytes)
+        return _read_volume(source, header, voxel_bytes)
+
+
+def _read_grid(source: Source, header: Header) -> VoxelGrid:
     with READ_LOCK, _open_reader(source) as reader:
         return _grid(source.path, reader, header)
 
 
-def read_volume(source: Source, header: Header, voxel_bytes: int | None) -> Volume:
-    """Read one file that holds one image.
-
-    `voxel_bytes` are those that its files hold, None where that is not known. Raises ReadError
-    where they are fewer than the image has.
-    """
+def _read_volume(source: Source, header: Header, voxel_bytes: int | None) -> Volume:
     with READ_LOCK, _open_reader(source) as reader:
         grid = _grid(source.path, reader, header)
         if reader.GetNumberOfComponents() > 1:

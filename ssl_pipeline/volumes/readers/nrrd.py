@@ -12,11 +12,9 @@ from ssl_pipeline.volumes.readers.reader import (
     ORIENTATION_NOTE,
     Reader,
     ReadError,
-    Source,
     one_source_per_file,
     suffix_matcher,
 )
-from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 SUFFIXES = (".nrrd", ".nhdr")
 HEADER_BYTES = 1 << 16  # in which a header ends
@@ -97,22 +95,13 @@ def _voxel_bytes(path: Path, fields: dict[str, str], header_bytes: int) -> int |
     return path.stat().st_size - header_bytes if is_whole and is_raw else None
 
 
-def _read_grid(source: Source) -> VoxelGrid:
-    return itk.read_grid(source, _header(source.path, _fields(source.path)[0]))
-
-
-def _read_volume(source: Source) -> Volume:
-    fields, header_bytes = _fields(source.path)
-    header = _header(source.path, fields)
-    return itk.read_volume(source, header, _voxel_bytes(source.path, fields, header_bytes))
-
-
+FORMAT = itk.TextHeaderFormat(_fields, _header, _voxel_bytes)
 READER = Reader(
     name="NRRD",
     suffixes=SUFFIXES,
     can_read=suffix_matcher(*SUFFIXES),
     find_sources=one_source_per_file,
     list_files=itk.image_files,
-    read_grid=_read_grid,
-    read_volume=_read_volume,
+    read_grid=FORMAT.read_grid,
+    read_volume=FORMAT.read_volume,
 )
