@@ -98,12 +98,11 @@ SOUND: dict[str, Plant] = {
     "sound nifti": _nifti(lambda data: data + 1),
     "sound dicom": _dicom(),
     "sound nrrd": lambda path, data, affine: save_itk(path / "scan.nrrd", data + 3, affine),
-    # What is not finite was not measured, and no defect.
-    "NaN": _nifti(lambda data: _with(data, np.nan)),
-    "infinite": _nifti(lambda data: _with(data, np.inf)),
 }
 DEFECTS: dict[str, Plant] = {
     "constant": _nifti(lambda data: np.full_like(data, 40)),
+    "NaN": _nifti(lambda data: _with(data, np.nan)),
+    "infinite": _nifti(lambda data: _with(data, np.inf)),
     "saturated": _nifti(lambda data: np.clip(data, -1000, -100)),
     "HU + 1024 of a crop without air": _nifti(lambda data: np.abs(data[20:50, 20:40]) + 900),
     "no scale of HU": _nifti(lambda data: ((data + 1024) / 4096).astype(np.float32)),
