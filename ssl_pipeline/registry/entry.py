@@ -8,7 +8,7 @@ ID is the SHA-256 of that record, so a change of any byte is noticed.
 import getpass
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,10 +68,9 @@ def write_entry(entries: Path, content: EntryContent, sources: Mapping[str, Path
 
     Where the same encoder is there, with the same content, its ID is returned and nothing is added.
     """
-    entries.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=entries))
+    temporary = entries / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
     try:
-        temporary.chmod(0o777 & ~_umask())
         for name, source in sources.items():
             _copy_file(source, temporary / name)
         entry = RegistryEntry(
@@ -137,10 +136,3 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(original, copy)
         copy.flush()
         os.fsync(copy.fileno())
-
-
-def _umask() -> int:
-    """The process's mask of modes, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
