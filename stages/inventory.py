@@ -46,7 +46,7 @@ from stages.evaluation_check import check_evaluations
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality", "plan.number")
 DEPENDS_ON = ("download",)
-VERSION = 9
+VERSION = 10
 RESULT_FILES = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, PLAN_FILE)
 OUTPUTS = (*RESULT_FILES, JOURNAL_FILE)  # a journal is there while it runs
 WILDCARDS: tuple[str, ...] = ()

@@ -104,6 +104,8 @@ def check_label(
 def _classes_present(data: NDArray[Any], *, is_mask: bool) -> list[int] | None:
     try:
         values = class_values(data)
+        if values.min() == values.max() > 0:
+            raise UserError(f"A label is {values.max()} everywhere: give a file with a background.")
     except UserError:
         if is_mask:
             return None

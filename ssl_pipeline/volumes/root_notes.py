@@ -20,7 +20,7 @@ class RootNote(NamedTuple):
 
 
 def root_notes(inventory: Inventory) -> list[RootNote]:
-    """The notes on all roots: unread files, lacking labels, one subject alone, several planes."""
+    """Unread files, lacking or empty labels, one subject alone and several planes, by root."""
     roots = dict.fromkeys([*(scan.root for scan in inventory.scans), *inventory.unread_formats])
     return [RootNote(root, text) for root in roots for text in _texts(inventory, root)]
 
@@ -42,6 +42,10 @@ def _texts(inventory: Inventory, root: str) -> Iterator[str]:
         if lacking:
             count = f"{len(lacking)} of {format_count(len(scans), 'accepted scan')}"
             yield f"{count} have no label {name} that fits, such as {lacking[0].id}"
+        if empty := [scan for scan in scans if scan.label_classes.get(name) == []]:
+            number = format_count(len(empty), "accepted scan")
+            verb = "has" if len(empty) == 1 else "have"
+            yield f"{number} {verb} an empty label {name}, such as {empty[0].id}"
     orphans = [row for row in inventory.orphan_labels if row.root == root]
     if orphans:
         number = format_count(len(orphans), "label file")

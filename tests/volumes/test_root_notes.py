@@ -70,6 +70,15 @@ def test_scans_without_a_label_and_labels_without_a_scan_are_counted(folder, bra
     ]
 
 
+def test_labels_that_hold_no_class_are_counted(folder, brain):
+    for name, level in (("s_01", 5000), ("s_02", 1e9)):
+        save_nifti(folder / "seg" / f"{name}.nii", (brain.data > level).astype("u1"), brain.affine)
+    labels = {"organ": {"path": str(folder / "seg")}}
+    inventory = build(data_of(folder, labels=labels), folder)
+    empty = by_name(folder, inventory)["s_02.nii.gz"].id
+    assert ("raw", f"1 accepted scan has an empty label organ, such as {empty}") in notes(inventory)
+
+
 @pytest.mark.parametrize("use", ["label", "mask"])
 def test_a_label_that_no_scan_has_is_an_error(use, folder, brain):
     save_nifti(folder / "seg" / "other.nii", (brain.data > 5000).astype("u1"), brain.affine)
