@@ -92,8 +92,8 @@ class Finetune(Section):
     )
     steps: NonNegativeInt = Field(
         0,
-        description="optimiser steps of a cell; 0 is 200, and for segmentation 250 and one more a "
-        "labelled subject, up to 1000",
+        description="optimiser steps of a cell; 0 is 200, and for segmentation 250 and eight more "
+        "a labelled subject, up to 1000",
     )
     batch_size: NonNegativeInt = Field(
         0, description="crops of a step; 0 is 16, and 2 for segmentation"

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
     from ssl_pipeline.models.encoder import Encoder
 
-MIN_STEPS, MAX_STEPS = 250, 1000  # of a cell, where the study does not say
+# Of a cell, where the study does not say. On all 99 subjects of a hippocampus, 349 steps gave a
+# validation Dice of .859 and 1000 steps .874.
+MIN_STEPS, STEPS_PER_SUBJECT, MAX_STEPS = 250, 8, 1000
 SCAN_BYTES = 300  # a segmented scan in a cell's file
 MAP_BYTES = 0.012  # a voxel of a packed map of classes
 SCORING_BYTES = 16  # a voxel of truth and prediction, as they are read and compared
@@ -119,7 +121,7 @@ class Segmentation(Task):
 
     def finetune_section(self, finetune: Finetune, labelled_subjects: int) -> Finetune:
         """Convolutions at full resolution cost more a crop; more labels are worth more steps."""
-        steps = min(MAX_STEPS, MIN_STEPS + labelled_subjects)
+        steps = min(MAX_STEPS, MIN_STEPS + STEPS_PER_SUBJECT * labelled_subjects)
         return finetune.with_defaults(steps=steps, batch_size=2)
 
     def head_activations(self, finetune: Finetune, crop: Triple) -> float:
