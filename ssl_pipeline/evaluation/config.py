@@ -92,7 +92,7 @@ class Finetune(Section):
     )
     steps: NonNegativeInt = Field(
         0,
-        description="optimiser steps of a cell; 0 is 200, and for segmentation 250 and eight more "
+        description="optimiser steps of a cell; 0 is 200, and for segmentation 500 and five more "
         "a labelled subject, up to 1000",
     )
     batch_size: NonNegativeInt = Field(
