@@ -11,7 +11,10 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.resenc_config import ResEncStage
 
 
 class Backbone(Section, ABC):
@@ -36,8 +39,13 @@ class Backbone(Section, ABC):
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """Channels of the maps of `Encoder.forward_pyramid`."""
+        """Channels of the maps of `Encoder.pyramid`."""
         return (self.width,)
+
+    @property
+    def stages(self) -> "Sequence[ResEncStage]":
+        """Convolutional stages, whose maps a U-Net's decoder joins; a transformer has none."""
+        return ()
 
     @property
     @abstractmethod

@@ -10,7 +10,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.encoder import CropFeatures, Encoder
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 from ssl_pipeline.objectives.teacher import TeacherNetwork
 from ssl_pipeline.objectives.term_inputs import (
     Crops,
@@ -26,6 +27,8 @@ from ssl_pipeline.objectives.term_inputs import (
 from ssl_pipeline.objectives.terms.distillation import DistillationTerm
 from ssl_pipeline.objectives.terms.term import SummedTerm, Term, VectorTerm
 from ssl_pipeline.views.crops import Batch
+
+UNET_PASSES = frozenset({"sparse_unet", "dense_unet"})  # through the decoder
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Objective(nn.Module):
         self.heads = nn.ModuleDict({term.name: term.build_head(encoder) for term in terms})
         self.summed_terms = tuple(term for term in terms if isinstance(term, SummedTerm))
         self.vector_terms = tuple(term for term in terms if isinstance(term, VectorTerm))
-        self.passes = frozenset[EncoderPass]().union(*(term.PASSES for term in terms))
+        self.passes = frozenset[EncoderPass]().union(*(term.passes for term in terms))
+        self.decoder = UNetDecoder(encoder) if self.passes & UNET_PASSES else None
         distilled = [term for term in terms if isinstance(term, DistillationTerm)]
         self.teacher = (
             TeacherNetwork(encoder, dict(self.heads.items()), distilled, teacher_momentum)
@@ -130,27 +134,37 @@ class Objective(nn.Module):
     @torch.no_grad()
     def reconstruct(self, batch: Batch, images: Images) -> Images | None:
         """Crops with their hidden patches as a term predicts them; None where no term does."""
-        crops, tokens = self.crops(batch), self.encode(batch, images)
-        made = (term.reconstruct(self.heads[term.name], crops, tokens) for term in self.terms)
+        crops = self.crops(batch)
+        outputs = self.encode_crops(crops, images, {"sparse", *self.passes})
+        made = (term.reconstruct(self.heads[term.name], crops, outputs) for term in self.terms)
         return next((crop for crop in made if crop is not None), None)
 
     def encode_crops(
         self, crops: Crops, images: Images, passes: Collection[EncoderPass]
     ) -> EncoderOutputs:
-        """What the encoder gives of images in these passes."""
-        batch, no_tokens = crops.batch, images.new_empty(len(images), 0, self.encoder.dim)
-        return EncoderOutputs(
-            tokens=self.encode(batch, images) if "sparse" in passes else no_tokens,
-            maps=self.encoder.forward_pyramid(images, batch.spacing_mm)
-            if "dense" in passes
-            else [],
-            targets=self.teacher(crops, images) if self.teacher and "teacher" in passes else {},
-        )
+        """What the encoder gives of images in these passes; what was not asked for is empty."""
+        batch, wanted = crops.batch, frozenset(passes)
+        tokens, maps, sparse_unet, dense_unet = images.new_empty(len(images), 0, 0), [], [], []
+        if wanted & {"sparse", "sparse_unet"}:
+            sparse = self._encode_visible(batch, images)
+            tokens = sparse.tokens
+            if self.decoder and "sparse_unet" in wanted:
+                sparse_unet = self.decoder.decode(sparse, images, batch.visible)
+        if wanted & {"dense", "dense_unet"}:
+            dense = self.encoder.forward_features(images, batch.spacing_mm)
+            maps = self.encoder.pyramid(dense, images)
+            if self.decoder and "dense_unet" in wanted:
+                dense_unet = [*self.decoder.decode(dense, images), maps[-1]]
+        targets = self.teacher(crops, images) if self.teacher and "teacher" in wanted else {}
+        return EncoderOutputs(tokens, maps, sparse_unet, dense_unet, targets)
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""
+        return self._encode_visible(batch, images).tokens
+
+    def _encode_visible(self, batch: Batch, images: Images) -> CropFeatures:
         factors = self.encoder.branch_factors(batch.meta.number, images.device)
-        return self.encoder.forward_sparse(images, batch.spacing_mm, batch.visible, factors)
+        return self.encoder.forward_features(images, batch.spacing_mm, batch.visible, factors)
 
     def crops(self, batch: Batch) -> Crops:
         """The crops of a batch, cut into the encoder's patches."""

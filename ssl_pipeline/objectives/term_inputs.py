@@ -20,8 +20,9 @@ Scalar = Float[Tensor, ""]
 Rows = Float[Tensor, "rows dim"]
 RowWeight = Float[Tensor, " rows"]
 Maps = list[Float[Tensor, "views _ _ _ _"]]
-# Of the encoder over the visible patches or whole crops, and of its teacher over whole crops.
-EncoderPass = Literal["sparse", "dense", "teacher"]
+# Of the encoder over the visible patches or whole crops, alone or through the U-Net's decoder; and
+# of its teacher over whole crops.
+EncoderPass = Literal["sparse", "dense", "sparse_unet", "dense_unet", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class EncoderOutputs:
     """What the encoder gives of the crops of a batch, empty where a pass was not asked for."""
 
     tokens: Tokens  # of the sparse pass
-    maps: Maps  # of the dense pass, one of each resolution (see `Encoder.forward_pyramid`)
+    maps: Maps  # of the dense pass, one of each resolution (see `Encoder.pyramid`)
+    sparse_unet: Maps  # of the decoder behind the sparse pass, that of full resolution first
+    dense_unet: Maps  # of the decoder behind the dense pass, and the tokens' map last
     targets: dict[str, Targets]  # of the teacher, by the names of the terms
 
 

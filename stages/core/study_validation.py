@@ -164,7 +164,7 @@ def _check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
     if not isinstance(objective, DistillingObjective):
         return
     averaged = 1 / (1 - objective.teacher_momentum)
-    taught = [term.name for term in objective.list_terms() if "teacher" in term.PASSES]
+    taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
     if taught and study.training.steps <= averaged:
         raise ValueError(
             f"{key} has the term {taught[0]}, whose teacher is an average over about "

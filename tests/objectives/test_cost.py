@@ -5,7 +5,7 @@ from itertools import compress
 import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
-from ssl_pipeline.objectives import Contrastive, Dense, DinoIbot, Hybrid, Mae
+from ssl_pipeline.objectives import Contrastive, Custom, Dense, DinoIbot, Hybrid, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
@@ -13,6 +13,7 @@ from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.cost import checkpoint_bytes
 from ssl_pipeline.views.config import Views
+from tests.training.small_trainer import THROUGH_UNET
 
 OBJECTIVES = [
     Hybrid(),
@@ -20,6 +21,7 @@ OBJECTIVES = [
     Contrastive(contrast=Contrast(projection_dim=64)),
     Dense(),
     DinoIbot(),
+    Custom(terms=THROUGH_UNET),
 ]
 
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from ssl_pipeline.config.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.voxel_decoder import VoxelDecoder
 
 
 class Light(Section):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ssl_pipeline.config.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.voxel_decoder import VoxelDecoder
 
 
 class UNet(Section):
@@ -25,6 +25,6 @@ class UNet(Section):
 
     def build(self, encoder: "Encoder") -> "VoxelDecoder":
         """The module from crops to maps of every resolution."""
-        from ssl_pipeline.evaluation.decoders.skip_decoder import SkipDecoder
+        from ssl_pipeline.models.unet_decoder import UNetDecoder
 
-        return SkipDecoder(encoder)
+        return UNetDecoder(encoder)

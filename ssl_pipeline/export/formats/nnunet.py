@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.decoders.skip_decoder import SkipDecoder
 from ssl_pipeline.export.bundle import LoadedEncoder
 from ssl_pipeline.export.manifest import BundleManifest
 from ssl_pipeline.io.atomic import write_json
 from ssl_pipeline.models.resenc import NEGATIVE_SLOPE
 from ssl_pipeline.models.resenc_config import ResEnc, ResEncStage
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 from ssl_pipeline.preprocess.prepare import ct_window
 
 SUFFIX = ""
@@ -66,7 +66,7 @@ def write(encoder: LoadedEncoder, path: Path) -> str:
     weights = encoder_weights(encoder.model.state_dict(), model.stages)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        decoder = SkipDecoder(encoder.model)
+        decoder = UNetDecoder(encoder.model)
     network = {f"{place}{name}": value for name, value in weights.items() for place in PLACES}
     path.mkdir()
     torch.save({"network_weights": network | decoder_weights(decoder)}, path / CHECKPOINT)
@@ -92,7 +92,7 @@ def encoder_weights(
     return found
 
 
-def decoder_weights(decoder: SkipDecoder) -> dict[str, Tensor]:
+def decoder_weights(decoder: UNetDecoder) -> dict[str, Tensor]:
     """The tensors of nnU-Net's decoder but for those of classes, which its loader leaves out."""
     found: dict[str, Tensor] = {}
     for name, value in decoder.state_dict().items():

@@ -5,7 +5,7 @@ that all other terms share serves these too (after Assran et al. 2022, MSN, arXi
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -34,8 +34,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class DistillationTerm(SummedTerm):
     """A cross-entropy between the teacher's and the encoder's shares of prototypes, over rows."""
 
-    PASSES: ClassVar["frozenset[EncoderPass]"] = frozenset({"sparse", "teacher"})
-
     prototypes: int = Field(1024, ge=2, description="outputs of the projection head")
     student_temperature: float = Field(
         0.1, gt=0, description="divisor of the outputs of the encoder's head"
@@ -60,6 +58,11 @@ class DistillationTerm(SummedTerm):
                     "encoder teaches it that all crops are equal"
                 )
         return self
+
+    @property
+    def passes(self) -> "frozenset[EncoderPass]":
+        """Visible patches for the encoder, and whole crops for the teacher."""
+        return frozenset({"sparse", "teacher"})
 
     def teacher_temperature_at(self, progress: float) -> float:
         """The divisor of the teacher's outputs after this fraction of the run."""
