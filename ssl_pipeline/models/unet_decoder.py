@@ -79,6 +79,14 @@ class UNetDecoder(VoxelDecoder):
         return found[::-1]
 
 
+class PretrainedNetwork(nn.Module):
+    """An encoder, and the decoder that was trained along with it, if one was."""
+
+    def __init__(self, encoder: Encoder, decoder: UNetDecoder | None) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+
 class ConvolutionalStem(nn.Module):
     """Residual stages of the crop itself, at the last of which an encoder's tokens join.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_pipeline.models.encoder import CropFeatures, Encoder
-from ssl_pipeline.models.unet_decoder import UNetDecoder
+from ssl_pipeline.models.unet_decoder import PretrainedNetwork, UNetDecoder
 from ssl_pipeline.objectives.teacher import TeacherNetwork
 from ssl_pipeline.objectives.term_inputs import (
     Crops,
@@ -25,10 +25,8 @@ from ssl_pipeline.objectives.term_inputs import (
     term_metadata,
 )
 from ssl_pipeline.objectives.terms.distillation import DistillationTerm
-from ssl_pipeline.objectives.terms.term import SummedTerm, Term, VectorTerm
+from ssl_pipeline.objectives.terms.term import UNET_PASSES, SummedTerm, Term, VectorTerm
 from ssl_pipeline.views.crops import Batch
-
-UNET_PASSES = frozenset({"sparse_unet", "dense_unet"})  # through the decoder
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,11 @@ class Objective(nn.Module):
         )
         # Without weight a vector term is not trained; monitoring still measures its vectors.
         self.trained_vector_terms = tuple(term for term in self.vector_terms if term.weight)
+
+    @property
+    def network(self) -> PretrainedNetwork:
+        """What a run is for: the encoder, and the decoder where one is trained along."""
+        return PretrainedNetwork(self.encoder, self.decoder)
 
     def forward(self, batch: Batch, images: Images) -> TermOutputs:
         """Sums and counts of the terms over this part of a batch, and its vectors."""

@@ -20,6 +20,8 @@ from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root, resolve_path
 from stages.core.study import Study
 
+MIN_NORMED_TOKENS = 2
+
 
 def check_study(study: Study) -> None:
     """Raise ValueError, in one sentence, for the first contradiction between sections."""
@@ -47,6 +49,7 @@ def check_study(study: Study) -> None:
     _check_task_titles(study)
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
+        _check_decoder(study, name)
         if task.crop_voxels:
             _check_patch_multiple(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
             _check_visible_tokens(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
@@ -119,6 +122,18 @@ def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
         )
 
 
+def _check_decoder(study: Study, name: str) -> None:
+    """A decoder to start from must have been trained; of other encoders their bundles tell."""
+    if not study.has_pretraining or not study.starts_from_decoder(name):
+        return
+    for key, objective in _objectives(study)[1 if study.ablate else 0 :]:
+        if not objective.trains_decoder:
+            raise ValueError(
+                f"finetune.decoder.start of tasks.{name} is pretrained, and {key} trains no U-Net's"
+                " decoder: give a term of it decoder: unet, or start from random"
+            )
+
+
 def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
     patch = study.model.patch_voxels
     if is_auto(patch) or is_auto(crop):
@@ -131,10 +146,15 @@ def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
 
 
 def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: float) -> None:
-    """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them."""
+    """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them.
+
+    The decoder of a U-Net norms tokens, of which one alone would be zero, as convolutions do.
+    """
     if is_auto(study.model.patch_voxels) or is_auto(crop):
         return
     visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
+    if any(objective.trains_decoder for _, objective in _objectives(study)):
+        least = max(least, MIN_NORMED_TOKENS)
     if visible < least:
         raise ValueError(
             f"{key} is {list(crop)}, of whose tokens the encoder sees {visible} and needs {least}: "

@@ -79,7 +79,7 @@ def build_objective(objective=HYBRID, model=MODEL):
 def trained_weights(run):
     """The parameters of the encoder that a run exports at its end."""
     run.train()
-    return flat_weights(run.final_encoder())
+    return flat_weights(run.final_network())
 
 
 def flat_weights(module):

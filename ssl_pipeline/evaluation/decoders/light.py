@@ -16,6 +16,7 @@ class Light(Section):
 
     FLOPS: ClassVar[int] = 12_000  # of a voxel, forward; convolutions of few channels are slow
     ACTIVATIONS: ClassVar[int] = 60  # of a voxel, kept for the backward pass
+    start: ClassVar[Literal["random"]] = "random"  # pretraining has none
 
     name: Literal["light"] = "light"
     input_skip: bool = Field(

@@ -14,7 +14,8 @@ convolutions have no bias, which an instance norm would take away; the plans say
     project, norm                         none: they make tokens
 
 nnU-Net's modules hold each tensor twice (`all_modules`), and its decoder holds the encoder, so its
-loader asks for all of these names. It loads whole networks alone: the decoder has random weights.
+loader asks for all of these names. It loads whole networks alone: the decoder has random weights,
+unless one was trained along with the encoder.
 """
 
 import re
@@ -67,11 +68,14 @@ def write(encoder: LoadedEncoder, path: Path) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         decoder = UNetDecoder(encoder.model)
+    if encoder.decoder:
+        decoder.load_state_dict(encoder.decoder)
     network = {f"{place}{name}": value for name, value in weights.items() for place in PLACES}
     path.mkdir()
     torch.save({"network_weights": network | decoder_weights(decoder)}, path / CHECKPOINT)
     write_json(path / f"{PLANS}.json", plans(encoder.manifest, model))
-    return f"{len(weights)} tensors of nnU-Net's encoder, with plans and a random decoder"
+    kind = "pretrained" if encoder.decoder else "random"
+    return f"{len(weights)} tensors of nnU-Net's encoder, with plans and a {kind} decoder"
 
 
 def encoder_weights(

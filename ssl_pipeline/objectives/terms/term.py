@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Vectors,
     )
 
+UNET_PASSES = frozenset({"sparse_unet", "dense_unet"})  # through the U-Net's decoder
 FLOPS_PER_PARAMETER = 2  # operations a parameter and token of a forward pass
 Temperature = Annotated[float, Field(gt=0, description="divisor of the cosine similarities")]
 ProjectionDim = Annotated[int, Field(gt=0, description="width of the projected vectors")]
