@@ -37,6 +37,9 @@ def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) 
     names = frozenset[str]().union(*(term.passes for term in terms))
     # A pass through the decoder is one of the encoder too, which serves both.
     passes = [seen[name] for name in seen if names & {name, f"{name}_unet"}]
+    if "local" in names:
+        box = views.local_crops.box(model.grid(views.crop_voxels))
+        passes += [math.prod(box)] * views.local_crops.number
     decoder, decoded = unet_size(model, views.crop_voxels), len(names & {f"{s}_unet" for s in seen})
     heads = [term.cost(model, visible, tokens - visible) for term in terms]
     flops = sum(model.forward_flops(count, views.crop_voxels) for count in passes)

@@ -18,6 +18,7 @@ from ssl_pipeline.objectives.term_inputs import (
     EncoderOutputs,
     EncoderPass,
     Images,
+    LocalTokens,
     Scalar,
     TermMetadata,
     Tokens,
@@ -147,7 +148,8 @@ class Objective(nn.Module):
     ) -> EncoderOutputs:
         """What the encoder gives of images in these passes; what was not asked for is empty."""
         batch, wanted = crops.batch, frozenset(passes)
-        tokens, maps, sparse_unet, dense_unet = images.new_empty(len(images), 0, 0), [], [], []
+        tokens = local = images.new_empty(len(images), 0, 0)
+        maps, sparse_unet, dense_unet = [], [], []
         if wanted & {"sparse", "sparse_unet"}:
             sparse = self._encode_visible(batch, images)
             tokens = sparse.tokens
@@ -158,8 +160,10 @@ class Objective(nn.Module):
             maps = self.encoder.pyramid(dense, images)
             if self.decoder and "dense_unet" in wanted:
                 dense_unet = [*self.decoder.decode(dense, images), maps[-1]]
+        if "local" in wanted and batch.local.shape[1]:
+            local = self._encode_local(batch, images)
         targets = self.teacher(crops, images) if self.teacher and "teacher" in wanted else {}
-        return EncoderOutputs(tokens, maps, sparse_unet, dense_unet, targets)
+        return EncoderOutputs(tokens, local, maps, sparse_unet, dense_unet, targets)
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""
@@ -168,6 +172,19 @@ class Objective(nn.Module):
     def _encode_visible(self, batch: Batch, images: Images) -> CropFeatures:
         factors = self.encoder.branch_factors(batch.meta.number, images.device)
         return self.encoder.forward_features(images, batch.spacing_mm, batch.visible, factors)
+
+    def _encode_local(self, batch: Batch, images: Images) -> LocalTokens:
+        """Tokens of the local crops of each view, one after the other."""
+        number, factors = (
+            batch.local.shape[1],
+            self.encoder.branch_factors(batch.meta.number, images.device),
+        )
+        return self.encoder.forward_sparse(
+            images.repeat_interleave(number, dim=0),
+            batch.spacing_mm.repeat_interleave(number, dim=0),
+            batch.local.flatten(0, 1),
+            None if factors is None else factors.repeat_interleave(number, dim=0),
+        )
 
     def crops(self, batch: Batch) -> Crops:
         """The crops of a batch, cut into the encoder's patches."""

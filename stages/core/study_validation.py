@@ -5,6 +5,7 @@ is read: a misspelt label that the first evaluation finds has cost the whole pre
 What only a table or the files can tell is left to the stages.
 """
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ def check_study(study: Study) -> None:
     _check_visible_tokens(
         study, "views.crop_voxels", study.views.crop_voxels, study.views.visible_ratio
     )
+    _check_local_crops(study)
     for key, section in (("ct", study.preprocess.ct), ("mr", study.preprocess.mr)):
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     for key, objective in _objectives(study):
@@ -159,6 +161,24 @@ def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: f
         raise ValueError(
             f"{key} is {list(crop)}, of whose tokens the encoder sees {visible} and needs {least}: "
             "choose larger crops, or a smaller model.patch_voxels"
+        )
+
+
+def _check_local_crops(study: Study) -> None:
+    """Local crops are smaller than views, and a term asks of them."""
+    local, crop, model = study.views.local_crops, study.views.crop_voxels, study.model
+    if not local.number or is_auto(model.patch_voxels) or is_auto(crop):
+        return
+    box, grid = local.box(model.grid(crop)), model.grid(crop)
+    if box == grid or math.prod(box) < model.min_tokens:
+        raise ValueError(
+            f"views.local_crops.share is {local.share:g}, which of views of {list(grid)} patches "
+            f"takes {list(box)}: choose another share, larger crops or a smaller model.patch_voxels"
+        )
+    if not any("local" in t.passes for _, each in _objectives(study) for t in each.list_terms()):
+        raise ValueError(
+            f"views.local_crops.number is {local.number}, and no term asks of local crops: choose "
+            "an objective with the term dino, or leave local_crops out"
         )
 
 

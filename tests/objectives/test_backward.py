@@ -19,14 +19,14 @@ from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.training.distributed import RankGroup
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.views.augmentation import augment
-from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.config import LocalCrops, Views
 from ssl_pipeline.views.crops import crop_views
 from ssl_pipeline.views.patches import patchify
 from ssl_pipeline.views.sampler import Sampler
 from tests.training.small_trainer import THROUGH_UNET
 
 PATCH = (4, 4, 4)
-VIEWS = Views(crop_voxels=(16, 16, 16))
+VIEWS = Views(crop_voxels=(16, 16, 16), local_crops=LocalCrops(number=2))
 # Between subjects and between locations.
 BOTH = Contrast(subject_weight=0.3, local_weight=1, similar_by={"age": 1})
 OBJECTIVES = [

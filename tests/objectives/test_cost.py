@@ -12,7 +12,7 @@ from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.cost import checkpoint_bytes
-from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.config import LocalCrops, Views
 from tests.training.small_trainer import THROUGH_UNET
 
 OBJECTIVES = [
@@ -68,3 +68,10 @@ def test_a_checkpoint_has_the_estimated_bytes():
     )
     estimate = checkpoint_bytes(training_cost(Hybrid(), model, Views()), Training())
     assert len(checkpoint.pack_state(state)) == pytest.approx(estimate, rel=0.05)
+
+
+def test_local_crops_cost_a_pass_over_their_patches_each():
+    views = Views(local_crops=LocalCrops(number=3))
+    more = training_cost(DinoIbot(), ViT(), views).sample_flops
+    box = ViT().forward_flops(27, views.crop_voxels)  # 3 of 4 patches along each axis
+    assert more == training_cost(DinoIbot(), ViT(), Views()).sample_flops + 2 * 3 * 3 * box

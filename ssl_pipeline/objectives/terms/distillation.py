@@ -79,8 +79,8 @@ class DistillationTerm(SummedTerm):
         """What the teacher projects, from its tokens of whole crops."""
 
     @abstractmethod
-    def student_rows(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Rows":
-        """What the encoder's head projects, in the same order, from its visible tokens."""
+    def student_rows(self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs") -> "Rows":
+        """What the encoder's head projects, in the same order, from what it was shown."""
 
     @abstractmethod
     def row_weight(self, crops: "Crops") -> "RowWeight":
@@ -117,7 +117,7 @@ class DistillationTerm(SummedTerm):
         """Sum of the cross-entropies of rows, and how many they are."""
         from ssl_pipeline.objectives.losses import distillation_loss
 
-        rows, weight = self.student_rows(head, crops, outputs.tokens), self.row_weight(crops)
+        rows, weight = self.student_rows(head, crops, outputs), self.row_weight(crops)
         projected = self.projection(head)(rows).float()
         targets = outputs.targets[self.name].probabilities
         return distillation_loss(projected, targets, weight, self.student_temperature), weight.sum()
