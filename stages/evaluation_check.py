@@ -12,6 +12,7 @@ from pathlib import Path
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.corruptions import CorruptionConfig
+from ssl_pipeline.evaluation.decoders.unet import missing_decoder_error
 from ssl_pipeline.evaluation.robustness.robustness import task_conditions
 from ssl_pipeline.evaluation.runner.subject_splits import (
     SubjectSplit,
@@ -96,6 +97,8 @@ def _check_external_encoder(study: Study, name: str, bundle: Path) -> None:
                 f"evaluate.encoders.{name} was trained with another `{key}` than this study's: "
                 f"write here what {bundle / BUNDLE_MANIFEST} says."
             )
+    if not card.has_decoder and any(study.starts_from_decoder(task) for task in study.tasks):
+        raise missing_decoder_error(name)
 
 
 def _check_objectives(study: Study, scans: Sequence[Scan]) -> None:

@@ -1,7 +1,7 @@
 """Inputs, context and results of evaluation stages: probe, finetune and robustness."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from ssl_pipeline.evaluation.runner.context import EvaluationContext
 from ssl_pipeline.evaluation.runner.subject_splits import calibration_entries, split_subjects
 from ssl_pipeline.evaluation.tasks.cost import CostInputs
 from ssl_pipeline.evaluation.tasks.task import Task
-from ssl_pipeline.export.manifest import WEIGHTS_FILE
+from ssl_pipeline.export.manifest import WEIGHTS_FILE, weights_hash
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
 from ssl_pipeline.store.catalog import Catalog, ScanRow
@@ -40,6 +40,9 @@ from stages.evaluation_check import check_external_encoders
 from stages.pretrain import random_encoder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssl_pipeline.export.bundle import LoadedEncoder
     from ssl_pipeline.models.encoder import Encoder
 
 CellSettings = TypeVar("CellSettings", Probe, Finetune)  # the section of a stage of cells
@@ -87,12 +90,14 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         *split_subjects(config, catalog.entries, scored).entries,
         *calibration_entries(config, catalog.entries, scored),
     )
+    encoders = _EncoderLoader(study)
     return EvaluationContext(
         catalog=catalog,
         reader=preprocess.crop_reader(study, catalog, entries),
         label_file=study.pseudonyms.label_path,
         evaluate=study.evaluate,
-        encoder_factory=_EncoderLoader(study),
+        encoder_factory=encoders,
+        decoder_weights=encoders.decoder_weights,
         initializations=initializations(study),
         crop_voxels=study.views.crop_voxels,
         out=out,
@@ -115,8 +120,10 @@ def _linear_probe(study: Study, task: str) -> Linear:
 
 def initializations(study: Study) -> dict[str, str]:
     """The initializations to compare, with the hash of their weights; encoders that exist alone."""
-    weights = {name: bundle / WEIGHTS_FILE for name, bundle in study.encoders.items()}
-    found = {name: sha256_file(path) for name, path in weights.items() if path.exists()}
+    bundles = study.encoders.items()
+    found = {
+        name: weights_hash(bundle) for name, bundle in bundles if (bundle / WEIGHTS_FILE).exists()
+    }
     known = {RANDOM: sha256_json(study.model.model_dump(mode="json")), PIXELS: ""}
     return found | {name: known[name] for name in study.baselines}
 
@@ -264,16 +271,23 @@ class _EncoderLoader:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.cache: dict[str, Encoder] = {}  # loaded, and self-tested, once
+        self.cache: dict[str, LoadedEncoder] = {}  # loaded, and self-tested, once
 
     def __call__(self, initialization: str, seed: int) -> "Encoder":
         if initialization == RANDOM:
             return random_encoder(self.study, seed)
+        return deepcopy(self._load(initialization).model)
+
+    def decoder_weights(self, initialization: str) -> "Mapping[str, Tensor] | None":
+        """The tensors of the decoder that was trained along with an encoder, if one was."""
+        return self._load(initialization).decoder
+
+    def _load(self, initialization: str) -> "LoadedEncoder":
         if initialization not in self.cache:
             from ssl_pipeline.export.bundle import load_encoder
 
-            self.cache[initialization] = load_encoder(self.study.encoders[initialization]).model
-        return deepcopy(self.cache[initialization])
+            self.cache[initialization] = load_encoder(self.study.encoders[initialization])
+        return self.cache[initialization]
 
 
 def _catalog(study: Study) -> Catalog:

@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.export import training_subjects
-from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.manifest import (
+    BUNDLE_MANIFEST,
+    DECODER_FILE,
+    SELF_TEST_FILE,
+    WEIGHTS_FILE,
+    read_manifest,
+)
 from ssl_pipeline.export.owner_files import NEW_CARD_FILE, README_FILE
 from ssl_pipeline.export.stored_values import stored_values_of
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
+from ssl_pipeline.models.unet_config import unet_size
 from ssl_pipeline.objectives.cost import TrainingCost, training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -63,6 +70,7 @@ from stages.evaluation_check import check_evaluations
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.unet_decoder import PretrainedNetwork
     from ssl_pipeline.objectives.objective import Objective
     from ssl_pipeline.training.checkpoint import TrainerState
     from ssl_pipeline.training.loop import Trainer
@@ -71,7 +79,7 @@ if TYPE_CHECKING:
 IMAGES_BYTES = 200_000
 BUNDLE_FILES = (
     *(BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, README_FILE, NEW_CARD_FILE),
-    training_subjects.FILE_NAME,
+    *(DECODER_FILE, training_subjects.FILE_NAME),
 )
 TITLE = "Pretrain the encoder on the volumes of the training subjects"
 CONFIG_KEYS = (*HASHED_KEYS, "quality")  # quality is in the bundle, and starts no other run
@@ -136,7 +144,7 @@ def run(study: Study, out: Path) -> StageResult:
     training.train()
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
-    encoder, diagnosis = training.final_encoder(), training.diagnose()
+    network, diagnosis = training.final_network(), training.diagnose()
     trained = TrainingSummary(
         study=study.name,
         objective=study.objective.name,
@@ -151,8 +159,8 @@ def run(study: Study, out: Path) -> StageResult:
     )
     training_summary = trained.model_dump(mode="json", exclude_defaults=True)
     bundle = out / layout.ENCODER_FOLDER
-    write_bundle(study, bundle, encoder, training_summary, {entry.id for entry in entries})
-    images = write_feature_pca(encoder, training.sampler, out / snapshots.FEATURE_PCA_FILE)
+    write_bundle(study, bundle, network, training_summary, {entry.id for entry in entries})
+    images = write_feature_pca(network.encoder, training.sampler, out / snapshots.FEATURE_PCA_FILE)
     folder = str(meant.folder.relative_to(out))
     # The salt itself is not needed.
     salt = read_salt_fingerprint(layout.inventory_table(study))
@@ -162,7 +170,7 @@ def run(study: Study, out: Path) -> StageResult:
     )
     write_record(out / RUN_RECORD, RunRecord(folder=folder, salt=salt, **dict(trained)))
     # Not its README, in which its owner writes a licence.
-    encoder_files = [bundle / name for name in (WEIGHTS_FILE, SELF_TEST_FILE, BUNDLE_MANIFEST)]
+    encoder_files = [bundle / name for name in (*read_manifest(bundle).files, BUNDLE_MANIFEST)]
     summary = (
         f"{study.training.steps} steps on {len(entries)} volumes, encoder in {bundle}; "
         f"{diagnosis.name}: {diagnosis.reason}"
@@ -188,6 +196,7 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     images = min(snapshots.IMAGES_PER_RUN, math.ceil(steps / study.monitoring.snapshot_every))
     model, crop = study.model, study.views.crop_voxels
     bundle = model.parameter_count + math.prod(crop) + model.token_count(crop) * model.width
+    bundle += study.objective.trains_decoder * unet_size(model, crop).parameter_count
     disk += 4 * bundle
     share = training.batch_size / hardware.processes / training.gradient_accumulation
     blocks = cost.read_ahead_bytes(
@@ -230,11 +239,11 @@ def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) ->
 def write_bundle(
     study: Study,
     folder: Path,
-    encoder: "Encoder",
+    network: "PretrainedNetwork",
     training_summary: dict[str, Any],
     scan_ids: Container[str] | None = None,
 ) -> None:
-    """Write an encoder with all that the study says of it, and of the raw scans that it is for.
+    """Write a network with all that the study says of it, and of the raw scans that it is for.
 
     These are the scans that it was trained on, or all that were accepted where it was not.
     """
@@ -243,10 +252,11 @@ def write_bundle(
     scans = Inventory.read(layout.inventory_table(study)).accepted_scans
     chosen = [scan for scan in scans if scan_ids is None or scan.id in scan_ids]
     save_bundle(
-        *(folder, encoder, study.model, study.preprocess, study.views.crop_voxels),
+        *(folder, network.encoder, study.model, study.preprocess, study.views.crop_voxels),
         training_summary,
         quality=study.quality,
         stored_values=stored_values_of(chosen),
+        decoder=network.decoder,
     )
 
 

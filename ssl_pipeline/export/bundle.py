@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.embed import Features, embed_prepared, prepare_file
 from ssl_pipeline.export.manifest import (
     BUNDLE_MANIFEST,
+    DECODER_FILE,
     SELF_TEST_FILE,
     WEIGHTS_FILE,
     BundleManifest,
@@ -38,9 +40,13 @@ from ssl_pipeline.volumes.quality_control import QualityThresholds
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.unet_decoder import UNetDecoder
 
 COMPUTE_PACKAGES = ("torch", "timm")  # packages that decide what tokens are
-GENERATED_FILES = (BUNDLE_MANIFEST, WEIGHTS_FILE, SELF_TEST_FILE, training_subjects.FILE_NAME)
+GENERATED_FILES = (
+    *(BUNDLE_MANIFEST, WEIGHTS_FILE, DECODER_FILE, SELF_TEST_FILE),
+    training_subjects.FILE_NAME,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class LoadedEncoder:
 
     model: "Encoder"
     manifest: BundleManifest
+    decoder: dict[str, Tensor] | None = None  # tensors of the U-Net's that was trained along
 
     @property
     def crop_voxels(self) -> Triple:
@@ -113,9 +120,11 @@ def save_bundle(
     *,
     quality: QualityThresholds | None = None,
     stored_values: tuple[StoredValues, ...] = (),
+    decoder: "UNetDecoder | None" = None,
 ) -> None:
-    """Write the bundle; `training_summary` goes into its manifest and model card.
+    """Write the bundle, with the decoder where one was trained along.
 
+    `training_summary` goes into its manifest and model card.
     `quality` and `stored_values` are those of the training scans: by default the usual thresholds,
     and values without offset or missing value. `self_test_input` is stored with the weights: noise
     unless it is given. Files of the owner of an earlier bundle in this folder stay, an edited
@@ -123,10 +132,9 @@ def save_bundle(
     """
     with atomic_write(folder) as temporary:
         temporary.mkdir()
-        weights = {
-            name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
-        }
-        write_bytes(temporary / WEIGHTS_FILE, save(weights))
+        write_bytes(temporary / WEIGHTS_FILE, _weights(encoder))
+        if decoder:
+            write_bytes(temporary / DECODER_FILE, _weights(decoder))
         written = _build_encoder(model, temporary / WEIGHTS_FILE)
         stored = run_self_test(written, self_test_input or synthetic_input(crop_voxels))
         write_bytes(temporary / SELF_TEST_FILE, save(stored))
@@ -138,7 +146,11 @@ def save_bundle(
             crop_voxels=crop_voxels,
             training_summary=training_summary,
             versions={name: package_versions()[name] for name in COMPUTE_PACKAGES},
-            sha256={name: sha256_file(temporary / name) for name in (WEIGHTS_FILE, SELF_TEST_FILE)},
+            sha256={
+                name: sha256_file(temporary / name)
+                for name in (WEIGHTS_FILE, SELF_TEST_FILE, DECODER_FILE)
+                if (temporary / name).exists()
+            },
         )
         write_json(temporary / BUNDLE_MANIFEST, manifest.model_dump(mode="json"))
         write_text(temporary / README_FILE, model_card(manifest))
@@ -165,7 +177,14 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
             f"saved (by up to {differs:.2g}, where rounding makes {TOLERANCE:g} at most): the code "
             f"that computes them has changed, so use the ssl-pipeline that saved it, with {then}."
         )
-    return LoadedEncoder(model, manifest)
+    decoder = load_file(folder / DECODER_FILE) if manifest.has_decoder else None
+    return LoadedEncoder(model, manifest, decoder)
+
+
+def _weights(module: torch.nn.Module) -> bytes:
+    """The bytes of a file of the weights of a module."""
+    state = module.state_dict().items()
+    return save({name: value.detach().cpu().contiguous() for name, value in state})
 
 
 def _build_encoder(model: ModelConfig, weights: Path) -> "Encoder":

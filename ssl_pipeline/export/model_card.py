@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ssl_pipeline.config.section import Section
-from ssl_pipeline.export.manifest import WEIGHTS_FILE, BundleManifest
+from ssl_pipeline.export.manifest import DECODER_FILE, WEIGHTS_FILE, BundleManifest
 from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.models.position_encoding import MAX_WAVELENGTH_MM, MIN_WAVELENGTH_MM
 from ssl_pipeline.models.vit_config import PRESETS
@@ -42,6 +42,7 @@ def model_card(manifest: BundleManifest) -> str:
         "model_card.md",
         manifest=manifest,
         weights=WEIGHTS_FILE,
+        decoder=DECODER_FILE,
         kinds=_to_text(manifest.training_summary.get("modalities", ["CT", "MR"]), " and "),
         million=f"{manifest.model.parameter_count / 1e6:.3g}",
         settings=_model_settings(manifest.model),

@@ -8,10 +8,13 @@ from pydantic import Field
 
 from ssl_pipeline.config.automatic import AutoTriple
 from ssl_pipeline.config.section import Section
-from ssl_pipeline.types import Triple
+from ssl_pipeline.types import Triple, triple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.resenc_config import ResEncStage
 
 
 class Backbone(Section, ABC):
@@ -25,9 +28,13 @@ class Backbone(Section, ABC):
         description="size of a token (z, y, x), in voxels; auto plans it from the spacing",
     )
 
+    def grid(self, crop_voxels: Triple) -> Triple:
+        """Patches of a whole crop along (z, y, x)."""
+        return triple(s // p for s, p in zip(crop_voxels, self.patch_voxels, strict=True))
+
     def token_count(self, crop_voxels: Triple) -> int:
         """Tokens of a whole crop."""
-        return math.prod(s // p for s, p in zip(crop_voxels, self.patch_voxels, strict=True))
+        return math.prod(self.grid(crop_voxels))
 
     @property
     @abstractmethod
@@ -36,8 +43,13 @@ class Backbone(Section, ABC):
 
     @property
     def pyramid_channels(self) -> tuple[int, ...]:
-        """Channels of the maps of `Encoder.forward_pyramid`."""
+        """Channels of the maps of `Encoder.pyramid`."""
         return (self.width,)
+
+    @property
+    def stages(self) -> "Sequence[ResEncStage]":
+        """Convolutional stages, whose maps a U-Net's decoder joins; a transformer has none."""
+        return ()
 
     @property
     @abstractmethod

@@ -31,6 +31,15 @@ class FeatureInfo:
     kernel: Triple = (3, 3, 3)  # that suits its voxels: 1 along slices that are thick
 
 
+@dataclass(frozen=True)
+class CropFeatures:
+    """What one pass of an encoder gives of crops."""
+
+    tokens: Float[Tensor, "batch seen dim"]  # all, or the visible ones
+    # Of the stages of a convolutional encoder, finest first; hidden voxels are 0.
+    maps: list[Float[Tensor, "batch _ _ _ _"]]
+
+
 class Encoder(nn.Module, ABC):
     """Crops of model input to tokens, ordered row-major over the patches (see `views.patches`).
 
@@ -38,7 +47,7 @@ class Encoder(nn.Module, ABC):
     residual branches drop path may skip (0: none), `drop_path`, how often the last of them, and
     `drop_path_seed`, what it is drawn from (None: no branch is skipped);
     `trunk`, the name of the list of blocks that a crop goes through; `norm`, what comes after them;
-    `feature_info`, the grids of what they give; `pyramid_channels`, those of `forward_pyramid`.
+    `feature_info`, the grids of what they give; `pyramid_channels`, those of `pyramid`.
     """
 
     trunk: ClassVar[str] = "blocks"
@@ -52,12 +61,26 @@ class Encoder(nn.Module, ABC):
     pyramid_channels: tuple[int, ...]
 
     @abstractmethod
+    def forward_features(
+        self,
+        crops: Float[Tensor, "batch 1 z y x"],
+        spacing_mm: Float[Tensor, "batch 3"],
+        visible: Int[Tensor, "batch visible"] | None = None,
+        branch_factors: Float[Tensor, "batch branches"] | None = None,
+    ) -> CropFeatures:
+        """Tokens and maps of crops whose sides are multiples of the patch's; spacing is (z, y, x).
+
+        With `visible` the tokens are these alone, which no voxel of another patch has reached; None
+        is a dense pass. `branch_factors` (see `drop_path`) multiply the residual branches of each
+        crop; None leaves them as they are.
+        """
+
     def forward(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        """All tokens of crops whose sides are multiples of the patch's; spacing is (z, y, x)."""
+        """All tokens of crops (dense)."""
+        return self.forward_features(crops, spacing_mm).tokens
 
-    @abstractmethod
     def forward_sparse(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
@@ -65,11 +88,8 @@ class Encoder(nn.Module, ABC):
         visible: Int[Tensor, "batch visible"],
         branch_factors: Float[Tensor, "batch branches"] | None = None,
     ) -> Float[Tensor, "batch visible dim"]:
-        """The tokens `visible`, which no voxel of another patch has reached.
-
-        `branch_factors` (see `drop_path`) multiply the residual branches of each crop; None
-        leaves them as they are.
-        """
+        """The tokens `visible`, which no voxel of another patch has reached."""
+        return self.forward_features(crops, spacing_mm, visible, branch_factors).tokens
 
     @abstractmethod
     def forward_intermediates(
@@ -77,15 +97,15 @@ class Encoder(nn.Module, ABC):
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """What each block of the trunk gives (batch, channels, z, y, x), on the grids of `maps`."""
 
-    def forward_pyramid(
-        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    def pyramid(
+        self, features: CropFeatures, crops: Float[Tensor, "batch 1 z y x"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
-        """One map (batch, channels, z, y, x) of each resolution, finest first (dense).
+        """One map of each resolution, finest first, of a dense pass over `crops`.
 
         The last holds the tokens; a backbone of one resolution has no other.
         """
-        tokens = self(crops, spacing_mm).transpose(1, 2)
-        return [tokens.unflatten(2, patch_grid(triple(crops.shape[2:]), self.patch))]
+        grid = patch_grid(triple(crops.shape[2:]), self.patch)
+        return [*features.maps[:-1], features.tokens.transpose(1, 2).unflatten(2, grid)]
 
     @contextmanager
     def applying_drop_path(self, seed: int) -> Iterator[None]:

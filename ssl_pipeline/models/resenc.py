@@ -2,8 +2,8 @@
 
 Convolutional networks segment best of all still (ResEnc, Isensee et al. 2024, arXiv:2404.09556), so
 there is one for those who segment. What is left of a patch at the last stage is its token, so that
-objectives and evaluation work as with the transformer, and `forward_intermediates` gives all stages
-to a U-Net's decoder. The stages compute what those of nnU-Net's own ResEnc presets do, and can be
+objectives and evaluation work as with the transformer, and a U-Net's decoder takes the maps of all
+stages. The stages compute what those of nnU-Net's own ResEnc presets do, and can be
 exported to it (`export/formats/nnunet.py` has the names). It needs no positions: a convolution sees
 what lies beside what.
 Instance norms forget how bright a crop is: a linear model predicted the mean of real crops from the
@@ -15,14 +15,15 @@ statistics from visible voxels alone. It saves no time: a hidden voxel is comput
 """
 
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, instance_norm, leaky_relu
 
-from ssl_pipeline.models.encoder import Encoder, FeatureInfo
+from ssl_pipeline.models.encoder import CropFeatures, Encoder, FeatureInfo
 from ssl_pipeline.models.resenc_config import ResEnc, ResEncStage
 from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.patches import gather_tokens, patch_grid, patchify
@@ -46,56 +47,58 @@ class ResEncEncoder(Encoder):
         self.norm = nn.LayerNorm(self.dim)
         self.apply(initialise_convolutions)
 
-    def forward(
-        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """All tokens (dense); the spacing changes nothing."""
-        return self._tokens(self._stage_features(crops, None)[-1])
-
-    def forward_sparse(
+    def forward_features(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
-        visible: Int[Tensor, "batch visible"],
+        visible: Int[Tensor, "batch visible"] | None = None,
         branch_factors: Float[Tensor, "batch branches"] | None = None,
-    ) -> Float[Tensor, "batch visible dim"]:
-        """The tokens `visible`, as if there were nothing else in the crop."""
-        return gather_tokens(self._tokens(self._stage_features(crops, visible)[-1]), visible)
+    ) -> CropFeatures:
+        """Tokens and maps, those `visible` as if there were nothing else in the crop.
+
+        The spacing changes nothing.
+        """
+        maps = stage_maps(self.stem, self.stages, self.patch, crops, visible)
+        tokens = self._tokens(maps[-1])
+        return CropFeatures(tokens if visible is None else gather_tokens(tokens, visible), maps)
 
     def forward_intermediates(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Features of every stage (batch, channels, z, y, x), from full resolution down (dense)."""
-        return self._stage_features(crops, None)
-
-    def forward_pyramid(
-        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
-    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
-        """Features of every stage but the last, and the tokens in its place (dense)."""
-        *finer, last = self._stage_features(crops, None)
-        return [*finer, self._tokens(last).transpose(1, 2).unflatten(2, last.shape[2:])]
-
-    def _stage_features(self, crops: Tensor, visible: Tensor | None) -> list[Tensor]:
-        """Features of every stage; `visible` says which patches there are, None that all are."""
-        size = triple(crops.shape[2:])
-        seen = [
-            None if visible is None else _visible_voxels(visible, size, self.patch, step)
-            for step in (each.reduction for each in self.feature_info)
-        ]
-        shown = (
-            crops
-            if seen[0] is None
-            else _scatter_voxels(_gather_voxels(crops, seen[0]), seen[0], crops.shape)
-        )
-        features, found = leaky_relu(self.stem(shown, seen[0]), NEGATIVE_SLOPE), []
-        for stage, at in zip(self.stages, seen, strict=True):
-            features = stage(features, at)
-            found.append(features)
-        return found
+        return stage_maps(self.stem, self.stages, self.patch, crops, None)
 
     def _tokens(self, features: Tensor) -> Tensor:
         tokens: Tensor = self.norm(self.project(features.flatten(2).transpose(1, 2)))
         return tokens
+
+
+def stage_maps(
+    stem: nn.Module,
+    stages: nn.ModuleList,
+    patch: Triple,
+    crops: Float[Tensor, "batch 1 z y x"],
+    visible: Int[Tensor, "batch visible"] | None,
+) -> list[Float[Tensor, "batch _ _ _ _"]]:
+    """Features of every stage, from full resolution down.
+
+    `visible` says which patches there are, and all other voxels are 0; None that all are.
+    """
+    size, own = triple(crops.shape[2:]), cast("Sequence[ResidualStage]", stages)
+    seen = [
+        None if visible is None else voxels_of_patches(visible, size, patch, stage.reduction)
+        for stage in own
+    ]
+    shown = (
+        crops
+        if seen[0] is None
+        else scatter_voxels(_gather_voxels(crops, seen[0]), seen[0], crops.shape)
+    )
+    features, found = leaky_relu(stem(shown, seen[0]), NEGATIVE_SLOPE), []
+    for stage, at in zip(own, seen, strict=True):
+        features = stage(features, at)
+        found.append(features)
+    return found
 
 
 class ResidualStage(nn.Module):
@@ -103,6 +106,7 @@ class ResidualStage(nn.Module):
 
     def __init__(self, stage: ResEncStage) -> None:
         super().__init__()
+        self.reduction = stage.reduction
         strides = [stage.stride] + [(1, 1, 1)] * (stage.blocks - 1)
         before = [stage.in_channels] + [stage.out_channels] * (stage.blocks - 1)
         self.blocks = nn.ModuleList(
@@ -167,20 +171,20 @@ def _masked_instance_norm(
     scale: Float[Tensor, " channels"],
     shift: Float[Tensor, " channels"],
 ) -> Float[Tensor, "batch channels z y x"]:
-    """Instance norm of the voxels `at`, and zeros elsewhere.
+    """Instance norm of the visible voxels, and zeros elsewhere.
 
     They are gathered before: at full resolution sums weighted by a mask take five times as long.
     """
     if visible_voxels is None:
         return instance_norm(features, weight=scale, bias=shift)
     normed = instance_norm(_gather_voxels(features, visible_voxels), weight=scale, bias=shift)
-    return _scatter_voxels(normed, visible_voxels, features.shape)
+    return scatter_voxels(normed, visible_voxels, features.shape)
 
 
-def _visible_voxels(
+def voxels_of_patches(
     visible: Int[Tensor, "batch visible"], size: Triple, patch: Triple, reduction: Triple
 ) -> Int[Tensor, "batch seen"]:
-    """Voxels of the patches `visible`, at a resolution of one for every `step` of the crop."""
+    """Voxels of the patches `visible`, at a resolution of one for every `reduction` of the crop."""
     own = patch_grid(size, reduction)
     number = torch.arange(math.prod(own), device=visible.device, dtype=torch.float64)
     of_patch = patchify(number.reshape(1, 1, *own), patch_grid(patch, reduction))[0].long()
@@ -190,16 +194,16 @@ def _visible_voxels(
 def _gather_voxels(
     features: Float[Tensor, "batch channels z y x"], visible_voxels: Int[Tensor, "batch seen"]
 ) -> Float[Tensor, "batch channels seen"]:
-    """The values of the voxels `at`."""
+    """The values of the visible voxels."""
     return features.flatten(2).gather(2, visible_voxels[:, None].expand(-1, features.shape[1], -1))
 
 
-def _scatter_voxels(
+def scatter_voxels(
     values: Float[Tensor, "batch channels seen"],
     visible_voxels: Int[Tensor, "batch seen"],
-    shape: torch.Size,
+    shape: tuple[int, ...],
 ) -> Float[Tensor, "batch channels z y x"]:
-    """The inverse of `_taken`, with zeros where nothing was taken."""
+    """The inverse of `_gather_voxels`, with zeros elsewhere."""
     empty = values.new_zeros(shape).flatten(2)
     return empty.scatter(2, visible_voxels[:, None].expand_as(values), values).reshape(shape)
 

@@ -56,6 +56,16 @@ def plan_patch(spacing_mm: Spacing) -> Triple:
             patch[axis], spacing[axis] = 2 * patch[axis], 2 * spacing[axis]
 
 
+def upsampling_factors(patch: Triple) -> list[Triple]:
+    """Factors by stage, whose product is the patch: 2 where even, else all at once."""
+    left, stages = patch, []
+    while max(left) > 1:
+        step = triple(2 if side % 2 == 0 else side for side in left)
+        stages.append(step)
+        left = triple(side // factor for side, factor in zip(left, step, strict=True))
+    return stages
+
+
 def plan_crop(
     spacing_mm: Spacing,
     shape: Shape,

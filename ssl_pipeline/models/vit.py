@@ -1,8 +1,8 @@
 """The 3D vision transformer: timm's blocks over patches, with a sparse and a dense forward pass.
 
-Pretraining sees a quarter of the tokens: `sparse` gathers them before the embedding, so nothing is
+Pretraining sees a quarter of the tokens, which are gathered before the embedding, so nothing is
 computed for the others (3.4 times faster a step than masking inside a dense encoder). Evaluation
-uses the dense way, which is `forward`. Registers, where asked for, are learned tokens without a
+uses the dense way. Registers, where asked for, are learned tokens without a
 place that give attention somewhere to keep what is global (Darcet et al. 2024, arXiv:2309.16588);
 they never leave the encoder.
 """
@@ -17,7 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_pipeline.models.drop_path import BRANCHES_PER_BLOCK
-from ssl_pipeline.models.encoder import Encoder, FeatureInfo
+from ssl_pipeline.models.encoder import CropFeatures, Encoder, FeatureInfo
 from ssl_pipeline.models.position_encoding import position_encoding
 from ssl_pipeline.models.vit_config import PRESETS, ViT
 from ssl_pipeline.types import triple
@@ -52,24 +52,18 @@ class ViTEncoder(Encoder):
         flat = torch.randn(config.registers * self.dim) * 0.02
         self.registers = nn.Parameter(flat) if config.registers else None
 
-    def forward(
-        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """All tokens (dense)."""
-        return self._forward_blocks(*self._patches(crops, spacing_mm))
-
-    def forward_sparse(
+    def forward_features(
         self,
         crops: Float[Tensor, "batch 1 z y x"],
         spacing_mm: Float[Tensor, "batch 3"],
-        visible: Int[Tensor, "batch visible"],
+        visible: Int[Tensor, "batch visible"] | None = None,
         branch_factors: Float[Tensor, "batch branches"] | None = None,
-    ) -> Float[Tensor, "batch visible dim"]:
-        """The tokens `visible`, computed from them alone (He et al. 2022, arXiv:2111.06377)."""
+    ) -> CropFeatures:
+        """Tokens, those `visible` computed from them alone (He et al. 2022, arXiv:2111.06377)."""
         patches, places_mm = self._patches(crops, spacing_mm)
-        return self._forward_blocks(
-            gather_tokens(patches, visible), gather_tokens(places_mm, visible), branch_factors
-        )
+        if visible is not None:
+            patches, places_mm = gather_tokens(patches, visible), gather_tokens(places_mm, visible)
+        return CropFeatures(self._forward_blocks(patches, places_mm, branch_factors), [])
 
     def forward_intermediates(
         self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_pipeline.config.section import Section
-from ssl_pipeline.objectives.terms.term import Term
+from ssl_pipeline.objectives.terms.term import UNET_PASSES, Term
 from ssl_pipeline.store.catalog import ScanRow
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ class ObjectiveSection(Section, ABC):
     @abstractmethod
     def list_terms(self) -> tuple[Term, ...]:
         """The terms, in the order in which their heads are initialized."""
+
+    @property
+    def trains_decoder(self) -> bool:
+        """Whether a term trains a U-Net's decoder along with the encoder."""
+        return any(term.passes & UNET_PASSES for term in self.list_terms())
 
     def build(self, encoder: "Encoder") -> "Objective":
         """The objective around an encoder."""

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.models.unet_config import unet_size
 from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.views.config import Views
 
@@ -33,19 +34,26 @@ def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) 
     terms, tokens = objective.list_terms(), model.token_count(views.crop_voxels)
     visible = int(views.visible_ratio * tokens)
     seen = {"sparse": visible, "dense": tokens}  # tokens of a pass
-    names = {name for term in terms for name in term.PASSES}
-    passes = [seen[name] for name in sorted(names & seen.keys())]
+    names = frozenset[str]().union(*(term.passes for term in terms))
+    # A pass through the decoder is one of the encoder too, which serves both.
+    passes = [seen[name] for name in seen if names & {name, f"{name}_unet"}]
+    if "local" in names:
+        box = views.local_crops.box(model.grid(views.crop_voxels))
+        passes += [math.prod(box)] * views.local_crops.number
+    decoder, decoded = unet_size(model, views.crop_voxels), len(names & {f"{s}_unet" for s in seen})
     heads = [term.cost(model, visible, tokens - visible) for term in terms]
     flops = sum(model.forward_flops(count, views.crop_voxels) for count in passes)
-    flops += sum(head.forward_flops for head in heads)
+    flops += sum(head.forward_flops for head in heads) + decoded * decoder.forward_flops
     kept = sum(model.activation_count(count, views.crop_voxels) for count in passes)
-    kept += sum(head.activation_count for head in heads)
+    kept += sum(head.activation_count for head in heads) + decoded * decoder.activation_count
     numbers = kept + VALUES_PER_VOXEL * math.prod(views.crop_voxels)
     has_teacher = "teacher" in names
     teacher_flops = has_teacher * model.forward_flops(tokens, views.crop_voxels)
     teacher_flops += sum(head.teacher_flops for head in heads)
     return TrainingCost(
-        model.parameter_count + sum(head.parameter_count for head in heads),
+        model.parameter_count
+        + sum(head.parameter_count for head in heads)
+        + (decoded > 0) * decoder.parameter_count,
         has_teacher * model.parameter_count + sum(head.teacher_parameter_count for head in heads),
         VIEWS_PER_SAMPLE * (FORWARD_PASSES_PER_STEP * flops + teacher_flops),
         VIEWS_PER_SAMPLE * 4 * numbers,

@@ -10,13 +10,15 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.encoder import CropFeatures, Encoder
+from ssl_pipeline.models.unet_decoder import PretrainedNetwork, UNetDecoder
 from ssl_pipeline.objectives.teacher import TeacherNetwork
 from ssl_pipeline.objectives.term_inputs import (
     Crops,
     EncoderOutputs,
     EncoderPass,
     Images,
+    LocalTokens,
     Scalar,
     TermMetadata,
     Tokens,
@@ -24,7 +26,7 @@ from ssl_pipeline.objectives.term_inputs import (
     term_metadata,
 )
 from ssl_pipeline.objectives.terms.distillation import DistillationTerm
-from ssl_pipeline.objectives.terms.term import SummedTerm, Term, VectorTerm
+from ssl_pipeline.objectives.terms.term import UNET_PASSES, SummedTerm, Term, VectorTerm
 from ssl_pipeline.views.crops import Batch
 
 
@@ -52,7 +54,8 @@ class Objective(nn.Module):
         self.heads = nn.ModuleDict({term.name: term.build_head(encoder) for term in terms})
         self.summed_terms = tuple(term for term in terms if isinstance(term, SummedTerm))
         self.vector_terms = tuple(term for term in terms if isinstance(term, VectorTerm))
-        self.passes = frozenset[EncoderPass]().union(*(term.PASSES for term in terms))
+        self.passes = frozenset[EncoderPass]().union(*(term.passes for term in terms))
+        self.decoder = UNetDecoder(encoder) if self.passes & UNET_PASSES else None
         distilled = [term for term in terms if isinstance(term, DistillationTerm)]
         self.teacher = (
             TeacherNetwork(encoder, dict(self.heads.items()), distilled, teacher_momentum)
@@ -61,6 +64,11 @@ class Objective(nn.Module):
         )
         # Without weight a vector term is not trained; monitoring still measures its vectors.
         self.trained_vector_terms = tuple(term for term in self.vector_terms if term.weight)
+
+    @property
+    def network(self) -> PretrainedNetwork:
+        """What a run is for: the encoder, and the decoder where one is trained along."""
+        return PretrainedNetwork(self.encoder, self.decoder)
 
     def forward(self, batch: Batch, images: Images) -> TermOutputs:
         """Sums and counts of the terms over this part of a batch, and its vectors."""
@@ -130,27 +138,53 @@ class Objective(nn.Module):
     @torch.no_grad()
     def reconstruct(self, batch: Batch, images: Images) -> Images | None:
         """Crops with their hidden patches as a term predicts them; None where no term does."""
-        crops, tokens = self.crops(batch), self.encode(batch, images)
-        made = (term.reconstruct(self.heads[term.name], crops, tokens) for term in self.terms)
+        crops = self.crops(batch)
+        outputs = self.encode_crops(crops, images, {"sparse", *self.passes})
+        made = (term.reconstruct(self.heads[term.name], crops, outputs) for term in self.terms)
         return next((crop for crop in made if crop is not None), None)
 
     def encode_crops(
         self, crops: Crops, images: Images, passes: Collection[EncoderPass]
     ) -> EncoderOutputs:
-        """What the encoder gives of images in these passes."""
-        batch, no_tokens = crops.batch, images.new_empty(len(images), 0, self.encoder.dim)
-        return EncoderOutputs(
-            tokens=self.encode(batch, images) if "sparse" in passes else no_tokens,
-            maps=self.encoder.forward_pyramid(images, batch.spacing_mm)
-            if "dense" in passes
-            else [],
-            targets=self.teacher(crops, images) if self.teacher and "teacher" in passes else {},
-        )
+        """What the encoder gives of images in these passes; what was not asked for is empty."""
+        batch, wanted = crops.batch, frozenset(passes)
+        tokens = local = images.new_empty(len(images), 0, 0)
+        maps, sparse_unet, dense_unet = [], [], []
+        if wanted & {"sparse", "sparse_unet"}:
+            sparse = self._encode_visible(batch, images)
+            tokens = sparse.tokens
+            if self.decoder and "sparse_unet" in wanted:
+                sparse_unet = self.decoder.decode(sparse, images, batch.visible)
+        if wanted & {"dense", "dense_unet"}:
+            dense = self.encoder.forward_features(images, batch.spacing_mm)
+            maps = self.encoder.pyramid(dense, images)
+            if self.decoder and "dense_unet" in wanted:
+                dense_unet = [*self.decoder.decode(dense, images), maps[-1]]
+        if "local" in wanted and batch.local.shape[1]:
+            local = self._encode_local(batch, images)
+        targets = self.teacher(crops, images) if self.teacher and "teacher" in wanted else {}
+        return EncoderOutputs(tokens, local, maps, sparse_unet, dense_unet, targets)
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""
+        return self._encode_visible(batch, images).tokens
+
+    def _encode_visible(self, batch: Batch, images: Images) -> CropFeatures:
         factors = self.encoder.branch_factors(batch.meta.number, images.device)
-        return self.encoder.forward_sparse(images, batch.spacing_mm, batch.visible, factors)
+        return self.encoder.forward_features(images, batch.spacing_mm, batch.visible, factors)
+
+    def _encode_local(self, batch: Batch, images: Images) -> LocalTokens:
+        """Tokens of the local crops of each view, one after the other."""
+        number, factors = (
+            batch.local.shape[1],
+            self.encoder.branch_factors(batch.meta.number, images.device),
+        )
+        return self.encoder.forward_sparse(
+            images.repeat_interleave(number, dim=0),
+            batch.spacing_mm.repeat_interleave(number, dim=0),
+            batch.local.flatten(0, 1),
+            None if factors is None else factors.repeat_interleave(number, dim=0),
+        )
 
     def crops(self, batch: Batch) -> Crops:
         """The crops of a batch, cut into the encoder's patches."""

@@ -15,13 +15,15 @@ from ssl_pipeline.views.patches import patch_centres_mm, pool_tokens
 
 Images = Float[Tensor, "views 1 z y x"]
 Tokens = Float[Tensor, "views visible dim"]
+LocalTokens = Float[Tensor, "locals box features"]
 Vectors = Float[Tensor, "samples vector"]
 Scalar = Float[Tensor, ""]
 Rows = Float[Tensor, "rows dim"]
 RowWeight = Float[Tensor, " rows"]
 Maps = list[Float[Tensor, "views _ _ _ _"]]
-# Of the encoder over the visible patches or whole crops, and of its teacher over whole crops.
-EncoderPass = Literal["sparse", "dense", "teacher"]
+# Of the encoder over the visible patches or whole crops, alone or through the U-Net's decoder, or
+# over local crops; and of its teacher over whole crops.
+EncoderPass = Literal["sparse", "dense", "sparse_unet", "dense_unet", "local", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Crops:
         """The mean over the visible tokens inside the body."""
         return pool_tokens(tokens, self.is_body(self.batch.visible).to(tokens.dtype))
 
+    def pool_local_body(self, tokens: LocalTokens) -> Float[Tensor, "locals features"]:
+        """The mean over the tokens of each local crop inside the body, view after view."""
+        inside = self.is_body(self.batch.local.flatten(1)).view_as(self.batch.local).flatten(0, 1)
+        return pool_tokens(tokens, inside.to(tokens.dtype))
+
     def pool_whole_body(
         self, tokens: Float[Tensor, "views tokens dim"]
     ) -> Float[Tensor, "views dim"]:
@@ -68,7 +75,10 @@ class EncoderOutputs:
     """What the encoder gives of the crops of a batch, empty where a pass was not asked for."""
 
     tokens: Tokens  # of the sparse pass
-    maps: Maps  # of the dense pass, one of each resolution (see `Encoder.forward_pyramid`)
+    local_tokens: LocalTokens  # view after view
+    maps: Maps  # of the dense pass, one of each resolution (see `Encoder.pyramid`)
+    sparse_unet: Maps  # of the decoder behind the sparse pass, that of full resolution first
+    dense_unet: Maps  # of the decoder behind the dense pass, and the tokens' map last
     targets: dict[str, Targets]  # of the teacher, by the names of the terms
 
 

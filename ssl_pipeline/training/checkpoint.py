@@ -35,7 +35,7 @@ class TrainerState:
     step: int  # steps that are done
     objective: dict[str, Tensor]
     optimizer: dict[str, Any]
-    ema: list[Tensor]  # moving average of the encoder's parameters; empty without one
+    ema: list[Tensor]  # moving average of what is exported; empty without one
     scaler: dict[str, Any]
     previous_embeddings: Tensor | None  # of the last snapshot
     compute: Compute

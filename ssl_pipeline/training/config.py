@@ -43,8 +43,8 @@ class Training(Section):
         0.0,
         ge=0,
         lt=1,
-        description="decay of the moving average of the encoder's weights, which is exported in "
-        "their place; 0 exports the last weights",
+        description="decay of the moving average of the weights, which is exported in their "
+        "place; 0 exports the last weights",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",

@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the encoder's weights, exported in place of the last ones.
+"""Exponential moving average (EMA) of what a run exports, in place of the last weights.
 
 Only for export: no loss uses it, so it costs a pass over the weights a step and nothing else.
 """

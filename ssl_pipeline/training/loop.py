@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.unet_decoder import PretrainedNetwork
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose, diagnose_whole_run
 from ssl_pipeline.objectives.backward import backward
@@ -106,7 +106,7 @@ class Trainer:
             parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
         )
         self.scaler = self.compute.scaler()
-        self.ema = EMA(objective.encoder, training.ema_decay) if training.ema_decay else None
+        self.ema = EMA(objective.network, training.ema_decay) if training.ema_decay else None
         if training.compile:
             use_private_compile_cache()
             self.objective.compile()
@@ -151,9 +151,9 @@ class Trainer:
     def _micro_batch_size(self) -> int:
         return int(self.micro_batches[0].stop - self.micro_batches[0].start)
 
-    def final_encoder(self) -> Encoder:
-        """The encoder to export, with the moving average of its weights where there is one."""
-        return self.ema.averaged_module() if self.ema else self.objective.encoder
+    def final_network(self) -> PretrainedNetwork:
+        """What to export, with the moving average of its weights where there is one."""
+        return self.ema.averaged_module() if self.ema else self.objective.network
 
     def diagnose(self) -> Diagnosis:
         """The diagnosis of the run up to its present step; not known where rows are lost."""

@@ -64,6 +64,20 @@ class AffineAugmentation(Section):
     )
 
 
+class LocalCrops(Section):
+    """Boxes of patches of each view, of which self-distillation asks what whole views are."""
+
+    number: int = Field(0, ge=0, le=16, description="local crops of each view; each costs a pass")
+    share: float = Field(
+        0.25, gt=0, lt=1, description="fraction of a view's volume that a local crop has"
+    )
+
+    def box(self, grid: Triple) -> Triple:
+        """Sides of a local crop in patches, of a view of `grid` patches (z, y, x)."""
+        scale = self.share ** (1 / 3)
+        return triple(max(1, round(scale * side)) for side in grid)
+
+
 class Views(Section):
     """Two overlapping crops of one location, and which of their tokens the encoder sees."""
 
@@ -98,6 +112,7 @@ class Views(Section):
         "reading, and no new subjects in those steps",
     )
     intensity: IntensityAugmentation = IntensityAugmentation()
+    local_crops: LocalCrops = LocalCrops()
 
     @property
     def block_voxels(self) -> Triple:

@@ -17,6 +17,7 @@ from ssl_pipeline.preprocess.prepare import ANONYMISED, FOREGROUND, VALID
 from ssl_pipeline.types import Triple
 from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.local_crops import choose_local
 from ssl_pipeline.views.masking import choose_visible
 from ssl_pipeline.views.patches import patch_grid, patch_share
 from ssl_pipeline.views.sample import SampleMeta
@@ -32,6 +33,7 @@ class Batch:
     valid_share: Float[Tensor, "views tokens"]  # fraction of a token's voxels that are valid
     visible: Int[Tensor, "views visible"]  # tokens that the encoder sees
     hidden: Int[Tensor, "views rest"]  # the others, in random order
+    local: Int[Tensor, "views locals box"]  # patches of local crops
     spacing_mm: Float[Tensor, "views 3"]  # (z, y, x)
     start_mm: Float[Tensor, "views 3"]  # where a crop begins, in the frame that both views share
     meta: SampleMeta
@@ -61,6 +63,7 @@ def crop_views(samples: SampleBatch, views: Views, patch: Triple) -> Batch:
         valid_share=measured,
         visible=visible,
         hidden=hidden,
+        local=choose_local(hidden, body, patch_grid(size, patch), views.local_crops),
         spacing_mm=spacing,
         start_mm=samples.params.start * spacing + _block_offset_mm(samples, spacing),
         meta=samples.meta,

@@ -23,6 +23,7 @@ def import_weights(study: Study, out: Path) -> None:
     not run, or `out` holds something else.
     """
     from ssl_pipeline.init_from.transfer import load_pretrained
+    from ssl_pipeline.models.unet_decoder import PretrainedNetwork
 
     start = study.init_from
     if start is None:
@@ -33,7 +34,7 @@ def import_weights(study: Study, out: Path) -> None:
     encoder = random_encoder(study, study.seed)
     report = load_pretrained(encoder, start.read(), start.description)
     trained = {"study": study.name, "objective": "none, as they came", "init_from": report}
-    write_bundle(study, out, encoder, trained)
+    write_bundle(study, out, PretrainedNetwork(encoder, None), trained)
     salt = read_salt_fingerprint(layout.inventory_table(study))
     training_subjects.write(out, (), (), salt, start.read_training_subjects())
     info(report)

@@ -196,6 +196,12 @@ class Study(Section):
         name = "-".join([stage, *wildcards.values()])
         return f"{name}@{self._trial}" if self._trial else name
 
+    def starts_from_decoder(self, task: str) -> bool:
+        """Whether fine-tuning on a task goes on from a decoder that pretraining has trained."""
+        config = self.tasks[task]
+        is_segmented = config.kind == "segmentation" and "finetune" in config.evaluation_stages
+        return is_segmented and self.finetune_of(task).decoder.start == "pretrained"
+
     @property
     def redacted_config(self) -> dict[str, Any]:
         """The study with every default, without paths and names of scans."""

@@ -5,6 +5,7 @@ is read: a misspelt label that the first evaluation finds has cost the whole pre
 What only a table or the files can tell is left to the stages.
 """
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root, resolve_path
 from stages.core.study import Study
+
+MIN_NORMED_TOKENS = 2
 
 
 def check_study(study: Study) -> None:
@@ -38,6 +41,7 @@ def check_study(study: Study) -> None:
     _check_visible_tokens(
         study, "views.crop_voxels", study.views.crop_voxels, study.views.visible_ratio
     )
+    _check_local_crops(study)
     for key, section in (("ct", study.preprocess.ct), ("mr", study.preprocess.mr)):
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     for key, objective in _objectives(study):
@@ -47,6 +51,7 @@ def check_study(study: Study) -> None:
     _check_task_titles(study)
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
+        _check_decoder(study, name)
         if task.crop_voxels:
             _check_patch_multiple(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
             _check_visible_tokens(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
@@ -119,6 +124,18 @@ def _check_methods(study: Study, name: str, task: TaskConfig) -> None:
         )
 
 
+def _check_decoder(study: Study, name: str) -> None:
+    """A decoder to start from must have been trained; of other encoders their bundles tell."""
+    if not study.has_pretraining or not study.starts_from_decoder(name):
+        return
+    for key, objective in _objectives(study)[1 if study.ablate else 0 :]:
+        if not objective.trains_decoder:
+            raise ValueError(
+                f"finetune.decoder.start of tasks.{name} is pretrained, and {key} trains no U-Net's"
+                " decoder: give a term of it decoder: unet, or start from random"
+            )
+
+
 def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
     patch = study.model.patch_voxels
     if is_auto(patch) or is_auto(crop):
@@ -131,14 +148,37 @@ def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:
 
 
 def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: float) -> None:
-    """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them."""
+    """The encoder needs enough visible tokens of a crop, `visible_ratio` of all of them.
+
+    The decoder of a U-Net norms tokens, of which one alone would be zero, as convolutions do.
+    """
     if is_auto(study.model.patch_voxels) or is_auto(crop):
         return
     visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
+    if any(objective.trains_decoder for _, objective in _objectives(study)):
+        least = max(least, MIN_NORMED_TOKENS)
     if visible < least:
         raise ValueError(
             f"{key} is {list(crop)}, of whose tokens the encoder sees {visible} and needs {least}: "
             "choose larger crops, or a smaller model.patch_voxels"
+        )
+
+
+def _check_local_crops(study: Study) -> None:
+    """Local crops are smaller than views, and a term asks of them."""
+    local, crop, model = study.views.local_crops, study.views.crop_voxels, study.model
+    if not local.number or is_auto(model.patch_voxels) or is_auto(crop):
+        return
+    box, grid = local.box(model.grid(crop)), model.grid(crop)
+    if box == grid or math.prod(box) < model.min_tokens:
+        raise ValueError(
+            f"views.local_crops.share is {local.share:g}, which of views of {list(grid)} patches "
+            f"takes {list(box)}: choose another share, larger crops or a smaller model.patch_voxels"
+        )
+    if not any("local" in t.passes for _, each in _objectives(study) for t in each.list_terms()):
+        raise ValueError(
+            f"views.local_crops.number is {local.number}, and no term asks of local crops: choose "
+            "an objective with the term dino, or leave local_crops out"
         )
 
 
@@ -164,7 +204,7 @@ def _check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
     if not isinstance(objective, DistillingObjective):
         return
     averaged = 1 / (1 - objective.teacher_momentum)
-    taught = [term.name for term in objective.list_terms() if "teacher" in term.PASSES]
+    taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
     if taught and study.training.steps <= averaged:
         raise ValueError(
             f"{key} has the term {taught[0]}, whose teacher is an average over about "

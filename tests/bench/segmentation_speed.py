@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
-from ssl_pipeline.evaluation.decoders.skip_decoder import SkipDecoder
 from ssl_pipeline.evaluation.finetuning.segmentation_loss import deep_supervision_loss
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.finetuning.sliding_window import (
@@ -32,6 +31,7 @@ from ssl_pipeline.evaluation.finetuning.sliding_window import (
 )
 from ssl_pipeline.export.formats.nnunet import network_arguments
 from ssl_pipeline.models import ResEnc
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 from ssl_pipeline.types import Triple, triple
 from tests.bench.memory import current_kib
 from tests.bench.subprocess_timer import SubprocessTimer
@@ -107,7 +107,7 @@ def build_network(name: str, environment: Path) -> tuple[nn.Module, Network]:
     """A network by its name in the tables, and its logits of crops."""
     if name == OURS:
         encoder = MODEL.build()
-        model = SegmentationModel(encoder, SkipDecoder(encoder), CLASSES)
+        model = SegmentationModel(encoder, UNetDecoder(encoder), CLASSES)
         model.to(memory_format=torch.channels_last_3d)  # as fine-tuning has it
         return model, lambda images: model.forward_resolutions(
             images[:, 0], torch.ones(len(images), 3)

@@ -20,6 +20,7 @@ from monai.networks.nets import MaskedAutoEncoderViT
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ssl_pipeline.models.encoder import CropFeatures
 from ssl_pipeline.models.vit import ViTEncoder
 from ssl_pipeline.models.vit_config import PRESETS, ViT
 from ssl_pipeline.objectives import Hybrid, Mae
@@ -85,14 +86,15 @@ def build_objective(
 class DenseEncoder(ViTEncoder):
     """The same encoder with all tokens computed, of which the seen ones go on."""
 
-    def forward_sparse(
+    def forward_features(
         self,
         crops: Tensor,
         spacing_mm: Tensor,
-        visible: Tensor,
+        visible: Tensor | None = None,
         branch_factors: Tensor | None = None,
-    ) -> Tensor:
-        return gather_tokens(self.forward(crops, spacing_mm), visible)
+    ) -> CropFeatures:
+        tokens = super().forward_features(crops, spacing_mm).tokens
+        return CropFeatures(tokens if visible is None else gather_tokens(tokens, visible), [])
 
 
 def dense_objective(setting: StepSize) -> Objective:

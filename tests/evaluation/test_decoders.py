@@ -1,27 +1,36 @@
 """Decoders of voxels, on every backbone."""
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation.full import Full
+from ssl_pipeline.evaluation.cells import RANDOM, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.decoders import DecoderConfig
 from ssl_pipeline.evaluation.decoders.unet import UNet
-from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings, fixed_seed
+from ssl_pipeline.evaluation.finetuning.optimizer import (
+    TrainingSettings,
+    fixed_seed,
+    parameter_groups,
+)
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     build_labelled_volume,
     predict_volume,
     train_segmentation,
 )
-from ssl_pipeline.evaluation.runner.context import TaskRunner
+from ssl_pipeline.evaluation.runner.context import TaskRunner, no_decoder
+from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, training_settings
 from ssl_pipeline.evaluation.runner.segmentation_cells import SegmentationCells
 from ssl_pipeline.evaluation.tasks import Segmentation
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 
 DECODERS = [kind() for kind in get_args(get_args(DecoderConfig)[0])]
 MODELS = [
@@ -88,6 +97,35 @@ def test_the_last_intermediates_are_the_tokens():
     assert len(given) == len(encoder.feature_info) == len(encoder.blocks)
     assert torch.allclose(given[-1].flatten(2).transpose(1, 2), tokens)
     assert not torch.allclose(given[0], given[-1])
+
+
+@pytest.mark.parametrize("model", [ViT(preset="tiny"), ResEnc()], ids=lambda m: m.name)
+def test_a_decoder_of_pretraining_moves_over_and_learns_at_the_rate_of_the_encoder(
+    model, planted, tmp_path
+):
+    task = Segmentation(title="Blobs", label="blobs", classes={3: "bright", 5: "dark"})
+    trained = UNetDecoder(random_encoder(model, 5)).state_dict()
+    context = planted.context(
+        tmp_path,
+        encoder_factory=lambda name, seed: random_encoder(model, seed),
+        decoder_weights=lambda name: trained,
+    )
+    runner = TaskRunner(task, context)
+    section = Finetune(steps=2, batch_size=2, decoder=UNet(start="pretrained"))
+    scales = {}
+    for start in ("pretrained", RANDOM):
+        cell = Cell("full", start, 0, 0)
+        network = build_segmentation_model(runner, cell, Full(), section)
+        moved = [torch.equal(trained[n], t) for n, t in network.decoder.state_dict().items()]
+        assert all(moved) == (start == "pretrained")
+        settings = training_settings(runner, cell, section, Full())
+        of = {id(p): g["scale"] for g in parameter_groups(network, settings) for p in g["params"]}
+        scales[start] = {of[id(p)] for p in network.decoder.parameters()}
+        assert {of[id(p)] for p in network.seg_layers.parameters()} == {section.head_lr_factor}
+    assert scales == {"pretrained": {1.0}, RANDOM: {section.head_lr_factor}}
+    runner = TaskRunner(task, replace(context, decoder_weights=no_decoder))
+    with pytest.raises(UserError, match="'pretrained' was pretrained without a U-Net's decoder"):
+        build_segmentation_model(runner, Cell("full", "pretrained", 0, 0), Full(), section)
 
 
 def test_a_convolutional_encoder_learns_to_segment_with_skips(planted, tmp_path):

@@ -15,14 +15,11 @@ from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 
 
-def save_random_bundle(folder, example=None, *, model=None, crop=(16, 16, 16), stored_values=()):
+def save_random_bundle(folder, example=None, *, model=None, crop=(16, 16, 16), **more):
     """Write a bundle of random weights; returns its folder."""
     model, preprocess = model or ViT(), Preprocess(foreground="all")
     encoder = random_encoder(model, 7)
-    trained = {"steps": 0}
-    save_bundle(
-        folder, encoder, model, preprocess, crop, trained, example, stored_values=stored_values
-    )
+    save_bundle(folder, encoder, model, preprocess, crop, {"steps": 0}, example, **more)
     return folder
 
 

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, SELF_TEST_FILE, WEIGHTS_FILE
+from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, DECODER_FILE, SELF_TEST_FILE, WEIGHTS_FILE
 from ssl_pipeline.export.self_test import SelfTestInput
 from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 from stages.core.runner import ROOT
 from tests.conftest import real_volume
 from tests.export.conftest import save_random_bundle
@@ -49,8 +50,11 @@ def flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("name", [WEIGHTS_FILE, SELF_TEST_FILE])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, SELF_TEST_FILE, DECODER_FILE])
 def test_a_changed_bit_or_missing_file_is_reported(bundle, tmp_path, name):
+    if name == DECODER_FILE:
+        decoder = UNetDecoder(random_encoder(ViT(), 7))
+        bundle = save_random_bundle(tmp_path / "with_decoder", decoder=decoder)
     said = load_damaged(bundle, tmp_path, name, flip_a_bit)
     assert f"{name} is damaged, for its SHA-256 is not" in said
     assert f"lacks {name}" in load_damaged(bundle, tmp_path, name, lambda _: None)

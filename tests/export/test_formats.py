@@ -16,6 +16,8 @@ from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.formats import ENCODER_FORMATS, load_encoder_format
 from ssl_pipeline.models import ResEnc, ViT
+from ssl_pipeline.models.encoder import random_encoder
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 from stages.commands.export import export_to_format
 from stages.core.runner import ROOT
 from tests.conftest import real_volume
@@ -36,10 +38,11 @@ def scaled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def convolutional(tmp_path_factory):
+    """A bundle with the decoder that was trained along."""
     model = ResEnc(patch_voxels=(4, 8, 16))
-    return save_random_bundle(
-        tmp_path_factory.mktemp("convolutional") / "encoder", model=model, crop=CROP
-    )
+    decoder = UNetDecoder(random_encoder(model, 7))
+    folder = tmp_path_factory.mktemp("convolutional") / "encoder"
+    return save_random_bundle(folder, model=model, crop=CROP, decoder=decoder)
 
 
 def export_to_folder(bundle, name, folder):
@@ -156,7 +159,10 @@ def test_nnunet_finds_every_tensor_of_its_network_by_name_and_shape(convolutiona
     assert {name: "x".join(map(str, value.shape)) for name, value in found.items()} == {
         name: shape for name, shape in listed if ".seg_layers." not in name
     }
-    state = load_encoder(convolutional).model.state_dict()
+    loaded = load_encoder(convolutional)
+    up = found["decoder.transpconvs.0.weight"]
+    assert torch.equal(up, loaded.decoder["transpconvs.0.weight"])
+    state = loaded.model.state_dict()
     shortcut = found["decoder.encoder.stages.1.blocks.0.skip.1.all_modules.0.weight"]
     assert torch.equal(shortcut, state["stages.1.blocks.0.shortcut.conv.weight"])
     assert torch.equal(found["encoder.stem.convs.0.norm.bias"], state["stem.shift"])

@@ -53,7 +53,7 @@ def test_all_tokens_seen_is_the_dense_pass_in_the_order_asked_for(kind, patch):
 def test_the_last_map_of_a_pyramid_holds_the_tokens(kind, patch):
     config = kind(patch_voxels=patch)
     encoder, (crops, spacing, _) = random_encoder(config, 0), crops_of(config)
-    maps = encoder.forward_pyramid(crops, spacing)
+    maps = encoder.pyramid(encoder.forward_features(crops, spacing), crops)
     assert encoder.pyramid_channels == config.pyramid_channels
     assert tuple(each.shape[1] for each in maps) == config.pyramid_channels
     assert torch.equal(maps[-1].flatten(2).transpose(1, 2), encoder(crops, spacing))

@@ -5,14 +5,15 @@ from itertools import compress
 import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
-from ssl_pipeline.objectives import Contrastive, Dense, DinoIbot, Hybrid, Mae
+from ssl_pipeline.objectives import Contrastive, Custom, Dense, DinoIbot, Hybrid, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.cost import checkpoint_bytes
-from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.config import LocalCrops, Views
+from tests.training.small_trainer import THROUGH_UNET
 
 OBJECTIVES = [
     Hybrid(),
@@ -20,6 +21,7 @@ OBJECTIVES = [
     Contrastive(contrast=Contrast(projection_dim=64)),
     Dense(),
     DinoIbot(),
+    Custom(terms=THROUGH_UNET),
 ]
 
 
@@ -66,3 +68,10 @@ def test_a_checkpoint_has_the_estimated_bytes():
     )
     estimate = checkpoint_bytes(training_cost(Hybrid(), model, Views()), Training())
     assert len(checkpoint.pack_state(state)) == pytest.approx(estimate, rel=0.05)
+
+
+def test_local_crops_cost_a_pass_over_their_patches_each():
+    views = Views(local_crops=LocalCrops(number=3))
+    more = training_cost(DinoIbot(), ViT(), views).sample_flops
+    box = ViT().forward_flops(27, views.crop_voxels)  # 3 of 4 patches along each axis
+    assert more == training_cost(DinoIbot(), ViT(), Views()).sample_flops + 2 * 3 * 3 * box

@@ -1,5 +1,7 @@
 """The teacher of self-distillation is an average that no gradient reaches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -66,6 +68,24 @@ def test_a_view_learns_what_the_other_is_taken_for(run):
     changed = trainer.objective.teacher(crops, blank)["dino"].probabilities
     assert torch.equal(changed[4:], targets[4:])
     assert not torch.isclose(changed[:4], targets[:4]).all(-1).any()
+
+
+def test_local_crops_learn_what_the_other_view_is_taken_for(run):
+    trainer, _ = run
+    objective = trainer.objective
+    batch, images = trainer.make_views(trainer.sampler.batch(1))
+    local = torch.tensor([[[0, 1], [2, 3]]]).expand(len(images), 2, 2)
+    crops = Crops(replace(batch, local=local), MODEL.patch_voxels)
+    outputs = objective.encode_crops(crops, images, objective.passes)
+    whole, parts = outputs.targets["dino"].probabilities.split([8, 16])
+    assert torch.equal(parts, whole.repeat_interleave(2, dim=0))
+    rows = DINO.student_rows(objective.heads["dino"], crops, outputs)
+    # A local crop is seen as if there were nothing else in the view.
+    images[:, :, :, :, 8:] = 9.0  # patches 0 and 1 of a row lie before
+    other = objective.encode_crops(crops, images, objective.passes)
+    changed = DINO.student_rows(objective.heads["dino"], crops, other)
+    same = [torch.equal(a, b) for a, b in zip(rows[8:], changed[8:], strict=True)]
+    assert same == [True, False] * 8
 
 
 def test_only_the_encoder_gets_a_gradient(run):

@@ -17,9 +17,19 @@ from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.objectives.terms.term import SummedTerm, VectorTerm, diagnosis_rules
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.metrics_registry import METRICS
-from tests.training.small_trainer import MODEL, flat_weights, small_trainer, trained_weights
+from tests.training.small_trainer import (
+    MODEL,
+    THROUGH_UNET,
+    flat_weights,
+    small_trainer,
+    trained_weights,
+)
 
-SECTIONS = [*(term() for term in TERMS.values()), SubjectContrast(similar_by={"side": "equal"})]
+SECTIONS = [
+    *(term() for term in TERMS.values()),
+    *THROUGH_UNET,
+    SubjectContrast(similar_by={"side": "equal"}),
+]
 MONITORING = Monitoring(snapshot_every=2, snapshot_samples=6, stop_on=())
 TOKEN_NORM = '''
 """Squared norm of tokens."""

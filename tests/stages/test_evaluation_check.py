@@ -192,6 +192,11 @@ def test_an_encoder_to_compare_with_is_refused_before_the_own_one_is_pretrained(
     compared = with_task(study, SIDE, evaluate=other)
     with pytest.raises(UserError, match="other does not say which subjects it was trained on"):
         check_evaluations(compared)
+    start = {"decoder": {"name": "unet", "start": "pretrained"}}
+    mae = {"name": "mae", "reconstruction": {"decoder": "unet"}}
+    alike = with_task(study, TISSUE, evaluate=other, finetune=start, objective=mae)
+    with pytest.raises(UserError, match="'other' was pretrained without a U-Net's decoder"):
+        check_evaluations(alike)
     wider = with_task(study, SIDE, evaluate=other, model={"preset": "S"})
     with pytest.raises(UserError, match="other was trained with another `model` than this study"):
         check_evaluations(wider)

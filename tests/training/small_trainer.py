@@ -8,6 +8,8 @@ from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Contrastive, Hybrid
 from ssl_pipeline.objectives.contrast import Contrast
+from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
+from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.term import Ramp
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
@@ -23,6 +25,11 @@ CONTRASTIVE = Contrastive(
     contrast=Contrast(subject_weight=0.3, local_weight=1, similar_by={"age": 1})
 )
 HYBRID = Hybrid(ramp=Ramp(start=0, end=0), contrast=CONTRASTIVE.contrast)
+# Both terms through the U-Net's decoder.
+THROUGH_UNET = (
+    Reconstruction(decoder="unet"),
+    DenseContrast(decoder="unet", points_per_axis=3),
+)
 SETTINGS = {
     "steps": 6,
     "batch_size": 4,
@@ -72,7 +79,7 @@ def build_objective(objective=HYBRID, model=MODEL):
 def trained_weights(run):
     """The parameters of the encoder that a run exports at its end."""
     run.train()
-    return flat_weights(run.final_encoder())
+    return flat_weights(run.final_network())
 
 
 def flat_weights(module):

@@ -12,7 +12,7 @@ import torch
 
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.monitoring.config import Monitoring
-from ssl_pipeline.objectives import Mae
+from ssl_pipeline.objectives import Custom, Mae
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.compute import select_compute
 from ssl_pipeline.training.config import Training
@@ -22,7 +22,14 @@ from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.schedule import learning_rate, parameter_groups
 from tests.conftest import crash_at_step
-from tests.training.small_trainer import CONTRASTIVE, HYBRID, MODEL, flat_weights, trained_weights
+from tests.training.small_trainer import (
+    CONTRASTIVE,
+    HYBRID,
+    MODEL,
+    THROUGH_UNET,
+    flat_weights,
+    trained_weights,
+)
 
 
 def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
@@ -58,11 +65,15 @@ def test_every_objective_learns(start, tmp_path, objective):
         assert sum(r[part] for r in rows[-3:]) < sum(r[part] for r in rows[:3]), part
 
 
-@pytest.mark.parametrize("settings", [{"ema_decay": 0.9}, {"gradient_accumulation": 2}], ids=str)
-def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, settings):
-    whole = trained_weights(start(tmp_path / "whole", **settings))
-    crash_at_step(start(tmp_path / "cut", **settings), 3)
-    assert torch.equal(trained_weights(start(tmp_path / "cut", **settings)), whole)
+@pytest.mark.parametrize(
+    ("objective", "settings"),
+    [(Custom(terms=THROUGH_UNET), {"ema_decay": 0.9}), (HYBRID, {"gradient_accumulation": 2})],
+    ids=lambda each: getattr(each, "name", None),
+)
+def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, objective, settings):
+    whole = trained_weights(start(tmp_path / "whole", objective, **settings))
+    crash_at_step(start(tmp_path / "cut", objective, **settings), 3)
+    assert torch.equal(trained_weights(start(tmp_path / "cut", objective, **settings)), whole)
     assert torch.isfinite(whole).all()
 
 

@@ -27,9 +27,11 @@ from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from stages.core.runner import run_stage
 from tests.conftest import write_study
-from tests.training.small_trainer import CONTRASTIVE, HYBRID, small_trainer
+from tests.training.small_trainer import CONTRASTIVE, HYBRID, THROUGH_UNET, small_trainer
 
-DISTILLING = Custom(terms=(Dino(prototypes=32), Ibot(prototypes=32), Koleo(), Lejepa()))
+DISTILLING = Custom(
+    terms=(Dino(prototypes=32), Ibot(prototypes=32), Koleo(), Lejepa(), *THROUGH_UNET)
+)
 OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID, DISTILLING)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
 MONITORING = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())

@@ -1,6 +1,7 @@
 """Crops of real volumes: two views of a place show the same millimetres, however it is turned."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ssl_pipeline.views.augmentation import augment
-from ssl_pipeline.views.config import AffineAugmentation, IntensityAugmentation, Views
+from ssl_pipeline.views.config import AffineAugmentation, IntensityAugmentation, LocalCrops, Views
 from ssl_pipeline.views.crops import crop_views
 from ssl_pipeline.views.patches import patch_centres_mm, patchify
 from ssl_pipeline.views.sampler import Sampler
@@ -77,6 +78,23 @@ def test_seen_tokens_are_stored_voxels(catalog, reader):
     both = torch.cat([batch.visible, batch.hidden], 1).sort(1).values
     assert torch.equal(both, torch.arange(16).expand(8, 16))
     assert batch.valid_share.gather(1, batch.visible).min() >= 0.5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_local_crops_are_boxes_about_hidden_patches_of_the_body(share, catalog, reader):
+    local = LocalCrops(number=3, share=share)
+    views = VIEWS.model_copy(update={"local_crops": local, "crop_voxels": (24, 32, 48)})
+    batch = crop_views(blocks_of(catalog, reader, views), views, PATCH)
+    grid, box = (3, 8, 6), local.box((3, 8, 6))
+    assert batch.local.shape == (len(batch.visible), 3, math.prod(box))
+    assert math.prod(box) / math.prod(grid) == pytest.approx(share, rel=0.4)
+    for patches, hidden, body in zip(batch.local, batch.hidden, batch.body_share, strict=True):
+        places = np.stack(np.unravel_index(patches.numpy(), grid), axis=-1)
+        low, high = places.min(axis=1), places.max(axis=1)
+        np.testing.assert_array_equal(high - low + 1, [box] * 3)
+        assert all(len(set(own.tolist())) == math.prod(box) for own in patches)
+        inside = [n for n in hidden.tolist() if body[n] >= 0.5][:3]
+        assert all(middle in own for middle, own in zip(inside, patches.tolist(), strict=False))
 
 
 def test_mirrored_views_are_mirrored_alike(catalog, reader):

@@ -7,8 +7,8 @@ from pydantic import Field
 from ssl_pipeline.config.section import Section
 
 if TYPE_CHECKING:
-    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.voxel_decoder import VoxelDecoder
 
 
 class Light(Section):
@@ -16,6 +16,7 @@ class Light(Section):
 
     FLOPS: ClassVar[int] = 12_000  # of a voxel, forward; convolutions of few channels are slow
     ACTIVATIONS: ClassVar[int] = 60  # of a voxel, kept for the backward pass
+    start: ClassVar[Literal["random"]] = "random"  # pretraining has none
 
     name: Literal["light"] = "light"
     input_skip: bool = Field(

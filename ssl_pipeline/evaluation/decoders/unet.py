@@ -2,11 +2,23 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
+
 from ssl_pipeline.config.section import Section
+from ssl_pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
     from ssl_pipeline.models.encoder import Encoder
+    from ssl_pipeline.models.voxel_decoder import VoxelDecoder
+
+
+def missing_decoder_error(encoder: str) -> UserError:
+    """That an encoder, by its name in the study, has no decoder to start from."""
+    return UserError(
+        f"The encoder {encoder!r} was pretrained without a U-Net's decoder, and "
+        "finetune.decoder.start is pretrained: set it to random, or take an encoder whose objective"
+        " has a term with decoder: unet."
+    )
 
 
 class UNet(Section):
@@ -22,9 +34,14 @@ class UNet(Section):
     ACTIVATIONS: ClassVar[int] = 200  # of a voxel, kept for the backward pass
 
     name: Literal["unet"] = "unet"
+    start: Literal["random", "pretrained"] = Field(
+        "random",
+        description="where its weights start; pretrained: where pretraining left them, with a term"
+        " of decoder: unet, and they learn at the rate of the encoder",
+    )
 
     def build(self, encoder: "Encoder") -> "VoxelDecoder":
         """The module from crops to maps of every resolution."""
-        from ssl_pipeline.evaluation.decoders.skip_decoder import SkipDecoder
+        from ssl_pipeline.models.unet_decoder import UNetDecoder
 
-        return SkipDecoder(encoder)
+        return UNetDecoder(encoder)

@@ -1,4 +1,4 @@
-"""The interface of decoders, and upsampling of tokens to full resolution by factors of two.
+"""Upsampling of tokens to full resolution by factors of two.
 
 A token stands for some hundred voxels. Without skips there is no normalisation: a window of one
 tissue has nothing to be normalised by, and a few tokens give no statistics. After 150 steps with 5
@@ -6,37 +6,16 @@ labelled subjects, validation Dice of two small structures was .15 and .58 so, a
 instance norm.
 """
 
-from abc import ABC, abstractmethod
-
 from jaxtyping import Float
 from torch import Tensor, cat, nn
 
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.topology import upsampling_factors
+from ssl_pipeline.models.voxel_decoder import VoxelDecoder
 from ssl_pipeline.types import Triple
 
 WIDTH = 8  # channels of the light decoder at full resolution
 MAX_WIDTH = 96  # most channels, next to the tokens
-
-
-class VoxelDecoder(nn.Module, ABC):
-    """Base class: crops through an encoder to maps of one or more resolutions; holds no encoder.
-
-    Attribute: `channels`, those of each map.
-    """
-
-    channels: list[int]
-
-    @abstractmethod
-    def forward(
-        self,
-        encoder: Encoder,
-        crops: Float[Tensor, "batch 1 z y x"],
-        spacing_mm: Float[Tensor, "batch 3"],
-    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
-        """Maps of the crops, that of full resolution first, each coarser than the one before.
-
-        Sides of crops are multiples of the encoder's patch.
-        """
 
 
 class TokenUpsampler(VoxelDecoder):
@@ -62,16 +41,6 @@ class TokenUpsampler(VoxelDecoder):
         if self.input_skip is not None:
             voxels = cat([voxels, self.input_skip(crops)], dim=1)
         return [self.join(voxels)]
-
-
-def upsampling_factors(patch: Triple) -> list[Triple]:
-    """Factors by stage, whose product is the patch: 2 where even, else all at once."""
-    left, stages = list(patch), []
-    while max(left) > 1:
-        z, y, x = (2 if side % 2 == 0 else side for side in left)
-        stages.append((z, y, x))
-        left = [side // step for side, step in zip(left, (z, y, x), strict=True)]
-    return stages
 
 
 def _smoothing_block(in_channels: int, out_channels: int) -> nn.Sequential:

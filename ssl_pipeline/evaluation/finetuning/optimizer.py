@@ -43,6 +43,11 @@ class TrainingSettings:
     is_pretrained: bool = False  # whether the encoder has something to lose
 
     @property
+    def has_pretrained_decoder(self) -> bool:
+        """Whether the decoder has it too."""
+        return self.is_pretrained and self.section.decoder.start == "pretrained"
+
+    @property
     def compute(self) -> Compute:
         """Precision and attention kernel."""
         return finetune_compute(self.section, self.device)
@@ -112,9 +117,9 @@ def optimise(
     """Minimise `loss_of`, which maps a step's number to its loss, in `section.steps` steps.
 
     The model's encoder is its attribute `encoder`, which the method adapts; everything else counts
-    as the head, as does all of a model without encoder. Returns the peak memory in bytes: the most
-    that a GPU had allocated; on a CPU, weights, gradients, moments and saved activations. Raises
-    FloatingPointError where the weights are not finite at the end.
+    as the head, but for a pretrained decoder, as does all of a model without encoder. Returns the
+    peak memory in bytes: the most that a GPU had allocated; on a CPU, weights, gradients, moments
+    and saved activations. Raises FloatingPointError where the weights are not finite at the end.
     """
     section, compute = settings.section, settings.compute
     compute.set_attention_kernel(model)
@@ -167,6 +172,8 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
         if not parameter.requires_grad:
             continue
         scale, decays, first_step = section.head_lr_factor, has_weight_decay(parameter), 0
+        if settings.has_pretrained_decoder and name.startswith("decoder."):
+            scale, first_step = 1.0, delay
         if method and name.startswith("encoder."):
             encoder = model.get_submodule("encoder")
             assert isinstance(encoder, Encoder)

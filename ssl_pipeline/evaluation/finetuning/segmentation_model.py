@@ -6,8 +6,8 @@ The bias of background starts high, for most voxels are background.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder
 from ssl_pipeline.models.encoder import Encoder
+from ssl_pipeline.models.voxel_decoder import VoxelDecoder
 
 BACKGROUND_LOGIT = 3.0  # initial bias of background; that of each class is 0
 

@@ -48,6 +48,8 @@ from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.types import Triple
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssl_pipeline.models.encoder import Encoder
 
 
@@ -55,8 +57,16 @@ SCORE_INDEPENDENT_KEYS = {"keep_networks", "keep_predictions"}  # of a section
 # Builds a fresh copy of an encoder that the caller may train: one of those that are compared, by
 # its name, or the same architecture with random weights that the seed alone decides.
 EncoderFactory = Callable[[str, int], "Encoder"]
+# The tensors of the U-Net's decoder that was trained along with an encoder, by the encoder's name;
+# None where there is none, as of random weights.
+DecoderWeights = Callable[[str], Mapping[str, "Tensor"] | None]
 # Computes the content of a cell's file, from the cell and the section that determines it.
 ComputeCell = Callable[[Cell, Any], dict[str, Any]]
+
+
+def no_decoder(initialization: str) -> None:
+    """The decoder of encoders that were trained without one."""
+    return
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class EvaluationContext:
     baseline_probe: Linear = field(default_factory=Linear)  # of pixels + PCA
     access_folder: Path | None = None  # the private one, which knows all accesses to subjects
     access_scope: str = ""  # the stage, and the trial of an ablation
+    decoder_weights: DecoderWeights = no_decoder
 
 
 class TaskRunner:

@@ -10,6 +10,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import BASELINES, RANDOM, Cell
 from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.decoders.unet import missing_decoder_error
 from ssl_pipeline.evaluation.finetuning.build import compose_crop_model, compose_segmentation_model
 from ssl_pipeline.evaluation.finetuning.crop_model import CropModel, EncoderCropModel
 from ssl_pipeline.evaluation.finetuning.optimizer import TrainingSettings
@@ -35,7 +36,24 @@ def build_segmentation_model(
 ) -> SegmentationModel:
     """An encoder with a decoder of voxels, ready to be adapted."""
     n_classes = len(runner.task.class_names)
-    return compose_segmentation_model(_build_encoder(runner, cell), n_classes, method, section)
+    network = compose_segmentation_model(_build_encoder(runner, cell), n_classes, method, section)
+    if section.decoder.start == "pretrained":
+        _load_decoder(network, runner, cell)
+    return network
+
+
+def _load_decoder(network: SegmentationModel, runner: TaskRunner, cell: Cell) -> None:
+    """Give the decoder the weights that pretraining has left for the encoder of a cell.
+
+    Its heads stay as they are, and all of it does where the encoder was not pretrained. Raises
+    UserError where the encoder was pretrained without a decoder.
+    """
+    if not _is_pretrained(cell):
+        return
+    weights = runner.context.decoder_weights(cell.initialization)
+    if weights is None:
+        raise missing_decoder_error(cell.initialization)
+    network.decoder.load_state_dict(weights)
 
 
 def training_settings(
@@ -43,8 +61,13 @@ def training_settings(
 ) -> TrainingSettings:
     """How the network of a cell is trained."""
     seed, device = runner.context.seed + cell.seed, runner.context.device
-    is_pretrained = cell.initialization not in (RANDOM, *BASELINES)
-    return TrainingSettings(section, method, runner.crop_size, seed, device, is_pretrained)
+    return TrainingSettings(
+        section, method, runner.crop_size, seed, device, is_pretrained=_is_pretrained(cell)
+    )
+
+
+def _is_pretrained(cell: Cell) -> bool:
+    return cell.initialization not in (RANDOM, *BASELINES)
 
 
 def _build_encoder(runner: TaskRunner, cell: Cell) -> Encoder:

@@ -14,7 +14,8 @@ convolutions have no bias, which an instance norm would take away; the plans say
     project, norm                         none: they make tokens
 
 nnU-Net's modules hold each tensor twice (`all_modules`), and its decoder holds the encoder, so its
-loader asks for all of these names. It loads whole networks alone: the decoder has random weights.
+loader asks for all of these names. It loads whole networks alone: the decoder has random weights,
+unless one was trained along with the encoder.
 """
 
 import re
@@ -26,12 +27,12 @@ import torch
 from torch import Tensor
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.decoders.skip_decoder import SkipDecoder
 from ssl_pipeline.export.bundle import LoadedEncoder
 from ssl_pipeline.export.manifest import BundleManifest
 from ssl_pipeline.io.atomic import write_json
 from ssl_pipeline.models.resenc import NEGATIVE_SLOPE
 from ssl_pipeline.models.resenc_config import ResEnc, ResEncStage
+from ssl_pipeline.models.unet_decoder import UNetDecoder
 from ssl_pipeline.preprocess.prepare import ct_window
 
 SUFFIX = ""
@@ -66,12 +67,15 @@ def write(encoder: LoadedEncoder, path: Path) -> str:
     weights = encoder_weights(encoder.model.state_dict(), model.stages)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        decoder = SkipDecoder(encoder.model)
+        decoder = UNetDecoder(encoder.model)
+    if encoder.decoder:
+        decoder.load_state_dict(encoder.decoder)
     network = {f"{place}{name}": value for name, value in weights.items() for place in PLACES}
     path.mkdir()
     torch.save({"network_weights": network | decoder_weights(decoder)}, path / CHECKPOINT)
     write_json(path / f"{PLANS}.json", plans(encoder.manifest, model))
-    return f"{len(weights)} tensors of nnU-Net's encoder, with plans and a random decoder"
+    kind = "pretrained" if encoder.decoder else "random"
+    return f"{len(weights)} tensors of nnU-Net's encoder, with plans and a {kind} decoder"
 
 
 def encoder_weights(
@@ -92,7 +96,7 @@ def encoder_weights(
     return found
 
 
-def decoder_weights(decoder: SkipDecoder) -> dict[str, Tensor]:
+def decoder_weights(decoder: UNetDecoder) -> dict[str, Tensor]:
     """The tensors of nnU-Net's decoder but for those of classes, which its loader leaves out."""
     found: dict[str, Tensor] = {}
     for name, value in decoder.state_dict().items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.models.unet_config import unet_channels
 from ssl_pipeline.objectives.terms.term import (
     FLOPS_PER_PARAMETER,
     ProjectionDim,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         EncodedCrops,
         EncoderOutputs,
         EncoderPass,
-        Maps,
         Scalar,
     )
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 class DenseContrast(SummedTerm):
     """Points of one location agree between views, and differ from distant ones of the scan.
 
-    A point has the features of every resolution of the encoder's maps, between voxels by linear
-    interpolation.
+    A point has the features of every resolution of the maps, between voxels by linear
+    interpolation: the encoder's, or those of a U-Net's decoder and the tokens.
     """
 
     METRICS: ClassVar[dict[str, str]] = {
@@ -50,17 +50,26 @@ class DenseContrast(SummedTerm):
         "dense_accuracy_empty": "the same on crops without content: solved by position alone",
     }
     CONTRASTS_VIEWS: ClassVar[bool] = True
-    PASSES: ClassVar["frozenset[EncoderPass]"] = frozenset({"dense"})
 
     name: Literal["dense_contrast"] = "dense_contrast"
     temperature: Temperature = 0.1
     projection_dim: ProjectionDim = 128
+    decoder: Literal["none", "unet"] = Field(
+        "none",
+        description="unet trains a U-Net's decoder along and takes its maps; fine-tuning can go on"
+        " from it (finetune.decoder.start)",
+    )
     points_per_axis: int = Field(
         6, ge=2, description="points along each axis of the box that both crops share"
     )
     negative_patches: float = Field(
         0.5, gt=0, description="distance beyond which points of one scan are negatives, in patches"
     )
+
+    @property
+    def passes(self) -> "frozenset[EncoderPass]":
+        """Whole crops, through the decoder where it has one."""
+        return frozenset({"dense_unet" if self.decoder == "unet" else "dense"})
 
     def metadata_used(self) -> tuple[str, ...]:
         """None: a scan is compared with itself."""
@@ -72,7 +81,8 @@ class DenseContrast(SummedTerm):
 
     def cost(self, model: ModelConfig, visible: int, hidden: int) -> TermCost:
         """Cost of the head, on all points."""
-        channels, points = sum(model.pyramid_channels), self.points_per_axis**3
+        own = [*unet_channels(model), model.width] if self.decoder == "unet" else None
+        channels, points = sum(own or model.pyramid_channels), self.points_per_axis**3
         parameters = projection_parameters(channels, self.projection_dim)
         return TermCost(
             parameters,
@@ -83,8 +93,12 @@ class DenseContrast(SummedTerm):
     def build_head(self, encoder: "Encoder") -> "nn.Module":
         """The projection of the features of points."""
         from ssl_pipeline.models.heads import projection_head
+        from ssl_pipeline.models.unet_decoder import joined_maps
 
-        return projection_head(sum(encoder.pyramid_channels), self.projection_dim)
+        own = encoder.pyramid_channels
+        if self.decoder == "unet":
+            own = (*(each.channels for each in joined_maps(encoder)[:-1]), encoder.dim)
+        return projection_head(sum(own), self.projection_dim)
 
     def count(self, crops: "Crops") -> "Scalar":
         """Points that have a negative, in both directions."""
@@ -97,7 +111,7 @@ class DenseContrast(SummedTerm):
         from ssl_pipeline.objectives.losses import local_contrast_loss
 
         points = self._points(crops)
-        first, second = self._project(head, outputs.maps, points).chunk(2)
+        first, second = self._project(head, outputs, points).chunk(2)
         matches = points.matches(self.negative_patches)
         total = local_contrast_loss(first, second, matches, self.temperature)
         total = total + local_contrast_loss(second, first, matches, self.temperature)
@@ -109,18 +123,18 @@ class DenseContrast(SummedTerm):
 
         crops, images = encoded.crops, encoded.images
         with torch.no_grad(), encoded.autocast():
-            empty = encoded.encode(crops, torch.zeros_like(images), self.PASSES)
+            empty = encoded.encode(crops, torch.zeros_like(images), self.passes)
             return {
-                "dense_accuracy": self._accuracy(head, crops, encoded.outputs.maps),
-                "dense_accuracy_empty": self._accuracy(head, crops, empty.maps),
+                "dense_accuracy": self._accuracy(head, crops, encoded.outputs),
+                "dense_accuracy_empty": self._accuracy(head, crops, empty),
             }
 
-    def _accuracy(self, head: "nn.Module", crops: "Crops", maps: "Maps") -> float:
+    def _accuracy(self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs") -> float:
         """Fraction of usable points whose partner is more similar than every negative."""
         from ssl_pipeline.objectives.losses import match_accuracy
 
         points = self._points(crops)
-        first, second = self._project(head, maps, points).chunk(2)
+        first, second = self._project(head, outputs, points).chunk(2)
         return match_accuracy(first, second, points.matches(self.negative_patches))
 
     def _points(self, crops: "Crops") -> "SharedPoints":
@@ -128,9 +142,12 @@ class DenseContrast(SummedTerm):
 
         return shared_points(crops, self.points_per_axis)
 
-    def _project(self, head: "nn.Module", maps: "Maps", points: "SharedPoints") -> "Tensor":
+    def _project(
+        self, head: "nn.Module", outputs: "EncoderOutputs", points: "SharedPoints"
+    ) -> "Tensor":
         from ssl_pipeline.objectives.shared_points import sample_maps
 
+        maps = outputs.dense_unet if self.decoder == "unet" else outputs.maps
         vectors: Tensor = head(sample_maps(maps, points.places))
         return vectors
 

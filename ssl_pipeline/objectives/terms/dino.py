@@ -1,4 +1,7 @@
-"""Self-distillation of crops: what the teacher makes of one view, the encoder says of the other."""
+"""Self-distillation of crops: what the teacher makes of one view, the encoder says of the other.
+
+With local crops (`views.local_crops`) the encoder says it of each of them too.
+"""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,7 +19,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ssl_pipeline.models.encoder import Encoder
-    from ssl_pipeline.objectives.term_inputs import Crops, Rows, RowWeight, Tokens
+    from ssl_pipeline.objectives.term_inputs import (
+        Crops,
+        EncoderOutputs,
+        EncoderPass,
+        Rows,
+        RowWeight,
+        Tokens,
+    )
 
 
 class Dino(DistillationTerm):
@@ -28,8 +38,13 @@ class Dino(DistillationTerm):
 
     name: Literal["dino"] = "dino"
 
+    @property
+    def passes(self) -> "frozenset[EncoderPass]":
+        """Visible patches and local crops for the encoder, and whole crops for the teacher."""
+        return frozenset({"sparse", "local", "teacher"})
+
     def cost(self, model: ModelConfig, visible: int, hidden: int) -> TermCost:
-        """Cost of the projection of one vector of a view."""
+        """Cost of the projection of one vector of a view; a few more of local crops are nothing."""
         return self.projection_cost(model, rows=1)
 
     def build_head(self, encoder: "Encoder") -> "nn.Module":
@@ -43,16 +58,23 @@ class Dino(DistillationTerm):
         return head
 
     def teacher_rows(self, crops: "Crops", tokens: "Tokens") -> "Rows":
-        """The mean token of the other view of each sample."""
+        """The mean token of the other view of each sample, once more for each local crop."""
         import torch
 
         first, second = crops.pool_whole_body(tokens).chunk(2)
-        return torch.cat([second, first])
+        others = torch.cat([second, first])
+        return torch.cat([others, others.repeat_interleave(crops.batch.local.shape[1], dim=0)])
 
-    def student_rows(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Rows":
-        """The mean visible token of each view."""
-        return crops.pool_body(tokens)
+    def student_rows(self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs") -> "Rows":
+        """The mean visible token of each view, and the mean token of each local crop."""
+        import torch
+
+        seen = crops.pool_body(outputs.tokens)
+        if not crops.batch.local.shape[1]:
+            return seen
+        return torch.cat([seen, crops.pool_local_body(outputs.local_tokens)])
 
     def row_weight(self, crops: "Crops") -> "RowWeight":
-        """One for each view."""
-        return crops.batch.spacing_mm.new_ones(len(crops.batch.visible))
+        """One for each view, and for each local crop."""
+        views, local = crops.batch.local.shape[:2]
+        return crops.batch.spacing_mm.new_ones(views * (1 + local))

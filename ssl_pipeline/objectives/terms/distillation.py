@@ -5,7 +5,7 @@ that all other terms share serves these too (after Assran et al. 2022, MSN, arXi
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -34,8 +34,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class DistillationTerm(SummedTerm):
     """A cross-entropy between the teacher's and the encoder's shares of prototypes, over rows."""
 
-    PASSES: ClassVar["frozenset[EncoderPass]"] = frozenset({"sparse", "teacher"})
-
     prototypes: int = Field(1024, ge=2, description="outputs of the projection head")
     student_temperature: float = Field(
         0.1, gt=0, description="divisor of the outputs of the encoder's head"
@@ -61,6 +59,11 @@ class DistillationTerm(SummedTerm):
                 )
         return self
 
+    @property
+    def passes(self) -> "frozenset[EncoderPass]":
+        """Visible patches for the encoder, and whole crops for the teacher."""
+        return frozenset({"sparse", "teacher"})
+
     def teacher_temperature_at(self, progress: float) -> float:
         """The divisor of the teacher's outputs after this fraction of the run."""
         share = min(1.0, progress / self.teacher_warmup) if self.teacher_warmup else 1.0
@@ -76,8 +79,8 @@ class DistillationTerm(SummedTerm):
         """What the teacher projects, from its tokens of whole crops."""
 
     @abstractmethod
-    def student_rows(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Rows":
-        """What the encoder's head projects, in the same order, from its visible tokens."""
+    def student_rows(self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs") -> "Rows":
+        """What the encoder's head projects, in the same order, from what it was shown."""
 
     @abstractmethod
     def row_weight(self, crops: "Crops") -> "RowWeight":
@@ -114,7 +117,7 @@ class DistillationTerm(SummedTerm):
         """Sum of the cross-entropies of rows, and how many they are."""
         from ssl_pipeline.objectives.losses import distillation_loss
 
-        rows, weight = self.student_rows(head, crops, outputs.tokens), self.row_weight(crops)
+        rows, weight = self.student_rows(head, crops, outputs), self.row_weight(crops)
         projected = self.projection(head)(rows).float()
         targets = outputs.targets[self.name].probabilities
         return distillation_loss(projected, targets, weight, self.student_temperature), weight.sum()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.models.heads import PatchPredictor
-    from ssl_pipeline.objectives.term_inputs import Crops, Rows, RowWeight, Tokens
+    from ssl_pipeline.objectives.term_inputs import Crops, EncoderOutputs, Rows, RowWeight, Tokens
 
 
 class Ibot(DistillationTerm):
@@ -68,10 +68,11 @@ class Ibot(DistillationTerm):
 
         return gather_tokens(tokens, self._chosen(crops)).flatten(0, 1)
 
-    def student_rows(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Rows":
+    def student_rows(self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs") -> "Rows":
         """The tokens of hidden patches as the decoder predicts them from the visible ones."""
         decoder, visible = cast("PatchPredictor", head).decoder, crops.batch.visible
-        predicted: Tensor = decoder(tokens, visible, self._chosen(crops), crops.centres_mm())
+        chosen = self._chosen(crops)
+        predicted: Tensor = decoder(outputs.tokens, visible, chosen, crops.centres_mm())
         return predicted.flatten(0, 1)
 
     def row_weight(self, crops: "Crops") -> "RowWeight":

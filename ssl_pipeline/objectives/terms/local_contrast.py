@@ -122,7 +122,7 @@ class LocalContrast(SummedTerm):
 
         def loss(images: "Tensor", crops: "Crops" = encoded.crops) -> "Tensor":
             with encoded.autocast():
-                outputs = encoded.encode(crops, images, self.PASSES)
+                outputs = encoded.encode(crops, images, self.passes)
                 return _mean(*self.sum_and_count(head, crops, outputs))
 
         batch, patch = encoded.crops.batch, encoded.crops.patch

@@ -3,11 +3,17 @@
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssl_pipeline.models import ModelConfig
+from ssl_pipeline.models.unet_config import unet_channels
 from ssl_pipeline.monitoring.diagnosis import AlarmRule, Threshold
-from ssl_pipeline.objectives.terms.term import SummedTerm, TermCost, decoder_cost
+from ssl_pipeline.objectives.terms.term import (
+    FLOPS_PER_PARAMETER,
+    SummedTerm,
+    TermCost,
+    decoder_cost,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,9 +23,9 @@ if TYPE_CHECKING:
         Crops,
         EncodedCrops,
         EncoderOutputs,
+        EncoderPass,
         Images,
         Scalar,
-        Tokens,
     )
 
 
@@ -65,10 +71,16 @@ class Reconstruction(SummedTerm):
     background_weight: float = Field(
         0.1, ge=0, le=1, description="weight of a patch outside the body against one inside"
     )
-    decoder_width: int | None = Field(
-        None, gt=0, description="width of the decoder; half the encoder's by default"
+    decoder: Literal["tokens", "unet"] = Field(
+        "tokens",
+        description="tokens: a few blocks over tokens; unet: a U-Net's decoder, from which"
+        " fine-tuning can go on (finetune.decoder.start). Behind a convolutional encoder the latter"
+        " leaves the projection to tokens as it began",
     )
-    decoder_depth: int = Field(2, ge=1, description="blocks of the decoder")
+    decoder_width: int | None = Field(
+        None, gt=0, description="width of the decoder of tokens; half the encoder's by default"
+    )
+    decoder_depth: int = Field(2, ge=1, description="blocks of the decoder of tokens")
     normalize_patches: bool = Field(
         False,
         description="reconstruct each patch normalized by its own mean and standard deviation, so "
@@ -82,6 +94,21 @@ class Reconstruction(SummedTerm):
         description="fraction of the hidden tokens that is decoded, drawn each step",
     )
 
+    @model_validator(mode="after")
+    def _check_decoder(self) -> "Reconstruction":
+        of_tokens = {"decoder_width", "decoder_depth", "decode_ratio"} & self.model_fields_set
+        if self.decoder == "unet" and of_tokens:
+            raise ValueError(
+                f"{min(of_tokens)} is of the decoder of tokens, and decoder is unet: leave one of"
+                " them out"
+            )
+        return self
+
+    @property
+    def passes(self) -> "frozenset[EncoderPass]":
+        """Visible patches, through the U-Net's decoder where it is chosen."""
+        return frozenset({"sparse_unet" if self.decoder == "unet" else "sparse"})
+
     def metadata_used(self) -> tuple[str, ...]:
         """None: a crop is its own target."""
         return ()
@@ -91,15 +118,25 @@ class Reconstruction(SummedTerm):
         return 1
 
     def cost(self, model: ModelConfig, visible: int, hidden: int) -> TermCost:
-        """Cost of the decoder, on the visible tokens and those that it decodes."""
+        """Cost of the decoder of tokens, on the visible ones and those that it decodes.
+
+        Of a U-Net the cost of the last convolution alone.
+        """
+        if self.decoder == "unet":
+            parameters = unet_channels(model)[0] + 1
+            voxels = (visible + hidden) * math.prod(model.patch_voxels)
+            return TermCost(parameters, FLOPS_PER_PARAMETER * voxels * parameters, voxels)
         width, depth = self.decoder_width or model.width // 2, self.decoder_depth
         decoded = visible + round(self.decode_ratio * hidden)
         return decoder_cost(model.width, math.prod(model.patch_voxels), width, depth, decoded)
 
     def build_head(self, encoder: "Encoder") -> "nn.Module":
-        """The decoder."""
+        """The decoder of tokens, or the convolution from the U-Net's finest map to voxels."""
         from ssl_pipeline.models.decoder import ReconstructionDecoder
+        from ssl_pipeline.models.unet_decoder import voxel_head
 
+        if self.decoder == "unet":
+            return voxel_head(encoder)
         width = self.decoder_width or encoder.dim // 2
         return ReconstructionDecoder(
             encoder.dim, math.prod(encoder.patch), width=width, depth=self.decoder_depth
@@ -116,10 +153,10 @@ class Reconstruction(SummedTerm):
     ) -> "tuple[Tensor, Tensor]":
         """Sum of the losses of the voxels to reconstruct, and their weight."""
         chosen = self._decoded_tokens(crops)
-        decoded = self._decode(head, crops, outputs.tokens, chosen)
+        decoded = self._decode(head, crops, outputs, chosen)
         return self._loss_sum(crops, chosen, decoded), self.count(crops)
 
-    def reconstruct(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Images":
+    def reconstruct(self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs") -> "Images":
         """Crops with their hidden patches as decoded.
 
         Normalized patches get the mean and deviation of the scan's own.
@@ -128,7 +165,7 @@ class Reconstruction(SummedTerm):
 
         hidden = crops.batch.hidden
         mean, unit = self._patch_units(*self._clean_patches(crops, hidden))
-        decoded = self._decode(head, crops, tokens, hidden).float() * unit + mean
+        decoded = self._decode(head, crops, outputs, hidden).float() * unit + mean
         patches = patchify(crops.batch.clean, crops.patch)
         where = hidden[..., None].expand_as(decoded)
         return unpatchify(patches.scatter(1, where, decoded), crops.size, crops.patch)
@@ -153,7 +190,7 @@ class Reconstruction(SummedTerm):
 
         crops, batch = encoded.crops, encoded.crops.batch
         with torch.no_grad(), encoded.autocast():
-            reconstructed = self.reconstruct(head, crops, encoded.outputs.tokens)
+            reconstructed = self.reconstruct(head, crops, encoded.outputs)
         known = visible_mask(batch.visible, batch.body_share.shape[1])
         scored = voxel_mask(~known & (batch.body_share >= 0.5), crops.size, crops.patch)
         filled = inpaint(batch.clean, known, batch.valid, crops.patch)
@@ -171,7 +208,7 @@ class Reconstruction(SummedTerm):
         crops, batch = encoded.crops, encoded.crops.batch
         chosen = self._decoded_tokens(crops)
         with encoded.autocast():
-            decoded = self._decode(head, crops, encoded.outputs.tokens, chosen)
+            decoded = self._decode(head, crops, encoded.outputs, chosen)
             total = self._loss_sum(crops, chosen, decoded)
         (gradient,) = torch.autograd.grad(total, decoded)
         valid = gather_tokens(patchify(batch.valid[:, None], crops.patch), chosen) > 0
@@ -183,9 +220,15 @@ class Reconstruction(SummedTerm):
         return hidden[:, : max(1, round(self.decode_ratio * hidden.shape[1]))]
 
     def _decode(
-        self, head: "nn.Module", crops: "Crops", tokens: "Tokens", targets: "Tensor"
+        self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs", targets: "Tensor"
     ) -> "Tensor":
-        return cast("Tensor", head(tokens, crops.batch.visible, targets, crops.centres_mm()))
+        """Voxels of the chosen patches."""
+        from ssl_pipeline.views.patches import gather_tokens, patchify
+
+        if self.decoder == "unet":
+            return gather_tokens(patchify(head(outputs.sparse_unet[0]), crops.patch), targets)
+        tokens, visible = outputs.tokens, crops.batch.visible
+        return cast("Tensor", head(tokens, visible, targets, crops.centres_mm()))
 
     def _loss_sum(self, crops: "Crops", chosen: "Tensor", decoded: "Tensor") -> "Scalar":
         """Sum of the losses of the decoded voxels."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Vectors,
     )
 
+UNET_PASSES = frozenset({"sparse_unet", "dense_unet"})  # through the U-Net's decoder
 FLOPS_PER_PARAMETER = 2  # operations a parameter and token of a forward pass
 Temperature = Annotated[float, Field(gt=0, description="divisor of the cosine similarities")]
 ProjectionDim = Annotated[int, Field(gt=0, description="width of the projected vectors")]
@@ -103,13 +104,17 @@ class Term(Section, ABC):
     METRICS: ClassVar[dict[str, str]]  # descriptions by name; that of the loss is the term's name
     RULES: ClassVar[tuple[AlarmRule, ...]] = ()  # of the diagnosis of a run with this term
     CONTRASTS_VIEWS: ClassVar[bool] = False  # whether it distinguishes the views of samples
-    PASSES: ClassVar["frozenset[EncoderPass]"] = frozenset({"sparse"})  # that its loss uses
 
     name: str
     weight: float = Field(1.0, ge=0, description="weight in the sum of losses")
     ramp: Ramp | None = Field(
         None, description="ramp of the weight over the run; the whole weight from the start if null"
     )
+
+    @property
+    def passes(self) -> "frozenset[EncoderPass]":
+        """The passes of the encoder that its loss uses."""
+        return frozenset({"sparse"})
 
     def ramp_factor(self, progress: float) -> float:
         """The factor of the weight after this fraction of the run."""
@@ -137,7 +142,9 @@ class Term(Section, ABC):
         """The metadata of scans as numbers, one column for each name of `metadata_used`."""
         return np.zeros((len(entries), 0), np.float32)
 
-    def reconstruct(self, head: "nn.Module", crops: "Crops", tokens: "Tokens") -> "Images | None":
+    def reconstruct(
+        self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs"
+    ) -> "Images | None":
         """Crops with their hidden patches as the term predicts them; None if it predicts none."""
         return None
 

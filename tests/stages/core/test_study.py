@@ -98,6 +98,14 @@ MISTAKES = {
         lambda c: c["views"].update(crop_voxels=[17, 16, 16]),
         "views.crop_voxels is [17, 16, 16], no multiple of model.patch_voxels, [8, 8, 8]",
     ),
+    "local crops as large as their view": (
+        lambda c: c["views"].update(local_crops={"number": 2, "share": 0.9}),
+        "views.local_crops.share is 0.9, which of views of [2, 2, 2] patches takes [2, 2, 2]",
+    ),
+    "local crops that no term asks of": (
+        lambda c: c["views"].update(local_crops={"number": 2}),
+        "views.local_crops.number is 2, and no term asks of local crops",
+    ),
     "negative spacing": (
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
         "give three positive numbers, in the order (z, y, x)",

@@ -3,36 +3,40 @@
 As in nnU-Net's ResEnc presets, a stage is a transposed convolution, the skip of its resolution
 beside it, and one convolution with instance norm and LeakyReLU. Modules have the names of
 `dynamic-network-architectures`.
+
+Pretraining may train it along with the encoder, and fine-tuning then takes it over by name. Behind
+a sparse pass hidden voxels of the skips are 0 and the decoder is dense, so that no hidden voxel of
+the crop reaches its maps.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, cat, nn
 from torch.nn.functional import leaky_relu
 
-from ssl_pipeline.evaluation.decoders.upsampling import VoxelDecoder, upsampling_factors
-from ssl_pipeline.models.encoder import Encoder, FeatureInfo
+from ssl_pipeline.models.encoder import CropFeatures, Encoder, FeatureInfo
 from ssl_pipeline.models.resenc import (
     NEGATIVE_SLOPE,
     NormedConvolution,
     ResidualStage,
     initialise_convolutions,
+    scatter_voxels,
+    stage_maps,
 )
-from ssl_pipeline.models.resenc_config import ResEncStage
-from ssl_pipeline.types import Triple
+from ssl_pipeline.models.unet_config import stem_stages
+from ssl_pipeline.models.voxel_decoder import VoxelDecoder
+from ssl_pipeline.types import Triple, triple
+from ssl_pipeline.views.patches import patch_grid
 
-STEM_WIDTH, STEM_MAX_WIDTH = 12, 96  # channels of a stem's first stage, doubled up to the second
 
-
-class SkipDecoder(VoxelDecoder):
+class UNetDecoder(VoxelDecoder):
     """Maps of every resolution but that of the tokens."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.stem = None if _has_every_resolution(encoder) else ConvolutionalStem(encoder)
-        maps = (self.stem or encoder).feature_info
+        maps = joined_maps(encoder)
         levels = [  # from the tokens up
             (own, below, _ratio(own, below)) for own, below in pairwise(maps)
         ][::-1]
@@ -53,17 +57,34 @@ class SkipDecoder(VoxelDecoder):
         spacing_mm: Float[Tensor, "batch 3"],
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
         """Maps of the crops, that of full resolution first."""
-        *skips, voxels = (
-            self.stem(encoder, crops, spacing_mm)
-            if self.stem
-            else encoder.forward_intermediates(crops, spacing_mm)
-        )
+        return self.decode(encoder.forward_features(crops, spacing_mm), crops)
+
+    def decode(
+        self,
+        features: CropFeatures,
+        crops: Float[Tensor, "batch 1 z y x"],
+        visible: Int[Tensor, "batch visible"] | None = None,
+    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
+        """The same of a pass of the encoder over the crops; `visible` are the patches that it saw.
+
+        None: it saw all of them.
+        """
+        maps = self.stem(features.tokens, crops, visible) if self.stem else features.maps
+        *skips, voxels = maps
         found = []
         for up, stage, skip in zip(self.transpconvs, self.stages, skips[::-1], strict=True):
             joined = stage(cat([up(voxels), skip], dim=1), None)
             voxels = leaky_relu(joined, NEGATIVE_SLOPE)
             found.append(voxels)
         return found[::-1]
+
+
+class PretrainedNetwork(nn.Module):
+    """An encoder, and the decoder that was trained along with it, if one was."""
+
+    def __init__(self, encoder: Encoder, decoder: UNetDecoder | None) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
 
 
 class ConvolutionalStem(nn.Module):
@@ -74,8 +95,7 @@ class ConvolutionalStem(nn.Module):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        stages = _stem_stages(encoder.patch)
-        self.feature_info = [FeatureInfo(s.out_channels, s.reduction, s.kernel) for s in stages]
+        self.patch, stages = encoder.patch, stem_stages(encoder.patch)
         self.stem = NormedConvolution(1, stages[0].in_channels, stages[0].kernel)
         self.stages = nn.ModuleList(ResidualStage(stage) for stage in stages)
         last = stages[-1].out_channels
@@ -83,18 +103,33 @@ class ConvolutionalStem(nn.Module):
 
     def forward(
         self,
-        encoder: Encoder,
+        tokens: Float[Tensor, "batch seen dim"],
         crops: Float[Tensor, "batch 1 z y x"],
-        spacing_mm: Float[Tensor, "batch 3"],
+        visible: Int[Tensor, "batch visible"] | None,
     ) -> list[Float[Tensor, "batch _ _ _ _"]]:
-        """Maps on the grids of `feature_info`."""
-        features, found = leaky_relu(self.stem(crops, None), NEGATIVE_SLOPE), []
-        for stage in self.stages:
-            features = stage(features, None)
-            found.append(features)
-        tokens = encoder(crops, spacing_mm).transpose(1, 2).unflatten(2, features.shape[2:])
-        joined = self.join(cat([features, tokens], dim=1), None)
-        return [*found[:-1], leaky_relu(joined, NEGATIVE_SLOPE)]
+        """Maps of the stages, the tokens joined into the last; None: all patches are visible."""
+        *finer, last = stage_maps(self.stem, self.stages, self.patch, crops, visible)
+        grid = patch_grid(triple(crops.shape[2:]), self.patch)
+        placed = tokens.transpose(1, 2)
+        if visible is None:
+            placed = placed.unflatten(2, grid)
+        else:
+            placed = scatter_voxels(placed, visible, (*placed.shape[:2], *grid))
+        joined = self.join(cat([placed.to(last.dtype), last], dim=1), visible)
+        return [*finer, leaky_relu(joined, NEGATIVE_SLOPE)]
+
+
+def joined_maps(encoder: Encoder) -> list[FeatureInfo]:
+    """Grids of the maps that the decoder joins, finest first: the encoder's, or a stem's."""
+    if _has_every_resolution(encoder):
+        return encoder.feature_info
+    stages = stem_stages(encoder.patch)
+    return [FeatureInfo(s.out_channels, s.reduction, s.kernel) for s in stages]
+
+
+def voxel_head(encoder: Encoder) -> nn.Conv3d:
+    """A convolution from the decoder's finest map to the value of each voxel."""
+    return nn.Conv3d(joined_maps(encoder)[0].channels, 1, 1)
 
 
 def _has_every_resolution(encoder: Encoder) -> bool:
@@ -102,28 +137,6 @@ def _has_every_resolution(encoder: Encoder) -> bool:
     return max(encoder.feature_info[0].reduction) == 1 < len(encoder.feature_info)
 
 
-def _stem_stages(patch: Triple) -> list[ResEncStage]:
-    """Stages from full resolution to one voxel a patch."""
-    strides: list[Triple] = [(1, 1, 1), *upsampling_factors(patch)[::-1]]
-    stages, reduction, before = [], (1, 1, 1), STEM_WIDTH
-    for level, stride in enumerate(strides):
-        z, y, x = (side * step for side, step in zip(reduction, stride, strict=True))
-        reduction, width = (z, y, x), min(STEM_WIDTH * 2**level, STEM_MAX_WIDTH)
-        kernel = _kernel(strides[level + 1]) if level + 1 < len(strides) else (3, 3, 3)
-        stages.append(ResEncStage(before, width, stride, reduction, kernel, blocks=1))
-        before = width
-    return stages
-
-
-def _kernel(step: Sequence[int]) -> Triple:
-    """Kernel at a resolution that is left by `step`: an axis that is not reduced yet has thick
-    slices and is not convolved.
-    """
-    z, y, x = (3 if side > 1 else 1 for side in step)
-    return z, y, x
-
-
 def _ratio(fine: FeatureInfo, coarse: FeatureInfo) -> Triple:
     """How many voxels of the finer map one of the coarser map spans."""
-    z, y, x = (c // f for c, f in zip(coarse.reduction, fine.reduction, strict=True))
-    return z, y, x
+    return triple(c // f for c, f in zip(coarse.reduction, fine.reduction, strict=True))
