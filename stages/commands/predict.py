@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl_pipeline import __version__, load_model
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, is_out_of_memory
 from ssl_pipeline.export.dicom_seg import write_dicom_seg
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
@@ -129,6 +129,17 @@ def _predict_scan(
 ) -> Result:
     """The columns of a scan's row but its path; its files are written at `stem`."""
     try:
+        return _columns_of_scan(model, source, stem, hints, finished)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failure(f"{escape_bytes(source.path.name)} needs more memory than there is.")
+
+
+def _columns_of_scan(
+    model: LoadedModel, source: Source, stem: Path, hints: ScanHints, finished: FinishedScans
+) -> Result:
+    try:
         key = finished.key(source, str(stem))
         done = finished.get(key)
         if done is not None and all(Path(name).exists() for name in done["files"]):
@@ -136,8 +147,6 @@ def _predict_scan(
         found = model.predict_prepared(prepare_source(model.manifest, source, hints))
     except UserError as error:
         return _failure(escape_bytes(str(error)))
-    except MemoryError:
-        return _failure(f"{escape_bytes(source.path.name)} needs more memory than there is.")
     except OSError as error:
         return _failure(f"{escape_bytes(source.path.name)} cannot be read: {error.strerror}.")
     notes, files = _write_files(model, source, stem, found)

@@ -1,13 +1,11 @@
 """What fine-tuning leaves predicts for new scans as the evaluation did, whole and reproducibly."""
 
-import csv
 import shutil
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from ssl_pipeline import load_model
 from ssl_pipeline.errors import UserError
@@ -21,47 +19,8 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.volumes.readers import find_sources
 from stages.commands.predict import Models, predict_folder
+from tests.stages.commands.conftest import MR, predict, save_with_equal_biases
 from tests.volumes.volume_writers import save_dicom
-
-MR = ScanHints(modality="MR")
-
-
-@pytest.fixture(scope="session")
-def finetuned(whole):
-    """The folder of fine-tuned tasks."""
-    return whole.parent / "out/finetune"
-
-
-@pytest.fixture(scope="session")
-def tissue(finetuned, tmp_path_factory):
-    """The model of `tissue` with a bias that makes it predict classes; two steps taught it none."""
-    folder = tmp_path_factory.mktemp("models") / "tissue"
-    shutil.copytree(finetuned / "tissue/model", folder)
-    model = load_model(folder)
-    save_with_equal_biases(folder, model)
-    return folder
-
-
-def save_with_equal_biases(folder, model):
-    from ssl_pipeline.export.task_model.bundle import save_model
-
-    network = model.predictor.networks[0]
-    with torch.no_grad():
-        for layer in network.seg_layers:
-            layer.bias.zero_()
-    own = {"unlike_distance", "versions", "sha256", "format_version"}
-    contract = {
-        name: getattr(model.manifest, name)
-        for name in type(model.manifest).model_fields
-        if name not in own
-    }
-    save_model(folder, network, contract, model.training_features)
-
-
-def predict(folder, out, *models, device="cpu"):
-    predict_folder(Models(models, device), folder, out, MR)
-    with open(out / "predictions.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def files_of(folder):
@@ -150,7 +109,7 @@ def test_an_ensemble_of_equals_is_each_of_them_and_of_other_tasks_is_refused(
     alone, both = load_model(tissue), load_model(tissue, tissue)
     one, two = (model.predict(scan, "MR").prediction for model in (alone, both))
     assert np.array_equal(one.label_map, two.label_map)
-    with pytest.raises(UserError, match="have different classes: an ensemble is of models of one"):
+    with pytest.raises(UserError, match="have different classes, or their tasks are of different"):
         load_model(tissue, finetuned / "side/model")
 
 
