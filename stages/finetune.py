@@ -14,7 +14,7 @@ CONFIG_KEYS = (
     "probe",  # by which its baseline of pixels is scored
 )
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 8
+VERSION = 9
 OUTPUTS = (*evaluation_inputs.OUTPUTS, *task_model.OUTPUTS)
 WILDCARDS = ("task",)
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False

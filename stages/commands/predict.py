@@ -24,6 +24,7 @@ from ssl_pipeline.export.dicom_seg import write_dicom_seg
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import LoadedModel, ScanPrediction
+from ssl_pipeline.export.task_model.calibration_note import calibration_note
 from ssl_pipeline.formatting import escape_bytes, format_count
 from ssl_pipeline.io.atomic import (
     check_writable,
@@ -47,7 +48,7 @@ from ssl_pipeline.volumes.volume import Volume
 from stages.commands.finished_scans import FinishedScans, Result
 
 TABLE = "predictions.csv"
-PREDICTION_VERSION = 2  # raise it when predictions or their files change
+PREDICTION_VERSION = 3  # raise it when predictions or their files change
 FIRST_COLUMNS = ("path", "series", "error", "warning", "note", "distance")
 OVERLAY_PIXELS = 512  # longest side
 
@@ -109,6 +110,8 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
             f"is: {failed[0]['error']}"
         )
     _report(rows, failed, out / TABLE)
+    if len(models.folders) == 1 and (note := calibration_note(model.manifest)):
+        info(note)  # of an ensemble nothing was measured
 
 
 def _report(rows: list[Result], failed: list[Result], table: Path) -> None:

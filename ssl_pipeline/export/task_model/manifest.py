@@ -53,8 +53,8 @@ class ModelManifest(ScanContract):
     scores: tuple[ModelScore, ...] = Field(description="scores of models trained as this one")
     calibration: Calibration | None = Field(
         None,
-        description="temperature of the probabilities of its classes; none where it predicts no "
-        "class of scans, or too few subjects were neither trained on nor scored",
+        description="temperature of the probabilities of its classes; none where it predicts a "
+        "number, or too few subjects were neither trained on nor scored",
     )
     unlike_distance: float | None = Field(
         description="distance to the training scans beyond which a scan is unlike them; none where "
