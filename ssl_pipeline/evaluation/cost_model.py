@@ -76,6 +76,13 @@ class EvaluatedTask:
         return 4.0 * self.model.parameter_count
 
     @property
+    def labelled_subjects(self) -> int:
+        """The most labelled subjects that fine-tuning learns from."""
+        available = self.inputs.train_subjects
+        *_, most = resolve_budgets(self.finetune.subjects or self.evaluate.subjects, available)
+        return most or available
+
+    @property
     def finetune_seeds(self) -> int:
         """Seeds of fine-tuning."""
         return self.finetune.seeds or self.evaluate.seeds
