@@ -9,7 +9,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+# A limit on the size of files (`ulimit -f`) is a quota, too.
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS)
 WRONG_KIND_ERRNOS = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
 
@@ -29,6 +30,14 @@ def is_disk_full(error: BaseException) -> bool:
         getattr(error, "errno", None) in DISK_FULL_ERRNOS
         or "no space left" in text
         or "quota exceeded" in text
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory did not suffice, of the processor or of a GPU; torch has its own words."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
     )
 
 

@@ -138,10 +138,11 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         if (not config.roots or scan.root in config.roots)
         and all(truth.find_in(scan).get(truth.name) for truth in truths)
     ]
-    train, test = (
+    train, test, val = (
         _used(config, [scan for scan in usable if scan.split == split])
-        for split in ("train", study.evaluate.split)
+        for split in ("train", study.evaluate.split, "val")
     )
+    held_out = val if config.CLASSIFIED and study.evaluate.split != "val" else []
     raw_voxels = [dataset.sizes[scan.id].source_voxels for scan in test]
     return CostInputs(
         initializations=(*study.encoders, *study.baselines),
@@ -153,6 +154,8 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
         test_voxels=math.fsum(dataset.sizes[scan.id].stored_voxels for scan in test),
         raw_test_voxels=sum(raw_voxels),
         largest_test_scan=max(raw_voxels, default=0),
+        calibration_subjects=len({scan.subject for scan in held_out}),
+        calibration_voxels=math.fsum(dataset.sizes[scan.id].stored_voxels for scan in held_out),
     )
 
 

@@ -8,7 +8,12 @@ import numpy as np
 
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.cost_model import EvaluatedTask, EvaluationCost, finetune_cost
+from ssl_pipeline.evaluation.cost_model import (
+    EvaluatedTask,
+    EvaluationCost,
+    calibration_flops,
+    finetune_cost,
+)
 from ssl_pipeline.evaluation.metrics.metric import METRICS
 from ssl_pipeline.evaluation.records import Results, read_results
 from ssl_pipeline.evaluation.runner.context import EvaluationContext, TaskRunner
@@ -37,7 +42,8 @@ def finetune_cost_with_model(of: EvaluatedTask) -> EvaluationCost:
     if not of.has_model:
         return cost
     files, disk_bytes = cost.files + len(OUTPUTS), cost.disk_bytes + of.network_bytes
-    return replace(cost, files=files, disk_bytes=disk_bytes)
+    flops = cost.flops + calibration_flops(of)
+    return replace(cost, files=files, disk_bytes=disk_bytes, flops=flops)
 
 
 def with_task_model(
@@ -76,7 +82,7 @@ def _write_model(
     network = load_network(
         runner.task.build_network(encoder, method, section),
         SavedNetwork(cell, method, section, context.out),
-    )
+    ).to(context.device)
     entries = [entry for entry in runner.subject_split.entries if entry.split == "train"]
     chosen = [entries[at] for at in _spread(len(entries), MAX_SCANS)]
     volumes = (PreparedVolume(context.reader.read_volume(entry.id), entry.meta) for entry in chosen)

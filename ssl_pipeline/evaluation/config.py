@@ -98,14 +98,25 @@ class Finetune(Section):
     batch_size: NonNegativeInt = Field(
         0, description="crops of a step; 0 is 16, and 2 for segmentation"
     )
-    learning_rate: float = Field(5e-4, gt=0, description="largest learning rate (AdamW)")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw",
+        description="sgd has Nesterov's momentum of 0.99 and gradients of a norm of up to 12, as "
+        "nnU-Net's; give it rates of its own: nnU-Net's are learning_rate 0.01, head_lr_factor 1 "
+        "and weight_decay 3e-5",
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="largest learning rate")
+    schedule: Literal["cosine", "polynomial"] = Field(
+        "cosine",
+        description="how the learning rate falls to 0 after warm-up; polynomial is nnU-Net's, of "
+        "power 0.9",
+    )
     head_lr_factor: float = Field(
         6.0, gt=0, description="factor of learning_rate for the head, which starts from scratch"
     )
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"
     )
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's weight decay, of matrices alone")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay, of matrices alone")
     head_warmup: float = Field(
         0.0,
         ge=0,

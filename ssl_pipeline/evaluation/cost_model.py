@@ -15,6 +15,7 @@ from ssl_pipeline.evaluation.cells import (
     RESNET,
 )
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
+from ssl_pipeline.evaluation.prediction.calibration import MIN_SUBJECTS
 from ssl_pipeline.evaluation.runner.subject_splits import resolve_budgets
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.task import Task
@@ -73,6 +74,13 @@ class EvaluatedTask:
     def network_bytes(self) -> float:
         """Bytes of a saved network, by its encoder, which most of them are of."""
         return 4.0 * self.model.parameter_count
+
+    @property
+    def labelled_subjects(self) -> int:
+        """The most labelled subjects that fine-tuning learns from."""
+        available = self.inputs.train_subjects
+        *_, most = resolve_budgets(self.finetune.subjects or self.evaluate.subjects, available)
+        return most or available
 
     @property
     def finetune_seeds(self) -> int:
@@ -136,6 +144,15 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),
         seconds=cells * HEAD_S,
     )
+
+
+def calibration_flops(of: EvaluatedTask) -> float:
+    """FLOPs of a model's predictions for the subjects who calibrate it, and the scored ones."""
+    inputs, cost = of.inputs, of.task_cost
+    if inputs.calibration_subjects < MIN_SUBJECTS:
+        return 0.0
+    passes = cost.forward_passes * (1 + inputs.calibration_voxels / max(1, inputs.test_voxels))
+    return passes * (of.encoder_flops + cost.head_flops)
 
 
 def training_bytes(task: Task, section: Finetune, model: ModelConfig, crop: Triple) -> float:

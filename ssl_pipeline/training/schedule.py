@@ -6,6 +6,8 @@ from torch import nn
 
 from ssl_pipeline.training.config import Training
 
+POLYNOMIAL_POWER = 0.9  # nnU-Net's
+
 
 def learning_rate(step: int, section: Training) -> float:
     """Linear warm-up, then half a cosine down to `min_learning_rate`; a function of the step alone.
@@ -25,6 +27,13 @@ def warmup_cosine(
         return peak * (step + 1) / warmup
     share = (step - warmup) / max(1, steps - warmup)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def warmup_polynomial(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up to 1 in `warmup` of `steps` steps, then nnU-Net's polynomial down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return float((1 - (step - warmup) / max(1, steps - warmup)) ** POLYNOMIAL_POWER)
 
 
 def run_progress(step: int, section: Training) -> float:

@@ -19,11 +19,12 @@ import nibabel as nib
 import numpy as np
 
 from ssl_pipeline import __version__, load_model
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, is_out_of_memory
 from ssl_pipeline.export.dicom_seg import write_dicom_seg
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import LoadedModel, ScanPrediction
+from ssl_pipeline.export.task_model.calibration_note import calibration_note
 from ssl_pipeline.formatting import escape_bytes, format_count
 from ssl_pipeline.io.atomic import (
     check_writable,
@@ -47,7 +48,7 @@ from ssl_pipeline.volumes.volume import Volume
 from stages.commands.finished_scans import FinishedScans, Result
 
 TABLE = "predictions.csv"
-PREDICTION_VERSION = 2  # raise it when predictions or their files change
+PREDICTION_VERSION = 3  # raise it when predictions or their files change
 FIRST_COLUMNS = ("path", "series", "error", "warning", "note", "distance")
 OVERLAY_PIXELS = 512  # longest side
 
@@ -109,6 +110,8 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
             f"is: {failed[0]['error']}"
         )
     _report(rows, failed, out / TABLE)
+    if len(models.folders) == 1 and (note := calibration_note(model.manifest)):
+        info(note)  # of an ensemble nothing was measured
 
 
 def _report(rows: list[Result], failed: list[Result], table: Path) -> None:
@@ -129,6 +132,17 @@ def _predict_scan(
 ) -> Result:
     """The columns of a scan's row but its path; its files are written at `stem`."""
     try:
+        return _columns_of_scan(model, source, stem, hints, finished)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failure(f"{escape_bytes(source.path.name)} needs more memory than there is.")
+
+
+def _columns_of_scan(
+    model: LoadedModel, source: Source, stem: Path, hints: ScanHints, finished: FinishedScans
+) -> Result:
+    try:
         key = finished.key(source, str(stem))
         done = finished.get(key)
         if done is not None and all(Path(name).exists() for name in done["files"]):
@@ -136,8 +150,6 @@ def _predict_scan(
         found = model.predict_prepared(prepare_source(model.manifest, source, hints))
     except UserError as error:
         return _failure(escape_bytes(str(error)))
-    except MemoryError:
-        return _failure(f"{escape_bytes(source.path.name)} needs more memory than there is.")
     except OSError as error:
         return _failure(f"{escape_bytes(source.path.name)} cannot be read: {error.strerror}.")
     notes, files = _write_files(model, source, stem, found)

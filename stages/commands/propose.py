@@ -1,10 +1,12 @@
 """Settings that fit a time: `ssl-pipeline estimate --hours 1` prints them as YAML to paste.
 
 The cost model of `estimate` is asked of one study after another, from the largest crops that
-`plan.memory_gib` allows to the smallest, and then again at coarser voxels; the first that leaves
-time for enough steps of pretraining gets as many as fit.
+`plan.memory_gib` allows to the smallest, and then again at coarser voxels. Each is fine-tuned for
+as many steps as its labels suggest or, where that takes too long, for a half and a quarter of them.
+The first that leaves time for enough steps of pretraining gets as many as fit.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +16,8 @@ import yaml
 from cluster.config import Cluster
 from ssl_pipeline.config.automatic import AUTO
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.cost_model import training_bytes
 from ssl_pipeline.io.records import read_record_if_whole
 from ssl_pipeline.preprocess.plan import Plan, build_plan
 from ssl_pipeline.progress import console
@@ -24,10 +28,12 @@ from stages.core.planning import stored_spacing, with_plan, with_planned_spacing
 from stages.core.resources import DatasetSize, dataset_size
 from stages.core.stage_runs import stage_runs
 from stages.core.study import Study
+from stages.evaluation_inputs import evaluated_task
 
 MEMORY_STEPS = 10  # halvings of the memory of a training step that are tried
 COARSER = (1.0, 1.25, 1.6, 2.0)  # factors of the spacing
-MIN_STEPS = 500  # of pretraining, with fewer of which a smaller crop is tried
+MIN_STEPS = 500  # of pretraining, with fewer of which less fine-tuning or a smaller crop is tried
+FINETUNE_SHARES = (1.0, 0.5, 0.25)  # of the steps of fine-tuning that labels suggest
 DIGITS = 3  # of mm
 
 
@@ -58,9 +64,9 @@ def propose(
             return candidate.model_copy(update={"training": training}), others_s + steps * step_s
         least = min(least, others_s + MIN_STEPS * step_s)
     raise UserError(
-        f"Nothing fits into {hours:g} h: with the smallest crops and the coarsest voxels it takes "
-        f"{least / 3600:.2g} h. Lower evaluate.seeds, evaluate.subjects or finetune.steps, take "
-        "fewer scans, or give more hours."
+        f"Nothing fits into {hours:g} h: with the smallest crops, the coarsest voxels and the "
+        f"shortest fine-tuning it takes {least / 3600:.2g} h. Lower evaluate.seeds or "
+        "evaluate.subjects, take fewer scans, or give more hours."
     )
 
 
@@ -70,6 +76,7 @@ def _candidates(study: Study, dataset: DatasetSize) -> Iterator[tuple[Study, Dat
     plan = plan or build_plan(dataset.scans, study.plan.number)
     if not plan.roots:
         raise UserError("No usable scan is of the split train, so nothing can be planned.")
+    memory_bytes = study.plan.memory_gib * 2**30
     for factor in COARSER:
         coarser = _with_coarser_voxels(study, plan, factor)
         own = replace(dataset, study=coarser)
@@ -80,7 +87,8 @@ def _candidates(study: Study, dataset: DatasetSize) -> Iterator[tuple[Study, Dat
             candidate = candidate.model_copy(update={"plan": study.plan})
             if candidate != before:
                 before = candidate
-                yield candidate, own
+                for share in FINETUNE_SHARES:
+                    yield _with_finetuning(candidate, own, share, memory_bytes), own
 
 
 def _with_open_crops(study: Study, memory_gib: float) -> Study:
@@ -95,6 +103,33 @@ def _with_open_crops(study: Study, memory_gib: float) -> Study:
         "views": study.views.model_copy(update={"crop_voxels": AUTO}),
     }
     return study.model_copy(update=changed)
+
+
+def _with_finetuning(
+    study: Study, dataset: DatasetSize, share: float, memory_bytes: float
+) -> Study:
+    """The study with a share of the steps of fine-tuning that the labels of each task suggest.
+
+    A step has as many crops as the task suggests, or half as often as they exceed the memory.
+    """
+    tasks = dict(study.tasks)
+    for name, task in study.tasks.items():
+        if "finetune" in task.evaluation_stages:
+            of = evaluated_task(dataset, study, name)
+            open_steps = of.finetune.model_copy(update={"steps": 0})
+            section = task.finetune_section(open_steps, of.labelled_subjects)
+            while (
+                section.batch_size > 1
+                and training_bytes(task, section, of.model, of.crop) > memory_bytes
+            ):
+                section = section.model_copy(update={"batch_size": section.batch_size // 2})
+            chosen = {
+                "steps": math.ceil(share * section.steps),
+                "batch_size": section.batch_size,
+            }
+            own = (task.finetune or Finetune()).model_copy(update=chosen)
+            tasks[name] = task.model_copy(update={"finetune": own})
+    return study.model_copy(update={"tasks": tasks})
 
 
 def _with_coarser_voxels(study: Study, plan: Plan, factor: float) -> Study:
@@ -144,10 +179,18 @@ def _settings(study: Study) -> dict[str, Any]:
             "views": {"crop_voxels"},
             "model": {"name", "patch_voxels", "strides", "kernel_sizes"},
             "training": {"steps", "batch_size"},
-            "tasks": {name: {"crop_voxels"} for name in study.tasks},
         },
     )
-    settings: dict[str, Any] = _without_empty(whole)
+    tasks = {
+        name: {
+            "crop_voxels": list(task.crop_voxels or ()),
+            "finetune": (task.finetune or Finetune()).model_dump(
+                include={"steps", "batch_size"}, exclude_defaults=True
+            ),
+        }
+        for name, task in study.tasks.items()
+    }
+    settings: dict[str, Any] = _without_empty(whole | {"tasks": tasks})
     return settings
 
 

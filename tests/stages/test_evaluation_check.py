@@ -89,6 +89,10 @@ def test_a_label_value_that_no_scan_shows_is_told(study, scans, task):
     none = [replace(s, label_classes={"tissue": [9]}) for s in scans]
     with pytest.raises(UserError, match="the training subjects show none of the classes"):
         check_scans(with_task(study, task), none)
+    shown = {"train": [1, 2], "test": [9]}
+    unseen = [replace(scan, label_classes={"tissue": shown[scan.split]}) for scan in scans]
+    with pytest.raises(UserError, match="no scored subject shows any of the classes"):
+        check_scans(with_task(study, task), unseen)
     unlabelled = [replace(s, labels={"tissue": s.split == "train"}) for s in scans]
     with pytest.raises(UserError, match="no labelled scan of split test to score"):
         check_scans(with_task(study, task), unlabelled)

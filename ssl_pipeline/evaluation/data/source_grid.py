@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ssl_pipeline.evaluation.prediction.calibration import scale_probabilities
 from ssl_pipeline.preprocess.chunking import slabs
 from ssl_pipeline.preprocess.prepare import VolumeMeta
 
@@ -34,16 +35,37 @@ class SourceBlock(NamedTuple):
     values: NDArray[np.float32]  # (channels, n), of the voxels inside, in C order
 
 
+class ClassMap(NamedTuple):
+    """The most probable class of each voxel (x, y, z) of the scan's own grid."""
+
+    classes: NDArray[np.uint8]
+    probability: NDArray[np.float32]  # of that class; 0 where it is background
+
+
 def classes_on_source_grid(probabilities: Iterable[Slab], meta: VolumeMeta) -> NDArray[np.uint8]:
-    """The most probable class of each voxel (x, y, z) of the scan's own grid.
+    """The classes of `class_map_on_source_grid`."""
+    return class_map_on_source_grid(probabilities, meta).classes
+
+
+def class_map_on_source_grid(
+    probabilities: Iterable[Slab], meta: VolumeMeta, temperature: float = 1.0
+) -> ClassMap:
+    """The most probable class of each voxel, and its probability, scaled by a temperature.
 
     `probabilities` of a stored volume have background first. What lies outside of the stored volume
     is background. The result goes with `meta.source_affine`.
     """
-    classes = np.zeros(meta.source_shape, np.uint8)
+    found = ClassMap(np.zeros(meta.source_shape, np.uint8), np.zeros(meta.source_shape, np.float32))
     for block in interpolated_blocks(probabilities, meta):
-        classes[block.box][block.inside] = block.values.argmax(axis=0)
-    return classes
+        classes = block.values.argmax(axis=0)
+        labelled = classes > 0
+        rows = block.values[:, labelled].T.astype(np.float64)
+        places = block.inside.copy()
+        places[block.inside] = labelled
+        found.classes[block.box][block.inside] = classes
+        # Zeros that nobody writes take no memory, so background is left as it is.
+        found.probability[block.box][places] = scale_probabilities(rows, temperature).max(axis=1)
+    return found
 
 
 def interpolated_blocks(stored: Iterable[Slab], meta: VolumeMeta) -> Iterator[SourceBlock]:

@@ -1,4 +1,4 @@
-"""Optimisation of fine-tuning: AdamW, warm-up, cosine, a number of steps that labels decide.
+"""Optimisation of fine-tuning: an optimiser, a schedule, a number of steps that labels decide.
 
 The head has a higher learning rate than the encoder, for it starts from scratch: with one rate for
 both, 150 steps on 5 labelled subjects gave a validation Dice of .15 and .58 on two small
@@ -25,10 +25,17 @@ from ssl_pipeline.evaluation.finetuning.early_stopping import EarlyStopping
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.training.compute import Compute, compute_on
 from ssl_pipeline.training.ema import EMA
-from ssl_pipeline.training.schedule import has_weight_decay, warmup_cosine
+from ssl_pipeline.training.schedule import (
+    has_weight_decay,
+    warmup_cosine,
+    warmup_polynomial,
+)
 from ssl_pipeline.types import Triple
 
-MAX_GRAD_NORM = 1.0  # largest norm of the gradient
+SCHEDULES = {"cosine": warmup_cosine, "polynomial": warmup_polynomial}
+MAX_GRAD_NORM = {"adamw": 1.0, "sgd": 12.0}  # largest norm of the gradient; of SGD nnU-Net's
+MOMENTS = {"adamw": 2, "sgd": 1}  # averages that an optimiser keeps of a weight
+SGD_MOMENTUM = 0.99  # nnU-Net's
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ def count_trained_parameters(model: nn.Module) -> int:
 class PeakMemory:
     """Peak memory of training, measured from before its first step on."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, moments: int) -> None:
+        self.model, self.moments = model, moments
         self.device = next(model.parameters()).device
         self.saved_storages: dict[int, int] = {}  # bytes that the forward pass saves, by address
         if self.device.type == "cuda":
@@ -102,8 +109,9 @@ class PeakMemory:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in self.model.parameters()]
-        # A weight that is trained has a gradient and two moments of AdamW beside it.
-        return sum(size * (4 if free else 1) for size, free in sizes) + sum(
+        # A weight that is trained has a gradient and the optimiser's moments beside it.
+        beside = 1 + self.moments
+        return sum(size * (1 + beside * free) for size, free in sizes) + sum(
             self.saved_storages.values()
         )
 
@@ -123,10 +131,10 @@ def optimise(
     """
     section, compute = settings.section, settings.compute
     compute.set_attention_kernel(model)
-    optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=section.learning_rate)
+    optimiser = _build_optimiser(parameter_groups(model, settings), section)
     scaler, average = compute.scaler(), EMA(model, section.ema_decay) if section.ema_decay else None
     wanted = [p for group in optimiser.param_groups for p in group["params"]]
-    memory = PeakMemory(model)
+    memory = PeakMemory(model, MOMENTS[section.optimizer])
     for step in range(section.steps):
         for group in optimiser.param_groups:
             rate = section.learning_rate * lr_schedule_factor(step, section)
@@ -136,7 +144,7 @@ def optimise(
             loss = loss_of(step)
         scaler.scale(loss).backward()
         scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(wanted, MAX_GRAD_NORM)
+        torch.nn.utils.clip_grad_norm_(wanted, MAX_GRAD_NORM[section.optimizer])
         scaler.step(optimiser)
         scaler.update()
         if average:
@@ -156,9 +164,18 @@ def optimise(
     return memory.peak_bytes
 
 
+def _build_optimiser(groups: list[dict[str, Any]], section: Finetune) -> torch.optim.Optimizer:
+    if section.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=section.learning_rate, momentum=SGD_MOMENTUM, nesterov=True
+        )
+    return torch.optim.AdamW(groups, lr=section.learning_rate)
+
+
 def lr_schedule_factor(step: int, section: Finetune) -> float:
-    """Factor of the largest learning rate: linear warm-up, then half a cosine to zero."""
-    return warmup_cosine(step, section.steps, round(section.warmup * section.steps))
+    """Factor of the largest learning rate: linear warm-up, then the schedule to zero."""
+    warmup = round(section.warmup * section.steps)
+    return SCHEDULES[section.schedule](step, section.steps, warmup)
 
 
 def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:

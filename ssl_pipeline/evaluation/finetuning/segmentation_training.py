@@ -19,7 +19,7 @@ from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import CropBatch, padded_window, read_crops
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
-from ssl_pipeline.evaluation.data.source_grid import Slab, classes_on_source_grid
+from ssl_pipeline.evaluation.data.source_grid import ClassMap, Slab, class_map_on_source_grid
 from ssl_pipeline.evaluation.finetuning.augmentation_config import UNCHANGED
 from ssl_pipeline.evaluation.finetuning.crop_augmentation import (
     LabelledCrops,
@@ -161,7 +161,7 @@ def predict_volume(
     def crops_at(starts: Sequence[Triple]) -> CropBatch:
         return read_crops(reader, [(entry, at) for at in starts], size)
 
-    return predict_classes([model], entry.meta, crops_at, size, section)
+    return predict_classes([model], entry.meta, crops_at, size, section).classes
 
 
 def predict_classes(
@@ -170,24 +170,30 @@ def predict_classes(
     crops_at: Callable[[Sequence[Triple]], CropBatch],
     size: Triple,
     section: Finetune,
-) -> NDArray[np.uint8]:
-    """Classes as those of `predict_volume`, by the mean probabilities of models.
+    temperature: float = 1.0,
+) -> ClassMap:
+    """Classes as those of `predict_volume`, by the mean probabilities of models, and how sure.
 
     `crops_at` maps starts of windows to crops of `size` voxels.
     """
-    slabs = _probabilities(models, meta.shape, crops_at, size, section)
-    classes = classes_on_source_grid(slabs, meta)
-    return largest_components(classes) if section.largest_component else classes
+    slabs = predict_probabilities(models, meta.shape, crops_at, size, section)
+    found = class_map_on_source_grid(slabs, meta, temperature)
+    if not section.largest_component:
+        return found
+    return found._replace(classes=largest_components(found.classes))
 
 
-def _probabilities(
+def predict_probabilities(
     models: Sequence[nn.Module],
     shape: Shape,
     crops_at: Callable[[Sequence[Triple]], CropBatch],
     size: Triple,
     section: Finetune,
 ) -> Iterator[Slab]:
-    """Probabilities of classes of a volume (z, y, x), plane after plane; background first."""
+    """Mean probabilities of classes of a volume (z, y, x) by models, plane after plane.
+
+    Background comes first; `crops_at` is that of `predict_classes`.
+    """
     device = str(next(models[0].parameters()).device)
     for model in models:
         model.eval()

@@ -1,4 +1,4 @@
-"""Temperature scaling of a classifier (Guo et al. 2017, arXiv:1706.04599).
+"""Temperature scaling of a classifier of scans or voxels (Guo et al. 2017, arXiv:1706.04599).
 
 One number makes probabilities as sure as they are right. It is fitted on subjects who were neither
 trained on nor scored, and never changes which class is the most probable.

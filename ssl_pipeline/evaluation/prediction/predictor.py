@@ -16,9 +16,10 @@ from ssl_pipeline.preprocess.prepare import PreparedVolume
 class Prediction:
     """Prediction for one scan.
 
-    `values` are numbers by name: the volume of each class in ml, the probability of each class, or
-    the predicted number. `label_map` (x, y, z) has the values of the label files on the scan's own
-    grid; None where voxels are not predicted.
+    `values` are numbers by name: of voxels the volume of each class in ml, and of each that occurs
+    their mean probability; else the probability of each class, or the predicted number.
+    `label_map` (x, y, z) has the values of the label files on the scan's own grid; None where
+    voxels are not predicted.
     """
 
     values: Mapping[str, float]
@@ -30,7 +31,7 @@ class ScanPredictor(ABC):
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.networks = [network.eval() for network in networks]
-        self.temperatures = [1.0] * len(self.networks)  # of the probabilities of scans' classes
+        self.temperatures = [1.0] * len(self.networks)  # of the probabilities of classes
 
     @abstractmethod
     def predict(self, prepared: PreparedVolume) -> Prediction:

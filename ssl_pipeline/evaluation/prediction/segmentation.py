@@ -29,20 +29,26 @@ class SegmentationPredictor(ScanPredictor):
         self.classes, self.size, self.section = classes, size, section
 
     def predict(self, prepared: PreparedVolume) -> Prediction:
-        """Label map on the scan's own grid, and volumes in ml."""
+        """Label map on the scan's own grid, volumes in ml, and mean probabilities of the classes.
+
+        Of an ensemble, probabilities are scaled by the geometric mean of its temperatures: the
+        classes are those without any temperature.
+        """
 
         def crops_at(starts: Sequence[Triple]) -> CropBatch:
             return crops_of_volume(prepared, [CropBox(at, self.size) for at in starts], self.size)
 
-        values = np.array([0, *self.classes], np.int16)
-        label_map = values[
-            predict_classes(self.networks, prepared.meta, crops_at, self.size, self.section)
-        ]
-        volumes_ml = {
-            f"{name} (ml)": prepared.meta.source_volume_ml(int((label_map == value).sum()))
-            for value, name in self.classes.items()
-        }
-        return Prediction(volumes_ml, label_map)
+        meta, temperature = prepared.meta, float(np.exp(np.log(self.temperatures).mean()))
+        found = predict_classes(self.networks, meta, crops_at, self.size, self.section, temperature)
+        volumes_ml, probabilities = {}, {}
+        for index, name in enumerate(self.classes.values(), start=1):
+            inside = found.classes == index
+            volumes_ml[f"{name} (ml)"] = meta.source_volume_ml(int(inside.sum()))
+            if inside.any():
+                mean = float(found.probability[inside].mean(dtype=np.float64))
+                probabilities[f"{name} (mean probability)"] = mean
+        label_map = np.array([0, *self.classes], np.int16)[found.classes]
+        return Prediction(volumes_ml | probabilities, label_map)
 
     def outputs(
         self,

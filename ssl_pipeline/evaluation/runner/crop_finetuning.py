@@ -5,6 +5,10 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
 from ssl_pipeline.evaluation.baselines.resnet import SmallResNet
 from ssl_pipeline.evaluation.cells import PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
@@ -19,6 +23,7 @@ from ssl_pipeline.evaluation.finetuning.optimizer import (
     count_trained_parameters,
     fixed_seed,
 )
+from ssl_pipeline.evaluation.prediction.calibration import Probabilities
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
 from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
@@ -30,6 +35,8 @@ from ssl_pipeline.evaluation.runner.networks import (
 )
 from ssl_pipeline.evaluation.tasks.crop_task import CropTask
 from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.preprocess.prepare import PreparedVolume
+from ssl_pipeline.store.catalog import Entry
 
 PIXELS_PROBE_NOTE = "Beside fine-tuning, pixels + PCA are evaluated by a linear probe."
 RESNET_NOTE = "small ResNet: trained from scratch with the same crops and steps."
@@ -86,6 +93,15 @@ class CropFinetuneCells(FinetuneCells):
             self.crops.test_crops, network.finetune.batch_size, volumes
         )
         return self.crops.prediction_rows(predict_crops(model, batches, device))
+
+    def class_probabilities(
+        self, network: nn.Module, section: Finetune, entry: Entry
+    ) -> tuple[Probabilities, NDArray[np.int64]]:
+        """Probabilities of the classes of a scan, and its class, by index."""
+        predictor = self.task.predictor([network], section, self.runner.crop_size)
+        stored = PreparedVolume(self.runner.context.reader.read_volume(entry.id), entry.meta)
+        row = list(predictor.predict(stored).values.values())
+        return np.array([row]), np.array([self.task.scan_class(entry)], np.int64)
 
     def _train(self, cell: Cell, section: Finetune) -> tuple[CropModel, dict[str, int]]:
         """A trained model, whose method has merged, and its cost."""

@@ -4,12 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
+from ssl_pipeline.evaluation.prediction.calibration import Probabilities
+from ssl_pipeline.store.catalog import Entry
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,15 @@ class FinetuneCells(ABC):
     @abstractmethod
     def predict(self, network: SavedNetwork, volumes: StoredVolumes) -> list[dict[str, Any]]:
         """Predictions of a saved network for the scored scans, clean or corrupted."""
+
+    @abstractmethod
+    def class_probabilities(
+        self, network: "nn.Module", section: Finetune, entry: Entry
+    ) -> tuple[Probabilities, NDArray[np.int64]]:
+        """Probabilities (n, classes) of a scan or of some of its voxels, and the true classes (n,).
+
+        Asked only of a task that is `CLASSIFIED`; without rows where the truth does not tell.
+        """
 
     @abstractmethod
     def notes(self, finetune: Finetune, cells: Collection[Cell]) -> tuple[str, ...]:

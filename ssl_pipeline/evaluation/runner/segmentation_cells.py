@@ -14,13 +14,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from ssl_pipeline.evaluation.baselines import voxel_pca
 from ssl_pipeline.evaluation.cells import EXTERNAL, PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.data.crops import StoredVolumes
+from ssl_pipeline.evaluation.data.crops import StoredVolumes, read_crops
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
+from ssl_pipeline.evaluation.data.voxel_sample import draw_voxels, sampled_probabilities
 from ssl_pipeline.evaluation.finetuning import segmentation_training
 from ssl_pipeline.evaluation.finetuning.optimizer import (
     count_trained_parameters,
@@ -30,6 +32,7 @@ from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationMo
 from ssl_pipeline.evaluation.finetuning.segmentation_training import LabelledVolume
 from ssl_pipeline.evaluation.metrics.segmentation import dice
 from ssl_pipeline.evaluation.metrics.surface import surface_metrics
+from ssl_pipeline.evaluation.prediction.calibration import Probabilities
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
 from ssl_pipeline.evaluation.runner.networks import (
@@ -163,6 +166,28 @@ class SegmentationCells(FinetuneCells):
         segmented = self._segment(model, volumes, network.finetune)
         pairs = zip(self.test_entries, segmented, strict=True)
         return [self.score_scan(entry, predicted) for entry, predicted in pairs]
+
+    def class_probabilities(
+        self, network: nn.Module, section: Finetune, entry: Entry
+    ) -> tuple[Probabilities, NDArray[np.int64]]:
+        """Probabilities and classes of voxels about what the label shows (`draw_voxels`).
+
+        None where some class is not annotated, for its voxels may be labelled background.
+        """
+        truth = self._truth(entry, self.task.label)
+        if not all(self.task.annotated_classes(truth)):
+            return np.zeros((0, len(self.task.classes) + 1)), np.zeros(0, np.int64)
+        size, reader = self.runner.crop_size, self.runner.context.reader
+        rng = generator(self.runner.context.seed, 0, f"calibration {entry.voxel_hash}")
+        chosen = draw_voxels(truth, spacing_mm(np.array(entry.meta.source_affine)), rng)
+        slabs = segmentation_training.predict_probabilities(
+            [network],
+            entry.meta.shape,
+            lambda starts: read_crops(reader, [(entry, at) for at in starts], size),
+            size,
+            section,
+        )
+        return sampled_probabilities(slabs, entry.meta, truth, chosen)
 
     def _class_indices(self, entry: Entry) -> NDArray[np.uint8]:
         """A scan's class indices (z, y, x) on its stored grid."""

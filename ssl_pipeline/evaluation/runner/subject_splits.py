@@ -77,9 +77,11 @@ def split_subjects(
 def calibration_entries(
     task: Task, scans: Sequence[ScanRow], scored: Literal["val", "test"]
 ) -> list[ScanRow]:
-    """Scans of the task whose subjects are neither trained on nor scored, and that have a class."""
-    usable = task.filter_scans(task.usable_entries(scans)) if scored != "val" else []
-    return [e for e in usable if e.split == "val" and task.scan_class(e) is not None]
+    """Scans of the task whose subjects are neither trained on nor scored, if it has classes."""
+    if scored == "val" or not task.CLASSIFIED:
+        return []
+    usable = task.filter_scans(task.usable_entries(scans))
+    return [entry for entry in usable if entry.split == "val"]
 
 
 def _check_external_predictions(task: Task, test_entries: Iterable[ScanRow]) -> None:

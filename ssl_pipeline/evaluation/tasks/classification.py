@@ -21,7 +21,7 @@ from ssl_pipeline.volumes.inventory import Scan
 class Classification(ScanTask, CropClassTask):
     """Class of a scan, from a target that the roots or the table declare."""
 
-    HAS_SCAN_CLASS: ClassVar[bool] = True
+    CLASSIFIED: ClassVar[Literal["", "scan", "voxel"]] = "scan"
 
     kind: Literal["classification"] = "classification"
     target: str = Field(description="name of the target that holds the class")

@@ -16,6 +16,8 @@ class CostInputs:
     test_voxels: float  # of those that are scored, stored
     raw_test_voxels: int  # of the same, in their own grids
     largest_test_scan: int  # voxels of the largest of them, in its own grid
+    calibration_subjects: int = 0  # neither trained on nor scored
+    calibration_voxels: float = 0.0  # of their scans, stored
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Segmentation(Task):
     METRIC: ClassVar[str] = MEAN_DICE
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("finetune",)
     HAS_FREE_CROP: ClassVar[bool] = True
+    CLASSIFIED: ClassVar[Literal["", "scan", "voxel"]] = "voxel"
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = Task.TRUTH_INDEPENDENT_KEYS | {
         "external_predictions"
     }

@@ -77,7 +77,8 @@ class Task(Section, ABC):
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
     HAS_FREE_CROP: ClassVar[bool] = False  # whether a crop of any size is learned from
     MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
-    HAS_SCAN_CLASS: ClassVar[bool] = False  # whether a whole scan is of one of the classes
+    # A scan or a voxel: of what its model gives probabilities of the classes; of a number, nothing.
+    CLASSIFIED: ClassVar[Literal["", "scan", "voxel"]] = ""
     # Keys that change neither its truth nor its crops.
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = frozenset(
         {"title", "stages", "probe", "finetune"}

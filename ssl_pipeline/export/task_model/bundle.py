@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
+from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.bundle import COMPUTE_PACKAGES
 from ssl_pipeline.export.embed import embed_prepared, prepare_file
@@ -29,7 +30,7 @@ from ssl_pipeline.export.task_model.manifest import (
 )
 from ssl_pipeline.export.task_model.self_test import output_difference, run_self_test
 from ssl_pipeline.export.task_model.similarity import FeatureRows, distance, unlike_distance
-from ssl_pipeline.io.atomic import atomic_write, sha256_file, write_bytes, write_json, write_text
+from ssl_pipeline.io.atomic import atomic_write, sha256_file, write_bytes, write_text
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.provenance import package_versions
@@ -136,7 +137,8 @@ def save_model(
         write_bytes(temporary / FEATURES_FILE, save(features))
         hashes = {name: sha256_file(temporary / name) for name in MODEL_FILES}
         manifest = manifest.model_copy(update={"sha256": hashes})
-        write_json(temporary / MODEL_MANIFEST, manifest.model_dump(mode="json"))
+        # Keys are not sorted: the order of the classes is that of the network's outputs.
+        write_text(temporary / MODEL_MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         write_text(temporary / README_FILE, model_card(manifest))
         copy_owner_files(
             folder,
@@ -203,9 +205,10 @@ def _check_ensemble(
     first: Path, manifest: ModelManifest, other: Path, other_manifest: ModelManifest
 ) -> None:
     """Raise UserError where the predictions of two models cannot be averaged."""
-    if manifest.task.classes != other_manifest.task.classes:
+    if _question(manifest.task) != _question(other_manifest.task):
         raise UserError(
-            f"{first} and {other} have different classes: an ensemble is of models of one task."
+            f"{first} and {other} have different classes, or their tasks are of different kinds: "
+            "an ensemble is of models of one task."
         )
     for name in ENSEMBLE_FIELDS:
         if getattr(manifest, name) != getattr(other_manifest, name):
@@ -213,6 +216,11 @@ def _check_ensemble(
                 f"{first} and {other} differ in `{name}`, so they take different volumes: "
                 "predict with each of them alone."
             )
+
+
+def _question(task: Task) -> tuple[object, ...]:
+    """What a task asks: its classes in the order of their outputs, or whose number it predicts."""
+    return task.kind, tuple(task.classes.items()) or task.truth_names()
 
 
 def _check_outputs(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ssl_pipeline.export.model_card import render_card
+from ssl_pipeline.export.task_model.calibration_note import calibration_note
 from ssl_pipeline.export.task_model.manifest import ModelManifest
 from ssl_pipeline.formatting import format_with_interval
 
@@ -25,6 +26,7 @@ def model_card(manifest: ModelManifest) -> str:
             for each in manifest.scores
         ],
         confidence=f"{manifest.confidence:.0%}",
+        calibration=calibration_note(manifest),
         modality=summary["modalities"][0],
     )
 

@@ -22,7 +22,7 @@ from ssl_pipeline.io.records import parse_object, read_json
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.types import Triple
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # in 1, classes were sorted by their values, and outputs were not
 MODEL_MANIFEST, NETWORK_FILE = "model.json", "network.safetensors"
 FEATURES_FILE = "training_features.safetensors"
 MODEL_FILES = (NETWORK_FILE, SELF_TEST_FILE, FEATURES_FILE)
@@ -53,8 +53,8 @@ class ModelManifest(ScanContract):
     scores: tuple[ModelScore, ...] = Field(description="scores of models trained as this one")
     calibration: Calibration | None = Field(
         None,
-        description="temperature of the probabilities of its classes; none where it predicts no "
-        "class of scans, or too few subjects were neither trained on nor scored",
+        description="temperature of the probabilities of its classes; none where it predicts a "
+        "number, or too few subjects were neither trained on nor scored",
     )
     unlike_distance: float | None = Field(
         description="distance to the training scans beyond which a scan is unlike them; none where "

@@ -11,8 +11,7 @@ import numpy as np
 
 from ssl_pipeline.evaluation.metrics.classification import calibration_bins
 from ssl_pipeline.evaluation.metrics.metric import CALIBRATION_ERROR
-from ssl_pipeline.evaluation.prediction.calibration import MIN_SUBJECTS
-from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.export.task_model.calibration_note import calibration_note
 from ssl_pipeline.export.task_model.manifest import MODEL_MANIFEST, read_model_manifest
 from ssl_pipeline.formatting import format_score
 from ssl_pipeline.report.data.results import TaskResult, initialization_title, method_title
@@ -31,23 +30,11 @@ def calibration_panels(results: Sequence[TaskResult]) -> list[Picture]:
     ]
 
 
-def model_calibration_note(folder: Path, task: Task) -> str:
+def model_calibration_note(folder: Path) -> str:
     """How sure the task's model is, made known on other subjects; empty where it has no classes."""
-    if not task.HAS_SCAN_CLASS or not (folder / MODEL_MANIFEST).exists():
+    if not (folder / MODEL_MANIFEST).exists():
         return ""
-    found = read_model_manifest(folder).calibration
-    if found is None:
-        return (
-            "The model's probabilities are as they were learned: to calibrate them, "
-            f"{MIN_SUBJECTS} subjects must be neither trained on nor scored (split val)."
-        )
-    return (
-        f"The model's probabilities are scaled by a temperature of {found.temperature:.3g}, fitted "
-        f"on {found.n_subjects} subjects of the split val: calibration error "
-        f"{format_score(found.error_before)} before and {format_score(found.error_after)} after; "
-        f"of the scored subjects {format_score(found.scored_error_before)} before and "
-        f"{format_score(found.scored_error_after)} after."
-    )
+    return calibration_note(read_model_manifest(folder))
 
 
 def _calibration_points(result: TaskResult, method: str, init: str) -> Points:

@@ -49,7 +49,7 @@ def task_section(data: ReportData, task: str) -> TaskSection | None:
     robustness = data.robustness_by_task.get(task)
     overlays, overlay_legend = _overlays(data, task, results)
     access = describe_test_access(data.accesses_by_task[task])
-    model = model_calibration_note(data.folder / "finetune" / task / "model", data.tasks[task])
+    model = model_calibration_note(data.folder / "finetune" / task / "model")
     return TaskSection(
         title=data.tasks[task].title,
         sentence=conclusions.task_conclusion(results),

@@ -1,67 +1,28 @@
 """What fine-tuning leaves predicts for new scans as the evaluation did, whole and reproducibly."""
 
-import csv
 import shutil
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from ssl_pipeline import load_model
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import read_cell
 from ssl_pipeline.evaluation.finetuning.segmentation_training import predict_volume
+from ssl_pipeline.evaluation.prediction.calibration import Calibration
 from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import LoadedModel
+from ssl_pipeline.export.task_model.card import model_card
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.volumes.readers import find_sources
 from stages.commands.predict import Models, predict_folder
+from tests.stages.commands.conftest import MR, predict, save_with_equal_biases
 from tests.volumes.volume_writers import save_dicom
-
-MR = ScanHints(modality="MR")
-
-
-@pytest.fixture(scope="session")
-def finetuned(whole):
-    """The folder of fine-tuned tasks."""
-    return whole.parent / "out/finetune"
-
-
-@pytest.fixture(scope="session")
-def tissue(finetuned, tmp_path_factory):
-    """The model of `tissue` with a bias that makes it predict classes; two steps taught it none."""
-    folder = tmp_path_factory.mktemp("models") / "tissue"
-    shutil.copytree(finetuned / "tissue/model", folder)
-    model = load_model(folder)
-    save_with_equal_biases(folder, model)
-    return folder
-
-
-def save_with_equal_biases(folder, model):
-    from ssl_pipeline.export.task_model.bundle import save_model
-
-    network = model.predictor.networks[0]
-    with torch.no_grad():
-        for layer in network.seg_layers:
-            layer.bias.zero_()
-    own = {"unlike_distance", "versions", "sha256", "format_version"}
-    contract = {
-        name: getattr(model.manifest, name)
-        for name in type(model.manifest).model_fields
-        if name not in own
-    }
-    save_model(folder, network, contract, model.training_features)
-
-
-def predict(folder, out, *models, device="cpu"):
-    predict_folder(Models(models, device), folder, out, MR)
-    with open(out / "predictions.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def files_of(folder):
@@ -96,12 +57,16 @@ def test_voxels_are_predicted_from_the_raw_file_as_from_the_store(whole, tissue)
     assert np.array_equal(again.prediction.label_map, stored), "classes are 1 and 2"
     counts = {value: int((stored == value).sum()) for value in (1, 2)}
     voxel_ml = np.prod(entry.meta.spacing_mm) / 1000
-    assert again.prediction.values["dark (ml)"] == pytest.approx(counts[1] * voxel_ml, rel=1e-4)
+    values = again.prediction.values
+    assert values["dark (ml)"] == pytest.approx(counts[1] * voxel_ml, rel=1e-4)
+    assert 1 / 3 < values["dark (mean probability)"] < 1
 
 
-def test_a_folder_is_predicted_twice_to_the_same_bytes(whole, tissue, tmp_path):
+def test_a_folder_is_predicted_twice_to_the_same_bytes(whole, tissue, tmp_path, capsys):
     raw = whole.parent / "raw/images"
     rows = predict(raw, tmp_path / "a", tissue)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "to calibrate them, 10 subjects must be neither trained on nor scored" in said
     assert [row["path"] for row in rows] == [f"person{n}.nii.gz" for n in range(6)]
     assert not any(row["error"] for row in rows)
     predict(raw, tmp_path / "b", tissue)
@@ -150,7 +115,7 @@ def test_an_ensemble_of_equals_is_each_of_them_and_of_other_tasks_is_refused(
     alone, both = load_model(tissue), load_model(tissue, tissue)
     one, two = (model.predict(scan, "MR").prediction for model in (alone, both))
     assert np.array_equal(one.label_map, two.label_map)
-    with pytest.raises(UserError, match="have different classes: an ensemble is of models of one"):
+    with pytest.raises(UserError, match="have different classes, or their tasks are of different"):
         load_model(tissue, finetuned / "side/model")
 
 
@@ -207,3 +172,20 @@ def test_the_card_and_an_owners_changes_to_it_stay(tissue):
     save_with_equal_biases(tissue, load_model(tissue))
     assert (tissue / "README.md").read_text().endswith("CC BY 4.0")
     (tissue / "README.new.md").replace(tissue / "README.md")
+
+
+def test_the_card_of_a_calibrated_model_says_how_sure_it_may_be(tissue):
+    fitted = Calibration(
+        temperature=1.5,
+        n_subjects=12,
+        error_before=0.06,
+        error_after=0.02,
+        scored_error_before=0.07,
+        scored_error_after=0.03,
+    )
+    manifest = load_model(tissue).manifest.model_copy(update={"calibration": fitted})
+    assert (
+        "scaled by a temperature of 1.5, fitted on 12 subjects of the split val: expected "
+        "calibration error by voxel .060 before and .020 after; of the scored subjects .070 before "
+        "and .030 after." in model_card(manifest)
+    )

@@ -35,6 +35,10 @@ def proposal(path, hours, capsys):
     return settings, load_study(path)
 
 
+def finetuning(settings):
+    return {name: task["finetune"] for name, task in settings["tasks"].items()}
+
+
 def test_what_is_printed_fits_into_the_hours_and_more_hours_train_longer(study_file, capsys):
     text = study_file.read_text().replace("patch_voxels: [8, 8, 8]", "patch_voxels: auto")
     steps = []
@@ -42,13 +46,27 @@ def test_what_is_printed_fits_into_the_hours_and_more_hours_train_longer(study_f
         study_file.write_text(text)
         settings, study = proposal(study_file, hours, capsys)
         assert 0.8 * hours < wall_hours(study) <= hours
-        assert settings["tasks"].keys() == {"tissue"}  # what a crop of the other shows is its task
+        with_crop = [name for name, task in settings["tasks"].items() if "crop_voxels" in task]
+        assert with_crop == ["tissue"]  # what a crop of the other shows is its task
+        assert finetuning(settings) == {
+            "side": {"steps": 200, "batch_size": 4},
+            "tissue": {"steps": 254, "batch_size": 4},  # one more for each labelled subject
+        }
         steps.append(settings["training"]["steps"])
     assert 500 <= steps[0] < steps[1]
 
 
+def test_short_hours_shorten_fine_tuning_and_small_memory_its_batch(study_file, capsys):
+    text = study_file.read_text().replace("batch_size: 4}", "batch_size: 16}")
+    study_file.write_text(text + "plan: {memory_gib: 0.02}\n")
+    settings, study = proposal(study_file, 0.1, capsys)
+    assert wall_hours(study) <= 0.1
+    found = finetuning(settings)["tissue"]
+    assert found["batch_size"] < 16 and found["steps"] in (64, 127)  # a quarter, or a half
+
+
 @pytest.mark.parametrize(
-    ("hours", "message"), [(1e-4, "Nothing fits into 0.0001 h: .* finetune.steps"), (-1, "--hours")]
+    ("hours", "message"), [(1e-4, "Nothing fits into 0.0001 h: .* evaluate.seeds"), (-1, "--hours")]
 )
 def test_hours_that_nothing_fits_into_are_refused(study_file, hours, message):
     with pytest.raises(UserError, match=message):
