@@ -1,6 +1,6 @@
 """Segmentation of a prepared volume, and the volume of each class in its scan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import CropBatch, crops_of_volume
 from ssl_pipeline.evaluation.data.labelled_crops import CropBox
-from ssl_pipeline.evaluation.finetuning.segmentation_training import predict_classes
+from ssl_pipeline.evaluation.finetuning.segmentation_training import (
+    predict_classes,
+    predictive_entropy,
+)
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.types import Triple
@@ -30,11 +33,7 @@ class SegmentationPredictor(ScanPredictor):
 
     def predict(self, prepared: PreparedVolume) -> Prediction:
         """Label map on the scan's own grid, and volumes in ml."""
-
-        def crops_at(starts: Sequence[Triple]) -> CropBatch:
-            return crops_of_volume(prepared, [CropBox(at, self.size) for at in starts], self.size)
-
-        values = np.array([0, *self.classes], np.int16)
+        values, crops_at = np.array([0, *self.classes], np.int16), self._crop_reader(prepared)
         label_map = values[
             predict_classes(self.networks, prepared.meta, crops_at, self.size, self.section)
         ]
@@ -43,6 +42,17 @@ class SegmentationPredictor(ScanPredictor):
             for value, name in self.classes.items()
         }
         return Prediction(volumes_ml, label_map)
+
+    def entropy(self, prepared: PreparedVolume) -> float:
+        """Mean entropy over the voxels of the stored grid, in nats; background is a class too."""
+        crops_at, shape = self._crop_reader(prepared), prepared.meta.shape
+        return predictive_entropy(self.networks, shape, crops_at, self.size, self.section)
+
+    def _crop_reader(self, prepared: PreparedVolume) -> Callable[[Sequence[Triple]], CropBatch]:
+        def crops_at(starts: Sequence[Triple]) -> CropBatch:
+            return crops_of_volume(prepared, [CropBox(at, self.size) for at in starts], self.size)
+
+        return crops_at
 
     def outputs(
         self,
