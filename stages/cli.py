@@ -227,6 +227,7 @@ review = App(
     help_epilogue=_examples(
         f"ssl-pipeline review --config {EXAMPLE_STUDY} --reader anna",
         f"ssl-pipeline review verify --config {EXAMPLE_STUDY}",
+        f"ssl-pipeline review sign-off --config {EXAMPLE_STUDY} --out sign_off.html",
     ),
 )
 app.command(review)
@@ -257,6 +258,18 @@ def verify_review(
     from stages.commands.review import verify_log
 
     verify_log(load_study(config), anchor)
+
+
+@review.command(name="sign-off")
+def sign_off_review(
+    *,
+    config: StudyFile,
+    out: Annotated[Path, Parameter(metavar="FILE", help="HTML page to write")],
+) -> None:
+    """Write what was asked and decided as a page to be printed, signed and filed."""
+    from stages.commands.review import write_sign_off_page
+
+    write_sign_off_page(load_study(config), out)
 
 
 @_command(ENCODER_GROUP, f"embed {EXAMPLE_BUNDLE} scans --out features.parquet")
