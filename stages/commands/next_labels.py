@@ -18,7 +18,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import sha256_file, write_text
+from ssl_pipeline.io.atomic import sha256_file, sha256_json, write_text
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.review.next_labels import LabelPool, strategy_named
@@ -160,11 +160,12 @@ class _Measurements:
         """Values (m, values) of the scans of some rows; those that are not known are computed."""
         finished = FinishedScans(layout.next_folder(self.study) / name, MEASUREMENT_VERSION)
         entries = [self.entries[row] for row in rows]
-        missing = [entry for entry in entries if finished.get(entry.sha256) is None]
+        keys = {entry.id: sha256_json([entry.sha256, entry.meta_json]) for entry in entries}
+        missing = [entry for entry in entries if finished.get(keys[entry.id]) is None]
         reader = crop_reader(self.study, self.catalog, missing)
         with progress("Measuring scans", total=len(missing)) as bar:
             for entry in missing:
                 prepared = PreparedVolume(reader.read_volume(entry.id), entry.meta)
-                finished.add(entry.sha256, {"values": list(measure(prepared))})
+                finished.add(keys[entry.id], {"values": list(measure(prepared))})
                 bar.advance(entry.id)
-        return np.array([(finished.get(entry.sha256) or {})["values"] for entry in entries])
+        return np.array([(finished.get(key) or {})["values"] for key in keys.values()])
