@@ -15,6 +15,7 @@ from cyclopts.exceptions import CycloptsError
 
 from ssl_pipeline.export.formats import FORMATS
 from ssl_pipeline.progress import enable_debug, info, print_table
+from ssl_pipeline.review.next_labels import TITLES as STRATEGIES
 from stages.core.dispatch import LOCAL, dispatch_stage, load_cluster
 from stages.core.process import USER_EXIT, run_process
 from stages.core.stage import STAGES, load_stage
@@ -40,6 +41,7 @@ RunOn = Annotated[
     ),
 ]
 Bundle = Annotated[Path, Parameter(help=f"encoder bundle, such as {EXAMPLE_BUNDLE}")]
+STRATEGIES_HELP = "; ".join(f"{name}: {what}" for name, what in STRATEGIES.items())
 FORMATS_HELP = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
 
 app = App(
@@ -227,6 +229,7 @@ review = App(
     help_epilogue=_examples(
         f"ssl-pipeline review --config {EXAMPLE_STUDY} --reader anna",
         f"ssl-pipeline review verify --config {EXAMPLE_STUDY}",
+        f"ssl-pipeline review sign-off --config {EXAMPLE_STUDY} --out sign_off.html",
     ),
 )
 app.command(review)
@@ -257,6 +260,32 @@ def verify_review(
     from stages.commands.review import verify_log
 
     verify_log(load_study(config), anchor)
+
+
+@review.command(name="sign-off")
+def sign_off_review(
+    *,
+    config: StudyFile,
+    out: Annotated[Path, Parameter(metavar="FILE", help="HTML page to write")],
+) -> None:
+    """Write what was asked and decided as a page to be printed, signed and filed."""
+    from stages.commands.review import write_sign_off_page
+
+    write_sign_off_page(load_study(config), out)
+
+
+@_command(INSPECT_GROUP, f"next --config {EXAMPLE_STUDY} --task organs --count 20", name="next")
+def next_(
+    *,
+    config: StudyFile,
+    task: Annotated[str, Parameter(help="of the study")],
+    count: Annotated[int, Parameter(metavar="N", help="scans to list")],
+    strategy: Annotated[str, Parameter(choices=tuple(STRATEGIES), help=STRATEGIES_HELP)] = "random",
+) -> None:
+    """List the training scans to label next, and make a folder of them for annotation tools."""
+    from stages.commands.next_labels import choose_next
+
+    choose_next(load_study(config), task, count, strategy)
 
 
 @_command(ENCODER_GROUP, f"embed {EXAMPLE_BUNDLE} scans --out features.parquet")

@@ -102,7 +102,7 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         crop_voxels=study.views.crop_voxels,
         out=out,
         label_map_folder=study.folder / stage / task / layout.LABEL_MAPS_FOLDER,  # of all trials
-        device=_device(study),
+        device=evaluation_device(study),
         seed=study.seed,
         warning=leakage.leakage_warning(study, catalog.entries, study.encoders),
         redact=partial(redact, study),
@@ -297,7 +297,8 @@ def _catalog(study: Study) -> Catalog:
     return Catalog.read(layout.catalog_table(study))
 
 
-def _device(study: Study) -> str:
+def evaluation_device(study: Study) -> str:
+    """Where a study's networks are evaluated: on a GPU, unless there is none or it says cpu."""
     import torch
 
     return "cuda" if study.training.device != "cpu" and torch.cuda.is_available() else "cpu"

@@ -2,9 +2,9 @@
 
 Each stage declares which files it writes (`OUTPUTS`) and, where it can, which of them are stale;
 only files of these patterns are ever touched, so a user's own notes in the output folder stay, and
-so do raw scans. With `--all` paths of origin go too, the salt of the pseudonyms never. What goes,
-and its size, is listed first. Meanwhile the locks of all stages are held, and a study with a job in
-the queue is left alone.
+so do raw scans. With `--all` paths of origin go too, the salt of the pseudonyms never, nor labels
+that people drew. What goes, and its size, is listed first. Meanwhile the locks of all stages are
+held, and a study with a job in the queue is left alone.
 """
 
 import os
@@ -23,9 +23,17 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_bytes, format_count
 from ssl_pipeline.io import atomic
 from ssl_pipeline.progress import console, info
+from ssl_pipeline.review.next_labels.work_folder import scan_files
 from stages import evaluation_inputs, preprocess
+from stages.commands.next_labels import NEXT_FILES
 from stages.core import layout, pretraining_runs
-from stages.core.layout import JOBS_FOLDER, LOGS_FOLDER, RECORD_FILES, TRIALS_FOLDER
+from stages.core.layout import (
+    JOBS_FOLDER,
+    LOGS_FOLDER,
+    NEXT_FOLDER,
+    RECORD_FILES,
+    TRIALS_FOLDER,
+)
 from stages.core.locks import stage_lock
 from stages.core.records import read_completion, stage_folders
 from stages.core.stage import load_stage, load_stages
@@ -96,7 +104,7 @@ def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
         made = _pipeline_files(study)
         tops = {
             name: study.folder / name
-            for name in (*load_stages(), TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER)
+            for name in (*load_stages(), TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, NEXT_FOLDER)
         }
         tops["paths of origin"] = study.pseudonyms.study_folder
         tops["the owner's record"] = layout.study_record(study)
@@ -140,6 +148,12 @@ def _pipeline_files(study: Study) -> set[Path]:
         found |= {layout.log_file(study, name), layout.progress_file(study, name)}
         jobs = layout.job_folder(study, name)
         found |= {path for pattern in launch.JOB_FILES for path in jobs.glob(pattern)}
+    found |= {path for pattern in NEXT_FILES for path in layout.next_folder(study).glob(pattern)}
+    found |= {
+        path
+        for folder in (study.pseudonyms.study_folder / NEXT_FOLDER).glob("*")
+        for path in scan_files(folder)
+    }
     for name, out in stage_folders(study):
         found |= {
             path

@@ -1,6 +1,7 @@
 """Review by people: `ssl-pipeline review`."""
 
 import secrets
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
+from ssl_pipeline.io.atomic import check_writable
 from ssl_pipeline.progress import info
+from ssl_pipeline.report.sign_off_page import write_sign_off
 from ssl_pipeline.review.audit_log import AuditLog, anchor_of
+from ssl_pipeline.review.config import Review
 from ssl_pipeline.review.log_entry import Reader
 from ssl_pipeline.review.pictures import open_volume
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.session import ReviewSession, VolumeSource
+from ssl_pipeline.review.sign_off import sign_off
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from ssl_pipeline.volumes.pseudonyms import Origin
 from ssl_pipeline.volumes.scan_check import source_sha256
@@ -37,6 +42,19 @@ def verify_log(study: Study, anchor: str) -> None:
         log.check_anchor(entries, anchor)
     count = format_count(len(entries), "answer")
     info(f"{log.path}: {count}, as they were written; its anchor is {anchor_of(entries)}.")
+
+
+def write_sign_off_page(study: Study, out: Path) -> None:
+    """Write the page by which a review is signed off.
+
+    Raises UserError where there is no review or inventory, or the log is not as it was written.
+    """
+    review = _review_with_inventory(study)
+    check_writable(out)
+    entries = AuditLog(study.pseudonyms.study_folder).read()
+    items, now = review_queue(study), datetime.now(UTC)
+    write_sign_off(sign_off(study.name, items, entries, review.readers, now), study.title, out)
+    info(f"review: {format_count(len(items), 'item')}, {anchor_of(entries)}: {out}")
 
 
 def serve_review(study: Study, reader: str, port: int) -> None:
@@ -65,19 +83,14 @@ def serve_review(study: Study, reader: str, port: int) -> None:
 
 def open_session(study: Study, reader: str) -> ReviewSession:
     """The session of a reader. Raises UserError where there is no review, inventory or reader."""
-    review = study.review
-    if review is None:
-        raise UserError("The study asks for no review: give it a section `review`, such as `{}`.")
+    review = _review_with_inventory(study)
     try:
         TypeAdapter[str](Reader).validate_python(reader)
     except ValidationError:
         raise UserError(
             f"--reader is {reader!r}: give up to 32 letters, digits, `-` or `_`, which results say."
         ) from None
-    table = layout.inventory_table(study)
-    if not table.exists():
-        raise UserError(f"{table} is not there: run the stage inventory first.")
-    scans = {scan.id: scan for scan in Inventory.read(table).scans}
+    scans = {scan.id: scan for scan in Inventory.read(layout.inventory_table(study)).scans}
     origins = study.pseudonyms.origins
     items = review_queue(study)
     shown = {code for item in items for code in item.scans}
@@ -90,6 +103,16 @@ def open_session(study: Study, reader: str) -> ReviewSession:
         {code: _volume_source(scans[code], origins[code]) for code in shown},
         {} if review.blinded else {code: _finding(scans[code]) for code in shown},
     )
+
+
+def _review_with_inventory(study: Study) -> Review:
+    """The settings of the review. Raises UserError where there is none, or no inventory yet."""
+    if study.review is None:
+        raise UserError("The study asks for no review: give it a section `review`, such as `{}`.")
+    table = layout.inventory_table(study)
+    if not table.exists():
+        raise UserError(f"{table} is not there: run the stage inventory first.")
+    return study.review
 
 
 def _volume_source(scan: Scan, origin: Origin) -> VolumeSource:

@@ -2,6 +2,7 @@
 
     STAGE/[TASK/]            what a stage wrote, with its records
     trials/TRIAL/STAGE/...   the same for the trials of an ablation
+    next/                    which scans to label next, and what was measured of scans for it
     logs/RUN.log             the log of a run, such as `probe-organ@hybrid-0`
     jobs/RUN/                scripts, logs and record of its cluster jobs
     study.json               the name of the study that the folder belongs to
@@ -19,6 +20,7 @@ from ssl_pipeline.provenance import PROVENANCE_FILE
 from ssl_pipeline.store.catalog import CATALOG_FILE
 from ssl_pipeline.training.metrics_log import METRICS_FILE
 from ssl_pipeline.volumes.inventory import INVENTORY_FILE
+from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 
 # Files in the folder of every stage.
 COMPLETION_RECORD, MANIFEST, LOCK = ".done.json", "manifest.json", ".lock"
@@ -43,6 +45,8 @@ CHECKPOINTS_FOLDER = "checkpoints"  # of a run
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
 MODEL_FOLDER = "model"  # of fine-tuning
+# Of the command `next`, here and in the private folder.
+NEXT_FOLDER, WORK_LIST = "next", "work_list.csv"
 # In those of `ablate` and `report`.
 ABLATION_TABLE = "ablation.md"
 REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"
@@ -58,6 +62,10 @@ class OutputFolders(Protocol):
     @property
     def folder(self) -> Path:
         """The output folder."""
+
+    @property
+    def pseudonyms(self) -> PseudonymStore:
+        """The pseudonyms of scans, in the private folder."""
 
     def stage_folder(self, stage: str, wildcards: dict[str, str]) -> Path:
         """The folder of a run of a stage."""
@@ -132,6 +140,21 @@ def metrics_log(run_folder: Path) -> Path:
 def checkpoints_folder(run_folder: Path) -> Path:
     """The checkpoints of a pretraining run."""
     return run_folder / CHECKPOINTS_FOLDER
+
+
+def next_folder(study: OutputFolders) -> Path:
+    """The folder of the lists of scans to label next."""
+    return study.folder / NEXT_FOLDER
+
+
+def work_list(study: OutputFolders, task: str) -> Path:
+    """Which scans of a task to label next."""
+    return next_folder(study) / task / WORK_LIST
+
+
+def work_folder(study: OutputFolders, task: str) -> Path:
+    """The private folder of those scans, for annotation tools."""
+    return study.pseudonyms.study_folder / NEXT_FOLDER / task
 
 
 def report_page(study: OutputFolders) -> Path:

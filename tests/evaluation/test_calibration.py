@@ -102,6 +102,8 @@ def test_a_network_that_is_too_sure_is_calibrated_on_the_split_val(planted, too_
     scaled = np.array([list(predictor.predict(each).values.values()) for each in volumes])
     assert found.scored_error_after == pytest.approx(expected_error(scaled, targets))
     assert (scaled.max(axis=1) < plain.max(axis=1)).all()
+    entropy = -(scaled * np.log(scaled)).sum(axis=1)
+    np.testing.assert_allclose([predictor.entropy(each) for each in volumes], entropy, rtol=1e-5)
 
 
 def test_without_ten_subjects_to_ask_nothing_is_calibrated(planted, too_sure, tmp_path):

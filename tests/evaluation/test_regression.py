@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from sklearn.metrics import r2_score
+from torch import nn
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS
@@ -19,10 +20,19 @@ from ssl_pipeline.evaluation.probes.sweep import Sweep
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks.regression import Regression
+from ssl_pipeline.preprocess.prepare import PreparedVolume
 from tests.evaluation.conftest import QUICK_LINEAR
 
 CORNER = Regression(title="How bright the corner is", target="corner")
 ALL = Evaluate(subjects=(0,))
+
+
+def test_a_number_has_no_entropy(planted):
+    (entry, *_) = planted.catalog.entries
+    volume = PreparedVolume(planted.reader.read_volume(entry.id), entry.meta)
+    predictor = CORNER.predictor([nn.Identity()], Finetune(), (16, 16, 16))
+    with pytest.raises(UserError, match="predicts a number"):
+        predictor.entropy(volume)
 
 
 def test_r2_is_that_of_scikit_learn_and_the_parts_average_about_it():

@@ -4,6 +4,7 @@ Crops are read from the store during training, so memory does not grow with the 
 for their label maps, one byte a voxel.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -181,6 +182,22 @@ def predict_classes(
     if not section.largest_component:
         return found
     return found._replace(classes=largest_components(found.classes))
+
+
+def predictive_entropy(
+    models: Sequence[nn.Module],
+    shape: Shape,
+    crops_at: Callable[[Sequence[Triple]], CropBatch],
+    size: Triple,
+    section: Finetune,
+) -> float:
+    """Mean over the voxels of a volume (z, y, x) of the entropy of their class, in nats.
+
+    Arguments are those of `predict_classes`.
+    """
+    slabs = predict_probabilities(models, shape, crops_at, size, section)
+    total = sum(float(scipy.special.entr(slab.values).sum(dtype=np.float64)) for slab in slabs)
+    return total / math.prod(shape)
 
 
 def predict_probabilities(

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_pipeline.errors import UserError
@@ -35,6 +37,20 @@ class CropPredictor(ScanPredictor):
 
     def predict(self, prepared: PreparedVolume) -> Prediction:
         """Probability of each class, or the number."""
+        names = [f"{name} (probability)" for name in self.class_names] or [NUMBER]
+        return Prediction(dict(zip(names, self._mean(prepared).tolist(), strict=True)))
+
+    def entropy(self, prepared: PreparedVolume) -> float:
+        """Entropy of the predicted class, in nats. Raises UserError for a number."""
+        if not self.class_names:
+            raise UserError(
+                "The task's model predicts a number, without probabilities of which an entropy is:"
+                " choose scans by another strategy."
+            )
+        return float(scipy.special.entr(self._mean(prepared)).sum())
+
+    def _mean(self, prepared: PreparedVolume) -> NDArray[np.float64]:
+        """Mean over the networks of the probabilities (classes,), or of the number (1,)."""
         batch = crops_of_volume(prepared, [self.box_of(prepared.meta)], self.size)
         images, valid, spacing = to_tensors(batch, self.device)
         if not valid.any():
@@ -46,9 +62,8 @@ class CropPredictor(ScanPredictor):
             ]
         if self.class_names:
             rows = list(map(scale_probabilities, rows, self.temperatures))
-        mean = np.mean(rows, axis=0)[0].tolist()
-        names = [f"{name} (probability)" for name in self.class_names] or [NUMBER]
-        return Prediction(dict(zip(names, mean, strict=True)))
+        mean: NDArray[np.float64] = np.mean(rows, axis=0)[0]
+        return mean
 
     @staticmethod
     def _predict_crop(

@@ -38,6 +38,13 @@ class ScanPredictor(ABC):
         """The prediction for a volume; the networks' device computes it."""
 
     @abstractmethod
+    def entropy(self, prepared: PreparedVolume) -> float:
+        """Mean entropy of the predicted classes of a volume, in nats.
+
+        Raises UserError where a number is predicted, which has no classes.
+        """
+
+    @abstractmethod
     def outputs(
         self,
         network: nn.Module,
