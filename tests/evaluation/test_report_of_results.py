@@ -24,7 +24,7 @@ TASKS = {
     "number": Regression(title="Number", target="corner"),
 }
 EVALUATE = Evaluate(subjects=(3, 0), subgroups=("protocol",))
-SETTINGS = Finetune(steps=4, batch_size=4, keep_networks="all")
+SETTINGS = Finetune(steps=2, batch_size=4, subjects=(0,), keep_networks="all")
 CORRUPTED = Robustness(corruptions=(Blur(),), severities=(1, 5))
 
 
