@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ssl_pipeline.io.atomic import sha256_json, write_text
 from ssl_pipeline.report.data.report_data import ReportData
-from ssl_pipeline.report.html_report import write_report
+from ssl_pipeline.report.html_report import render_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
+from ssl_pipeline.report.sections.task import task_sections
 from stages.core.layout import REPORT_PAGE, REPORT_TABLES
 from stages.core.records import manifest_hash, up_to_date_record
 from stages.core.resources import (
@@ -92,6 +93,7 @@ def run(study: Study, out: Path) -> StageResult:
         stages=tuple(load_stages()),
         outdated=outdated_runs(study),
     )
-    write_report(source, page)
-    write_text(tables, render_markdown_report(source))
+    sections = task_sections(source)
+    write_text(page, render_report(source, sections))
+    write_text(tables, render_markdown_report(source, sections))
     return StageResult([page, tables], f"the page is {page}")

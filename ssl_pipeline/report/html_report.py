@@ -7,14 +7,12 @@ Reading it takes no script. A section whose data is missing is replaced by a sen
 import json
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST
-from ssl_pipeline.io.atomic import write_text
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.previews import foreground_previews, volume_previews
@@ -23,7 +21,7 @@ from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import conclusions, dataset, pretraining, provenance, readers
 from ssl_pipeline.report.sections.limitations import limitations
 from ssl_pipeline.report.sections.summary import task_summary
-from ssl_pipeline.report.sections.task import task_section
+from ssl_pipeline.report.sections.task import TaskSection
 from ssl_pipeline.report.sections.training_health import TrainingHealth, training_health
 
 
@@ -50,13 +48,11 @@ class DatasetSection:
     previews: Sequence[figures.Picture]
 
 
-def write_report(data: ReportData, path: Path) -> None:
-    """Write the report whole."""
-    write_text(path, render_report(data))
+def render_report(data: ReportData, sections: Mapping[str, TaskSection | None]) -> str:
+    """The report with the sections of all tasks, as HTML.
 
-
-def render_report(data: ReportData) -> str:
-    """The report as HTML. Raises UserError for a record that is damaged or of another format."""
+    Raises UserError for a record that is damaged or of another format.
+    """
     environment = template_environment()
     environment.filters |= {"quoted": json.dumps, "shell": shlex.quote}
     evaluated = sorted(
@@ -72,7 +68,7 @@ def render_report(data: ReportData) -> str:
         summaries=[task_summary(task, results) for task, results in evaluated],
         summary_legend=figures.legend([figures.primary_method(own)[0] for _, own in evaluated]),
         limitations=limitations(data.results_by_task, data.robustness_by_task, data.catalog),
-        tasks=[(config.title, task_section(data, task)) for task, config in data.tasks.items()],
+        tasks=[(config.title, sections[task]) for task, config in data.tasks.items()],
         pretraining=_pretraining_section(data),
         has_own_encoder=data.encoder is not None,
         dataset=_dataset_section(data),

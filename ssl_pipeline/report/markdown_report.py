@@ -1,12 +1,12 @@
 """The report's tables and conclusions as Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render.markdown_table import markdown_table
 from ssl_pipeline.report.sections import conclusions
-from ssl_pipeline.report.sections.task import TaskSection, task_section
+from ssl_pipeline.report.sections.task import TaskSection
 
 SIGNIFICANCE_NOTE = (
     "“Better” and “worse” are used only where a confidence interval excludes zero; such "
@@ -15,7 +15,7 @@ SIGNIFICANCE_NOTE = (
 )
 
 
-def render_markdown_report(data: ReportData) -> str:
+def render_markdown_report(data: ReportData, sections: Mapping[str, TaskSection | None]) -> str:
     """The task sections of the HTML report as Markdown, without figures.
 
     Raises UserError where a record is damaged or of another format version.
@@ -29,7 +29,7 @@ def render_markdown_report(data: ReportData) -> str:
         SIGNIFICANCE_NOTE,
     ]
     for task, config in data.tasks.items():
-        section = task_section(data, task)
+        section = sections[task]
         parts.append(f"## {markdown_line(config.title)}")
         parts += _task_parts(section) if section else ["This task has not been evaluated yet."]
     return "\n\n".join(parts) + "\n"

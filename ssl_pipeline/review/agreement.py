@@ -11,7 +11,7 @@ from math import sqrt
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+import scipy
 
 from ssl_pipeline.io.records import Record, RecordPart
 from ssl_pipeline.review.log_entry import LogEntry
@@ -136,4 +136,4 @@ def _summary_of(reader: str, known: Sequence[tuple[ReviewItem, LogEntry]]) -> Re
 
 
 def _z() -> float:
-    return float(norm.ppf((1 + CONFIDENCE) / 2))
+    return float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))

@@ -70,6 +70,7 @@ class StoredStudy:
             "reader": self.reader,
             "label_file": self.label_file,
             "evaluate": Evaluate(subjects=(2, 0)),
+            "baseline_probe": QUICK_LINEAR,
             "encoder_factory": build_test_encoder,
             "initializations": {"pretrained": "of a test", RANDOM: "of all tests", PIXELS: ""},
             "crop_voxels": (16, 16, 16),

@@ -272,9 +272,9 @@ def test_a_frozen_encoder_keeps_nothing_for_the_way_back():
     assert flops(True) < 1.1 * flops(False)
 
 
-def test_every_method_has_its_rows_for_classes(planted, tmp_path):
+def test_every_method_has_its_rows_for_classes(small, tmp_path):
     settings = Finetune(methods=tuple(kind() for kind in METHODS), steps=2, batch_size=4, seeds=3)
-    results = run_finetune(BLOBS, settings, planted.context(tmp_path, evaluate=ALL))
+    results = run_finetune(BLOBS, settings, small.context(tmp_path, evaluate=ALL))
     rows = {(r.method, r.initialization) for r in results.rows}
     expected = {(m, i) for m in TITLES for i in ("pretrained", "random")}
     baselines = {PIXELS, RESNET}
@@ -283,19 +283,19 @@ def test_every_method_has_its_rows_for_classes(planted, tmp_path):
     assert compared == {(m, other) for m in TITLES for other in {"random", *baselines}}
 
 
-def test_methods_that_serve_no_voxels_are_left_out_and_reported(planted, tmp_path):
+def test_methods_that_serve_no_voxels_are_left_out_and_reported(small, tmp_path):
     settings = Finetune(
         methods=(Lora(), Attentive()), steps=1, batch_size=8, overlap=0, decoder=Light(),
         keep_predictions="none",
     )  # fmt: skip
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     results = run_finetune(VOXELS, settings, context)
     assert {r.method for r in results.rows} == {"lora"}
     assert "Not available for segmentation: attentive probe." in " ".join(results.notes)
 
 
-def test_another_method_leaves_the_cells_of_the_first_alone(planted, tmp_path):
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+def test_another_method_leaves_the_cells_of_the_first_alone(small, tmp_path):
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, Finetune(steps=1, batch_size=2), context)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     run_finetune(BLOBS, Finetune(methods=(Lora(), Full()), steps=1, batch_size=2), context)
@@ -324,12 +324,12 @@ def test_memory_is_that_of_weights_gradients_moments_and_what_is_kept():
 
 
 @each
-def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
+def test_a_network_that_was_kept_predicts_what_it_did(kind, small, tmp_path):
     method, settings = (
         kind(),
         Finetune(methods=(kind(),), steps=3, batch_size=4, keep_networks="all"),
     )
-    context = planted.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
+    context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
     run_finetune(BLOBS, settings, context)
     runner, cell = TaskRunner(BLOBS, context), Cell(method.name, "pretrained", 0, 0)
     assert len(list((tmp_path / "networks").iterdir())) == 3  # the seeds of the largest budget
@@ -342,8 +342,8 @@ def test_a_network_that_was_kept_predicts_what_it_did(kind, planted, tmp_path):
     assert np.allclose(probability, [row["probability"] for row in before], atol=1e-5)
 
 
-def test_a_network_that_was_not_kept_is_asked_for(planted, tmp_path):
-    runner, method = TaskRunner(BLOBS, planted.context(tmp_path)), Full()
+def test_a_network_that_was_not_kept_is_asked_for(small, tmp_path):
+    runner, method = TaskRunner(BLOBS, small.context(tmp_path)), Full()
     cell = Cell("full", "pretrained", 0, 0)
     with pytest.raises(UserError, match=r"is not there: set finetune.keep_networks to all"):
         load_network(

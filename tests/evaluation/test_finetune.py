@@ -48,9 +48,9 @@ def test_classes_are_learned_beside_random_weights_and_baselines(planted, tmp_pa
     assert trained["pretrained"] == trained["random"] > trained["pixels + PCA"] > 0
 
 
-def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(planted, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_skips_what_is_there(small, tmp_path):
     for name in ("a", "b", "a"):
-        run_finetune(BLOBS, QUICK, planted.context(tmp_path / name, evaluate=ALL))
+        run_finetune(BLOBS, QUICK, small.context(tmp_path / name, evaluate=ALL))
     first, second = ((tmp_path / n / "results.json").read_bytes() for n in ("a", "b"))
     assert first == second
 
@@ -189,24 +189,24 @@ def test_a_scan_without_external_prediction_is_named(small, tmp_path):
         run_finetune(task, BRIEF, context)
 
 
-def failing_context(planted, tmp_path, **changes):
+def failing_context(small, tmp_path, **changes):
     """A context whose random weights of seed 1 fail."""
 
     def encoder_factory(init, seed):
         if (init, seed) == ("random", 1):
             raise RuntimeError("out of memory on /secret/place")
-        return planted.context(tmp_path).encoder_factory(init, seed)
+        return small.context(tmp_path).encoder_factory(init, seed)
 
     given = {"evaluate": ALL, "encoder_factory": encoder_factory, "redact": redact} | changes
-    return planted.context(tmp_path, **given)
+    return small.context(tmp_path, **given)
 
 
 def redact(text):
     return text.replace("/secret/place", "a scan")
 
 
-def test_a_cell_that_fails_is_reported_and_computed_again_alone(planted, tmp_path):
-    results = run_finetune(BLOBS, QUICK, failing_context(planted, tmp_path))
+def test_a_cell_that_fails_is_reported_and_computed_again_alone(small, tmp_path):
+    results = run_finetune(BLOBS, QUICK, failing_context(small, tmp_path))
     (failed,) = results.failed
     assert failed == FailedCell(
         method="full",
@@ -225,17 +225,17 @@ def test_a_cell_that_fails_is_reported_and_computed_again_alone(planted, tmp_pat
         results.notes
     )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    whole = run_finetune(BLOBS, QUICK, planted.context(tmp_path, evaluate=ALL))
+    whole = run_finetune(BLOBS, QUICK, small.context(tmp_path, evaluate=ALL))
     again = [p.name for p, when in before.items() if p.stat().st_mtime_ns != when]
     assert again == ["full-random-0-1.json"]
-    assert whole == run_finetune(BLOBS, QUICK, planted.context(tmp_path / "b", evaluate=ALL))
+    assert whole == run_finetune(BLOBS, QUICK, small.context(tmp_path / "b", evaluate=ALL))
 
 
-def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
+def test_where_every_cell_fails_the_error_is_no_cells(small, tmp_path):
     def encoder_factory(init, seed):
         raise ZeroDivisionError("a bug")
 
-    context = planted.context(
+    context = small.context(
         tmp_path,
         evaluate=ALL,
         encoder_factory=encoder_factory,
@@ -245,23 +245,23 @@ def test_where_every_cell_fails_the_error_is_no_cells(planted, tmp_path):
         run_finetune(BLOBS, QUICK, context)
 
 
-def test_training_that_diverges_is_a_failure_and_no_score(planted, tmp_path):
+def test_training_that_diverges_is_a_failure_and_no_score(small, tmp_path):
     wild = Finetune(steps=6, batch_size=4, learning_rate=1e30, warmup=0)
-    results = run_finetune(BLOBS, wild, planted.context(tmp_path, evaluate=ALL))
+    results = run_finetune(BLOBS, wild, small.context(tmp_path, evaluate=ALL))
     assert {r.initialization for r in results.rows} == {"pixels + PCA"}
     assert len(results.failed) == 9
     assert all("training diverged" in cell.reason for cell in results.failed)
 
 
-def test_the_baseline_of_pixels_has_one_score_beside_probes_and_fine_tuning(planted, tmp_path):
+def test_the_baseline_of_pixels_has_one_score_beside_probes_and_fine_tuning(small, tmp_path):
     probe = Linear(c_values=(0.01, 0.1), fold_draws=2)
     changes = {"evaluate": ALL, "initializations": {PIXELS: ""}, "baseline_probe": probe}
     tuned = run_finetune(
         BLOBS,
         Finetune(steps=1, resnet_baseline=False),
-        planted.context(tmp_path / "finetune", **changes),
+        small.context(tmp_path / "finetune", **changes),
     )
-    context = planted.context(tmp_path / "probe", **changes)
+    context = small.context(tmp_path / "probe", **changes)
     probed = run_probe(BLOBS, Probe(methods=(probe,)), context)
     (first,), (second,) = tuned.rows, probed.rows
     assert (first.initialization, first.per_seed) == (second.initialization, second.per_seed)

@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_equal(planted, tmp_path):
     assert results == run_probe(BLOBS, QUICK_PROBE, planted.context(tmp_path / "other"))
 
 
-def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_path):
+def test_a_cell_is_computed_again_when_what_it_depends_on_changes(small, tmp_path):
     evaluate = Evaluate(subjects=(0,))
 
     def asked_by(task=BLOBS, **changes):
@@ -153,10 +153,10 @@ def test_a_cell_is_computed_again_when_what_it_depends_on_changes(planted, tmp_p
 
         def counted(init, seed):
             asked.append((init, seed))
-            return planted.context(tmp_path).encoder_factory(init, seed)
+            return small.context(tmp_path).encoder_factory(init, seed)
 
         given = {"evaluate": evaluate, "encoder_factory": counted} | changes
-        run_probe(task, QUICK_PROBE, planted.context(tmp_path, **given))
+        run_probe(task, QUICK_PROBE, small.context(tmp_path, **given))
         return len(asked)
 
     assert asked_by() == 4

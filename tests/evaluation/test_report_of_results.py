@@ -15,6 +15,7 @@ from ssl_pipeline.evaluation.tasks.regression import Regression
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.html_report import render_report
+from ssl_pipeline.report.sections.task import task_sections
 from tests.evaluation.conftest import QUICK_PROBE
 
 STAGES = ("preprocess", "probe", "finetune", "robustness")
@@ -23,7 +24,7 @@ TASKS = {
     "number": Regression(title="Number", target="corner"),
 }
 EVALUATE = Evaluate(subjects=(3, 0), subgroups=("protocol",))
-SETTINGS = Finetune(steps=4, batch_size=4, keep_networks="all")
+SETTINGS = Finetune(steps=2, batch_size=4, subjects=(0,), keep_networks="all")
 CORRUPTED = Robustness(corruptions=(Blur(),), severities=(1, 5))
 
 
@@ -56,7 +57,7 @@ def study(planted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(study):
-    return render_report(study)
+    return render_report(study, task_sections(study))
 
 
 def table(html, caption):
@@ -132,4 +133,4 @@ def test_a_study_without_robustness_says_so(study):
     plain = ReportData(
         study.folder, "reported", "", TASKS, {"name": "reported"}, study.label_file, None, STAGES
     )
-    assert "Not evaluated on corrupted scans" in render_report(plain)
+    assert "Not evaluated on corrupted scans" in render_report(plain, task_sections(plain))

@@ -71,7 +71,7 @@ def test_every_method_has_a_curve_that_begins_at_its_clean_score(single, tmp_pat
 
 def test_conditions_are_computed_again_only_when_a_setting_changes(small, tmp_path):
     context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    settings = Finetune(steps=2, batch_size=4, keep_networks="all")
+    settings = SETTINGS.model_copy(update={"methods": (Full(),)})
     run_finetune(BLOBS, settings, context)
     first = run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=settings), context)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "conditions").iterdir()}
@@ -125,7 +125,7 @@ def test_a_row_with_a_failed_cell_is_left_out_and_reported(small, tmp_path):
 
 def test_more_seeds_are_evaluated_again(small, tmp_path):
     context = small.context(tmp_path, evaluate=ALL, initializations={"pretrained": "of a test"})
-    few = Finetune(steps=2, batch_size=4, keep_networks="all")
+    few = SETTINGS.model_copy(update={"methods": (Full(),)})
     run_finetune(BLOBS, few, context)
     run_robustness(BLOBS, robustness_inputs(tmp_path, finetune=few), context)
     before = (tmp_path / "conditions" / "blur-1.json").stat().st_mtime_ns

@@ -18,11 +18,13 @@ from ssl_pipeline.export.formats import ENCODER_FORMATS, load_encoder_format
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.unet_decoder import UNetDecoder
+from stages.cli import main
 from stages.commands.export import export_to_format
 from stages.core.runner import ROOT
+from tests.command_line import offline_prefix
 from tests.conftest import real_volume
 from tests.export.conftest import save_random_bundle
-from tests.stages.conftest import OFFLINE, can_be_offline, run_cli
+from tests.stages.conftest import run_cli
 
 CROP = (16, 24, 32)
 TOKENS = 24
@@ -89,16 +91,11 @@ def test_onnx_gives_the_tokens_of_torch_for_any_batch(name, tmp_path, request):
         assert said.shape == expected.shape and np.allclose(said, expected, atol=1e-4)
 
 
-def test_without_the_optional_packages_onnx_is_one_sentence(bundle, tmp_path):
-    code = (
-        "import sys; sys.modules['onnxscript'] = None\n"
-        "from stages.cli import main\n"
-        f"sys.exit(main(['export', {str(bundle)!r}, '--to', 'onnx', '--out', 'e.onnx']))"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr == "export: ONNX needs onnxscript: pip install 'ssl-pipeline[export]'.\n"
+def test_without_the_optional_packages_onnx_is_one_sentence(bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(["export", str(bundle), "--to", "onnx", "--out", str(tmp_path / "e.onnx")]) == 2
+    sentence = "export: ONNX needs onnxscript: pip install 'ssl-pipeline[export]'.\n"
+    assert capsys.readouterr().err == sentence
 
 
 def test_an_export_writes_nothing_to_the_home_folder_and_needs_no_network(bundle, tmp_path):
@@ -108,9 +105,7 @@ def test_an_export_writes_nothing_to_the_home_folder_and_needs_no_network(bundle
     home.mkdir()
     words = ["export", bundle, "--to", "onnx", "--out", tmp_path / "e.onnx"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    done = run_cli(
-        *words, before=OFFLINE if can_be_offline() else (), env=env | {"HOME": str(home)}
-    )
+    done = run_cli(*words, before=offline_prefix(), env=env | {"HOME": str(home)})
     assert done.returncode == 0, done.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
@@ -120,26 +115,30 @@ def code_snippets(bundle):
     return re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["scaled", "convolutional"])
-def test_all_code_of_a_model_card_runs_as_it_stands(name, tmp_path, request):
+def test_all_code_of_model_cards_runs_as_it_stands(scaled, convolutional, tmp_path):
     """In a new process, the timm code first: nothing has mended torchvision before it."""
     pytest.importorskip("monai")
-    folder = request.getfixturevalue(name)
-    snippets = code_snippets(folder)
-    (tmp_path / "encoder").symlink_to(folder)
-    nib.save(real_volume(), tmp_path / "scan.nii.gz")
-    if len(snippets) == 3:
-        export_to_format(folder, "timm", tmp_path / "encoder.timm.safetensors")
-    code = "".join(f"exec({text!r}, {{}})\n" for text in reversed(snippets))
-    command = [sys.executable, "-W", "ignore", "-c", code]
+    lines, shown = ["import os"], []
+    for bundle, token_shapes in (
+        (scaled, [f"torch.Size([1, {TOKENS}, 128])"]),
+        (convolutional, []),
+    ):
+        folder = tmp_path / bundle.parent.name
+        folder.mkdir()
+        (folder / "encoder").symlink_to(bundle)
+        nib.save(real_volume(), folder / "scan.nii.gz")
+        if token_shapes:
+            export_to_format(bundle, "timm", folder / "encoder.timm.safetensors")
+        snippets = [f"exec({text!r}, {{}})" for text in reversed(code_snippets(bundle))]
+        assert len(snippets) == len(token_shapes) + 2
+        lines += [f"os.chdir({str(folder)!r})", *snippets]
+        shown += [*token_shapes, "torch.Size([1, 128, ", "(128,)"]
+    command = [sys.executable, "-W", "ignore", "-c", "\n".join(lines)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    shown = ["torch.Size([1, 128, ", "(128,)"]
-    if len(snippets) == 3:
-        shown.insert(0, f"torch.Size([1, {TOKENS}, 128])")
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(shown) and all(map(str.startswith, lines, shown)), lines
+    printed = done.stdout.splitlines()
+    assert len(printed) == len(shown) and all(map(str.startswith, printed, shown)), printed
 
 
 def test_timm_refuses_what_it_has_no_place_for(convolutional, tmp_path):
@@ -200,7 +199,5 @@ def test_the_model_card_tells_the_contract_and_no_path(bundle):
 
 
 def test_the_door_knows_the_command(bundle, tmp_path):
-    words = ["export", bundle, "--to", "state_dict", "--out", tmp_path / "e.pt"]
-    command = [sys.executable, "-m", "stages", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_cli("export", bundle, "--to", "state_dict", "--out", tmp_path / "e.pt")
     assert done.returncode == 0 and "76 tensors for torch.load" in done.stdout, done.stderr

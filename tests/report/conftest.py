@@ -1,5 +1,7 @@
 """Study folders, from empty to whole."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +25,7 @@ from tests.report.study_folder import (
     VOXELS,
     StudyFolder,
     gaps,
+    render_page,
     results,
     write_pretraining,
 )
@@ -55,9 +58,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def stored(study: StudyFolder, raw: Path) -> StudyFolder:
-    """A folder with inventory and stored volumes."""
+def _store_volumes(study: StudyFolder, raw: Path) -> None:
+    """Inventory and stored volumes."""
     data = Data.model_validate(
         {
             "roots": [
@@ -84,20 +86,21 @@ def stored(study: StudyFolder, raw: Path) -> StudyFolder:
         study.folder / "preprocess" / "catalog.parquet"
     )
     study.write_json("preprocess/failed.json", {})
-    return study
 
 
-@pytest.fixture
-def whole(stored: StudyFolder) -> StudyFolder:
-    """A folder in which every stage has run."""
-    stored.tasks = {"side": CROPS, "voxels": VOXELS}
+@pytest.fixture(scope="session")
+def unchanged(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> StudyFolder:
+    """A folder in which every stage has run; do not change it."""
+    study = StudyFolder(tmp_path_factory.mktemp("unchanged") / "build" / "small")
+    _store_volumes(study, raw)
+    study.tasks = {"side": CROPS, "voxels": VOXELS}
     better, unsure = gaps((0.1, 0.05, 0.15)), gaps((0.01, -0.05, 0.07), (-0.2, -0.3, -0.1), "knn")
     probe = results(better)
     more = results(unsure, method="knn")
     both = {key: getattr(probe, key) + getattr(more, key) for key in ("rows", "differences")}
-    stored.write_results("side", "probe", probe.model_copy(update=both))
+    study.write_results("side", "probe", probe.model_copy(update=both))
     tuned = gaps((0.1, 0.05, 0.15), method="full")
-    stored.write_results("voxels", "finetune", results(tuned, method="full", task=VOXELS))
+    study.write_results("voxels", "finetune", results(tuned, method="full", task=VOXELS))
     cost = CellCost(
         method="linear",
         initialization="pretrained",
@@ -107,10 +110,23 @@ def whole(stored: StudyFolder) -> StudyFolder:
         seconds=61.0,
         feature_seconds=3.0,
     )
-    stored.write_costs("side", "probe", cost)
-    write_pretraining(stored)
+    study.write_costs("side", "probe", cost)
+    write_pretraining(study)
     for stage in ("inventory", "preprocess", "probe/side"):
-        stored.write_provenance(stage)
-    stored.write_provenance("pretrain", training_summary={"reason": "It waited for data."})
-    stored.write_provenance("download", licences={"scans==1.0": "CC0-1.0"})
-    return stored
+        study.write_provenance(stage)
+    study.write_provenance("pretrain", training_summary={"reason": "It waited for data."})
+    study.write_provenance("download", licences={"scans==1.0": "CC0-1.0"})
+    return study
+
+
+@pytest.fixture
+def whole(unchanged: StudyFolder, tmp_path: Path) -> StudyFolder:
+    """The same in a place of its own."""
+    shutil.copytree(unchanged.folder.parent, tmp_path / "build")
+    return replace(unchanged, folder=tmp_path / "build" / "small", tasks=dict(unchanged.tasks))
+
+
+@pytest.fixture(scope="session")
+def page(unchanged: StudyFolder) -> str:
+    """The HTML report of a study in which every stage has run."""
+    return render_page(unchanged)

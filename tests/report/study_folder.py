@@ -30,6 +30,9 @@ from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.provenance import Provenance
 from ssl_pipeline.report.data.report_data import ReportData
+from ssl_pipeline.report.html_report import render_report
+from ssl_pipeline.report.markdown_report import render_markdown_report
+from ssl_pipeline.report.sections.task import task_sections
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training import snapshots
 from ssl_pipeline.training.run_record import RUN_RECORD, RunRecord
@@ -113,6 +116,18 @@ class StudyFolder:
         """Put a stage's record there."""
         record = Provenance(stage, {}, "c0ffee" * 10, 7, self.folder).finish(**more)
         write_record(self.folder / stage / "provenance.json", record)
+
+
+def render_page(study: StudyFolder) -> str:
+    """The HTML report."""
+    data = study.report_data
+    return render_report(data, task_sections(data))
+
+
+def render_tables(study: StudyFolder) -> str:
+    """The report's tables as Markdown."""
+    data = study.report_data
+    return render_markdown_report(data, task_sections(data))
 
 
 def results(

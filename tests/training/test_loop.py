@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,12 +29,31 @@ from tests.training.small_trainer import (
     MODEL,
     THROUGH_UNET,
     flat_weights,
+    small_trainer,
     trained_weights,
 )
 
 
-def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
-    whole = trained_weights(start(tmp_path / "whole"))
+@pytest.fixture(scope="module")
+def undisturbed(study, tmp_path_factory):
+    """The folder of a run that has ended, and its weights; do not change it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, trained_weights(small_trainer(folder, study.folder))
+
+
+@pytest.fixture(scope="module")
+def whole(undisturbed):
+    """The weights that an undisturbed run ends with."""
+    return undisturbed[1]
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """The folder of a run that has ended."""
+    return shutil.copytree(undisturbed[0], tmp_path / "finished")
+
+
+def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, whole, tmp_path):
     crash_at_step(start(tmp_path / "cut"), 2)
     second = start(tmp_path / "cut")
     assert second.step == 2
@@ -44,9 +64,9 @@ def test_a_run_cut_at_a_checkpoint_ends_with_the_same_weights(start, tmp_path):
 
 @pytest.mark.parametrize("objective", [Mae(), CONTRASTIVE, HYBRID], ids=lambda o: o.name)
 def test_every_objective_learns(start, tmp_path, objective):
-    settings = {"learning_rate": 2e-3, "log_every": 5, "checkpoint_every": 60}
+    settings = {"learning_rate": 2e-3, "log_every": 5, "checkpoint_every": 40}
     start(
-        tmp_path, objective, monitoring=Monitoring(snapshot_samples=4), steps=60, **settings
+        tmp_path, objective, monitoring=Monitoring(snapshot_samples=4), steps=40, **settings
     ).train()
     rows = read_metrics(tmp_path / "metrics.jsonl")
     parts = {
@@ -60,7 +80,7 @@ def test_every_objective_learns(start, tmp_path, objective):
             "hybrid": {"reconstruction", "subject_contrast", "local_contrast"},
         }[objective.name]
     )
-    # 60 steps do not distinguish parts of one head: `subject_contrast` may not fall.
+    # 40 steps do not distinguish parts of one head: `subject_contrast` may not fall.
     for part in parts - {"subject_contrast"}:
         assert sum(r[part] for r in rows[-3:]) < sum(r[part] for r in rows[:3]), part
 
@@ -77,22 +97,23 @@ def test_a_resumed_run_ends_bit_for_bit_whatever_it_keeps(start, tmp_path, objec
     assert torch.isfinite(whole).all()
 
 
-def test_a_resume_with_other_loader_threads_and_another_cadence_ends_the_same(start, tmp_path):
-    whole = trained_weights(start(tmp_path / "whole"))
+def test_a_resume_with_other_loader_threads_and_another_cadence_ends_the_same(
+    start, whole, tmp_path
+):
     crash_at_step(start(tmp_path / "cut", loader_threads=3, checkpoint_every=1), 3)
     second = start(tmp_path / "cut", loader_threads=2)
     assert second.step == 3
     assert torch.equal(trained_weights(second), whole)
 
 
-def test_drop_path_is_drawn_by_sample_and_resumes(start, tmp_path):
+def test_drop_path_is_drawn_by_sample_and_resumes(start, whole, tmp_path):
     model = MODEL.model_copy(update={"drop_path": 0.5})
-    whole = trained_weights(start(tmp_path / "whole", model=model))
-    assert not torch.equal(whole, trained_weights(start(tmp_path / "none")))
+    dropping = trained_weights(start(tmp_path / "dropping", model=model))
+    assert not torch.equal(dropping, whole)
     crash_at_step(start(tmp_path / "cut", model=model), 3)
     again = start(tmp_path / "cut", model=model)
     torch.manual_seed(99)  # nothing is drawn from the global generator
-    assert again.step == 2 and torch.equal(trained_weights(again), whole)
+    assert again.step == 2 and torch.equal(trained_weights(again), dropping)
 
 
 def test_steps_divided_among_calls_and_trainers_end_bit_for_bit(start, tmp_path):
@@ -126,30 +147,27 @@ def test_averaged_weights_lie_between_those_of_the_steps(start, tmp_path):
     assert torch.equal(trained_weights(start(tmp_path / "averaged", ema_decay=0.5)), averaged)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, tmp_path):
-    start(tmp_path).train()
-    newest = max((tmp_path / "checkpoints").glob("*.pt"))
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(start, finished):
+    newest = max((finished / "checkpoints").glob("*.pt"))
     newest.write_bytes(newest.read_bytes()[:-10])
-    assert checkpoint.load_newest(tmp_path / "checkpoints").step == 4
-    assert start(tmp_path).step == 4
+    assert checkpoint.load_newest(finished / "checkpoints").step == 4
+    assert start(finished).step == 4
 
 
-def test_a_log_with_a_torn_last_line_is_cut_back(start, tmp_path):
-    start(tmp_path).train()
-    log = tmp_path / "metrics.jsonl"
+def test_a_log_with_a_torn_last_line_is_cut_back(start, finished):
+    log = finished / "metrics.jsonl"
     log.write_text(log.read_text() + json.dumps({"step": 9, "loss": 1}) + '\n{"step": 10, "lo')
-    start(tmp_path, steps=8).train()
+    start(finished, steps=8).train()
     assert [row["step"] for row in read_metrics(log)] == list(range(1, 9))
 
 
-def test_a_finished_run_is_not_trained_again(start, tmp_path):
-    first = trained_weights(start(tmp_path))
-    before = (tmp_path / "metrics.jsonl").read_text()
-    assert torch.equal(trained_weights(start(tmp_path)), first)
-    assert (tmp_path / "metrics.jsonl").read_text() == before
+def test_a_finished_run_is_not_trained_again(start, finished, whole):
+    before = (finished / "metrics.jsonl").read_text()
+    assert torch.equal(trained_weights(start(finished)), whole)
+    assert (finished / "metrics.jsonl").read_text() == before
 
 
-def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
+def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, whole, tmp_path):
     run = start(tmp_path, checkpoint_every=100)
 
     def signalled(done):
@@ -159,7 +177,6 @@ def test_a_signal_leaves_a_checkpoint_of_a_whole_step(start, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.train(on_step=signalled)
     assert start(tmp_path).step == 3
-    whole = trained_weights(start(tmp_path / "whole"))
     assert torch.equal(trained_weights(start(tmp_path)), whole)
 
 
@@ -207,8 +224,7 @@ def test_what_was_decided_is_kept_on_resume(start, tmp_path):
     assert other.compute.threads == 3 and other.step == 4 and not other.earlier_computes
 
 
-def test_a_resume_with_other_threads_ends_the_same_but_for_rounding(start, tmp_path):
-    whole = trained_weights(start(tmp_path / "whole"))
+def test_a_resume_with_other_threads_ends_the_same_but_for_rounding(start, whole, tmp_path):
     crash_at_step(start(tmp_path / "cut"), 3)
     second = start(tmp_path / "cut", threads=2)
     assert second.compute.threads == 2 and second.step == 2

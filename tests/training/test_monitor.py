@@ -137,7 +137,7 @@ def test_snapshots_change_no_weight(start, tmp_path):
         start(tmp_path / "rarely", monitoring=Monitoring(snapshot_every=100, snapshot_samples=4))
     )
     often = trained_weights(
-        start(tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=12))
+        start(tmp_path / "often", monitoring=Monitoring(snapshot_every=1, snapshot_samples=6))
     )
     assert torch.equal(rarely, often)
 
@@ -248,18 +248,18 @@ def test_a_rare_snapshot_still_shows_the_end():
 
 def test_a_run_ends_early_on_the_diagnoses_that_the_study_names(start, tmp_path):
     """A frozen encoder: with a learning rate of next to nothing embeddings do not move."""
-    settings = {"steps": 40, "learning_rate": 1e-30, "min_learning_rate": 0.0, "log_every": 1}
+    settings = {"steps": 16, "learning_rate": 1e-30, "min_learning_rate": 0.0, "log_every": 1}
     monitoring = Monitoring(
         snapshot_every=2, snapshot_samples=4, collapse_after=0, stop_on=("collapsed",)
     )
     run = start(tmp_path, Mae(), monitoring=monitoring, **settings)
     with pytest.raises(StoppedError, match="as collapsed: The embeddings have not changed"):
         run.train()
-    assert 6 <= run.step < 40
+    assert 6 <= run.step < 16
     assert (
         start(tmp_path, Mae(), monitoring=monitoring, **settings).step == run.step
     )  # nothing is lost
     heedless = monitoring.model_copy(update={"stop_on": ()})
     again = start(tmp_path, Mae(), monitoring=heedless, **settings)
     again.train()
-    assert again.step == 40
+    assert again.step == 16

@@ -9,6 +9,7 @@ import multiprocessing
 import pytest
 import torch
 
+from ssl_pipeline.models import ViT
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid
 from ssl_pipeline.training import checkpoint
@@ -16,7 +17,11 @@ from tests.conftest import crash_at_step
 from tests.training.small_trainer import build_objective, flat_weights, small_trainer
 
 # Products in two bytes are slow where a processor only imitates them.
-FEW = {"monitoring": Monitoring(snapshot_every=6, snapshot_samples=2, stop_on=())}
+MODEL = ViT(patch_voxels=(8, 8, 8))
+FEW = {
+    "model": MODEL,
+    "monitoring": Monitoring(snapshot_every=6, snapshot_samples=2, stop_on=()),
+}
 
 
 def train(folders, output):
@@ -42,7 +47,7 @@ def ends(study, tmp_path_factory):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_two_bytes_end_near_four(ends, precision):
     exact, near = torch.load(ends["fp32"] / "w"), torch.load(ends[precision] / "w")
-    start = flat_weights(build_objective(Hybrid()))
+    start = flat_weights(build_objective(Hybrid(), MODEL))
     assert 0 < (near - exact).norm() < 0.5 * (exact - start).norm()
 
 

@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import psutil
@@ -26,6 +24,7 @@ from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from stages.core.runner import run_stage
+from tests.command_line import ForkedCommand
 from tests.conftest import write_study
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, THROUGH_UNET, small_trainer
 
@@ -34,8 +33,8 @@ DISTILLING = Custom(
 )
 OBJECTIVES = (Mae(), CONTRASTIVE, HYBRID, DISTILLING)
 RUNS = [(objective, steps) for objective in OBJECTIVES for steps in (1, 6)]
-MONITORING = Monitoring(snapshot_every=1, snapshot_samples=4, stop_on=())
-STEPS = 60
+MONITORING = Monitoring(snapshot_every=3, snapshot_samples=4, stop_on=())
+STEPS = 40
 WEIGHTS = "out/pretrain/encoder/encoder.safetensors"
 
 
@@ -214,19 +213,17 @@ def prepared(study, tmp_path_factory):
 
 def start(file):
     """Two processes of the command line, one a rank."""
-    port = free_port()
-    command = [sys.executable, "-m", "stages", "pretrain", "--config", str(file)]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    port, words = free_port(), ["pretrain", "--config", file]
     return [
-        subprocess.Popen(command, env={**os.environ, **variables(rank, 2, port)}, **pipe)
+        ForkedCommand("stages", words, env={**os.environ, **variables(rank, 2, port)})
         for rank in (0, 1)
     ]
 
 
 def end(processes):
     """What each said on standard error, and the exit codes."""
-    said = [process.communicate(timeout=120)[1].strip() for process in processes]
-    return said, [process.returncode for process in processes]
+    done = [process.wait() for process in processes]
+    return [each.stderr.strip() for each in done], [each.returncode for each in done]
 
 
 def run_whole(file):
@@ -264,7 +261,7 @@ def test_a_rank_that_dies_ends_the_others_as_resumable(prepared):
     file = prepared()
     processes = start(file)
     wait_for_steps(file, 5, processes)
-    processes[1].kill()
+    processes[1].send_signal(signal.SIGKILL)
     said, codes = end(processes)
     assert codes == [3, -signal.SIGKILL], said
     assert "lost another rank" in said[0] and len(said[0].splitlines()) == 1
@@ -286,7 +283,7 @@ def test_killed_ranks_go_on_and_end_bit_for_bit_as_undisturbed(prepared):
     processes = start(file)
     wait_for_steps(file, 15, processes)
     for process in processes:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
     end(processes)
     assert 15 <= steps_logged(file) < STEPS
     run_whole(file)

@@ -5,9 +5,9 @@ trained on nor scored, and never changes which class is the most probable.
 """
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import minimize_scalar
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.evaluation.metrics.classification import calibration_error
@@ -39,7 +39,8 @@ def fit_temperature(probability: Probabilities, targets: NDArray[np.int64]) -> f
         return float(-np.log(np.maximum(scaled[rows, targets], LEAST_PROBABILITY)).mean())
 
     limit = float(np.log(MAX_TEMPERATURE))
-    return float(np.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x))
+    best = scipy.optimize.minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(best.x))
 
 
 def scale_probabilities(probability: Probabilities, temperature: float) -> Probabilities:

@@ -41,8 +41,15 @@ class TaskSection:
     robustness: RobustnessSection | None
 
 
-def task_section(data: ReportData, task: str) -> TaskSection | None:
-    """The section of a task; None where it has not been evaluated."""
+def task_sections(data: ReportData) -> dict[str, TaskSection | None]:
+    """The section of every task, by name; None where it has not been evaluated.
+
+    Raises UserError for a record that is damaged or of another format.
+    """
+    return {task: _task_section(data, task) for task in data.tasks}
+
+
+def _task_section(data: ReportData, task: str) -> TaskSection | None:
     results = data.results_by_task[task]
     if not results:
         return None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -16,6 +15,7 @@ from stages.core import layout
 from stages.core.elapsed import elapsed_before, record_elapsed
 from stages.core.stage_runs import stage_runs
 from stages.core.study_file import load_study
+from tests.command_line import run_forked
 from tests.conftest import write_study
 
 # No SLURM commands on this path, whatever the machine has.
@@ -23,8 +23,7 @@ ENV = {**os.environ, "PATH": str(Path(sys.executable).parent), "COLUMNS": "200"}
 
 
 def run_cli(*words):
-    command = [sys.executable, "-m", "stages", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENV)
+    return run_forked("stages", words, env=ENV)
 
 
 @pytest.fixture(scope="module")

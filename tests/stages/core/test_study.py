@@ -1,8 +1,6 @@
 """Mistakes of a study, each reported in one sentence: file, key, what it got, the nearest key."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -11,6 +9,7 @@ from ssl_pipeline.errors import UserError
 from stages.core.stage_runs import evaluation_runs
 from stages.core.study import Study
 from stages.core.study_file import load_study
+from tests.command_line import run_forked
 
 
 def changed(study_file, change):
@@ -299,8 +298,7 @@ def test_a_missing_study_names_those_there_are(tmp_path):
 
 
 def test_show_prints_a_study_that_loads_to_the_same(study_file, tmp_path):
-    command = [sys.executable, "-m", "stages", "config", "--show", "--config", str(study_file)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = run_forked("stages", ["config", "--show", "--config", study_file]).stdout
     again = study_file.with_name("again.yaml")
     again.write_text(shown)
     assert load_study(again) == load_study(study_file)
