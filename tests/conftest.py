@@ -18,11 +18,14 @@ SCAN_COUNT = 6  # one functional MR is cut into as many "people": real, small, a
 
 
 # The files that take longest begin first, so that no worker waits for the last of them alone.
-LONG = ("workflows/test_snakemake", "stages/test_cli", "stages/test_full_disk", "training/test_")
+LONG = ("workflows/test_snakemake", "stages/test_", "evaluation/test_", "training/test_")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not any(name in str(item.path) for name in LONG))
+    def place(item):
+        return next((n for n, name in enumerate(LONG) if name in str(item.path)), len(LONG))
+
+    items.sort(key=place)
 
 
 def real_volume() -> nib.Nifti1Image:

@@ -24,6 +24,7 @@ def write_ablation(folder, **ablate):
     content = yaml.safe_load(file.read_text())
     content["tasks"].pop("tissue")
     content["training"]["steps"] = 12
+    content["finetune"] |= {"steps": 1, "resnet_baseline": False}
     content["ablate"] = {"seeds": 2, "arms": ARMS, **ablate}
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     return file

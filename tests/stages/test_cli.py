@@ -9,7 +9,6 @@ import sys
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 from ssl_pipeline.training.checkpoint import load_newest
 from ssl_pipeline.volumes.inventory import Inventory
@@ -18,8 +17,8 @@ from stages.core.pretraining_runs import run_folder
 from stages.core.runner import run_stage
 from stages.core.stage import STAGES
 from stages.core.study_file import load_study
-from tests.conftest import real_volume
-from tests.stages.conftest import ENV, can_be_offline, run_cli
+from tests.conftest import real_volume, write_study
+from tests.stages.conftest import ENV, run_cli
 
 EXAMPLE_PROGRAMS = {True: "python -m stages", False: "ssl-pipeline"}
 
@@ -60,12 +59,6 @@ def test_a_second_time_nothing_is_done_and_declared_files_come_back(whole):
     assert (out / "manifest.json").read_bytes() == before
 
 
-def test_no_stage_but_download_needs_a_network(whole):
-    if not can_be_offline():
-        pytest.skip("this machine lets no process do without a network")
-    assert (whole.parent / "out/report/report.html").exists(), "made without one"
-
-
 def test_download_without_a_network_is_one_sentence(study_file):
     package = "{requirement: nilearn==0.14.1, sha256: x, licence: x, files: {x: y}}"
     study_file.write_text(study_file.read_text() + f"download: {{packages: [{package}]}}\n")
@@ -97,8 +90,6 @@ def test_a_checkpoint_holds_the_settings_of_its_run(whole):
 
 
 def test_the_same_study_elsewhere_gives_the_same_encoder_and_scores(whole, tmp_path):
-    from tests.conftest import write_study
-
     study = write_study(tmp_path)
     for words in (["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"]):
         assert run_cli(words[0], "--config", study, *words[1:]).returncode == 0

@@ -59,15 +59,13 @@ def test_preprocessing_stops_with_a_sentence_and_goes_on(on_small_disk, study_fi
     assert "6 volumes and" in verified and "whole" in verified
 
 
-def test_pretraining_goes_on_to_the_same_weights(on_small_disk, study_file, whole):
-    copy = study_file.parent / "encoder.safetensors"
-    encoder = study_file.parent / "out/pretrain/encoder/encoder.safetensors"
-    *_, full, done, _ = on_small_disk(
-        ("9m", "inventory"),
-        ("9m", "preprocess"),
+def test_pretraining_goes_on_to_the_same_weights(on_small_disk, study_file, study, whole):
+    copy, out = study_file.parent / "encoder.safetensors", study_file.parent / "out"
+    _, full, done, _ = on_small_disk(
+        ("9m", f"cp -r {study.folder}/. {out}"),
         ("9m", "pretrain"),
         ("900m", "pretrain"),
-        ("900m", f"cp {encoder} {copy}"),
+        ("900m", f"cp {out}/pretrain/encoder/encoder.safetensors {copy}"),
     )
     assert "The disk is full" in full and full.endswith("code 2")
     assert done.endswith("code 0")

@@ -38,6 +38,11 @@ def with_evaluate(study, words):
     study.write_text(text.replace(line, line.replace("{", "{" + words + ", ")))
 
 
+def without_segmentation(study):
+    text = study.read_text()
+    study.write_text(text[: text.index("  tissue:\n    kind")])
+
+
 def entries_by_person(study):
     catalog = Catalog.read(study.folder / "preprocess" / "catalog.parquet")
     return {study.pseudonyms.origins[entry.id].subject_name: entry for entry in catalog.entries}
@@ -52,6 +57,7 @@ def others(whole, tmp_path_factory):
     (folder / "other.txt").write_text("0\n4\n")
     study = folder / "other.yaml"
     study.write_text(text.replace("test.txt", "other.txt"))
+    without_segmentation(study)
     with_evaluate(study, f"encoders: {{theirs: {folder}/out/pretrain/encoder}}")
     return run_stages(study, *STORED)
 
@@ -82,8 +88,9 @@ def test_a_pretraining_subject_is_refused_or_reported(copied):
         "raise training.cohort to pretrain anew, or set evaluate.allow_pretraining_subjects"
         in message
     )
+    without_segmentation(copied)
     with_evaluate(copied, "allow_pretraining_subjects: true")
-    run_stages(copied, "probe side", "finetune side", "finetune tissue", "report")
+    run_stages(copied, "probe side", "finetune side", "report")
     results = json.loads((study.folder / "probe/side/results.json").read_text())
     assert "and evaluate.allow_pretraining_subjects lets them be evaluated" in results["warning"]
     page = (study.folder / "report/report.html").read_text()
@@ -100,7 +107,7 @@ def test_another_study_recognises_pretraining_subjects(other):
 def test_a_study_of_an_external_encoder_has_no_pretraining(other):
     (other.parent / "other.txt").write_text("4\n5\n")
     assert "pretrain" not in stage_runs(load_study(other))
-    run_stages(other, *STORED, "probe side", "finetune side", "finetune tissue", "report")
+    run_stages(other, *STORED, "probe side", "finetune side", "report")
     folder = load_study(other).folder
     assert json.loads((folder / "probe/side/results.json").read_text())["warning"] == ""
     page = (folder / "report/report.html").read_text()

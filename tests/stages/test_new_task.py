@@ -1,11 +1,14 @@
 """A new kind of task takes one file, and its name in the union of tasks."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import stages
-from tests.stages.conftest import ENV, run_cli
+from tests.stages.conftest import ENV
 
 ROOT = Path(stages.__file__).parent.parent
 UNION = "Classification | CropClassification | Regression | Segmentation"
@@ -39,6 +42,13 @@ class Opposite(CropClassTask):
             for e in entries
         ]
 '''
+# One command after the other, in an interpreter that takes the packages from elsewhere.
+COMMANDS = """
+import sys
+from stages.cli import main
+for line in sys.argv[1:]:
+    print(main(line.split()))
+"""
 TASK = """\
   opposite:
     kind: opposite
@@ -65,16 +75,21 @@ def test_a_new_task_is_validated_probed_and_fine_tuned(copied, tmp_path):
     packages = tmp_path / "packages"
     packages.mkdir()
     install_task(packages)
-    own = {"cwd": packages, "env": ENV | {"PYTHONPATH": str(packages)}}
-    text = copied.read_text()
-    copied.write_text(text + TASK.replace("target: side", "target: sid"))
-    refused = run_cli("probe", "--config", copied, "task=opposite", **own)
-    assert refused.returncode == 2
-    assert "tasks.opposite.target is sid, which is not known: did you mean side?" in refused.stderr
+    wrong, text = copied.with_name("wrong.yaml"), copied.read_text()
+    wrong.write_text(text + TASK.replace("target: side", "target: sid"))
     copied.write_text(text + TASK)
-    for stage in ("probe", "finetune"):
-        done = run_cli(stage, "--config", copied, "task=opposite", **own)
-        assert done.returncode == 0, done.stdout + done.stderr
+    stages = ("probe", "finetune")
+    lines = [f"{stage} --config {copied} task=opposite" for stage in stages]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, f"probe --config {wrong} task=opposite", *lines],
+        cwd=packages,
+        env=ENV | {"PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+    )
+    assert re.findall(r"^\d+$", done.stdout, re.MULTILINE) == ["2", "0", "0"], done.stderr
+    assert "tasks.opposite.target is sid, which is not known: did you mean side?" in done.stderr
+    for stage in stages:
         results = json.loads((copied.parent / f"out/{stage}/opposite/results.json").read_text())
         assert results["kind"] == "opposite"
         assert results["metric"] == "balanced_accuracy"

@@ -110,8 +110,7 @@ def said(planted):
     words += [["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]]
     texts = []
     for name, *more in words:
-        command = [sys.executable, "-m", "stages", "-v", name, "--config", planted, *more]
-        done = subprocess.run(command, capture_output=True, text=True, env=ENV)
+        done = run_cli("-v", name, "--config", planted, *more)
         assert done.returncode == 0, done.stdout + done.stderr
         texts.append(done.stdout + done.stderr)
     return "".join(texts)

@@ -8,7 +8,7 @@ from stages.core.study_file import load_study
 from tests.stages.conftest import run_cli
 
 ROBUSTNESS = """\
-robustness: {severities: [1, 5], corruptions: [{name: blur}, {name: gamma}]}
+robustness: {severities: [5], corruptions: [{name: gamma}]}
 """
 
 

@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from stages import probe
-from tests.command_line import run_forked
-from tests.conftest import write_study
+from stages.commands.estimate import estimate_stage
+from stages.core.resources import dataset_size
+from stages.core.stage_runs import stage_runs
+from stages.core.study_file import load_study
+from tests.command_line import ROOT, can_be_offline, offline_prefix, run_forked
+from tests.conftest import read_json, write_study
+from tests.stages.conftest import run_cli, unrun_study
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PROFILE = ["--profile", "workflows/profiles/local"]
 
 
@@ -34,11 +38,6 @@ def snakemake(study, *words, code=0, root=ROOT, program="snakemake", path=None):
     return done.stdout + done.stderr
 
 
-def run_stage_by_hand(study, *words):
-    command = ["python", "-m", "stages", words[0], "--config", study, *words[1:]]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-
-
 def planned_rules(study, *words, root=ROOT):
     """The rules that a run would execute."""
     said = snakemake(study, "-n", *words, root=root)
@@ -48,9 +47,11 @@ def planned_rules(study, *words, root=ROOT):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A study that Snakemake has run to its end; copy it before changing it."""
+    """A study that Snakemake has run, without a network if possible; copy it before changing it."""
     study = write_study(tmp_path_factory.mktemp("flow"))
-    snakemake(study)
+    command = [*offline_prefix(), "snakemake", *PROFILE, "--config", f"study={study}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     return study
 
 
@@ -68,6 +69,16 @@ def study(finished):
     kept.rename(folder)
 
 
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory):
+    """A study run by hand up to the probe, of which Snakemake has no record; leave it as it is."""
+    study = write_study(tmp_path_factory.mktemp("by-hand"))
+    for name, *words in (["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"]):
+        assert run_cli(name, "--config", study, *words).returncode == 0
+    return study
+
+
+REST = {"inventory_page", "finetune", "report"}
 EVERYTHING = {
     "inventory", "inventory_page", "preprocess", "pretrain", "probe", "finetune", "report",
 }  # fmt: skip
@@ -96,6 +107,22 @@ def test_a_finished_study_has_nothing_to_do(finished):
     said = snakemake(finished, "--force", "--", "inventory_page")
     assert f"The report is {finished.parent}/out/report/report.html." in said
     assert (finished.parent / "out/report/report.html").exists()
+
+
+def test_no_stage_but_download_needs_a_network(finished):
+    if not can_be_offline():
+        pytest.skip("this machine lets no process do without a network")
+    assert (finished.parent / "out/report/report.html").exists(), "made without one"
+
+
+def test_each_stage_takes_the_memory_that_was_estimated(finished, tmp_path):
+    """Where each has a process of its own, which holds nothing else."""
+    before = load_study(unrun_study(finished, tmp_path))
+    scans = dataset_size(before)
+    for name, part in stage_runs(load_study(finished)).items():
+        need = estimate_stage(part.stage, before, part.wildcards, scans, None).resource_estimate
+        took = read_json(part.out / "provenance.json")["peak_memory_gib"]
+        assert need.memory.value / 2**30 / took == pytest.approx(1, abs=0.3), name
 
 
 def test_a_dry_run_writes_nothing(finished):
@@ -200,38 +227,33 @@ def test_one_value_reruns_what_depends_on_it_and_nothing_else(study, old, new, r
     assert planned_rules(study) == rerun
 
 
-def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it(study_file):
-    for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
-        run_stage_by_hand(study_file, *words.split())
-    rest = {"inventory_page", "finetune", "report"}
-    assert planned_rules(study_file) == rest
-    edit(study_file, "confidence: 0.9}", "confidence: 0.8}")
-    os.utime(study_file, (0, 0))  # as of a copy with its date: content decides
-    assert planned_rules(study_file) == rest | {"probe"}
-    edit(study_file, "steps: 6", "steps: 8")
-    assert planned_rules(study_file) == rest | {"probe", "pretrain"}
-    edit(study_file, "steps: 8", "steps: 6")
-    edit(study_file, "confidence: 0.8}", "confidence: 0.9}")
-    assert planned_rules(study_file) == rest
+def test_a_value_changed_after_stages_were_run_by_hand_reruns_what_depends_on_it(by_hand):
+    assert planned_rules(by_hand) == REST
+    edit(by_hand, "confidence: 0.9}", "confidence: 0.8}")
+    os.utime(by_hand, (0, 0))  # as of a copy with its date: content decides
+    assert planned_rules(by_hand) == REST | {"probe"}
+    edit(by_hand, "steps: 6", "steps: 8")
+    assert planned_rules(by_hand) == REST | {"probe", "pretrain"}
+    edit(by_hand, "steps: 8", "steps: 6")
+    edit(by_hand, "confidence: 0.8}", "confidence: 0.9}")
+    assert planned_rules(by_hand) == REST
 
 
-def test_a_newer_version_of_a_stage_reruns_it(study, study_file, tmp_path):
+def test_a_newer_version_of_a_stage_reruns_it(study, by_hand, tmp_path):
     root = tmp_path / "newer"
     for name in ("stages", "ssl_pipeline", "cluster", "workflows"):
         shutil.copytree(ROOT / name, root / name)
     shutil.copy(ROOT / "Snakefile", root)
     (root / ".snakemake").symlink_to(ROOT / ".snakemake")
-    for words in ("inventory", "preprocess", "pretrain", "probe task=side"):
-        run_stage_by_hand(study_file, *words.split())
     assert planned_rules(study, root=root) == set()
-    assert planned_rules(study_file, root=root) == {"inventory_page", "finetune", "report"}
+    assert planned_rules(by_hand, root=root) == REST
     module = root / "stages" / "probe.py"
     edit(module, f"\nVERSION = {probe.VERSION}\n", f"\nVERSION = {probe.VERSION + 1}\n")
     now = time.time()
     os.utime(module, (0, 0))  # of a study that Snakemake ran, it knows without the file's date
     assert planned_rules(study, root=root) == {"probe", "report"}
     os.utime(module, (now, now))
-    assert planned_rules(study_file, root=root) == {"inventory_page", "probe", "finetune", "report"}
+    assert planned_rules(by_hand, root=root) == REST | {"probe"}
 
 
 def test_one_task_reruns_alone(study):
@@ -247,11 +269,11 @@ def test_purged_volumes_are_made_again_once_a_stage_needs_them(study):
     encoder = (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns
     shutil.rmtree(volume)
     assert planned_rules(study) == set(), "a study that is done needs no store"
-    edit(study, "finetune: {steps: 2", "finetune: {steps: 3")
-    assert "6 volumes stored, 1 of them new" in snakemake(study)
+    edit(study, "confidence: 0.9}", "confidence: 0.8}")
+    assert "6 volumes stored, 1 of them new" in snakemake(study, "--until", "probe")
     assert (volume / "zarr.json").exists()
     assert (out / "pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
-    assert planned_rules(study) == set()
+    assert planned_rules(study) == {"finetune", "report"}
 
 
 def test_an_equal_remake_reruns_nothing_after_it(study):
@@ -273,12 +295,12 @@ def test_a_new_scan_is_preprocessed_alone_and_waits_for_the_next_cohort(study):
     scan = bytearray(gzip.decompress((folder / "raw/images/person0.nii.gz").read_bytes()))
     scan[400:2400] = scan[1400:3400]  # other voxels, so that it is no copy of a known scan
     (folder / "raw/images/person9.nii.gz").write_bytes(gzip.compress(bytes(scan)))
-    said = snakemake(study)
+    said = snakemake(study, "--until", "pretrain")
     assert "7 volumes stored, 1 of them new" in said
     assert "1 new volumes wait" in said
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (folder / "out/pretrain/encoder/encoder.safetensors").stat().st_mtime_ns == encoder
-    assert planned_rules(study) == set()
+    assert planned_rules(study).isdisjoint({"inventory", "preprocess", "pretrain"})
     edit(study, "steps: 6", "steps: 6\n  cohort: 2")
     assert "pretrain: 6 steps on 5 volumes" in snakemake(study, "--until", "pretrain")
 

@@ -15,7 +15,6 @@ from stages.commands.clean import clean_study
 from stages.core.pretraining_runs import run_folder
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
-from tests.conftest import write_study
 
 STAGES = [
     ("inventory", {}), ("preprocess", {}), ("pretrain", {}), ("probe", {"task": "side"}),
@@ -29,26 +28,12 @@ FOREIGN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The tiny study, all of it."""
-    file = write_study(tmp_path_factory.mktemp("clean"))
-    for name, wildcards in STAGES:
-        run_stage(name, load_study(file), wildcards)
-    return file
-
-
 @pytest.fixture
-def file(whole):
-    """The same in its own place, with files that are no business of ours; put back afterwards."""
-    folder = whole.parent
-    kept = folder.with_name("kept")
-    shutil.copytree(folder, kept, copy_function=shutil.copy2)
+def file(copied):
+    """The whole study, with files that are no business of ours."""
     for name in FOREIGN:
-        write_text(folder / "out" / name, "mine")
-    yield whole
-    shutil.rmtree(folder)
-    kept.rename(folder)
+        write_text(copied.parent / "out" / name, "mine")
+    return copied
 
 
 def files(folder):
