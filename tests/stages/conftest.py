@@ -56,6 +56,16 @@ def copy_study(study, folder):
     return folder / study.name
 
 
+def unrun_study(study, folder):
+    """A study with the same raw scans, and an output folder where nothing has run yet."""
+    shutil.copy(study.parent / "test.txt", folder)
+    output = f"output: {study.parent}/out"
+    assert output in study.read_text()
+    unrun = folder / study.name
+    unrun.write_text(study.read_text().replace(output, f"output: {folder}/out"))
+    return unrun
+
+
 @pytest.fixture
 def copied(whole, tmp_path):
     """The whole study in a folder of its own."""

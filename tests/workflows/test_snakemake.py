@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from stages import probe
+from stages.commands.estimate import estimate_stage
+from stages.core.resources import dataset_size
+from stages.core.stage_runs import stage_runs
+from stages.core.study_file import load_study
 from tests.command_line import ROOT, can_be_offline, offline_prefix, run_forked
-from tests.conftest import write_study
-from tests.stages.conftest import run_cli
+from tests.conftest import read_json, write_study
+from tests.stages.conftest import run_cli, unrun_study
 
 PROFILE = ["--profile", "workflows/profiles/local"]
 
@@ -109,6 +113,16 @@ def test_no_stage_but_download_needs_a_network(finished):
     if not can_be_offline():
         pytest.skip("this machine lets no process do without a network")
     assert (finished.parent / "out/report/report.html").exists(), "made without one"
+
+
+def test_each_stage_takes_the_memory_that_was_estimated(finished, tmp_path):
+    """Where each has a process of its own, which holds nothing else."""
+    before = load_study(unrun_study(finished, tmp_path))
+    scans = dataset_size(before)
+    for name, part in stage_runs(load_study(finished)).items():
+        need = estimate_stage(part.stage, before, part.wildcards, scans, None).resource_estimate
+        took = read_json(part.out / "provenance.json")["peak_memory_gib"]
+        assert need.memory.value / 2**30 / took == pytest.approx(1, abs=0.3), name
 
 
 def test_a_dry_run_writes_nothing(finished):
