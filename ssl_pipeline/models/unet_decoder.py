@@ -6,7 +6,8 @@ beside it, and one convolution with instance norm and LeakyReLU. Modules have th
 
 Pretraining may train it along with the encoder, and fine-tuning then takes it over by name. Behind
 a sparse pass hidden voxels of the skips are 0 and the decoder is dense, so that no hidden voxel of
-the crop reaches its maps.
+the crop reaches its maps. A learned embedding of each level in their place, as SparK has it, gave
+the same loss: .2492 against .2493, the means of steps 60 to 120 on crops of MR, preset tiny.
 """
 
 from itertools import pairwise

@@ -5,7 +5,8 @@ is scored as the pipeline scores: mean Dice on each scan's own grid.
 """
 
 import time
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, tr
 from ssl_pipeline.evaluation.runner.segmentation_cells import SegmentationCells
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.models import ResEnc
+from ssl_pipeline.models.unet_decoder import PretrainedNetwork
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Data, Splits
@@ -112,6 +114,18 @@ class SegmentationComparison:
         self.cells = SegmentationCells(self.runner, config)
         self.scored_entries = self.runner.test_entries[: budget.max_scored_scans]
         self.cell = Cell(Full().name, RANDOM, budget.subjects, budget.seed)
+
+    def start_from(self, pretrained: PretrainedNetwork) -> None:
+        """Train from these weights, and from their decoder where the study's section says so."""
+        name, decoder = "pretrained", pretrained.decoder
+        context = replace(
+            self.runner.context,
+            encoder_factory=lambda initialization, seed: deepcopy(pretrained.encoder),
+            decoder_weights=lambda initialization: decoder.state_dict() if decoder else None,
+            initializations={name: ""},
+        )
+        self.runner = TaskRunner(self.task, context)
+        self.cell = replace(self.cell, initialization=name)
 
     @cached_property
     def labelled_entries(self) -> list[Entry]:
