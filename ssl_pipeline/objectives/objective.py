@@ -151,7 +151,7 @@ class Objective(nn.Module):
         tokens = local = images.new_empty(len(images), 0, 0)
         maps, sparse_unet, dense_unet = [], [], []
         if wanted & {"sparse", "sparse_unet"}:
-            sparse = self._encode_visible(batch, images)
+            sparse = self.encode_visible(batch, images)
             tokens = sparse.tokens
             if self.decoder and "sparse_unet" in wanted:
                 sparse_unet = self.decoder.decode(sparse, images, batch.visible)
@@ -167,18 +167,17 @@ class Objective(nn.Module):
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""
-        return self._encode_visible(batch, images).tokens
+        return self.encode_visible(batch, images).tokens
 
-    def _encode_visible(self, batch: Batch, images: Images) -> CropFeatures:
+    def encode_visible(self, batch: Batch, images: Images) -> CropFeatures:
+        """What the encoder's sparse pass gives of the visible patches of images."""
         factors = self.encoder.branch_factors(batch.meta.number, images.device)
         return self.encoder.forward_features(images, batch.spacing_mm, batch.visible, factors)
 
     def _encode_local(self, batch: Batch, images: Images) -> LocalTokens:
         """Tokens of the local crops of each view, one after the other."""
-        number, factors = (
-            batch.local.shape[1],
-            self.encoder.branch_factors(batch.meta.number, images.device),
-        )
+        number = batch.local.shape[1]
+        factors = self.encoder.branch_factors(batch.meta.number, images.device)
         return self.encoder.forward_sparse(
             images.repeat_interleave(number, dim=0),
             batch.spacing_mm.repeat_interleave(number, dim=0),

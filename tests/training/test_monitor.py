@@ -10,6 +10,7 @@ import torch
 
 from ssl_pipeline import objectives
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.models.encoder import CropFeatures
 from ssl_pipeline.models.position_encoding import position_encoding
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae
@@ -106,11 +107,10 @@ def test_an_encoder_that_knows_where_crops_lie_is_found_out(start, tmp_path, sha
             tuple(images.shape[2:]), objective.encoder.patch, batch.spacing_mm
         )
         places = places + share * batch.start_mm[:, None]
-        return position_encoding(
-            gather_tokens(places, batch.visible), objective.encoder.dim
-        ).requires_grad_()
+        tokens = position_encoding(gather_tokens(places, batch.visible), objective.encoder.dim)
+        return CropFeatures(tokens.requires_grad_(), [])
 
-    objective.encode = encode
+    objective.encode_visible = encode
     placed = monitor.take_snapshot(0.5, 10.0)["position_shortcut"]
     assert placed > 0.2 if found_out else placed < 0, placed
 
