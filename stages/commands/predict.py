@@ -37,6 +37,7 @@ from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.report.render.segmentation_overlay import paint_classes
 from ssl_pipeline.volumes.readers import (
+    ReadError,
     Source,
     dicom,
     find_sources,
@@ -148,6 +149,8 @@ def _columns_of_scan(
         if done is not None and all(Path(name).exists() for name in done["files"]):
             return {**done["columns"]}
         found = model.predict_prepared(prepare_source(model.manifest, source, hints))
+    except ReadError as error:
+        return _failure(f"{escape_bytes(source.path.name)} {error.reason}")
     except UserError as error:
         return _failure(escape_bytes(str(error)))
     except OSError as error:

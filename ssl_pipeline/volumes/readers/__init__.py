@@ -142,6 +142,8 @@ def _with_read_errors(reader: Reader, source: Source, work: Callable[[Source], T
         raise missing_error(source.path) from None
     except PermissionError:
         raise unreadable_error(source.path) from None
+    except MemoryError:
+        raise ReadError(source.path, "needs more memory than there is.") from None
     except Exception as error:  # libraries raise anything over a garbled file
         what = f"cannot be read as {reader.name}; is the file complete?"
         raise ReadError(source.path, what, _one_line(error, source.path)) from error

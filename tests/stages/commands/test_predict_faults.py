@@ -79,9 +79,13 @@ def test_a_full_disk_stops_with_a_sentence_and_costs_no_finished_scan(
 
 
 def test_a_scan_without_enough_memory_costs_its_own_row(tissue, scans, limited, tmp_path):
-    voxels = np.zeros((400, 400, 400), np.int16)
-    voxels[100:300, 100:300, 100:300] = 700
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), scans / "large.nii")
+    header = nib.Nifti1Header()
+    header.set_data_shape((1000, 1000, 1000))
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.eye(4), code="scanner")
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (scans / "large.nii").write_bytes(header.binaryblock + bytes(4))
+    os.truncate(scans / "large.nii", 352 + 2 * 1000**3)  # a file with a hole, which takes no room
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limited(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY_BYTES)
     rows = {row["path"]: row["error"] for row in predict(scans, tmp_path / "out", tissue)}
