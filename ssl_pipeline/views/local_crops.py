@@ -24,6 +24,8 @@ def choose_local(
     They lie about the first of the `hidden` patches, which are in random order, those inside the
     body before others, and stay inside the view.
     """
+    if not section.number:
+        return hidden.new_empty(len(hidden), 0, 0)
     inside: Bool[Tensor, "views rest"] = body_share.gather(1, hidden) >= 0.5
     middles = hidden.gather(1, (~inside).byte().argsort(dim=1, stable=True))[:, : section.number]
     box, (_, rows, columns) = section.box(grid), grid

@@ -169,7 +169,8 @@ def _check_local_crops(study: Study) -> None:
     local, crop, model = study.views.local_crops, study.views.crop_voxels, study.model
     if not local.number or is_auto(model.patch_voxels) or is_auto(crop):
         return
-    box, grid = local.box(model.grid(crop)), model.grid(crop)
+    grid = model.grid(crop)
+    box = local.box(grid)
     if box == grid or math.prod(box) < model.min_tokens:
         raise ValueError(
             f"views.local_crops.share is {local.share:g}, which of views of {list(grid)} patches "

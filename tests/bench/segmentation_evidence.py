@@ -16,7 +16,6 @@ from pathlib import Path
 
 from ssl_pipeline.evaluation.adaptation.full import Full
 from ssl_pipeline.evaluation.config import Budgets
-from ssl_pipeline.evaluation.metrics.scores import MetricValue
 from ssl_pipeline.evaluation.records import read_results
 from ssl_pipeline.evaluation.runner.finetune import cell_section
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate
@@ -106,7 +105,7 @@ class NnUNetTask:
             files = [self._file(subjects, seed) for seed in self.seeds]
             if all(file.exists() for file in files):
                 comparison = self._comparison(int(subjects), 0)
-                values = [_score(comparison, json.loads(file.read_text())) for file in files]
+                values = [comparison.score(json.loads(file.read_text())) for file in files]
                 found = MetricEstimate.from_seeds(values).with_interval(
                     self.study.evaluate.confidence, (0, 1)
                 )
@@ -119,8 +118,7 @@ class NnUNetTask:
         peer.write_dataset(comparison)
         peer.plan()
         peer.train(_samples(comparison))
-        predicted = peer.predict(comparison.scored_entries)
-        return [comparison.cells.score_scan(e, predicted[e.id]) for e in comparison.scored_entries]
+        return comparison.score_scans(peer.predict(comparison.scored_entries))
 
     def _comparison(self, subjects: int, seed: int) -> SegmentationComparison:
         crop = self.study.tasks[self.name].crop_voxels
@@ -142,11 +140,6 @@ def _samples(comparison: SegmentationComparison) -> int:
     """Crops that our row of as many labelled subjects sees."""
     section = cell_section(comparison.runner, comparison.study.finetune, comparison.cell, Full())
     return section.steps * section.batch_size
-
-
-def _score(comparison: SegmentationComparison, rows: list[dict]) -> MetricValue:
-    subjects = tuple(dict.fromkeys(entry.subject for entry in comparison.scored_entries))
-    return comparison.task.score(subjects, rows).primary
 
 
 def _markdown(rows: list[EvidenceRow]) -> str:

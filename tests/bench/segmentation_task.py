@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,7 @@ from ssl_pipeline.evaluation.config import Evaluate, Finetune
 from ssl_pipeline.evaluation.finetuning import segmentation_training
 from ssl_pipeline.evaluation.finetuning.optimizer import fixed_seed
 from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationModel
+from ssl_pipeline.evaluation.metrics.scores import MetricValue
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.finetune import cell_section
 from ssl_pipeline.evaluation.runner.networks import build_segmentation_model, training_settings
@@ -167,9 +169,16 @@ class SegmentationComparison:
 
     def mean_dice(self, predictions: dict[str, NDArray[np.uint8]]) -> float:
         """Of such predictions, over classes and subjects, by the code that scores evaluations."""
+        return self.score(self.score_scans(predictions)).value
+
+    def score_scans(self, predictions: dict[str, NDArray[np.uint8]]) -> list[dict[str, Any]]:
+        """The scores of each scored scan, of predictions as `predict` gives them."""
+        return [self.cells.score_scan(e, predictions[e.id]) for e in self.scored_entries]
+
+    def score(self, rows: list[dict[str, Any]]) -> MetricValue:
+        """The mean Dice of all scored subjects, from the rows of their scans."""
         subjects = tuple(dict.fromkeys(entry.subject for entry in self.scored_entries))
-        rows = [self.cells.score_scan(e, predictions[e.id]) for e in self.scored_entries]
-        return self.task.score(subjects, rows).primary.value
+        return self.task.score(subjects, rows).primary
 
     def image(self, entry: Entry) -> nib.Nifti1Image:
         """A scan as it was found, in the units of its modality."""

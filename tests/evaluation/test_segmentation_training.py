@@ -17,6 +17,7 @@ from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     build_labelled_volume,
     crop_start,
     largest_components,
+    predict_probabilities,
     predict_volume,
     predictive_entropy,
     train_segmentation,
@@ -76,8 +77,8 @@ def test_mirrored_views_are_averaged_where_they_lie(planted):
         expected = classes_on_source_grid([Slab(0, mean[:, *inside])], entry.meta)
         found = predict_volume(network, planted.reader, entry, WINDOW, section)
         entropy = -(mean * np.log(mean))[:, *inside].sum(axis=0).mean()
-        arguments = ([network], entry.shape, lambda _: crop, WINDOW, section)
-        assert predictive_entropy(*arguments) == pytest.approx(entropy, rel=1e-4)
+        slabs = predict_probabilities([network], entry.shape, lambda _: crop, WINDOW, section)
+        assert predictive_entropy(slabs, entry.shape) == pytest.approx(entropy, rel=1e-4)
         assert (found == expected).mean() > 0.999
 
 

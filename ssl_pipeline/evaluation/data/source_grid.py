@@ -43,18 +43,21 @@ class ClassMap(NamedTuple):
 
 
 def classes_on_source_grid(probabilities: Iterable[Slab], meta: VolumeMeta) -> NDArray[np.uint8]:
-    """The classes of `class_map_on_source_grid`."""
-    return class_map_on_source_grid(probabilities, meta).classes
-
-
-def class_map_on_source_grid(
-    probabilities: Iterable[Slab], meta: VolumeMeta, temperature: float = 1.0
-) -> ClassMap:
-    """The most probable class of each voxel, and its probability, scaled by a temperature.
+    """The most probable class of each voxel (x, y, z) of the scan's own grid.
 
     `probabilities` of a stored volume have background first. What lies outside of the stored volume
     is background. The result goes with `meta.source_affine`.
     """
+    classes = np.zeros(meta.source_shape, np.uint8)
+    for block in interpolated_blocks(probabilities, meta):
+        classes[block.box][block.inside] = block.values.argmax(axis=0)
+    return classes
+
+
+def class_map_on_source_grid(
+    probabilities: Iterable[Slab], meta: VolumeMeta, temperature: float
+) -> ClassMap:
+    """The classes of `classes_on_source_grid`, with probabilities scaled by a temperature."""
     found = ClassMap(np.zeros(meta.source_shape, np.uint8), np.zeros(meta.source_shape, np.float32))
     for block in interpolated_blocks(probabilities, meta):
         classes = block.values.argmax(axis=0)

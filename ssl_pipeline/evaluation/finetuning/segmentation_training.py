@@ -5,7 +5,7 @@ for their label maps, one byte a voxel.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 
@@ -20,7 +20,7 @@ from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import CropBatch, padded_window, read_crops
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
-from ssl_pipeline.evaluation.data.source_grid import ClassMap, Slab, class_map_on_source_grid
+from ssl_pipeline.evaluation.data.source_grid import Slab, classes_on_source_grid
 from ssl_pipeline.evaluation.finetuning.augmentation_config import UNCHANGED
 from ssl_pipeline.evaluation.finetuning.crop_augmentation import (
     LabelledCrops,
@@ -39,7 +39,6 @@ from ssl_pipeline.evaluation.finetuning.sliding_window import (
     WindowSettings,
     sliding_window_inference,
 )
-from ssl_pipeline.preprocess.prepare import VolumeMeta
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.types import Shape, Triple, triple
@@ -158,46 +157,30 @@ def predict_volume(
 
     0 is background, 1 the first class. Windows of `size` voxels slide over the volume.
     """
+    slabs = stored_probabilities(model, reader, entry, size, section)
+    return clean_classes(classes_on_source_grid(slabs, entry.meta), section)
+
+
+def clean_classes(classes: NDArray[np.uint8], section: Finetune) -> NDArray[np.uint8]:
+    """Predicted classes (three axes), each its largest component alone where the study says so."""
+    return largest_components(classes) if section.largest_component else classes
+
+
+def predictive_entropy(probabilities: Iterable[Slab], shape: Shape) -> float:
+    """Mean over the voxels of a volume (z, y, x) of the entropy of their class, in nats."""
+    entropies = (scipy.special.entr(slab.values).sum(dtype=np.float64) for slab in probabilities)
+    return float(sum(entropies)) / math.prod(shape)
+
+
+def stored_probabilities(
+    model: nn.Module, reader: CropReader, entry: Entry, size: Triple, section: Finetune
+) -> Iterator[Slab]:
+    """Probabilities as of `predict_probabilities`, of a stored volume by one model."""
 
     def crops_at(starts: Sequence[Triple]) -> CropBatch:
         return read_crops(reader, [(entry, at) for at in starts], size)
 
-    return predict_classes([model], entry.meta, crops_at, size, section).classes
-
-
-def predict_classes(
-    models: Sequence[nn.Module],
-    meta: VolumeMeta,
-    crops_at: Callable[[Sequence[Triple]], CropBatch],
-    size: Triple,
-    section: Finetune,
-    temperature: float = 1.0,
-) -> ClassMap:
-    """Classes as those of `predict_volume`, by the mean probabilities of models, and how sure.
-
-    `crops_at` maps starts of windows to crops of `size` voxels.
-    """
-    slabs = predict_probabilities(models, meta.shape, crops_at, size, section)
-    found = class_map_on_source_grid(slabs, meta, temperature)
-    if not section.largest_component:
-        return found
-    return found._replace(classes=largest_components(found.classes))
-
-
-def predictive_entropy(
-    models: Sequence[nn.Module],
-    shape: Shape,
-    crops_at: Callable[[Sequence[Triple]], CropBatch],
-    size: Triple,
-    section: Finetune,
-) -> float:
-    """Mean over the voxels of a volume (z, y, x) of the entropy of their class, in nats.
-
-    Arguments are those of `predict_classes`.
-    """
-    slabs = predict_probabilities(models, shape, crops_at, size, section)
-    total = sum(float(scipy.special.entr(slab.values).sum(dtype=np.float64)) for slab in slabs)
-    return total / math.prod(shape)
+    return predict_probabilities([model], entry.meta.shape, crops_at, size, section)
 
 
 def predict_probabilities(
@@ -209,7 +192,7 @@ def predict_probabilities(
 ) -> Iterator[Slab]:
     """Mean probabilities of classes of a volume (z, y, x) by models, plane after plane.
 
-    Background comes first; `crops_at` is that of `predict_classes`.
+    Background comes first. `crops_at` maps starts of windows to crops of `size` voxels.
     """
     device = str(next(models[0].parameters()).device)
     for model in models:

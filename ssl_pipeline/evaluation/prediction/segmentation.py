@@ -1,6 +1,6 @@
 """Segmentation of a prepared volume, and the volume of each class in its scan."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import CropBatch, crops_of_volume
 from ssl_pipeline.evaluation.data.labelled_crops import CropBox
+from ssl_pipeline.evaluation.data.source_grid import Slab, class_map_on_source_grid
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
-    predict_classes,
+    clean_classes,
+    predict_probabilities,
     predictive_entropy,
 )
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
@@ -37,17 +39,18 @@ class SegmentationPredictor(ScanPredictor):
         Of an ensemble, probabilities are scaled by the geometric mean of its temperatures: the
         classes are those without any temperature.
         """
-        meta, crops_at = prepared.meta, self._crop_reader(prepared)
+        meta, slabs = prepared.meta, self._probabilities(prepared)
         temperature = float(np.exp(np.log(self.temperatures).mean()))
-        found = predict_classes(self.networks, meta, crops_at, self.size, self.section, temperature)
+        found = class_map_on_source_grid(slabs, meta, temperature)
+        classes = clean_classes(found.classes, self.section)
         volumes_ml, probabilities = {}, {}
         for index, name in enumerate(self.classes.values(), start=1):
-            inside = found.classes == index
+            inside = classes == index
             volumes_ml[f"{name} (ml)"] = meta.source_volume_ml(int(inside.sum()))
             if inside.any():
                 mean = float(found.probability[inside].mean(dtype=np.float64))
                 probabilities[f"{name} (mean probability)"] = mean
-        label_map = np.array([0, *self.classes], np.int16)[found.classes]
+        label_map = np.array([0, *self.classes], np.int16)[classes]
         return Prediction(volumes_ml | probabilities, label_map)
 
     def entropy(self, prepared: PreparedVolume) -> float:
@@ -55,14 +58,14 @@ class SegmentationPredictor(ScanPredictor):
 
         Of probabilities as the networks give them, before calibration.
         """
-        crops_at, shape = self._crop_reader(prepared), prepared.meta.shape
-        return predictive_entropy(self.networks, shape, crops_at, self.size, self.section)
+        return predictive_entropy(self._probabilities(prepared), prepared.meta.shape)
 
-    def _crop_reader(self, prepared: PreparedVolume) -> Callable[[Sequence[Triple]], CropBatch]:
+    def _probabilities(self, prepared: PreparedVolume) -> Iterator[Slab]:
         def crops_at(starts: Sequence[Triple]) -> CropBatch:
             return crops_of_volume(prepared, [CropBox(at, self.size) for at in starts], self.size)
 
-        return crops_at
+        shape = prepared.meta.shape
+        return predict_probabilities(self.networks, shape, crops_at, self.size, self.section)
 
     def outputs(
         self,

@@ -8,7 +8,7 @@ from torch import nn
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import BASELINES, RANDOM, Cell
+from ssl_pipeline.evaluation.cells import NOT_PRETRAINED, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.decoders.unet import missing_decoder_error
 from ssl_pipeline.evaluation.finetuning.build import compose_crop_model, compose_segmentation_model
@@ -67,7 +67,7 @@ def training_settings(
 
 
 def _is_pretrained(cell: Cell) -> bool:
-    return cell.initialization not in (RANDOM, *BASELINES)
+    return cell.initialization not in NOT_PRETRAINED
 
 
 def _build_encoder(runner: TaskRunner, cell: Cell) -> Encoder:

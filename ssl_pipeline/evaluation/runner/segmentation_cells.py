@@ -19,7 +19,7 @@ from torch import nn
 from ssl_pipeline.evaluation.baselines import voxel_pca
 from ssl_pipeline.evaluation.cells import EXTERNAL, PIXELS, Cell
 from ssl_pipeline.evaluation.config import Finetune
-from ssl_pipeline.evaluation.data.crops import StoredVolumes, read_crops
+from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
 from ssl_pipeline.evaluation.data.voxel_sample import draw_voxels, sampled_probabilities
@@ -177,15 +177,10 @@ class SegmentationCells(FinetuneCells):
         truth = self._truth(entry, self.task.label)
         if not all(self.task.annotated_classes(truth)):
             return np.zeros((0, len(self.task.classes) + 1)), np.zeros(0, np.int64)
-        size, reader = self.runner.crop_size, self.runner.context.reader
         rng = generator(self.runner.context.seed, 0, f"calibration {entry.voxel_hash}")
         chosen = draw_voxels(truth, spacing_mm(np.array(entry.meta.source_affine)), rng)
-        slabs = segmentation_training.predict_probabilities(
-            [network],
-            entry.meta.shape,
-            lambda starts: read_crops(reader, [(entry, at) for at in starts], size),
-            size,
-            section,
+        slabs = segmentation_training.stored_probabilities(
+            network, self.runner.context.reader, entry, self.runner.crop_size, section
         )
         return sampled_probabilities(slabs, entry.meta, truth, chosen)
 

@@ -41,7 +41,7 @@ class Dino(DistillationTerm):
     @property
     def passes(self) -> "frozenset[EncoderPass]":
         """Visible patches and local crops for the encoder, and whole crops for the teacher."""
-        return frozenset({"sparse", "local", "teacher"})
+        return super().passes | {"local"}
 
     def cost(self, model: ModelConfig, visible: int, hidden: int) -> TermCost:
         """Cost of the projection of one vector of a view; a few more of local crops are nothing."""
