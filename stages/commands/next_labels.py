@@ -5,8 +5,6 @@ to the scans, in the private folder. Embeddings and entropies are written down w
 computed, so that a run that was stopped goes on, and the next list needs no more than new scans.
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import sha256_file, sha256_json, write_text
+from ssl_pipeline.io.atomic import sha256_file, sha256_json, write_csv
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.review.next_labels import LabelPool, strategy_named
@@ -102,13 +100,19 @@ def _check_count(task: Task, count: int, unlabelled: int) -> None:
 
 
 def _write_list(path: Path, chosen: Sequence[Entry], strategy: str) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for place, entry in enumerate(chosen, start=1):
-        known = (entry.id, entry.subject, entry.root, entry.site, entry.modality)
-        table.writerow((place, *known, strategy))
-    write_text(path, text.getvalue())
+    rows = (
+        {
+            "place": place,
+            "scan": entry.id,
+            "subject": entry.subject,
+            "root": entry.root,
+            "site": entry.site,
+            "modality": entry.modality,
+            "strategy": strategy,
+        }
+        for place, entry in enumerate(chosen, start=1)
+    )
+    write_csv(path, COLUMNS, rows)
 
 
 @dataclass(frozen=True)

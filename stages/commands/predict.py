@@ -5,7 +5,6 @@ series as DICOM SEG; `predictions.csv` has a row a scan. What is finished is wri
 run that was stopped goes on with the next scan.
 """
 
-import csv
 import gzip
 import hashlib
 import io
@@ -30,7 +29,7 @@ from ssl_pipeline.io.atomic import (
     check_writable,
     sha256_file,
     write_bytes,
-    write_text,
+    write_csv,
 )
 from ssl_pipeline.preprocess.labels import label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
@@ -228,8 +227,4 @@ def _short_hash(source: Source) -> str:
 
 def _write_table(path: Path, rows: list[Result]) -> None:
     columns = dict.fromkeys(FIRST_COLUMNS) | dict.fromkeys(name for row in rows for name in row)
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())
+    write_csv(path, list(columns), rows)

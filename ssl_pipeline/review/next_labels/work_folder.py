@@ -8,9 +8,7 @@ It is the layout of MONAI Label's local datastore; 3D Slicer opens its files as 
 here ever removes a label, and a scan with a finished label stays.
 """
 
-import csv
 import gzip
-import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import write_bytes, write_text
+from ssl_pipeline.io.atomic import write_bytes, write_csv
 from ssl_pipeline.io.permissions import private_files
 from ssl_pipeline.volumes.pseudonyms import CODE_DIGITS, Origin
 from ssl_pipeline.volumes.readers import ReadError, read_volume, strip_suffix
@@ -75,8 +73,5 @@ def _place_scan(folder: Path, origin: Origin) -> None:
 
 
 def _write_table(path: Path, origins: Iterable[Origin]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("scan", "path", "series"))
-    table.writerows((origin.id, origin.path, origin.series) for origin in origins)
-    write_text(path, text.getvalue())
+    rows = ({"scan": each.id, "path": each.path, "series": each.series} for each in origins)
+    write_csv(path, ("scan", "path", "series"), rows)
