@@ -5,21 +5,11 @@ The trials are runs of other stages, which `snakemake ablate` starts; this one o
 
 from pathlib import Path
 
-from ssl_pipeline.errors import UserError
-from ssl_pipeline.evaluation.ablation import ablation_table
 from ssl_pipeline.evaluation.cells import RANDOM
-from ssl_pipeline.evaluation.records import (
-    RESULTS_FILE,
-    AblationArm,
-    AblationResults,
-    AblationTable,
-)
-from ssl_pipeline.formatting import format_count
+from ssl_pipeline.evaluation.records import RESULTS_FILE, AblationArm, AblationResults
 from ssl_pipeline.io.atomic import write_text
 from ssl_pipeline.io.records import write_record
-from ssl_pipeline.provenance import PROVENANCE_FILE, read_provenance
 from ssl_pipeline.report.sections.ablation import render_ablation
-from ssl_pipeline.training.run_record import read_run_record
 from stages.core.layout import ABLATION_TABLE
 from stages.core.records import manifest_hash
 from stages.core.resources import (
@@ -33,7 +23,13 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.stage_runs import runs_of_trial
 from stages.core.study import Study
-from stages.core.trials import ArmBudget, read_budget, require_ablation, trial_of, trials
+from stages.core.trials import read_budget, require_ablation, trial_of
+from stages.trial_results import (
+    comparison_tables,
+    pretraining_diagnoses,
+    pretraining_seconds,
+    run_hashes,
+)
 
 TITLE = "Compare the objectives of an ablation at equal FLOPs"
 CONFIG_KEYS = ("name", "seed", "tasks", "ablate", "evaluate.confidence")
@@ -53,14 +49,8 @@ def is_needed(study: Study) -> bool:
 def inputs(study: Study) -> dict[str, str]:
     """Hashes of all trials. Raises UserError where one is not done, or there is none."""
     require_ablation(study)
-    runs = [run for trial in trials(study) for run in runs_of_trial(trial)]
-    missing = [run.name for run in runs if not run.is_done]
-    if missing:
-        raise UserError(
-            f"Of {format_count(len(runs), 'run')} of the trials {len(missing)} are not done, such "
-            f"as {missing[0]}: `snakemake --profile local ablate --config study=STUDY` does them."
-        )
-    hashes = {run.name: manifest_hash(run.study, run.stage, **run.wildcards) for run in runs}
+    trials = (trial for own in _trials_by_arm(study).values() for trial in own)
+    hashes = run_hashes((run for trial in trials for run in runs_of_trial(trial)), "ablate")
     return {"flop_budget": manifest_hash(study, "flop_budget"), **hashes}
 
 
@@ -77,16 +67,20 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def run(study: Study, out: Path) -> StageResult:
     """Write the comparison as JSON, and as a table to read."""
     assert study.ablate
-    budget = read_budget(study)
+    budget, trials_by_arm = read_budget(study), _trials_by_arm(study)
     results = AblationResults(
         study=study.name,
         flops=budget.flops,
-        arms=tuple(_arm_record(study, name, budget.arms[name]) for name in study.ablate.arms),
-        tables=tuple(
-            _compare_arms(study, stage, task)
-            for task, config in study.tasks.items()
-            for stage in config.evaluation_stages
+        arms=tuple(
+            AblationArm(
+                name=name,
+                **budget.arms[name].model_dump(),
+                seconds=pretraining_seconds(trials_by_arm[name]),
+                diagnoses=pretraining_diagnoses(trials_by_arm[name]),
+            )
+            for name in study.ablate.arms
         ),
+        tables=comparison_tables(study, trials_by_arm),
     )
     write_record(out / RESULTS_FILE, results)
     text = render_ablation(results)
@@ -95,33 +89,11 @@ def run(study: Study, out: Path) -> StageResult:
     return StageResult(files, f"the table is {out / ABLATION_TABLE}")
 
 
-def _compare_arms(study: Study, stage: str, task: str) -> AblationTable:
+def _trials_by_arm(study: Study) -> dict[str, list[Study]]:
+    """The trials of every arm, one a seed, and those of random weights."""
     assert study.ablate
-    folders = {
-        arm: [
-            trial_of(study, f"{arm}-{seed}").stage_folder(stage, {"task": task})
-            for seed in range(study.ablate.seeds)
-        ]
+    seeds = range(study.ablate.seeds)
+    return {
+        arm: [trial_of(study, f"{arm}-{seed}") for seed in seeds]
         for arm in (*study.ablate.arms, RANDOM)
     }
-    return ablation_table(
-        task,
-        stage,
-        folders,
-        score=study.tasks[task].score,
-        confidence=study.evaluate.confidence,
-        seed=study.seed,
-    )
-
-
-def _arm_record(study: Study, name: str, budget: ArmBudget) -> AblationArm:
-    """Cost and diagnoses of the runs of an arm."""
-    assert study.ablate
-    runs = [trial_of(study, f"{name}-{seed}") for seed in range(study.ablate.seeds)]
-    folders = [run.stage_folder("pretrain", {}) for run in runs]
-    return AblationArm(
-        name=name,
-        **budget.model_dump(),
-        seconds=tuple(read_provenance(folder / PROVENANCE_FILE).wall_s for folder in folders),
-        diagnoses=tuple(run.diagnosis for run in map(read_run_record, folders) if run),
-    )

@@ -30,8 +30,17 @@ PAGE_BYTES, TASK_BYTES = 350_000, 100_000
 BASE_BYTES = 350e6
 TITLE = "Write the report, one page of all results"
 CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
-DEPENDS_ON = ("inventory", "reviewed", "preprocess", "pretrain", "probe", "finetune", "robustness")
-VERSION = 6
+DEPENDS_ON = (
+    "inventory",
+    "reviewed",
+    "preprocess",
+    "pretrain",
+    "probe",
+    "finetune",
+    "robustness",
+    "scaling",
+)
+VERSION = 7
 OUTPUTS = (REPORT_PAGE, REPORT_TABLES)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -53,6 +62,9 @@ def inputs(study: Study) -> dict[str, str]:
         name = " ".join([run.stage, *run.wildcards.values()])
         hashes[name] = manifest_hash(study, run.stage, **run.wildcards)
         hashes[f"test access {name}"] = sha256_json(access_records(run.out))
+    scaling = StageRun(study, "scaling", {})
+    if study.scaling and scaling.is_done:
+        hashes["scaling"] = manifest_hash(study, "scaling")
     hashes["out of date"] = sha256_json(outdated_runs(study))
     titles = [study.title, *(config.title for config in study.tasks.values())]
     return {**hashes, "titles": sha256_json(titles)}
@@ -61,7 +73,9 @@ def inputs(study: Study) -> dict[str, str]:
 def outdated_runs(study: Study) -> tuple[str, ...]:
     """Runs whose outputs are of other settings, code or earlier stages than the present ones."""
     earlier = ("inventory", "preprocess", *(("pretrain",) if study.has_pretraining else ()))
-    runs = [*(StageRun(study, name, {}) for name in earlier), *evaluation_runs(study)]
+    later = ("scaling",) if study.scaling else ()
+    singles = (StageRun(study, name, {}) for name in (*earlier, *later))
+    runs = [*singles, *evaluation_runs(study)]
     return tuple(
         run.name
         for run in runs

@@ -1,4 +1,4 @@
-"""Results table of an ablation: all its arms, from the predictions of its trials.
+"""Results table of arms that were pretrained differently, from the predictions of their trials.
 
 Every arm was trained once for each seed; random weights and pixels are compared too. Intervals are
 over the scored subjects and the seeds of training. Draws of labelled subjects share the encoder of
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from ssl_pipeline.evaluation.cells import (
-    BASELINES,
     NOT_PRETRAINED,
     Cell,
     comparable_methods,
@@ -42,12 +41,11 @@ def ablation_table(
     *,
     score: ScoreFunction,
     confidence: float,
-    seed: int,
 ) -> AblationTable:
     """The table of one task and stage; `score` is the task's.
 
     `folders` are those of every arm, one a seed, in which the stage left its results and cells;
-    those of random weights hold the baseline of pixels too.
+    some hold random weights or the baseline of pixels too.
     """
     trials: Trials = {
         arm: [(folder, read_results(folder)) for folder in own] for arm, own in folders.items()
@@ -71,7 +69,7 @@ def ablation_table(
         confidence=confidence,
         warning=_warning(trials),
         rows=tuple(_rows(scores, first.metric, confidence)),
-        differences=tuple(_differences(scores, confidence, seed)),
+        differences=tuple(_differences(scores, confidence)),
     )
 
 
@@ -84,7 +82,7 @@ def _gather_predictions(trials: Trials) -> dict[ArmKey, list[list[Predictions]]]
     for arm, seeds in trials.items():
         for folder, results in seeds:
             for row in results.rows:
-                own = row.initialization if row.initialization in BASELINES else arm
+                own = row.initialization if row.initialization in NOT_PRETRAINED else arm
                 draws = _draws(folder, row)
                 found.setdefault((own, row.method, row.subjects), []).append(draws)
     each = len(next(iter(trials.values())))
@@ -122,7 +120,7 @@ def find_row(
 
 
 def _differences(
-    scores: Mapping[ArmKey, MetricEstimate], confidence: float, seed: int
+    scores: Mapping[ArmKey, MetricEstimate], confidence: float
 ) -> Iterator[ArmDifference]:
     """Differences from each earlier arm, random weights and the baselines, paired by seed."""
     arms = list(dict.fromkeys(arm for arm, _, _ in scores))

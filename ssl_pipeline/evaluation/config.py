@@ -281,3 +281,36 @@ class Ablate(Section):
     def trials(self) -> list[str]:
         """Every arm with every seed, such as `hybrid-0`; random weights last."""
         return [f"{arm}-{seed}" for arm in (*self.arms, RANDOM) for seed in range(self.seeds)]
+
+
+class Scaling(Section):
+    """The study's own pretraining for parts of its length: what more of it has bought."""
+
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.0625, 0.25),
+        min_length=1,
+        description="parts of the run's length, rising, each a run with a learning rate that "
+        "decays to its end; the study's own encoder is the last point",
+    )
+    seeds: int = Field(
+        1, ge=1, description="encoders of each length; with 1 intervals are over subjects alone"
+    )
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> "Scaling":
+        if list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(f"shares is {list(self.shares)}: give each once, rising")
+        return self
+
+    @property
+    def arms(self) -> dict[str, float]:
+        """The share of every length by its name, such as `share_25`; the whole length last."""
+        shares = (*self.shares, 1.0)
+        return {f"share_{100 * share:g}".replace(".", "_"): share for share in shares}
+
+    @property
+    def trials(self) -> list[str]:
+        """Every length with every seed, but for the first of the whole: the study's own encoder."""
+        *parts, whole = self.arms
+        others = [f"{arm}-{seed}" for arm in (whole, RANDOM) for seed in range(1, self.seeds)]
+        return [f"{arm}-{seed}" for arm in parts for seed in range(self.seeds)] + others

@@ -198,6 +198,26 @@ class AblationResults(Record):
     tables: tuple[AblationTable, ...]
 
 
+class ScalingArm(RecordPart):
+    """Length, cost and diagnoses of the pretraining runs of one length, by seed."""
+
+    name: str
+    share: float  # of the study's own length
+    steps: int
+    samples: int
+    seconds: tuple[float, ...]
+    diagnoses: tuple[str, ...]
+
+
+class ScalingResults(Record):
+    """Scores of encoders of several lengths of pretraining, shortest first."""
+
+    format: Literal[1] = 1
+    study: str
+    arms: tuple[ScalingArm, ...]
+    tables: tuple[AblationTable, ...]
+
+
 def read_results(folder: Path) -> Results:
     """The results in a stage's folder of a task."""
     return read_record(Results, folder / RESULTS_FILE, REMEDY)
@@ -207,6 +227,12 @@ def read_costs(folder: Path) -> Costs:
     """The costs in a stage's folder of a task; none where they were not recorded."""
     path = folder / COSTS_FILE
     return read_record(Costs, path, REMEDY) if path.exists() else Costs(cells=())
+
+
+def read_scaling(folder: Path) -> ScalingResults | None:
+    """The results in the folder of the stage scaling; None where there are none."""
+    path = folder / RESULTS_FILE
+    return read_record(ScalingResults, path, REMEDY) if path.exists() else None
 
 
 def read_robustness(folder: Path) -> RobustnessResults | None:

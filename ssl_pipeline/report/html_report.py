@@ -20,6 +20,7 @@ from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import conclusions, dataset, pretraining, provenance, readers
 from ssl_pipeline.report.sections.limitations import limitations
+from ssl_pipeline.report.sections.scaling import ScalingSection, scaling_section
 from ssl_pipeline.report.sections.summary import task_summary
 from ssl_pipeline.report.sections.task import TaskSection
 from ssl_pipeline.report.sections.training_health import TrainingHealth, training_health
@@ -35,6 +36,7 @@ class PretrainingSection:
     strips: Sequence[figures.Picture]
     maps: Sequence[figures.Picture]
     table: Table | None
+    scaling: ScalingSection | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def _pretraining_section(data: ReportData) -> PretrainingSection:
         pretraining.snapshot_strips(data.run),
         pretraining.feature_maps(data.feature_pca, data.catalog),
         provenance.training_table(data.provenance) if data.encoder else None,
+        scaling_section(data.scaling) if data.scaling else None,
     )
 
 

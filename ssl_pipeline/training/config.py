@@ -92,6 +92,10 @@ class Training(Section):
             )
         return self
 
+    def shortened(self, share: float) -> "Training":
+        """The same for a share of the steps, at least one."""
+        return self.model_copy(update={"steps": max(1, round(share * self.steps))})
+
     @property
     def first_step(self) -> int:
         """The step that the run begins at: 0, or the last one of the run that it continues from."""

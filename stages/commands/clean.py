@@ -116,7 +116,7 @@ def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
     stale: dict[str, Iterable[Path]] = {
         "parts of interrupted writes": _temporary_files(study),
         "stored volumes of scans that are gone": preprocess.orphaned_volumes(study),
-        "trials that the ablation no longer has": _stale_trials(study),
+        "trials that the study no longer has": _stale_trials(study),
         "pretraining with other settings or cohorts": _collect(pretraining_runs.stale_runs, both),
         "checkpoints before the newest": _collect(pretraining_runs.stale_checkpoints, both),
         "evaluation of other encoders": _collect(evaluation_inputs.stale_cell_files, both),
@@ -136,7 +136,7 @@ def _collect(find_stale: Callable[[Study], list[Path]], studies: Iterable[Study]
 
 
 def _stale_trials(study: Study) -> list[Path]:
-    """Folders of trials; all of them, where the study has no ablation any more."""
+    """Folders of trials; all of them, where the study compares nothing any more."""
     now = {trial.trial for trial in trials(study)}
     return [path for path in (study.folder / TRIALS_FOLDER).glob("*") if path.name not in now]
 

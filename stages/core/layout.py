@@ -1,7 +1,7 @@
 """Layout of a study's output: every path and file name that stages and commands share.
 
     STAGE/[TASK/]            what a stage wrote, with its records
-    trials/TRIAL/STAGE/...   the same for the trials of an ablation
+    trials/TRIAL/STAGE/...   the same for the trials of an ablation or of scaling
     next/                    which scans to label next, and what was measured of scans for it
     logs/RUN.log             the log of a run, such as `probe-organ@hybrid-0`
     jobs/RUN/                scripts, logs and record of its cluster jobs
@@ -47,8 +47,8 @@ LABEL_MAPS_FOLDER = "labels"
 MODEL_FOLDER = "model"  # of fine-tuning
 # Of the command `next`, here and in the private folder.
 NEXT_FOLDER, WORK_LIST = "next", "work_list.csv"
-# In those of `ablate` and `report`.
-ABLATION_TABLE = "ablation.md"
+# In those of `ablate`, `scaling` and `report`.
+ABLATION_TABLE, SCALING_TABLE = "ablation.md", "scaling.md"
 REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"
 
 
@@ -122,7 +122,7 @@ def budget_table(study: OutputFolders) -> Path:
 
 
 def cohort_file(study: OutputFolders, cohort: int, settings_hash: str) -> Path:
-    """The frozen cohort; trials of an ablation share it, so that all train on the same volumes."""
+    """The frozen cohort; trials share it, so that all train on the same volumes."""
     name = f"cohort-{cohort}-{settings_hash[:8]}.json"
     return study.folder / "pretrain" / name
 

@@ -28,6 +28,7 @@ STAGES = (  # in the order in which they run
     "finetune",
     "robustness",
     "ablate",
+    "scaling",
     "report",
 )
 
@@ -65,7 +66,7 @@ class Stage(Protocol):
     USES_WORKERS: bool  # Dask workers do its work, on several nodes if a job has them
     DISTRIBUTED: bool  # several ranks may run it
     SHARDED: bool  # it defines `run_shard`: the elements of a job array may share its cells
-    PER_TRIAL: bool  # each trial of an ablation has a run of it
+    PER_TRIAL: bool  # each trial has a run of it
 
     def is_needed(self, study: Study, **wildcards: str) -> bool:
         """Whether the study has anything for it to do."""

@@ -65,7 +65,7 @@ def stage_wildcards(stage: str) -> tuple[str, ...]:
 
 
 def optional_keys(stage: str) -> tuple[str, ...]:
-    """The keys that a stage may be given: a trial of an ablation, a shard of its cells."""
+    """The keys that a stage may be given: a trial, a shard of its cells."""
     trial = ("trial",) if load_stage(stage).PER_TRIAL else ()
     return (*trial, "shard") if load_stage(stage).SHARDED else trial
 
@@ -74,7 +74,7 @@ def stage_usage(stage: str) -> str:
     """The words that a stage takes."""
     required, optional = stage_wildcards(stage), optional_keys(stage)
     words = ", ".join(f"{key}=NAME" for key in required) or "it takes no further words"
-    trial = "trial=NAME too for one trial of an ablation" if "trial" in optional else ""
+    trial = "trial=NAME too for one trial of ablate or scaling" if "trial" in optional else ""
     shard = "shard=2/8 for the second of eight parts" if "shard" in optional else ""
     return "; ".join(text for text in (words, trial, shard) if text)
 

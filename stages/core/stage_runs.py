@@ -39,7 +39,7 @@ def stage_runs(study: Study) -> dict[str, StageRun]:
     """All runs of a study by name, in the order in which they run."""
     found: list[StageRun] = []
     for name in load_stages():
-        if name == "ablate":  # which compares the trials
+        if name == "ablate":  # which compares trials, as scaling does behind it
             found += [run for trial in trials(study) for run in runs_of_trial(trial)]
         found += runs_of_stage(study, name)
     return {run.name: run for run in found}

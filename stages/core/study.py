@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from cluster.workers import Dask
 from ssl_pipeline.config.section import Section, override_section
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
-from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe, Robustness
+from ssl_pipeline.evaluation.config import Ablate, Evaluate, Finetune, Probe, Robustness, Scaling
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, WEIGHTS_FILE
@@ -96,6 +96,10 @@ class Study(Section):
         None, description="objectives to compare, `{}` for mae, contrastive and hybrid"
     )
 
+    scaling: Scaling | None = Field(
+        None, description="shorter runs to compare, `{}` for a sixteenth and a quarter"
+    )
+
     _source_folder: Path = PrivateAttr(Path())
     _trial: str = PrivateAttr("")
     _trial_stages: frozenset[str] = PrivateAttr(frozenset())  # those with a run for each trial
@@ -118,7 +122,7 @@ class Study(Section):
 
     @property
     def trial(self) -> str:
-        """Which trial of an ablation it is, such as `hybrid-0`; empty for the study itself."""
+        """Which trial it is, such as `hybrid-0`; empty for the study itself."""
         return self._trial
 
     @property
@@ -162,7 +166,7 @@ class Study(Section):
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """Baselines of the encoders; in an ablation they have a trial of their own."""
+        """Baselines of the encoders; among trials they have trials of their own."""
         return () if self._trial and self.encoders else (RANDOM, PIXELS)
 
     @property
@@ -182,7 +186,7 @@ class Study(Section):
         return override_section(self.probe, self.tasks[task].probe)
 
     def finetune_of(self, task: str) -> Finetune:
-        """The settings of fine-tuning for a task; a trial of an ablation leaves no model."""
+        """The settings of fine-tuning for a task; a trial leaves no model."""
         section = override_section(self.finetune, self.tasks[task].finetune)
         return section.model_copy(update={"keep_networks": "none"}) if self._trial else section
 

@@ -32,11 +32,7 @@ def check_study(study: Study) -> None:
             "folder without them"
         )
     _check_folders(study)
-    if study.ablate and (study.training.continue_from or study.external_encoders):
-        raise ValueError(
-            "ablate trains encoders of its own from the start: leave training.continue_from and "
-            "evaluate.encoders out of this study, or ablate"
-        )
+    _check_trials(study)
     _check_patch_multiple(study, "views.crop_voxels", study.views.crop_voxels)
     _check_visible_tokens(
         study, "views.crop_voxels", study.views.crop_voxels, study.views.visible_ratio
@@ -60,6 +56,21 @@ def check_study(study: Study) -> None:
             _check_subject_rules(name, roots)
         _check_truth_declared(name, task, roots, study.data.targets)
     _check_metadata_declared(study)
+
+
+def _check_trials(study: Study) -> None:
+    """Trials train from the start, under names that tell them apart."""
+    key = "ablate" if study.ablate else "scaling"
+    if (study.ablate or study.scaling) and (
+        study.training.continue_from or study.external_encoders
+    ):
+        raise ValueError(
+            f"{key} trains encoders of its own from the start: leave training.continue_from and "
+            f"evaluate.encoders out of this study, or {key}"
+        )
+    if study.ablate and study.scaling:
+        for name in study.ablate.arms.keys() & study.scaling.arms.keys():
+            raise ValueError(f"ablate.arms.{name} is a length of scaling: choose another name")
 
 
 def _check_folders(study: Study) -> None:
@@ -206,11 +217,14 @@ def _check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
         return
     averaged = 1 / (1 - objective.teacher_momentum)
     taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
-    if taught and study.training.steps <= averaged:
+    share = study.scaling.shares[0] if study.scaling and key == "objective" else 1.0
+    steps = study.training.shortened(share).steps
+    if taught and steps <= averaged:
+        what = "training.steps is" if share == 1 else "the shortest run of scaling has steps:"
         raise ValueError(
             f"{key} has the term {taught[0]}, whose teacher is an average over about "
-            f"{averaged:.0f} steps, and training.steps is {study.training.steps}: train for more, "
-            f"or lower {key}.teacher_momentum"
+            f"{averaged:.0f} steps, and {what} {steps}: train for more, or lower "
+            f"{key}.teacher_momentum"
         )
 
 

@@ -20,6 +20,7 @@ from snakemake.logging import logger
 
 from cluster.slurm import drop_outer_variables
 from ssl_pipeline.errors import UserError, access_error_sentence
+from ssl_pipeline.evaluation.config import Ablate, Scaling
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.provenance import PROVENANCE_FILE
 from stages.commands.estimate import StageEstimate, estimate_stage
@@ -32,7 +33,7 @@ from stages.core.stage import load_stage, may_be_job
 from stages.core.stage_runs import evaluation_runs, runs_of_trial
 from stages.core.study import INIT_FROM, Study
 from stages.core.study_file import complete_study, load_study
-from stages.core.trials import planned_trial, trial_of, trials
+from stages.core.trials import is_ablation_arm, planned_trial, trial_of, trials
 from stages.inventory import raw_listing_hash, readers_decisions
 from stages.reviewed import review_log_hash
 
@@ -125,10 +126,21 @@ class Workflow:
         out = trial.stage_folder("pretrain", {})
         return [str(out / MANIFEST)] if trial.has_pretraining else []
 
-    def trial_manifests(self) -> list[str]:
-        """The manifests of all runs of an ablation's trials; none where there is no ablation."""
-        runs = (run for trial in trials(self.study) for run in runs_of_trial(trial))
+    def budget_of_trial(self, wildcards: Mapping[str, str]) -> list[str]:
+        """What the steps of a trial come from: for an ablation the manifest of `flop_budget`."""
+        arm = wildcards["trial"].rpartition("-")[0]
+        return [self.manifest("flop_budget")] if is_ablation_arm(self.study, arm) else []
+
+    def trial_manifests(self, section: Ablate | Scaling | None) -> list[str]:
+        """The manifests of all runs of the trials of a section; none where there is no section."""
+        names = section.trials if section else []
+        runs = (run for name in names for run in runs_of_trial(trial_of(self.study, name)))
         return [str(run.out / MANIFEST) for run in runs]
+
+    def finished_scaling(self) -> list[str]:
+        """The manifest of `scaling`, once it is there: the report shows it, and asks for none."""
+        manifest = self.manifest("scaling")
+        return [manifest] if self.study.scaling and Path(manifest).exists() else []
 
     def encoder_manifest(self) -> list[str]:
         """The manifest of pretraining, where the study evaluates an encoder of its own."""

@@ -76,7 +76,7 @@ def change_results(folder, **changes):
 
 
 def table_of(arms):
-    return ablation_table("organ", "probe", arms, score=TASK.score, confidence=0.95, seed=0)
+    return ablation_table("organ", "probe", arms, score=TASK.score, confidence=0.95)
 
 
 def random_hits(share, seed, draws=2):

@@ -158,7 +158,7 @@ def test_trials_that_the_study_has_no_more_may_go(tmp_path, capsys):
     content["ablate"]["arms"].pop("mae")
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     clean_study(load_study(file), remove_all=False, assume_yes=True)
-    assert "trials that the ablation no longer has" in capsys.readouterr().out
+    assert "trials that the study no longer has" in capsys.readouterr().out
     assert not (tmp_path / "out/trials").exists()
     assert (tmp_path / "out/preprocess/catalog.parquet").exists()
 

@@ -101,6 +101,15 @@ def test_an_ablation_is_a_target_of_its_own(tmp_path):
     assert planned_rules(study) == EVERYTHING
 
 
+def test_lengths_of_pretraining_are_a_target_of_their_own(tmp_path):
+    study = write_study(tmp_path)
+    study.write_text(study.read_text() + "scaling: {}\n")
+    trials = {"pretrain_trial", "probe_trial", "finetune_trial"}
+    own = EVERYTHING - {"inventory_page", "report"}
+    assert planned_rules(study, "--", "scaling") == {*own, *trials, "scaling"}
+    assert planned_rules(study) == EVERYTHING
+
+
 def test_a_finished_study_has_nothing_to_do(finished):
     assert planned_rules(finished) == set()
     assert "Nothing to be done" in snakemake(finished)

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from ssl_pipeline.evaluation.data.label_maps import LabelFile
-from ssl_pipeline.evaluation.records import RobustnessResults, read_robustness
+from ssl_pipeline.evaluation.records import (
+    RobustnessResults,
+    ScalingResults,
+    read_robustness,
+    read_scaling,
+)
 from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, TestAccess, read_test_accesses
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.records import read_json, read_record
@@ -144,6 +149,12 @@ class ReportData:
         tasks = self.tasks if self.config.get("robustness") is not None else ()
         found = {task: read_robustness(self.folder / "robustness" / task) for task in tasks}
         return {task: results for task, results in found.items() if results}
+
+    @cached_property
+    def scaling(self) -> ScalingResults | None:
+        """Encoders of several lengths of pretraining; None where none were compared."""
+        is_asked = self.config.get("scaling") is not None
+        return read_scaling(self.folder / "scaling") if is_asked else None
 
     @cached_property
     def accesses_by_task(self) -> Mapping[str, Sequence[Sequence[TestAccess]]]:

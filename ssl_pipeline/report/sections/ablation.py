@@ -23,12 +23,12 @@ def render_ablation(results: AblationResults) -> str:
         markdown_table(_arm_table(results)),
     ]
     for name in dict.fromkeys(table.name for table in tables):
-        parts += _task_parts([table for table in tables if table.name == name])
+        parts += comparison_parts([table for table in tables if table.name == name])
     return "\n\n".join(parts) + "\n"
 
 
-def _task_parts(tables: Sequence[AblationTable]) -> Iterator[str]:
-    """Tables of one task, of all stages that evaluated it."""
+def comparison_parts(tables: Sequence[AblationTable]) -> Iterator[str]:
+    """Tables that compare arms on one task, of all stages that evaluated it."""
     first = tables[0]
     yield f"## {first.task}"
     for warning in dict.fromkeys(table.warning for table in tables if table.warning):
@@ -70,7 +70,7 @@ def _score_table(tables: Sequence[AblationTable]) -> Table:
     cells = [
         (
             method_title(method),
-            _budget_text(subjects, tables[0]),
+            budget_text(subjects, tables[0]),
             *(format_mean(find_row(rows, arm, method, subjects)) for arm in arms),
         )
         for method, subjects in dict.fromkeys(key[1:] for key in rows if key[1] != BASELINE_METHOD)
@@ -91,7 +91,7 @@ def _difference_table(tables: Sequence[AblationTable]) -> Table:
     cells = [
         (
             method_title(method),
-            _budget_text(subjects, tables[0]),
+            budget_text(subjects, tables[0]),
             *(difference_cell(rows.get((pair, method, subjects))) for pair in pairs),
         )
         for method, subjects in dict.fromkeys(key[1:] for key in rows)
@@ -101,5 +101,6 @@ def _difference_table(tables: Sequence[AblationTable]) -> Table:
     return Table(caption, ("method", "labelled subjects", *heads), cells, text_columns=2)
 
 
-def _budget_text(subjects: int, table: AblationTable) -> str:
+def budget_text(subjects: int, table: AblationTable) -> str:
+    """A number of labelled subjects in words."""
     return str(subjects) if subjects else f"all ({table.n_train_subjects})"

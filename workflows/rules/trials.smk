@@ -1,4 +1,5 @@
-# Which objective earns its FLOPs: `snakemake --profile local ablate --config study=...`.
+# Which objective earns its FLOPs, and what more pretraining has bought:
+# `snakemake --profile local ablate --config study=...`, or `scaling`.
 
 
 rule flop_budget:
@@ -22,7 +23,7 @@ rule flop_budget:
 use rule pretrain as pretrain_trial with:
     input:
         flow.manifest("preprocess"),
-        flow.manifest("flop_budget"),
+        flow.budget_of_trial,
     output:
         **flow.trial.outputs("pretrain"),
     log:
@@ -73,7 +74,7 @@ use rule finetune as finetune_trial with:
 rule ablate:
     input:
         flow.manifest("flop_budget") if flow.study.ablate else [],
-        flow.trial_manifests(),
+        flow.trial_manifests(flow.study.ablate),
     output:
         **flow.outputs("ablate"),
     log:
@@ -87,3 +88,23 @@ rule ablate:
         which=flow.which("ablate"),
     shell:
         flow.command("ablate")
+
+
+rule scaling:
+    input:
+        flow.encoder_manifest(),
+        flow.evaluation_manifests(),
+        flow.trial_manifests(flow.study.scaling),
+    output:
+        **flow.outputs("scaling"),
+    log:
+        flow.log_file("scaling"),
+    conda:
+        "../envs/pipeline.yaml"
+    resources:
+        **flow.resources("scaling"),
+    params:
+        config_hash=flow.config_hash("scaling"),
+        which=flow.which("scaling"),
+    shell:
+        flow.command("scaling")
