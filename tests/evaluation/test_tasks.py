@@ -10,7 +10,7 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.data.crops import padded_window, read_crops, read_labelled_crops
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import middle_box, whole_box
+from ssl_pipeline.evaluation.data.labelled_crops import Pose, middle_box, whole_box
 from ssl_pipeline.evaluation.tasks import (
     Classification,
     CropClassification,
@@ -228,6 +228,38 @@ def test_more_crops_lie_about_voxels_of_the_class_and_repeat_with_the_seed(plant
     for crop in first:
         z, y, x = (at + 8 for at in crop.start)
         assert labels.load(entry, "blobs")[z, y, x] == list(CLASSES)[crop.target]
+
+
+def test_crops_in_a_pose_show_the_same_place_turned_and_zoomed(planted, tmp_path):
+    """Known truth: a quarter turn in the plane of rows and columns is that of the array."""
+    entry = planted.catalog.entries[0]
+    labels = LabelMaps(tmp_path, planted.label_file)
+    straight = crops().labelled_crops([entry], labels, SIZE, 0)[0]
+    quarter = Pose(1.0, ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)))
+    plain, turned = (
+        read_labelled_crops(planted.volumes, [replace(straight, pose=pose)], SIZE)
+        for pose in (None, quarter)
+    )
+    middle = slice(2, -2)  # what only one of both shows lies at the edges
+    expected = np.rot90(plain.images[0], -1, axes=(1, 2))[:, middle, middle]
+    assert np.allclose(turned.images[0][:, middle, middle], expected, atol=1e-4)
+    assert not np.allclose(plain.images, turned.images, atol=0.1)
+    assert np.allclose(turned.spacing_mm, plain.spacing_mm)
+
+
+def test_poses_are_drawn_for_each_crop_and_repeat_with_the_seed(planted, tmp_path):
+    entry = planted.catalog.entries[0]
+    labels = LabelMaps(tmp_path, planted.label_file)
+    posed = crops(pose={"probability": 1, "rotation_deg": 180, "zoom": 0.5}, crops_per_class=2)
+    first, again, other = (posed.labelled_crops([entry], labels, SIZE, s) for s in (0, 0, 1))
+    assert first == again and first != other
+    assert len({crop.pose.zoom for crop in first}) == len(first)
+    straight = crops(crops_per_class=2).labelled_crops([entry], labels, SIZE, 0)
+    assert [crop.start for crop in first] == [crop.start for crop in straight]
+    read = read_labelled_crops(planted.volumes, first, SIZE)
+    zooms = [crop.pose.zoom for crop in first]
+    assert np.allclose(read.spacing_mm, np.array(entry.meta.spacing_mm) * np.array(zooms)[:, None])
+    assert read.images.shape == (len(first), *SIZE) and read.valid.any(axis=(1, 2, 3)).all()
 
 
 def test_a_crop_that_reaches_out_of_the_volume_is_not_valid_there(planted):

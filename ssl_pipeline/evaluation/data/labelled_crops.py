@@ -1,9 +1,11 @@
 """Labelled crops: a box of a scan with its class or number."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.store.catalog import Entry
@@ -18,6 +20,26 @@ class CropBox(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pose:
+    """Rotation and zoom of a crop about its middle."""
+
+    zoom: float
+    matrix: tuple[tuple[float, ...], ...]  # 3 x 3 (z, y, x): offsets in mm to those in the volume
+
+    def voxel_matrix(self, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+        """The same (3, 3) for offsets in voxels of this size."""
+        spacing = np.asarray(spacing_mm, float)
+        found: NDArray[np.float64] = np.array(self.matrix) * spacing / spacing[:, None]
+        return found
+
+    def margin(self, size: Triple, spacing_mm: Sequence[float]) -> Triple:
+        """Voxels around a box of `size` that the crop reaches into."""
+        half = np.array(size) / 2
+        reach = np.abs(self.voxel_matrix(spacing_mm)) @ half
+        return triple(math.ceil(side) for side in np.maximum(reach - half, 0))
+
+
+@dataclass(frozen=True)
 class LabelledCrop:
     """Box and target of a labelled crop; it is read as a crop of the size of its task's."""
 
@@ -27,6 +49,7 @@ class LabelledCrop:
     start: Triple  # (z, y, x), voxels of the stored grid; may lie outside the volume
     extent: Triple  # (z, y, x), stored voxels that it spans: more than its size where it is shrunk
     target: int | float  # index into the task's classes, or the number where it has none
+    pose: Pose | None = None  # in which it is read; None is that of the volume
 
 
 def labelled_crop(entry: Entry, box: CropBox, target: int | float) -> LabelledCrop:

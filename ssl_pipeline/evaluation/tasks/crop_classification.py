@@ -9,12 +9,19 @@ from pydantic import Field
 
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
-from ssl_pipeline.evaluation.data.labelled_crops import LabelledCrop, box_about, labelled_crop
+from ssl_pipeline.evaluation.data.labelled_crops import (
+    LabelledCrop,
+    Pose,
+    box_about,
+    labelled_crop,
+)
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
+from ssl_pipeline.views.augmentation_params import SampleKey, draw_affine
+from ssl_pipeline.views.config import AffineAugmentation
 from ssl_pipeline.views.rng import generator
 
 
@@ -27,6 +34,12 @@ class CropClassification(CropClassTask):
         1,
         ge=1,
         description="crops of a class and scan: 1 is centred on its centroid, more on its voxels",
+    )
+
+    pose: AffineAugmentation = Field(
+        AffineAugmentation(),
+        description="rotation and zoom of crops, scored ones too: with them neither the scan's "
+        "frame nor the size tells the class",
     )
 
     @property
@@ -50,7 +63,7 @@ class CropClassification(CropClassTask):
     def labelled_crops(
         self, entries: list[Entry], labels: LabelMaps, size: Triple, seed: int
     ) -> list[LabelledCrop]:
-        """Crops centred on the centroid of each class, or on random voxels of it.
+        """Crops centred on the centroid of each class, or on random voxels of it, in their poses.
 
         A class that a scan's labels lack gives no crop. Crops may reach out of the volume.
         """
@@ -63,13 +76,19 @@ class CropClassification(CropClassTask):
                     continue
                 rng = generator(seed, value, f"crops {entry.voxel_hash}")
                 for centre in self._centres(where, label_map.shape, rng):
-                    crops.append(labelled_crop(entry, box_about(centre, size), index))
+                    crop = labelled_crop(entry, box_about(centre, size), index)
+                    key = SampleKey(seed, int(rng.integers(2**31)))
+                    crops.append(replace(crop, pose=self._pose(key)))
         return crops
 
     def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
         """Cost of its cells, beside that of the encoder."""
         found = super().cost(inputs, finetune, crop)
         return replace(found, label_files=len(inputs.voxels), label_bytes=sum(inputs.voxels))
+
+    def _pose(self, key: SampleKey) -> Pose | None:
+        is_posed, zoom, matrix = draw_affine(key, self.pose)
+        return Pose(zoom, tuple(map(tuple, matrix.tolist()))) if is_posed else None
 
     def _centres(
         self, where: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
