@@ -10,12 +10,13 @@ that is finished is not done again, and rows of nnU-Net appear once all their se
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ssl_pipeline.evaluation.adaptation.full import Full
-from ssl_pipeline.evaluation.config import Budgets
+from ssl_pipeline.evaluation.cells import BASELINES, PIXELS
 from ssl_pipeline.evaluation.records import read_results
 from ssl_pipeline.evaluation.runner.finetune import cell_section
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate
@@ -53,14 +54,14 @@ def main() -> None:
     if words.nnunet:
         for peer in peers:
             peer.train_all()
-    rows = [row for study in studies for row in _study_rows(study)]
+    rows = list(unique_rows(row for study in studies for row in study_rows(study)))
     rows += [row for peer in peers for row in peer.rows()]
     results = words.studies[0].parent / "results"
     write_json(results / "segmentation.json", [asdict(row) for row in rows])
     write_bytes(results / "segmentation.md", _markdown(rows).encode())
 
 
-def _study_rows(study: Study) -> Iterator[EvidenceRow]:
+def study_rows(study: Study) -> Iterator[EvidenceRow]:
     """The rows of the tasks of a study that are finished."""
     for name in study.tasks:
         folder = study.stage_folder("finetune", {"task": name})
@@ -68,8 +69,17 @@ def _study_rows(study: Study) -> Iterator[EvidenceRow]:
             continue
         results = read_results(folder)
         for row in results.rows:
-            network = "voxel PCA" if row.initialization == "pixels" else study.model.name
-            yield _row(results.task, row.initialization, network, row.subjects, row)
+            start = BASELINES.get(row.initialization, row.initialization)
+            network = "voxel PCA" if row.initialization == PIXELS else study.model.name
+            yield _row(results.task, start, network, row.subjects, row)
+
+
+def unique_rows(rows: Iterable[EvidenceRow]) -> Iterator[EvidenceRow]:
+    """The first row of each start, network and number of subjects: studies share a baseline."""
+    found: dict[tuple[str, str, str, int], EvidenceRow] = {}
+    for row in rows:
+        found.setdefault((row.task, row.start, row.network, row.subjects), row)
+    yield from found.values()
 
 
 def _row(task: str, start: str, network: str, subjects: int, found: Estimate) -> EvidenceRow:
@@ -84,9 +94,11 @@ class NnUNetTask:
     study: Study
     name: str
 
-    @property
-    def budgets(self) -> Budgets:
-        return self.study.finetune.subjects or self.study.evaluate.subjects
+    @cached_property
+    def budgets(self) -> tuple[int, ...]:
+        """Numbers of labelled subjects; 0 is all."""
+        chosen = self.study.finetune.subjects or self.study.evaluate.subjects
+        return self._comparison(0, 0).runner.budgets(chosen)
 
     @property
     def seeds(self) -> range:
@@ -97,20 +109,20 @@ class NnUNetTask:
         for seed in self.seeds:
             for subjects in self.budgets:
                 if not self._file(subjects, seed).exists():
-                    write_json(self._file(subjects, seed), self._train(int(subjects), seed))
+                    write_json(self._file(subjects, seed), self._train(subjects, seed))
 
     def rows(self) -> Iterator[EvidenceRow]:
         """Of the numbers of labelled subjects whose seeds are all there."""
         for subjects in self.budgets:
             files = [self._file(subjects, seed) for seed in self.seeds]
             if all(file.exists() for file in files):
-                comparison = self._comparison(int(subjects), 0)
+                comparison = self._comparison(subjects, 0)
                 values = [comparison.score(json.loads(file.read_text())) for file in files]
                 found = MetricEstimate.from_seeds(values).with_interval(
                     self.study.evaluate.confidence, (0, 1)
                 )
                 title = self.study.tasks[self.name].title
-                yield _row(title, "nnunet", "ResEnc M", int(subjects), found)
+                yield _row(title, "nnunet", "ResEnc M", subjects, found)
 
     def _train(self, subjects: int, seed: int) -> list[dict]:
         comparison = self._comparison(subjects, seed)
@@ -126,8 +138,10 @@ class NnUNetTask:
             self.study, self.name, Budget(subjects, 0, 0, crop, seed=seed)
         )
 
-    def _file(self, subjects: int | str, seed: int) -> Path:
-        return OUT / "nnunet" / f"{self.name}-{subjects}-{seed}.json"
+    def _file(self, subjects: int, seed: int) -> Path:
+        """Its scores: another study, or another number of crops, has files of its own."""
+        crops = _samples(self._comparison(subjects, seed))
+        return OUT / self.study.name / f"{self.name}-{subjects}-{seed}-{crops}.json"
 
 
 def _nnunet_tasks(studies: list[Study]) -> list[NnUNetTask]:

@@ -32,9 +32,13 @@ class BenchmarkRow:
 
     @property
     def outcome(self) -> str:
+        """Whether the goal is met: by the whole interval, where there is one."""
         if self.goal is None or self.ratio is None:
             return ""
-        return "met" if self.ratio >= self.goal else "missed"
+        low, high = self.interval or (self.ratio, self.ratio)
+        if low >= self.goal:
+            return "met"
+        return "missed" if high < self.goal else "undecided"
 
 
 @dataclass(frozen=True)
