@@ -6,6 +6,7 @@ What only a table or the files can tell is left to the stages.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,7 @@ def check_study(study: Study) -> None:
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
         _check_decoder(study, name)
+        _check_mirroring(study, name, task)
         if task.crop_voxels:
             _check_patch_multiple(study, f"tasks.{name}.crop_voxels", task.crop_voxels)
             _check_visible_tokens(study, f"tasks.{name}.crop_voxels", task.crop_voxels, 1.0)
@@ -145,6 +147,18 @@ def _check_decoder(study: Study, name: str) -> None:
                 f"finetune.decoder.start of tasks.{name} is pretrained, and {key} trains no U-Net's"
                 " decoder: give a term of it decoder: unet, or start from random"
             )
+
+
+def _check_mirroring(study: Study, name: str, task: TaskConfig) -> None:
+    """A mirrored left is a right: their classes forbid mirroring along x."""
+    if task.kind != "segmentation" or "x" not in study.finetune_of(name).augmentation.flip:
+        return
+    names = " ".join(task.class_names).casefold()
+    if {"left", "right"} <= set(re.findall(r"(?<![a-z])(left|right)(?![a-z])", names)):
+        raise ValueError(
+            f"finetune.augmentation.flip has x, and tasks.{name} has classes of the left and of "
+            "the right, which mirroring exchanges: leave x out, for this task at least"
+        )
 
 
 def _check_patch_multiple(study: Study, key: str, crop: Triple) -> None:

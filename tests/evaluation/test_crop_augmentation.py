@@ -1,6 +1,7 @@
 """Labelled crops are turned, zoomed and mirrored together with their truth."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.finetuning.augmentation_config import (
     UNCHANGED,
     CropAugmentation,
+    ElasticAugmentation,
     FinetuneAffine,
 )
 from ssl_pipeline.evaluation.finetuning.crop_augmentation import (
@@ -59,6 +61,23 @@ def test_truth_turns_with_the_image_and_no_corner_is_empty():
     middle = given.truth[:, 9:-9, 9:-9, 9:-9]
     assert (crops.truth[:, : middle.shape[1], : middle.shape[2], : middle.shape[3]] != middle).any()
     assert (crops.truth == IGNORE_LABEL).float().mean() < 0.02
+
+
+def test_truth_is_deformed_with_the_image_and_by_no_more_than_asked():
+    elastic = ElasticAugmentation(probability=1, displacement=0.1)
+    section = CropAugmentation(affine=STILL, elastic=elastic, intensity=SAME)
+    margin = block_margin(SIZE, section)
+    assert margin == (2, 2, 2)
+    given = blocks(section)
+    crops = augment(given, section)
+    clear = crops.images.abs() > 0.05  # linear and nearest differ at a boundary
+    assert ((crops.images > 0) == (crops.truth == 1))[clear].float().mean() > 0.99
+    assert not (crops.truth == IGNORE_LABEL).any()
+    ramps = torch.arange(given.images.shape[2]).float()[None, None, :, None]
+    there = augment(replace(given, images=ramps.expand_as(given.images)), section).images
+    moved = (there - there.new_tensor(range(SIZE[1]))[:, None] - margin[1]).abs()
+    assert 0.5 < moved.max() <= 0.1 * SIZE[1] + 1e-4
+    assert torch.equal(augment(given, section).truth, crops.truth)
 
 
 def test_a_ball_stays_a_ball_where_slices_are_thick():

@@ -20,6 +20,15 @@ class FinetuneAffine(AffineAugmentation):
     )
 
 
+class ElasticAugmentation(Section):
+    """Smooth random displacements of a training crop."""
+
+    probability: float = Field(0.0, ge=0, le=1, description="fraction of crops that are deformed")
+    displacement: float = Field(
+        0.05, ge=0, le=0.25, description="largest displacement, as a fraction of the crop's sides"
+    )
+
+
 class FinetuneIntensity(IntensityAugmentation):
     """Intensity augmentation of a training crop."""
 
@@ -35,6 +44,7 @@ class CropAugmentation(Section):
     """Augmentation of the training crops of a segmentation."""
 
     affine: FinetuneAffine = FinetuneAffine()
+    elastic: ElasticAugmentation = ElasticAugmentation()
     flip: tuple[Literal["x", "y", "z"], ...] = Field(
         (),
         description="axes along which crops are mirrored half of the time; none where sides matter",

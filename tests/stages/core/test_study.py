@@ -53,6 +53,13 @@ MISTAKES = {
         lambda c: c["tasks"]["tissue"].update(label="tisue"),
         "tasks.tissue.label is tisue, which is not known: did you mean tissue?",
     ),
+    "mirroring that makes a left of a right": (
+        lambda c: (
+            c["tasks"]["tissue"].update(classes={1: "Left lung", 2: "right_lung"}),
+            c.update(finetune={"augmentation": {"flip": ["y", "x"]}}),
+        ),
+        "tasks.tissue has classes of the left and of the right, which mirroring exchanges",
+    ),
     "unknown setting of a task": (
         lambda c: c["tasks"]["side"].update(finetune={"step": 5}),
         "tasks.side.finetune.step is not known: did you mean steps?",
