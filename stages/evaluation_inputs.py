@@ -183,7 +183,7 @@ def resource_estimate(
 ) -> ResourceEstimate:
     """The resource estimate of an evaluation."""
     flops = GPU_FLOPS if has_gpu else CORE_FLOPS
-    where = "one H100" if has_gpu else "a core with AVX-512"
+    speed = f"{flops / 1e9:.0f} GFLOP/s on {'one H100' if has_gpu else 'a core with AVX-512'}"
     host = CUDA_HOST_BYTES if has_gpu else 0
     return ResourceEstimate(
         disk=assumed(cost.disk_bytes, "predictions, and labels on the stored grid"),
@@ -191,7 +191,9 @@ def resource_estimate(
             cost.files, "one for each cell, label map and predicted segmentation"
         ),
         memory=assumed(cost.memory_bytes + host, "one batch and the largest volume"),
-        seconds=assumed(cost.flops / flops + cost.seconds, f"{flops / 1e9:.0f} GFLOP/s on {where}"),
+        seconds=assumed(
+            cost.flops / flops + cost.seconds, "; ".join(filter(None, [cost.work, speed]))
+        ),
         gpu_memory=assumed(CUDA_BYTES + cost.memory_bytes, "one batch") if has_gpu else None,
     )
 

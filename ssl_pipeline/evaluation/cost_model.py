@@ -5,6 +5,7 @@ opened, and torch is not imported.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ssl_pipeline.evaluation.cells import (
@@ -19,6 +20,7 @@ from ssl_pipeline.evaluation.prediction.calibration import MIN_SUBJECTS
 from ssl_pipeline.evaluation.runner.subject_splits import resolve_budgets
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost
 from ssl_pipeline.evaluation.tasks.task import Task
+from ssl_pipeline.formatting import format_count
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.objectives.cost import FORWARD_PASSES_PER_STEP
 from ssl_pipeline.types import Triple
@@ -97,6 +99,7 @@ class EvaluationCost:
     memory_bytes: float
     flops: float
     seconds: float  # of work that FLOPs do not measure
+    work: str = ""  # what the FLOPs are spent on, in words, where settings leave it open
 
 
 def probe_cost(of: EvaluatedTask) -> EvaluationCost:
@@ -143,7 +146,15 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
         memory_bytes=BASE_BYTES + memory + 16 * max(inputs.voxels, default=0) + cost.scoring_bytes,
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),
         seconds=cells * HEAD_S,
+        work=f"{format_count(networks, 'network')} of {_training_words(sections)}",
     )
+
+
+def _training_words(sections: Sequence[Finetune]) -> str:
+    """The steps and batch of trainings, which by default follow from task and labels."""
+    steps = sorted({section.steps for section in sections})
+    ends = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else f"{steps[0]}"
+    return f"{ends} steps of {format_count(sections[0].batch_size, 'crop')}"
 
 
 def calibration_flops(of: EvaluatedTask) -> float:

@@ -7,6 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from stages.commands.estimate import estimate_stage, print_estimates
 from stages.core.resources import dataset_size
@@ -113,6 +114,17 @@ def test_a_study_without_scans_states_its_assumptions(unrun):
     assert done.stderr.count("\n") == 1 and "there is no folder /nowhere" in done.stderr
     assert "assumed: 100 of 512 x 512 x 150 voxels, for none is here yet" in done.stdout
     assert "counted: 2 a volume" not in done.stdout
+
+
+def test_steps_that_follow_from_labels_are_said(unrun):
+    content = yaml.safe_load(unrun.read_text())
+    content["finetune"] = {"subjects": [2, 0]}
+    unrun.write_text(yaml.safe_dump(content))
+    study = load_study(unrun)
+    need = estimate_stage("finetune", study, {"task": "tissue"}, dataset_size(study), None)
+    few, many = (study.tasks["tissue"].finetune_section(study.finetune, n).steps for n in (2, 6))
+    assert few < many
+    assert f"of {few} to {many} steps of 2 crops" in need.resource_estimate.seconds.basis
 
 
 def test_an_inventory_without_a_scan_that_can_be_used_is_none(unrun):
