@@ -37,6 +37,11 @@ def check_study(study: Study) -> None:
             "ablate trains encoders of its own from the start: leave training.continue_from and "
             "evaluate.encoders out of this study, or ablate"
         )
+    if study.ablate and study.training.hours:
+        raise ValueError(
+            "ablate compares objectives at the cost of equal FLOPs, which are counted for "
+            "training.steps: give steps in place of training.hours"
+        )
     _check_patch_multiple(study, "views.crop_voxels", study.views.crop_voxels)
     _check_visible_tokens(
         study, "views.crop_voxels", study.views.crop_voxels, study.views.visible_ratio
@@ -46,7 +51,7 @@ def check_study(study: Study) -> None:
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
-        _check_teacher(study, key, objective)
+        check_teacher(study, key, objective)
         _check_label_leakage(study, key, objective)
     _check_task_titles(study)
     for name, task in study.tasks.items():
@@ -200,9 +205,9 @@ def _check_batch_size(study: Study, key: str, objective: ObjectiveConfig) -> Non
             )
 
 
-def _check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """The average that is a teacher must be of fewer steps than the run has."""
-    if not isinstance(objective, DistillingObjective):
+def check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
+    """The average that is a teacher must be of fewer steps than the run has, once it has any."""
+    if not isinstance(objective, DistillingObjective) or not study.training.steps:
         return
     averaged = 1 / (1 - objective.teacher_momentum)
     taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
