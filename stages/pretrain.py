@@ -8,7 +8,6 @@ It is the one stage that several ranks may run; the first of them writes all fil
 """
 
 import math
-import statistics
 from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
@@ -25,20 +24,19 @@ from ssl_pipeline.export.manifest import (
 from ssl_pipeline.export.owner_files import NEW_CARD_FILE, README_FILE
 from ssl_pipeline.export.stored_values import stored_values_of
 from ssl_pipeline.io.atomic import sha256_json
-from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.models.unet_config import unet_size
-from ssl_pipeline.objectives.cost import TrainingCost, training_cost
+from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import cost, snapshots
 from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.metrics_log import METRICS_FILE, read_metrics
+from ssl_pipeline.training.metrics_log import METRICS_FILE
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.run_record import (
     RUN_RECORD,
     RunRecord,
     TrainingSummary,
-    read_run_record,
 )
 from ssl_pipeline.training.time_budget import TIME_BUDGET_FILE
 from ssl_pipeline.volumes.inventory import Inventory, read_salt_fingerprint
@@ -63,6 +61,7 @@ from stages.core.resources import (
 )
 from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
+from stages.core.training_rate import calibration_source, exact_calibration, samples_per_s
 from stages.core.unfinished_runs import report_unfinished_runs
 from stages.evaluation_check import check_evaluations
 from stages.trainer import build_trainer
@@ -197,7 +196,7 @@ def _earlier_computes(trainer: "Trainer") -> dict[str, Any]:
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Weights, optimizer and activations; seconds by the rate of an earlier run."""
     each = training_cost(study.objective, study.model, study.views)
-    rate = _samples_per_s(study, each, hardware.gpus > 0)
+    rate = samples_per_s(study, each, hardware.gpus > 0)
     training = _expected_training(study, rate.value * (hardware.gpus or hardware.cores))
     steps = training.added_steps
     kept = min(training.keep_checkpoints, math.ceil(steps / training.checkpoint_every))
@@ -213,14 +212,17 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
     )
     layers = f"{each.parameter_count / 1e6:.3g} million parameters, {share:.3g} samples at once"
     files = RECORD_FILE_COUNT + 10 + 2 * kept + images + bool(training.hours)
+    memory = assumed(cost.host_bytes(each, share, hardware.gpus > 0) + blocks, layers)
+    gpu_memory = assumed(cost.gpu_bytes(each, share, training), layers) if hardware.gpus else None
+    if there := exact_calibration(study, hardware.gpus > 0, hardware.processes):
+        memory = measured(there.memory_bytes, calibration_source(there))
+        gpu_memory = gpu_memory and measured(there.gpu_memory_bytes, calibration_source(there))
     return ResourceEstimate(
         disk=counted(disk + IMAGES_BYTES, f"{kept} checkpoints"),
         files=counted(files, f"{kept} checkpoints, encoder, metrics"),
-        memory=assumed(cost.host_bytes(each, share, hardware.gpus > 0) + blocks, layers),
+        memory=memory,
         seconds=_seconds(training, rate, hardware),
-        gpu_memory=assumed(cost.gpu_bytes(each, share, training), layers)
-        if hardware.gpus
-        else None,
+        gpu_memory=gpu_memory,
     )
 
 
@@ -239,25 +241,6 @@ def _seconds(training: Training, rate: Quantity, hardware: Hardware) -> Quantity
         given = training.added_hours * 3600 * (hardware.gpus or hardware.cores)
         return counted(given, f"training.hours; about {training.steps} steps, {rate.basis}")
     return Quantity(training.added_steps * training.batch_size / rate.value, rate.basis)
-
-
-def _samples_per_s(study: Study, sample_cost: TrainingCost, has_gpu: bool) -> Quantity:
-    """Of one GPU or core: by the newest run of this model and crop, else by FLOPs."""
-    out, manifest = study.stage_folder("pretrain", {}), study.encoder / BUNDLE_MANIFEST
-    done = read_run_record(out)
-    card = read_json_if_whole(parse_object, manifest) or {}
-    if done and {"model", "crop_voxels"} <= card.keys():
-        same = card["model"] == study.model.model_dump(mode="json")
-        same &= card["crop_voxels"] == list(study.views.crop_voxels)
-        same &= done.objective == study.objective.name
-        rows = read_metrics(layout.metrics_log(out / done.folder))
-        if same and rows and (done.device != "cpu") == has_gpu:
-            rate = statistics.median(row["samples_per_s"] for row in rows)
-            workers = done.ranks if has_gpu else done.ranks * done.threads
-            return measured(rate / workers, f"{rate:.3g} samples/s in {done.folder}")
-    rate = cost.samples_per_s(sample_cost, has_gpu)
-    where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
-    return assumed(rate, f"{rate:.3g} samples/s on {where}")
 
 
 def write_bundle(

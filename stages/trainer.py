@@ -4,11 +4,12 @@ A run that is given hours becomes one of steps here, in one place and once: befo
 its pace is measured where it runs, and what follows is recorded in its folder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.records import write_record
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ssl_pipeline.training.loop import Trainer
     from ssl_pipeline.views.sampler import Sampler
 
-MEASURED_FOLDER = "measured"  # in that of the run, while its pace is measured
+NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 InitialState = Callable[[], "TrainerState"]
 
 
@@ -122,16 +123,21 @@ def build_measured_trainer(
     folder: Path,
     world: RankInfo,
     initial_state: InitialState | None = None,
+    settings: Mapping[str, Any] = NO_CHANGES,
 ) -> "Trainer":
-    """The trainer of a run of the study that `measure_pace` trains, and whose folder it removes."""
+    """The trainer of a run of the study that is to be measured, without an end.
+
+    `settings` are in place of those of its section `training`.
+    """
     from ssl_pipeline.training.loop import RunSettings, Trainer
     from ssl_pipeline.training.pace import unlimited, unobserved
 
+    training = unlimited(study.training).model_copy(update=dict(settings))
     return Trainer(
         folder,
         build_objective(random_encoder(study, study.seed), study),
         sampler,
-        RunSettings(unlimited(study.training), unobserved(study.monitoring)),
+        RunSettings(training, unobserved(study.monitoring)),
         rank_info=world,
         initial_state=initial_state,
     )
@@ -178,7 +184,7 @@ def _measure_steps(
     study, hours = meant.study, meant.study.training.added_hours or 0.0
     if world.is_first:
         info(f"pretrain: measures how many steps {hours:g} hours are here.")
-    folder = meant.folder / MEASURED_FOLDER
+    folder = meant.folder / layout.MEASURED_FOLDER
     trainer = build_measured_trainer(study, sampler, folder, world, initial_state)
     pace = measure_pace(trainer, min(MAX_MEASURED_S, MEASURED_SHARE * hours * 3600))
     each_s = pace.seconds_per_step(study.training, study.monitoring)

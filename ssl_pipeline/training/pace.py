@@ -9,12 +9,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
 from ssl_pipeline.monitoring.config import Monitoring
+from ssl_pipeline.progress import without_progress
 from ssl_pipeline.training import checkpoint
+from ssl_pipeline.training.calibration import Pace
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Trainer
 from ssl_pipeline.training.metrics_log import METRICS_FILE, LogRow, read_metrics
@@ -24,22 +25,6 @@ WARM_UP_STEPS = (
 )
 MIN_STEPS = 3  # that are timed
 OPEN_END = 10**9  # steps of a run that is measured: none of its intervals ends meanwhile
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds of the parts of a run, on the slowest of its ranks."""
-
-    step_s: float  # with its reading, or what of that the device waits for
-    snapshot_s: float
-    checkpoint_s: float
-    data_wait: float  # share of the steps' time that the device waits for data
-    mfu: float  # model FLOPs utilization of the first rank, as a fraction
-
-    def seconds_per_step(self, training: Training, monitoring: Monitoring) -> float:
-        """Seconds of a step with its share of snapshots and checkpoints."""
-        snapshots = self.snapshot_s / monitoring.snapshot_every
-        return self.step_s + snapshots + self.checkpoint_s / training.checkpoint_every
 
 
 def unlimited(training: Training) -> Training:
@@ -59,10 +44,8 @@ def measure_pace(trainer: Trainer, seconds: float) -> Pace:
     The trainer has the sections that `unlimited` and `unobserved` give; all ranks measure at once
     and get the same pace.
     """
-    with _own_folder(trainer), trainer.ranks.connect(trainer.compute.device):
-        guess_s = _seconds_of_steps(trainer, WARM_UP_STEPS)
-        count = max(MIN_STEPS, int(seconds / guess_s))
-        step_s = _seconds_of_steps(trainer, count + 1)
+    with _temporary_folder(trainer), trainer.ranks.connect(trainer.compute.device):
+        step_s = _timed_step(trainer, seconds)
         data_wait = read_metrics(trainer.folder / METRICS_FILE)[-1:]
         snapshot_s, row = _timed_snapshot(trainer, step_s)
         return Pace(
@@ -74,8 +57,20 @@ def measure_pace(trainer: Trainer, seconds: float) -> Pace:
         )
 
 
+def measure_step(trainer: Trainer, seconds: float) -> float:
+    """Seconds of a step alone, as `measure_pace` has them; the trainer's folder is removed."""
+    with _temporary_folder(trainer), trainer.ranks.connect(trainer.compute.device):
+        return _timed_step(trainer, seconds)
+
+
+def _timed_step(trainer: Trainer, seconds: float) -> float:
+    """Seconds of a step, by as many as fit into these seconds after a few that warm up."""
+    guess_s = _seconds_of_steps(trainer, WARM_UP_STEPS)
+    return _seconds_of_steps(trainer, max(MIN_STEPS, int(seconds / guess_s)) + 1)
+
+
 @contextmanager
-def _own_folder(trainer: Trainer) -> Iterator[None]:
+def _temporary_folder(trainer: Trainer) -> Iterator[None]:
     """Remove the folder at the end, on the first rank alone, which writes there."""
     try:
         yield
@@ -95,7 +90,8 @@ def _seconds_of_steps(trainer: Trainer, steps: int) -> float:
                 torch.cuda.synchronize()  # the host is ahead of the device
             times[done] = time.perf_counter()
 
-    trainer.train(steps, on_step=on_step)
+    with without_progress():
+        trainer.train(steps, on_step=on_step)
     return trainer.ranks.maximum((times[last] - times[first]) / (last - first))
 
 
