@@ -47,6 +47,7 @@ _errors = plain_console(stderr=True)
 _logs: list[Console] = []
 _debug_targets: list[Console] = []  # consoles for debug lines, beside the logs
 _record_files: list[Path] = []  # the last one is written
+_silences: list[bool] = []  # one for each block around that shows no progress
 
 
 @contextmanager
@@ -124,6 +125,16 @@ def read_progress(path: Path) -> ProgressRecord | None:
     return found if found and found.format == PROGRESS_FORMAT else None
 
 
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Show and record no progress within the block: of work that is a measurement alone."""
+    _silences.append(True)
+    try:
+        yield
+    finally:
+        _silences.pop()
+
+
 Display = Callable[[ProgressRecord], None]
 
 
@@ -192,6 +203,9 @@ def progress(title: str, total: int, total_work: int | None = None) -> Iterator[
     `total_work` is the sum of the work of all items, where they differ.
     """
     work = total if total_work is None else total_work
+    if _silences:
+        yield ProgressBar(title, total, [], [], work)
+        return
     files = [_file_display(path) for path in _record_files[-1:]]
     displays = [_throttled(RECORD_INTERVAL_S, display) for display in files]
     if not console.is_terminal:

@@ -161,6 +161,19 @@ def estimate(
         print_proposal(load_study(config, as_written=True), load_cluster(on), hours)
 
 
+@_command(INSPECT_GROUP, f"calibrate --config {EXAMPLE_STUDY} --on slurm")
+def calibrate(
+    *,
+    config: StudyFile,
+    on: RunOn = LOCAL,
+    seconds: Annotated[float, Parameter(help="that it may take, about")] = 120.0,
+) -> None:
+    """Measure pretraining where it will run, for `estimate`, and check that hardware."""
+    from stages.commands.calibrate import calibrate as measure
+
+    measure(config, on, seconds)
+
+
 @_command(INSPECT_GROUP, f"status --config {EXAMPLE_STUDY}")
 def status(*, config: StudyFile) -> None:
     """Show the state of every stage of a study, its progress, and its job."""

@@ -37,7 +37,7 @@ from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, assum
 from stages.core.stage import StageResult, stage_names
 from stages.core.study import Study
 from stages.evaluation_check import check_external_encoders
-from stages.pretrain import random_encoder
+from stages.trainer import random_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -31,6 +31,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.study import Study
 from stages.core.trials import ArmBudget, FlopBudget, require_ablation
+from stages.trainer import build_objective, build_sampler, random_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor, autocast
@@ -94,7 +95,7 @@ def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
     entries = read_cohort(study).entries(catalog)
     parts = study.training.gradient_accumulation
     samples = parts * min(MICRO_BATCH_SIZE, study.training.batch_size // parts)
-    sampler = pretrain.build_sampler(study, catalog, entries, samples)
+    sampler = build_sampler(study, catalog, entries, samples)
     micro_batches = RankInfo().micro_batches(sampler.batch_size, parts)
     for step in range(STEPS):
         yield [sampler.batch(step, part) for part in micro_batches]
@@ -110,7 +111,7 @@ def _step_flops(
     from ssl_pipeline.views.augmentation import augmented_views
 
     arm = study.model_copy(update={"objective": objective})
-    built = pretrain.build_objective(pretrain.random_encoder(study, study.seed), arm)
+    built = build_objective(random_encoder(study, study.seed), arm)
     augment = partial(augmented_views, views=study.views, patch=study.model.patch_voxels)
 
     def step(parts: list["SampleBatch"]) -> None:

@@ -8,10 +8,8 @@ It is the one stage that several ranks may run; the first of them writes all fil
 """
 
 import math
-import statistics
 from collections.abc import Container
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,30 +24,28 @@ from ssl_pipeline.export.manifest import (
 from ssl_pipeline.export.owner_files import NEW_CARD_FILE, README_FILE
 from ssl_pipeline.export.stored_values import stored_values_of
 from ssl_pipeline.io.atomic import sha256_json
-from ssl_pipeline.io.records import parse_object, read_json_if_whole, write_record
+from ssl_pipeline.io.records import write_record
 from ssl_pipeline.models.unet_config import unet_size
-from ssl_pipeline.objectives.cost import TrainingCost, training_cost
+from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.progress import info
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training import cost, snapshots
-from ssl_pipeline.training.metrics_log import METRICS_FILE, read_metrics
+from ssl_pipeline.training.config import Training
+from ssl_pipeline.training.metrics_log import METRICS_FILE
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.run_record import (
     RUN_RECORD,
     RunRecord,
     TrainingSummary,
-    read_run_record,
 )
+from ssl_pipeline.training.time_budget import TIME_BUDGET_FILE
 from ssl_pipeline.volumes.inventory import Inventory, read_salt_fingerprint
-from stages import preprocess
 from stages.core import layout
 from stages.core.initial_weights import freeze_initial_weights
 from stages.core.pretraining_runs import (
     HASHED_KEYS,
     Cohort,
-    PretrainingRun,
     freeze_cohort,
-    missing_parent_error,
     pretraining_run,
 )
 from stages.core.records import manifest_hash
@@ -65,16 +61,14 @@ from stages.core.resources import (
 )
 from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
+from stages.core.training_rate import calibration_source, exact_calibration, samples_per_s
 from stages.core.unfinished_runs import report_unfinished_runs
 from stages.evaluation_check import check_evaluations
+from stages.trainer import build_trainer
 
 if TYPE_CHECKING:
-    from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.models.unet_decoder import PretrainedNetwork
-    from ssl_pipeline.objectives.objective import Objective
-    from ssl_pipeline.training.checkpoint import TrainerState
     from ssl_pipeline.training.loop import Trainer
-    from ssl_pipeline.views.sampler import Sampler
 
 IMAGES_BYTES = 200_000
 BUNDLE_FILES = (
@@ -93,6 +87,7 @@ OUTPUTS = (
     snapshots.FEATURE_PCA_FILE,
     *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
     f"{RUN_PATTERN}/{METRICS_FILE}",
+    f"{RUN_PATTERN}/{TIME_BUDGET_FILE}",
     f"{RUN_PATTERN}/{snapshots.FOLDER}/{snapshots.STEP_PATTERN}.npz",
     *(
         f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{snapshots.STEP_PATTERN}.{end}"
@@ -140,27 +135,16 @@ def run(study: Study, out: Path) -> StageResult:
         freeze_cohort(meant)
         freeze_initial_weights(study)
         report_unfinished_runs(meant)
-    training, started = build_trainer(meant, catalog, entries, world)
-    training.train()
+    trainer, started = build_trainer(meant, catalog, entries, world)
+    trainer.train()
     if not world.is_first:
         return StageResult([], "trained with the first rank, which writes the encoder")
-    network, diagnosis = training.final_network(), training.diagnose()
-    trained = TrainingSummary(
-        study=study.name,
-        objective=study.objective.name,
-        steps=study.training.steps,
-        volumes=len(entries),
-        subjects=len({e.subject or e.id for e in entries}),
-        modalities=tuple(sorted({e.modality for e in entries})),
-        ranks=world.world_size,
-        **asdict(training.compute),
-        diagnosis=diagnosis.name,
-        **started,
-    )
+    network, diagnosis = trainer.final_network(), trainer.diagnose()
+    trained = _training_summary(study, trainer, entries, diagnosis.name, started)
     training_summary = trained.model_dump(mode="json", exclude_defaults=True)
     bundle = out / layout.ENCODER_FOLDER
     write_bundle(study, bundle, network, training_summary, {entry.id for entry in entries})
-    images = write_feature_pca(network.encoder, training.sampler, out / snapshots.FEATURE_PCA_FILE)
+    images = write_feature_pca(network.encoder, trainer.sampler, out / snapshots.FEATURE_PCA_FILE)
     folder = str(meant.folder.relative_to(out))
     # The salt itself is not needed.
     salt = read_salt_fingerprint(layout.inventory_table(study))
@@ -172,25 +156,49 @@ def run(study: Study, out: Path) -> StageResult:
     # Not its README, in which its owner writes a licence.
     encoder_files = [bundle / name for name in (*read_manifest(bundle).files, BUNDLE_MANIFEST)]
     summary = (
-        f"{study.training.steps} steps on {len(entries)} volumes, encoder in {bundle}; "
+        f"{trainer.training.steps} steps on {len(entries)} volumes, encoder in {bundle}; "
         f"{diagnosis.name}: {diagnosis.reason}"
     )
     # The reason holds rates, which no two runs share: hashed files name the diagnosis alone.
-    recorded = {**training_summary, "reason": diagnosis.reason, **_earlier_computes(training)}
+    recorded = {**training_summary, "reason": diagnosis.reason, **_earlier_computes(trainer)}
     files = [*encoder_files, subjects, images, out / RUN_RECORD]
     return StageResult(files, summary, {"training_summary": recorded})
 
 
-def _earlier_computes(training: "Trainer") -> dict[str, Any]:
+def _training_summary(
+    study: Study,
+    trainer: "Trainer",
+    entries: list[Entry],
+    diagnosis: str,
+    started: dict[str, str],
+) -> TrainingSummary:
+    return TrainingSummary(
+        study=study.name,
+        objective=study.objective.name,
+        steps=trainer.training.steps,
+        hours=study.training.hours,
+        volumes=len(entries),
+        subjects=len({e.subject or e.id for e in entries}),
+        modalities=tuple(sorted({e.modality for e in entries})),
+        ranks=trainer.rank_info.world_size,
+        **asdict(trainer.compute),
+        diagnosis=diagnosis,
+        **started,
+    )
+
+
+def _earlier_computes(trainer: "Trainer") -> dict[str, Any]:
     """Devices and threads of earlier parts of a run that had others, for its provenance."""
-    earlier = {step: asdict(each) for step, each in training.earlier_computes.items()}
+    earlier = {step: asdict(each) for step, each in trainer.earlier_computes.items()}
     return {"computed_before_step": earlier} if earlier else {}
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Weights, optimizer and activations; seconds by the rate of an earlier run."""
-    training, each = study.training, training_cost(study.objective, study.model, study.views)
-    steps = training.steps - training.first_step
+    each = training_cost(study.objective, study.model, study.views)
+    rate = samples_per_s(study, each, hardware.gpus > 0)
+    training = _expected_training(study, rate.value * (hardware.gpus or hardware.cores))
+    steps = training.added_steps
     kept = min(training.keep_checkpoints, math.ceil(steps / training.checkpoint_every))
     disk = kept * cost.checkpoint_bytes(each, training) + cost.log_bytes(training, study.monitoring)
     images = min(snapshots.IMAGES_PER_RUN, math.ceil(steps / study.monitoring.snapshot_every))
@@ -203,37 +211,36 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
         training.batch_size / hardware.processes, study.views, training, study.monitoring
     )
     layers = f"{each.parameter_count / 1e6:.3g} million parameters, {share:.3g} samples at once"
+    files = RECORD_FILE_COUNT + 10 + 2 * kept + images + bool(training.hours)
+    memory = assumed(cost.host_bytes(each, share, hardware.gpus > 0) + blocks, layers)
+    gpu_memory = assumed(cost.gpu_bytes(each, share, training), layers) if hardware.gpus else None
+    if there := exact_calibration(study, hardware.gpus > 0, hardware.processes):
+        memory = measured(there.memory_bytes, calibration_source(there))
+        gpu_memory = gpu_memory and measured(there.gpu_memory_bytes, calibration_source(there))
     return ResourceEstimate(
         disk=counted(disk + IMAGES_BYTES, f"{kept} checkpoints"),
-        files=counted(
-            RECORD_FILE_COUNT + 10 + 2 * kept + images, f"{kept} checkpoints, encoder, metrics"
-        ),
-        memory=assumed(cost.host_bytes(each, share, hardware.gpus > 0) + blocks, layers),
-        seconds=_estimate_seconds(study, each, hardware.gpus > 0),
-        gpu_memory=assumed(cost.gpu_bytes(each, share, training), layers)
-        if hardware.gpus
-        else None,
+        files=counted(files, f"{kept} checkpoints, encoder, metrics"),
+        memory=memory,
+        seconds=_seconds(training, rate, hardware),
+        gpu_memory=gpu_memory,
     )
 
 
-def _estimate_seconds(study: Study, sample_cost: TrainingCost, has_gpu: bool) -> Quantity:
-    """By the median rate of the newest run of this model and crop, else by FLOPs."""
-    samples = (study.training.steps - study.training.first_step) * study.training.batch_size
-    out, manifest = study.stage_folder("pretrain", {}), study.encoder / BUNDLE_MANIFEST
-    done = read_run_record(out)
-    card = read_json_if_whole(parse_object, manifest) or {}
-    if done and {"model", "crop_voxels"} <= card.keys():
-        same = card["model"] == study.model.model_dump(mode="json")
-        same &= card["crop_voxels"] == list(study.views.crop_voxels)
-        same &= done.objective == study.objective.name
-        rows = read_metrics(layout.metrics_log(out / done.folder))
-        if same and rows and (done.device != "cpu") == has_gpu:
-            rate = statistics.median(row["samples_per_s"] for row in rows)
-            workers = done.ranks if has_gpu else done.ranks * done.threads
-            return measured(samples * workers / rate, f"{rate:.3g} samples/s in {done.folder}")
-    rate = cost.samples_per_s(sample_cost, has_gpu)
-    where = "one H100, as fast as it is fed" if has_gpu else "a core with AVX-512"
-    return assumed(samples / rate, f"{rate:.3g} samples/s on {where}")
+def _expected_training(study: Study, samples_per_s: float) -> Training:
+    """The settings with the steps that hours would be at this rate, where they are given."""
+    training, parent = study.training, study.training.continue_from
+    rate = 3600 * samples_per_s / training.batch_size
+    before = parent.steps or round(rate * (parent.hours or 0)) if parent else 0
+    added = max(1, round(rate * (training.added_hours or 0)))
+    return training.with_steps(training.steps or before + added, before)
+
+
+def _seconds(training: Training, rate: Quantity, hardware: Hardware) -> Quantity:
+    """Seconds of one GPU or core: those that are given, else by the rate of one."""
+    if training.added_hours:
+        given = training.added_hours * 3600 * (hardware.gpus or hardware.cores)
+        return counted(given, f"training.hours; about {training.steps} steps, {rate.basis}")
+    return Quantity(training.added_steps * training.batch_size / rate.value, rate.basis)
 
 
 def write_bundle(
@@ -257,100 +264,6 @@ def write_bundle(
         quality=study.quality,
         stored_values=stored_values_of(chosen),
         decoder=network.decoder,
-    )
-
-
-def random_encoder(study: Study, seed: int) -> "Encoder":
-    """The same architecture with random weights: the baseline of every evaluation."""
-    from ssl_pipeline.models.encoder import random_encoder as build
-
-    return build(study.model, seed)
-
-
-def build_trainer(
-    meant: PretrainingRun, catalog: Catalog, entries: list[Entry], world: RankInfo
-) -> tuple["Trainer", dict[str, str]]:
-    """The trainer, and what the run starts from, in sentences for its record."""
-    from ssl_pipeline.training.loop import RunSettings, Trainer
-
-    study = meant.study
-    encoder, started = random_encoder(study, study.seed), {}
-    if study.init_from:
-        from ssl_pipeline.init_from.transfer import load_pretrained
-
-        found, source = study.init_from.read(), study.init_from.description
-        started["init_from"] = load_pretrained(encoder, found, source)
-    if meant.parent:
-        started["continue_from"] = _continuation_note(study, meant.parent)
-    if world.is_first:
-        for sentence in started.values():
-            info(sentence)
-    keys = ("seed", "preprocess", "views", "model", "objective")
-    others = {key: study.redacted_config[key] for key in keys}
-    run = Trainer(
-        meant.folder,
-        build_objective(encoder, study),
-        build_sampler(study, catalog, entries, study.training.batch_size),
-        RunSettings(study.training, study.monitoring, others),
-        rank_info=world,
-        initial_state=partial(_final_state, study, meant.parent) if meant.parent else None,
-    )
-    if world.is_first and (before := run.earlier_computes.get(run.step)):
-        info(
-            f"pretrain: goes on from step {run.step} with {run.compute.threads} threads on "
-            f"{run.compute.device}, before {before.threads} on {before.device}: the result is the "
-            "same but for rounding."
-        )
-    return run, started
-
-
-def build_objective(encoder: "Encoder", study: Study) -> "Objective":
-    """The objective of the study, its heads initialized from the study's seed."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(study.seed)
-        return study.objective.build(encoder)
-
-
-def build_sampler(
-    study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
-) -> "Sampler":
-    """The sampler of `batch_size` samples a step from these volumes."""
-    from ssl_pipeline.views.sampler import Sampler
-
-    return Sampler(
-        entries,
-        preprocess.crop_reader(study, catalog, entries),
-        study.views,
-        study.model.patch_voxels,
-        batch_size=batch_size,
-        seed=study.seed,
-        metadata_features=study.objective.metadata_features(entries),
-    )
-
-
-def _final_state(study: Study, parent: PretrainingRun) -> "TrainerState":
-    """The final state of the run to continue from. Raises UserError where it has not ended."""
-    from ssl_pipeline.training.checkpoint import load_newest
-
-    state = load_newest(layout.checkpoints_folder(parent.folder))
-    if state is None:
-        raise missing_parent_error(study, "has left no checkpoint here")
-    if state.step < study.training.first_step:
-        raise missing_parent_error(study, f"has come to step {state.step} only")
-    # The embeddings are of a bank without the scans that came.
-    return replace(state, previous_embeddings=None, earlier_computes={})
-
-
-def _continuation_note(study: Study, parent: PretrainingRun) -> str:
-    """What a run continues from, in words."""
-    base = study.training.continue_from
-    assert base
-    return (
-        f"continue_from: goes on to step {study.training.steps} on cohort {study.training.cohort} "
-        f"from the end of the run of {base.steps} steps on cohort {base.cohort} "
-        f"({parent.folder.name})."
     )
 
 

@@ -29,6 +29,7 @@ from stages.trial_results import (
     comparison_tables,
     pretraining_diagnoses,
     pretraining_seconds,
+    pretraining_steps,
     run_hashes,
 )
 
@@ -99,12 +100,12 @@ def _trials_by_length(study: Study) -> dict[str, list[Study]]:
 
 
 def _arm_record(name: str, share: float, trials: list[Study]) -> ScalingArm:
-    training = trials[0].training
+    steps = pretraining_steps(trials[0])
     return ScalingArm(
         name=name,
         share=share,
-        steps=training.steps,
-        samples=training.steps * training.batch_size,
+        steps=steps,
+        samples=steps * trials[0].training.batch_size,
         seconds=pretraining_seconds(trials),
         diagnoses=pretraining_diagnoses(trials),
     )

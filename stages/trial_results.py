@@ -55,6 +55,12 @@ def pretraining_seconds(trials: Sequence[Study]) -> tuple[float, ...]:
     return tuple(read_provenance(folder / PROVENANCE_FILE).wall_s for folder in folders)
 
 
+def pretraining_steps(trial: Study) -> int:
+    """The steps of its pretraining, which may have been given hours."""
+    record = read_run_record(trial.stage_folder("pretrain", {}))
+    return record.steps if record else trial.training.steps
+
+
 def pretraining_diagnoses(trials: Sequence[Study]) -> tuple[str, ...]:
     """The diagnosis of the pretraining of each, as far as there are any."""
     records = (read_run_record(trial.stage_folder("pretrain", {})) for trial in trials)

@@ -1,26 +1,65 @@
 """Settings of the training loop (section `training` of a study); imports no torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
 
 
-class ParentRun(Section):
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class RunLength(Section):
+    """The length of a run, in steps or in hours.
+
+    Where hours are given, steps are 0 until the run has started: it then measures how many fit.
+    """
+
+    steps: int = Field(0, ge=0, description="steps of that run, where it was given steps")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="hours of that run, where it was given hours",
+        exclude_if=_is_none,  # a run by steps keeps its hash
+    )
+
+    @model_validator(mode="after")
+    def _check_length(self) -> "RunLength":
+        if bool(self.steps) == bool(self.hours):
+            raise ValueError(
+                f"steps is {self.steps} and hours is {self.hours or 0:g}: give one of them, for "
+                "hours become steps when the run starts"
+            )
+        return self
+
+    @property
+    def length(self) -> str:
+        """The setting that gives the length, in words: `8 hours`."""
+        return f"{self.hours:g} hours" if self.hours else f"{self.steps} steps"
+
+
+class ParentRun(RunLength):
     """A finished run of this study that another run continues from."""
 
-    steps: int = Field(ge=1, description="steps of that run")
     cohort: int = Field(1, ge=1, description="its cohort")
     continue_from: "ParentRun | None" = Field(
         None, description="the run that it continued from itself"
     )
 
 
-class Training(Section):
+class Training(RunLength):
     """Length, batch size, optimizer, precision, device and checkpoints of a pretraining run."""
 
-    steps: int = Field(1000, ge=1, description="optimizer steps of the whole run")
+    steps: int = Field(1000, ge=0, description="optimizer steps of the whole run")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock hours of the whole run on its ranks, in place of `steps`: how many "
+        "fit is measured when the run starts, and stays",
+        exclude_if=_is_none,
+    )
     batch_size: int = Field(
         48, ge=1, description="samples per optimizer step; each gives two views"
     )
@@ -80,26 +119,63 @@ class Training(Section):
     continue_from: ParentRun | None = Field(
         None,
         description="continue from the end of a finished run of this study, which had these steps "
-        "and this cohort, up to `steps`, with a new warm-up; with a raised cohort, on more volumes",
+        "or hours and this cohort, up to `steps` or `hours`, with a new warm-up; with a raised "
+        "cohort, on more volumes",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_steps_open(cls, content: Any) -> Any:
+        """Hours replace the steps that are the default."""
+        has_hours = isinstance(content, dict) and content.get("hours") is not None
+        return {"steps": 0, **content} if has_hours else content
+
     @model_validator(mode="after")
-    def _check_steps(self) -> "Training":
-        if self.continue_from and self.steps <= self.continue_from.steps:
+    def _check_continuation(self) -> "Training":
+        for key in ("steps", "hours"):
+            whole, before = getattr(self, key), getattr(self.continue_from, key, None)
+            if whole and before and whole <= before:
+                raise ValueError(
+                    f"{key} is {whole:.10g}, not above continue_from.{key}, {before:.10g}: {key} "
+                    "counts those of the earlier run too"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_average(self) -> "Training":
+        if self.ema_decay and self.steps and self.added_steps == 1:
             raise ValueError(
-                f"steps is {self.steps}, not above continue_from.steps, "
-                f"{self.continue_from.steps}: steps counts those of the earlier run too"
+                f"ema_decay is {self.ema_decay:g}, and the run has one step, of which there is "
+                "no average: give more steps, or set ema_decay to 0"
             )
         return self
 
     def shortened(self, share: float) -> "Training":
-        """The same for a share of the steps, at least one."""
+        """The same for a share of the hours, or of the steps, at least one."""
+        if self.hours:
+            return self.model_copy(update={"hours": share * self.hours})
         return self.model_copy(update={"steps": max(1, round(share * self.steps))})
 
     @property
     def first_step(self) -> int:
         """The step that the run begins at: 0, or the last one of the run that it continues from."""
         return self.continue_from.steps if self.continue_from else 0
+
+    @property
+    def added_steps(self) -> int:
+        """The steps of the run without those of the run that it continues from."""
+        return self.steps - self.first_step
+
+    @property
+    def added_hours(self) -> float | None:
+        """The hours of the run without those of the run that it continues from, as far as given."""
+        before = self.continue_from.hours if self.continue_from else None
+        return self.hours - (before or 0) if self.hours else None
+
+    def with_steps(self, steps: int, first_step: int = 0) -> "Training":
+        """The section with the steps that its hours have become, from this step on."""
+        parent = self.continue_from and self.continue_from.model_copy(update={"steps": first_step})
+        return self.model_copy(update={"steps": steps, "continue_from": parent})
 
 
 # Settings that may change when a run is resumed: its result is the same, but for rounding.

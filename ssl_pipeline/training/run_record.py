@@ -17,6 +17,7 @@ class TrainingSummary(RecordPart):
     study: str
     objective: str
     steps: int
+    hours: float | None = None  # that became these steps
     volumes: int
     subjects: int
     modalities: tuple[str, ...]

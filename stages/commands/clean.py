@@ -28,6 +28,7 @@ from stages import evaluation_inputs, preprocess
 from stages.commands.next_labels import NEXT_FILES
 from stages.core import layout, pretraining_runs
 from stages.core.layout import (
+    CALIBRATE_FOLDER,
     JOBS_FOLDER,
     LOGS_FOLDER,
     NEXT_FOLDER,
@@ -41,6 +42,8 @@ from stages.core.stage_runs import stage_runs
 from stages.core.study import Study
 from stages.core.trials import trials
 
+# Of what is no stage.
+FOLDERS_BESIDE = (TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, NEXT_FOLDER, CALIBRATE_FOLDER)
 TEMPORARY_NAME = re.compile(rf"{re.escape(atomic.TEMPORARY_PREFIX)}.+-\w+")
 
 
@@ -102,10 +105,7 @@ def exclusive_access(study: Study) -> Iterator[None]:
 def _groups(study: Study, remove_all: bool) -> Iterator[CleanGroup]:
     if remove_all:
         made = _pipeline_files(study)
-        tops = {
-            name: study.folder / name
-            for name in (*load_stages(), TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, NEXT_FOLDER)
-        }
+        tops = {name: study.folder / name for name in (*load_stages(), *FOLDERS_BESIDE)}
         tops["paths of origin"] = study.pseudonyms.study_folder
         tops["the owner's record"] = layout.study_record(study)
         for name, top in tops.items():
@@ -148,6 +148,9 @@ def _pipeline_files(study: Study) -> set[Path]:
         found |= {layout.log_file(study, name), layout.progress_file(study, name)}
         jobs = layout.job_folder(study, name)
         found |= {path for pattern in launch.JOB_FILES for path in jobs.glob(pattern)}
+    calibrated = layout.calibrate_folder(study)
+    found |= {*calibrated.glob("*.json"), *(calibrated / name for name in RECORD_FILES)}
+    found |= _files_below([calibrated / layout.MEASURED_FOLDER])
     found |= {path for pattern in NEXT_FILES for path in layout.next_folder(study).glob(pattern)}
     found |= {
         path
@@ -169,6 +172,7 @@ def _pipeline_files(study: Study) -> set[Path]:
 def _outputs_by_run(study: Study) -> dict[str, Path]:
     """Output folders of all runs by name, also of tasks and trials that the study has no longer."""
     found = {name: run.out for name, run in stage_runs(study).items()}
+    found[CALIBRATE_FOLDER] = layout.calibrate_folder(study)
     for _, out in stage_folders(study):
         parts = out.relative_to(study.folder).parts
         trial = f"@{parts[1]}" if parts[0] == TRIALS_FOLDER else ""

@@ -13,7 +13,8 @@ from ssl_pipeline.volumes.inventory import read_salt_fingerprint
 from stages.core import layout
 from stages.core.records import manifest_hash
 from stages.core.study import Study
-from stages.pretrain import random_encoder, write_bundle
+from stages.pretrain import write_bundle
+from stages.trainer import random_encoder
 
 
 def import_weights(study: Study, out: Path) -> None:

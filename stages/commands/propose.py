@@ -21,6 +21,7 @@ from ssl_pipeline.evaluation.cost_model import training_bytes
 from ssl_pipeline.io.records import read_record_if_whole
 from ssl_pipeline.preprocess.plan import Plan, build_plan
 from ssl_pipeline.progress import console
+from ssl_pipeline.training.config import Training
 from ssl_pipeline.types import triple
 from stages.commands.estimate import estimate_stage
 from stages.core import layout
@@ -55,6 +56,8 @@ def propose(
 ) -> tuple[Study, float]:
     """The study with settings that fit, and the seconds that it takes."""
     least = float("inf")
+    if study.training.hours:
+        study = study.model_copy(update={"training": _by_steps(study.training)})
     for candidate, own in _candidates(study, dataset):
         others_s, step_s = _wall_seconds(candidate, own, cluster)
         room = hours * 3600 - others_s
@@ -68,6 +71,11 @@ def propose(
         f"shortest fine-tuning it takes {least / 3600:.2g} h. Lower evaluate.seeds or "
         "evaluate.subjects, take fewer scans, or give more hours."
     )
+
+
+def _by_steps(training: Training) -> Training:
+    """The section with steps in place of hours, whose number is yet to be chosen."""
+    return training.model_copy(update={"steps": MIN_STEPS, "hours": None, "continue_from": None})
 
 
 def _candidates(study: Study, dataset: DatasetSize) -> Iterator[tuple[Study, DatasetSize]]:
@@ -163,7 +171,7 @@ def _wall_seconds(
     for part in stage_runs(study).values():
         wall_s = estimate_stage(part.stage, part.study, part.wildcards, dataset, cluster).wall_s
         if part.stage == "pretrain":
-            step_s += wall_s / (part.study.training.steps - part.study.training.first_step)
+            step_s += wall_s / part.study.training.added_steps
         else:
             others_s += wall_s
     return others_s, step_s

@@ -2,6 +2,7 @@
 
     STAGE/[TASK/]            what a stage wrote, with its records
     trials/TRIAL/STAGE/...   the same for the trials of an ablation or of scaling
+    calibrate/               what pretraining reaches on each profile
     next/                    which scans to label next, and what was measured of scans for it
     logs/RUN.log             the log of a run, such as `probe-organ@hybrid-0`
     jobs/RUN/                scripts, logs and record of its cluster jobs
@@ -42,11 +43,14 @@ ENCODER_FOLDER, RUNS_FOLDER = "encoder", "runs"
 RUN_NAME_DIGITS = 12  # hexadecimal, of a hash
 RUN_NAME_PATTERN = "[0-9a-f]" * RUN_NAME_DIGITS
 CHECKPOINTS_FOLDER = "checkpoints"  # of a run
+MEASURED_FOLDER = "measured"  # in that of a run or of calibrations, while a pace is measured
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
 MODEL_FOLDER = "model"  # of fine-tuning
 # Of the command `next`, here and in the private folder.
 NEXT_FOLDER, WORK_LIST = "next", "work_list.csv"
+# Of the command `calibrate`.
+CALIBRATE_FOLDER = "calibrate"
 # In those of `ablate`, `scaling` and `report`.
 ABLATION_TABLE, SCALING_TABLE = "ablation.md", "scaling.md"
 REPORT_PAGE, REPORT_TABLES = "report.html", "report.md"
@@ -140,6 +144,16 @@ def metrics_log(run_folder: Path) -> Path:
 def checkpoints_folder(run_folder: Path) -> Path:
     """The checkpoints of a pretraining run."""
     return run_folder / CHECKPOINTS_FOLDER
+
+
+def calibrate_folder(study: OutputFolders) -> Path:
+    """The folder of calibrations."""
+    return study.folder / CALIBRATE_FOLDER
+
+
+def calibration_file(study: OutputFolders, profile: str) -> Path:
+    """What pretraining reaches on a profile."""
+    return calibrate_folder(study) / f"{profile}.json"
 
 
 def next_folder(study: OutputFolders) -> Path:

@@ -18,7 +18,9 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import Record, read_record, write_record
 from ssl_pipeline.store.catalog import Catalog, Entry
+from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.run_record import read_run_record
+from ssl_pipeline.training.time_budget import TIME_BUDGET_FILE, TimeBudget
 from stages.core import layout
 from stages.core.study import Study
 
@@ -116,6 +118,26 @@ class PretrainingRun:
         return self.cohort.hash_items(bool(self.study.objective.metadata_used()))
 
     @property
+    def steps(self) -> int:
+        """The last step of the run; 0 where it is given hours and has not started yet.
+
+        Raises UserError where it has started and what its hours have become is lost.
+        """
+        if not self.study.training.hours:
+            return self.study.training.steps
+        path = self.folder / TIME_BUDGET_FILE
+        remedy = f"bring it back, or remove {self.folder} to start the run anew"
+        if path.exists():
+            return read_record(TimeBudget, path, remedy).steps
+        if any(layout.checkpoints_folder(self.folder).glob("*.pt")):
+            raise UserError(f"{path}, which says how many steps the run has, is gone: {remedy}.")
+        return 0
+
+    def training(self, steps: int) -> Training:
+        """The settings of the run with this last step, which hours alone do not say."""
+        return self.study.training.with_steps(steps, self.parent.steps if self.parent else 0)
+
+    @property
     def lineage(self) -> "Iterator[PretrainingRun]":
         """The run itself and all that it continues from, the newest first."""
         yield self
@@ -163,9 +185,9 @@ def missing_parent_error(study: Study, reason: str) -> UserError:
     assert base
     its_own = "this `continue_from`" if base.continue_from else "no `continue_from`"
     return UserError(
-        f"training.continue_from names the run of {base.steps} steps on cohort {base.cohort}, "
+        f"training.continue_from names the run of {base.length} on cohort {base.cohort}, "
         f"which {reason}: `python -m stages pretrain --config STUDY` makes it, where the study's "
-        f"`training` has steps {base.steps}, cohort {base.cohort} and {its_own}."
+        f"`training` has {base.length}, cohort {base.cohort} and {its_own}."
     )
 
 

@@ -43,7 +43,7 @@ def check_study(study: Study) -> None:
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
-        _check_teacher(study, key, objective)
+        check_teacher(study, key, objective)
         _check_label_leakage(study, key, objective)
     _check_task_titles(study)
     for name, task in study.tasks.items():
@@ -69,6 +69,11 @@ def _check_trials(study: Study) -> None:
         raise ValueError(
             f"{key} trains encoders of its own from the start: leave training.continue_from and "
             f"evaluate.encoders out of this study, or {key}"
+        )
+    if study.ablate and study.training.hours:
+        raise ValueError(
+            "ablate compares objectives at the cost of equal FLOPs, which are counted for "
+            "training.steps: give steps in place of training.hours"
         )
     if study.ablate and study.scaling:
         for name in study.ablate.arms.keys() & study.scaling.arms.keys():
@@ -225,9 +230,9 @@ def _check_batch_size(study: Study, key: str, objective: ObjectiveConfig) -> Non
             )
 
 
-def _check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """The average that is a teacher must be of fewer steps than the run has."""
-    if not isinstance(objective, DistillingObjective):
+def check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
+    """The average that is a teacher must be of fewer steps than the run has, once it has any."""
+    if not isinstance(objective, DistillingObjective) or not study.training.steps:
         return
     averaged = 1 / (1 - objective.teacher_momentum)
     taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]

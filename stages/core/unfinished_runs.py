@@ -46,6 +46,7 @@ def _changed_settings(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield f"{name} is {'not set' if before is None else before}"
         return
     for key in sorted(before.keys() | now.keys()):
-        if not (name == "training" and key in RESUMABLE_KEYS):
+        is_measured = key == "steps" and before.get("hours")  # what its hours have become
+        if not is_measured and not (name == "training" and key in RESUMABLE_KEYS):
             path = f"{name}.{key}" if name else key
             yield from _changed_settings(before.get(key), now.get(key), path)

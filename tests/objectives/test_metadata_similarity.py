@@ -13,7 +13,7 @@ from ssl_pipeline.objectives.losses import metadata_similarity
 from ssl_pipeline.objectives.metadata_similarity import metadata_features
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
-from stages import pretrain
+from stages.trainer import build_sampler
 
 SAYS = ({"age": "40", "region": "chest"}, {"age": "50", "region": "chest"}, {"age": "40"})
 
@@ -71,5 +71,5 @@ def test_samples_carry_the_traits_of_their_scan(entries, reader):
 def test_a_study_says_what_makes_subjects_alike(study, catalog, entries):
     contrast = Contrast(subject_weight=0.1, similar_by={"age": 10})
     asked = study.model_copy(update={"objective": Contrastive(contrast=contrast)})
-    sampler = pretrain.build_sampler(asked, catalog, entries, 4)
+    sampler = build_sampler(asked, catalog, entries, 4)
     assert np.array_equal(sampler.metadata_features, [[4], [5], [4]])

@@ -17,7 +17,6 @@ from ssl_pipeline.registry.entry import EntryContent
 from ssl_pipeline.registry.registry import Registry
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.ranks import RankInfo
-from stages import pretrain
 from stages.commands.clean import clean_study
 from stages.commands.import_weights import import_weights
 from stages.core.initial_weights import freeze_initial_weights
@@ -26,6 +25,7 @@ from stages.core.records import manifest_hash
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from stages.leakage import leakage_warning
+from stages.trainer import build_trainer
 from tests.conftest import read_json, write_study
 
 
@@ -77,7 +77,7 @@ def test_a_run_begins_with_the_weights_of_another_studys_encoder(bundle, startin
     study = starting("bundle", bundle)
     catalog = catalog_of(study)
     run = pretraining_run(study)
-    trainer, _ = pretrain.build_trainer(run, catalog, run.cohort.entries(catalog), RankInfo())
+    trainer, _ = build_trainer(run, catalog, run.cohort.entries(catalog), RankInfo())
     begun = trainer.objective.encoder.state_dict()
     given = load_file(bundle / "encoder.safetensors")
     assert begun.keys() == given.keys()

@@ -22,10 +22,11 @@ from ssl_pipeline.objectives.terms.lejepa import Lejepa
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
+from ssl_pipeline.training.pace import OPEN_END, measure_pace, unobserved
 from ssl_pipeline.training.ranks import RankInfo
 from stages.core.runner import run_stage
 from tests.command_line import ForkedCommand
-from tests.conftest import write_study
+from tests.conftest import read_json, write_study
 from tests.training.small_trainer import CONTRASTIVE, HYBRID, THROUGH_UNET, small_trainer
 
 DISTILLING = Custom(
@@ -80,6 +81,14 @@ def train_in_parts(folder, output, rank_info):
         open_ports = psutil.Process().net_connections("tcp")
         listening = sorted({each.laddr.ip for each in open_ports if each.status == "LISTEN"})
         (folder / f"listening-{rank_info.rank}").write_text(" ".join(listening))
+        measured = small_trainer(
+            *(folder / "measured", output, HYBRID),
+            monitoring=unobserved(MONITORING),
+            rank_info=rank_info,
+            **{"steps": OPEN_END, "checkpoint_every": OPEN_END, "log_every": OPEN_END},
+        )
+        pace = measure_pace(measured, 0.0)
+        (folder / f"pace-{rank_info.rank}").write_text(pace.model_dump_json())
     if rank_info.is_first:
         torch.save(state.objective, run.folder / "end.pt")
 
@@ -166,6 +175,12 @@ def test_ranks_that_stay_connected_divide_their_steps_among_calls(ends):
     whole = torch.load(ends[1] / "hybrid-6" / "end.pt")[0]
     parts = torch.load(ends[1] / "parts" / "end.pt")
     assert all(torch.equal(parts[name], weight) for name, weight in whole.items())
+
+
+def test_ranks_measure_one_pace_and_leave_no_folder(ends):
+    first, second = (read_json(ends[1] / f"pace-{rank}") for rank in (0, 1))
+    assert first == second and min(first.values()) > 0
+    assert not (ends[1] / "measured").exists()
 
 
 def test_ranks_of_one_machine_listen_where_no_other_machine_reaches_them(ends):

@@ -92,6 +92,16 @@ def test_the_measured_rate_holds_for_other_settings(whole, unrun):
     assert found.resource_estimate.memory.basis.startswith("assumed: ")
 
 
+def test_hours_are_what_a_run_takes_and_steps_follow(unrun):
+    unrun.write_text(unrun.read_text().replace("steps: 6", "hours: 2"))
+    study = load_study(unrun)
+    seconds = estimate_stage(
+        "pretrain", study, {}, dataset_size(study), None
+    ).resource_estimate.seconds
+    assert seconds.value == 2 * 3600  # of one thread
+    assert re.match(r"counted: training\.hours; about \d+ steps, assumed: ", seconds.basis)
+
+
 def test_every_limit_gives_a_number_of_requeues(unrun):
     unrun.write_text(unrun.read_text().replace("steps: 6", "steps: 6000000"))
     cluster = unrun.with_name("cluster.yaml")

@@ -19,11 +19,13 @@ from ssl_pipeline.training.config import ParentRun, Training
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
 from ssl_pipeline.training.schedule import learning_rate, run_progress
+from ssl_pipeline.training.time_budget import steps_within
 from stages import pretrain
 from stages.commands.clean import clean_study
 from stages.core.pretraining_runs import cohort_path, pretraining_run, read_cohort, run_folder
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
+from stages.trainer import build_trainer
 from tests.conftest import crash_at_step, read_json, write_scans, write_study
 
 SETTINGS = "{steps: 12, log_every: 1, batch_size: 4, precision: fp32, device: cpu, threads: 1, "
@@ -56,7 +58,8 @@ def place(trained, tmp_path):
 def continue_study(file, training=CONTINUED):
     """The study with this section in place of its own."""
     content = yaml.safe_load(file.read_text())
-    file.write_text(yaml.safe_dump({**content, "training": yaml.safe_load(training)}))
+    sections = {"training": yaml.safe_load(training), "monitoring": {"snapshot_samples": 4}}
+    file.write_text(yaml.safe_dump(content | sections))
     return load_study(file)
 
 
@@ -67,7 +70,7 @@ def weights(study):
 def trainer_of(study):
     catalog = Catalog.read(study.folder / "preprocess/catalog.parquet")
     run = pretraining_run(study)
-    return pretrain.build_trainer(run, catalog, run.cohort.entries(catalog), RankInfo())[0]
+    return build_trainer(run, catalog, run.cohort.entries(catalog), RankInfo())[0]
 
 
 def test_a_continued_run_ends_bit_for_bit_whether_killed_or_not(place):
@@ -230,9 +233,78 @@ def test_an_unfinished_parent_run_is_refused(place):
         run_stage("pretrain", study, {})
 
 
+@pytest.mark.parametrize(
+    "training, sentence",
+    [
+        ("{steps: 6, hours: 8}", "steps is 6 and hours is 8: give one of them"),
+        ("{steps: 0}", "steps is 0 and hours is 0: give one of them"),
+        ("{hours: 8, continue_from: {hours: 8}}", r"hours is 8, not above continue_from\.hours, 8"),
+        ("{continue_from: {cohort: 2}}", "steps is 0 and hours is 0: give one of them"),
+        ("{steps: 1, ema_decay: 0.9}", "the run has one step, of which there is no average"),
+    ],
+)
+def test_a_length_that_means_nothing_is_one_sentence(place, training, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        continue_study(place("length"), training)
+    assert "\n" not in str(error.value)
+
+
 def test_steps_count_those_of_the_run_before(place):
     with pytest.raises(UserError, match=r"steps is 6, not above continue_from\.steps, 6"):
         continue_study(place("short"), CONTINUED.replace("12", "6"))
+
+
+BY_HOURS = SETTINGS.replace("steps: 12", "hours: 0.01") + "checkpoint_every: 1"
+
+
+def write_budget(study, steps):
+    """What the hours of the study's run became, on a machine that had little to do."""
+    (run_folder(study)).mkdir(parents=True)
+    measured = {"seconds_per_step": 0.01 * 3600 / steps, "device": "cpu", "ranks": 1}
+    budget = {"format": 1, "hours": 0.01, "steps": steps, **measured}
+    write_json(run_folder(study) / "time_budget.json", budget)
+
+
+def test_a_run_of_hours_keeps_its_steps_when_it_is_resumed_or_continued(place):
+    file = place("hours")
+    study = continue_study(file, BY_HOURS + "}")
+    write_budget(study, 4)
+    crash_at_step(trainer_of(study), 1)
+    trainer = trainer_of(study)
+    assert (trainer.step, trainer.training.steps) == (1, 4)
+    trainer.train()
+    rates = [row["learning_rate"] for row in read_metrics(run_folder(study) / "metrics.jsonl")]
+    assert rates == [learning_rate(step, trainer.training) for step in range(4)]
+    longer = BY_HOURS.replace("0.01", "0.02") + ", continue_from: {hours: 0.01}}"
+    trainer = trainer_of(continue_study(file, longer))
+    assert [path.name for path in trainer.folder.iterdir()] == ["time_budget.json"]
+    budget = read_json(trainer.folder / "time_budget.json")
+    assert trainer.training.added_steps == int(0.01 * 3600 / budget["seconds_per_step"])
+    assert (trainer.step, trainer.training.first_step, budget["hours"]) == (4, 4, 0.01)
+    assert budget["steps"] == trainer.training.steps == 4 + trainer.training.added_steps > 4
+    by_steps = BY_HOURS.replace("hours: 0.01", "steps: 4") + ", continue_from: {hours: 0.01}}"
+    with pytest.raises(UserError, match=r"steps is 4, and the run of 0\.01 hours .* has 4: steps"):
+        trainer_of(continue_study(file, by_steps))
+    (run_folder(study) / "time_budget.json").unlink()
+    with pytest.raises(
+        UserError, match=r"time_budget\.json, which says how many .* is gone: bring"
+    ):
+        trainer_of(study)
+
+
+def test_the_folder_of_a_run_depends_on_its_hours_and_not_on_their_steps(place):
+    file = place("hashes")
+    study = continue_study(file, BY_HOURS + "}")
+    before = run_folder(study)
+    write_budget(study, 5)
+    assert run_folder(study) == before and pretraining_run(study).steps == 5
+    assert run_folder(continue_study(file, BY_HOURS.replace("0.01", "0.03") + "}")) != before
+
+
+def test_hours_too_few_for_a_checkpoint_are_one_sentence():
+    assert steps_within(1.0, 3.0, 200) == 1200
+    with pytest.raises(UserError, match=r"in which 120 steps of 3 s fit here, fewer than"):
+        steps_within(0.1, 3.0, 200)
 
 
 def test_a_study_without_a_parent_run_keeps_its_run_folder(study):
