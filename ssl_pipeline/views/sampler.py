@@ -157,6 +157,22 @@ class Sampler:
             for first in range(0, samples, max_batch_size)
         ]
 
+    def find_block(self, number: int, subject: int) -> tuple[int, Triple]:
+        """The volume, by its index, and the first voxel of the block of a sample of a subject."""
+        block = self._read_blocks(number, subject)[0]
+        return block.entry_index, triple(block.start.tolist())
+
+    def batch_at(self, number: int, index: int, start: Triple) -> SampleBatch:
+        """The one sample of this number whose block begins at `start` of a volume.
+
+        It depends on the seed, the number, the views and that block alone.
+        """
+        entry = self.entries[index]
+        voxels = self._read_voxels(index, np.array(start), ALL_CHANNELS)
+        blocks = (Block(index, entry.meta, voxels, np.array(start)),)
+        subject = self.subject_codes[entry.subject or entry.id]
+        return collate([self._draw_sample(blocks, number, subject)])
+
     def _draw_sample(
         self, blocks: tuple[Block, ...], number: int, subject: int | np.int64
     ) -> Sample:
