@@ -67,6 +67,7 @@ from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
 from stages.core.unfinished_runs import report_unfinished_runs
 from stages.evaluation_check import check_evaluations
+from stages.replayed_subjects import replay_mix
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     from ssl_pipeline.objectives.objective import Objective
     from ssl_pipeline.training.checkpoint import TrainerState
     from ssl_pipeline.training.loop import Trainer
-    from ssl_pipeline.views.sampler import Sampler
+    from ssl_pipeline.views.sampler import ReplayMix, Sampler
 
 IMAGES_BYTES = 200_000
 BUNDLE_FILES = (
@@ -98,6 +99,7 @@ OUTPUTS = (
         f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{snapshots.STEP_PATTERN}.{end}"
         for end in ("pt", "json")
     ),
+    f"{RUN_PATTERN}/{layout.REPLAY_FILE}",
     f"{RUN_PATTERN}/tensorboard/events.*",
 )
 WILDCARDS: tuple[str, ...] = ()
@@ -290,7 +292,10 @@ def build_trainer(
     run = Trainer(
         meant.folder,
         build_objective(encoder, study),
-        build_sampler(study, catalog, entries, study.training.batch_size),
+        build_sampler(
+            *(study, catalog, entries, study.training.batch_size),
+            replay_mix(meant, catalog, entries, partial(_parent_encoder, meant)),
+        ),
         RunSettings(study.training, study.monitoring, others),
         rank_info=world,
         initial_state=partial(_final_state, study, meant.parent) if meant.parent else None,
@@ -314,7 +319,11 @@ def build_objective(encoder: "Encoder", study: Study) -> "Objective":
 
 
 def build_sampler(
-    study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
+    study: Study,
+    catalog: Catalog,
+    entries: list[Entry],
+    batch_size: int,
+    replay: "ReplayMix | None" = None,
 ) -> "Sampler":
     """The sampler of `batch_size` samples a step from these volumes."""
     from ssl_pipeline.views.sampler import Sampler
@@ -327,7 +336,17 @@ def build_sampler(
         batch_size=batch_size,
         seed=study.seed,
         metadata_features=study.objective.metadata_features(entries),
+        replay=replay,
     )
+
+
+def _parent_encoder(run: PretrainingRun) -> "Encoder":
+    """The encoder at the end of the run that this one continues."""
+    study = run.study
+    assert run.parent
+    objective = build_objective(random_encoder(study, study.seed), study)
+    objective.load_state_dict(_final_state(study, run.parent).objective)
+    return objective.eval().encoder
 
 
 def _final_state(study: Study, parent: PretrainingRun) -> "TrainerState":

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
+from ssl_pipeline.training.replay import Replay
 
 
 class ParentRun(Section):
@@ -12,9 +13,15 @@ class ParentRun(Section):
 
     steps: int = Field(ge=1, description="steps of that run")
     cohort: int = Field(1, ge=1, description="its cohort")
+    replay: Replay | None = Field(None, description="its replay")
     continue_from: "ParentRun | None" = Field(
         None, description="the run that it continued from itself"
     )
+
+    @model_validator(mode="after")
+    def _check_replay(self) -> "ParentRun":
+        _check_replay(self)
+        return self
 
 
 class Training(Section):
@@ -31,7 +38,12 @@ class Training(Section):
         "for all at once; the same step but for rounding, a third slower with contrast between "
         "subjects",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of AdamW")
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        description="largest learning rate of AdamW; in a run that continues another and adds "
+        "fewer steps than that had, times the root of their ratio",
+    )
     min_learning_rate: float = Field(
         1e-6, ge=0, description="learning rate at the end of the cosine decay"
     )
@@ -83,6 +95,12 @@ class Training(Section):
         "and this cohort, up to `steps`, with a new warm-up; with a raised cohort, on more volumes",
     )
 
+    replay: Replay | None = Field(
+        None,
+        description="with `continue_from` and a raised cohort: train on the subjects that came, "
+        "with some of the earlier ones in every step; without it, on all by their weights",
+    )
+
     @model_validator(mode="after")
     def _check_steps(self) -> "Training":
         if self.continue_from and self.steps <= self.continue_from.steps:
@@ -90,12 +108,23 @@ class Training(Section):
                 f"steps is {self.steps}, not above continue_from.steps, "
                 f"{self.continue_from.steps}: steps counts those of the earlier run too"
             )
+        _check_replay(self)
         return self
 
     @property
     def first_step(self) -> int:
         """The step that the run begins at: 0, or the last one of the run that it continues from."""
         return self.continue_from.steps if self.continue_from else 0
+
+
+def _check_replay(run: Training | ParentRun) -> None:
+    """Raise ValueError where a run replays earlier cohorts of which there are none."""
+    base = run.continue_from
+    if run.replay and (base is None or base.cohort >= run.cohort):
+        raise ValueError(
+            "replay draws from cohorts before this one: give continue_from a finished run, and "
+            "raise cohort above its"
+        )
 
 
 # Settings that may change when a run is resumed: its result is the same, but for rounding.

@@ -41,7 +41,7 @@ BUDGET_FILE = "steps.json"
 ENCODER_FOLDER, RUNS_FOLDER = "encoder", "runs"
 RUN_NAME_DIGITS = 12  # hexadecimal, of a hash
 RUN_NAME_PATTERN = "[0-9a-f]" * RUN_NAME_DIGITS
-CHECKPOINTS_FOLDER = "checkpoints"  # of a run
+CHECKPOINTS_FOLDER, REPLAY_FILE = "checkpoints", "replay.json"  # of a run
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
 MODEL_FOLDER = "model"  # of fine-tuning
@@ -140,6 +140,11 @@ def metrics_log(run_folder: Path) -> Path:
 def checkpoints_folder(run_folder: Path) -> Path:
     """The checkpoints of a pretraining run."""
     return run_folder / CHECKPOINTS_FOLDER
+
+
+def replay_record(run_folder: Path) -> Path:
+    """Which subjects of earlier cohorts a pretraining run replays."""
+    return run_folder / REPLAY_FILE
 
 
 def next_folder(study: OutputFolders) -> Path:

@@ -215,10 +215,11 @@ class Study(Section):
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of the settings that a stage reads, such as `tasks.{task}` or `data.roots.*.weight`.
 
-        Titles of tasks are not in it, nor settings that change no result, nor `continue_from` and
-        `init_from` where they are not set.
+        Titles of tasks are not in it, nor settings that change no result, nor `continue_from`,
+        `replay` and `init_from` where they are not set.
         """
-        absent = set() if self.training.continue_from else {"continue_from"}
+        optional = ("continue_from", "replay")
+        absent = {key for key in optional if getattr(self.training, key) is None}
         idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "init_from": {"path", "of"}}
         idle["training"] = absent | RESUMABLE_KEYS
         whole = self.model_dump(mode="json", exclude=idle)
