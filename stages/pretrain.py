@@ -66,6 +66,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
 from stages.core.unfinished_runs import report_unfinished_runs
+from stages.criteria import fix_criteria
 from stages.evaluation_check import check_evaluations
 from stages.replayed_subjects import replay_mix
 
@@ -141,6 +142,7 @@ def run(study: Study, out: Path) -> StageResult:
     if world.is_first:
         freeze_cohort(meant)
         freeze_initial_weights(study)
+        fix_criteria(study)
         report_unfinished_runs(meant)
     training, started = build_trainer(meant, catalog, entries, world)
     training.train()
@@ -164,7 +166,6 @@ def run(study: Study, out: Path) -> StageResult:
     write_bundle(study, bundle, network, training_summary, {entry.id for entry in entries})
     images = write_feature_pca(network.encoder, training.sampler, out / snapshots.FEATURE_PCA_FILE)
     folder = str(meant.folder.relative_to(out))
-    # The salt itself is not needed.
     salt = read_salt_fingerprint(layout.inventory_table(study))
     inherited = study.init_from.read_training_subjects() if study.init_from else None
     subjects = training_subjects.write(

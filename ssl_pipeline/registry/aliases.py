@@ -90,6 +90,19 @@ def _stack(moves: list[AliasMove]) -> list[str]:
     return pointed
 
 
+def rolled_back(alias: Path) -> dict[str, str]:
+    """The entries that were taken back and not pointed to since, with the reason."""
+    pointed: list[str] = []
+    found: dict[str, str] = {}
+    for move in read_moves(alias):
+        if move.is_rollback:
+            found[pointed.pop()] = move.reason
+        else:
+            pointed.append(move.entry)
+            found.pop(move.entry, None)
+    return found
+
+
 def _append_move(
     alias: Path, entry: str, expected: str | None, reason: str, *, is_rollback: bool
 ) -> None:

@@ -98,6 +98,14 @@ class Registry:
         _check_name(alias)
         return self.folder / "aliases" / name / alias
 
+    def current(self, name: str, alias: str) -> str | None:
+        """The ID that NAME@ALIAS points to; None where there is no such alias."""
+        return aliases.current_entry(self.alias_folder(name, alias))
+
+    def checkpoint_folder(self, identifier: str) -> Path:
+        """The folder of an entry's checkpoint, which is not there where it has none."""
+        return self._entries / identifier / CHECKPOINT_FOLDER
+
     def move(self, name: str, alias: str, entry: str, expected: str | None, reason: str) -> None:
         """Point NAME@ALIAS to an entry of this registry, if it still points to `expected`.
 

@@ -8,6 +8,7 @@ rule report:
         flow.manifest("preprocess"),
         flow.encoder_manifest(),
         flow.evaluation_manifests(),
+        flow.promotion_manifest(),
     output:
         **flow.outputs("report"),
         page=report(

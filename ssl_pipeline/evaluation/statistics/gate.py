@@ -40,8 +40,10 @@ class PairedContrast(RecordPart):
     @classmethod
     def from_estimate(cls, estimate: MetricEstimate) -> "PairedContrast":
         """Of the difference of two encoders."""
-        of_subjects, of_seeds = variance_components(estimate.pseudovalues)
         seeds, subjects = estimate.pseudovalues.shape
+        of_subjects, of_seeds = (
+            variance_components(estimate.pseudovalues) if subjects > 1 else (0.0, 0.0)
+        )
         return cls(
             mean=float(estimate.per_seed.mean()),
             subject_variance=of_subjects,
