@@ -14,6 +14,7 @@ from ssl_pipeline.io.records import Record, RecordPart
 from ssl_pipeline.store.catalog import Entry, scan_attribute
 from ssl_pipeline.types import Triple
 from ssl_pipeline.views.config import Views
+from ssl_pipeline.volumes.inventory import Scan
 
 HELD_OUT_SPLIT = "val"
 TOTAL = "total"  # the weighted sum of the losses of all terms
@@ -71,7 +72,7 @@ class DomainMeasure(RecordPart):
         return {subject: sum(own) / len(own) for subject, own in found.items()}
 
 
-def domain_of(entry: Entry, attributes: Sequence[str]) -> dict[str, str]:
+def domain_of(entry: Entry | Scan, attributes: Sequence[str]) -> dict[str, str]:
     """The domain of a scan by these attributes: of each its value, empty where it is unknown."""
     return {name: scan_attribute(entry, name) for name in attributes}
 

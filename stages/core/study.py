@@ -138,7 +138,7 @@ class Study(Section):
         return self._champion[0] if self._champion else ""
 
     def with_champion(self, identifier: str, bundle: Path) -> "Study":
-        """The same with a champion, which is evaluated first, so that its own is compared to it."""
+        """The same with a champion, which is evaluated beside its own encoder."""
         other = self.model_copy()
         other._champion = (identifier, bundle)
         return other
@@ -148,9 +148,9 @@ class Study(Section):
         """The bundles that evaluations compare, by name: its own, and external ones."""
         if self._trial.startswith(f"{RANDOM}-"):
             return {}
-        first = {CHAMPION: self._champion[1]} if self._champion else {}
         named = self.evaluate.encoders.items()
-        return first | {name: resolve_path(path) if path else self.encoder for name, path in named}
+        found = {name: resolve_path(path) if path else self.encoder for name, path in named}
+        return found | ({CHAMPION: self._champion[1]} if self._champion else {})
 
     @property
     def external_encoders(self) -> dict[str, Path]:

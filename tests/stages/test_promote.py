@@ -15,9 +15,11 @@ from ssl_pipeline.registry import aliases
 from ssl_pipeline.registry.aliases import AliasMovedError
 from ssl_pipeline.registry.promotion import PromotionRecord
 from ssl_pipeline.registry.registry import Registry
+from stages.core.resources import dataset_size
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from stages.domain_measures import DomainMeasures
+from stages.gate_plan import gate_plan
 from stages.promote import evaluate_gate
 from tests.conftest import write_study
 from tests.stages.conftest import copy_study
@@ -128,10 +130,22 @@ def test_a_challenger_is_compared_on_the_same_subjects_and_places(champion, chal
     assert ours.bank_sha256 == theirs.bank_sha256 and ours.losses != theirs.losses
     assert registry_of(challenger).resolve("head@champion") == promotion.champion
     results = json.loads((load_study(challenger).folder / "probe/side/results.json").read_text())
-    assert results["initializations"][:2] == ["champion", "pretrained"]
+    assert results["initializations"][:2] == ["pretrained", "champion"]
     entry = registry_of(challenger).entry(promotion.champion)
     bundle = load_study(challenger).encoders["champion"]
     assert training_subjects.read(bundle) and entry.content.cohorts
+
+
+def test_estimate_says_before_training_whether_the_gate_can_decide(challenger):
+    study = load_study(challenger)
+    lines = gate_plan(study, dataset_size(study))
+    assert lines[0].startswith("promote: side needs about ")
+    assert "scored subjects and has 2, so the gate would leave it undecided" in lines[0]
+    assert "standard deviation of 0.05, which is assumed" in lines[0]
+    assert lines[1] == (
+        "promote: held-out loss in head needs about 10 held-out subjects and has 1, so the gate "
+        "would leave it undecided."
+    )
 
 
 def test_criteria_that_change_after_the_results_are_said_to(challenger, copy):
