@@ -10,11 +10,14 @@ from ssl_pipeline.export import training_subjects
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.progress import debug
 from ssl_pipeline.registry.domain_losses import (
+    DomainTable,
     criterion_name,
+    domain_table,
     forgetting_criterion,
     missing_criterion,
 )
 from ssl_pipeline.registry.entry import RegistryEntry
+from ssl_pipeline.registry.registry import CHALLENGER
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training.domain_bank import (
     DomainBank,
@@ -24,6 +27,7 @@ from ssl_pipeline.training.domain_bank import (
 )
 from ssl_pipeline.volumes.inventory import Inventory
 from stages import preprocess
+from stages.commands.registry import SHORT
 from stages.core import layout
 from stages.core.champion import registry_of
 from stages.core.pretraining_runs import run_folder
@@ -96,6 +100,27 @@ class DomainMeasures:
         """Of random weights, on banks that the champion's record does not know."""
         more = {sha: bank for sha, bank in self.banks.items() if sha not in self._recorded}
         return self._measure(self._random_objective(), more)
+
+    def table(self) -> DomainTable:
+        """The losses of all champions of the family up to the challenger, by domain."""
+        encoders: dict[str, Measures] = {}
+        identifier = self.study.champion
+        while identifier and identifier[:SHORT] not in encoders:
+            promotion = self.registry.entry(identifier).content.promotion
+            own = promotion.measures if promotion else ()
+            encoders[identifier[:SHORT]] = {each.bank_sha256: each for each in own}
+            identifier = promotion.champion if promotion else ""
+        if self.study.champion:
+            encoders[self.study.champion[:SHORT]] = self.champion
+        oldest_first = dict(reversed(encoders.items()))
+        new = {each.bank_sha256: each for each in self.new_of_champion}
+        return domain_table(
+            self.banks,
+            {**oldest_first, CHALLENGER: self.challenger},
+            new,
+            self.random,
+            self.section.confidence,
+        )
 
     @cached_property
     def champion_entry(self) -> RegistryEntry | None:

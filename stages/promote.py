@@ -84,19 +84,20 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 def run(study: Study, out: Path) -> StageResult:
     """Decide, promote where that is the verdict, and write the record of it."""
-    promotion = evaluate_gate(study)
+    domains = DomainMeasures(study)
+    promotion = evaluate_gate(study, domains)
     entry = ""
     if promotion.decision.verdict == "promoted":
         entry = _promote(study, promotion)
-    write_record(out / PROMOTION_FILE, PromotionRecord(promotion=promotion, entry=entry))
+    record = PromotionRecord(promotion=promotion, entry=entry, domains=domains.table())
+    write_record(out / PROMOTION_FILE, record)
     decision = promotion.decision
     return StageResult([out / PROMOTION_FILE], f"{decision.verdict}: {decision.reason}")
 
 
-def evaluate_gate(study: Study) -> Promotion:
+def evaluate_gate(study: Study, domains: DomainMeasures) -> Promotion:
     """The verdict on the study's encoder, with all that it was decided by."""
     assert study.promote
-    domains = DomainMeasures(study)
     criteria = [*_task_criteria(study), *domains.criteria()] if study.champion else []
     decision = decide(criteria, list(_obstacles(study)), study.promote.confidence)
     return Promotion(

@@ -13,6 +13,7 @@ import numpy as np
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.statistics.gate import Criterion, PairedContrast
 from ssl_pipeline.evaluation.statistics.intervals import MIN_SUBJECTS, half_width
+from ssl_pipeline.io.records import RecordPart
 from ssl_pipeline.training.domain_bank import DomainBank, DomainMeasure
 
 Measures = Mapping[str, DomainMeasure]  # of one encoder, by the SHA-256 of the bank
@@ -49,6 +50,63 @@ def missing_criterion(bank: DomainBank, reason: str) -> Criterion:
         expected=0.0,
         contrast=None,
         absence=reason,
+    )
+
+
+class DomainRow(RecordPart):
+    """A domain, measured with each encoder of a table."""
+
+    domain: str
+    n_subjects: int
+    losses: tuple[Estimate | None, ...]  # one an encoder, None where it was not measured
+    retrieval_accuracy: tuple[float | None, ...]
+    rankme: tuple[float | None, ...]
+
+
+class DomainTable(RecordPart):
+    """Held-out losses by domain and encoder, the oldest encoder first."""
+
+    encoders: tuple[str, ...]
+    rows: tuple[DomainRow, ...]
+    # Mean over the domains that an encoder before has brought in, of how much its loss rose since.
+    backward: Estimate | None
+    # Mean over new domains of how much less the champion loses there than random weights.
+    forward: Estimate | None
+
+
+def domain_table(
+    banks: Mapping[str, DomainBank],
+    encoders: Mapping[str, Measures],
+    champion: Measures,
+    random: Measures,
+    confidence: float,
+) -> DomainTable:
+    """The table of these encoders, the oldest first and the challenger last.
+
+    `champion` and `random` are measures in the domains that are new.
+    """
+    *earlier, challenger = encoders.values()
+    first = {sha: m for own in reversed(earlier) for sha, m in own.items() if sha not in random}
+    return DomainTable(
+        encoders=tuple(encoders),
+        rows=tuple(
+            _domain_row(bank, [own.get(sha) for own in encoders.values()], confidence)
+            for sha, bank in banks.items()
+        ),
+        backward=mean_rise(banks, first, challenger, confidence),
+        forward=mean_rise(banks, champion, random, confidence),
+    )
+
+
+def _domain_row(
+    bank: DomainBank, measures: Sequence[DomainMeasure | None], confidence: float
+) -> DomainRow:
+    return DomainRow(
+        domain=bank.title,
+        n_subjects=len({place.subject for place in bank.places}),
+        losses=tuple(mean_loss(bank, m, confidence) if m else None for m in measures),
+        retrieval_accuracy=tuple(m.retrieval_accuracy if m else None for m in measures),
+        rankme=tuple(m.rankme if m else None for m in measures),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ssl_pipeline.evaluation.statistics.gate import GateDecision
 from ssl_pipeline.io.records import Record, RecordPart
+from ssl_pipeline.registry.domain_losses import DomainTable
 from ssl_pipeline.training.domain_bank import DomainMeasure
 
 PROMOTION_FILE = "promotion.json"
@@ -61,3 +62,4 @@ class PromotionRecord(Record):
     format: Literal[1] = 1
     promotion: Promotion
     entry: str  # ID of the challenger in the registry; empty where it was not promoted
+    domains: DomainTable

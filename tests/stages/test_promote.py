@@ -129,6 +129,13 @@ def test_a_challenger_is_compared_on_the_same_subjects_and_places(champion, chal
     (theirs,) = record_of(champion).promotion.measures
     assert ours.bank_sha256 == theirs.bank_sha256 and ours.losses != theirs.losses
     assert registry_of(challenger).resolve("head@champion") == promotion.champion
+    table = record_of(challenger).domains
+    assert table.encoders == (promotion.champion[:12], "challenger")
+    (row,) = table.rows
+    assert row.domain == "head" and row.n_subjects == 1
+    then, now = (loss.mean for loss in row.losses)
+    assert table.backward.mean == pytest.approx(now - then, abs=2e-6)
+    assert table.forward is None  # no domain is new
     results = json.loads((load_study(challenger).folder / "probe/side/results.json").read_text())
     assert results["initializations"][:2] == ["pretrained", "champion"]
     entry = registry_of(challenger).entry(promotion.champion)
@@ -146,6 +153,18 @@ def test_estimate_says_before_training_whether_the_gate_can_decide(challenger):
         "promote: held-out loss in head needs about 10 held-out subjects and has 1, so the gate "
         "would leave it undecided."
     )
+
+
+def test_the_report_says_whether_it_may_replace_the_champion(challenger, copy):
+    file = copy(challenger)
+    study = run(file, "report")
+    for name in ("report.html", "report.md"):
+        page = (study.folder / "report" / name).read_text()
+        assert (
+            "May it replace the champion?" in page and "Undecided. The criterion held-out" in page
+        )
+        assert "Backward transfer: since the encoder that brought it in" in page
+        assert "were fixed at" in page and "before the challenger was evaluated." in page
 
 
 def test_criteria_that_change_after_the_results_are_said_to(challenger, copy):
@@ -193,7 +212,7 @@ def test_a_collapsed_run_is_not_promoted(champion, copy):
     run_record = study.folder / "pretrain/run.json"
     content = json.loads(run_record.read_text())
     run_record.write_text(json.dumps({**content, "diagnosis": "collapsed"}))
-    decision = evaluate_gate(study).decision
+    decision = evaluate_gate(study, DomainMeasures(study)).decision
     assert (decision.verdict, decision.reason) == (
         "kept", "The pretraining run is collapsed, not healthy."
     )  # fmt: skip

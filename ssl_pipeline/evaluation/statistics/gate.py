@@ -270,10 +270,10 @@ def _undecided_reason(findings: Sequence[Finding]) -> str:
 def _undecided_sentence(finding: Finding) -> str:
     criterion = finding.criterion
     if criterion.contrast is None:
-        return f"{criterion.name} cannot be measured: {criterion.absence}."
+        return f"The criterion {criterion.name} cannot be measured: {criterion.absence}."
     if finding.subjects_needed is None:
-        return f"{criterion.name} is undecided, and no number of subjects would decide it."
+        return f"The criterion {criterion.name} is undecided, and no number of subjects would do."
     return (
-        f"{criterion.name} is undecided with {criterion.contrast.n_subjects} scored subjects; "
-        f"about {finding.subjects_needed} would decide."
+        f"The criterion {criterion.name} is undecided with {criterion.contrast.n_subjects} scored "
+        f"subjects; about {finding.subjects_needed} would decide."
     )
