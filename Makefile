@@ -10,7 +10,7 @@ export PATH
 # Compiled code is kept whatever the shell says, or each of many short processes compiles ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms bench-continual check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -83,6 +83,9 @@ nnunet-env: .venv-nnunet/.ready ## Make .venv-nnunet, for nnU-Net's pins are not
 
 bench-alarms: setup ## Diagnoses of deliberately broken and of sound pretraining runs
 	python -m tests.bench.alarm_rates
+
+bench-continual: setup ## Errors of the gate of promotions
+	python -m tests.bench.continual
 
 check: setup ## Style, types, imports, spelling, workflow, schema
 	ruff check .

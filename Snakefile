@@ -17,6 +17,7 @@ wildcard_constraints:
 include: "workflows/rules/data.smk"
 include: "workflows/rules/pretrain.smk"
 include: "workflows/rules/evaluate.smk"
+include: "workflows/rules/promote.smk"
 include: "workflows/rules/trials.smk"
 include: "workflows/rules/report.smk"
 

@@ -36,6 +36,7 @@ from stages.core.records import manifest_hash
 from stages.core.resources import DatasetSize, Hardware, ResourceEstimate, assumed
 from stages.core.stage import StageResult, stage_names
 from stages.core.study import Study
+from stages.criteria import fix_criteria
 from stages.evaluation_check import check_external_encoders
 from stages.trainer import random_encoder
 
@@ -228,6 +229,7 @@ class CellStage(Generic[CellSettings]):
 
     def run_cells(self, study: Study, out: Path, shard: CellShard, task: str) -> EvaluationContext:
         """Compute a shard of the missing cells; returns the context that they were computed in."""
+        fix_criteria(study)  # before there are results
         context = replace(evaluation_context(study, self.name, out, task), shard=shard)
         self.run_task(study.tasks[task], self.settings_of(study, task), context)
         return context

@@ -63,6 +63,7 @@ from stages.core.stage import StageResult
 from stages.core.study import INIT_FROM, Study
 from stages.core.training_rate import calibration_source, exact_calibration, samples_per_s
 from stages.core.unfinished_runs import report_unfinished_runs
+from stages.criteria import fix_criteria
 from stages.evaluation_check import check_evaluations
 from stages.trainer import build_trainer
 
@@ -93,6 +94,7 @@ OUTPUTS = (
         f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{snapshots.STEP_PATTERN}.{end}"
         for end in ("pt", "json")
     ),
+    f"{RUN_PATTERN}/{layout.REPLAY_FILE}",
     f"{RUN_PATTERN}/tensorboard/events.*",
 )
 WILDCARDS: tuple[str, ...] = ()
@@ -134,6 +136,7 @@ def run(study: Study, out: Path) -> StageResult:
     if world.is_first:
         freeze_cohort(meant)
         freeze_initial_weights(study)
+        fix_criteria(study)
         report_unfinished_runs(meant)
     trainer, started = build_trainer(meant, catalog, entries, world)
     trainer.train()
@@ -146,7 +149,6 @@ def run(study: Study, out: Path) -> StageResult:
     write_bundle(study, bundle, network, training_summary, {entry.id for entry in entries})
     images = write_feature_pca(network.encoder, trainer.sampler, out / snapshots.FEATURE_PCA_FILE)
     folder = str(meant.folder.relative_to(out))
-    # The salt itself is not needed.
     salt = read_salt_fingerprint(layout.inventory_table(study))
     inherited = study.init_from.read_training_subjects() if study.init_from else None
     subjects = training_subjects.write(

@@ -31,16 +31,10 @@ BASE_BYTES = 350e6
 TITLE = "Write the report, one page of all results"
 CONFIG_KEYS = ("name", "tasks", "evaluate.encoders")
 DEPENDS_ON = (
-    "inventory",
-    "reviewed",
-    "preprocess",
-    "pretrain",
-    "probe",
-    "finetune",
-    "robustness",
-    "scaling",
+    *("inventory", "reviewed", "preprocess", "pretrain", "probe", "finetune", "robustness"),
+    *("promote", "scaling"),
 )
-VERSION = 7
+VERSION = 8
 OUTPUTS = (REPORT_PAGE, REPORT_TABLES)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -58,6 +52,8 @@ def inputs(study: Study) -> dict[str, str]:
     hashes = {name: manifest_hash(study, name) for name in first}
     if study.has_pretraining:
         hashes["pretrain"] = manifest_hash(study, "pretrain")
+    if study.promote:
+        hashes["promote"] = manifest_hash(study, "promote")
     for run in evaluation_runs(study):
         name = " ".join([run.stage, *run.wildcards.values()])
         hashes[name] = manifest_hash(study, run.stage, **run.wildcards)

@@ -29,13 +29,14 @@ from stages.core import layout
 from stages.core.pretraining_runs import PretrainingRun, missing_parent_error
 from stages.core.study import Study
 from stages.core.study_validation import check_teacher
+from stages.replayed_subjects import replay_mix
 
 if TYPE_CHECKING:
     from ssl_pipeline.models.encoder import Encoder
     from ssl_pipeline.objectives.objective import Objective
     from ssl_pipeline.training.checkpoint import TrainerState
     from ssl_pipeline.training.loop import Trainer
-    from ssl_pipeline.views.sampler import Sampler
+    from ssl_pipeline.views.sampler import ReplayMix, Sampler
 
 NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 InitialState = Callable[[], "TrainerState"]
@@ -58,7 +59,11 @@ def build_objective(encoder: "Encoder", study: Study) -> "Objective":
 
 
 def build_sampler(
-    study: Study, catalog: Catalog, entries: list[Entry], batch_size: int
+    study: Study,
+    catalog: Catalog,
+    entries: list[Entry],
+    batch_size: int,
+    replay: "ReplayMix | None" = None,
 ) -> "Sampler":
     """The sampler of `batch_size` samples a step from these volumes."""
     from ssl_pipeline.views.sampler import Sampler
@@ -71,6 +76,7 @@ def build_sampler(
         batch_size=batch_size,
         seed=study.seed,
         metadata_features=study.objective.metadata_features(entries),
+        replay=replay,
     )
 
 
@@ -84,7 +90,8 @@ def build_trainer(
     from ssl_pipeline.training.loop import RunSettings, Trainer
 
     study = meant.study
-    sampler = build_sampler(study, catalog, entries, study.training.batch_size)
+    replay = replay_mix(meant, catalog, entries, partial(_parent_encoder, meant))
+    sampler = build_sampler(study, catalog, entries, study.training.batch_size, replay)
     initial_state = partial(_final_state, meant) if meant.parent else None
     training = _training_with_steps(meant, sampler, world, initial_state)
     encoder, started = random_encoder(study, study.seed), {}
@@ -206,6 +213,13 @@ def _measure_steps(
         write_record(meant.folder / TIME_BUDGET_FILE, budget)
         info(f"pretrain: {hours:g} hours are {added} steps of {each_s:.3g} s here, and stay so.")
     return steps
+
+
+def _parent_encoder(meant: PretrainingRun) -> "Encoder":
+    """The encoder at the end of the run that this one continues."""
+    objective = build_objective(random_encoder(meant.study, meant.study.seed), meant.study)
+    objective.load_state_dict(_final_state(meant).objective)
+    return objective.eval().encoder
 
 
 def _final_state(meant: PretrainingRun) -> "TrainerState":

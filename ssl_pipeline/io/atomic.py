@@ -73,6 +73,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def create_json(path: Path, content: Any) -> None:
+    """Write `content` as `write_json` does, unless the name is taken: then FileExistsError.
+
+    Of several processes one alone succeeds, with or without locks: `link` is atomic on NFS too.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    write_json(temporary, content)
+    try:
+        os.link(temporary, path)
+    finally:
+        remove_path(temporary)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8."""
     write_bytes(path, text.encode())

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import write_json
+from ssl_pipeline.io.atomic import create_json, write_json
 
 
 class RecordPart(BaseModel):
@@ -74,3 +74,8 @@ def _first_error(error: ValidationError) -> str:
 def write_record(path: Path, record: Record) -> None:
     """Write a record whole, or not at all."""
     write_json(path, record.model_dump(mode="json"))
+
+
+def create_record(path: Path, record: Record) -> None:
+    """Write a record whole, or not at all. Raises FileExistsError where the name is taken."""
+    create_json(path, record.model_dump(mode="json"))

@@ -8,15 +8,13 @@ to be. The files are the alias's history.
 """
 
 import getpass
-import os
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.atomic import TEMPORARY_PREFIX, remove_path, sha256_file
-from ssl_pipeline.io.records import Record, read_record, write_record
+from ssl_pipeline.io.atomic import sha256_file
+from ssl_pipeline.io.records import Record, create_record, read_record
 
 MOVE_REMEDY = "copy it again from a backup of the registry"
 NUMBER_DIGITS = 8
@@ -92,6 +90,19 @@ def _stack(moves: list[AliasMove]) -> list[str]:
     return pointed
 
 
+def rolled_back(alias: Path) -> dict[str, str]:
+    """The entries that were taken back and not pointed to since, with the reason."""
+    pointed: list[str] = []
+    found: dict[str, str] = {}
+    for move in read_moves(alias):
+        if move.is_rollback:
+            found[pointed.pop()] = move.reason
+        else:
+            pointed.append(move.entry)
+            found.pop(move.entry, None)
+    return found
+
+
 def _append_move(
     alias: Path, entry: str, expected: str | None, reason: str, *, is_rollback: bool
 ) -> None:
@@ -108,14 +119,10 @@ def _append_move(
         moved_by=getpass.getuser(),
         previous_sha256=sha256_file(earlier[-1]) if earlier else "",
     )
-    temporary = alias / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    write_record(temporary, move)
     try:
-        os.link(temporary, _move_file(alias, len(earlier) + 1))
+        create_record(_move_file(alias, len(earlier) + 1), move)
     except FileExistsError:
         raise _moved_error(alias, expected, current_entry(alias)) from None
-    finally:
-        remove_path(temporary)
 
 
 def _move_files(alias: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from pydantic import Field
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import TEMPORARY_PREFIX, remove_path, sha256_file
 from ssl_pipeline.io.records import Record, RecordPart, read_record, write_record
+from ssl_pipeline.registry.promotion import Promotion
 
 ENTRY_RECORD = "entry.json"
 ENCODER_FOLDER, CHECKPOINT_FOLDER = "encoder", "checkpoint"
@@ -46,6 +47,7 @@ class EntryContent(RecordPart):
     git_commit: str = ""
     verdict: str = ""
     reason: str = ""
+    promotion: Promotion | None = None  # of an encoder that the gate promoted
 
 
 class RegistryEntry(Record):

@@ -1,15 +1,19 @@
 """A registry: a folder of entries and aliases that several studies share, without a server.
 
 `entries/ID/` are the entries (`entry.py`), `aliases/NAME/ALIAS/` the aliases (`aliases.py`) of the
-family NAME. An entry is named by its ID, by the beginning of it, or as NAME@ALIAS.
+family NAME, and `banks/NAME/` the banks of its domains, of which the first of a domain counts. An
+entry is named by its ID, by the beginning of it, or as NAME@ALIAS.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.atomic import sha256_file, sha256_json
+from ssl_pipeline.io.records import create_record, read_record
 from ssl_pipeline.registry import aliases
 from ssl_pipeline.registry.entry import (
     CHECKPOINT_FOLDER,
@@ -22,10 +26,12 @@ from ssl_pipeline.registry.entry import (
     read_entry,
     write_entry,
 )
+from ssl_pipeline.training.domain_bank import DomainBank
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 LEAST_DIGITS = 6
+BANK_REMEDY = "copy it again from a backup of the registry"
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,14 @@ class Registry:
         _check_name(alias)
         return self.folder / "aliases" / name / alias
 
+    def current(self, name: str, alias: str) -> str | None:
+        """The ID that NAME@ALIAS points to; None where there is no such alias."""
+        return aliases.current_entry(self.alias_folder(name, alias))
+
+    def checkpoint_folder(self, identifier: str) -> Path:
+        """The folder of an entry's checkpoint, which is not there where it has none."""
+        return self._entries / identifier / CHECKPOINT_FOLDER
+
     def move(self, name: str, alias: str, entry: str, expected: str | None, reason: str) -> None:
         """Point NAME@ALIAS to an entry of this registry, if it still points to `expected`.
 
@@ -107,6 +121,21 @@ class Registry:
             entry = read_entry(folder) if folder.exists() else None
             yield identifier, entry
             identifier = entry.content.parent if entry else ""
+
+    def add_bank(self, name: str, bank: DomainBank) -> None:
+        """Freeze the bank of a domain for the family; one that is there already stays."""
+        _check_name(name)
+        folder = self.folder / "banks" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            create_record(folder / f"{sha256_json(bank.domain)[:16]}.json", bank)
+
+    def banks(self, name: str) -> dict[str, DomainBank]:
+        """The banks of a family's domains by their SHA-256, in the order of their titles."""
+        _check_name(name)
+        files = sorted((self.folder / "banks" / name).glob("*.json"))
+        found = {sha256_file(path): read_record(DomainBank, path, BANK_REMEDY) for path in files}
+        return dict(sorted(found.items(), key=lambda item: item[1].title))
 
     def find_damage(self) -> Iterator[str]:
         """One sentence for each file of any entry or alias that is not as it was written."""

@@ -20,6 +20,7 @@ from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.report.sections import conclusions, dataset, pretraining, provenance, readers
 from ssl_pipeline.report.sections.limitations import limitations
+from ssl_pipeline.report.sections.promotion import promotion_section
 from ssl_pipeline.report.sections.scaling import ScalingSection, scaling_section
 from ssl_pipeline.report.sections.summary import task_summary
 from ssl_pipeline.report.sections.task import TaskSection
@@ -70,6 +71,7 @@ def render_report(data: ReportData, sections: Mapping[str, TaskSection | None]) 
         summaries=[task_summary(task, results) for task, results in evaluated],
         summary_legend=figures.legend([figures.primary_method(own)[0] for _, own in evaluated]),
         limitations=limitations(data.results_by_task, data.robustness_by_task, data.catalog),
+        promotion=promotion_section(data.promotion) if data.promotion else None,
         tasks=[(config.title, sections[task]) for task, config in data.tasks.items()],
         pretraining=_pretraining_section(data),
         has_own_encoder=data.encoder is not None,

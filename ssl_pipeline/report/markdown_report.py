@@ -6,6 +6,7 @@ from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render.markdown_table import markdown_table
 from ssl_pipeline.report.sections import conclusions
+from ssl_pipeline.report.sections.promotion import promotion_section
 from ssl_pipeline.report.sections.scaling import scaling_section
 from ssl_pipeline.report.sections.task import TaskSection
 
@@ -29,6 +30,10 @@ def render_markdown_report(data: ReportData, sections: Mapping[str, TaskSection 
         *([f"On scans unlike those of training: {shift}"] if shift else []),
         SIGNIFICANCE_NOTE,
     ]
+    if data.promotion:
+        promotion = promotion_section(data.promotion)
+        parts += ["## May it replace the champion?", markdown_line(promotion.sentence)]
+        parts += [*map(markdown_table, promotion.tables), *map(markdown_line, promotion.notes)]
     for task, config in data.tasks.items():
         section = sections[task]
         parts.append(f"## {markdown_line(config.title)}")

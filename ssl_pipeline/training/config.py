@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ssl_pipeline.config.section import Section
+from ssl_pipeline.training.replay import Replay
 
 
 def _is_none(value: object) -> bool:
@@ -44,9 +45,15 @@ class ParentRun(RunLength):
     """A finished run of this study that another run continues from."""
 
     cohort: int = Field(1, ge=1, description="its cohort")
+    replay: Replay | None = Field(None, description="its replay")
     continue_from: "ParentRun | None" = Field(
         None, description="the run that it continued from itself"
     )
+
+    @model_validator(mode="after")
+    def _check_replay(self) -> "ParentRun":
+        _check_replay(self)
+        return self
 
 
 class Training(RunLength):
@@ -70,7 +77,12 @@ class Training(RunLength):
         "for all at once; the same step but for rounding, a third slower with contrast between "
         "subjects",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="largest learning rate of AdamW")
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        description="largest learning rate of AdamW; in a run that continues another and adds "
+        "fewer steps than that had, times the root of their ratio",
+    )
     min_learning_rate: float = Field(
         1e-6, ge=0, description="learning rate at the end of the cosine decay"
     )
@@ -123,6 +135,12 @@ class Training(RunLength):
         "cohort, on more volumes",
     )
 
+    replay: Replay | None = Field(
+        None,
+        description="with `continue_from` and a raised cohort: train on the subjects that came, "
+        "with some of the earlier ones in every step; without it, on all by their weights",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _leave_steps_open(cls, content: Any) -> Any:
@@ -148,6 +166,11 @@ class Training(RunLength):
                 f"ema_decay is {self.ema_decay:g}, and the run has one step, of which there is "
                 "no average: give more steps, or set ema_decay to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_replay(self) -> "Training":
+        _check_replay(self)
         return self
 
     def shortened(self, share: float) -> "Training":
@@ -176,6 +199,16 @@ class Training(RunLength):
         """The section with the steps that its hours have become, from this step on."""
         parent = self.continue_from and self.continue_from.model_copy(update={"steps": first_step})
         return self.model_copy(update={"steps": steps, "continue_from": parent})
+
+
+def _check_replay(run: Training | ParentRun) -> None:
+    """Raise ValueError where a run replays earlier cohorts of which there are none."""
+    base = run.continue_from
+    if run.replay and (base is None or base.cohort >= run.cohort):
+        raise ValueError(
+            "replay draws from cohorts before this one: give continue_from a finished run, and "
+            "raise cohort above its"
+        )
 
 
 # Settings that may change when a run is resumed: its result is the same, but for rounding.

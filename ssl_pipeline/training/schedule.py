@@ -12,11 +12,17 @@ POLYNOMIAL_POWER = 0.9  # nnU-Net's
 def learning_rate(step: int, section: Training) -> float:
     """Linear warm-up, then half a cosine down to `min_learning_rate`; a function of the step alone.
 
-    A run that continues another does both again, over the steps that it adds.
+    A run that continues another does both again, over the steps that it adds; where it adds fewer
+    than that had, up to a rate that is lower by the root of their ratio: it is to add to what was
+    learned, not to replace it.
     """
-    step, steps = step - section.first_step, section.steps - section.first_step
+    before = section.first_step
+    peak = section.learning_rate
+    if before:
+        peak *= min(1.0, math.sqrt((section.steps - before) / before))
+    step, steps = step - before, section.steps - before
     warmup = max(1, round(section.warmup * steps))
-    return warmup_cosine(step, steps, warmup, section.learning_rate, section.min_learning_rate)
+    return warmup_cosine(step, steps, warmup, peak, section.min_learning_rate)
 
 
 def warmup_cosine(

@@ -8,6 +8,7 @@ Everything is a function of (seed, sample number): see `rng`.
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -36,6 +37,22 @@ from ssl_pipeline.views.sample import Block, Sample, SampleMeta
 MAX_READ_ATTEMPTS = 10  # blocks tried for one with enough valid voxels; the best is taken
 
 
+@dataclass(frozen=True)
+class ReplayMix:
+    """Which of the subjects are of earlier cohorts, and how much of a step is drawn from these.
+
+    A subject of earlier cohorts that is not among `replayed` is not drawn.
+    """
+
+    share: float
+    earlier: frozenset[str]  # names of subjects, as the keys of `Sampler.subject_codes`
+    replayed: frozenset[str]
+
+    def count(self, batch_size: int) -> int:
+        """Samples of a step from earlier cohorts: at least one where any are wanted, never all."""
+        return min(batch_size - 1, max(1, round(self.share * batch_size))) if self.share else 0
+
+
 class Sampler:
     """Draws the batches of a run; `metadata_features` is (entries, features).
 
@@ -53,6 +70,7 @@ class Sampler:
         seed: int,
         metadata_features: NDArray[np.float32] | None = None,
         pairing: Pairing = SAME_SCAN,
+        replay: ReplayMix | None = None,
     ) -> None:
         if not entries:
             raise UserError("No volume is left to train on: see the inventory for the reasons.")
@@ -68,12 +86,13 @@ class Sampler:
             if metadata_features is None
             else metadata_features
         )
-        names = dict.fromkeys(e.subject or e.id for e in entries)
+        names = dict.fromkeys(map(subject_name, entries))
         self.subject_codes = {name: code for code, name in enumerate(names)}
         self._entries_of_subject: list[list[int]] = [[] for _ in names]
         for index, entry in enumerate(entries):
-            self._entries_of_subject[self.subject_codes[entry.subject or entry.id]].append(index)
+            self._entries_of_subject[self.subject_codes[subject_name(entry)]].append(index)
         self._weights = self._subject_weights()
+        self._groups = _drawing_groups(replay, list(names), self._weights, batch_size)
         self._token_count = int(np.prod(patch_grid(views.crop_voxels, patch)))
         self._block_cache: OrderedDict[int, tuple[Block, ...]] = OrderedDict()
         self._lock = Lock()
@@ -103,21 +122,9 @@ class Sampler:
 
         Steps that share their blocks share their subjects.
         """
-        return self._draw_subjects(
-            generator(self.seed, step // self.views.steps_per_read, "subjects"), self.batch_size
-        )
-
-    def _draw_subjects(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Draw subjects by weight; none is drawn again before all others have been."""
-        drawn: list[NDArray[np.int64]] = []
-        while count:
-            # Exponential race: the order of a weighted draw without replacement.
-            with np.errstate(divide="ignore"):
-                arrival = rng.exponential(size=len(self._weights)) / self._weights
-            order = np.argsort(arrival, kind="stable")[:count]
-            drawn.append(order[np.isfinite(arrival[order])])
-            count -= len(drawn[-1])
-        return np.concatenate(drawn)
+        rng = generator(self.seed, step // self.views.steps_per_read, "subjects")
+        drawn = [_draw_subjects(rng, count, weights) for count, weights in self._groups]
+        return drawn[0] if len(drawn) == 1 else rng.permutation(np.concatenate(drawn))
 
     def _draw_volume(self, rng: np.random.Generator, subject: int) -> int:
         """Draw one of a subject's volumes by weight."""
@@ -147,7 +154,8 @@ class Sampler:
         below zero.
         """
         half = -(-samples // 2)
-        subjects = np.tile(self._draw_subjects(generator(self.seed, 0, "bank"), half), 2)[:samples]
+        drawn_once = _draw_subjects(generator(self.seed, 0, "bank"), half, self._weights)
+        subjects = np.tile(drawn_once, 2)[:samples]
         drawn = [
             self._draw_sample(self._read_blocks(-1 - slot, int(subject)), -1 - slot, subject)
             for slot, subject in enumerate(subjects)
@@ -156,6 +164,22 @@ class Sampler:
             collate(drawn[first : first + max_batch_size])
             for first in range(0, samples, max_batch_size)
         ]
+
+    def find_block(self, number: int, subject: int) -> tuple[int, Triple]:
+        """The volume, by its index, and the first voxel of the block of a sample of a subject."""
+        block = self._read_blocks(number, subject)[0]
+        return block.entry_index, triple(block.start.tolist())
+
+    def batch_at(self, number: int, index: int, start: Triple) -> SampleBatch:
+        """The one sample of this number whose block begins at `start` of a volume.
+
+        It depends on the seed, the number, the views and that block alone.
+        """
+        entry = self.entries[index]
+        voxels = self._read_voxels(index, np.array(start), ALL_CHANNELS)
+        blocks = (Block(index, entry.meta, voxels, np.array(start)),)
+        subject = self.subject_codes[subject_name(entry)]
+        return collate([self._draw_sample(blocks, number, subject)])
 
     def _draw_sample(
         self, blocks: tuple[Block, ...], number: int, subject: int | np.int64
@@ -242,3 +266,42 @@ class Sampler:
         return self.reader.read_crop(
             self.entries[index].id, triple(start.tolist()), self.views.block_voxels, channels
         )
+
+
+def subject_name(entry: Entry) -> str:
+    """The subject of a volume, which is a subject of its own where none is known."""
+    return entry.subject or entry.id
+
+
+def _drawing_groups(
+    replay: ReplayMix | None, names: Sequence[str], weights: NDArray[np.float64], batch_size: int
+) -> list[tuple[int, NDArray[np.float64]]]:
+    """Groups of subjects with the number of a step's samples that each gives, and its weights."""
+    if replay is None:
+        return [(batch_size, weights)]
+    is_new = np.array([name not in replay.earlier for name in names])
+    is_replayed = np.array([name in replay.replayed for name in names])
+    count = replay.count(batch_size)
+    groups = [(batch_size - count, weights * is_new), (count, weights * is_replayed)]
+    for (size, own), which in zip(groups, ("new", "earlier"), strict=True):
+        if size and not own.any():
+            raise UserError(
+                f"training.replay finds no {which} subject to draw from: leave it out, or raise "
+                "training.cohort where scans have come."
+            )
+    return [(size, own) for size, own in groups if size]
+
+
+def _draw_subjects(
+    rng: np.random.Generator, count: int, weights: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Draw subjects by weight; none is drawn again before all others have been."""
+    drawn: list[NDArray[np.int64]] = []
+    while count:
+        # Exponential race: the order of a weighted draw without replacement.
+        with np.errstate(divide="ignore"):
+            arrival = rng.exponential(size=len(weights)) / weights
+        order = np.argsort(arrival, kind="stable")[:count]
+        drawn.append(order[np.isfinite(arrival[order])])
+        count -= len(drawn[-1])
+    return np.concatenate(drawn)

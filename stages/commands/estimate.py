@@ -25,6 +25,7 @@ from stages.core.stage import load_stage
 from stages.core.stage_runs import StageRun, stage_runs
 from stages.core.study import Study
 from stages.evaluation_check import check_scans
+from stages.gate_plan import gate_plan
 
 COLUMNS = ("stage", "disk", "files", "memory", "GPU memory", "hours", "wall time", "requeues")
 GPU_DEVICE = Path("/dev/nvidia0")
@@ -120,6 +121,8 @@ def print_estimates(study: Study, cluster: Cluster | None) -> None:
         f"{RUNTIME_FACTOR} times as long."
     )
     if dataset.is_known:
+        for line in gate_plan(study, dataset):
+            console.print(line)
         check_scans(study, dataset.scans)
 
 

@@ -31,25 +31,32 @@ def add_encoder(study: Study, folder: Path, name: str, alias: str, reason: str) 
     Raises UserError where the study has no encoder, or where another process moved the alias.
     """
     registry = Registry(folder)
-    expected = registry.aliases().get(f"{name}@{alias}")
-    run, record = pretraining_run(study), _finished_run(study)
-    content = EntryContent(
-        name=name,
-        study=study.name,
-        configuration=study.redacted_config,
-        training_summary=read_manifest(study.encoder).training_summary,
-        cohorts=tuple(_cohorts(run)),
-        salt_fingerprint=record.salt,
-        version=__version__,
-        git_commit=git_commit(Path(__file__).parent),
-        reason=reason,
-    )
-    checkpoint = _newest_checkpoint(study.stage_folder("pretrain", {}) / record.folder)
-    entry = registry.add(content, study.encoder, checkpoint)
-    info(f"registry: {entry[:SHORT]} is {study.name}'s encoder, in {registry.folder}")
+    expected = registry.current(name, alias) if alias else None
+    entry = add_study_encoder(study, registry, EntryContent(name=name, reason=reason))
     if alias:
         registry.move(name, alias, entry, expected, reason)
         info(f"registry: {name}@{alias} points to {entry[:SHORT]}")
+
+
+def add_study_encoder(study: Study, registry: Registry, content: EntryContent) -> str:
+    """Add a study's encoder and newest checkpoint, with where they come from; return the ID.
+
+    `content` says the rest. Raises UserError where the study has no encoder.
+    """
+    run, record = pretraining_run(study), _finished_run(study)
+    origin = {
+        "study": study.name,
+        "configuration": study.redacted_config,
+        "training_summary": read_manifest(study.encoder).training_summary,
+        "cohorts": tuple(_cohorts(run)),
+        "salt_fingerprint": record.salt,
+        "version": __version__,
+        "git_commit": git_commit(Path(__file__).parent),
+    }
+    checkpoint = _newest_checkpoint(study.stage_folder("pretrain", {}) / record.folder)
+    entry = registry.add(content.model_copy(update=origin), study.encoder, checkpoint)
+    info(f"registry: {entry[:SHORT]} is {study.name}'s encoder, in {registry.folder}")
+    return entry
 
 
 def entries_table(folder: Path) -> Table:

@@ -42,7 +42,7 @@ BUDGET_FILE = "steps.json"
 ENCODER_FOLDER, RUNS_FOLDER = "encoder", "runs"
 RUN_NAME_DIGITS = 12  # hexadecimal, of a hash
 RUN_NAME_PATTERN = "[0-9a-f]" * RUN_NAME_DIGITS
-CHECKPOINTS_FOLDER = "checkpoints"  # of a run
+CHECKPOINTS_FOLDER, REPLAY_FILE = "checkpoints", "replay.json"  # of a run
 MEASURED_FOLDER = "measured"  # in that of a run or of calibrations, while a pace is measured
 # In those of evaluations.
 LABEL_MAPS_FOLDER = "labels"
@@ -154,6 +154,11 @@ def calibrate_folder(study: OutputFolders) -> Path:
 def calibration_file(study: OutputFolders, profile: str) -> Path:
     """What pretraining reaches on a profile."""
     return calibrate_folder(study) / f"{profile}.json"
+
+
+def replay_record(run_folder: Path) -> Path:
+    """Which subjects of earlier cohorts a pretraining run replays."""
+    return run_folder / REPLAY_FILE
 
 
 def next_folder(study: OutputFolders) -> Path:

@@ -39,6 +39,7 @@ COHORT_KEYS = (  # settings that decide which volumes there are, and their conte
 )
 HASHED_KEYS = ("seed", *COHORT_KEYS, "views", "model", "init_from", "objective", "training")
 RUN_VERSION = 5  # raised when earlier runs cannot be resumed
+CONTINUATION_VERSION = 2  # the same of runs that continue another
 
 
 class CohortVolume(BaseModel):
@@ -109,7 +110,7 @@ class PretrainingRun:
         if self.study.init_from:
             hashed.append(self.study.init_from.sha256)
         if self.parent:
-            hashed.append(self.parent.folder.name)
+            hashed += [CONTINUATION_VERSION, self.parent.folder.name]
         return _runs_folder(self.study) / sha256_json(hashed)[: layout.RUN_NAME_DIGITS]
 
     @property

@@ -27,6 +27,7 @@ STAGES = (  # in the order in which they run
     "probe",
     "finetune",
     "robustness",
+    "promote",
     "ablate",
     "scaling",
     "report",

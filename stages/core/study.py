@@ -23,6 +23,8 @@ from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Hybrid, ObjectiveConfig
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.plan import Planning
+from ssl_pipeline.registry.config import Promote
+from ssl_pipeline.registry.registry import CHAMPION
 from ssl_pipeline.review.config import Review
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.training.config import RESUMABLE_KEYS, Training
@@ -92,6 +94,9 @@ class Study(Section):
     robustness: Robustness | None = Field(
         None, description="evaluation on corrupted scans, `{}` for all corruptions"
     )
+    promote: Promote | None = Field(
+        None, description="when the encoder replaces the champion of a registry"
+    )
     ablate: Ablate | None = Field(
         None, description="objectives to compare, `{}` for mae, contrastive and hybrid"
     )
@@ -101,6 +106,7 @@ class Study(Section):
     )
 
     _source_folder: Path = PrivateAttr(Path())
+    _champion: tuple[str, Path] | None = PrivateAttr(None)  # its ID in the registry, its bundle
     _trial: str = PrivateAttr("")
     _trial_stages: frozenset[str] = PrivateAttr(frozenset())  # those with a run for each trial
 
@@ -131,12 +137,24 @@ class Study(Section):
         return self.stage_folder("pretrain", {}) / layout.ENCODER_FOLDER
 
     @property
+    def champion(self) -> str:
+        """ID of the registry's encoder that its own is to replace; empty where there is none."""
+        return self._champion[0] if self._champion else ""
+
+    def with_champion(self, identifier: str, bundle: Path) -> "Study":
+        """The same with a champion, which is evaluated beside its own encoder."""
+        other = self.model_copy()
+        other._champion = (identifier, bundle)
+        return other
+
+    @property
     def encoders(self) -> dict[str, Path]:
         """The bundles that evaluations compare, by name: its own, and external ones."""
         if self._trial.startswith(f"{RANDOM}-"):
             return {}
         named = self.evaluate.encoders.items()
-        return {name: resolve_path(path) if path else self.encoder for name, path in named}
+        found = {name: resolve_path(path) if path else self.encoder for name, path in named}
+        return found | ({CHAMPION: self._champion[1]} if self._champion else {})
 
     @property
     def external_encoders(self) -> dict[str, Path]:
@@ -213,17 +231,19 @@ class Study(Section):
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "splits": {"lists"}, "table": True}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
-        hidden |= {"evaluate": {"encoders"}, "init_from": {"path"}}
+        hidden |= {"evaluate": {"encoders"}, "init_from": {"path"}, "promote": {"registry"}}
         return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of the settings that a stage reads, such as `tasks.{task}` or `data.roots.*.weight`.
 
-        Titles of tasks are not in it, nor settings that change no result, nor `continue_from` and
-        `init_from` where they are not set.
+        Titles of tasks are not in it, nor settings that change no result, nor `continue_from`,
+        `replay` and `init_from` where they are not set.
         """
-        absent = set() if self.training.continue_from else {"continue_from"}
+        optional = ("continue_from", "replay")
+        absent = {key for key in optional if getattr(self.training, key) is None}
         idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "init_from": {"path", "of"}}
+        idle["promote"] = {"registry"}
         idle["training"] = absent | RESUMABLE_KEYS
         whole = self.model_dump(mode="json", exclude=idle)
         read = {key: _value(whole, key.format(**wildcards).split(".")) for key in keys}

@@ -7,6 +7,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.records import read_record_if_whole
 from ssl_pipeline.preprocess.plan import Plan
 from stages.core import layout
+from stages.core.champion import with_champion
 from stages.core.initial_weights import with_frozen_weights
 from stages.core.ownership import check_owner
 from stages.core.planning import has_auto, with_plan
@@ -40,9 +41,10 @@ def load_study(path: Path, *, as_written: bool = False) -> Study:
 def complete_study(study: Study, path: Path) -> Study:
     """The study as written at `path`, with what was frozen and planned for it meanwhile.
 
-    That are the initial weights that an alias meant, and the values of what is `auto`.
+    That are the initial weights that an alias meant, the champion that it is compared with, and the
+    values of what is `auto`.
     """
-    study = with_frozen_weights(study)
+    study = with_champion(with_frozen_weights(study))
     plan = read_record_if_whole(Plan, layout.plan_file(study)) if has_auto(study) else None
     if plan is None:
         return study

@@ -17,6 +17,7 @@ from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.text import clean_text
 from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.objectives.config import DistillingObjective
+from ssl_pipeline.registry.registry import CHAMPION
 from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root, resolve_path
@@ -58,6 +59,30 @@ def check_study(study: Study) -> None:
             _check_subject_rules(name, roots)
         _check_truth_declared(name, task, roots, study.data.targets)
     _check_metadata_declared(study)
+    _check_promotion(study)
+
+
+def _check_promotion(study: Study) -> None:
+    """The gate compares the study's own encoder with the champion, on tasks of the study."""
+    if study.promote is None:
+        return
+    if study.ablate or not study.has_pretraining:
+        raise ValueError(
+            "promote is of the one encoder that the study trains: leave out ablate, and have an "
+            "empty path among evaluate.encoders"
+        )
+    if CHAMPION in study.evaluate.encoders:
+        raise ValueError(
+            f"evaluate.encoders.{CHAMPION} means the registry's where a study has promote: choose "
+            "another name"
+        )
+    for key, names in (("keep", study.promote.keep), ("gain", study.promote.gain)):
+        for name in names:
+            if name not in study.tasks:
+                raise ValueError(
+                    f"promote.{key} names {name}, which is no task: "
+                    f"{suggest_name(name, study.tasks)}"
+                )
 
 
 def _check_trials(study: Study) -> None:
@@ -277,6 +302,7 @@ def _check_metadata_declared(study: Study) -> None:
     groups = {
         "data.splits.stratify": study.data.splits.stratify,
         "evaluate.subgroups": study.evaluate.subgroups,
+        "promote.domains": study.promote.domains if study.promote else (),
         **{f"tasks.{name}.train_on": tuple(task.train_on) for name, task in study.tasks.items()},
         **{f"tasks.{name}.score_on": tuple(task.score_on) for name, task in study.tasks.items()},
     }

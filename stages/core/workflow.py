@@ -167,6 +167,10 @@ class Workflow:
         """The manifests of all evaluations of all tasks."""
         return [str(run.out / MANIFEST) for run in evaluation_runs(self.study)]
 
+    def promotion_manifest(self) -> list[str]:
+        """The manifest of `promote`, where the study promotes its encoder."""
+        return [self.manifest("promote")] if self.study.promote else []
+
     def config_hash(self, name: str) -> Callable[[Mapping[str, str]], str] | str:
         """Hash of a stage's version and of the settings it reads; a function of wildcards if any.
 

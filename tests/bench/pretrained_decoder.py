@@ -28,7 +28,7 @@ from ssl_pipeline.training.loop import RunSettings, Trainer
 from ssl_pipeline.views.config import Views
 from stages.core import layout
 from stages.core.study import Study
-from stages.pretrain import build_objective, build_sampler, random_encoder
+from stages.trainer import build_objective, build_sampler, random_encoder
 from tests.bench.segmentation_task import Budget, SegmentationComparison, prepare_study
 
 STUDY, TASK = Path("workflows/studies/openkbp_hippocampus.yaml"), "parts"

@@ -9,6 +9,7 @@ rule report:
         flow.encoder_manifest(),
         flow.evaluation_manifests(),
         flow.finished_scaling(),
+        flow.promotion_manifest(),
     output:
         **flow.outputs("report"),
         page=report(

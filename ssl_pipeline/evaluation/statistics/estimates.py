@@ -103,11 +103,16 @@ class MetricEstimate:
             per_seed=tuple(to_json_number(value) for value in self.per_seed),
         )
 
+    def minus(self, other: "MetricEstimate", factor: float = 1.0) -> "MetricEstimate":
+        """Subtract `factor` times the other, paired by subject and seed."""
+        return MetricEstimate(
+            self.per_seed - factor * other.per_seed,
+            self.pseudovalues - factor * other.pseudovalues,
+        )
+
     def difference(self, other: "MetricEstimate", confidence: float) -> PairedDifference:
         """The difference, paired by subject and seed, with its p-value."""
-        delta = MetricEstimate(
-            self.per_seed - other.per_seed, self.pseudovalues - other.pseudovalues
-        )
+        delta = self.minus(other)
         mean = float(delta.per_seed.mean())
         enough = self.pseudovalues.shape[1] >= MIN_SUBJECTS and math.isfinite(
             mean + delta.pseudovalues.sum()

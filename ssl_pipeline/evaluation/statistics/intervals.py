@@ -18,6 +18,7 @@ given.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def coverage_note(subjects: int) -> str:
 def half_width(pseudovalues: Pseudovalues, confidence: float) -> float:
     """Half-width of the interval of a metric without a range."""
     components = variance_components(pseudovalues)
-    return _critical_distance(components, pseudovalues.shape, 1 - confidence)
+    return critical_distance(components, pseudovalues.shape, 1 - confidence)
 
 
 def p_value(value: float, pseudovalues: Pseudovalues) -> float:
@@ -84,7 +85,7 @@ def p_value(value: float, pseudovalues: Pseudovalues) -> float:
     components, shape = variance_components(pseudovalues), pseudovalues.shape
 
     def excess(log_p: float) -> float:
-        return _critical_distance(components, shape, math.exp(log_p)) - abs(value)
+        return critical_distance(components, shape, math.exp(log_p)) - abs(value)
 
     if not all(map(math.isfinite, components)):
         return math.nan
@@ -94,15 +95,24 @@ def p_value(value: float, pseudovalues: Pseudovalues) -> float:
     return SMALLEST_P if excess(smallest) < 0 else math.exp(brentq(excess, smallest, 0.0))
 
 
-def _critical_distance(components: tuple[float, float], shape: tuple[int, ...], p: float) -> float:
-    """The distance from 0 of a metric of (seeds, subjects) that has this two-sided p-value."""
+def critical_distance(components: tuple[float, float], shape: tuple[int, ...], p: float) -> float:
+    """The distance from 0 of a metric of (seeds, subjects) that has this two-sided p-value.
+
+    `components` are those of `variance_components`.
+    """
+    (of_subjects, of_seeds), (seeds, subjects) = components, shape
+    squared = of_subjects * _t_quantile(p / 2, subjects - 1) ** 2
+    if of_seeds:
+        squared += of_seeds * _t_quantile(p / 2, seeds - 1) ** 2
+    return math.sqrt(squared)
+
+
+@lru_cache(maxsize=10_000)
+def _t_quantile(tail: float, freedom: int) -> float:
+    """What Student's t exceeds with the probability `tail`."""
     from scipy.stats import t
 
-    (of_subjects, of_seeds), (seeds, subjects) = components, shape
-    squared = of_subjects * float(t.isf(p / 2, subjects - 1)) ** 2
-    if of_seeds:
-        squared += of_seeds * float(t.isf(p / 2, seeds - 1)) ** 2
-    return math.sqrt(squared)
+    return float(t.isf(tail, freedom))
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -21,6 +21,7 @@ from ssl_pipeline.evaluation.runner.access_log import ACCESS_LOG, TestAccess, re
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.records import read_json, read_record
 from ssl_pipeline.provenance import PROVENANCE_FILE, ProvenanceRecord, read_provenance
+from ssl_pipeline.registry.promotion import PROMOTION_FILE, PromotionRecord
 from ssl_pipeline.report.data.results import TaskResult, read_task_results
 from ssl_pipeline.review.agreement import SUMMARY_FILE, ReviewSummary
 from ssl_pipeline.store.catalog import CATALOG_FILE, FAILURES_FILE, Catalog
@@ -79,6 +80,14 @@ class ReportData:
         if "review" not in self.config or self.config["review"] is None or not path.exists():
             return None
         return read_record(ReviewSummary, path, "run the stage reviewed again")
+
+    @cached_property
+    def promotion(self) -> PromotionRecord | None:
+        """Whether the encoder replaced a champion; None where the study promotes nothing."""
+        path = self.folder / "promote" / PROMOTION_FILE
+        if self.config.get("promote") is None or not path.exists():
+            return None
+        return read_record(PromotionRecord, path, "run the stage promote again")
 
     @cached_property
     def failed_volumes(self) -> Mapping[str, str]:

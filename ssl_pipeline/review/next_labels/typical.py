@@ -3,11 +3,9 @@
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ssl_pipeline.monitoring.clusters import cluster_embeddings
 from ssl_pipeline.review.next_labels.strategy import LabelPool, LabelStrategy, Rows
-
-STARTS = 4  # of k-means, the best of which counts
 
 
 class Typical(LabelStrategy):
@@ -26,7 +24,7 @@ class Typical(LabelStrategy):
         """The rows of `count` scans without a label, those of the largest clusters first."""
         features = pool.features(np.arange(len(pool.is_labelled)))
         n_clusters = int(pool.is_labelled.sum()) + count
-        cluster, distance = _clusters(features, n_clusters, int(rng.integers(2**31)))
+        cluster, distance = cluster_embeddings(features, n_clusters, int(rng.integers(2**31)))
         size = np.bincount(cluster, minlength=n_clusters)
         labels = np.bincount(cluster[pool.is_labelled], minlength=n_clusters)
         rows = pool.unlabelled
@@ -36,16 +34,3 @@ class Typical(LabelStrategy):
             labels[cluster[rows[at]]] += 1
         order = np.lexsort((distance[rows], -size[cluster[rows]], before))
         return rows[order[:count]]
-
-
-def _clusters(
-    features: NDArray[np.float64], n_clusters: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The cluster (n,) of each row of features (n, dim), and its distance (n,) from the centre."""
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums of several threads differ from run to run
-        found = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(features)
-    cluster = found.labels_.astype(np.int64)
-    return cluster, np.linalg.norm(features - found.cluster_centers_[cluster], axis=1)

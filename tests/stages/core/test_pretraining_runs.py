@@ -173,25 +173,45 @@ def test_the_rate_warms_up_again_and_the_ramp_stays_whole():
     settings = {"warmup": 0.1, "learning_rate": 1.0, "min_learning_rate": 0.0}
     section = Training(steps=1100, continue_from=ParentRun(steps=1000), **settings)
     rates = [learning_rate(step, section) for step in range(1000, 1100)]
-    assert rates == [learning_rate(step, Training(steps=100, **settings)) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] and rates[-1] < 0.01
+    alone = [learning_rate(step, Training(steps=100, **settings)) for step in range(100)]
+    assert rates == pytest.approx([rate * max(rates) for rate in alone])
+    assert max(rates) == rates[9] and rates[-1] < 0.01
+    assert rates[9] == pytest.approx((100 / 1000) ** 0.5)  # for it adds a tenth of what was
+    longer = Training(steps=3000, continue_from=ParentRun(steps=1000), **settings)
+    assert max(learning_rate(step, longer) for step in range(1000, 3000)) == 1.0
     assert Ramp(start=0.97, end=0.99).factor(run_progress(1000, section)) == 1.0
     assert run_progress(500, Training(steps=1000)) == 0.5
 
 
-def test_more_scans_come_in_with_a_raised_cohort(place):
+def test_more_scans_come_in_with_a_raised_cohort_and_typical_earlier_ones_are_replayed(
+    place, capsys
+):
     file = place("more")
     old = set(read_cohort(load_study(file)).checksums)
     write_scans(file.parent / "raw", 8)
     (file.parent / "raw/images/person0.nii.gz").unlink()
     for name in ("inventory", "preprocess"):
         run_stage(name, load_study(file), {})
-    study = continue_study(file, CONTINUED.replace("continue_from", "cohort: 2, continue_from"))
+    raised = "cohort: 2, replay: {choose: {name: typical, subjects: 0.7}}, continue_from"
+    study = continue_study(file, CONTINUED.replace("continue_from", raised))
     run_stage("pretrain", study, {})
+    assert "replays 2 of 3 earlier subjects, 25% of each step" in capsys.readouterr().out
+    chosen = read_json(run_folder(study) / "replay.json")["subjects"]
+    sampler = trainer_of(study).sampler
+    names = list(sampler.subject_codes)
+    drawn = [[names[code] for code in sampler.subjects(step)] for step in range(6, 12)]
+    assert all(sum(name in chosen for name in step) == 1 for step in drawn)
+    assert len({name for step in drawn for name in step} - set(chosen)) == 2
     now = set(read_cohort(study).checksums)
     assert len(now - old) == 2 and len(old - now) == 1
     assert training_subjects.read(study.encoder).scans == old | now  # who was seen before, is seen
     assert read_json(study.folder / "pretrain/run.json")["volumes"] == 5
+
+
+def test_replay_needs_a_cohort_before(place):
+    for base in ("", "continue_from: {steps: 6}, cohort: 1, "):
+        with pytest.raises(UserError, match="replay draws from cohorts before this one"):
+            continue_study(place(f"replay{len(base)}"), SETTINGS + base + "replay: {}}")
 
 
 def test_a_continued_run_is_continued(place):
@@ -311,5 +331,6 @@ def test_a_study_without_a_parent_run_keeps_its_run_folder(study):
     """A new setting leaves finished runs alone: what is not set is not in the hash."""
     with_it = study.model_dump(mode="json")
     assert with_it["training"]["continue_from"] is None and with_it["init_from"] is None
+    assert with_it["training"]["replay"] is None
     without = study.sections_hash(("training", "init_from"), {})
     assert without == study.sections_hash(("training",), {})
