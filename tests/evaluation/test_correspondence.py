@@ -63,13 +63,18 @@ def body(start=(0, 0, 0), size=(48, 32, 32)):
     return prepare_volume(Volume(voxels, affine, "MR"), "MR", Preprocess(foreground="all"))
 
 
+def planted_query(*clicked):
+    described = [PLANTED.describe(each.scan) for each in clicked]
+    return query_of_clicks(PLANTED, clicked, described, seed=0)
+
+
 def described(scan):
     return DescribedScan(PLANTED, scan, PLANTED.describe(scan))
 
 
 def test_a_click_is_found_to_the_voxel_in_a_scan_of_another_field_of_view():
     clicks = np.array([[24.0, 16.0, 16.0], [30.0, 14.0, 20.0]])
-    query = query_of_clicks(PLANTED, [ClickedScan(body(), clicks)], seed=0)
+    query = planted_query(ClickedScan(body(), clicks))
     first, second = described(body(start=(6, -5, 3))).find(query)
     np.testing.assert_array_equal(first.place, [18, 21, 13])
     np.testing.assert_array_equal(second.place, [24, 19, 17])
@@ -78,7 +83,7 @@ def test_a_click_is_found_to_the_voxel_in_a_scan_of_another_field_of_view():
 
 def test_a_place_that_the_field_of_view_does_not_reach_is_not_here():
     places = np.random.default_rng(1).uniform((30, 4, 4), (44, 28, 28), (40, 3))
-    query = query_of_clicks(PLANTED, [ClickedScan(body(), places)], seed=0)
+    query = planted_query(ClickedScan(body(), places))
     whole, short = described(body()), described(body(size=(18, 32, 32)))
     assert all(match.is_here for match in whole.find(query))
     assert np.mean([match.is_here for match in short.find(query)]) <= 0.05
@@ -113,7 +118,7 @@ def test_several_clicks_are_averaged_and_what_none_shows_is_not_sought():
     scan, nowhere = body(), np.full(3, np.nan)
     first = ClickedScan(scan, np.array([[24.0, 16.0, 16.0], nowhere]))
     second = ClickedScan(scan, np.array([nowhere, nowhere]))
-    query = query_of_clicks(PLANTED, [first, second], seed=0)
+    query = planted_query(first, second)
     assert np.linalg.norm(query.vectors[0]) == pytest.approx(1)
     searched = described(scan)
     found, missing = searched.find(query)

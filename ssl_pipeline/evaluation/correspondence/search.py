@@ -151,9 +151,16 @@ class DescribedScan:
         return np.where(kept > 0, best, np.nan)
 
 
-def query_of_clicks(describer: Describer, clicked: Sequence[ClickedScan], seed: int) -> Query:
-    """What the landmarks of clicked scans look like: the mean of their vectors over the scans."""
-    described = [describer.describe(each.scan) for each in clicked]
+def query_of_clicks(
+    describer: Describer,
+    clicked: Sequence[ClickedScan],
+    described: Sequence[Descriptors],
+    seed: int,
+) -> Query:
+    """What the landmarks of clicked scans look like: the mean of their vectors over the scans.
+
+    `described` are the descriptors of these scans.
+    """
     scaling = Scaling(
         np.mean([each.values.mean(axis=0) for each in described], axis=0),
         np.mean([each.values.std(axis=0) for each in described], axis=0).clip(min=1e-6),

@@ -116,10 +116,12 @@ class CorrespondenceCells:
         self, describer: Describer, draws: Sequence[Draw]
     ) -> Iterator[tuple[Draw, Entry, list[Found]]]:
         """What is found by descriptors, scan by scan."""
-        queries = {
-            draw: query_of_clicks(describer, self._clicked(draw), self.runner.context.seed)
-            for draw in draws
-        }
+        queries = {}
+        for draw in draws:
+            clicked = self._clicked(draw)
+            described = [describer.describe(each.scan) for each in clicked]
+            seed = self.runner.context.seed
+            queries[draw] = query_of_clicks(describer, clicked, described, seed)
         for entry in self.runner.test_entries:
             prepared = self._prepared(entry)
             scan = DescribedScan(describer, prepared, describer.describe(prepared))
