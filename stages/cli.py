@@ -354,6 +354,32 @@ def predict(
     predict_folder(Models((model, *ensemble), device), folder, out, hints)
 
 
+@_command(ENCODER_GROUP, f"find {EXAMPLE_BUNDLE} scan.nii.gz scans --at=-31.5,12,40 --out places")
+def find(
+    encoder: Bundle,
+    scan: Annotated[Path, Parameter(help="file of the scan that shows the place, or its folder")],
+    folder: Annotated[Path, Parameter(help="folder of scans to search, of any depth")],
+    /,
+    *,
+    at: Annotated[str, Parameter(metavar="R,A,S", help="the place in mm, as 3D Slicer shows it")],
+    out: Annotated[Path, Parameter(metavar="FOLDER", help="where table and pictures are written")],
+    modality: Annotated[Literal["CT", "MR"] | None, Parameter(help="if files lack it")] = None,
+    root: Annotated[str | None, Parameter(help="the study's root whose files are like it")] = None,
+    intensity_offset: Annotated[
+        float | None, Parameter(help="added to values, in place of what held in pretraining")
+    ] = None,
+    missing_value: Annotated[
+        float | None, Parameter(help="of unmeasured voxels, in place of what held in pretraining")
+    ] = None,
+) -> None:
+    """Find the place of one click in all scans of a folder: a table, points and pictures."""
+    from ssl_pipeline.export.stored_values import ScanHints
+    from stages.commands.find import find_in_folder
+
+    hints = ScanHints(modality, root, intensity_offset, missing_value)
+    find_in_folder(encoder, scan, at, folder, out, hints)
+
+
 @_command(ENCODER_GROUP, f"export {EXAMPLE_BUNDLE} --to onnx --out encoder.onnx")
 def export(
     folder: Annotated[Path, Parameter(help=f"encoder bundle or task model: {EXAMPLE_BUNDLE}")],

@@ -24,8 +24,15 @@ FORMAT_VERSION: Literal[4] = 4
 # baselines, which have no encoder.
 RANDOM, PIXELS, RESNET = "random", "pixels + PCA", "small ResNet"
 EXTERNAL = "external predictions"
+BODY_BOX, GREY_VALUES = "place in the body", "grey values"
 # With their names in file names.
-BASELINES = {PIXELS: "pixels", RESNET: "resnet", EXTERNAL: "external"}
+BASELINES = {
+    PIXELS: "pixels",
+    RESNET: "resnet",
+    EXTERNAL: "external",
+    BODY_BOX: "box",
+    GREY_VALUES: "grey",
+}
 NOT_PRETRAINED = (RANDOM, *BASELINES)
 # The method of baselines where methods adapt encoders, for none of those is theirs.
 BASELINE_METHOD = "baseline"

@@ -87,6 +87,17 @@ class PretrainedNetwork(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
+    def dense_maps(
+        self, crops: Float[Tensor, "batch 1 z y x"], spacing_mm: Float[Tensor, "batch 3"]
+    ) -> list[Float[Tensor, "batch _ _ _ _"]]:
+        """One map of each resolution, finest first: the decoder's, or the encoder's own.
+
+        The last holds the tokens.
+        """
+        features = self.encoder.forward_features(crops, spacing_mm)
+        maps = self.encoder.pyramid(features, crops)
+        return [*self.decoder.decode(features, crops), maps[-1]] if self.decoder else maps
+
 
 class ConvolutionalStem(nn.Module):
     """Residual stages of the crop itself, at the last of which an encoder's tokens join.

@@ -93,7 +93,7 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
     if not sources:
         raise UserError(f"{folder} holds no scan that can be read: NIfTI, DICOM, NRRD or MHA.")
     finished = FinishedScans(out / TABLE, [PREDICTION_VERSION, models.hashes, vars(hints)])
-    names = _file_names(sources, folder)
+    names = file_names(sources, folder)
     rows: list[Result] = []
     with progress("Predicting", total=len(sources)) as bar:
         for source, name in zip(sources, names, strict=True):
@@ -205,7 +205,7 @@ def _overlay(model: LoadedModel, found: ScanPrediction) -> bytes:
     return buffer.getvalue()
 
 
-def _file_names(sources: Sequence[Source], folder: Path) -> list[Path]:
+def file_names(sources: Sequence[Source], folder: Path) -> list[Path]:
     """Where each scan's files go below `out`, without their endings; no two are the same."""
     names = [
         escape_bytes(strip_suffix(str(source.path.relative_to(folder)))).replace("\\", "_")

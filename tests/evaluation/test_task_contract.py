@@ -25,6 +25,7 @@ from tests.conftest import read_json
 
 SETTINGS = {
     "classification": {"target": "corner", "classes": {0: "no", 1: "yes"}},
+    "correspondence": {"label": "blobs", "classes": {3: "bright", 5: "dark"}, "clicks": [1]},
     "crop_classification": {"label": "blobs", "classes": {3: "bright", 5: "dark"}},
     "regression": {"target": "corner"},
     "segmentation": {"label": "blobs", "classes": {3: "bright", 5: "dark"}},
@@ -75,6 +76,10 @@ def test_it_is_fine_tuned_scored_by_its_own_metric_and_costs_what_it_writes(
     task, planted, tmp_path
 ):
     context = planted.context(tmp_path, evaluate=Evaluate(subjects=(0,)))
+    if "finetune" not in task.SUPPORTED_STAGES:
+        with pytest.raises(UserError, match="list it for probe alone"):
+            task.finetune_cells(TaskRunner(task, context))
+        return
     results = run_finetune(task, SHORT, context)
     assert results.metric == task.METRIC
     assert results.classes == task.class_names
@@ -92,12 +97,11 @@ def test_it_is_fine_tuned_scored_by_its_own_metric_and_costs_what_it_writes(
 def test_probes_serve_it_or_are_refused(task, planted, tmp_path):
     runner = TaskRunner(task, planted.context(tmp_path))
     if "probe" in task.SUPPORTED_STAGES:
-        crops = task.probe_cells(runner)
-        assert len(crops.train_crops) + len(crops.test_crops) > 0
+        assert len(task.probe_run(runner, Probe()).cells) > 0
         assert probe_cost(evaluated(task)).flops > 0
     else:
         with pytest.raises(UserError, match=f"is of kind {task.kind}: probes classify whole crops"):
-            task.probe_cells(runner)
+            task.probe_run(runner, Probe())
 
 
 def test_an_adaptation_method_serves_every_kind(task):

@@ -11,7 +11,7 @@ import stages
 from tests.stages.conftest import ENV
 
 ROOT = Path(stages.__file__).parent.parent
-UNION = "Classification | CropClassification | Regression | Segmentation"
+UNION = "Classification | Correspondence | CropClassification | Regression | Segmentation"
 OPPOSITE = '''"""The other class than the target's."""
 
 from typing import Literal

@@ -26,6 +26,10 @@ SURFACE_DICE = "surface_dice"
 HD95_MM = "hd95_mm"
 R_SQUARED = "r_squared"
 MEAN_ABSOLUTE_ERROR = "mean_absolute_error"
+FOUND_SHARE = "found_share"
+DISTANCE_MM = "distance_mm"
+SHOWN_SHARE = "shown_share"
+ABSENT_SHARE = "absent_share"
 
 METRICS: dict[str, Metric] = {
     metric.id: metric
@@ -39,5 +43,9 @@ METRICS: dict[str, Metric] = {
         Metric(HD95_MM, "HD95 in mm", None),
         Metric(R_SQUARED, "R²", None),
         Metric(MEAN_ABSOLUTE_ERROR, "mean absolute error", None),
+        Metric(FOUND_SHARE, "share found within the tolerance", (0.0, 1.0), "share found"),
+        Metric(DISTANCE_MM, "mean distance in mm", None),
+        Metric(SHOWN_SHARE, "found with confidence", (0.0, 1.0)),
+        Metric(ABSENT_SHARE, "not here, where cut away", (0.0, 1.0)),
     )
 }

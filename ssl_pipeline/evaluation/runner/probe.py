@@ -23,18 +23,25 @@ from ssl_pipeline.evaluation.runner.context import (
     run_cells,
 )
 from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
+from ssl_pipeline.evaluation.runner.probe_run import ProbeRun
 from ssl_pipeline.evaluation.tasks.task import Task
 
-__all__ = ["EvaluationContext", "run_probe"]
+__all__ = ["EvaluationContext", "crop_probe_run", "run_probe"]
 
 
 def run_probe(task: Task, probe: Probe, context: EvaluationContext) -> Results | None:
-    """Probe a task of crops; write `cells/`, `results.json`, `costs.json` below `context.out`.
+    """Probe a task; write `cells/`, `results.json`, `costs.json` below `context.out`.
 
     Returns the results, a shard none. Existing cells with the same key are not computed again.
     Raises UserError for a task that cannot be probed or compared by subject.
     """
-    cells = task.probe_cells(TaskRunner(task, context))
+    run = task.probe_run(TaskRunner(task, context), probe)
+    return run_cells(run.runner, run.cells, run.compute, "Probing", run.notes)
+
+
+def crop_probe_run(cells: CropCells, probe: Probe) -> ProbeRun:
+    """The probing of a task of crops: every method on frozen features."""
+    context = cells.runner.context
     cache = _FeatureCache(cells, probe, context.encoder_factory)
 
     def compute(cell: Cell, method: ProbeMethod) -> dict[str, Any]:
@@ -55,9 +62,8 @@ def run_probe(task: Task, probe: Probe, context: EvaluationContext) -> Results |
         for method in probe.methods
         for budget in cells.runner.budgets(context.evaluate.subjects)
     ]
-    fold_notes = cells.fold_notes(every)
-    notes = (PIXELS_NOTE, *cells.notes, *fold_notes)
-    return run_cells(cells.runner, every, compute, "Probing", notes)
+    notes = (PIXELS_NOTE, *cells.notes, *cells.fold_notes(every))
+    return ProbeRun(cells.runner, every, compute, notes)
 
 
 class _FeatureCache:

@@ -23,7 +23,7 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.cells import NOT_PRETRAINED
-from ssl_pipeline.evaluation.config import Finetune, Probe
+from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.data.label_maps import LabelMaps
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.classes import Classes, TargetValue
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ssl_pipeline.evaluation.runner.context import TaskRunner
     from ssl_pipeline.evaluation.runner.crop_cells import CropCells
     from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells
+    from ssl_pipeline.evaluation.runner.probe_run import ProbeRun
     from ssl_pipeline.models.encoder import Encoder
 
 
@@ -278,6 +279,16 @@ class Task(Section, ABC):
             f"Task {self.title!r} is of kind {self.kind}: probes classify whole crops; "
             "list it for finetune alone."
         )
+
+    def probe_run(self, runner: "TaskRunner", probe: Probe) -> "ProbeRun":
+        """The cells of its probing: simple classifiers of its crops."""
+        from ssl_pipeline.evaluation.runner.probe import crop_probe_run
+
+        return crop_probe_run(self.probe_cells(runner), probe)
+
+    def probe_budgets(self, evaluate: Evaluate) -> Sequence[int | str]:
+        """Numbers of labelled subjects, or shares of them, that it is probed with."""
+        return evaluate.subjects
 
     @abstractmethod
     def finetune_cells(self, runner: "TaskRunner") -> "FinetuneCells":

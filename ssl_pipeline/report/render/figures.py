@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ssl_pipeline.evaluation.cells import EXTERNAL, NOT_PRETRAINED, PIXELS, RANDOM, RESNET
+from ssl_pipeline.evaluation.cells import (
+    BODY_BOX,
+    EXTERNAL,
+    GREY_VALUES,
+    NOT_PRETRAINED,
+    PIXELS,
+    RANDOM,
+    RESNET,
+)
 from ssl_pipeline.evaluation.records import ScoreRow
 from ssl_pipeline.formatting import format_score
 from ssl_pipeline.objectives.terms import TERMS
@@ -27,6 +35,8 @@ BASELINE_STYLES = {
     PIXELS: ("#009E73", "^", "▲"),
     RESNET: ("#777777", "X", "✖"),
     EXTERNAL: ("#000000", "*", "★"),
+    BODY_BOX: ("#777777", "X", "✖"),
+    GREY_VALUES: ("#009E73", "^", "▲"),
 }
 ENCODER_COLOURS = ("#0072B2", "#CC79A7", "#E69F00", "#56B4E9")
 ENCODER_MARKERS = (("o", "●"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
