@@ -348,8 +348,11 @@ def find(
     folder: Annotated[Path, Parameter(help="folder of scans to search, of any depth")],
     /,
     *,
-    at: Annotated[str, Parameter(metavar="R,A,S", help="the place in mm, as 3D Slicer shows it")],
     out: Annotated[Path, Parameter(metavar="FOLDER", help="where table and pictures are written")],
+    at: Annotated[str, Parameter(metavar="R,A,S", help="place in mm, as 3D Slicer shows it")] = "",
+    label: Annotated[
+        Path | None, Parameter(help="what is drawn on the scan, to carry over; --at is its middle")
+    ] = None,
     modality: Annotated[Literal["CT", "MR"] | None, Parameter(help="if files lack it")] = None,
     root: Annotated[str | None, Parameter(help="the study's root whose files are like it")] = None,
     intensity_offset: Annotated[
@@ -361,10 +364,10 @@ def find(
 ) -> None:
     """Find the place of one click in all scans of a folder: a table, points and pictures."""
     from ssl_pipeline.export.stored_values import ScanHints
-    from stages.commands.find import find_in_folder
+    from stages.commands.find import Click, find_in_folder
 
     hints = ScanHints(modality, root, intensity_offset, missing_value)
-    find_in_folder(encoder, scan, at, folder, out, hints)
+    find_in_folder(encoder, Click(scan, at, label), folder, out, hints)
 
 
 @_command(ENCODER_GROUP, f"export {EXAMPLE_BUNDLE} --to onnx --out encoder.onnx")
