@@ -16,23 +16,22 @@ from cyclopts.exceptions import CycloptsError
 from ssl_pipeline.export.formats import FORMATS
 from ssl_pipeline.progress import enable_debug, info, print_table
 from ssl_pipeline.review.next_labels import TITLES as STRATEGIES
+from stages.cli_options import ENCODER_GROUP, EXAMPLE_STUDY, INSPECT_GROUP, StudyFile
 from stages.core.dispatch import LOCAL, dispatch_stage, load_cluster
 from stages.core.process import USER_EXIT, run_process
 from stages.core.stage import STAGES, load_stage
 from stages.core.stage_request import optional_keys, parse_request, stage_usage, stage_wildcards
 from stages.core.study_file import load_study
-from stages.registry_cli import ENCODER_GROUP, registry_app
+from stages.registry_cli import registry_app
+from stages.review_cli import review_app
 
 STAGE_GROUP = Group("Stages", sort_key=1)
-INSPECT_GROUP = Group("Inspect", sort_key=2)
-EXAMPLE_STUDY = "study.yaml"
 EXAMPLE_VALUES = {"task": "organ", "trial": "hybrid-0", "shard": "2/8"}
 EXAMPLE_BUNDLE = "build/demo/pretrain/encoder"
 EXAMPLE_MODEL = "build/demo/finetune/organs/model"
 FEATURES_FILE = Path("features.parquet")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-StudyFile = Annotated[Path, Parameter("--config", metavar="STUDY", help="YAML file of the study")]
 RunOn = Annotated[
     str,
     Parameter(
@@ -236,57 +235,6 @@ def locate(
     print_location(load_study(config), code)
 
 
-review = App(
-    "review",
-    group=INSPECT_GROUP,
-    help_epilogue=_examples(
-        f"ssl-pipeline review --config {EXAMPLE_STUDY} --reader anna",
-        f"ssl-pipeline review verify --config {EXAMPLE_STUDY}",
-        f"ssl-pipeline review sign-off --config {EXAMPLE_STUDY} --out sign_off.html",
-    ),
-)
-app.command(review)
-
-
-@review.default
-def serve_review(
-    *,
-    config: StudyFile,
-    reader: Annotated[str, Parameter(metavar="NAME", help="short code, which results say")],
-    port: Annotated[int, Parameter(help="of this machine")] = 8765,
-) -> None:
-    """Ask a reader about scans, on a page of this machine."""
-    from stages.commands.review import serve_review
-
-    serve_review(load_study(config), reader, port)
-
-
-@review.command(name="verify")
-def verify_review(
-    *,
-    config: StudyFile,
-    anchor: Annotated[
-        str, Parameter(metavar="NUMBER:HASH", help="as an earlier check printed it")
-    ] = "",
-) -> None:
-    """Check that no line of the review's log was changed, removed, added or moved."""
-    from stages.commands.review import verify_log
-
-    verify_log(load_study(config), anchor)
-
-
-@review.command(name="sign-off")
-def sign_off_review(
-    *,
-    config: StudyFile,
-    out: Annotated[Path, Parameter(metavar="FILE", help="HTML page to write")],
-) -> None:
-    """Write what was asked and decided as a page to be printed, signed and filed."""
-    from stages.commands.review import write_sign_off_page
-
-    write_sign_off_page(load_study(config), out)
-
-
 @_command(INSPECT_GROUP, f"next --config {EXAMPLE_STUDY} --task organs --count 20", name="next")
 def next_(
     *,
@@ -361,8 +309,11 @@ def find(
     folder: Annotated[Path, Parameter(help="folder of scans to search, of any depth")],
     /,
     *,
-    at: Annotated[str, Parameter(metavar="R,A,S", help="the place in mm, as 3D Slicer shows it")],
     out: Annotated[Path, Parameter(metavar="FOLDER", help="where table and pictures are written")],
+    at: Annotated[str, Parameter(metavar="R,A,S", help="place in mm, as 3D Slicer shows it")] = "",
+    label: Annotated[
+        Path | None, Parameter(help="what is drawn on the scan, to carry over; --at is its middle")
+    ] = None,
     modality: Annotated[Literal["CT", "MR"] | None, Parameter(help="if files lack it")] = None,
     root: Annotated[str | None, Parameter(help="the study's root whose files are like it")] = None,
     intensity_offset: Annotated[
@@ -374,10 +325,10 @@ def find(
 ) -> None:
     """Find the place of one click in all scans of a folder: a table, points and pictures."""
     from ssl_pipeline.export.stored_values import ScanHints
-    from stages.commands.find import find_in_folder
+    from stages.commands.find import Click, find_in_folder
 
     hints = ScanHints(modality, root, intensity_offset, missing_value)
-    find_in_folder(encoder, scan, at, folder, out, hints)
+    find_in_folder(encoder, Click(scan, at, label), folder, out, hints)
 
 
 @_command(ENCODER_GROUP, f"export {EXAMPLE_BUNDLE} --to onnx --out encoder.onnx")
@@ -406,4 +357,5 @@ def import_(
     import_weights(load_study(config), out)
 
 
+app.command(review_app)
 app.command(registry_app)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 
 from ssl_pipeline.progress import info, print_table
+from stages.cli_options import ENCODER_GROUP, StudyFile
 
-ENCODER_GROUP = Group("Use an encoder", sort_key=3)
 EXAMPLE_REGISTRY = "--registry /shared/encoders"
 EXAMPLE_ALIAS = "chest@champion"
 
@@ -41,7 +41,7 @@ def add(
     name: Annotated[str, Parameter(help="family of encoders that it belongs to, such as chest")],
     /,
     *,
-    config: Annotated[Path, Parameter("--config", metavar="STUDY", help="YAML file of the study")],
+    config: StudyFile,
     registry: RegistryFolder,
     alias: Annotated[str, Parameter(help="alias to point to it, such as challenger")] = "",
     reason: Reason = "added by hand",

@@ -51,6 +51,7 @@ def _task_parts(section: TaskSection) -> Iterator[str]:
     for warning in section.warnings:
         yield f"**Not reliable as it stands.** {markdown_line(warning)}"
     tables = [section.scores, section.differences, *section.subgroups, section.per_class]
+    tables += [section.places.distances] if section.places else []
     tables += [*section.subgroup_metrics, *filter(None, [section.costs])]
     notes = [*section.notes]
     if section.robustness:

@@ -52,6 +52,7 @@ from ssl_pipeline.report.render.place_picture import (
 from ssl_pipeline.types import Spacing
 from ssl_pipeline.volumes.readers import ReadError, Source, find_sources
 from ssl_pipeline.volumes.scan_check import source_sha256
+from stages.commands.label_proposal import SourceLabel, read_label
 from stages.commands.predict import file_names
 
 TABLE, CLICK_PICTURE, CACHE_FOLDER = "places.csv", "click.png", "descriptors"
@@ -62,14 +63,21 @@ POINT_NAME = "place"
 Row = dict[str, Any]
 
 
-def find_in_folder(
-    encoder: Path, scan: Path, at: str, folder: Path, out: Path, hints: ScanHints
-) -> None:
-    """Write where the place `at` (R,A,S in mm) of a scan is in every scan of a folder.
+@dataclass(frozen=True)
+class Click:
+    """What is to be found: a place of a scan, or what is drawn on it."""
 
-    A table, and for each scan a picture and, where it shows the place, points for 3D Slicer. Raises
-    UserError where the encoder, the scan or the place cannot be used, `out` cannot be written or
-    lies in the folder, the folder holds no scan, or none could be searched.
+    scan: Path
+    at: str  # R,A,S in mm; of what is drawn its centre, if empty
+    label: Path | None = None  # of the drawing, which is carried over
+
+
+def find_in_folder(encoder: Path, click: Click, folder: Path, out: Path, hints: ScanHints) -> None:
+    """Write where a place is in every scan of a folder.
+
+    A table, and for each scan a picture and, where it shows the place, points for 3D Slicer and the
+    drawn label. Raises UserError where the encoder, the scan or the place cannot be used, `out`
+    cannot be written or lies in the folder, the folder holds no scan, or none could be searched.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give the folder that holds the scans.")
@@ -78,19 +86,23 @@ def find_in_folder(
             f"{out} lies in {folder}: pictures would lie among the scans, so give another --out."
         )
     check_writable(out / TABLE)
-    own, sources = find_sources(scan), find_sources(folder)
+    own, sources = find_sources(click.scan), find_sources(folder)
     if len(own) != 1:
-        raise UserError(f"{scan} holds {len(own)} scans: give one file, or one series' folder.")
+        raise UserError(
+            f"{click.scan} holds {len(own)} scans: give one file, or one series' folder."
+        )
     if not sources:
         raise UserError(f"{folder} holds no scan that can be read: NIfTI, DICOM, NRRD or MHA.")
+    label = read_label(click.label) if click.label else None
+    at = label.centre if label and not click.at else _world_place(click.at)
     search = _Search(load_encoder(encoder), hints, out / CACHE_FOLDER)
-    query = search.query(own[0], _world_place(at))
+    target = _Target(search.query(own[0], at), at, label)
     rows = []
     with progress("Searching", total=len(sources)) as bar:
         for source, name in zip(sources, file_names(sources, folder), strict=True):
             path = escape_bytes(str(source.path.relative_to(folder)))
             rows.append({"path": path, "series": source.series})
-            rows[-1] |= search.find(source, query, out / name)
+            rows[-1] |= search.find(source, target, out / name)
             bar.advance(path)
     _write_table(out / TABLE, rows)
     _report(rows, out / TABLE)
@@ -108,6 +120,15 @@ def _world_place(text: str) -> NDArray[np.float64]:
             "3D Slicer shows them for R, A and S, such as --at=-31.5,12,40."
         )
     return found
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is searched for: its descriptors, its place (R, A, S) in mm, and what is drawn there."""
+
+    query: Query
+    at: NDArray[np.float64]
+    label: SourceLabel | None
 
 
 @dataclass(frozen=True)
@@ -149,11 +170,13 @@ class _Search:
         clicked = ClickedScan(scan, place[None])
         return query_of_clicks(self.describer, [clicked], [described], seed=0)
 
-    def find(self, source: Source, query: Query, stem: Path) -> Row:
+    def find(self, source: Source, target: _Target, stem: Path) -> Row:
         """The columns of a scan's row but its path; its files are written at `stem`."""
         try:
             scan, described = self._described(source)
-            (match,) = DescribedScan(self.describer, scan, described).find(query)
+            (match,) = DescribedScan(self.describer, scan, described).find(target.query)
+            assert match is not None
+            return _write_files(scan, match, target, stem)
         except ReadError as error:
             return {"error": f"{escape_bytes(source.path.name)} {error.reason}"}
         except UserError as error:
@@ -164,8 +187,6 @@ class _Search:
             if not is_out_of_memory(error):
                 raise
             return {"error": f"{escape_bytes(source.path.name)} needs more memory than there is."}
-        assert match is not None
-        return _write_files(scan, match, stem)
 
     def _described(self, source: Source) -> tuple[PreparedVolume, Descriptors]:
         """A scan and its descriptors, computed once."""
@@ -209,19 +230,22 @@ def to_world(voxel: NDArray[Any], meta: VolumeMeta) -> Spacing:
     return right, front, top
 
 
-def _write_files(scan: PreparedVolume, match: Match, stem: Path) -> Row:
-    """Write the picture of a match, and its points where the scan shows it; returns its columns.
+def _write_files(scan: PreparedVolume, match: Match, target: _Target, stem: Path) -> Row:
+    """Write the picture of a match, and points and label where it is here; returns its columns.
 
     The most similar place is in the table and, grey, in the picture also where it is not here.
     """
     colour = FOUND_COLOUR if match.is_here else DOUBTED_COLOUR
     picture = place_picture(scan, [(match.place, colour)], PICTURE_PIXELS)
     _write_picture(stem.with_name(f"{stem.name}.png"), picture)
-    world, points = to_world(match.place, scan.meta), stem.with_name(f"{stem.name}.mrk.json")
+    world = to_world(match.place, scan.meta)
+    points, proposal = (stem.with_name(stem.name + end) for end in (".mrk.json", ".nii.gz"))
+    for earlier in (points, proposal):
+        earlier.unlink(missing_ok=True)  # of another click
     if match.is_here:
         write_text(points, slicer_points({POINT_NAME: world}))
-    else:
-        points.unlink(missing_ok=True)  # of another click
+    if match.is_here and target.label:
+        write_bytes(proposal, target.label.carried(target.at, world, scan.meta))
     row: Row = {"error": "", "answer": "here" if match.is_here else "not here"}
     row["confidence"] = round(match.confidence, 3)
     names = ("right_mm", "front_mm", "top_mm")

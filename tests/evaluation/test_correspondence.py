@@ -1,5 +1,7 @@
 """Places are found again where the truth is known, and what is not there is said not to be."""
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from ssl_pipeline.evaluation.correspondence.search import (
     query_of_clicks,
 )
 from ssl_pipeline.evaluation.metrics.correspondence import score_landmarks
+from ssl_pipeline.evaluation.records import read_results
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks.correspondence import Correspondence
 from ssl_pipeline.models import ResEnc, ViT
@@ -28,6 +31,10 @@ from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.unet_decoder import UNetDecoder
 from ssl_pipeline.preprocess.config import Preprocess
 from ssl_pipeline.preprocess.prepare import model_input, prepare_volume
+from ssl_pipeline.report.data.report_data import ReportData
+from ssl_pipeline.report.html_report import render_report
+from ssl_pipeline.report.markdown_report import render_markdown_report
+from ssl_pipeline.report.sections.task import task_sections
 from ssl_pipeline.volumes.volume import Volume
 from tests.conftest import read_json
 
@@ -54,6 +61,9 @@ class PlantedDescriber(Describer):
 
 
 PLANTED = PlantedDescriber()
+BLOBS = Correspondence(
+    title="Blobs", label="blobs", classes={3: "bright", 5: "dark"}, clicks=(1,), tolerance_mm=6
+)
 
 
 def body(start=(0, 0, 0), size=(48, 32, 32)):
@@ -145,23 +155,30 @@ def test_a_decoder_that_was_trained_along_gives_the_maps():
     assert np.abs(found[0][: -encoder.dim] - found[1][: -encoder.dim]).max() > 0.1
 
 
-def test_landmarks_are_found_by_every_encoder_and_baseline(small, tmp_path):
-    task = Correspondence(
-        title="Blobs",
-        label="blobs",
-        classes={3: "bright", 5: "dark"},
-        clicks=(1,),
-        tolerance_mm=6,
-    )
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory):
+    """The folder of a study whose task `blobs` was probed."""
+    folder = tmp_path_factory.mktemp("places")
     compared = {"pretrained": "of a test", PIXELS: ""}
-    context = small.context(tmp_path, initializations=compared)
-    results = run_probe(task, Probe(), context)
+    run_probe(BLOBS, Probe(), small.context(folder / "probe/blobs", initializations=compared))
+    (folder / "preprocess").mkdir()
+    small.catalog.write(folder / "preprocess/catalog.parquet")
+    (folder / "preprocess/volumes").symlink_to(small.folder / "volumes")
+    return folder
+
+
+def cell_rows(folder, name):
+    return read_json(folder / f"probe/blobs/cells/{name}.json")["predictions"]
+
+
+def test_landmarks_are_found_by_every_encoder_and_baseline(small, folder):
+    results = read_results(folder / "probe/blobs")
     assert results.initializations == ("pretrained", BODY_BOX, GREY_VALUES)
     rows = {row.initialization: row for row in results.rows}
     # Blobs are all that is much brighter or darker than the rest.
     assert rows[GREY_VALUES].mean > rows[BODY_BOX].mean
     assert rows[BODY_BOX].other_metrics["absent_share"].mean is None
-    cell = read_json(tmp_path / "cells" / "nearest-grey-1-0.json")["predictions"]
+    cell = cell_rows(folder, "nearest-grey-1-0")
     assert len(cell) == 8  # four scans of two landmarks
     for row in cell:
         apart = (
@@ -169,6 +186,27 @@ def test_landmarks_are_found_by_every_encoder_and_baseline(small, tmp_path):
         )
         assert row["distance_mm"] == pytest.approx(np.linalg.norm(apart), abs=0.1)
         assert 0 <= row["confidence"] <= 1
+
+
+def test_the_report_shows_places_beside_the_truth(small, folder):
+    data = ReportData(
+        folder, "places", "", {"blobs": BLOBS}, {}, small.label_file, None, ("probe",)
+    )
+    section = task_sections(data)["blobs"]
+    cell = cell_rows(folder, "nearest-pretrained-1-0")
+    distances = sorted(row["distance_mm"] for row in cell if row["landmark"] == 0)
+    titles = [picture.title for picture in section.places.pictures]
+    assert len(titles) == 8  # two landmarks in four scans
+    for title, distance in zip(titles[:4], distances, strict=True):  # the best comes first
+        assert title.startswith(f"bright: {distance:.0f} mm")
+    rows = section.places.distances.rows
+    assert [row[:2] for row in rows] == [
+        (name, "1") for name in ("pretrained", BODY_BOX, GREY_VALUES)
+    ]
+    assert re.fullmatch(r"\d+, median \d+", rows[0][2])  # four are too few for an interval
+    page = render_report(data, {"blobs": section})
+    assert "Found by one click" in page
+    assert "Distance from the label" in render_markdown_report(data, {"blobs": section})
 
 
 def test_the_share_found_leaves_out_what_a_scan_does_not_show():

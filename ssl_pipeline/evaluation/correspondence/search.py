@@ -47,11 +47,11 @@ class Query:
 
     vectors: Values  # (landmarks, channels), of length 1; nan where none was clicked
     others: Values  # of other places, by which a confidence is calibrated
-    scaling: "Scaling"  # of all vectors that are compared
+    scaling: "ChannelScaling"  # of all vectors that are compared
 
 
 @dataclass(frozen=True)
-class Scaling:
+class ChannelScaling:
     """Mean and deviation of every channel over the body of the clicked scans.
 
     With values that are standardised by them the median error on 12 validation CTs of the neck was
@@ -161,7 +161,7 @@ def query_of_clicks(
 
     `described` are the descriptors of these scans.
     """
-    scaling = Scaling(
+    scaling = ChannelScaling(
         np.mean([each.values.mean(axis=0) for each in described], axis=0),
         np.mean([each.values.std(axis=0) for each in described], axis=0).clip(min=1e-6),
     )
@@ -183,7 +183,9 @@ def mean_over_scans(values: Sequence[NDArray[FloatType]]) -> NDArray[FloatType]:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(stacked.dtype)
 
 
-def _landmark_vectors(describer: Describer, clicked: ClickedScan, scaling: Scaling) -> Values:
+def _landmark_vectors(
+    describer: Describer, clicked: ClickedScan, scaling: ChannelScaling
+) -> Values:
     """Vectors of the landmarks of a scan; nan where it does not show them."""
     found = np.full((len(clicked.places), len(scaling.mean)), np.nan, np.float32)
     for row in np.flatnonzero(~np.isnan(clicked.places).any(axis=1)):

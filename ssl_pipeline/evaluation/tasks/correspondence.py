@@ -43,6 +43,7 @@ class Correspondence(Task):
 
     METRIC: ClassVar[str] = FOUND_SHARE
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]] = ("probe",)
+    HAS_LANDMARKS: ClassVar[bool] = True
     TRUTH_INDEPENDENT_KEYS: ClassVar[frozenset[str]] = Task.TRUTH_INDEPENDENT_KEYS | {
         "clicks",
         "tolerance_mm",

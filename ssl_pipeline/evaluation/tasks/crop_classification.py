@@ -20,7 +20,6 @@ from ssl_pipeline.evaluation.tasks.crop_task import CropClassTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
 from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
-from ssl_pipeline.views.augmentation_params import SampleKey, draw_affine
 from ssl_pipeline.views.config import AffineAugmentation
 from ssl_pipeline.views.rng import generator
 
@@ -77,8 +76,8 @@ class CropClassification(CropClassTask):
                 rng = generator(seed, value, f"crops {entry.voxel_hash}")
                 for centre in self._centres(where, label_map.shape, rng):
                     crop = labelled_crop(entry, box_about(centre, size), index)
-                    key = SampleKey(seed, int(rng.integers(2**31)))
-                    crops.append(replace(crop, pose=self._pose(key)))
+                    pose = self._draw_pose(seed, int(rng.integers(2**31)))
+                    crops.append(replace(crop, pose=pose))
         return crops
 
     def cost(self, inputs: CostInputs, finetune: Finetune, crop: Triple) -> TaskCost:
@@ -86,8 +85,10 @@ class CropClassification(CropClassTask):
         found = super().cost(inputs, finetune, crop)
         return replace(found, label_files=len(inputs.voxels), label_bytes=sum(inputs.voxels))
 
-    def _pose(self, key: SampleKey) -> Pose | None:
-        is_posed, zoom, matrix = draw_affine(key, self.pose)
+    def _draw_pose(self, seed: int, number: int) -> Pose | None:
+        from ssl_pipeline.views.augmentation_params import SampleKey, draw_affine
+
+        is_posed, zoom, matrix = draw_affine(SampleKey(seed, number), self.pose)
         return Pose(zoom, tuple(map(tuple, matrix.tolist()))) if is_posed else None
 
     def _centres(

@@ -11,6 +11,7 @@ from ssl_pipeline.report.render.segmentation_overlay import segmentation_overlay
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.sections import conclusions, tables
 from ssl_pipeline.report.sections.calibration import calibration_panels, model_calibration_note
+from ssl_pipeline.report.sections.places import PlacesSection, places_section
 from ssl_pipeline.report.sections.robustness import RobustnessSection, robustness_section
 from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgroup_tables
 from ssl_pipeline.report.sections.summary import shift_note
@@ -34,6 +35,7 @@ class TaskSection:
     subgroups: Sequence[Table]
     overlays: Sequence[figures.Picture]
     overlay_legend: Sequence[figures.LegendEntry]
+    places: PlacesSection | None
     per_class: Table
     subgroup_metrics: Sequence[Table]
     calibration: Sequence[figures.Picture]
@@ -71,6 +73,7 @@ def _task_section(data: ReportData, task: str) -> TaskSection | None:
         subgroups=subgroup_tables(results),
         overlays=overlays,
         overlay_legend=overlay_legend,
+        places=places_section(results, data.tasks[task], data.reader),
         per_class=tables.class_table(results),
         subgroup_metrics=subgroup_metric_tables(results),
         calibration=calibration_panels(results),

@@ -12,7 +12,7 @@ from PIL import Image
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.models import ResEnc
-from stages.commands.find import find_in_folder
+from stages.commands.find import Click, find_in_folder
 from tests.conftest import write_scans
 from tests.export.conftest import save_random_bundle
 
@@ -39,10 +39,20 @@ def world_of(scan, voxel):
     return nib.affines.apply_affine(nib.load(scan).affine, voxel)
 
 
+def draw(scans, out, voxel):
+    """A label of the box of 5 voxels a side about a voxel of person0."""
+    image = nib.load(scans / "person0.nii.gz")
+    label = np.zeros(image.shape, np.uint8)
+    label[tuple(slice(at - 2, at + 3) for at in voxel)] = 7
+    nib.save(nib.Nifti1Image(label, image.affine), out)
+    return out
+
+
 def find(encoder, scans, out, voxel):
+    """The place of a voxel (x, y, z) on which a box is drawn, and the rows of the table."""
     place = world_of(scans / "person0.nii.gz", voxel)
-    text = ",".join(map(str, place))
-    find_in_folder(encoder, scans / "person0.nii.gz", text, scans, out, MR)
+    label = draw(scans, out.with_name(f"{out.name}-drawn.nii.gz"), voxel)
+    find_in_folder(encoder, Click(scans / "person0.nii.gz", "", label), scans, out, MR)
     with open(out / "places.csv", newline="") as file:
         return place, {row["path"]: row for row in csv.DictReader(file)}
 
@@ -72,6 +82,28 @@ def test_the_clicked_scan_itself_shows_the_place_where_it_was_clicked(searched):
         assert ring.any()
 
 
+def test_a_drawn_label_is_carried_to_the_place_in_the_grid_of_the_scan(scans, searched):
+    out, _, rows = searched
+    proposal, scan = nib.load(out / "person0.nii.gz"), nib.load(scans / "person0.nii.gz")
+    np.testing.assert_allclose(proposal.affine, scan.affine)
+    label = np.asarray(proposal.dataobj)
+    assert label.shape == scan.shape and set(np.unique(label)) == {0, 7}
+    assert (label == 7).sum() == 125
+    middle = world_of(scans / "person0.nii.gz", np.argwhere(label == 7).mean(axis=0))
+    found = [float(rows["person0.nii.gz"][name]) for name in ("right_mm", "front_mm", "top_mm")]
+    assert np.abs(middle - found).max() <= 1.2  # half a voxel
+    others = {row["path"] for row in rows.values() if row["answer"] != "here"}
+    assert not any((out / path).exists() for path in others)
+
+
+def test_an_empty_label_is_one_sentence(encoder, scans, tmp_path):
+    image = nib.load(scans / "person0.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), tmp_path / "no.nii.gz")
+    click = Click(scans / "person0.nii.gz", "", tmp_path / "no.nii.gz")
+    with pytest.raises(UserError, match="is empty: draw the structure, or give --at alone"):
+        find_in_folder(encoder, click, scans, tmp_path / "out", MR)
+
+
 def test_a_second_click_describes_no_scan_again(encoder, scans, searched, tmp_path):
     before, kept = searched[0] / "descriptors", tmp_path / "descriptors"
     assert len(list(before.iterdir())) == 2
@@ -85,6 +117,7 @@ def test_a_second_click_describes_no_scan_again(encoder, scans, searched, tmp_pa
 @pytest.mark.parametrize(
     ("at", "message"),
     [
+        ("", "give three numbers in mm"),
         ("1,2", "give three numbers in mm"),
         ("1,2,nan", "give three numbers in mm"),
         ("900,0,0", "--at lies outside of the body in person0.nii.gz, which spans R"),
@@ -92,9 +125,9 @@ def test_a_second_click_describes_no_scan_again(encoder, scans, searched, tmp_pa
 )
 def test_a_place_that_cannot_be_clicked_is_one_sentence(encoder, scans, tmp_path, at, message):
     with pytest.raises(UserError, match=message):
-        find_in_folder(encoder, scans / "person0.nii.gz", at, scans, tmp_path, MR)
+        find_in_folder(encoder, Click(scans / "person0.nii.gz", at), scans, tmp_path, MR)
 
 
 def test_results_do_not_go_among_the_scans(encoder, scans):
     with pytest.raises(UserError, match="pictures would lie among the scans"):
-        find_in_folder(encoder, scans / "person0.nii.gz", "0,0,0", scans, scans / "out", MR)
+        find_in_folder(encoder, Click(scans / "person0.nii.gz", "0,0,0"), scans, scans / "out", MR)
