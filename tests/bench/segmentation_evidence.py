@@ -5,7 +5,7 @@
 takes studies whose stage `finetune` is finished, and writes `results/segmentation.json` and `.md`
 beside the first. With `--nnunet` it first trains nnU-Net on the same labelled subjects as each of
 the tasks' rows, for as many crops, and scores it on the same subjects by the same code; a training
-that is finished is not done again, and rows of nnU-Net appear once all their seeds are.
+that is finished is not done again, and a row says of how many seeds it is.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from ssl_pipeline.evaluation.adaptation.full import Full
 from ssl_pipeline.evaluation.cells import BASELINES, PIXELS
 from ssl_pipeline.evaluation.records import read_results
 from ssl_pipeline.evaluation.runner.finetune import cell_section
-from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate
+from ssl_pipeline.evaluation.statistics.estimates import MetricEstimate, SeedEstimate
+from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import write_bytes, write_json
 from stages.core.study import Study
 from stages.core.study_file import load_study
@@ -42,6 +43,7 @@ class EvidenceRow:
     mean: float | None
     low: float | None
     high: float | None
+    seeds: int  # trainings, each with its own draw of labelled subjects
 
 
 def main() -> None:
@@ -82,9 +84,18 @@ def unique_rows(rows: Iterable[EvidenceRow]) -> Iterator[EvidenceRow]:
     yield from found.values()
 
 
-def _row(task: str, start: str, network: str, subjects: int, found: Estimate) -> EvidenceRow:
-    bounds = found.interval or (None, None)
-    return EvidenceRow(task, start, network, subjects, METRIC, found.mean, *bounds)
+def _row(task: str, start: str, network: str, subjects: int, found: SeedEstimate) -> EvidenceRow:
+    return EvidenceRow(
+        task=task,
+        start=start,
+        network=network,
+        subjects=subjects,
+        metric=METRIC,
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        seeds=len(found.per_seed),
+    )
 
 
 @dataclass(frozen=True)
@@ -112,17 +123,18 @@ class NnUNetTask:
                     write_json(self._file(subjects, seed), self._train(subjects, seed))
 
     def rows(self) -> Iterator[EvidenceRow]:
-        """Of the numbers of labelled subjects whose seeds are all there."""
+        """Of the numbers of labelled subjects, over the seeds that are there."""
         for subjects in self.budgets:
-            files = [self._file(subjects, seed) for seed in self.seeds]
-            if all(file.exists() for file in files):
+            found = (self._file(subjects, seed) for seed in self.seeds)
+            files = [file for file in found if file.exists()]
+            if files:
                 comparison = self._comparison(subjects, 0)
                 values = [comparison.score(json.loads(file.read_text())) for file in files]
-                found = MetricEstimate.from_seeds(values).with_interval(
+                estimate = MetricEstimate.from_seeds(values).with_seeds(
                     self.study.evaluate.confidence, (0, 1)
                 )
                 title = self.study.tasks[self.name].title
-                yield _row(title, "nnunet", "ResEnc M", subjects, found)
+                yield _row(title, "nnunet", "ResEnc M", subjects, estimate)
 
     def _train(self, subjects: int, seed: int) -> list[dict]:
         comparison = self._comparison(subjects, seed)
@@ -179,7 +191,7 @@ def _cell(row: EvidenceRow | None) -> str:
     if row is None or row.mean is None:
         return ""
     interval = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.mean:.3f}{interval}"
+    return f"{row.mean:.3f}{interval}, {format_count(row.seeds, 'seed')}"
 
 
 if __name__ == "__main__":

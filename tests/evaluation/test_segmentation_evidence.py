@@ -64,7 +64,7 @@ def test_rows_are_named_as_readers_of_the_file_expect(study):
 
 def test_a_baseline_that_two_studies_share_is_one_row():
     def row(start: str, network: str, mean: float) -> EvidenceRow:
-        return EvidenceRow("Tissue", start, network, 5, "mean Dice", mean, None, None)
+        return EvidenceRow("Tissue", start, network, 5, "mean Dice", mean, None, None, 3)
 
     pixels = row("pixels", "voxel PCA", 0.5)
     both = [row("random", "resenc", 0.7), pixels, row("random", "vit", 0.6), pixels]
