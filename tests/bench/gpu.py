@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
 FOLDER, STUDY_FILE, RESULTS_FILE = Path("build/gpu"), "study.yaml", "gpu.json"
 SOURCE = Path("workflows/studies/openkbp_hippocampus.yaml")
 MAX_PACK_MIB = 60
+# A third of the scans, which leave room for the packages that a bare machine lacks.
+INCLUDED = {"openkbp": "pt_1*.nii.gz", "hippocampus": "hippocampus_1*.nii.gz"}
+SPLITS = {"fractions": {"val": 0.1, "test": 0.3}}
 CALIBRATION_S, PACE_S = 60.0, 10.0  # besides what is built and compiled meanwhile
 EXPORT_S = 30.0  # left for the end of pretraining: last snapshot, bundle, pictures
 TINY_S = 3.0  # of pretraining, however long the parts before have taken
@@ -57,7 +59,6 @@ class ComparedModel:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("pack", "run"))
-    parser.add_argument("--include", default="*.nii.gz", help="names of CTs to pack, as a pattern")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--minutes", type=float, default=8.0)
@@ -66,20 +67,21 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if given.part == "pack":
-        pack(given.folder, given.include)
+        pack(given.folder)
     else:
         run(given.folder, given.device, given.minutes, is_tiny=given.tiny)
 
 
-def pack(folder: Path, include: str) -> None:
+def pack(folder: Path) -> None:
     """Store the volumes of the public study in the folder. Raises UserError where it is too big."""
     from stages.core.runner import run_stage
     from stages.core.study_file import load_study
 
-    shutil.copytree(SOURCE.parent / "lists", folder / "lists", dirs_exist_ok=True)
     content = yaml.safe_load(SOURCE.read_text())
     del content["ablate"]
-    content["data"]["roots"][0]["include"] = include
+    content["data"]["splits"] = SPLITS
+    for root in content["data"]["roots"]:
+        root["include"] = INCLUDED[root["name"]]
     content |= {
         "name": "gpu",
         "output": str(folder / "out"),
@@ -94,7 +96,7 @@ def pack(folder: Path, include: str) -> None:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     if size > MAX_PACK_MIB:
         raise UserError(
-            f"{folder} has {size:.0f} MiB, and {MAX_PACK_MIB} may be taken along: --include fewer."
+            f"{folder} has {size:.0f} MiB, and {MAX_PACK_MIB} may be taken along: include fewer."
         )
     print(f"{folder} has {size:.0f} MiB: take it along, and run `python -m tests.bench.gpu run`.")
 
