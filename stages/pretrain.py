@@ -89,6 +89,7 @@ OUTPUTS = (
     *(f"{layout.ENCODER_FOLDER}/{name}" for name in BUNDLE_FILES),
     f"{RUN_PATTERN}/{METRICS_FILE}",
     f"{RUN_PATTERN}/{TIME_BUDGET_FILE}",
+    f"{RUN_PATTERN}/{layout.MEASURED_FOLDER}/**/*",
     f"{RUN_PATTERN}/{snapshots.FOLDER}/{snapshots.STEP_PATTERN}.npz",
     *(
         f"{RUN_PATTERN}/{layout.CHECKPOINTS_FOLDER}/{snapshots.STEP_PATTERN}.{end}"

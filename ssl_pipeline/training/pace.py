@@ -20,9 +20,7 @@ from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Trainer
 from ssl_pipeline.training.metrics_log import METRICS_FILE, LogRow, read_metrics
 
-WARM_UP_STEPS = (
-    3  # kernels are chosen and compiled, caches filled; the last one gives a first guess
-)
+WARM_UP_STEPS = 3  # in which kernels are chosen, code is compiled and caches are filled
 MIN_STEPS = 3  # that are timed
 OPEN_END = 10**9  # steps of a run that is measured: none of its intervals ends meanwhile
 

@@ -132,8 +132,10 @@ def measure(
     if not world.is_first:
         return None
     measured = _calibration(study, profile, trainer, pace)
-    speed = _read_samples_per_s(sampler, READ_SHARE * seconds)
-    build = partial(_build_other, study, sampler)
+    # The checks are of one rank, with its share of a step's samples.
+    share = build_sampler(study, catalog, entries, sampler.batch_size // world.world_size)
+    speed = _read_samples_per_s(share, READ_SHARE * seconds)
+    build = partial(_build_other, study, share)
     checks = []
     for check in check_hardware(
         build, study.training, folder / layout.MEASURED_FOLDER, OPTION_SHARE * seconds

@@ -64,6 +64,8 @@ class StepSize:
 
 SMALL = StepSize("192 x 12", 64, 4, (192, 12, 3), (96, 4))
 TINY = StepSize("tiny", 32, 48, PRESETS["tiny"], (64, 2))
+SMALLEST = StepSize("48 x 2", 16, 2, (48, 2, 3), (48, 1))
+VIT_S = StepSize("ViT-S", 64, 64, PRESETS["S"], (192, 4))
 VIT_B = StepSize("ViT-B", 64, 64, PRESETS["B"], (384, 4))
 
 

@@ -253,22 +253,6 @@ def test_an_unfinished_parent_run_is_refused(place):
         run_stage("pretrain", study, {})
 
 
-@pytest.mark.parametrize(
-    "training, sentence",
-    [
-        ("{steps: 6, hours: 8}", "steps is 6 and hours is 8: give one of them"),
-        ("{steps: 0}", "steps is 0 and hours is 0: give one of them"),
-        ("{hours: 8, continue_from: {hours: 8}}", r"hours is 8, not above continue_from\.hours, 8"),
-        ("{continue_from: {cohort: 2}}", "steps is 0 and hours is 0: give one of them"),
-        ("{steps: 1, ema_decay: 0.9}", "the run has one step, of which there is no average"),
-    ],
-)
-def test_a_length_that_means_nothing_is_one_sentence(place, training, sentence):
-    with pytest.raises(UserError, match=sentence) as error:
-        continue_study(place("length"), training)
-    assert "\n" not in str(error.value)
-
-
 def test_steps_count_those_of_the_run_before(place):
     with pytest.raises(UserError, match=r"steps is 6, not above continue_from\.steps, 6"):
         continue_study(place("short"), CONTINUED.replace("12", "6"))

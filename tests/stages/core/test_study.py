@@ -37,6 +37,30 @@ MISTAKES = {
         lambda c: c["training"].update(step=5),
         "training.step is not known: did you mean steps?",
     ),
+    "steps and hours": (
+        lambda c: c["training"].update(hours=8),
+        "training: steps is 6 and hours is 8: give one of them",
+    ),
+    "no steps": (
+        lambda c: c["training"].update(steps=0),
+        "training: steps is 0 and hours is 0: give one of them",
+    ),
+    "no more hours than the run before": (
+        lambda c: c.update(training={"hours": 8, "continue_from": {"hours": 8}}),
+        "training: hours is 8, not above continue_from.hours, 8: hours counts those of the earlier",
+    ),
+    "a run before without a length": (
+        lambda c: c["training"].update(continue_from={"cohort": 2}),
+        "training.continue_from: steps is 0 and hours is 0: give one of them",
+    ),
+    "an average of one step": (
+        lambda c: c["training"].update(steps=1, ema_decay=0.9),
+        "ema_decay is 0.9, and the run has one step, of which there is no average",
+    ),
+    "objectives compared by hours": (
+        lambda c: c.update(ablate={}, training={"hours": 8, "batch_size": 16}),
+        "counted for training.steps: give steps in place of training.hours",
+    ),
     "unknown section": (
         lambda c: c.update(traning={}),
         "traning is not known: did you mean training?",
