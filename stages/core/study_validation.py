@@ -45,6 +45,8 @@ def check_study(study: Study) -> None:
     _check_local_crops(study)
     for key, section in (("ct", study.preprocess.ct), ("mr", study.preprocess.mr)):
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
+    if study.training.continue_from:
+        _check_root_names(study, "training.continue_from.roots", study.training.continue_from.roots)
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
         _check_teacher(study, key, objective)
