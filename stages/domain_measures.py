@@ -189,9 +189,12 @@ class DomainMeasures:
         inventory = self._inventory
         overlap = known.overlapping_subjects(inventory.scans, inventory.salt_fingerprint)
         learned = {entry.subject for entry in entries} & overlap
-        return f"{whose} was trained on {format_count(len(learned), 'subject')} of it" * bool(
-            learned
-        )
+        if learned:
+            return f"{whose} was trained on {format_count(len(learned), 'subject')} of it"
+        salts = {known.salt_fingerprint} | known.other_salt_fingerprints
+        if salts != {inventory.salt_fingerprint}:
+            return f"{whose} was trained on subjects that were coded with another salt"
+        return ""
 
     @cached_property
     def _inventory(self) -> Inventory:
