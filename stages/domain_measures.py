@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from ssl_pipeline.evaluation.statistics.gate import Criterion
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.formatting import format_count
+from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.progress import debug
 from ssl_pipeline.registry.domain_losses import (
     DomainTable,
@@ -20,6 +23,7 @@ from ssl_pipeline.registry.entry import RegistryEntry
 from ssl_pipeline.registry.registry import CHALLENGER
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training.domain_bank import (
+    NO_LOSS_OF_DATA,
     DomainBank,
     DomainMeasure,
     domain_title,
@@ -75,7 +79,7 @@ class DomainMeasures:
     def challenger(self) -> Measures:
         """Of the study's own encoder, on all banks that it can be measured on."""
         checkpoints = layout.checkpoints_folder(run_folder(self.study))
-        objective = self._trained_objective(self.study.encoder, checkpoints)
+        objective = self._trained_objective(self.study.objective, self.study.encoder, checkpoints)
         return self._measure(objective, self.banks) if objective else {}
 
     @cached_property
@@ -85,6 +89,7 @@ class DomainMeasures:
         if not more or self._other_objective or not self.study.champion:
             return self._recorded
         objective = self._trained_objective(
+            self._champion_objective,
             self.registry.encoder_folder(self.study.champion),
             self.registry.checkpoint_folder(self.study.champion),
         )
@@ -99,7 +104,7 @@ class DomainMeasures:
     def random(self) -> Measures:
         """Of random weights, on banks that the champion's record does not know."""
         more = {sha: bank for sha, bank in self.banks.items() if sha not in self._recorded}
-        return self._measure(self._random_objective(), more)
+        return self._measure(self._random_objective(self.study.objective), more)
 
     def table(self) -> DomainTable:
         """The losses of all champions of the family up to the challenger, by domain."""
@@ -136,10 +141,22 @@ class DomainMeasures:
 
     @cached_property
     def _other_objective(self) -> bool:
-        """Whether the champion was trained by other losses, or is another model."""
-        then = self.champion_entry.content.configuration if self.champion_entry else {}
-        now = self.study.redacted_config
-        return any(then.get(key) != now[key] for key in ("objective", "model"))
+        """Whether the champion was trained by other losses of data, or is another model."""
+        if self.champion_entry is None:
+            return False
+        then = self.champion_entry.content.configuration
+        own = _losses_of_data(self.study.objective)
+        return (
+            then["model"] != self.study.redacted_config["model"]
+            or _losses_of_data(self._champion_objective) != own
+        )
+
+    @property
+    def _champion_objective(self) -> ObjectiveConfig:
+        assert self.champion_entry
+        then = self.champion_entry.content.configuration["objective"]
+        section: ObjectiveConfig = TypeAdapter(ObjectiveConfig).validate_python(then)
+        return section
 
     def _incomparable(self, sha256: str) -> str:
         """Why the losses of both encoders on a bank cannot be compared; empty where they can."""
@@ -172,9 +189,12 @@ class DomainMeasures:
         inventory = self._inventory
         overlap = known.overlapping_subjects(inventory.scans, inventory.salt_fingerprint)
         learned = {entry.subject for entry in entries} & overlap
-        return f"{whose} was trained on {format_count(len(learned), 'subject')} of it" * bool(
-            learned
-        )
+        if learned:
+            return f"{whose} was trained on {format_count(len(learned), 'subject')} of it"
+        salts = {known.salt_fingerprint} | known.other_salt_fingerprints
+        if salts != {inventory.salt_fingerprint}:
+            return f"{whose} was trained on subjects that were coded with another salt"
+        return ""
 
     @cached_property
     def _inventory(self) -> Inventory:
@@ -206,10 +226,13 @@ class DomainMeasures:
             found[sha256] = measure_bank(objective, bank, sha256, sampler, device)
         return found
 
-    def _random_objective(self) -> "Objective":
-        return build_objective(random_encoder(self.study, self.study.seed), self.study)
+    def _random_objective(self, section: ObjectiveConfig) -> "Objective":
+        study = self.study.model_copy(update={"objective": section})
+        return build_objective(random_encoder(study, study.seed), study)
 
-    def _trained_objective(self, bundle: Path, checkpoints: Path) -> "Objective | None":
+    def _trained_objective(
+        self, section: ObjectiveConfig, bundle: Path, checkpoints: Path
+    ) -> "Objective | None":
         """The objective at the end of a run, around the encoder that was exported."""
         from ssl_pipeline.export.bundle import load_encoder
         from ssl_pipeline.training.checkpoint import load_newest
@@ -217,7 +240,13 @@ class DomainMeasures:
         state = load_newest(checkpoints)
         if state is None:
             return None
-        objective = self._random_objective()
+        objective = self._random_objective(section)
         objective.load_state_dict(state.objective)
         objective.encoder.load_state_dict(load_encoder(bundle).model.state_dict())
         return objective
+
+
+def _losses_of_data(objective: ObjectiveConfig) -> list[dict[str, Any]]:
+    """The terms of an objective whose losses two encoders are compared by."""
+    terms = (term for term in objective.list_terms() if term.name not in NO_LOSS_OF_DATA)
+    return [term.model_dump(mode="json") for term in terms if term.weight]

@@ -11,6 +11,7 @@ from pathlib import Path
 from ssl_pipeline.evaluation.paired_scores import paired_scores
 from ssl_pipeline.evaluation.records import RESULTS_FILE, read_results
 from ssl_pipeline.evaluation.statistics.gate import Criterion, GateDecision, decide
+from ssl_pipeline.export.manifest import weights_hash
 from ssl_pipeline.init_from.registry import RegistryWeights
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import write_record
@@ -123,11 +124,12 @@ def _task_criteria(study: Study) -> Iterator[Criterion]:
     """What is asked of each task, with the difference of the challenger from the champion."""
     assert study.promote
     own = next(name for name, path in study.encoders.items() if path == study.encoder)
+    weights = {name: weights_hash(study.encoders[name]) for name in (own, CHAMPION)}
     for task in compared_tasks(study.promote):
         stage = compared_stage(study, task)
         folder = study.stage_folder(stage, {"task": task})
         contrast = paired_scores(
-            *(folder, read_results(folder), compared_method(study, task), own, CHAMPION),
+            *(folder, read_results(folder), compared_method(study, task), weights),
             study.tasks[task].score,
         )
         allowed, worth = study.promote.keep.get(task), study.promote.gain.get(task)

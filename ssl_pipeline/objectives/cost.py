@@ -24,7 +24,7 @@ class TrainingCost:
     """Cost of training; `sample_bytes` with numbers of 4 bytes."""
 
     parameter_count: int  # that are trained
-    teacher_parameter_count: int  # of the teacher, where a term has one
+    teacher_parameter_count: int  # of a teacher or of the initial encoder, where a term has one
     sample_flops: int
     sample_bytes: int
 
@@ -47,14 +47,15 @@ def training_cost(objective: ObjectiveConfig, model: ModelConfig, views: Views) 
     kept = sum(model.activation_count(count, views.crop_voxels) for count in passes)
     kept += sum(head.activation_count for head in heads) + decoded * decoder.activation_count
     numbers = kept + VALUES_PER_VOXEL * math.prod(views.crop_voxels)
-    has_teacher = "teacher" in names
-    teacher_flops = has_teacher * model.forward_flops(tokens, views.crop_voxels)
+    untrained = {"teacher": tokens, "initial": visible}  # passes without a gradient, and tokens
+    others = [untrained[name] for name in untrained if name in names]
+    teacher_flops = sum(model.forward_flops(count, views.crop_voxels) for count in others)
     teacher_flops += sum(head.teacher_flops for head in heads)
     return TrainingCost(
         model.parameter_count
         + sum(head.parameter_count for head in heads)
         + (decoded > 0) * decoder.parameter_count,
-        has_teacher * model.parameter_count + sum(head.teacher_parameter_count for head in heads),
+        len(others) * model.parameter_count + sum(head.teacher_parameter_count for head in heads),
         VIEWS_PER_SAMPLE * (FORWARD_PASSES_PER_STEP * flops + teacher_flops),
         VIEWS_PER_SAMPLE * 4 * numbers,
     )

@@ -4,6 +4,7 @@ One pass of the encoder over both views serves every term that uses such a pass.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -61,6 +62,10 @@ class Objective(nn.Module):
             TeacherNetwork(encoder, dict(self.heads.items()), distilled, teacher_momentum)
             if distilled
             else None
+        )
+        # As it is now: random, or with the weights that the run starts from.
+        self.initial_encoder = (
+            deepcopy(encoder).requires_grad_(False) if "initial" in self.passes else None
         )
         # Without weight a vector term is not trained; monitoring still measures its vectors.
         self.trained_vector_terms = tuple(term for term in self.vector_terms if term.weight)
@@ -148,7 +153,7 @@ class Objective(nn.Module):
     ) -> EncoderOutputs:
         """What the encoder gives of images in these passes; what was not asked for is empty."""
         batch, wanted = crops.batch, frozenset(passes)
-        tokens = local = images.new_empty(len(images), 0, 0)
+        tokens = local = initial = images.new_empty(len(images), 0, 0)
         maps, sparse_unet, dense_unet = [], [], []
         if wanted & {"sparse", "sparse_unet"}:
             sparse = self.encode_visible(batch, images)
@@ -163,7 +168,9 @@ class Objective(nn.Module):
         if "local" in wanted and batch.local.shape[1]:
             local = self._encode_local(batch, images)
         targets = self.teacher(crops, images) if self.teacher and "teacher" in wanted else {}
-        return EncoderOutputs(tokens, local, maps, sparse_unet, dense_unet, targets)
+        if self.initial_encoder and "initial" in wanted:
+            initial = self._encode_initially(batch, images)
+        return EncoderOutputs(tokens, local, maps, sparse_unet, dense_unet, targets, initial)
 
     def encode(self, batch: Batch, images: Images) -> Tokens:
         """The encoder's tokens of the visible patches of images."""
@@ -173,6 +180,13 @@ class Objective(nn.Module):
         """What the encoder's sparse pass gives of the visible patches of images."""
         factors = self.encoder.branch_factors(batch.meta.number, images.device)
         return self.encoder.forward_features(images, batch.spacing_mm, batch.visible, factors)
+
+    @torch.no_grad()
+    def _encode_initially(self, batch: Batch, images: Images) -> Tokens:
+        """Tokens of the visible patches by the encoder that the run started from."""
+        assert self.initial_encoder
+        found = self.initial_encoder.forward_features(images, batch.spacing_mm, batch.visible)
+        return found.tokens
 
     def _encode_local(self, batch: Batch, images: Images) -> LocalTokens:
         """Tokens of the local crops of each view, one after the other."""

@@ -22,8 +22,8 @@ Rows = Float[Tensor, "rows dim"]
 RowWeight = Float[Tensor, " rows"]
 Maps = list[Float[Tensor, "views _ _ _ _"]]
 # Of the encoder over the visible patches or whole crops, alone or through the U-Net's decoder, or
-# over local crops; and of its teacher over whole crops.
-EncoderPass = Literal["sparse", "dense", "sparse_unet", "dense_unet", "local", "teacher"]
+# over local crops; of its teacher over whole crops; of the initial encoder over visible patches.
+EncoderPass = Literal["sparse", "dense", "sparse_unet", "dense_unet", "local", "teacher", "initial"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class EncoderOutputs:
     sparse_unet: Maps  # of the decoder behind the sparse pass, that of full resolution first
     dense_unet: Maps  # of the decoder behind the dense pass, and the tokens' map last
     targets: dict[str, Targets]  # of the teacher, by the names of the terms
+    # Of the sparse pass of the encoder that the run started from.
+    initial_tokens: Float[Tensor, "views _ _"]
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ class ParentRun(RunLength):
     """A finished run of this study that another run continues from."""
 
     cohort: int = Field(1, ge=1, description="its cohort")
+    roots: tuple[str, ...] = Field(
+        (), description="names of the roots that the study had then; empty where it had all"
+    )
     replay: Replay | None = Field(None, description="its replay")
     continue_from: "ParentRun | None" = Field(
         None, description="the run that it continued from itself"

@@ -18,6 +18,7 @@ from ssl_pipeline.volumes.inventory import Scan
 
 HELD_OUT_SPLIT = "val"
 TOTAL = "total"  # the weighted sum of the losses of all terms
+NO_LOSS_OF_DATA = frozenset({"retain"})  # terms that compare with another encoder
 BANK_SEED = 0
 
 

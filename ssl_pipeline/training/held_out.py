@@ -16,7 +16,14 @@ from ssl_pipeline.objectives.term_inputs import TermMetadata, concatenate_metada
 from ssl_pipeline.objectives.terms.term import VectorTerm
 from ssl_pipeline.store.catalog import Entry
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.training.domain_bank import BANK_SEED, TOTAL, DomainBank, DomainMeasure, Place
+from ssl_pipeline.training.domain_bank import (
+    BANK_SEED,
+    NO_LOSS_OF_DATA,
+    TOTAL,
+    DomainBank,
+    DomainMeasure,
+    Place,
+)
 from ssl_pipeline.types import Triple
 from ssl_pipeline.views.augmentation import augmented_views
 from ssl_pipeline.views.collate import SampleBatch
@@ -86,7 +93,7 @@ def measure_bank(
     for term in objective.trained_vector_terms:
         losses[term.name] = _vector_losses(objective, term, measured)
     weights = objective.term_weights(1.0)
-    trained = [name for name in losses if weights[name]]
+    trained = [name for name in losses if weights[name] and name not in NO_LOSS_OF_DATA]
     # A term without a pair of patches at a place is none of its losses, whichever the encoder.
     losses[TOTAL] = [
         math.fsum(

@@ -171,10 +171,15 @@ def parent_study(study: Study) -> Study:
 
     Raises UserError where that run's cohort is not there.
     """
-    assert study.training.continue_from
-    earlier = study.model_copy(
-        update={"training": study.training.model_copy(update=dict(study.training.continue_from))}
-    )
+    base = study.training.continue_from
+    assert base
+    then = {key: value for key, value in base if key != "roots"}
+    data = study.data
+    if base.roots:
+        roots = tuple(root for root in data.roots if root.title in base.roots)
+        data = data.model_copy(update={"roots": roots})
+    training = study.training.model_copy(update=then)
+    earlier = study.model_copy(update={"training": training, "data": data})
     if not cohort_path(earlier).exists():
         raise missing_parent_error(study, "has never been started")
     return earlier

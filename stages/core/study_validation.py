@@ -42,10 +42,13 @@ def check_study(study: Study) -> None:
     _check_local_crops(study)
     for key, section in (("ct", study.preprocess.ct), ("mr", study.preprocess.mr)):
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
+    if study.training.continue_from:
+        _check_root_names(study, "training.continue_from.roots", study.training.continue_from.roots)
     for key, objective in _objectives(study):
         _check_batch_size(study, key, objective)
         check_teacher(study, key, objective)
         _check_label_leakage(study, key, objective)
+        _check_retention(study, key, objective)
     _check_task_titles(study)
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
@@ -269,6 +272,15 @@ def check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
             f"{key} has the term {taught[0]}, whose teacher is an average over about "
             f"{averaged:.0f} steps, and {what} {steps}: train for more, or lower "
             f"{key}.teacher_momentum"
+        )
+
+
+def _check_retention(study: Study, key: str, objective: ObjectiveConfig) -> None:
+    """What is to be kept must have been learned."""
+    if study.init_from is None and any("initial" in t.passes for t in objective.list_terms()):
+        raise ValueError(
+            f"{key} has the term retain, which keeps tokens near those of the encoder that the run "
+            "starts from: give init_from, such as the champion of a registry, or leave it out"
         )
 
 

@@ -1,7 +1,8 @@
-"""Evidence on encoders that go on learning.
+"""Evidence on encoders that go on learning: `make bench-continual`, or one part of it.
 
 `python -m tests.bench.continual gate`: how often the gate of promotions errs, in 1,000 simulated
-studies a row; about a minute.
+studies a row; about a minute. `... forgetting`: what is forgotten in a sequence of four domains,
+with and without replay (see `forgetting.py`); about an hour on two cores.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import argparse
 import numpy as np
 
 from ssl_pipeline.evaluation.statistics.gate import planned_subjects
+from tests.bench.forgetting import bench_forgetting
 from tests.evaluation.gate_simulation import CONFIDENCE, MARGIN, pilot_criteria, promoted
 
 STUDIES = 1000
@@ -32,7 +34,7 @@ def bench_gate() -> None:
             print(f"| {name} | {subjects} | {count} |", flush=True)
 
 
-PARTS = {"gate": bench_gate}
+PARTS = {"gate": bench_gate, "forgetting": bench_forgetting}
 
 
 def main() -> None:

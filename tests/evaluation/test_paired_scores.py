@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import Cell, CellRecord, save_cell
 from ssl_pipeline.evaluation.metrics.scores import CellScores, mean_class_ratio
 from ssl_pipeline.evaluation.paired_scores import paired_scores
@@ -10,6 +11,7 @@ from ssl_pipeline.evaluation.records import Results, ScoreRow
 
 SUBJECTS = [f"s{n:02}" for n in range(12)]
 SKILL = {"champion": 0.5, "new": 0.6}  # mean score
+WEIGHTS = {name: f"weights of {name}" for name in ("new", "champion")}
 
 
 def score(subjects, predictions):
@@ -31,7 +33,7 @@ def folder(tmp_path):
                 )
                 save_cell(
                     Cell("knn", name, budget, seed),
-                    CellRecord(key="", encoder="", predictions=rows),
+                    CellRecord(key="", encoder=f"weights of {name}", predictions=rows),
                     tmp_path,
                 )
     return tmp_path
@@ -50,7 +52,7 @@ def results(*rows):
 
 def test_encoders_are_compared_with_most_labels_and_subject_by_subject(folder):
     table = results(("champion", 5), ("champion", 0), ("new", 5), ("new", 0))
-    found = paired_scores(folder, table, "knn", "new", "champion", score)
+    found = paired_scores(folder, table, "knn", WEIGHTS, score)
     assert found.mean == pytest.approx(0.1)
     assert (found.n_subjects, found.n_seeds) == (12, 3)
     # Subjects differ by up to 0.11, their differences by nothing.
@@ -59,5 +61,11 @@ def test_encoders_are_compared_with_most_labels_and_subject_by_subject(folder):
 
 def test_a_row_that_failed_leaves_nothing_to_compare(folder):
     table = results(("champion", 5), ("champion", 0), ("new", 5))
-    assert paired_scores(folder, table, "knn", "new", "champion", score) is None
-    assert paired_scores(folder, table, "linear", "new", "champion", score) is None
+    assert paired_scores(folder, table, "knn", WEIGHTS, score) is None
+    assert paired_scores(folder, table, "linear", WEIGHTS, score) is None
+
+
+def test_results_of_an_earlier_champion_are_refused(folder):
+    table = results(("champion", 0), ("new", 0))
+    with pytest.raises(UserError, match="that was champion before: run its stage again"):
+        paired_scores(folder, table, "knn", {**WEIGHTS, "champion": "of the next"}, score)

@@ -9,6 +9,7 @@ from ssl_pipeline.objectives import Contrastive, Custom, Dense, DinoIbot, Hybrid
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.retain import Retain
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.cost import checkpoint_bytes
@@ -22,6 +23,7 @@ OBJECTIVES = [
     Dense(),
     DinoIbot(),
     Custom(terms=THROUGH_UNET),
+    Custom(terms=(Reconstruction(), Retain())),
 ]
 
 

@@ -4,7 +4,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -23,6 +26,7 @@ from stages.gate_plan import gate_plan
 from stages.promote import evaluate_gate
 from tests.conftest import write_study
 from tests.stages.conftest import copy_study
+from tests.stages.test_full_disk import OWN, can_mount
 
 STAGES = ("inventory", "preprocess", "pretrain", "probe", "promote")
 
@@ -230,6 +234,52 @@ def test_a_champion_of_other_preprocessing_is_one_sentence(challenger, copy):
     study = edit(file, preprocess={"foreground": "auto"})
     with pytest.raises(UserError, match="champion was trained with another `preprocess`"):
         run(study, "inventory", "preprocess", "probe")
+
+
+@pytest.mark.parametrize(
+    ("subjects", "salt", "absence"),
+    [
+        ("val", "", "the champion was trained on 1 subject of it"),
+        ("train", "another", "the champion was trained on subjects that were coded with another"),
+        ("", "", "the champion does not say which subjects it was trained on"),
+    ],
+)
+def test_a_champion_that_may_know_held_out_subjects_leaves_the_domain_open(
+    challenger, copy, subjects, salt, absence
+):
+    study = load_study(copy(challenger))
+    domains, bundle = DomainMeasures(study), study.encoders["champion"]
+    entries = domains.catalog.entries
+    if subjects:
+        learned = [entry.id for entry in entries if entry.split == subjects]
+        own = study.pseudonyms.salt_fingerprint
+        # Under another salt neither codes nor, of other scans, voxels are the same.
+        known = [replace(entry, voxel_hash="x") for entry in entries] if salt else entries
+        training_subjects.write(bundle, learned, known, salt or own)
+    else:
+        (bundle / training_subjects.FILE_NAME).unlink()
+    (criterion,) = domains.criteria()
+    assert criterion.contrast is None and absence in criterion.absence
+
+
+@pytest.mark.kill
+def test_a_disk_that_is_full_between_entry_and_alias_leaves_the_alias_as_it_was(champion, copy):
+    file = copy(champion)
+    registry, out = registry_of(file), load_study(file).folder
+    for folder in (registry.folder / "entries", registry.folder / "aliases", out / "promote"):
+        shutil.rmtree(folder)
+    aliases_folder = registry.folder / "aliases"
+    aliases_folder.mkdir()
+    if not can_mount(aliases_folder):
+        pytest.skip("This machine lets nobody mount a small disk, which `unshare` needs.")
+    mount = f"mount -t tmpfs -o nr_inodes=1 none {aliases_folder}"
+    command = f"{sys.executable} -m stages promote --config {file}"
+    done = subprocess.run([*OWN, f"{mount} && {command}"], capture_output=True, text=True)
+    assert done.returncode == 2 and "The disk is full" in done.stdout + done.stderr
+    (entry,) = registry.entries()
+    assert registry.current("head", "champion") is None
+    run(file, "promote")
+    assert registry.resolve("head@champion") == entry and len(registry.entries()) == 1
 
 
 def test_another_objective_leaves_the_domain_open(challenger, copy):

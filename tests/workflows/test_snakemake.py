@@ -88,6 +88,16 @@ def test_a_dry_run_of_a_new_study_plans_everything(tmp_path):
     assert planned_rules(write_study(tmp_path)) == EVERYTHING
 
 
+def test_a_promotion_goes_before_the_report_and_is_a_target_too(tmp_path):
+    study = write_study(tmp_path)
+    registry = f"promote: {{registry: {tmp_path}/registry, name: head, gain: {{side: 0.1}}}}\n"
+    study.write_text(study.read_text() + registry)
+    assert planned_rules(study, "--", "promote") == {
+        "inventory", "preprocess", "pretrain", "probe", "finetune", "promote",
+    }  # fmt: skip
+    assert planned_rules(study) == {*EVERYTHING, "promote"}
+
+
 def test_an_ablation_is_a_target_of_its_own(tmp_path):
     study = write_study(tmp_path)
     assert "no objectives" in snakemake(study, "--", "ablate", code=1)

@@ -11,11 +11,20 @@ from ssl_pipeline.objectives.terms.koleo import Koleo
 from ssl_pipeline.objectives.terms.lejepa import Lejepa
 from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
+from ssl_pipeline.objectives.terms.retain import Retain
 from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
 from ssl_pipeline.objectives.terms.term import Term
 
 TermConfig = Annotated[
-    Reconstruction | SubjectContrast | LocalContrast | DenseContrast | Dino | Ibot | Koleo | Lejepa,
+    Reconstruction
+    | SubjectContrast
+    | LocalContrast
+    | DenseContrast
+    | Dino
+    | Ibot
+    | Koleo
+    | Lejepa
+    | Retain,
     Field(discriminator="name"),
 ]
 TERMS: dict[str, type[Term]] = {

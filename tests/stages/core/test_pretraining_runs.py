@@ -208,6 +208,23 @@ def test_more_scans_come_in_with_a_raised_cohort_and_typical_earlier_ones_are_re
     assert read_json(study.folder / "pretrain/run.json")["volumes"] == 5
 
 
+def test_a_run_is_continued_on_a_new_root(place):
+    file = place("roots")
+    parent = run_folder(load_study(file))
+    content = yaml.safe_load(file.read_text())
+    (root,) = content["data"]["roots"]
+    content["data"]["roots"].append({**root, "name": "other", "weight": 2.0})
+    file.write_text(yaml.safe_dump(content))
+    raised = CONTINUED.replace("continue_from: {steps: 6}}", "cohort: 2, continue_from: {steps: 6")
+    with pytest.raises(UserError, match="has never been started"):
+        pretraining_run(continue_study(file, raised + "}}"))
+    assert pretraining_run(continue_study(file, raised + ", roots: [head]}}")).parent.folder == (
+        parent
+    )
+    with pytest.raises(UserError, match=r"training.continue_from.roots names heads"):
+        continue_study(file, raised + ", roots: [heads]}}")
+
+
 def test_replay_needs_a_cohort_before(place):
     for base in ("", "continue_from: {steps: 6}, cohort: 1, "):
         with pytest.raises(UserError, match="replay draws from cohorts before this one"):
