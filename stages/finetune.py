@@ -4,6 +4,11 @@ from pathlib import Path
 
 from ssl_pipeline.evaluation.cells import UNSHARDED
 from ssl_pipeline.evaluation.runner.finetune import run_finetune
+from ssl_pipeline.evaluation.runner.precision import (
+    PRECISION_FILE,
+    PRECISION_LOCK,
+    with_recorded_precision,
+)
 from stages import evaluation_inputs, task_model
 from stages.core.stage import StageResult
 from stages.core.study import Study
@@ -14,8 +19,12 @@ CONFIG_KEYS = (
     "probe",  # by which its baseline of pixels is scored
 )
 DEPENDS_ON = ("preprocess", "pretrain")
-VERSION = 9
-OUTPUTS = (*evaluation_inputs.OUTPUTS, *task_model.OUTPUTS)
+VERSION = 10
+OUTPUTS = (
+    *(PRECISION_FILE, PRECISION_LOCK),
+    *evaluation_inputs.OUTPUTS,
+    *task_model.OUTPUTS,
+)
 WILDCARDS = ("task",)
 USES_GPU, USES_WORKERS, DISTRIBUTED = True, False, False
 SHARDED, PER_TRIAL = True, True
@@ -37,4 +46,6 @@ def run(study: Study, out: Path, task: str) -> StageResult:
     """Compute the missing cells, the table of all, and the model."""
     context = _STAGE.run_cells(study, out, UNSHARDED, task)
     result = evaluation_inputs.stage_result(out)
-    return task_model.with_task_model(study, task, context, result)
+    finetune = with_recorded_precision(study.finetune_of(task), out)
+    result.provenance["precision"] = finetune.precision
+    return task_model.with_task_model(study, task, finetune, context, result)

@@ -47,10 +47,10 @@ def finetune_cost_with_model(of: EvaluatedTask) -> EvaluationCost:
 
 
 def with_task_model(
-    study: Study, task: str, context: EvaluationContext, result: StageResult
+    study: Study, task: str, finetune: Finetune, context: EvaluationContext, result: StageResult
 ) -> StageResult:
     """Write the model of a task, if it has one, and add its files to the result of the stage."""
-    runner, finetune = TaskRunner(study.tasks[task], context), study.finetune_of(task)
+    runner = TaskRunner(study.tasks[task], context)
     cell = model_cell(runner, finetune)
     results = read_results(context.out)
     if cell is None or any(failed.key == cell.key for failed in results.failed):

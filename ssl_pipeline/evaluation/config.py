@@ -140,7 +140,9 @@ class Finetune(Section):
         "three of ten checks. 0 trains on all",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="auto is what this machine multiplies fastest"
+        "auto",
+        description="auto is what the machine computes fastest, measured once a task and kept in "
+        "precision.json of its folder",
     )
     jitter_voxels: NonNegativeInt = Field(
         4, description="largest shift of a crop, in voxels, where a task is of crops"

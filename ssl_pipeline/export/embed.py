@@ -1,5 +1,6 @@
 """Features of a scan that the encoder never saw, prepared as pretraining's volumes were."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +23,9 @@ from ssl_pipeline.volumes.config import Modality
 from ssl_pipeline.volumes.quality_control import size_fault
 from ssl_pipeline.volumes.readers import Source, find_sources, read_grid, read_volume
 
-BATCH_SIZE = 32  # crops that go through the encoder at once
+MAX_BATCH_SIZE = 32  # crops that go through the encoder at once
+# Their voxels: one crop of 128^3 or many small ones, 0.3 GB for each map of 32 channels in fp32.
+MAX_BATCH_VOXELS = 128**3
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,18 @@ def embed_prepared(encoder: Encoder, crop_voxels: Triple, prepared: PreparedVolu
 def _crop_batches(
     data: NDArray[np.int16], crop_voxels: Triple
 ) -> Iterator[tuple[list[Triple], NDArray[np.int16]]]:
-    """Crops side by side over a stored volume, zeros beyond its end, `BATCH_SIZE` at a time."""
+    """Crops side by side over a stored volume, zeros beyond its end, some at a time."""
+    size = crops_at_once(crop_voxels)
     z_starts, y_starts, x_starts = map(range, (0, 0, 0), data.shape[1:], crop_voxels)
     starts = list(product(z_starts, y_starts, x_starts))
-    for first in range(0, len(starts), BATCH_SIZE):
-        part = starts[first : first + BATCH_SIZE]
+    for first in range(0, len(starts), size):
+        part = starts[first : first + size]
         yield part, np.stack([padded_window(data, start, crop_voxels, 0) for start in part])
+
+
+def crops_at_once(crop_voxels: Triple) -> int:
+    """Number of crops of this size (z, y, x) that one pass of the encoder takes, at least one."""
+    return min(MAX_BATCH_SIZE, max(1, MAX_BATCH_VOXELS // math.prod(crop_voxels)))
 
 
 def _to_world_mm(

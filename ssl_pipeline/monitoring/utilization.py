@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import conv3d
 from torch.utils.flop_counter import FlopCounterMode
 
 # Words of a GPU's name, then dense operations a second in bf16 (fp16 where a card has no bf16) with
@@ -37,7 +39,8 @@ DATASHEET_PEAKS: tuple[tuple[str, float, float], ...] = (
     ("T4", 65e12, 8.1e12),
 )
 MATMUL_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
-MATMUL_REPEATS, MAX_MATMUL_S = 5, 0.5
+REPEATS, MAX_SECONDS = 5, 0.5  # of what is timed
+CHANNELS = 32  # of the convolution that is timed
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,11 +85,28 @@ def datasheet_peak(name: str, precision: str) -> float | None:
 def matmul_seconds(side: int, precision: str, device: str) -> float:
     """The best time of a product of two square matrices of `side`, or the first that is long."""
     matrix = torch.ones(side, side, dtype=DTYPES[precision], device=device)
+    return _best_seconds(lambda: matrix @ matrix)
+
+
+def convolution_seconds(side: int, precision: str, device: str) -> float:
+    """The same of a convolution at the full resolution of a crop, channels last."""
+    crop, weights = (
+        torch.ones(shape, dtype=DTYPES[precision], device=device).to(
+            memory_format=torch.channels_last_3d
+        )
+        for shape in ((1, CHANNELS, side, side, side), (CHANNELS, CHANNELS, 3, 3, 3))
+    )
+    return _best_seconds(lambda: conv3d(crop, weights, padding=1))
+
+
+def _best_seconds(compute: Callable[[], Tensor]) -> float:
+    """The best time of some repeats, or the first that is long."""
     best = float("inf")
-    for _ in range(MATMUL_REPEATS):
+    for _ in range(REPEATS):
         start = time.perf_counter()
-        _ = (matrix @ matrix)[0, 0].item()  # waits for the device
+        result = compute()
+        _ = result[(0,) * result.ndim].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
-        if best > MAX_MATMUL_S:  # what warms up is little of it
+        if best > MAX_SECONDS:  # what warms up is little of it
             break
     return best

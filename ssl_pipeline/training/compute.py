@@ -16,11 +16,13 @@ from torch import nn
 
 from ssl_pipeline.environment import read_number
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.monitoring.utilization import matmul_seconds
+from ssl_pipeline.monitoring.utilization import convolution_seconds, matmul_seconds
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.ranks import RankInfo
 
 MIN_SPEEDUP = 1.3  # bf16 must be this much faster than fp32 to be worth its rounding
+# What is timed; a GPU is not busy with less.
+MATMUL_SIDE, CONVOLUTION_SIDE = {"cpu": 512, "cuda": 4096}, {"cpu": 32, "cuda": 128}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 MMAP_THRESHOLD_BYTES = 1 << 30  # what is larger is asked of the kernel each time
 
@@ -104,11 +106,9 @@ def select_compute(
 
 @cache
 def compute_on(device: str, precision: str, threads: int) -> Compute:
-    """How to compute on a device; `auto` measures it, once a process."""
+    """How to compute on a device; `auto` is what multiplies matrices fastest."""
     if precision == "auto":
-        torch.set_num_threads(threads)
-        reduced = "bf16" if device == "cpu" or torch.cuda.is_bf16_supported(False) else "fp16"
-        precision = reduced if _speedup(reduced, device) >= MIN_SPEEDUP else "fp32"
+        precision = fastest_precision(device, threads, is_convolutional=False)
     # On CPU the fused attention kernel is slow in bf16: plain matrix products are twice as fast.
     fused = device != "cpu" or precision == "fp32"
     return Compute(device, precision, fused, threads)
@@ -120,8 +120,33 @@ def _thread_count(rank_info: RankInfo) -> int:
     return allowed or max(1, len(os.sched_getaffinity(0)) // rank_info.local_world_size)
 
 
-def _speedup(reduced: str, device: str) -> float:
-    """How many times faster a matrix product is in bf16 or fp16 than in fp32 on this machine."""
-    side = 512 if device == "cpu" else 4096  # a GPU is not busy with less
-    full, short = (matmul_seconds(side, precision, device) for precision in ("fp32", reduced))
-    return full / short
+@cache
+def fastest_precision(device: str, threads: int, is_convolutional: bool) -> str:
+    """The precision that networks compute in fastest on a device, measured once a process.
+
+    A convolution decides for networks of convolutions, a product of matrices for others: hardware
+    and libraries may speed up one alone. What is emulated is not timed, which would take seconds.
+    """
+    torch.set_num_threads(threads)
+    reduced = "bf16" if device == "cpu" or _computes_in("bf16", device) else "fp16"
+    if not _computes_in(reduced, device):
+        return "fp32"
+    seconds, side = (
+        (convolution_seconds, CONVOLUTION_SIDE[device])
+        if is_convolutional
+        else (matmul_seconds, MATMUL_SIDE[device])
+    )
+    speedup = seconds(side, "fp32", device) / seconds(side, reduced, device)
+    return reduced if speedup >= MIN_SPEEDUP else "fp32"
+
+
+def available_precision(precision: str, device: str) -> str:
+    """A precision where a device computes in it, else fp32; nothing is measured."""
+    return precision if _computes_in(precision, device) else "fp32"
+
+
+def _computes_in(reduced: str, device: str) -> bool:
+    """Whether a device need not emulate bf16 or fp16; a CPU with AVX2 alone emulates both."""
+    if device == "cpu":
+        return reduced == "bf16" and torch.backends.cpu.get_cpu_capability() != "AVX2"
+    return reduced == "fp16" or (reduced == "bf16" and torch.cuda.is_bf16_supported(False))

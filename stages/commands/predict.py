@@ -48,7 +48,7 @@ from ssl_pipeline.volumes.volume import Volume
 from stages.commands.finished_scans import FinishedScans, Result
 
 TABLE = "predictions.csv"
-PREDICTION_VERSION = 3  # raise it when predictions or their files change
+PREDICTION_VERSION = 4  # raise it when predictions or their files change
 FIRST_COLUMNS = ("path", "series", "error", "warning", "note", "distance")
 OVERLAY_PIXELS = 512  # longest side
 

@@ -14,6 +14,7 @@ from ssl_pipeline.evaluation.robustness.robustness import run_robustness
 from ssl_pipeline.evaluation.runner.access_log import read_test_accesses
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.finetune import cell_section, run_finetune
+from ssl_pipeline.evaluation.runner.precision import with_recorded_precision
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks import CropClassification, Segmentation
 from ssl_pipeline.preprocess.config import Preprocess
@@ -36,6 +37,7 @@ def robustness_inputs(folder, **changes):
 def write_failed_cell(task, context, cell, settings):
     """Write the file of a failed cell."""
     runner = TaskRunner(task, context)
+    settings = with_recorded_precision(settings, context.out)
     (method,) = (each for each in settings.methods if each.name == cell.method)
     key = runner.cell_key(cell, cell_section(runner, settings, cell, method))
     encoder = runner.encoder_hash(cell)

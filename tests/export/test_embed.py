@@ -10,6 +10,7 @@ import pytest
 
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export import embed
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.volumes.readers import find_sources
 from stages.cli import main
@@ -96,3 +97,18 @@ def test_a_name_that_is_not_utf8_is_escaped_and_its_scan_embedded(bundle, scans,
     assert (broken["path"], scan["path"]) == (r"m\xe4rz.nii.gz", r"m\xfcller.nii.gz")
     assert r"m\xe4rz" in broken["error"] and np.isfinite(scan["features"]).all()
     assert "1 scan embedded, 1 failed" in capsys.readouterr().out
+
+
+def test_a_pass_of_the_encoder_is_bounded_by_voxels_and_its_features_are_the_same(
+    bundle, scans, monkeypatch
+):
+    most = {size: embed.crops_at_once((size,) * 3) for size in (16, 64, 96, 128, 256)}
+    assert most == {16: 32, 64: 8, 96: 2, 128: 1, 256: 1}
+    loaded, source = load_encoder(bundle), find_sources(scans)[0]
+    prepared = embed.prepare_source(loaded.manifest, source, MR)
+    whole, passes = loaded.embed_prepared(prepared), []
+    loaded.model.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    monkeypatch.setattr(embed, "MAX_BATCH_VOXELS", 5 * 16**3)
+    parts = loaded.embed_prepared(prepared)
+    assert passes == [5, 5, 5, 3]
+    np.testing.assert_allclose(parts.tokens, whole.tokens, atol=1e-4)

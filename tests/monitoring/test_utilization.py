@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ssl_pipeline.monitoring.utilization import datasheet_peak, mfu, peak_flops, step_flops
+from ssl_pipeline.monitoring.utilization import (
+    convolution_seconds,
+    datasheet_peak,
+    mfu,
+    peak_flops,
+    step_flops,
+)
 
 
 def test_a_linear_layer_takes_two_operations_a_weight_and_pass():
@@ -55,3 +61,4 @@ def test_cards_with_like_names_and_slices_of_cards_have_none(name):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_cpu_is_timed(precision):
     assert 1e6 < peak_flops("cpu", precision) < 1e15
+    assert 1e-7 < convolution_seconds(4, precision, "cpu") < 10

@@ -4,6 +4,8 @@ Weights are drawn from torch's global generator, those of the head first: they a
 the adaptation method.
 """
 
+import torch
+
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.finetuning.crop_model import EncoderCropModel
@@ -23,8 +25,12 @@ def compose_crop_model(
 def compose_segmentation_model(
     encoder: Encoder, n_classes: int, method: AdaptationMethod, section: Finetune
 ) -> SegmentationModel:
-    """An encoder with a decoder of voxels, ready to adapt."""
+    """An encoder with a decoder of voxels, ready to adapt.
+
+    Its weights are channels last, with which convolutions took three quarters of the time on a CPU.
+    """
     decoder = section.decoder.build(encoder)
     network = SegmentationModel(encoder, decoder, n_classes)
     method.apply(encoder)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return network

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from ssl_pipeline.evaluation.finetuning.segmentation_training import (
 )
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
 from ssl_pipeline.preprocess.prepare import PreparedVolume
+from ssl_pipeline.training.compute import available_precision
 from ssl_pipeline.types import Triple
 
 
@@ -64,8 +66,12 @@ class SegmentationPredictor(ScanPredictor):
         def crops_at(starts: Sequence[Triple]) -> CropBatch:
             return crops_of_volume(prepared, [CropBox(at, self.size) for at in starts], self.size)
 
-        shape = prepared.meta.shape
-        return predict_probabilities(self.networks, shape, crops_at, self.size, self.section)
+        device = torch.device(self.device).type
+        precision = available_precision(self.section.precision, device)
+        section = self.section.model_copy(update={"precision": precision})
+        return predict_probabilities(
+            self.networks, prepared.meta.shape, crops_at, self.size, section
+        )
 
     def outputs(
         self,

@@ -9,7 +9,7 @@ arXiv:2406.17536): below 1 an encoder is more robust than random weights.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from ssl_pipeline.evaluation.runner.context import (
     EvaluationContext,
     TaskRunner,
 )
+from ssl_pipeline.evaluation.runner.precision import with_recorded_precision
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import sha256_json
@@ -82,6 +83,8 @@ def run_robustness(
     again. Raises UserError where a network was not saved.
     """
     runner = TaskRunner(task, context)
+    finetune = with_recorded_precision(inputs.finetune, inputs.networks)
+    inputs = replace(inputs, finetune=finetune)
     conditions = task_conditions(task, inputs.robustness, runner.subject_split.entries)
     evaluators, notes = build_evaluators(runner, inputs)
     cells = [asdict(cell) for evaluator in evaluators for cell in evaluator.cells]

@@ -19,6 +19,7 @@ from ssl_pipeline.evaluation.cells import (
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.records import Results
 from ssl_pipeline.evaluation.runner.context import EvaluationContext, TaskRunner, run_cells
+from ssl_pipeline.evaluation.runner.precision import decide_precision
 from ssl_pipeline.evaluation.tasks.task import Task
 
 __all__ = ["EvaluationContext", "cell_section", "model_cell", "run_finetune"]
@@ -36,6 +37,7 @@ def run_finetune(task: Task, finetune: Finetune, context: EvaluationContext) -> 
     if PIXELS in context.initializations:
         baselines = (PIXELS, *task.finetune_baselines(finetune))
         runner = runner.with_baselines({name: task_cells.baseline_hash(name) for name in baselines})
+    finetune = decide_precision(finetune, runner)
     cells = list(_cells(runner, finetune))
     notes = task_cells.notes(finetune, [cell for cell, _ in cells])
     return run_cells(runner, cells, task_cells.compute, "Fine-tuning", notes)

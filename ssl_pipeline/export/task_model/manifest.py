@@ -22,7 +22,8 @@ from ssl_pipeline.io.records import parse_object, read_json
 from ssl_pipeline.models import ModelConfig
 from ssl_pipeline.types import Triple
 
-FORMAT_VERSION = 2  # in 1, classes were sorted by their values, and outputs were not
+# In 1, classes were sorted by their values, and outputs were not; in 2, precision could be auto.
+FORMAT_VERSION = 3
 MODEL_MANIFEST, NETWORK_FILE = "model.json", "network.safetensors"
 FEATURES_FILE = "training_features.safetensors"
 MODEL_FILES = (NETWORK_FILE, SELF_TEST_FILE, FEATURES_FILE)
@@ -44,7 +45,9 @@ class ModelManifest(ScanContract):
     format_version: int = Field(FORMAT_VERSION, description="version of this file's format")
     task: TaskConfig = Field(description="the task, with its classes")
     model: ModelConfig = Field(description="the backbone")
-    finetune: Finetune = Field(description="settings of the fine-tuning, of one method")
+    finetune: Finetune = Field(
+        description="settings of the fine-tuning, of one method and precision"
+    )
     crop_voxels: Triple = Field(description="size of the network's crops (z, y, x), in voxels")
     training_summary: dict[str, Any] = Field(description="what the model was trained on, and how")
     split: str = Field(description="the subjects of the scores: val or test")

@@ -21,6 +21,7 @@ from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.volumes.readers import find_sources
 from stages.commands.predict import Models, predict_folder
+from tests.conftest import read_json
 from tests.stages.commands.conftest import MR, predict, save_with_equal_biases
 from tests.volumes.volume_writers import save_dicom
 
@@ -60,6 +61,13 @@ def test_voxels_are_predicted_from_the_raw_file_as_from_the_store(whole, tissue)
     values = again.prediction.values
     assert values["dark (ml)"] == pytest.approx(counts[1] * voxel_ml, rel=1e-4)
     assert 1 / 3 < values["dark (mean probability)"] < 1
+
+
+def test_a_model_names_the_precision_that_its_folder_decided(finetuned):
+    decided = read_json(finetuned / "tissue/precision.json")["precision"]
+    assert decided in ("bf16", "fp32")
+    assert load_model(finetuned / "tissue/model").manifest.finetune.precision == decided
+    assert read_json(finetuned / "tissue/provenance.json")["precision"] == decided
 
 
 def test_a_folder_is_predicted_twice_to_the_same_bytes(whole, tissue, tmp_path, capsys):
