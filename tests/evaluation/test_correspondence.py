@@ -17,12 +17,12 @@ from ssl_pipeline.evaluation.correspondence.encoder_describer import (
     search_window,
 )
 from ssl_pipeline.evaluation.correspondence.search import (
-    HERE,
     ClickedScan,
     DescribedScan,
     query_of_clicks,
 )
-from ssl_pipeline.evaluation.metrics.correspondence import score_landmarks
+from ssl_pipeline.evaluation.data.source_grid import Slab
+from ssl_pipeline.evaluation.metrics.correspondence import HERE, score_landmarks
 from ssl_pipeline.evaluation.records import read_results
 from ssl_pipeline.evaluation.runner.probe import run_probe
 from ssl_pipeline.evaluation.tasks.correspondence import Correspondence
@@ -53,7 +53,7 @@ class PlantedDescriber(Describer):
             np.meshgrid(*(np.arange(1.5, side, 4) for side in scan.meta.shape), indexing="ij")
         )
         values = self.values_about(scan, grid[:, 0, 0, 0], grid.reshape(3, -1).T)
-        return values.T.reshape(-1, *grid.shape[1:])
+        yield Slab(0, values.T.reshape(-1, *grid.shape[1:]))
 
     def values_about(self, scan, centre, places):
         world = nib.affines.apply_affine(np.array(scan.meta.affine), places[:, ::-1])
@@ -76,6 +76,10 @@ def body(start=(0, 0, 0), size=(48, 32, 32)):
 def planted_query(*clicked):
     described = [PLANTED.describe(each.scan) for each in clicked]
     return query_of_clicks(PLANTED, clicked, described, seed=0)
+
+
+def whole_grid(describer, scan):
+    return np.concatenate([slab.values for slab in describer.grid_values(scan)], axis=1)
 
 
 def described(scan):
@@ -107,7 +111,7 @@ def test_features_of_a_place_are_those_of_the_maps_of_its_window(model):
     image = torch.from_numpy(model_input(scan.data, scan.meta))[None, None]
     with torch.inference_mode():
         maps = network.dense_maps(image, torch.ones(1, 3))
-    grid, tokens = describer.grid_values(scan), maps[-1][0].numpy()
+    grid, tokens = whole_grid(describer, scan), maps[-1][0].numpy()
     assert grid.shape == (sum(each.shape[1] for each in maps), 4, 4, 4)
     eighths = tokens[:, :1, :1, :1], grid[-len(tokens) :, :1, :1, :1]
     np.testing.assert_allclose(*eighths, atol=1e-3)  # no token lies beyond the first one
@@ -149,7 +153,7 @@ def test_a_decoder_that_was_trained_along_gives_the_maps():
     decoder, scan = UNetDecoder(encoder), body(size=(32, 32, 32))
     own = EncoderDescriber(describing_network(encoder, None), (32, 32, 32))
     decoded = EncoderDescriber(describing_network(encoder, decoder.state_dict()), (32, 32, 32))
-    found = [each.grid_values(scan) for each in (own, decoded)]
+    found = [whole_grid(each, scan) for each in (own, decoded)]
     assert found[0].shape == found[1].shape == (sum(encoder.pyramid_channels), 8, 8, 8)
     np.testing.assert_allclose(found[0][-encoder.dim :], found[1][-encoder.dim :], atol=1e-3)
     assert np.abs(found[0][: -encoder.dim] - found[1][: -encoder.dim]).max() > 0.1

@@ -1,6 +1,7 @@
 """Dense descriptors of a scan: what a place looks like, as vectors to search other scans by."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.preprocess.prepare import FOREGROUND, PreparedVolume
 from ssl_pipeline.types import Triple
 
@@ -35,21 +37,29 @@ class Describer(ABC):
     step: Triple
 
     @abstractmethod
-    def grid_values(self, scan: PreparedVolume) -> Float[NDArray[np.float32], "channels z y x"]:
-        """Values at the middles of boxes of `step` voxels that cover a scan."""
+    def grid_values(self, scan: PreparedVolume) -> Iterator[Slab]:
+        """Values at the middles of boxes of `step` voxels that cover a scan, plane after plane."""
 
     @abstractmethod
     def values_about(self, scan: PreparedVolume, centre: Place, places: Places) -> Values:
         """Values at places near a centre."""
 
     def describe(self, scan: PreparedVolume) -> Descriptors:
-        """Descriptors of a whole scan. Raises UserError where it shows no body."""
-        values, step = self.grid_values(scan), np.array(self.step)
-        places = np.indices(values.shape[1:]).reshape(3, -1).T * step + (step - 1) / 2
-        inside = is_body(scan, places)
-        if not inside.any():
+        """Descriptors of a whole scan. Raises UserError where it shows no body.
+
+        Of a slab what lies outside the body is dropped at once.
+        """
+        values, places, step = [], [], np.array(self.step)
+        for first, slab in self.grid_values(scan):
+            boxes = np.indices(slab.shape[1:]).reshape(3, -1).T + np.array([first, 0, 0])
+            own = boxes * step + (step - 1) / 2
+            inside = is_body(scan, own)
+            values.append(slab.reshape(len(slab), -1).T[inside])
+            places.append(own[inside])
+        found = Descriptors(np.concatenate(values), np.concatenate(places))
+        if not len(found.places):
             raise UserError("No part of this scan lies inside a body: is the modality right?")
-        return Descriptors(values.reshape(len(values), -1).T[inside], places[inside])
+        return found
 
 
 def is_body(scan: PreparedVolume, places: Places) -> NDArray[np.bool_]:

@@ -3,18 +3,18 @@
 They are what contrast between points of a scan trains, but for the head, which no bundle keeps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_pipeline.evaluation.correspondence.describer import Describer, Place, Places, Values
 from ssl_pipeline.evaluation.data.crops import crops_of_volume
 from ssl_pipeline.evaluation.data.features import to_tensors
 from ssl_pipeline.evaluation.data.labelled_crops import CropBox, box_about
+from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.evaluation.finetuning.sliding_window import (
     WindowSettings,
     sliding_window_inference,
@@ -37,7 +37,7 @@ class EncoderDescriber(Describer):
         self.patch = network.encoder.patch
         self.step = triple(side // 2 if side % 2 == 0 else side for side in self.patch)
 
-    def grid_values(self, scan: PreparedVolume) -> Float[NDArray[np.float32], "channels z y x"]:
+    def grid_values(self, scan: PreparedVolume) -> Iterator[Slab]:
         """Values from windows that slide over the scan; see `Describer`."""
         step = np.array(self.step)
         grid = triple((-(-np.array(scan.meta.shape) // step)).tolist())
@@ -52,8 +52,8 @@ class EncoderDescriber(Describer):
             return torch.cat([placed, 1 - placed.sum(dim=1, keepdim=True)], dim=1)
 
         settings = WindowSettings(window, OVERLAP, WINDOWS_PER_PASS)
-        slabs = sliding_window_inference(grid, settings, values)
-        return np.concatenate([slab.values[:-1] for slab in slabs], axis=1)
+        for first, slab in sliding_window_inference(grid, settings, values):
+            yield Slab(first, slab[:-1])
 
     def values_about(self, scan: PreparedVolume, centre: Place, places: Places) -> Values:
         """Values from one window about the centre; see `Describer`."""

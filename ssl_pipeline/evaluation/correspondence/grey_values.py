@@ -1,11 +1,14 @@
 """Baseline of correspondence: grey values about a place, blurred by six widths."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.correspondence.describer import Describer, Place, Places, Values
+from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.preprocess.prepare import PreparedVolume, model_input
 from ssl_pipeline.types import Triple
 
@@ -20,7 +23,7 @@ class GreyValueDescriber(Describer):
         self.patch, self.step = patch, step
         self._last: tuple[PreparedVolume, Blurred] | None = None
 
-    def grid_values(self, scan: PreparedVolume) -> Blurred:
+    def grid_values(self, scan: PreparedVolume) -> Iterator[Slab]:
         """Values at the voxel nearest to each middle; see `Describer`."""
         blurred = self._blurred(scan)
         last = np.array(blurred.shape[1:]) - 1
@@ -28,7 +31,7 @@ class GreyValueDescriber(Describer):
             np.minimum(np.arange(0, side, own) + own // 2, end)
             for side, own, end in zip(blurred.shape[1:], self.step, last, strict=True)
         ]
-        return blurred[:, grids[0][:, None, None], grids[1][:, None], grids[2]]
+        yield Slab(0, blurred[:, grids[0][:, None, None], grids[1][:, None], grids[2]])
 
     def values_about(self, scan: PreparedVolume, centre: Place, places: Places) -> Values:
         """Values at the nearest voxels; see `Describer`."""

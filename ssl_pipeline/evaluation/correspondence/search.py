@@ -25,9 +25,9 @@ from ssl_pipeline.evaluation.correspondence.describer import (
     Values,
     is_body,
 )
+from ssl_pipeline.evaluation.metrics.correspondence import HERE
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 
-HERE = 0.97  # the confidence from which on a place counts as shown
 OTHER_PLACES = 300  # of all clicked scans together, by which a confidence is calibrated
 Numbers = NDArray[np.floating[Any]]
 FloatType = TypeVar("FloatType", bound=np.floating[Any])

@@ -19,6 +19,8 @@ from ssl_pipeline.evaluation.metrics.scores import (
     mean_class_ratio,
 )
 
+# The confidence from which on a place counts as shown; what it means is said where it is computed.
+HERE = 0.97
 Measure = Callable[[Mapping[str, Any]], float | None]  # of a row; None where it has none
 
 

@@ -24,15 +24,15 @@ from ssl_pipeline.evaluation.correspondence.encoder_describer import (
 )
 from ssl_pipeline.evaluation.correspondence.grey_values import GreyValueDescriber
 from ssl_pipeline.evaluation.correspondence.search import (
-    HERE,
     ClickedScan,
     DescribedScan,
     Match,
     query_of_clicks,
 )
+from ssl_pipeline.evaluation.metrics.correspondence import HERE
 from ssl_pipeline.evaluation.runner.context import TaskRunner
 from ssl_pipeline.evaluation.runner.probe_run import ProbeRun
-from ssl_pipeline.evaluation.runner.subject_splits import check_learnable
+from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, labelling_order
 from ssl_pipeline.evaluation.tasks.correspondence import Correspondence
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.store.catalog import Entry
@@ -40,11 +40,12 @@ from ssl_pipeline.store.catalog import Entry
 METHOD = "nearest"
 GREY_PATCH, GREY_STEP = (8, 8, 8), (2, 2, 2)
 NOTE = (
-    "Landmarks are the centres of labels in as many training subjects as are labelled, and each is "
-    "sought in every scored scan as the place whose features are the most similar. Place in the "
-    "body: the same relative place in the box about the body. Grey values: those about a place, "
-    "blurred by six widths. Found with confidence: the share of landmarks that reach a confidence "
-    f"of {HERE:g}; not here, where cut away: the share that do not when the scan ends before them."
+    "Landmarks are the centres of labels, each in as many training subjects that show it as are "
+    "labelled, and each is sought in every scored scan as the place whose features are the most "
+    "similar. Place in the body: the same relative place in the box about the body. Grey values: "
+    "those about a place, blurred by six widths. Found with confidence: the share of landmarks "
+    f"that reach a confidence of {HERE:g}; not here, where cut away: the share that do not when "
+    "the scan ends before them."
 )
 Draw = tuple[int, int]  # labelled subjects and seed
 Row = dict[str, Any]
@@ -152,14 +153,23 @@ class CorrespondenceCells:
         return EncoderDescriber(describing_network(encoder, weights), window, context.device)
 
     def _clicked(self, draw: Draw) -> list[ClickedScan]:
-        """The scans of a draw's training subjects, with their landmarks."""
-        cell = Cell(METHOD, "", *draw)
-        subjects = set(self.runner.labelled_subjects(cell, self._classes_by_subject))
-        return [
-            ClickedScan(self._prepared(entry), self.landmarks[entry.id])
-            for entry in self.runner.subject_split.entries
-            if entry.split == "train" and entry.subject in subjects
+        """The scans of a draw that are clicked: of each landmark those of the first subjects that
+        show it.
+        """
+        budget, seed = draw
+        known, train = self._landmarks_by_subject, self.runner.subject_split.train_subjects
+        ordered = labelling_order(train, known, self.runner.context.seed + seed)
+        clicked = [
+            set([s for s in ordered if landmark in known[s]][: budget or None])
+            for landmark in range(len(self.task.classes))
         ]
+        found = []
+        for entry in self.runner.subject_split.entries:
+            is_clicked = np.array([entry.subject in subjects for subjects in clicked])
+            if entry.split == "train" and is_clicked.any():
+                places = np.where(is_clicked[:, None], self.landmarks[entry.id], np.nan)
+                found.append(ClickedScan(self._prepared(entry), places))
+        return found
 
     def _prepared(self, entry: Entry) -> PreparedVolume:
         return PreparedVolume(self.runner.context.reader.read_volume(entry.id), entry.meta)
@@ -178,7 +188,7 @@ class CorrespondenceCells:
         return found
 
     @cached_property
-    def _classes_by_subject(self) -> dict[str, frozenset[int]]:
+    def _landmarks_by_subject(self) -> dict[str, frozenset[int]]:
         found: dict[str, frozenset[int]] = {
             subject: frozenset() for subject in self.runner.subject_split.train_subjects
         }

@@ -14,9 +14,8 @@ from pydantic import Field, PositiveInt, model_validator
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
-from ssl_pipeline.evaluation.correspondence.search import HERE
 from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL, LabelMap, LabelMaps
-from ssl_pipeline.evaluation.metrics.correspondence import score_landmarks
+from ssl_pipeline.evaluation.metrics.correspondence import HERE, score_landmarks
 from ssl_pipeline.evaluation.metrics.metric import FOUND_SHARE
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.cost import CostInputs, TaskCost

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssl_pipeline.evaluation.cells import read_cell
-from ssl_pipeline.evaluation.correspondence.search import HERE
-from ssl_pipeline.evaluation.metrics.correspondence import landmark_table
+from ssl_pipeline.evaluation.metrics.correspondence import HERE, landmark_table
 from ssl_pipeline.evaluation.metrics.scores import mean_class_ratio
 from ssl_pipeline.evaluation.records import ScoreRow
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate
