@@ -23,11 +23,13 @@ def save_random_bundle(folder, example=None, *, model=None, crop=(16, 16, 16), *
     return folder
 
 
-def save_random_model(folder, *, model=None, modalities=("CT",), crop=(16, 24, 32)):
+def save_random_model(
+    folder, *, model=None, modalities=("CT",), crop=(16, 24, 32), calibration=None, **settings
+):
     """Write a task model of random weights that predicts all of its classes; returns its folder."""
     model = model or ResEnc(patch_voxels=(4, 4, 4))
     task = Segmentation(title="Parts", label="parts", classes={3: "bright", 7: "dark"})
-    finetune = Finetune(steps=1, batch_size=2).for_methods(Full())
+    finetune = Finetune(steps=1, batch_size=2, precision="fp32", **settings).for_methods(Full())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = task.build_network(model.build(), Full(), finetune)
@@ -47,6 +49,7 @@ def save_random_model(folder, *, model=None, modalities=("CT",), crop=(16, 24, 3
         "n_scored_subjects": 1,
         "confidence": 0.95,
         "scores": (),
+        "calibration": calibration,
     }
     save_model(folder, network, contract, np.ones((1, model.width), np.float32))
     return folder

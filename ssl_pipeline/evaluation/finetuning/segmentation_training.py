@@ -195,34 +195,35 @@ def predict_probabilities(
     device = str(next(models[0].parameters()).device)
     for model in models:
         model.eval()
-    axes = [1 + "zyx".index(axis) for axis in section.augmentation.flip]
-    views = chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))
-    mirrored = list(views) if section.mirrored_views else [()]
 
     def probabilities(starts: Sequence[Triple]) -> Tensor:
         images, _, spacing = to_tensors(crops_at(starts), device)
         with torch.inference_mode(), finetune_compute(section, device).autocast():
-            each = [
-                _mirrored_probabilities(model, images, spacing, view)
-                for model in models
-                for view in mirrored
-            ]
-        return torch.stack(each).mean(dim=0).cpu()
+            return mean_probabilities(models, images, spacing, section).cpu()
 
     windows = WindowSettings(size, section.overlap, section.batch_size)
     return sliding_window_inference(shape, windows, probabilities)
 
 
-def _mirrored_probabilities(
-    model: nn.Module,
+def mean_probabilities(
+    models: Sequence[nn.Module],
     images: Float[Tensor, "batch z y x"],
     spacing_mm: Float[Tensor, "batch 3"],
-    axes: tuple[int, ...],
+    section: Finetune,
 ) -> Float[Tensor, "batch classes z y x"]:
-    """Probabilities of crops that are mirrored along axes of `images` and back."""
-    logits = model(images.flip(axes), spacing_mm).float()
-    probabilities: Tensor = logits.softmax(dim=1).flip([axis + 1 for axis in axes])
-    return probabilities
+    """Mean probabilities of crops by models, over mirrored views where the section asks for them.
+
+    Background comes first.
+    """
+    axes = [1 + "zyx".index(axis) for axis in section.augmentation.flip]
+    views = chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))
+    mirrored = list(views) if section.mirrored_views else [()]
+    each = [
+        model(images.flip(view), spacing_mm).float().softmax(dim=1).flip([a + 1 for a in view])
+        for model in models
+        for view in mirrored
+    ]
+    return torch.stack(each).mean(dim=0)
 
 
 def largest_components(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from ssl_pipeline.evaluation.data.source_grid import Slab
 from ssl_pipeline.types import Triple
 
 SIGMA = 1 / 8  # of the Gaussian weights, in sides of the window
+MIN_WEIGHT = 1e-3  # as MONAI has it, so that its bundle of a task model gives the same labels
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def gaussian_weights(window: Triple) -> Tensor:
     for side in window:
         place = (torch.arange(side) - (side - 1) / 2) / (side * SIGMA)
         weight = weight[..., None] * torch.exp(-0.5 * place**2)
-    return weight.clamp(min=1e-4)
+    return weight.clamp(min=MIN_WEIGHT)
 
 
 def sliding_window_inference(

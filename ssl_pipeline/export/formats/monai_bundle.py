@@ -5,7 +5,8 @@ MONAI's axes (x, y, z) to probabilities of classes. `configs/inference.json` rea
 scans by MONAI's transforms, slides windows as the pipeline does and writes the values of the label
 files, and `configs/metadata.json` says what goes in and comes out. The whole scan is segmented,
 where the pipeline crops it to the body first; percentiles, mean and standard deviation of MR are
-those of all voxels, where the pipeline takes the foreground's.
+those of all voxels, where the pipeline takes the foreground's. Probabilities are those that were
+learned, without the temperature of calibration, on which no label depends.
 """
 
 from importlib import metadata
@@ -18,35 +19,37 @@ from torch import Tensor, nn
 
 from ssl_pipeline import __version__
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.evaluation.config import Finetune
+from ssl_pipeline.evaluation.finetuning.segmentation_training import mean_probabilities
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation
 from ssl_pipeline.export.task_model.bundle import LoadedModel
 from ssl_pipeline.export.task_model.manifest import ModelManifest
-from ssl_pipeline.io.atomic import write_json
+from ssl_pipeline.io.atomic import write_json, write_text
 from ssl_pipeline.preprocess.prepare import ct_window
 from ssl_pipeline.types import Spacing
 
 SUFFIX = ""
-NETWORK_FILE = "models/model.pt2"
+NETWORK_FILE, README = "models/model.pt2", "docs/README.md"
 BATCH_SIZE = 1  # windows that the network takes at once, as it is traced
 LOWEST_MR = -2.0  # about where the lower percentile of MR lies, for what is outside of a scan
 
 
 class MonaiNetwork(nn.Module):
-    """A segmentation network with MONAI's axes, for scans of one spacing."""
+    """A segmentation network with MONAI's axes, for scans of one spacing, with mirrored views."""
 
     spacing_mm: Tensor
 
-    def __init__(self, network: nn.Module, spacing_mm: Spacing) -> None:
+    def __init__(self, network: nn.Module, spacing_mm: Spacing, section: Finetune) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.section = network, section
         self.register_buffer("spacing_mm", torch.tensor(spacing_mm))
 
     def forward(self, image: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, "batch _ x y z"]:
         """Probabilities of background and classes for every voxel."""
         crops = image[:, 0].permute(0, 3, 2, 1)
-        logits = self.network(crops, self.spacing_mm.expand(len(image), 3))
-        probabilities: Tensor = logits.softmax(dim=1).permute(0, 1, 4, 3, 2)
-        return probabilities
+        spacing_mm = self.spacing_mm.expand(len(image), 3)
+        probabilities = mean_probabilities([self.network], crops, spacing_mm, self.section)
+        return probabilities.permute(0, 1, 4, 3, 2)
 
 
 def write(model: LoadedModel, path: Path) -> str:
@@ -62,14 +65,33 @@ def write(model: LoadedModel, path: Path) -> str:
             f"a MONAI bundle is written of a segmentation, and the task is {task.kind}: predict "
             "with `ssl-pipeline predict`."
         )
-    network = MonaiNetwork(model.predictor.networks[0], spacing_mm or (1.0, 1.0, 1.0))
+    network = MonaiNetwork(
+        model.predictor.networks[0], spacing_mm or (1.0, 1.0, 1.0), manifest.finetune
+    )
     example = torch.zeros(BATCH_SIZE, 1, *manifest.crop_voxels[::-1])
     program = torch.export.export(network.eval().requires_grad_(False), (example,))
     (path / NETWORK_FILE).parent.mkdir(parents=True)
     torch.export.save(program, path / NETWORK_FILE)
     write_json(path / "configs/inference.json", _inference(manifest, task, modality, spacing_mm))
     write_json(path / "configs/metadata.json", _metadata(manifest, task, modality))
-    return f"a MONAI bundle of {len(task.class_names)} classes in {modality}"
+    remarks = _remarks(manifest)
+    readme = [f"# {task.title}", *(f"{remark}." for remark in remarks)]
+    write_text(path / README, "\n\n".join(readme) + "\n")
+    return ". ".join([f"a MONAI bundle of {len(task.class_names)} classes in {modality}", *remarks])
+
+
+def _remarks(manifest: ModelManifest) -> list[str]:
+    """What its user must know, each a sentence without its full stop."""
+    found = []
+    if manifest.calibration:
+        temperature = manifest.calibration.temperature
+        found.append(
+            f"Its probabilities are as they were learned, without the model's temperature of "
+            f"{temperature:.3g}; labels do not depend on it"
+        )
+    if manifest.finetune.largest_component:
+        found.append("It keeps the largest component of each class, which needs scikit-image")
+    return found
 
 
 def _modality(manifest: ModelManifest) -> str:
@@ -130,19 +152,21 @@ def _inference(
         },
         "predict": "$lambda item: {**item, 'pred': "
         "@inferer(item['image'][None].to(@device), @network_def)[0]}",
-        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing(task)},
+        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing(manifest, task)},
         "run": ["$[@postprocessing(@predict(@preprocessing({'image': p}))) for p in @images]"],
     }
 
 
-def _postprocessing(task: Segmentation) -> list[dict[str, Any]]:
+def _postprocessing(manifest: ModelManifest, task: Segmentation) -> list[dict[str, Any]]:
     """Transforms from probabilities of classes to a file of their values on the scan's own grid."""
     undo = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False}
     values = list(task.class_values)
     where = {"output_dir": "@output_dir", "output_postfix": "seg", "separate_folder": False}
+    largest = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "is_onehot": False}
     return [
         {"_target_": "Invertd", "keys": "pred", **undo},
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        *([{**largest, "connectivity": 1}] if manifest.finetune.largest_component else []),
         {
             "_target_": "MapLabelValued",
             "keys": "pred",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ssl_pipeline import load_model
+from ssl_pipeline.evaluation.adaptation import Full
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import save_model
 from stages.commands.predict import Models, predict_folder
@@ -38,6 +39,23 @@ def save_with_equal_biases(folder, model):
     save_model(folder, network, contract_of(model), model.training_features)
 
 
+def save_constant(folder, model, outputs, task=None):
+    """A model like `model` that gives the same outputs for every crop or voxel, before any softmax.
+
+    Of `task`, where it is another; returns its folder.
+    """
+    manifest = model.manifest
+    task = task or manifest.task
+    with torch.random.fork_rng():
+        network = task.build_network(manifest.model.build(), Full(), manifest.finetune)
+    layer = network.seg_layers[0] if task.kind == "segmentation" else network.head[1]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor(outputs))
+    save_model(folder, network, contract_of(model) | {"task": task}, model.training_features)
+    return folder
+
+
 def contract_of(model):
     """What `save_model` takes of the manifest of a model."""
     own = {"unlike_distance", "versions", "sha256", "format_version"}
@@ -47,5 +65,10 @@ def contract_of(model):
 
 def predict(folder, out, *models, device="cpu"):
     predict_folder(Models(models, device), folder, out, MR)
+    return read_rows(out)
+
+
+def read_rows(out):
+    """The table of predictions in a folder."""
     with open(out / "predictions.csv") as file:
         return list(csv.DictReader(file))

@@ -1,7 +1,9 @@
 """`predict` on a full disk, short of memory, killed, or with models that do not fit."""
 
+import json
 import os
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,10 +11,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ssl_pipeline import load_model
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.manifest import SELF_TEST_FILE
 from ssl_pipeline.export.task_model.bundle import save_model
+from ssl_pipeline.export.task_model.manifest import MODEL_MANIFEST
+from ssl_pipeline.io.atomic import sha256_file
 from stages.commands.predict import Models, predict_folder
 from stages.core.process import USER_EXIT, exit_code_of
 from tests.stages.commands.conftest import MR, contract_of, predict
@@ -116,6 +122,31 @@ def with_manifest(folder, tissue, **changes):
     contract = contract_of(model) | changes
     save_model(folder, model.predictor.networks[0], contract, model.training_features)
     return folder
+
+
+def test_a_network_that_gives_other_outputs_than_when_it_was_saved_is_refused(tissue, tmp_path):
+    folder = shutil.copytree(tissue, tmp_path / "other")
+    stored = load_file(folder / SELF_TEST_FILE)
+    save_file({**stored, "outputs": stored["outputs"] + 0.01}, folder / SELF_TEST_FILE)
+    manifest = json.loads((folder / MODEL_MANIFEST).read_text())
+    manifest["sha256"][SELF_TEST_FILE] = sha256_file(folder / SELF_TEST_FILE)
+    (folder / MODEL_MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(
+        UserError, match="gives other outputs for its stored input than when it was"
+    ):
+        load_model(folder)
+
+
+def test_a_model_of_a_precision_that_the_device_lacks_predicts_in_full(tissue, scans, tmp_path):
+    finetune = load_model(tissue).manifest.finetune
+    outs = []
+    for precision in ("fp16", "fp32"):
+        changed = finetune.model_copy(update={"precision": precision})
+        model = with_manifest(tmp_path / f"model-{precision}", tissue, finetune=changed)
+        outs.append(tmp_path / precision)
+        predict(scans, outs[-1], model)
+    first, second = ({path.name: path.read_bytes() for path in out.iterdir()} for out in outs)
+    assert first == second and "a.nii.gz" in first
 
 
 def test_a_model_of_ct_that_is_given_mr_says_so(tissue, scans, tmp_path):
