@@ -29,6 +29,7 @@ from tests.stages.conftest import copy_study
 from tests.stages.test_full_disk import OWN, can_mount
 
 STAGES = ("inventory", "preprocess", "pretrain", "probe", "promote")
+KILLS = int(os.environ.get("KILLS", "8"))  # moments, spread over two seconds
 
 
 def edit(file, **sections):
@@ -309,14 +310,14 @@ def test_a_kill_at_any_moment_leaves_the_alias_old_or_new(champion, copy):
     file = copy(champion)
     registry = registry_of(file)
     alias = registry.alias_folder("head", "champion")
-    for number in range(20):
+    for number in range(KILLS):
         shutil.rmtree(alias)
         shutil.rmtree(load_study(file).folder / "promote")
         child = os.fork()
         if not child:
             run(file, "promote")
             os._exit(0)
-        time.sleep(0.1 * number)
+        time.sleep(2 * number / KILLS)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         current = registry.current("head", "champion")
