@@ -72,17 +72,16 @@ def _write_model(
 ) -> None:
     """Write the model's folder, and the list of its training subjects."""
     from ssl_pipeline.evaluation.runner.calibration import calibrate
-    from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork
+    from ssl_pipeline.evaluation.runner.finetune_cells import SavedNetwork, settled_section
     from ssl_pipeline.evaluation.runner.networks import load_network
     from ssl_pipeline.export.task_model.bundle import save_model, training_vectors
 
     context, (method, *_) = runner.context, runner.task.supported_methods(finetune)
     section = cell_section(runner, finetune, cell, method)
     encoder = context.encoder_factory(cell.initialization, context.seed + cell.seed)
-    network = load_network(
-        runner.task.build_network(encoder, method, section),
-        SavedNetwork(cell, method, section, context.out),
-    ).to(context.device)
+    saved = SavedNetwork(cell, method, section, context.out)
+    network = load_network(runner.task.build_network(encoder, method, section), saved)
+    network, section = network.to(context.device), settled_section(saved)
     entries = [entry for entry in runner.subject_split.entries if entry.split == "train"]
     chosen = [entries[at] for at in _spread(len(entries), MAX_SCANS)]
     volumes = (PreparedVolume(context.reader.read_volume(entry.id), entry.meta) for entry in chosen)

@@ -87,6 +87,7 @@ class CellRecord(Record):
     predictions: tuple[dict[str, Any], ...] = ()
     files: tuple[str, ...] = ()  # below the folder of the task
     costs: dict[str, int | float] = Field(default_factory=dict)
+    largest_components: tuple[int, ...] = ()  # classes for which the cell chose to keep them alone
     failed: str = ""
 
 

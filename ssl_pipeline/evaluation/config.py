@@ -170,8 +170,10 @@ class Finetune(Section):
         description="segment every window also mirrored along the axes of augmentation.flip, and "
         "average",
     )
-    largest_component: bool = Field(
-        False, description="of each class keep the largest connected component alone"
+    largest_component: bool | Literal["auto"] | tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        False,
+        description="of each class keep the largest connected component alone; auto does so for "
+        "those where it raises the Dice of the split val, a list for these classes, 1 the first",
     )
     decoder: DecoderConfig = Field(
         UNet(), description="decoder from the encoder's features to classes of voxels"

@@ -134,9 +134,10 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     sections = [
         of.task.finetune_section(finetune, budget or inputs.train_subjects) for budget in budgets
     ]
+    chosen_by = inputs.calibration_voxels if finetune.largest_component == "auto" else 0
+    predictions = cost.forward_passes * (1 + chosen_by / max(1, inputs.test_voxels))
     passes = sum(
-        FORWARD_PASSES_PER_STEP * each.steps * each.batch_size + cost.forward_passes
-        for each in sections
+        FORWARD_PASSES_PER_STEP * each.steps * each.batch_size + predictions for each in sections
     ) / len(budgets)
     network_flops = networks * (of.encoder_flops + cost.head_flops)
     memory = training_bytes(of.task, sections[-1], of.model, of.crop)

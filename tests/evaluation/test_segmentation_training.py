@@ -16,7 +16,6 @@ from ssl_pipeline.evaluation.finetuning.segmentation_model import SegmentationMo
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     build_labelled_volume,
     crop_start,
-    largest_components,
     predict_probabilities,
     predict_volume,
     predictive_entropy,
@@ -41,16 +40,6 @@ def test_training_crops_lie_about_classes_as_often_as_set(planted):
         assert starts.min() >= 0 and starts.max() <= 52
         near = (np.abs(starts + 4 - 51) <= 7).all(axis=1).mean()
         assert near == pytest.approx(share, abs=0.12)
-
-
-def test_the_largest_component_of_each_class_is_left():
-    classes = np.zeros((9, 9, 9), np.uint8)
-    classes[1:4, 1:4, 1:4], classes[6, 6, 6] = 1, 1
-    classes[6:8, 1:3, 1:3], classes[1, 7, 7] = 2, 2
-    found = largest_components(classes)
-    assert (found == 1).sum() == 27 and (found == 2).sum() == 8
-    assert (found[classes == 0] == 0).all()
-    assert not largest_components(np.zeros((3, 3, 3), np.uint8)).any()
 
 
 def test_mirrored_views_are_averaged_where_they_lie(planted):

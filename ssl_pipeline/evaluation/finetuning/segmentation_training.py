@@ -28,6 +28,7 @@ from ssl_pipeline.evaluation.finetuning.crop_augmentation import (
     block_margin,
 )
 from ssl_pipeline.evaluation.finetuning.early_stopping import EarlyStopping, hold_out
+from ssl_pipeline.evaluation.finetuning.largest_components import clean_classes
 from ssl_pipeline.evaluation.finetuning.optimizer import (
     TrainingSettings,
     finetune_compute,
@@ -159,11 +160,6 @@ def predict_volume(
     return clean_classes(classes_on_source_grid(slabs, entry.meta), section)
 
 
-def clean_classes(classes: NDArray[np.uint8], section: Finetune) -> NDArray[np.uint8]:
-    """Predicted classes (three axes), each its largest component alone where the study says so."""
-    return largest_components(classes) if section.largest_component else classes
-
-
 def predictive_entropy(probabilities: Iterable[Slab], shape: Shape) -> float:
     """Mean over the voxels of a volume (z, y, x) of the entropy of their class, in nats."""
     entropies = (scipy.special.entr(slab.values).sum(dtype=np.float64) for slab in probabilities)
@@ -224,17 +220,6 @@ def mean_probabilities(
         for view in mirrored
     ]
     return torch.stack(each).mean(dim=0)
-
-
-def largest_components(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Classes (three axes) with the largest connected component of each alone; faces connect."""
-    cleaned = np.zeros_like(classes)
-    for index in np.unique(classes[classes > 0]):
-        components, _ = scipy.ndimage.label(classes == index)
-        sizes = np.bincount(components.ravel())
-        sizes[0] = 0
-        cleaned[components == sizes.argmax()] = index
-    return cleaned
 
 
 def crop_start(

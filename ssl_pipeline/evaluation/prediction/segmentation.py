@@ -11,8 +11,8 @@ from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import CropBatch, crops_of_volume
 from ssl_pipeline.evaluation.data.labelled_crops import CropBox
 from ssl_pipeline.evaluation.data.source_grid import Slab, class_map_on_source_grid
+from ssl_pipeline.evaluation.finetuning.largest_components import clean_classes
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
-    clean_classes,
     predict_probabilities,
     predictive_entropy,
 )

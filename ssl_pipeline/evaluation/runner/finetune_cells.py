@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
-from ssl_pipeline.evaluation.cells import Cell
+from ssl_pipeline.evaluation.cells import Cell, read_cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.prediction.calibration import Probabilities
@@ -28,6 +28,21 @@ class SavedNetwork:
     method: AdaptationMethod
     finetune: Finetune
     folder: Path  # of the task's fine-tuning
+
+
+def settled_section(network: SavedNetwork) -> Finetune:
+    """The section that a network predicts with: what its cell chose is filled in."""
+    if network.finetune.largest_component != "auto":
+        return network.finetune
+    record = read_cell(network.cell.path(network.folder))
+    return with_components(network.finetune, record.largest_components)
+
+
+def with_components(section: Finetune, chosen: tuple[int, ...]) -> Finetune:
+    """The section with the classes whose largest component alone is kept, where it is open."""
+    if section.largest_component != "auto":
+        return section
+    return section.model_copy(update={"largest_component": chosen})
 
 
 class FinetuneCells(ABC):

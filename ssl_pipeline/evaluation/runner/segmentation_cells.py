@@ -24,6 +24,7 @@ from ssl_pipeline.evaluation.data.label_maps import IGNORE_LABEL
 from ssl_pipeline.evaluation.data.source_grid import classes_on_source_grid
 from ssl_pipeline.evaluation.data.voxel_sample import draw_voxels, sampled_probabilities
 from ssl_pipeline.evaluation.finetuning import segmentation_training
+from ssl_pipeline.evaluation.finetuning.largest_components import LabelledScan, classes_to_clean
 from ssl_pipeline.evaluation.finetuning.optimizer import (
     count_trained_parameters,
     fixed_seed,
@@ -34,15 +35,25 @@ from ssl_pipeline.evaluation.metrics.segmentation import dice
 from ssl_pipeline.evaluation.metrics.surface import surface_metrics
 from ssl_pipeline.evaluation.prediction.calibration import Probabilities
 from ssl_pipeline.evaluation.runner.context import TaskRunner
-from ssl_pipeline.evaluation.runner.finetune_cells import FinetuneCells, SavedNetwork
+from ssl_pipeline.evaluation.runner.finetune_cells import (
+    FinetuneCells,
+    SavedNetwork,
+    settled_section,
+    with_components,
+)
 from ssl_pipeline.evaluation.runner.networks import (
     build_segmentation_model,
     load_network,
     save_network,
     training_settings,
 )
-from ssl_pipeline.evaluation.runner.subject_splits import check_learnable, unscored_note
+from ssl_pipeline.evaluation.runner.subject_splits import (
+    calibration_entries,
+    check_learnable,
+    unscored_note,
+)
 from ssl_pipeline.evaluation.tasks.segmentation import Segmentation, classes_present
+from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_json, write_bytes
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.store.catalog import Entry
@@ -80,7 +91,20 @@ class SegmentationCells(FinetuneCells):
         return (
             SEGMENTATION_NOTE,
             *((f"Not available for segmentation: {left_out}.",) if left_out else ()),
+            *((self._choice_note(),) if finetune.largest_component == "auto" else ()),
             *unscored_note([name for index, name in names if index not in self.scored_classes]),
+        )
+
+    def _choice_note(self) -> str:
+        subjects = len({entry.subject for entry in self._choosing_entries})
+        if not subjects:
+            return (
+                "No class keeps its largest component alone: there is no subject who is neither "
+                "trained on nor scored, by whom networks could choose."
+            )
+        return (
+            "Each network keeps the largest component alone of the classes where that raised the "
+            f"Dice of {format_count(subjects, 'subject')} who are neither trained on nor scored."
         )
 
     def baseline_hash(self, name: str) -> str:
@@ -118,6 +142,7 @@ class SegmentationCells(FinetuneCells):
             for entry in self.runner.subject_split.entries
             if entry.split == "train" and entry.subject in subjects
         ]
+        chosen: tuple[int, ...] = ()
         if cell.initialization == PIXELS:
             model = self._fit_baseline(labelled, seed)
             costs, kept = {"trained_parameters": int(model.weight.size + model.bias.size)}, []
@@ -127,7 +152,10 @@ class SegmentationCells(FinetuneCells):
             )
         else:
             network, costs = self._train_network(cell, section, labelled, seed)
-            segmented = self._segment(network, self.runner.volumes, section)
+            chosen = self._classes_to_clean(network, section)
+            segmented = self._segment(
+                network, self.runner.volumes, with_components(section, chosen)
+            )
             kept = (
                 [save_network(network, cell, self.runner.context.out)]
                 if section.keep_networks != "none"
@@ -145,7 +173,12 @@ class SegmentationCells(FinetuneCells):
         ]
         files = [*(row["file"] for row in rows if row["file"]), *kept]
         seconds = round(time.monotonic() - started, 3)
-        return {"predictions": rows, "files": files, "costs": {**costs, "seconds": seconds}}
+        return {
+            "predictions": rows,
+            "files": files,
+            "costs": {**costs, "seconds": seconds},
+            "largest_components": chosen,
+        }
 
     def _score_external(self, started: float) -> dict[str, Any]:
         """Score external predictions."""
@@ -163,7 +196,7 @@ class SegmentationCells(FinetuneCells):
             self.runner, network.cell, network.method, network.finetune
         )
         model = load_network(built, network).to(self.runner.context.device)
-        segmented = self._segment(model, volumes, network.finetune)
+        segmented = self._segment(model, volumes, settled_section(network))
         pairs = zip(self.test_entries, segmented, strict=True)
         return [self.score_scan(entry, predicted) for entry, predicted in pairs]
 
@@ -230,6 +263,32 @@ class SegmentationCells(FinetuneCells):
         costs = {"trained_parameters": count_trained_parameters(network), "memory_bytes": memory}
         method.merge(network.encoder)
         return network, costs
+
+    @cached_property
+    def _choosing_entries(self) -> list[Entry]:
+        """Scans of subjects who were neither trained on nor are scored."""
+        context = self.runner.context
+        found = calibration_entries(self.task, context.catalog.entries, context.evaluate.split)
+        chosen = {scan.id for scan in found}
+        return [entry for entry in context.catalog.entries if entry.id in chosen]
+
+    def _classes_to_clean(self, network: SegmentationModel, section: Finetune) -> tuple[int, ...]:
+        """Classes whose Dice rises where their largest component alone is kept, 1 the first.
+
+        Over scans that nothing else of the cell depends on; none where the study leaves no choice.
+        """
+        if section.largest_component != "auto" or not self._choosing_entries:
+            return ()
+        whole = section.model_copy(update={"largest_component": False})
+
+        def labelled_scan(entry: Entry) -> LabelledScan:
+            truth = self._truth(entry, self.task.label)
+            classes = segmentation_training.predict_volume(
+                network, self.runner.context.reader, entry, self.runner.crop_size, whole
+            )
+            return classes, truth, self.task.annotated_classes(truth)
+
+        return classes_to_clean(map(labelled_scan, self._choosing_entries))
 
     def _segment(
         self, network: SegmentationModel, volumes: StoredVolumes, section: Finetune

@@ -90,7 +90,7 @@ def _remarks(manifest: ModelManifest) -> list[str]:
             f"{temperature:.3g}; labels do not depend on it"
         )
     if manifest.finetune.largest_component:
-        found.append("It keeps the largest component of each class, which needs scikit-image")
+        found.append("It keeps largest components of classes, which needs scikit-image")
     return found
 
 
@@ -162,11 +162,18 @@ def _postprocessing(manifest: ModelManifest, task: Segmentation) -> list[dict[st
     undo = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False}
     values = list(task.class_values)
     where = {"output_dir": "@output_dir", "output_postfix": "seg", "separate_folder": False}
-    largest = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "is_onehot": False}
+    chosen = manifest.finetune.largest_component
+    largest = {
+        "_target_": "KeepLargestConnectedComponentd",
+        "keys": "pred",
+        "is_onehot": False,
+        "connectivity": 1,
+        **({"applied_labels": list(chosen)} if isinstance(chosen, tuple) else {}),
+    }
     return [
         {"_target_": "Invertd", "keys": "pred", **undo},
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        *([{**largest, "connectivity": 1}] if manifest.finetune.largest_component else []),
+        *([largest] if manifest.finetune.largest_component else []),
         {
             "_target_": "MapLabelValued",
             "keys": "pred",
