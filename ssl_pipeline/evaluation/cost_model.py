@@ -29,6 +29,7 @@ BASE_BYTES = 690e6  # a process that has imported torch and scikit-learn
 CELL_BYTES = 350  # a cell but for its predictions, in its file and in the tables
 # Record, manifest, provenance, results, costs, test accesses, lock.
 RECORD_FILES, RECORD_BYTES = 8, 5_700
+PRECISION_FILES = 2  # what fine-tuning measures once, and its lock
 RESNET_FLOPS = 5_000  # of the small ResNet and a voxel, forward; it has 3,700
 HEAD_S = 0.2  # fitting a simple classifier
 CORRUPTION_S, CORRUPTION_BYTES = 2e-7, 24  # corrupting a voxel
@@ -141,8 +142,9 @@ def finetune_cost(of: EvaluatedTask) -> EvaluationCost:
     ) / len(budgets)
     network_flops = networks * (of.encoder_flops + cost.head_flops)
     memory = training_bytes(of.task, sections[-1], of.model, of.crop)
+    precision_files = PRECISION_FILES if finetune.precision == "auto" else 0
     return EvaluationCost(
-        files=files + kept_networks,
+        files=files + kept_networks + precision_files,
         disk_bytes=disk_bytes + kept_networks * of.network_bytes,
         memory_bytes=BASE_BYTES + memory + 16 * max(inputs.voxels, default=0) + cost.scoring_bytes,
         flops=passes * (network_flops + resnets * RESNET_FLOPS * math.prod(of.crop)),

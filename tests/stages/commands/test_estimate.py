@@ -132,7 +132,7 @@ def test_steps_that_follow_from_labels_are_said(unrun):
     unrun.write_text(yaml.safe_dump(content))
     study = load_study(unrun)
     need = estimate_stage("finetune", study, {"task": "tissue"}, dataset_size(study), None)
-    few, many = (study.tasks["tissue"].finetune_section(study.finetune, n).steps for n in (2, 6))
+    few, many = (study.tasks["tissue"].finetune_section(study.finetune, n).steps for n in (2, 4))
     assert few < many
     assert f"of {few} to {many} steps of 2 crops" in need.resource_estimate.seconds.basis
 
