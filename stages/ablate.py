@@ -12,19 +12,13 @@ from ssl_pipeline.io.records import write_record
 from ssl_pipeline.report.sections.ablation import render_ablation
 from stages.core.layout import ABLATION_TABLE
 from stages.core.records import manifest_hash
-from stages.core.resources import (
-    RECORD_FILE_COUNT,
-    DatasetSize,
-    Hardware,
-    ResourceEstimate,
-    assumed,
-    counted,
-)
+from stages.core.resources import DatasetSize, Hardware, ResourceEstimate
 from stages.core.stage import StageResult
 from stages.core.stage_runs import runs_of_trial
 from stages.core.study import Study
 from stages.core.trials import read_budget, require_ablation, trial_of
 from stages.trial_results import (
+    comparison_resources,
     comparison_tables,
     pretraining_diagnoses,
     pretraining_seconds,
@@ -56,12 +50,7 @@ def inputs(study: Study) -> dict[str, str]:
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:
     """Tables that are read, and resampled for intervals."""
-    return ResourceEstimate(
-        disk=assumed(1e6, "a table of all trials"),
-        files=counted(RECORD_FILE_COUNT + len(OUTPUTS), "two tables"),
-        memory=assumed(1e9, "predictions of all trials of a task"),
-        seconds=assumed(60.0, "a minute of statistics"),
-    )
+    return comparison_resources(len(OUTPUTS))
 
 
 def run(study: Study, out: Path) -> StageResult:

@@ -9,6 +9,7 @@ from ssl_pipeline.formatting import format_count
 from ssl_pipeline.provenance import PROVENANCE_FILE, read_provenance
 from ssl_pipeline.training.run_record import read_run_record
 from stages.core.records import manifest_hash
+from stages.core.resources import RECORD_FILE_COUNT, ResourceEstimate, assumed, counted
 from stages.core.stage_runs import StageRun
 from stages.core.study import Study
 
@@ -46,6 +47,16 @@ def comparison_tables(study: Study, arms: Arms) -> tuple[AblationTable, ...]:
         )
         for task, config in study.tasks.items()
         for stage in config.evaluation_stages
+    )
+
+
+def comparison_resources(outputs: int) -> ResourceEstimate:
+    """What it takes to compare trials: tables that are read, and resampled for intervals."""
+    return ResourceEstimate(
+        disk=assumed(1e6, "a table of all trials"),
+        files=counted(RECORD_FILE_COUNT + outputs, "two tables"),
+        memory=assumed(1e9, "predictions of all trials of a task"),
+        seconds=assumed(60.0, "a minute of statistics"),
     )
 
 

@@ -7,7 +7,7 @@ from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render.markdown_table import markdown_table
 from ssl_pipeline.report.sections import conclusions
 from ssl_pipeline.report.sections.promotion import promotion_section
-from ssl_pipeline.report.sections.scaling import scaling_section
+from ssl_pipeline.report.sections.scaling import length_table, scaling_sentences
 from ssl_pipeline.report.sections.task import TaskSection
 
 SIGNIFICANCE_NOTE = (
@@ -39,9 +39,9 @@ def render_markdown_report(data: ReportData, sections: Mapping[str, TaskSection 
         parts.append(f"## {markdown_line(config.title)}")
         parts += _task_parts(section) if section else ["This task has not been evaluated yet."]
     if data.scaling:
-        lengths = scaling_section(data.scaling)
         parts.append("## What more pretraining has bought")
-        parts += [*map(markdown_line, lengths.sentences), markdown_table(lengths.table)]
+        parts += [*map(markdown_line, scaling_sentences(data.scaling))]
+        parts.append(markdown_table(length_table(data.scaling)))
     return "\n\n".join(parts) + "\n"
 
 

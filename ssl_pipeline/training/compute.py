@@ -128,7 +128,7 @@ def fastest_precision(device: str, threads: int, is_convolutional: bool) -> str:
     and libraries may speed up one alone. What is emulated is not timed, which would take seconds.
     """
     torch.set_num_threads(threads)
-    reduced = "bf16" if device == "cpu" or _computes_in("bf16", device) else "fp16"
+    reduced = reduced_precision(device)
     if not _computes_in(reduced, device):
         return "fp32"
     seconds, side = (
@@ -138,6 +138,11 @@ def fastest_precision(device: str, threads: int, is_convolutional: bool) -> str:
     )
     speedup = seconds(side, "fp32", device) / seconds(side, reduced, device)
     return reduced if speedup >= MIN_SPEEDUP else "fp32"
+
+
+def reduced_precision(device: str) -> str:
+    """The precision of two bytes that a device is timed with: fp16 on GPUs without bf16."""
+    return "bf16" if device == "cpu" or _computes_in("bf16", device) else "fp16"
 
 
 def available_precision(precision: str, device: str) -> str:

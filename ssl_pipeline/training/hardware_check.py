@@ -20,6 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from ssl_pipeline.progress import without_progress
 from ssl_pipeline.training.calibration import HardwareCheck
+from ssl_pipeline.training.compute import reduced_precision
 from ssl_pipeline.training.config import Training
 from ssl_pipeline.training.loop import Trainer
 from ssl_pipeline.training.pace import measure_step
@@ -55,7 +56,7 @@ def check_features(trainer: Trainer) -> list[HardwareCheck]:
     expected: Tensor = on_cpu(images.cpu(), batch.spacing_mm.cpu())
     found = encoder(images, batch.spacing_mm).cpu()
     difference = float((found - expected).abs().max() / expected.abs().max())
-    reduced = _reduced_precision(device)
+    reduced = reduced_precision(device)
     with replace(trainer.compute, precision=reduced).autocast():
         short = encoder(images, batch.spacing_mm).float().cpu()
     cosine = float(cosine_similarity(short, expected, dim=-1).min())
@@ -111,7 +112,7 @@ def time_options(
         return measure_step(trainer, seconds)
 
     compute = build(folder, PLAIN).compute
-    reduced = _reduced_precision(compute.device)
+    reduced = reduced_precision(compute.device)
     own_s = step_s({"precision": compute.precision})
     is_reduced = compute.precision == reduced
     other_s = step_s({"precision": "fp32" if is_reduced else reduced})
@@ -136,10 +137,6 @@ def time_options(
 def _option(name: str, is_on: bool, gain: float) -> HardwareCheck:
     state = "on" if is_on else "off"
     return HardwareCheck(name=name, finding=f"{state}; a step is {gain:.2f} times as fast with it")
-
-
-def _reduced_precision(device: str) -> str:
-    return "bf16" if device == "cpu" or torch.cuda.is_bf16_supported(False) else "fp16"
 
 
 def _leave(trainer: Trainer) -> None:

@@ -30,6 +30,9 @@ from ssl_pipeline.preprocess.prepare import PreparedVolume
 
 OTHER_PLACES = 300  # of all clicked scans together, by which a confidence is calibrated
 Numbers = NDArray[np.floating[Any]]
+# Similarities (places, landmarks), and the best of other places when theirs is cut away: these
+# rise, and those for which nothing would be left of the scan are left out.
+Comparison = tuple[NDArray[np.float32], Numbers]
 FloatType = TypeVar("FloatType", bound=np.floating[Any])
 
 
@@ -86,12 +89,12 @@ class DescribedScan:
 
     def __init__(self, describer: Describer, scan: PreparedVolume, found: Descriptors) -> None:
         self.describer, self.scan, self.found = describer, scan, found
+        self._last: tuple[Query, Comparison] | None = None
 
     def find(self, query: Query) -> list[Match | None]:
         """The best match of each landmark; None where none was clicked."""
-        own = query.scaling.vectors(self.found.values)
-        similarities = own @ query.vectors.T
-        confidences = self._confidences(own @ query.others.T, similarities.max(axis=0))
+        similarities, cut = self._similarities(query)
+        confidences = _confidences(cut, similarities.max(axis=0))
         rows = similarities.argmax(axis=0)
         return [
             None
@@ -105,9 +108,21 @@ class DescribedScan:
 
         nan where it was not clicked, or nothing would be left of the scan.
         """
+        similarities, cut = self._similarities(query)
+        return _confidences(cut, self._best_beyond_cut(similarities, places[:, 0]))
+
+    def _similarities(self, query: Query) -> Comparison:
+        """The comparison with a query, kept until the next one, for it is asked about twice."""
+        if self._last is None or self._last[0] is not query:
+            self._last = query, self._compare(query)
+        return self._last[1]
+
+    def _compare(self, query: Query) -> Comparison:
         own = query.scaling.vectors(self.found.values)
-        left = self._best_beyond_cut(own @ query.vectors.T, places[:, 0])
-        return self._confidences(own @ query.others.T, left)
+        of_others = own @ query.others.T
+        own_z = self.found.places[of_others.argmax(axis=0), 0]
+        cut = self._best_beyond_cut(of_others, own_z)
+        return own @ query.vectors.T, np.sort(cut[~np.isnan(cut)])
 
     def _refine(
         self, query: Query, place: Place, vector: Float[NDArray[np.float32], " channels"]
@@ -121,16 +136,6 @@ class DescribedScan:
         values = self.describer.values_about(self.scan, place, around)
         refined: Place = around[int((query.scaling.vectors(values) @ vector).argmax())]
         return refined
-
-    def _confidences(
-        self, of_others: Float[NDArray[np.float32], "places others"], similarities: Numbers
-    ) -> Numbers:
-        """The share of other places whose best match is less similar, when theirs is cut away."""
-        own_z = self.found.places[of_others.argmax(axis=0), 0]
-        cut = self._best_beyond_cut(of_others, own_z)
-        cut = np.sort(cut[~np.isnan(cut)])
-        shares = np.searchsorted(cut, similarities) / max(len(cut), 1)
-        return np.where(np.isnan(similarities), np.nan, shares)
 
     def _best_beyond_cut(
         self, similarities: Float[NDArray[np.float32], "places n"], at_z: Numbers
@@ -173,6 +178,12 @@ def query_of_clicks(
         scaling.vectors(np.concatenate(others)),
         scaling,
     )
+
+
+def _confidences(cut: Numbers, similarities: Numbers) -> Numbers:
+    """The share of the rising similarities `cut` that are less; nan stays nan."""
+    shares = np.searchsorted(cut, similarities) / max(len(cut), 1)
+    return np.where(np.isnan(similarities), np.nan, shares)
 
 
 def mean_over_scans(values: Sequence[NDArray[FloatType]]) -> NDArray[FloatType]:

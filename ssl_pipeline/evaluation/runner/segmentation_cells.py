@@ -268,9 +268,7 @@ class SegmentationCells(FinetuneCells):
     def _choosing_entries(self) -> list[Entry]:
         """Scans of subjects who were neither trained on nor are scored."""
         context = self.runner.context
-        found = calibration_entries(self.task, context.catalog.entries, context.evaluate.split)
-        chosen = {scan.id for scan in found}
-        return [entry for entry in context.catalog.entries if entry.id in chosen]
+        return calibration_entries(self.task, context.catalog.entries, context.evaluate.split)
 
     def _classes_to_clean(self, network: SegmentationModel, section: Finetune) -> tuple[int, ...]:
         """Classes whose Dice rises where their largest component alone is kept, 1 the first.

@@ -11,7 +11,6 @@ from ssl_pipeline.evaluation.metrics.metric import METRICS
 from ssl_pipeline.evaluation.records import (
     AblationTable,
     ArmDifference,
-    ScalingArm,
     ScalingResults,
 )
 from ssl_pipeline.formatting import format_difference, format_duration, format_score
@@ -51,26 +50,34 @@ class ScalingSection:
 
 def scaling_section(results: ScalingResults) -> ScalingSection:
     """What the report shows: each task by its primary method."""
-    shown = [
-        _primary_table(results, name) for name in dict.fromkeys(t.name for t in results.tables)
+    panels = [_panel(results, table, method) for table, method in _primary_tables(results)]
+    return ScalingSection(scaling_sentences(results), panels, length_table(results))
+
+
+def scaling_sentences(results: ScalingResults) -> list[str]:
+    """What the last step up has bought on each task, for each number of labelled subjects."""
+    return [
+        sentence
+        for table, method in _primary_tables(results)
+        for sentence in _sentences(results, table, method)
     ]
-    return ScalingSection(
-        [sentence for table, method in shown for sentence in _sentences(results, table, method)],
-        [_panel(results, table, method) for table, method in shown],
-        _cost_table(results.arms),
-    )
 
 
 def render_scaling(results: ScalingResults) -> str:
     """The same as Markdown, with the scores and differences of every method."""
-    section = scaling_section(results)
     titles = {arm.name: f"{arm.steps:,} steps" for arm in results.arms}
     tables = [_with_titles(table, titles) for table in results.tables]
-    parts = [f"# What more pretraining has bought in {results.study}", *section.sentences]
-    parts.append(markdown_table(section.table))
+    parts = [f"# What more pretraining has bought in {results.study}", *scaling_sentences(results)]
+    parts.append(markdown_table(length_table(results)))
     for name in dict.fromkeys(table.name for table in tables):
         parts += comparison_parts([table for table in tables if table.name == name])
     return "\n\n".join(parts) + "\n"
+
+
+def _primary_tables(results: ScalingResults) -> list[tuple[AblationTable, str]]:
+    """The table and method by which each task is shown."""
+    tasks = dict.fromkeys(table.name for table in results.tables)
+    return [_primary_table(results, task) for task in tasks]
 
 
 def _primary_table(results: ScalingResults, task: str) -> tuple[AblationTable, str]:
@@ -156,7 +163,8 @@ def _label_budgets(table: AblationTable, method: str) -> list[int]:
     return sorted(found, key=lambda subjects: (subjects == 0, subjects))
 
 
-def _cost_table(arms: Sequence[ScalingArm]) -> Table:
+def length_table(results: ScalingResults) -> Table:
+    """The lengths of pretraining, and what each encoder took."""
     rows = [
         (
             f"{arm.steps:,}",
@@ -165,7 +173,7 @@ def _cost_table(arms: Sequence[ScalingArm]) -> Table:
             format_duration(fmean(arm.seconds)),
             ", ".join(arm.diagnoses),
         )
-        for arm in arms
+        for arm in results.arms
     ]
     head = ("steps", "of the study's", "samples seen", "time per encoder", "diagnoses of its runs")
     return Table("What was trained", head, rows)
