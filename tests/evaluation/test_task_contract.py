@@ -9,6 +9,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.cells import PIXELS, RANDOM
 from ssl_pipeline.evaluation.config import Evaluate, Finetune, Probe
 from ssl_pipeline.evaluation.cost_model import (
+    PRECISION_FILES,
     RECORD_FILES,
     EvaluatedTask,
     finetune_cost,
@@ -90,7 +91,7 @@ def test_it_is_fine_tuned_scored_by_its_own_metric_and_costs_what_it_writes(
     cost, maps = finetune_cost(evaluated(task)), len(list((tmp_path / "labels").glob("*.npy")))
     networks = len(list((tmp_path / "networks").glob("*.safetensors")))
     assert networks == task.can_predict  # that of the task's model
-    assert cost.files == RECORD_FILES + len(cells) + maps + networks
+    assert cost.files == RECORD_FILES + PRECISION_FILES + len(cells) + maps + networks
     assert min(cost.disk_bytes, cost.memory_bytes, cost.flops, cost.seconds) > 0
 
 
