@@ -6,6 +6,9 @@ takes studies whose stage `finetune` is finished, and writes `results/segmentati
 beside the first. With `--nnunet` it first trains nnU-Net on the same labelled subjects as each of
 the tasks' rows, for as many crops, and scores it on the same subjects by the same code; a training
 that is finished is not done again, and a row says of how many seeds it is.
+
+The rows take more hours than one machine may have at a time: what the file holds already, and these
+studies have not scored here, stays in it.
 """
 
 import argparse
@@ -56,11 +59,13 @@ def main() -> None:
     if words.nnunet:
         for peer in peers:
             peer.train_all()
-    rows = list(unique_rows(row for study in studies for row in study_rows(study)))
-    rows += [row for peer in peers for row in peer.rows()]
-    results = words.studies[0].parent / "results"
-    write_json(results / "segmentation.json", [asdict(row) for row in rows])
-    write_bytes(results / "segmentation.md", _markdown(rows).encode())
+    file = words.studies[0].parent / "results/segmentation.json"
+    scored = [row for study in studies for row in study_rows(study)]
+    scored += [row for peer in peers for row in peer.rows()]
+    earlier = json.loads(file.read_text()) if file.exists() else []
+    rows = list(unique_rows(scored + [EvidenceRow(**row) for row in earlier]))
+    write_json(file, [asdict(row) for row in rows])
+    write_bytes(file.with_suffix(".md"), _markdown(rows).encode())
 
 
 def study_rows(study: Study) -> Iterator[EvidenceRow]:
@@ -77,10 +82,15 @@ def study_rows(study: Study) -> Iterator[EvidenceRow]:
 
 
 def unique_rows(rows: Iterable[EvidenceRow]) -> Iterator[EvidenceRow]:
-    """The first row of each start, network and number of subjects: studies share a baseline."""
+    """Of each task, start, network and number of subjects the row of most seeds, first of equals.
+
+    Studies share a baseline, and what is scored anew replaces what stood in the file.
+    """
     found: dict[tuple[str, str, str, int], EvidenceRow] = {}
     for row in rows:
-        found.setdefault((row.task, row.start, row.network, row.subjects), row)
+        key = (row.task, row.start, row.network, row.subjects)
+        if key not in found or row.seeds > found[key].seeds:
+            found[key] = row
     yield from found.values()
 
 

@@ -62,13 +62,20 @@ def test_rows_are_named_as_readers_of_the_file_expect(study):
     ]
 
 
-def test_a_baseline_that_two_studies_share_is_one_row():
-    def row(start: str, network: str, mean: float) -> EvidenceRow:
-        return EvidenceRow("Tissue", start, network, 5, "mean Dice", mean, None, None, 3)
+def evidence(start: str, network: str, mean: float, seeds: int = 3) -> EvidenceRow:
+    return EvidenceRow("Tissue", start, network, 5, "mean Dice", mean, None, None, seeds)
 
-    pixels = row("pixels", "voxel PCA", 0.5)
-    both = [row("random", "resenc", 0.7), pixels, row("random", "vit", 0.6), pixels]
+
+def test_a_baseline_that_two_studies_share_is_one_row():
+    pixels = evidence("pixels", "voxel PCA", 0.5)
+    both = [evidence("random", "resenc", 0.7), pixels, evidence("random", "vit", 0.6), pixels]
     assert list(unique_rows(both)) == both[:3]
+
+
+def test_a_row_replaces_that_of_an_earlier_run_unless_it_has_fewer_seeds():
+    anew, fewer = evidence("random", "resenc", 0.7), evidence("nnunet", "ResEnc M", 0.8, seeds=1)
+    earlier = [evidence("nnunet", "ResEnc M", 0.9), evidence("random", "resenc", 0.6)]
+    assert list(unique_rows([anew, fewer, *earlier])) == [anew, earlier[0]]
 
 
 @pytest.mark.parametrize(
