@@ -13,7 +13,6 @@ from ssl_pipeline.config.section import Section
 from ssl_pipeline.export.manifest import DECODER_FILE, WEIGHTS_FILE, BundleManifest
 from ssl_pipeline.formatting import markdown_line
 from ssl_pipeline.models.position_encoding import MAX_WAVELENGTH_MM, MIN_WAVELENGTH_MM
-from ssl_pipeline.models.vit_config import PRESETS
 from ssl_pipeline.types import Spacing
 
 SUMMARY_KEYS = (
@@ -56,7 +55,7 @@ def model_card(manifest: BundleManifest) -> str:
         spacings={name: _spacing_text(settings_of(name).spacing_mm) for name in ("CT", "MR")},
         stored={name: _stored_text(manifest, name) for name in ("CT", "MR")},
         window=[f"{value:g}" for value in (low, high, (low + high) / 2, (high - low) / 4)],
-        heads=PRESETS[manifest.model.preset][2] if manifest.model.name == "vit" else None,
+        sizes=manifest.model.sizes if manifest.model.name == "vit" else None,
         shortest=MIN_WAVELENGTH_MM,
         longest=MAX_WAVELENGTH_MM,
     )

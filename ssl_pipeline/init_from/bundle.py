@@ -47,13 +47,13 @@ class BundleWeights(WeightsSource):
 
         model = load_encoder(self.weights_path.parent).model
         tensors = dict(model.state_dict())
-        kernel = None
+        kernel, activation = None, ""
         if isinstance(model, ViTEncoder):
+            activation = model.activation
             kernel = tensors.pop(EMBEDDING_WEIGHT).unflatten(1, model.patch)
         unknown = ("their training subjects are not known",)
-        return PretrainedWeights(
-            tensors, kernel, notes=unknown if self.read_training_subjects().is_unknown else ()
-        )
+        notes = unknown if self.read_training_subjects().is_unknown else ()
+        return PretrainedWeights(tensors, kernel, activation, notes=notes)
 
     def read_training_subjects(self) -> training_subjects.TrainingSubjects:
         """Read the list beside the weights; unknown where there is none."""

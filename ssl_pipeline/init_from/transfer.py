@@ -37,11 +37,13 @@ class PretrainedWeights:
     """Tensors of a file under the names of our encoders, and the names that are not used.
 
     `kernel` (width, z, y, x) is a transformer's patch embedding, None where it cannot be used;
-    `notes` are added to the message.
+    `activation` is that of its MLPs where it is known, as `model` names it; `notes` are added to
+    the message.
     """
 
     tensors: Mapping[str, Tensor]
     kernel: Tensor | None
+    activation: str = ""
     unused_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -56,6 +58,7 @@ def load_pretrained(encoder: Encoder, weights: PretrainedWeights, source: str) -
     _check_compatibility(state, tensors)
     embedding = ""
     if isinstance(encoder, ViTEncoder):
+        _check_activation(encoder, weights)
         if weights.kernel is None:
             tensors.pop(EMBEDDING_BIAS, None)
         else:
@@ -119,9 +122,18 @@ def _check_compatibility(expected: Mapping[str, Tensor], tensors: Mapping[str, T
     if theirs == ours:
         theirs, ours = f"{theirs}, but {[*wrong, *more][0]} differs", "none that fits"
     raise UserError(
-        f"init_from: the weights are of {theirs}, and the encoder of `model` has {ours}: choose a "
-        "model or its preset that fits them, or other weights."
+        f"init_from: the weights are of {theirs}, and the encoder of `model` has {ours}: give "
+        "`model` their size, or choose other weights."
     )
+
+
+def _check_activation(encoder: ViTEncoder, weights: PretrainedWeights) -> None:
+    """UserError where the MLPs of the weights have another activation than the encoder's."""
+    if weights.activation not in ("", encoder.activation):
+        raise UserError(
+            f"init_from: the MLPs of the weights have the activation {weights.activation}, and "
+            f"those of `model` {encoder.activation}: set model.activation to {weights.activation}."
+        )
 
 
 def _describe_size(tensors: Mapping[str, Tensor]) -> str:

@@ -22,7 +22,7 @@ def read_network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor]
 
     Raises UserError where the file is unreadable, or holds none or several such networks.
     """
-    tensors = read_tensors(path)
+    tensors, left = read_tensors(path)
     ends = re.compile(rf"(?P<prefix>(.*\.)?){anchor.pattern}")
     prefixes = sorted({match["prefix"] for name in tensors if (match := ends.fullmatch(name))})
     if len(prefixes) != 1:
@@ -37,12 +37,15 @@ def read_network(path: Path, anchor: re.Pattern[str]) -> tuple[dict[str, Tensor]
             f"{found}: choose another init_from.name, or save the one network that you mean."
         )
     (prefix,) = prefixes
-    left = [name for name in tensors if not name.startswith(prefix)]
+    left += [name for name in tensors if not name.startswith(prefix)]
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n not in left}, left
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by name, on the CPU, in fp32. Raises UserError where it has none."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of a file by name, on the CPU, in fp32; and names of tensors of whole numbers.
+
+    Raises UserError where it has no weights.
+    """
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -58,14 +61,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(word), dict):
             content = content[word]
     named = content.items() if isinstance(content, dict) else ()
-    tensors = {n: t.float() for n, t in named if isinstance(t, Tensor) and t.is_floating_point()}
+    every = {name: tensor for name, tensor in named if isinstance(tensor, Tensor)}
+    tensors = {n: t.float() for n, t in every.items() if t.is_floating_point()}
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken or not tensors:
         reason = f"{broken[0]} is not finite" if broken else "it holds no tensors by name"
         raise UserError(
             f"init_from.path: {path} cannot be used, for {reason}: choose another file."
         )
-    return tensors
+    return tensors, [name for name in every if name not in tensors]
 
 
 def _first_names(tensors: dict[str, Tensor]) -> str:

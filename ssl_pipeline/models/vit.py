@@ -7,6 +7,7 @@ place that give attention somewhere to keep what is global (Darcet et al. 2024, 
 they never leave the encoder.
 """
 
+from functools import partial
 from typing import Any
 
 import ssl_pipeline.torchvision_compat  # noqa: F401  (before timm)
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from ssl_pipeline.models.drop_path import BRANCHES_PER_BLOCK
 from ssl_pipeline.models.encoder import CropFeatures, Encoder, FeatureInfo
 from ssl_pipeline.models.position_encoding import position_encoding
-from ssl_pipeline.models.vit_config import PRESETS, ViT
+from ssl_pipeline.models.vit_config import ViT
 from ssl_pipeline.types import triple
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patch_grid, patchify
+
+ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 
 
 class ViTEncoder(Encoder):
@@ -29,18 +32,22 @@ class ViTEncoder(Encoder):
 
     def __init__(self, config: ViT) -> None:
         super().__init__()
-        self.dim, depth, heads = PRESETS[config.preset]
+        size = config.sizes
+        self.dim, depth = size.width, size.depth
         self.patch, self.drop_path = config.patch_voxels, config.drop_path
+        self.activation = config.activation
         self.branches = BRANCHES_PER_BLOCK * depth if config.drop_path else 0
         voxels = self.patch[0] * self.patch[1] * self.patch[2]
         self.embed = nn.Linear(voxels, self.dim)
         self.blocks = nn.ModuleList(
             Block(
                 self.dim,
-                heads,
+                size.heads,
+                mlp_ratio=size.mlp_ratio,
                 qkv_bias=True,
                 qk_norm=config.qk_norm,
                 init_values=config.layer_scale,
+                act_layer=ACTIVATIONS[config.activation],
             )
             for _ in range(depth)
         )

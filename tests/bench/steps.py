@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ssl_pipeline.models.encoder import CropFeatures
 from ssl_pipeline.models.vit import ViTEncoder
-from ssl_pipeline.models.vit_config import PRESETS, ViT
+from ssl_pipeline.models.vit_config import PRESETS, ViT, ViTSize
 from ssl_pipeline.objectives import Hybrid, Mae
 from ssl_pipeline.objectives.backward import backward
 from ssl_pipeline.objectives.contrast import Contrast
@@ -50,7 +50,7 @@ class StepSize:
     name: str
     side: int  # of a crop, in voxels
     batch_size: int
-    encoder: tuple[int, int, int]  # width, depth, heads
+    encoder: ViTSize
     decoder: tuple[int, int]  # width, depth
 
     @property
@@ -62,17 +62,16 @@ class StepSize:
         return (self.side // PATCH[0]) ** 3
 
 
-SMALL = StepSize("192 x 12", 64, 4, (192, 12, 3), (96, 4))
+SMALL = StepSize("192 x 12", 64, 4, ViTSize(width=192, depth=12, heads=3), (96, 4))
 TINY = StepSize("tiny", 32, 48, PRESETS["tiny"], (64, 2))
-SMALLEST = StepSize("48 x 2", 16, 2, (48, 2, 3), (48, 1))
+SMALLEST = StepSize("48 x 2", 16, 2, ViTSize(width=48, depth=2, heads=3), (48, 1))
 VIT_S = StepSize("ViT-S", 64, 64, PRESETS["S"], (192, 4))
 VIT_B = StepSize("ViT-B", 64, 64, PRESETS["B"], (384, 4))
 
 
 def vit_section(setting: StepSize) -> ViT:
-    """The project's own encoder in any size: one for which there is no preset has a name here."""
-    PRESETS[setting.name] = setting.encoder
-    return ViT().model_copy(update={"preset": setting.name})  # a copy is not validated
+    """The project's own encoder."""
+    return ViT(size=setting.encoder)
 
 
 def build_objective(
@@ -194,15 +193,15 @@ class MonaiMae(nn.Module):
 
     def __init__(self, setting: StepSize, patched: bool = False) -> None:
         super().__init__()
-        (width, depth, heads), (narrow, short) = setting.encoder, setting.decoder
+        size, (narrow, short) = setting.encoder, setting.decoder
         self.net = MaskedAutoEncoderViT(
             in_channels=1,
             img_size=setting.side,
             patch_size=PATCH,
-            hidden_size=width,
-            mlp_dim=4 * width,
-            num_layers=depth,
-            num_heads=heads,
+            hidden_size=size.width,
+            mlp_dim=size.inner_width,
+            num_layers=size.depth,
+            num_heads=size.heads,
             masking_ratio=MASK_RATIO,
             decoder_hidden_size=narrow,
             decoder_mlp_dim=4 * narrow,
@@ -237,21 +236,21 @@ class LightlyMae(nn.Module):
 
     def __init__(self, setting: StepSize) -> None:
         super().__init__()
-        (width, depth, heads), (narrow, short) = setting.encoder, setting.decoder
+        size, (narrow, short) = setting.encoder, setting.decoder
         vit = VisionTransformer(
             img_size=setting.side,
             patch_size=PATCH[0],
             in_chans=1,
             num_classes=0,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.heads,
             embed_layer=PatchEmbed3D,
         )
         vit.pos_embed.requires_grad_(False)  # as its own sine-cosine positions are
         self.encoder = MaskedVisionTransformerTIMM(vit, pos_embed_initialization="skip")
         self.encoder.mask_token.requires_grad_(False)  # the decoder has its own
-        self.embed = nn.Linear(width, narrow)
+        self.embed = nn.Linear(size.width, narrow)
         self.decoder = MaskedVisionTransformerDecoderTIMM(
             num_patches=setting.token_count,
             embed_dim=narrow,

@@ -12,12 +12,14 @@ from monai.networks.nets import ViT as MonaiViT
 from safetensors.torch import save_file
 from timm.models import create_model
 from timm.models.vision_transformer import VisionTransformer
+from transformers import Dinov2Config, Dinov2Model
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export import training_subjects
 from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.init_from import (
     BundleWeights,
+    HuggingFaceWeights,
     InitFrom,
     MonaiWeights,
     RegistryWeights,
@@ -104,6 +106,14 @@ def weights_source(name, folder):
         bundle = Path(save_encoder_bundle(folder / "encoder", randomize(new_encoder()), ViT()))
         entry = Registry(folder / "registry").add(EntryContent(name="chest"), bundle)
         return RegistryWeights(path=str(folder / "registry"), of=entry)
+    if name == "huggingface":
+        size = Dinov2Config(hidden_size=128, num_hidden_layers=6, num_attention_heads=4)
+        network = randomize(Dinov2Model(size))
+        for name, scale in network.named_parameters():
+            if "layer_scale" in name:  # else the blocks here hold the products
+                torch.nn.init.ones_(scale)
+        network.save_pretrained(folder)
+        return HuggingFaceWeights(path=str(folder / "model.safetensors"))
     network = VisionTransformer(**TINY) if name == "timm" else MonaiViT(**IMAGE, **SIZES)
     kind = {"timm": TimmWeights, "monai": MonaiWeights}[name]
     return kind(path=save_weights(folder, randomize(network)))

@@ -9,6 +9,7 @@ from ssl_pipeline.models.decoder import ReconstructionDecoder
 from ssl_pipeline.models.drop_path import draw_branch_factors
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.position_encoding import position_encoding
+from ssl_pipeline.models.vit_config import ViTSize
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patchify
 
 
@@ -154,3 +155,19 @@ def test_the_decoder_can_learn_a_constant():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
+
+
+def test_a_size_of_its_own_takes_the_place_of_the_presets():
+    model = ViT(size=ViTSize(width=96, depth=2, heads=4, mlp_width=100), activation="gelu_tanh")
+    encoder = model.build()
+    assert (len(encoder.blocks), encoder.dim, model.head_width) == (2, 96, 24)
+    assert encoder.blocks[0].mlp.fc1.weight.shape == (100, 96)
+    assert model.parameter_count == sum(p.numel() for p in encoder.parameters())
+    values = torch.linspace(-3, 3, 50)
+    expected = torch.nn.functional.gelu(values, approximate="tanh")
+    assert torch.equal(encoder.blocks[0].mlp.act(values), expected)
+
+
+def test_heads_must_share_the_width():
+    with pytest.raises(ValueError, match="heads is 5, and width 96 is no multiple of it"):
+        ViTSize(width=96, depth=2, heads=5)

@@ -1,6 +1,6 @@
 """The weights under the names of timm's VisionTransformer, as safetensors.
 
-The blocks are timm's own, so they load as they are: `Block(dim, heads, qkv_bias=True,
+The blocks are timm's own, so they load as they are: `Block(dim, heads, mlp_ratio, qkv_bias=True,
 qk_norm=qk_norm, init_values=layer_scale)`, one for each number behind `blocks.`. A whole
 `VisionTransformer` loads them with a patch embedding for volumes (a convolution as large as its
 step), `class_token=False`, `global_pool=""`, as many `reg_tokens` as the encoder has registers

@@ -89,7 +89,7 @@ class TermCost:
 
 def decoder_cost(width_in: int, width_out: int, width: int, depth: int, tokens: int) -> TermCost:
     """Cost of `models.decoder.ReconstructionDecoder` on so many tokens, visible and decoded."""
-    parameters = (width_in + 2) * width + block_parameters(width, depth) + 2 * width
+    parameters = (width_in + 2) * width + block_parameters(width, depth, 4 * width) + 2 * width
     parameters += (width + 1) * width_out
     return TermCost(
         parameters,
