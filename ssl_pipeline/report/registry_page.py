@@ -111,4 +111,5 @@ def _moves(registry: Registry, name: str) -> Iterator[tuple[str, ...]]:
             for move in read_moves(registry.alias_folder(name, alias)):
                 way = "back to " if move.is_rollback else ""
                 entry = f"{way}{move.entry[:SHORT_ID]}"
-                yield alias, move.moved_at, move.moved_by, entry, move.reason
+                time = move.moved_at[:16].replace("T", " ")
+                yield alias, time, move.moved_by, entry, move.reason
