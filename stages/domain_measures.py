@@ -19,7 +19,7 @@ from ssl_pipeline.registry.domain_losses import (
     forgetting_criterion,
     missing_criterion,
 )
-from ssl_pipeline.registry.entry import RegistryEntry
+from ssl_pipeline.registry.entry import SHORT_ID, RegistryEntry
 from ssl_pipeline.registry.registry import CHALLENGER
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training.domain_bank import (
@@ -31,7 +31,6 @@ from ssl_pipeline.training.domain_bank import (
 )
 from ssl_pipeline.volumes.inventory import Inventory
 from stages import preprocess
-from stages.commands.registry import SHORT
 from stages.core import layout
 from stages.core.champion import registry_of
 from stages.core.pretraining_runs import run_folder
@@ -110,13 +109,13 @@ class DomainMeasures:
         """The losses of all champions of the family up to the challenger, by domain."""
         encoders: dict[str, Measures] = {}
         identifier = self.study.champion
-        while identifier and identifier[:SHORT] not in encoders:
+        while identifier and identifier[:SHORT_ID] not in encoders:
             promotion = self.registry.entry(identifier).content.promotion
             own = promotion.measures if promotion else ()
-            encoders[identifier[:SHORT]] = {each.bank_sha256: each for each in own}
+            encoders[identifier[:SHORT_ID]] = {each.bank_sha256: each for each in own}
             identifier = promotion.champion if promotion else ""
         if self.study.champion:
-            encoders[self.study.champion[:SHORT]] = self.champion
+            encoders[self.study.champion[:SHORT_ID]] = self.champion
         oldest_first = dict(reversed(encoders.items()))
         new = {each.bank_sha256: each for each in self.new_of_champion}
         return domain_table(

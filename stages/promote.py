@@ -17,12 +17,12 @@ from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.records import write_record
 from ssl_pipeline.progress import info
 from ssl_pipeline.registry.aliases import rolled_back
-from ssl_pipeline.registry.entry import EntryContent
+from ssl_pipeline.registry.entry import SHORT_ID, EntryContent
 from ssl_pipeline.registry.promotion import PROMOTION_FILE, Promotion, PromotionRecord
 from ssl_pipeline.registry.registry import CHAMPION, Registry
 from ssl_pipeline.training.run_record import read_run_record
 from ssl_pipeline.volumes.config import resolve_path
-from stages.commands.registry import SHORT, add_study_encoder
+from stages.commands.registry import add_study_encoder
 from stages.core.champion import is_own_encoder, registry_of
 from stages.core.pretraining_runs import pretraining_run
 from stages.core.records import manifest_hash
@@ -188,7 +188,7 @@ def _promote(study: Study, promotion: Promotion) -> str:
     entry = add_study_encoder(study, registry, content)
     expected = study.champion or None
     registry.move(section.name, section.alias, entry, expected, decision.reason)
-    info(f"promote: {section.reference} points to {entry[:SHORT]}")
+    info(f"promote: {section.reference} points to {entry[:SHORT_ID]}")
     return entry
 
 

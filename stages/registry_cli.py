@@ -77,6 +77,19 @@ def lineage(entry: Reference, /, *, registry: RegistryFolder) -> None:
     print_table(lineage_table(registry, entry))
 
 
+@_command("page registry.html")
+def page(
+    page: Annotated[Path, Parameter(help="HTML file to write")],
+    /,
+    *,
+    registry: RegistryFolder,
+) -> None:
+    """Write all family trees as a page: what each encoder continues, and what is in use."""
+    from stages.commands.registry import write_page
+
+    write_page(registry, page)
+
+
 @_command(f"diff {EXAMPLE_ALIAS} chest@challenger")
 def diff(entry: Reference, other: Reference, /, *, registry: RegistryFolder) -> None:
     """Print what differs between two entries: settings, cohorts, versions, training."""
@@ -114,7 +127,7 @@ def rollback(
 
 @_command("verify")
 def verify(*, registry: RegistryFolder) -> None:
-    """Check the hashes of all entries and the histories of all aliases."""
+    """Check the hashes of all entries and banks, and the histories of all aliases."""
     from stages.commands.registry import verify_registry
 
     info(verify_registry(registry))

@@ -233,7 +233,8 @@ def _final_state(meant: PretrainingRun) -> "TrainerState":
     if state.step < meant.parent.steps:
         raise missing_parent_error(meant.study, f"has come to step {state.step} only")
     # The embeddings are of a bank without the scans that came.
-    return replace(state, previous_embeddings=None, earlier_computes={})
+    state = replace(state, previous_embeddings=None, earlier_computes={})
+    return state if meant.study.training.keep_moments else replace(state, optimizer={})
 
 
 def _continuation_note(training: Training, parent: PretrainingRun) -> str:

@@ -23,6 +23,7 @@ from ssl_pipeline.registry.promotion import Promotion
 
 ENTRY_RECORD = "entry.json"
 ENCODER_FOLDER, CHECKPOINT_FOLDER = "encoder", "checkpoint"
+SHORT_ID = 12  # digits of an ID in tables and sentences
 COPY_REMEDY = "copy the entry again from a backup of the registry"
 
 

@@ -18,6 +18,7 @@ from ssl_pipeline.registry import aliases
 from ssl_pipeline.registry.entry import (
     CHECKPOINT_FOLDER,
     ENCODER_FOLDER,
+    SHORT_ID,
     EntryContent,
     RegistryEntry,
     entry_folders,
@@ -137,12 +138,20 @@ class Registry:
         found = {sha256_file(path): read_record(DomainBank, path, BANK_REMEDY) for path in files}
         return dict(sorted(found.items(), key=lambda item: item[1].title))
 
+    def bank_files(self) -> list[Path]:
+        """The files of the banks of all families."""
+        return sorted((self.folder / "banks").glob("*/*.json"))
+
     def find_damage(self) -> Iterator[str]:
-        """One sentence for each file of any entry or alias that is not as it was written."""
+        """One sentence for each file of any entry, alias or bank that is not as it was written."""
         present = entry_folders(self._entries)
         for folder in present:
             yield from find_damage(folder)
-        known = {folder.name for folder in present}
+        yield from self._damaged_aliases({folder.name for folder in present})
+        yield from self._damaged_banks()
+
+    def _damaged_aliases(self, known: set[str]) -> Iterator[str]:
+        """What is wrong with the histories of aliases; `known` are the IDs of all entries."""
         for alias in sorted((self.folder / "aliases").glob("*/*")):
             try:
                 moves = aliases.read_moves(alias)
@@ -150,7 +159,22 @@ class Registry:
                 yield str(error)
                 continue
             for entry in {move.entry for move in moves} - known:
-                yield f"{alias.parent.name}@{alias.name} names {entry[:12]}, which is gone."
+                yield f"{alias.parent.name}@{alias.name} names {entry[:SHORT_ID]}, which is gone."
+
+    def _damaged_banks(self) -> Iterator[str]:
+        """What is wrong with banks: one that cannot be read, or that an entry was measured on."""
+        for path in self.bank_files():
+            try:
+                read_record(DomainBank, path, BANK_REMEDY)
+            except UserError as error:
+                yield str(error)
+        present = {sha256_file(path) for path in self.bank_files()}
+        for folder in entry_folders(self._entries):
+            for missing in sorted(_measured_on(folder) - present):
+                yield (
+                    f"{self.folder / 'banks'} has no bank {missing[:SHORT_ID]} as it was when "
+                    f"{folder.name[:SHORT_ID]} was measured on it: {BANK_REMEDY}."
+                )
 
     def _resolve_alias(self, reference: str) -> str:
         name, _, alias = reference.partition("@")
@@ -159,6 +183,14 @@ class Registry:
             known = ", ".join(self.aliases()) or "none"
             raise UserError(f"{self.folder} has no alias {reference}; its aliases: {known}.")
         return found
+
+
+def _measured_on(folder: Path) -> set[str]:
+    """The hashes of the banks that an entry's record holds measures on; none if it is damaged."""
+    with suppress(UserError):
+        promotion = read_entry(folder).content.promotion
+        return {measure.bank_sha256 for measure in promotion.measures} if promotion else set()
+    return set()
 
 
 def _check_name(name: str) -> None:

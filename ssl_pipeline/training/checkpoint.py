@@ -34,7 +34,7 @@ class TrainerState:
 
     step: int  # steps that are done
     objective: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Any]  # empty in a state that a run begins from without moments
     ema: list[Tensor]  # moving average of what is exported; empty without one
     scaler: dict[str, Any]
     previous_embeddings: Tensor | None  # of the last snapshot

@@ -41,6 +41,16 @@ class RunLength(Section):
         return f"{self.hours:g} hours" if self.hours else f"{self.steps} steps"
 
 
+class LowRankUpdates(Section):
+    """Low-rank updates of the encoder's layers, which are trained in place of its weights (LoRA).
+
+    Hu et al. 2022, arXiv:2106.09685.
+    """
+
+    rank: int = Field(8, ge=1, description="rank of the update of a layer")
+    alpha: float = Field(16.0, gt=0, description="the update is multiplied by alpha / rank")
+
+
 class ParentRun(RunLength):
     """A finished run of this study that another run continues from."""
 
@@ -49,6 +59,8 @@ class ParentRun(RunLength):
         (), description="names of the roots that the study had then; empty where it had all"
     )
     replay: Replay | None = Field(None, description="its replay")
+    keep_moments: bool = Field(True, description="its keep_moments", exclude_if=bool)
+    low_rank: LowRankUpdates | None = Field(None, description="its low_rank", exclude_if=_is_none)
     continue_from: "ParentRun | None" = Field(
         None, description="the run that it continued from itself"
     )
@@ -143,6 +155,19 @@ class Training(RunLength):
         description="with `continue_from` and a raised cohort: train on the subjects that came, "
         "with some of the earlier ones in every step; without it, on all by their weights",
     )
+    keep_moments: bool = Field(
+        True,
+        description="with `continue_from`: keep AdamW's moments as that run left them; false "
+        "begins with none, as `low_rank` does too",
+        exclude_if=bool,  # a run that keeps them keeps its hash
+    )
+    low_rank: LowRankUpdates | None = Field(
+        None,
+        description="with `continue_from` or `init_from`: train low-rank updates of the encoder's "
+        "blocks, and all heads, and add the updates to the weights at the end; the rest of the "
+        "encoder stays as it is",
+        exclude_if=_is_none,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +193,15 @@ class Training(RunLength):
             raise ValueError(
                 f"ema_decay is {self.ema_decay:g}, and the run has one step, of which there is "
                 "no average: give more steps, or set ema_decay to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_updates(self) -> "Training":
+        if self.low_rank and self.ema_decay:
+            raise ValueError(
+                f"ema_decay is {self.ema_decay:g}, and low_rank trains updates in place of the "
+                "weights, of which there is no average: set one of them to its default"
             )
         return self
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.models.low_rank import merge_updates
 from ssl_pipeline.models.unet_decoder import PretrainedNetwork
 from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.monitoring.diagnosis import Diagnosis, diagnose, diagnose_whole_run
@@ -45,7 +46,8 @@ from ssl_pipeline.training.interrupt import stop_event
 from ssl_pipeline.training.metrics_log import METRICS_FILE, LogRow, MetricsLog, read_metrics
 from ssl_pipeline.training.monitor import Monitor
 from ssl_pipeline.training.ranks import RankInfo
-from ssl_pipeline.training.schedule import learning_rate, parameter_groups, run_progress
+from ssl_pipeline.training.schedule import build_optimizer, learning_rate, run_progress
+from ssl_pipeline.training.starting_state import InitialState, starting_state
 from ssl_pipeline.views.augmentation import augmented_views
 from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.crops import Batch
@@ -83,9 +85,12 @@ class Trainer:
         settings: RunSettings,
         *,
         rank_info: RankInfo | None = None,
-        initial_state: Callable[[], TrainerState] | None = None,
+        initial_state: InitialState | None = None,
     ) -> None:
-        """Without a checkpoint in the folder the run begins from `initial_state`, where given."""
+        """Without a checkpoint in the folder the run begins from `initial_state`, where given.
+
+        Raises UserError as `starting_state` does.
+        """
         self.folder, self.sampler, self.config = folder, sampler, settings.to_json()
         self.training, self.monitoring = settings.training, settings.monitoring
         training = settings.training
@@ -94,17 +99,12 @@ class Trainer:
         self.micro_batches = self.rank_info.micro_batches(
             sampler.batch_size, training.gradient_accumulation
         )
-        state = checkpoint.load_newest(folder / "checkpoints")
-        if state is None:
-            self._check_lost_checkpoint()
-            state = initial_state() if initial_state else None
+        state = starting_state(folder, objective, training, sampler.seed, initial_state)
         self.compute = select_compute(training, self.rank_info, state.compute if state else None)
         self.earlier_computes: dict[int, Compute] = {}
         self.compute.apply(self.rank_info, objective)
         self.objective = objective.to(self.compute.device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(objective, training.weight_decay), betas=training.betas, fused=True
-        )
+        self.optimizer = build_optimizer(objective, training)
         self.scaler = self.compute.scaler()
         self.ema = EMA(objective.network, training.ema_decay) if training.ema_decay else None
         if training.compile:
@@ -167,19 +167,6 @@ class Trainer:
 
     def _diagnose(self, rows: Sequence[LogRow]) -> Diagnosis:
         return diagnose(rows, self.monitoring, diagnosis_rules(self.objective.terms))
-
-    def _check_lost_checkpoint(self) -> None:
-        """Raise UserError where the log has steps that only a run with a checkpoint reaches."""
-        first = self.training.first_step
-        logged = max(
-            (row["step"] for row in read_metrics(self.folder / METRICS_FILE)), default=first
-        )
-        if logged > first + self.training.checkpoint_every:
-            raise UserError(
-                f"{self.folder} has logged {logged} steps and holds no complete checkpoint (a "
-                "scratch disk that purges old files?): bring its folder checkpoints back, or "
-                f"remove the folder to start anew from step {first}."
-            )
 
     def _sync_ranks(self) -> None:
         """Give all ranks the first one's state and decisions, whatever each found or measured.
@@ -260,6 +247,8 @@ class Trainer:
                 if not (finite and last):
                     self._stop_if_unhealthy(diagnosis, finite)
                 clock, waited, done = time.perf_counter(), 0.0, []
+            if last and self.training.low_rank:
+                self._merge_updates()
             if saved:
                 self._save_checkpoint()
             if stopping and not last:
@@ -363,6 +352,12 @@ class Trainer:
             "learning_rate": learning_rate(self.step - 1, self.training),
         }
 
+    def _merge_updates(self) -> None:
+        """Make the run one of plain weights, which any other may continue."""
+        merge_updates(self.objective.encoder)
+        self.objective.encoder.requires_grad_(True)
+        self.optimizer = build_optimizer(self.objective, self.training)
+
     def state(self) -> TrainerState:
         """A copy of what the run continues from; no later step changes it."""
         return deepcopy(self._live_state())
@@ -386,7 +381,8 @@ class Trainer:
         self.compute.apply(self.rank_info, self.objective)
         self.scaler = self.compute.scaler()
         self.objective.load_state_dict(state.objective)
-        self.optimizer.load_state_dict(deepcopy(state.optimizer))  # takes tensors over
+        if state.optimizer:
+            self.optimizer.load_state_dict(deepcopy(state.optimizer))  # takes tensors over
         self.scaler.load_state_dict(state.scaler)
         if self.ema:
             self.ema.load_weights(state.ema)

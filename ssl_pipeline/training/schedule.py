@@ -1,7 +1,8 @@
-"""Learning rate schedule, progress of a run, and parameter groups for weight decay."""
+"""Learning rate schedule, progress of a run, and its optimizer."""
 
 import math
 
+import torch
 from torch import nn
 
 from ssl_pipeline.training.config import Training
@@ -52,12 +53,14 @@ def has_weight_decay(parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1
 
 
-def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Parameters with and without weight decay."""
+def build_optimizer(model: nn.Module, section: Training) -> torch.optim.AdamW:
+    """The optimizer of all that is trained, without moments."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in trained if has_weight_decay(p)]
-    others = [p for p in trained if not has_weight_decay(p)]
-    return [
-        {"params": matrices, "weight_decay": decay},
-        {"params": others, "weight_decay": 0.0},
+    groups = [
+        {
+            "params": [p for p in trained if has_weight_decay(p)],
+            "weight_decay": section.weight_decay,
+        },
+        {"params": [p for p in trained if not has_weight_decay(p)], "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, betas=section.betas, fused=True)

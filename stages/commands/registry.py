@@ -15,14 +15,12 @@ from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.progress import info
 from ssl_pipeline.provenance import git_commit
 from ssl_pipeline.registry import aliases
-from ssl_pipeline.registry.entry import EntryCohort, EntryContent, RegistryEntry
+from ssl_pipeline.registry.entry import SHORT_ID, EntryCohort, EntryContent, RegistryEntry
 from ssl_pipeline.registry.registry import Registry
 from ssl_pipeline.training.run_record import RunRecord, read_run_record
 from stages.core import layout
 from stages.core.pretraining_runs import PretrainingRun, pretraining_run
 from stages.core.study import Study
-
-SHORT = 12  # digits of an ID in tables
 
 
 def add_encoder(study: Study, folder: Path, name: str, alias: str, reason: str) -> None:
@@ -35,7 +33,7 @@ def add_encoder(study: Study, folder: Path, name: str, alias: str, reason: str) 
     entry = add_study_encoder(study, registry, EntryContent(name=name, reason=reason))
     if alias:
         registry.move(name, alias, entry, expected, reason)
-        info(f"registry: {name}@{alias} points to {entry[:SHORT]}")
+        info(f"registry: {name}@{alias} points to {entry[:SHORT_ID]}")
 
 
 def add_study_encoder(study: Study, registry: Registry, content: EntryContent) -> str:
@@ -55,7 +53,7 @@ def add_study_encoder(study: Study, registry: Registry, content: EntryContent) -
     }
     checkpoint = _newest_checkpoint(study.stage_folder("pretrain", {}) / record.folder)
     entry = registry.add(content.model_copy(update=origin), study.encoder, checkpoint)
-    info(f"registry: {entry[:SHORT]} is {study.name}'s encoder, in {registry.folder}")
+    info(f"registry: {entry[:SHORT_ID]} is {study.name}'s encoder, in {registry.folder}")
     return entry
 
 
@@ -65,7 +63,7 @@ def entries_table(folder: Path) -> Table:
     pointing = registry.aliases()
     rows = (
         (
-            identifier[:SHORT],
+            identifier[:SHORT_ID],
             entry.content.name,
             ", ".join(alias for alias, target in pointing.items() if target == identifier),
             entry.content.study,
@@ -94,6 +92,14 @@ def lineage_table(folder: Path, reference: str) -> Table:
     return _table(("entry", "study", "added", "cohorts", "salt", "version", "commit"), rows)
 
 
+def write_page(folder: Path, page: Path) -> None:
+    """Write the family trees of a registry as an HTML page."""
+    from ssl_pipeline.report.registry_page import write_registry_page
+
+    write_registry_page(_existing(folder), page)
+    info(f"registry: the page is {page}")
+
+
 def difference_table(folder: Path, reference: str, other: str) -> Table:
     """One row for each value that two entries do not share."""
     registry = _existing(folder)
@@ -111,7 +117,7 @@ def history_table(folder: Path, alias: str) -> Table:
     moves = aliases.read_moves(_alias_folder(_existing(folder), alias))
     rows = (
         (move.moved_at, move.moved_by, "back to" if move.is_rollback else "to",
-         move.entry[:SHORT], move.reason)
+         move.entry[:SHORT_ID], move.reason)
         for move in moves
     )  # fmt: skip
     return _table(("time (UTC)", "by", "", "entry", "reason"), rows)
@@ -120,7 +126,7 @@ def history_table(folder: Path, alias: str) -> Table:
 def roll_back_alias(folder: Path, alias: str, reason: str) -> None:
     """Point an alias to what it pointed to before, and say so."""
     entry = aliases.roll_back(_alias_folder(_existing(folder), alias), reason)
-    info(f"registry: {alias} points to {entry[:SHORT]} again")
+    info(f"registry: {alias} points to {entry[:SHORT_ID]} again")
 
 
 def verify_registry(folder: Path) -> str:
@@ -133,7 +139,8 @@ def verify_registry(folder: Path) -> str:
         raise UserError(f"{folder}: {format_count(len(damage), 'fault')} found.")
     counts = (("entry", "entries", registry.entries()), ("alias", "aliases", registry.aliases()))
     checked = [f"{len(found)} {one if len(found) == 1 else many}" for one, many, found in counts]
-    return f"{folder}: {' and '.join(checked)} as written"
+    banks = format_count(len(registry.bank_files()), "bank")
+    return f"{folder}: {', '.join(checked)} and {banks} as written"
 
 
 def _existing(folder: Path) -> Registry:
@@ -168,12 +175,12 @@ def _cohorts(run: PretrainingRun) -> Iterator[EntryCohort]:
 
 def _lineage_row(identifier: str, entry: RegistryEntry | None) -> tuple[str, ...]:
     if entry is None:
-        return (identifier[:SHORT], "gone from the registry", *[""] * 5)
+        return (identifier[:SHORT_ID], "gone from the registry", *[""] * 5)
     content = entry.content
-    cohorts = ", ".join(f"{each.sha256[:SHORT]} ({each.volumes})" for each in content.cohorts)
-    commit = content.git_commit[:SHORT]
-    words = (content.study, entry.created_at, cohorts, content.salt_fingerprint[:SHORT])
-    return (identifier[:SHORT], *words, content.version, commit)
+    cohorts = ", ".join(f"{each.sha256[:SHORT_ID]} ({each.volumes})" for each in content.cohorts)
+    commit = content.git_commit[:SHORT_ID]
+    words = (content.study, entry.created_at, cohorts, content.salt_fingerprint[:SHORT_ID])
+    return (identifier[:SHORT_ID], *words, content.version, commit)
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

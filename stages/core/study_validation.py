@@ -49,6 +49,7 @@ def check_study(study: Study) -> None:
         check_teacher(study, key, objective)
         _check_label_leakage(study, key, objective)
         _check_retention(study, key, objective)
+        _check_low_rank(study, key, objective)
     _check_task_titles(study)
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
@@ -281,6 +282,23 @@ def _check_retention(study: Study, key: str, objective: ObjectiveConfig) -> None
         raise ValueError(
             f"{key} has the term retain, which keeps tokens near those of the encoder that the run "
             "starts from: give init_from, such as the champion of a registry, or leave it out"
+        )
+
+
+def _check_low_rank(study: Study, key: str, objective: ObjectiveConfig) -> None:
+    """Updates are of weights that were trained, and no teacher can follow them."""
+    if study.training.low_rank is None:
+        return
+    if not (study.training.continue_from or study.init_from):
+        raise ValueError(
+            "training.low_rank updates weights that were trained before: give "
+            "training.continue_from or init_from, or leave it out"
+        )
+    taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
+    if taught:
+        raise ValueError(
+            f"{key} has the term {taught[0]}, whose teacher averages the encoder's weights, and "
+            "training.low_rank trains updates in place of them: leave out one of them"
         )
 
 

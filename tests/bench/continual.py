@@ -2,7 +2,9 @@
 
 `python -m tests.bench.continual gate`: how often the gate of promotions errs, in 1,000 simulated
 studies a row; about a minute. `... forgetting`: what is forgotten in a sequence of four domains,
-with and without replay (see `forgetting.py`); about an hour on two cores.
+with and without replay (see `forgetting.py`); less than an hour on two cores. `... recipe`: other
+ways to continue, in the same domains, printed. `... sabotage`: whether
+the gate blocks bad challengers (see `sabotage.py`). Rows go to `build/bench/continual.json`.
 """
 
 import argparse
@@ -10,10 +12,13 @@ import argparse
 import numpy as np
 
 from ssl_pipeline.evaluation.statistics.gate import planned_subjects
-from tests.bench.forgetting import bench_forgetting
+from tests.bench.continual_rows import GoalRow, write_rows
+from tests.bench.forgetting import bench_forgetting, bench_recipe
+from tests.bench.sabotage import bench_sabotage
 from tests.evaluation.gate_simulation import CONFIDENCE, MARGIN, pilot_criteria, promoted
 
 STUDIES = 1000
+MAX_FALSE, MIN_TRUE = 0.05, 0.8  # shares promoted of those that are no better, and that are better
 CHALLENGERS = {  # true differences of tasks to keep, and of tasks that are to gain
     "equal": ((0.0, 0.0), (0.0, 0.0, 0.0)),
     "a loss as large as allowed": ((-MARGIN, 0.0), (5 * MARGIN,)),
@@ -23,18 +28,30 @@ CHALLENGERS = {  # true differences of tasks to keep, and of tasks that are to g
 
 
 def bench_gate() -> None:
-    """Print the share of studies that promote, by the truth and the number of subjects."""
+    """Write the share of studies that promote, by the truth and the number of subjects."""
     rng = np.random.default_rng(0)
     needed = max(n or 0 for n in planned_subjects(pilot_criteria(rng), CONFIDENCE))
-    print("| the challenger | subjects | promoted of 1,000 |")
-    print("|---|---:|---:|")
+    rows = []
     for name, (losses, gains) in CHALLENGERS.items():
         for subjects in (20, 50, needed):
             count = promoted(rng, subjects, losses, gains, STUDIES)
-            print(f"| {name} | {subjects} | {count} |", flush=True)
+            measure = f"promoted of {STUDIES:,}: {name}, {subjects} subjects"
+            if name != "better":
+                met, goal = count <= MAX_FALSE * STUDIES, f"at most {MAX_FALSE:.0%}"
+            elif subjects == needed:
+                met, goal = count >= MIN_TRUE * STUDIES, f"at least {MIN_TRUE:.0%}"
+            else:
+                met, goal = None, ""
+            rows.append(GoalRow(measure, str(count), goal, met))
+    write_rows("gate", rows)
 
 
-PARTS = {"gate": bench_gate, "forgetting": bench_forgetting}
+PARTS = {
+    "gate": bench_gate,
+    "forgetting": bench_forgetting,
+    "recipe": bench_recipe,
+    "sabotage": bench_sabotage,
+}
 
 
 def main() -> None:

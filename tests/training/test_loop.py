@@ -21,7 +21,7 @@ from ssl_pipeline.training.interrupt import stop_event
 from ssl_pipeline.training.loop import StoppedError
 from ssl_pipeline.training.metrics_log import read_metrics
 from ssl_pipeline.training.ranks import RankInfo
-from ssl_pipeline.training.schedule import learning_rate, parameter_groups
+from ssl_pipeline.training.schedule import build_optimizer, learning_rate
 from tests.conftest import crash_at_step
 from tests.training.small_trainer import (
     CONTRASTIVE,
@@ -214,7 +214,7 @@ def test_the_schedule_rises_and_falls():
 
 
 def test_norms_and_biases_do_not_decay():
-    decaying, others = parameter_groups(random_encoder(MODEL, 0), 0.05)
+    decaying, others = build_optimizer(random_encoder(MODEL, 0), Training()).param_groups
     assert all(p.ndim > 1 for p in decaying["params"]) and others["weight_decay"] == 0
 
 
