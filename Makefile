@@ -34,8 +34,9 @@ test: setup ## All tests but the marked slow groups
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile \
 	  --no-loadscope-reorder -m "not kill and not slurm and not browser and not nnunet"
 
-test-fuzz: setup ## Read 1,000 mutated files of each format
+test-fuzz: setup ## Read 1,000 mutated files of each format; send 10,000 odd requests to the page
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
+	FUZZ=10000 python -m pytest tests/review/test_fuzz.py
 
 test-kill: setup ## Kill real runs and compare the weights; measure memory over a long training
 	python -m pytest -m kill

@@ -25,11 +25,21 @@ def serve_review(
     config: StudyFile,
     reader: Annotated[str, Parameter(metavar="NAME", help="short code, which results say")],
     port: Annotated[int, Parameter(help="of this machine")] = 8765,
+    host: Annotated[
+        str, Parameter(help="name of this machine that other machines use; with TLS only")
+    ] = "127.0.0.1",
+    certificate: Annotated[
+        Path | None, Parameter(metavar="FILE", help="for TLS: PEM file, with its issuers")
+    ] = None,
+    key: Annotated[
+        Path | None, Parameter(metavar="FILE", help="of the certificate: PEM file")
+    ] = None,
 ) -> None:
     """Ask a reader about scans, on a page of this machine."""
+    from ssl_pipeline.review.page_address import PageAddress
     from stages.commands.review import serve_review
 
-    serve_review(load_study(config), reader, port)
+    serve_review(load_study(config), reader, PageAddress(host, port, certificate, key))
 
 
 @review_app.command(name="verify")

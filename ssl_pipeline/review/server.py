@@ -1,4 +1,4 @@
-"""The page of a review over HTTP, for one reader on this machine.
+"""The page of a review over HTTP or HTTPS, for one reader.
 
 Only the owner's own browser may use it: each request carries a token that is made at the start
 (compared in constant time), its Host is this machine's own name, so that no other site's name can
@@ -9,7 +9,7 @@ codes of the page, and has neither a path nor anything of a header.
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.locks import NoLocksError
+from ssl_pipeline.review.page_address import THIS_MACHINE
 from ssl_pipeline.review.pictures import AUTO, draw_slice
 from ssl_pipeline.review.session import ChangedScanError, ReviewSession
 from ssl_pipeline.volumes.readers import ReadError
 
 PAGE = Path(__file__).with_name("page")
 PAGE_FILES = ("page.js", "page.css")
-OWN_NAMES = ("127.0.0.1", "localhost")
-MAX_BODY_BYTES = 4096
+MAX_TARGET_BYTES, MAX_BODY_BYTES = 1000, 4096  # of the address, and of an answer
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
     " img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none';"
@@ -45,13 +46,17 @@ NO_ITEM = "There is no such item."
 BAD_ANSWER = "This is no answer."
 UNREADABLE = "This scan cannot be drawn any more: run the stage inventory again."
 NOT_SAVED = "The answer was NOT saved: the disk is full, or refuses it."
+NO_LOCKS = "The answer was NOT saved: the log lies on a file system without locks."
 CHANGED_LOG = "The log is not as it was written: ssl-pipeline review verify says where."
 
 Work = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(session: ReviewSession, token: str) -> Starlette:
-    """The application for the reader of `session`; `token` is what a request must carry."""
+def build_app(session: ReviewSession, token: str, host: str = THIS_MACHINE[0]) -> Starlette:
+    """The application for the reader of `session`; `token` is what a request must carry.
+
+    `host` is the name by which other machines reach this one, where they may.
+    """
     routes = _Routes(session)
     return Starlette(
         routes=[
@@ -64,7 +69,7 @@ def build_app(session: ReviewSession, token: str) -> Starlette:
             Route("/items/{name}/answer", _explained(routes.answer), methods=["POST"]),
             Route("/undo", _explained(routes.undo), methods=["POST"]),
         ],
-        middleware=[Middleware(_Guard, token=token)],
+        middleware=[Middleware(_Guard, token=token, names={*THIS_MACHINE, host})],
     )
 
 
@@ -123,6 +128,8 @@ def _explained(work: Work) -> Work:
             return _refusal(422, UNREADABLE)
         except ChangedScanError as error:
             return _refusal(409, str(error))
+        except NoLocksError:
+            return _refusal(507, NO_LOCKS)
         except UserError:
             return _refusal(503, CHANGED_LOG)
         except (ValidationError, ValueError):
@@ -144,7 +151,10 @@ async def _json_body(request: Request) -> dict[str, Any]:
         body += part
         if len(body) > MAX_BODY_BYTES:
             raise ValueError("the body is too long")
-    content = json.loads(body)
+    try:
+        content = json.loads(body)
+    except RecursionError:
+        raise ValueError("the body is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("the body is no object")
     return content
@@ -153,8 +163,8 @@ async def _json_body(request: Request) -> dict[str, Any]:
 class _Guard:
     """Lets through what comes from the owner's browser, and adds the headers of security."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token.encode()
+    def __init__(self, app: ASGIApp, token: str, names: Collection[str]) -> None:
+        self._app, self._token, self._names = app, token.encode(), names
         # Of its own for each server, for browsers share cookies between ports.
         self._cookie = f"review-{hashlib.sha256(self._token).hexdigest()[:8]}"
 
@@ -165,30 +175,34 @@ class _Guard:
             await self._guarded(Request(scope, receive))(scope, receive, _with_headers(send))
 
     def _guarded(self, request: Request) -> ASGIApp:
-        if not _is_own_host(request) or not _is_own_origin(request):
+        if len(request.scope["raw_path"]) + len(request.scope["query_string"]) > MAX_TARGET_BYTES:
+            return Response("This address is too long.", 414)
+        if not self._is_own_host(request) or not _is_own_origin(request):
             return Response("This address is refused.", 403)
         given = request.query_params.get("token")
         if given is not None and request.url.path == "/" and self._is_token(given):
             response = RedirectResponse("/", 303)  # so that the address no longer has it
-            response.set_cookie(self._cookie, given, httponly=True, samesite="strict")
+            is_secret = request.scope["scheme"] == "https"
+            response.set_cookie(
+                self._cookie, given, httponly=True, samesite="strict", secure=is_secret
+            )
             return response
         if not self._is_token(request.cookies.get(self._cookie, "")):
             return Response("Open the address that ssl-pipeline review printed.", 403)
         return self._app
 
+    def _is_own_host(self, request: Request) -> bool:
+        """Whether it is asked by a name of this machine; any port, for ssh may have another."""
+        name, _, port = request.headers.get("host", "").partition(":")
+        return name in self._names and (not port or (port.isascii() and port.isdigit()))
+
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(errors="surrogateescape"), self._token)
 
 
-def _is_own_host(request: Request) -> bool:
-    """Whether it is asked by a name of this machine; any port, for ssh may have another."""
-    name, _, port = request.headers.get("host", "").partition(":")
-    return name in OWN_NAMES and (not port or (port.isascii() and port.isdigit()))
-
-
 def _is_own_origin(request: Request) -> bool:
     origin = request.headers.get("origin")
-    return origin is None or origin == f"http://{request.headers['host']}"
+    return origin is None or origin == f"{request.scope['scheme']}://{request.headers['host']}"
 
 
 def _with_headers(send: Send) -> Send:

@@ -1,6 +1,11 @@
 """Review by people: `ssl-pipeline review`."""
 
+import os
 import secrets
+import socket
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +21,7 @@ from ssl_pipeline.report.sign_off_page import write_sign_off
 from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from ssl_pipeline.review.config import Review
 from ssl_pipeline.review.log_entry import Reader
+from ssl_pipeline.review.page_address import PageAddress, write_opening_page
 from ssl_pipeline.review.pictures import open_volume
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.session import ReviewSession, VolumeSource
@@ -27,8 +33,8 @@ from stages.core import layout
 from stages.core.study import Study
 from stages.reviewed import review_queue
 
-ADDRESS = "127.0.0.1"
 TOKEN_BYTES = 32
+OPENING_PAGE = "review_page.html"
 
 
 def verify_log(study: Study, anchor: str) -> None:
@@ -57,28 +63,55 @@ def write_sign_off_page(study: Study, out: Path) -> None:
     info(f"review: {format_count(len(items), 'item')}, {anchor_of(entries)}: {out}")
 
 
-def serve_review(study: Study, reader: str, port: int) -> None:
-    """Serve the page for one reader until Ctrl-C. Raises UserError as `open_session` does."""
+def serve_review(study: Study, reader: str, address: PageAddress) -> None:
+    """Serve the page for one reader until Ctrl-C, and open it where there is a screen.
+
+    Raises UserError as `open_session` does, for an address that is not safe, and a port in use.
+    """
+    address.check()
     session = open_session(study, reader)
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    info(
-        f"review: open http://{ADDRESS}:{port}/?token={token} in a browser on this machine; from"
-        f" another one, `ssh -L {port}:{ADDRESS}:{port} HOST` first. Ctrl-C ends it."
+    # Without an access log, which would hold the token.
+    config = uvicorn.Config(
+        build_app(session, token, address.host),
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
     )
-    try:
-        # Without an access log, which would hold the token.
-        uvicorn.run(
-            build_app(session, token),
-            host=ADDRESS,
-            port=port,
-            log_level="error",
-            access_log=False,
-            server_header=False,
+    with _listening(address) as connections:
+        info(
+            f"review: open {address.url(token)} in a browser; from another machine,"
+            f" `{address.tunnel}` first. Ctrl-C ends it."
         )
-    except SystemExit:
+        with _opened_in_browser(study, address.url(token)):
+            uvicorn.Server(config).run(sockets=[connections])
+
+
+def _listening(address: PageAddress) -> socket.socket:
+    """A socket where browsers may queue from now on."""
+    try:
+        return socket.create_server((address.host, address.port))
+    except (OSError, OverflowError):
         raise UserError(
-            f"The port {port} of this machine is taken: choose another with --port."
+            f"{address.host}:{address.port} is no address of this machine, or is taken: choose"
+            " another --port, or correct --host."
         ) from None
+
+
+@contextmanager
+def _opened_in_browser(study: Study, url: str) -> Iterator[None]:
+    """Have a browser of this screen open an address; nothing where there is no screen."""
+    page = study.pseudonyms.study_folder / f"{os.getpid()}_{OPENING_PAGE}"
+    try:
+        if {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            write_opening_page(page, url)
+            webbrowser.open(page.absolute().as_uri())
+        yield
+    finally:
+        page.unlink(missing_ok=True)
 
 
 def open_session(study: Study, reader: str) -> ReviewSession:

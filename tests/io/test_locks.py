@@ -1,12 +1,15 @@
 """Exclusive locks: one holder at a time, freed by any end of it, with the text of who it is."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from threading import Event, Thread
 
 import pytest
 
-from ssl_pipeline.io.locks import exclusive_lock, try_exclusive_lock
+from ssl_pipeline.io.locks import NoLocksError, exclusive_lock, try_exclusive_lock
 
 HOLD = """
 import sys
@@ -56,3 +59,13 @@ def test_a_second_holder_waits_for_the_first(path):
         assert not entered.wait(0.2)
     assert entered.wait(10)
     thread.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_in_a_sentence(path, monkeypatch, number):
+    def refuse(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(NoLocksError, match="has no locks"), exclusive_lock(path):
+        pytest.fail("it was held")

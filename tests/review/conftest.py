@@ -1,9 +1,13 @@
 """Answers of readers, logs of them, and the page of a small study."""
 
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from ssl_pipeline.review.audit_log import AuditLog
@@ -62,6 +66,20 @@ def client_of(study: Study, reader: str = "anna", **more: Any) -> TestClient:
     """A browser without the token."""
     app = build_app(open_session(study, reader), TOKEN)
     return TestClient(app, base_url="http://127.0.0.1:8765", **more)
+
+
+@contextmanager
+def serve(app, **settings):
+    """Serve an application over real connections, in a thread of its own; yields its port."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", **settings)
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(scope="session")

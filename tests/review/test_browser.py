@@ -1,17 +1,14 @@
 """The page of a review in a real browser, by keys alone, on a screen and on a telephone."""
 
 import shutil
-import time
-from threading import Thread
 
 import pytest
-import uvicorn
 
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.verdicts import decisions_of
 from stages.commands.review import open_session
 from stages.reviewed import review_queue
-from tests.review.conftest import TOKEN
+from tests.review.conftest import TOKEN, serve
 
 pytestmark = pytest.mark.browser
 SIZES = {"screen": (1280, 800), "telephone": (390, 844)}
@@ -33,16 +30,8 @@ def chromium():
 @pytest.fixture
 def served(page):
     """The address of the page, served by a thread of its own."""
-    app = build_app(open_session(page.study, "anna"), TOKEN)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/?token={TOKEN}"
-    server.should_exit = True
-    thread.join()
+    with serve(build_app(open_session(page.study, "anna"), TOKEN)) as port:
+        yield f"http://127.0.0.1:{port}/?token={TOKEN}"
 
 
 @pytest.fixture(params=SIZES)
