@@ -15,12 +15,13 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
 
-setup: .venv/.ready ## Make .venv with the pinned packages (PIP_ARGS="..." goes to pip)
+setup: .venv/.ready ## Make .venv with the pinned packages, and fetch the viewer of reviews (PIP_ARGS="..." goes to pip)
 
-.venv/.ready: pyproject.toml $(PINS)
+.venv/.ready: pyproject.toml $(PINS) ssl_pipeline/review/niivue.py
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make setup PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all]'
+	$(BIN)/python -m ssl_pipeline.review.niivue $(PIP_ARGS)
 	touch $@
 
 pack: setup ## Pack .venv into one archive, for file systems with a limit on files

@@ -7,13 +7,13 @@ place that give attention somewhere to keep what is global (Darcet et al. 2024, 
 they never leave the encoder.
 """
 
-from functools import partial
 from typing import Any
 
 import ssl_pipeline.torchvision_compat  # noqa: F401  (before timm)
 
 import torch
 from jaxtyping import Float, Int
+from timm.layers import GELUTanh
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from ssl_pipeline.models.vit_config import ViT
 from ssl_pipeline.types import triple
 from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patch_grid, patchify
 
-ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "gelu_tanh": GELUTanh}
 
 
 class ViTEncoder(Encoder):

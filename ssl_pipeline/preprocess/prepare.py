@@ -142,12 +142,8 @@ def prepare_volume(
     valid = valid_mask(raw, own.missing_value)
     if not valid.any():
         raise UserError("No voxel holds a value: exclude the scan, or correct missing_value.")
-    limits, scale, offset = section.ct.clip_hu, 1.0, 0.0
-    if modality == "CT":
-        image = ct_to_int16(raw, valid, intensity_offset, limits)
-    else:
-        limits = (-MR_LIMIT, MR_LIMIT)
-        image, scale, offset = mr_to_int16(raw, valid, intensity_offset)
+    image, scale, offset = _to_int16(raw, valid, modality, section, intensity_offset)
+    limits = section.ct.clip_hu if modality == "CT" else (-MR_LIMIT, MR_LIMIT)
     affine, masks = own.affine, {VALID: valid, **_label_mask_bits(label_masks or {}, own, valid)}
     if FOREGROUND not in masks:
         masks[FOREGROUND] = _foreground(image, valid, modality, section, -offset / scale)
@@ -176,6 +172,22 @@ def prepare_volume(
         valid_share=round(float(masks[VALID].mean()), 6),
     )
     return PreparedVolume(data, meta)
+
+
+def find_foreground(
+    volume: Volume, modality: str, section: Preprocess, *, intensity_offset: float = 0.0
+) -> NDArray[np.bool_]:
+    """The body as `prepare_volume` finds it: (x, y, z), axes in canonical order.
+
+    The volume says its missing value; `intensity_offset` is added to its values.
+    """
+    own = to_canonical(volume)
+    raw = own.data.transpose(2, 1, 0)
+    body = valid = valid_mask(raw, own.missing_value)
+    if valid.any():
+        image, scale, offset = _to_int16(raw, valid, modality, section, intensity_offset)
+        body = _foreground(image, valid, modality, section, -offset / scale)
+    return body.transpose(2, 1, 0)
 
 
 def model_input(block: NDArray[np.int16], meta: VolumeMeta) -> NDArray[np.float32]:
@@ -210,6 +222,19 @@ def check_memory(shape: Shape, section: Preprocess, *, resampled: bool) -> None:
             f"{' (z, y, x)' if resampled else ''} it needs {gib:.3g} GiB, more than "
             f"preprocess.max_gib, {section.max_gib:g}: {cure}"
         )
+
+
+def _to_int16(
+    raw: NDArray[Any],
+    valid: NDArray[np.bool_],
+    modality: str,
+    section: Preprocess,
+    intensity_offset: float,
+) -> tuple[NDArray[np.int16], float, float]:
+    """Stored values (z, y, x), with the scale and offset that give physical ones."""
+    if modality == "CT":
+        return ct_to_int16(raw, valid, intensity_offset, section.ct.clip_hu), 1.0, 0.0
+    return mr_to_int16(raw, valid, intensity_offset)
 
 
 def _foreground(

@@ -1,12 +1,13 @@
-"""Pictures of a scan for a reader: slices in three planes, windowed, with the labels over them.
+"""Pictures of a scan for a reader: slices in three planes, windowed, with an overlay.
 
 A scan is drawn from its own file and not from the store: what was rejected is not stored. Its axes
 are canonical, front or top up and the patient's right on the left.
 """
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,16 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssl_pipeline.volumes import readers
-from ssl_pipeline.volumes.geometry import is_same_grid, spacing_mm, to_canonical
+from ssl_pipeline.volumes.geometry import canonical_grid, is_same_grid, spacing_mm, to_canonical
 from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.value_statistics import valid_mask
-from ssl_pipeline.volumes.volume import Volume
+from ssl_pipeline.volumes.volume import Volume, VoxelGrid
 
 PLANES = MappingProxyType({"axial": 2, "coronal": 1, "sagittal": 0})  # across which axis (x, y, z)
 AUTO = "auto"
 # Lowest and highest value in HU; the usual names of radiology.
 CT_WINDOWS = {"soft_tissue": (-160, 240), "lung": (-1350, 150), "bone": (-450, 1050)}
 PERCENTILES = (0.5, 99.5)  # of the window "auto"
+WINDOW_VOXELS = 2**20  # from so many of which the window "auto" is found
+LABELS, PREDICTION, FOREGROUND = "labels", "prediction", "foreground"  # names of overlays
 MAX_SIDE = 640  # pixels of a picture's longer side
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 LABEL_COLOURS = np.array(
@@ -35,14 +38,19 @@ OPACITY = 0.45
 STRIPES, STRIPE_PERIOD = 1.2, 9  # of a planted defect: standard deviations, and voxels
 
 
+Classes = NDArray[np.uint8]  # (x, y, z): 0, or 1 + index of a colour
+Window = tuple[float, float]  # lowest and highest value
+FindForeground = Callable[[Volume], NDArray[np.bool_]]  # of a scan as read: (x, y, z), canonical
+
+
 @dataclass(frozen=True, eq=False)
 class ReviewVolume:
-    """A scan as it is drawn: `data` and `labels` (x, y, z), in canonical order."""
+    """A scan as it is drawn: `data` and overlays (x, y, z), in canonical order."""
 
     data: NDArray[Any]
     spacing_mm: tuple[float, float, float]  # (x, y, z)
-    windows: Mapping[str, tuple[float, float]]  # lowest and highest value, by name
-    labels: NDArray[np.uint8] | None = None  # 0, or 1 + index of the label's colour
+    windows: Mapping[str, Window]
+    overlays: Mapping[str, Callable[[], Classes]] = field(default_factory=dict)  # by name
 
     @property
     def spacing_text(self) -> str:
@@ -57,31 +65,43 @@ class ReviewVolume:
 
 def open_volume(
     source: Source,
-    labels: Mapping[str, Path],
+    label_maps: Mapping[str, Mapping[str, Path]],
     *,
     missing_value: float | None,
     intensity_offset: float,
     modality: str,
+    find_foreground: FindForeground,
 ) -> ReviewVolume:
-    """Read a scan and its labels. Raises ReadError where the scan cannot be read.
+    """Read a scan and what may lie over it. Raises ReadError where the scan cannot be read.
 
-    `intensity_offset` is added to stored values to give HU; a label that cannot be drawn over the
-    scan is left out.
+    `label_maps` has files by the name of their overlay, LABELS or PREDICTION, and of the label; one
+    that cannot be drawn over the scan is left out. `intensity_offset` is added to stored values to
+    give HU.
     """
     volume = readers.read_volume(source).with_missing_value(missing_value)
     straight = to_canonical(volume)
-    values = straight.data
-    is_valid = valid_mask(values, straight.missing_value)
-    low, high = np.percentile(values[is_valid], PERCENTILES) if is_valid.any() else (0.0, 1.0)
-    windows = {AUTO: (float(low), float(high))}
+    windows = {AUTO: _auto_window(straight)}
     if modality == "CT":
         windows |= {
             name: (low - intensity_offset, high - intensity_offset)
             for name, (low, high) in CT_WINDOWS.items()
         }
-    return ReviewVolume(
-        values, spacing_mm(straight.affine), windows, _label_image(labels, volume, values.shape)
-    )
+    overlays: dict[str, Callable[[], Classes]] = {}
+    for name, files in label_maps.items():
+        fitting = [path for path in files.values() if _is_on_grid(path, volume.grid)]
+        if fitting:
+            overlays[name] = cache(partial(_label_image, fitting, straight.data.shape))
+    overlays[FOREGROUND] = cache(lambda: find_foreground(volume).astype(np.uint8))
+    return ReviewVolume(straight.data, spacing_mm(straight.affine), windows, overlays)
+
+
+def _auto_window(volume: Volume) -> Window:
+    """Percentiles of the valid values, of WINDOW_VOXELS voxels of a large volume."""
+    step = max(1, round((volume.data.size / WINDOW_VOXELS) ** (1 / 3)))
+    values = volume.data[::step, ::step, ::step]
+    is_valid = valid_mask(values, volume.missing_value)
+    low, high = np.percentile(values[is_valid], PERCENTILES) if is_valid.any() else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def with_stripes(volume: ReviewVolume) -> ReviewVolume:
@@ -95,18 +115,21 @@ def with_stripes(volume: ReviewVolume) -> ReviewVolume:
 
 
 def draw_slice(
-    volume: ReviewVolume, plane: str, index: int, window: str, *, overlay: bool
+    volume: ReviewVolume, plane: str, index: int, window: Window, overlay: str = ""
 ) -> bytes:
-    """One slice as PNG. Raises KeyError for an unknown plane or window, IndexError for no slice."""
+    """One slice as PNG, with an overlay or, by default, without any.
+
+    Raises KeyError for an unknown plane or overlay, IndexError for no slice.
+    """
     axis = PLANES[plane]
-    low, high = volume.windows[window]
+    low, high = window
     if not 0 <= index < volume.data.shape[axis]:
         raise IndexError(f"{plane} has no slice {index}")
     values = _as_displayed(volume.data, axis, index).astype(np.float32)
     share = np.nan_to_num((values - low) / max(high - low, 1e-6), posinf=1.0, neginf=0.0)
     pixels = (np.clip(share, 0, 1) * 255).astype(np.uint8)
-    if overlay and volume.labels is not None:
-        pixels = _tinted(pixels, _as_displayed(volume.labels, axis, index))
+    if overlay:
+        pixels = _tinted(pixels, _as_displayed(volume.overlays[overlay](), axis, index))
     picture = Image.fromarray(pixels).resize(_size(volume, axis), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
@@ -119,12 +142,12 @@ def _as_displayed(data: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     return plane[::-1, ::-1]
 
 
-def _tinted(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey pixels as RGB, with the labels' colours over them."""
+def _tinted(pixels: NDArray[np.uint8], classes: Classes) -> NDArray[np.uint8]:
+    """Grey pixels as RGB, with the colours of classes over them."""
     grey = np.repeat(pixels[..., None], 3, axis=2)
-    colour = LABEL_COLOURS[(labels.astype(np.intp) - 1) % len(LABEL_COLOURS)]
+    colour = LABEL_COLOURS[(classes.astype(np.intp) - 1) % len(LABEL_COLOURS)]
     mixed = (1 - OPACITY) * grey + OPACITY * colour
-    return np.where(labels[..., None] > 0, mixed, grey).astype(np.uint8)
+    return np.where(classes[..., None] > 0, mixed, grey).astype(np.uint8)
 
 
 def _size(volume: ReviewVolume, axis: int) -> tuple[int, int]:
@@ -135,16 +158,15 @@ def _size(volume: ReviewVolume, axis: int) -> tuple[int, int]:
     return max(1, round(extent[0] * scale)), max(1, round(extent[1] * scale))
 
 
-def _label_image(
-    labels: Mapping[str, Path], volume: Volume, shape: tuple[int, ...]
-) -> NDArray[np.uint8] | None:
+def _is_on_grid(path: Path, grid: VoxelGrid) -> bool:
+    label = canonical_grid(readers.read_grid(Source(path)))
+    return label.shape == canonical_grid(grid).shape and is_same_grid(label, grid)
+
+
+def _label_image(paths: Sequence[Path], shape: tuple[int, ...]) -> Classes:
     """All labels in one image; where several meet, the last one counts."""
-    found: NDArray[np.uint8] | None = None
-    for path in labels.values():
-        label = readers.read_volume(Source(path))
-        if not is_same_grid(label.grid, volume.grid):
-            continue
-        classes = to_canonical(label).data
-        found = np.zeros(shape, np.uint8) if found is None else found
+    found = np.zeros(shape, np.uint8)
+    for path in paths:
+        classes = to_canonical(readers.read_volume(Source(path))).data
         found[classes > 0] = (classes[classes > 0] - 1) % len(LABEL_COLOURS) + 1
     return found

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -24,17 +25,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.locks import NoLocksError
+from ssl_pipeline.review.niivue import read_viewer
 from ssl_pipeline.review.page_address import THIS_MACHINE
-from ssl_pipeline.review.pictures import AUTO, draw_slice
+from ssl_pipeline.review.pictures import draw_slice
 from ssl_pipeline.review.session import ChangedScanError, ReviewSession
+from ssl_pipeline.review.viewer_volumes import overlay_nifti, scan_nifti
 from ssl_pipeline.volumes.readers import ReadError
 
 PAGE = Path(__file__).with_name("page")
-PAGE_FILES = ("page.js", "page.css")
+PAGE_FILES = ("page.js", "view_state.js", "slices.js", "volumes.js", "page.css")
+SCAN = "scan"  # the layer of a volume that is no overlay
 MAX_TARGET_BYTES, MAX_BODY_BYTES = 1000, 4096  # of the address, and of an answer
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
-    " img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none';"
+    " img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -42,6 +46,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 # What went wrong, without the library's own words, which may hold a path.
+NO_VIEWER = "NiiVue is not installed: the page draws slices."
 NO_ITEM = "There is no such item."
 BAD_ANSWER = "This is no answer."
 UNREADABLE = "This scan cannot be drawn any more: run the stage inventory again."
@@ -62,10 +67,13 @@ def build_app(session: ReviewSession, token: str, host: str = THIS_MACHINE[0]) -
         routes=[
             Route("/", routes.page),
             *(Route(f"/{name}", routes.file) for name in PAGE_FILES),
+            Route("/niivue.js", routes.viewer),
             Route("/favicon.ico", routes.no_icon),
             Route("/status", _explained(routes.status)),
             Route("/items/{name}", _explained(routes.item)),
             Route("/items/{name}/{number:int}/{plane}/{index:int}.png", _explained(routes.picture)),
+            Route("/items/{name}/{number:int}/{layer}.nii", _explained(routes.volume)),
+            Route("/items/{name}/neighbours/{rank:int}.jpeg", _explained(routes.neighbour)),
             Route("/items/{name}/answer", _explained(routes.answer), methods=["POST"]),
             Route("/undo", _explained(routes.undo), methods=["POST"]),
         ],
@@ -78,6 +86,7 @@ class _Routes:
 
     def __init__(self, session: ReviewSession) -> None:
         self._session = session
+        self._viewer = read_viewer()  # in memory, so that what is served is what was checked
 
     async def page(self, request: Request) -> Response:
         return FileResponse(PAGE / "page.html")
@@ -85,11 +94,17 @@ class _Routes:
     async def file(self, request: Request) -> Response:
         return FileResponse(PAGE / request.url.path.lstrip("/"))
 
+    async def viewer(self, request: Request) -> Response:
+        if self._viewer is None:
+            return _refusal(404, NO_VIEWER)
+        return Response(self._viewer, media_type="text/javascript")
+
     async def no_icon(self, request: Request) -> Response:
         return Response(status_code=204)
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._session.status))
+        status = await run_in_threadpool(self._session.status)
+        return JSONResponse(status | {"viewer": self._viewer is not None})
 
     async def item(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -97,14 +112,31 @@ class _Routes:
 
     async def picture(self, request: Request) -> Response:
         place, asked = request.path_params, request.query_params
+        window = (float(asked["low"]), float(asked["high"]))
+        if not np.isfinite(window).all():
+            raise ValueError("the window is not finite")
 
         def draw() -> bytes:
             volume = self._session.volume(place["name"], place["number"])
-            overlay = asked.get("overlay") == "1"
-            window = asked.get("window", AUTO)
-            return draw_slice(volume, place["plane"], place["index"], window, overlay=overlay)
+            overlay = asked.get("overlay", "")
+            return draw_slice(volume, place["plane"], place["index"], window, overlay)
 
         return Response(await run_in_threadpool(draw), media_type="image/png")
+
+    async def volume(self, request: Request) -> Response:
+        place, detail = request.path_params, request.query_params["detail"]
+
+        def write() -> bytes:
+            volume = self._session.volume(place["name"], place["number"])
+            if place["layer"] == SCAN:
+                return scan_nifti(volume, detail)
+            return overlay_nifti(volume, place["layer"], detail)
+
+        return Response(await run_in_threadpool(write), media_type="application/octet-stream")
+
+    async def neighbour(self, request: Request) -> Response:
+        neighbours = self._session.neighbours(request.path_params["name"])
+        return Response(neighbours[request.path_params["rank"]].thumbnail, media_type="image/jpeg")
 
     async def answer(self, request: Request) -> Response:
         given = await _json_body(request)

@@ -7,14 +7,16 @@ nor a repetition of one can be recognised.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.review.audit_log import AuditLog
 from ssl_pipeline.review.log_entry import LogEntry, ReaderAnswer
-from ssl_pipeline.review.pictures import PLANES, ReviewVolume, with_stripes
+from ssl_pipeline.review.pictures import LABEL_COLOURS, OPACITY, PLANES, ReviewVolume, with_stripes
 from ssl_pipeline.review.queue import ReviewItem, awaiting, open_items
 from ssl_pipeline.review.verdicts import standing_answers
+from ssl_pipeline.review.viewer_volumes import MAX_VOXELS, thinning
 from ssl_pipeline.volumes.pseudonyms import Coder
 
 MAX_NAMES = 100
@@ -23,6 +25,14 @@ MAX_VOLUMES = 4  # in memory: those of an item that is shown and of the next
 
 class ChangedScanError(UserError):
     """The scan's files hold something else than the inventory found."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A scan that an encoder finds similar."""
+
+    similarity: float  # cosine of the embeddings, -1 to 1
+    thumbnail: bytes  # JPEG of its middle planes
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class ReviewSession:
     """What one reader is asked and answers, in one study.
 
     `volumes` has how each scan is opened, by its code; `findings` what quality control found, where
-    the page may say it.
+    the page may say it; `neighbours` the most similar scans, the nearest first.
     """
 
     def __init__(
@@ -49,12 +59,13 @@ class ReviewSession:
         code: Coder,
         volumes: Mapping[str, VolumeSource],
         findings: Mapping[str, str],
+        neighbours: Mapping[str, Sequence[Neighbour]] = MappingProxyType({}),
     ) -> None:
         self.reader = reader
         self._items = {code("page", reader, *map(str, item.key)): item for item in items}
         self._names = {item.key: name for name, item in self._items.items()}
         self._log, self._readers, self._code = log, readers, code
-        self._volumes, self._findings = volumes, findings
+        self._volumes, self._findings, self._neighbours = volumes, findings, neighbours
         self._opened: dict[tuple[str, bool], ReviewVolume] = {}
         self._reading: dict[tuple[str, bool], Lock] = {}
         self._lock = Lock()
@@ -80,16 +91,14 @@ class ReviewSession:
             "name": name,
             "question": item.question,
             "finding": finding,
-            "volumes": [
-                {
-                    "slices": {plane: volume.slice_count(plane) for plane in PLANES},
-                    "spacing": volume.spacing_text,
-                    "windows": list(volume.windows),
-                    "overlay": volume.labels is not None,
-                }
-                for volume in volumes
-            ],
+            "palette": {"colours": LABEL_COLOURS.tolist(), "opacity": OPACITY},
+            "volumes": [_description(volume) for volume in volumes],
+            "neighbours": [round(each.similarity, 2) for each in self.neighbours(name)],
         }
+
+    def neighbours(self, name: str) -> Sequence[Neighbour]:
+        """The scans that are most similar to an item's first. Raises KeyError."""
+        return self._neighbours.get(self._items[name].scans[0], ())
 
     def volume(self, name: str, number: int) -> ReviewVolume:
         """A scan of an item: the scan itself (0), or the one that it may be a copy of (1).
@@ -112,8 +121,14 @@ class ReviewSession:
             return volume
 
     def answer(self, name: str, fields: Mapping[str, Any]) -> LogEntry:
-        """Save an answer on an item. Raises KeyError, ValidationError, and OSError if not saved."""
+        """Save an answer on an item.
+
+        Raises KeyError, ValidationError, OSError if it is not saved, and ChangedScanError where the
+        files of a scan are not those that the reader was shown.
+        """
         item = self._items[name]
+        for code in item.scans:
+            self._check_unchanged(code)
         answer = ReaderAnswer.model_validate(
             {
                 **fields,
@@ -138,10 +153,23 @@ class ReviewSession:
         return ""
 
     def _open(self, code: str, is_planted: bool) -> ReviewVolume:
-        source = self._volumes[code]
-        if not source.is_unchanged():
+        self._check_unchanged(code)
+        volume = self._volumes[code].open()
+        return with_stripes(volume) if is_planted else volume
+
+    def _check_unchanged(self, code: str) -> None:
+        if not self._volumes[code].is_unchanged():
             raise ChangedScanError(
                 f"{code} is not as the inventory found it: run the stage inventory again."
             )
-        volume = source.open()
-        return with_stripes(volume) if is_planted else volume
+
+
+def _description(volume: ReviewVolume) -> dict[str, Any]:
+    """What the page needs to draw a volume: (x, y, z), but for the text of the spacing."""
+    return {
+        "slices": {plane: volume.slice_count(plane) for plane in PLANES},
+        "spacing": volume.spacing_text,
+        "windows": dict(volume.windows),
+        "overlays": list(volume.overlays),
+        "steps": {detail: thinning(volume, detail) for detail in MAX_VOXELS},
+    }

@@ -94,7 +94,7 @@ def _inspect(
     criteria_hash = sha256_json([*criteria, modality, *(decision.outcome if decision else ())])
     name = readers.format_of(source)
     try:
-        size, state = _size_and_state(source)
+        size, state = size_and_state(source)
         same = previous if previous and previous.info.size_bytes == size else None
         usable = (
             same if same and same.info.criteria_hash == criteria_hash and same.is_complete else None
@@ -156,7 +156,7 @@ def source_sha256(source: Source) -> str:
     return sha256_json(sorted((path.name, sha256_file(path)) for path in paths))
 
 
-def _size_and_state(source: Source) -> tuple[int, str]:
+def size_and_state(source: Source) -> tuple[int, str]:
     """Bytes of a source's files, and a hash of the name, size and times of each."""
     states = [(path.name, FileState.of(path.stat())) for path in readers.source_files(source)]
     return sum(state.size for _, state in states), sha256_json(sorted(states))

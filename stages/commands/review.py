@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -16,19 +16,23 @@ from pydantic import TypeAdapter, ValidationError
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import check_writable
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import find_foreground
 from ssl_pipeline.progress import info
 from ssl_pipeline.report.sign_off_page import write_sign_off
 from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from ssl_pipeline.review.config import Review
 from ssl_pipeline.review.log_entry import Reader
 from ssl_pipeline.review.page_address import PageAddress, write_opening_page
-from ssl_pipeline.review.pictures import open_volume
+from ssl_pipeline.review.pictures import LABELS, FindForeground, open_volume
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.session import ReviewSession, VolumeSource
 from ssl_pipeline.review.sign_off import sign_off
+from ssl_pipeline.volumes.geometry import to_canonical
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from ssl_pipeline.volumes.pseudonyms import Origin
-from ssl_pipeline.volumes.scan_check import source_sha256
+from ssl_pipeline.volumes.readers import ReadError, Source, read_volume
+from ssl_pipeline.volumes.scan_check import size_and_state, source_sha256
 from stages.core import layout
 from stages.core.study import Study
 from stages.reviewed import review_queue
@@ -133,7 +137,7 @@ def open_session(study: Study, reader: str) -> ReviewSession:
         reader,
         review.readers,
         study.pseudonyms.code,
-        {code: _volume_source(scans[code], origins[code]) for code in shown},
+        {code: _volume_source(scans[code], origins[code], study.preprocess) for code in shown},
         {} if review.blinded else {code: _finding(scans[code]) for code in shown},
     )
 
@@ -148,26 +152,50 @@ def _review_with_inventory(study: Study) -> Review:
     return study.review
 
 
-def _volume_source(scan: Scan, origin: Origin) -> VolumeSource:
+def _volume_source(scan: Scan, origin: Origin, preprocess: Preprocess) -> VolumeSource:
     labels = {name: Path(origin.labels[name]) for name, fits in scan.labels.items() if fits}
-
-    def is_unchanged() -> bool:
-        try:
-            return source_sha256(origin.source) == scan.sha256
-        except OSError:
-            return False
-
     return VolumeSource(
-        is_unchanged,
+        _unchanged_check(origin.source, scan.sha256),
         partial(
             open_volume,
             origin.source,
-            labels,
+            {LABELS: labels},
             missing_value=scan.missing_value,
             intensity_offset=scan.intensity_offset,
             modality=scan.modality,
+            find_foreground=_foreground_finder(scan, origin, preprocess),
         ),
     )
+
+
+def _unchanged_check(source: Source, sha256: str) -> Callable[[], bool]:
+    """Whether a scan's files hold this; they are read once for each state that they have."""
+    states: set[str] = set()
+
+    def is_unchanged() -> bool:
+        try:
+            _, state = size_and_state(source)
+            if state not in states and source_sha256(source) == sha256:
+                states.add(state)
+        except (OSError, ReadError):
+            return False
+        return state in states
+
+    return is_unchanged
+
+
+def _foreground_finder(scan: Scan, origin: Origin, preprocess: Preprocess) -> FindForeground:
+    """How preprocessing finds the body of a scan: by the root's own mask, if it has one."""
+    own = scan.masks.get("foreground")
+    if own is None:
+        return partial(
+            find_foreground,
+            modality=scan.modality,
+            section=preprocess,
+            intensity_offset=scan.intensity_offset,
+        )
+    mask = Source(Path(origin.labels[own["label"]]))
+    return lambda volume: to_canonical(read_volume(mask)).data > 0
 
 
 def _finding(scan: Scan) -> str:

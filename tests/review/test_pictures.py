@@ -2,19 +2,45 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_pipeline.review.pictures import ReviewVolume, draw_slice, open_volume, with_stripes
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import find_foreground
+from ssl_pipeline.review.pictures import (
+    FOREGROUND,
+    LABELS,
+    PREDICTION,
+    ReviewVolume,
+    draw_slice,
+    open_volume,
+    with_stripes,
+)
 from ssl_pipeline.volumes.readers import Source
 from tests.volumes.volume_writers import save_nifti
 
 
-def drawn(volume, plane="axial", index=2, window="auto", *, overlay=False):
-    png = draw_slice(volume, plane, index, window, overlay=overlay)
+def drawn(volume, plane="axial", index=2, window="auto", overlay=""):
+    png = draw_slice(volume, plane, index, volume.windows[window], overlay)
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
+
+
+def open_scan(path, label_maps, modality="CT", missing_value=None, intensity_offset=0.0):
+    """A scan as the page opens it."""
+    find = partial(
+        find_foreground, modality=modality, section=Preprocess(), intensity_offset=intensity_offset
+    )
+    return open_volume(
+        Source(path),
+        label_maps,
+        missing_value=missing_value,
+        intensity_offset=intensity_offset,
+        modality=modality,
+        find_foreground=find,
+    )
 
 
 @pytest.fixture
@@ -25,8 +51,7 @@ def opened(tmp_path):
     affine = np.diag([-1.0, 1, 2, 1])
     image = save_nifti(tmp_path / "scan.nii", data, affine)
     label = save_nifti(tmp_path / "label.nii", (data == 1000).astype(np.uint8), affine)
-    options = {"missing_value": None, "intensity_offset": -100.0, "modality": "CT"}
-    return open_volume(Source(image), {"organ": label}, **options)
+    return open_scan(image, {LABELS: {"organ": label}}, intensity_offset=-100.0)
 
 
 def test_the_patients_right_is_on_the_left_and_the_front_is_up(opened):
@@ -49,19 +74,26 @@ def test_windows_of_ct_are_in_hounsfield_units(opened):
 
 
 def test_labels_are_coloured_where_they_are_and_nowhere_else(opened):
-    plain, tinted = drawn(opened), drawn(opened, overlay=True)
+    plain, tinted = drawn(opened), drawn(opened, overlay=LABELS)
     is_coloured = np.ptp(tinted, axis=2) > 40
     assert is_coloured[:, -plain.shape[1] // 6 :].all()
     assert not is_coloured[:, : plain.shape[1] // 2].any()
 
 
-def test_a_label_of_another_grid_is_left_out(tmp_path, opened):
+def test_labels_of_other_grids_are_left_out(tmp_path, opened):
     image = save_nifti(tmp_path / "other.nii", np.ones((5, 5, 5), np.int16), np.eye(4))
-    label = tmp_path / "label.nii"
-    options = {"missing_value": None, "intensity_offset": 0.0, "modality": "MR"}
-    found = open_volume(Source(image), {"organ": label}, **options)
-    assert found.labels is None and list(found.windows) == ["auto"]
-    assert drawn(found, overlay=True).ndim == 2
+    shifted = save_nifti(tmp_path / "shifted.nii", np.ones((5, 5, 5), np.uint8), 2 * np.eye(4))
+    label_maps = {LABELS: {"organ": tmp_path / "label.nii"}, PREDICTION: {"organ": shifted}}
+    found = open_scan(image, label_maps, "MR")
+    assert list(found.overlays) == [FOREGROUND] and list(found.windows) == ["auto"]
+
+
+def test_the_foreground_is_the_body_that_preprocessing_finds(tmp_path):
+    data = np.full((40, 30, 20), -1000, np.int16)
+    data[10:30, 8:22] = 40
+    image = save_nifti(tmp_path / "body.nii", data, np.diag([-1.0, 1, 1, 1]))
+    body = open_scan(image, {}).overlays[FOREGROUND]()
+    assert np.array_equal(body, data[::-1] == 40)
 
 
 def test_a_planted_defect_is_seen_in_every_plane(opened):
@@ -80,16 +112,14 @@ def test_missing_values_are_black_and_do_not_widen_the_window(tmp_path):
     data = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
     data[0] = -30000
     image = save_nifti(tmp_path / "scan.nii", data, np.eye(4))
-    found = open_volume(
-        Source(image), {}, missing_value=-30000.0, intensity_offset=0.0, modality="MR"
-    )
+    found = open_scan(image, {}, "MR", missing_value=-30000.0)
     assert found.windows["auto"][0] > 0
     assert drawn(found, "sagittal", 0).max() == 0
 
 
 def test_what_is_not_there_cannot_be_drawn():
     volume = ReviewVolume(np.zeros((3, 3, 3)), (1.0, 1.0, 1.0), {"auto": (0.0, 1.0)})
-    for plane, index, window in (("axial", 3, "auto"), ("axial", -1, "auto"), ("x", 0, "auto"),
-                                 ("axial", 0, "bone")):  # fmt: skip
+    for plane, index, overlay in (("axial", 3, ""), ("axial", -1, ""), ("x", 0, ""),
+                                  ("axial", 0, LABELS)):  # fmt: skip
         with pytest.raises((KeyError, IndexError)):
-            draw_slice(volume, plane, index, window, overlay=False)
+            drawn(volume, plane, index, overlay=overlay)

@@ -6,10 +6,13 @@ import io
 import os
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_pipeline.review import niivue
+from ssl_pipeline.review.server import PAGE_FILES
 from ssl_pipeline.review.verdicts import decisions_of
 from tests.review.conftest import GIVEN, PERSON, TOKEN, client_of
 
@@ -19,8 +22,9 @@ def item(page):
     return page.item()
 
 
-def picture_of(page, name, plane="axial", index=12, number=0, **asked):
-    answer = page.browser.get(f"/items/{name}/{number}/{plane}/{index}.png", params=asked)
+def picture_of(page, name, plane="axial", index=12, overlay=""):
+    asked = {"low": 0, "high": 1000, "overlay": overlay}
+    answer = page.browser.get(f"/items/{name}/0/{plane}/{index}.png", params=asked)
     assert answer.status_code == 200, answer.text
     return np.asarray(Image.open(io.BytesIO(answer.content)))
 
@@ -50,13 +54,39 @@ def test_undo_takes_the_last_answer_back_and_asks_again(page, item):
 def test_slices_are_those_of_the_scan_in_its_shape_with_labels_over_it(page, item):
     (volume,) = item["volumes"]
     assert volume["slices"] == {"axial": 24, "coronal": 34, "sagittal": 34}
-    assert volume["windows"] == ["auto"] and volume["overlay"]
+    assert list(volume["windows"]) == ["auto"] and volume["overlays"] == ["labels", "foreground"]
     axial = picture_of(page, item["name"])
     assert axial.ndim == 2 and max(axial.shape) == 640 and axial.std() > 10
     assert not np.array_equal(axial, picture_of(page, item["name"], index=2))
-    coloured = picture_of(page, item["name"], overlay=1)
+    coloured = picture_of(page, item["name"], overlay="labels")
     assert coloured.ndim == 3 and np.ptp(coloured.astype(int), axis=2).max() > 40
     assert picture_of(page, item["name"], "sagittal").shape != axial.shape
+
+
+def test_volumes_are_those_of_the_scan_without_a_word_of_the_patient(page, item):
+    layers = {}
+    for layer in ("scan", *item["volumes"][0]["overlays"]):
+        address = f"/items/{item['name']}/0/{layer}.nii"
+        answer = page.browser.get(address, params={"detail": "coarse"})
+        assert answer.status_code == 200 and PERSON.encode() not in answer.content
+        layers[layer] = np.asarray(nib.Nifti1Image.from_bytes(answer.content).dataobj)
+    assert {layer.shape for layer in layers.values()} == {(34, 34, 24)}
+    assert np.std(layers["scan"]) > 0 and set(np.unique(layers["labels"])) == {0, 1, 2}
+    for asked in ({}, {"detail": "all"}):
+        assert page.browser.get(address, params=asked).status_code == 404
+
+
+@pytest.mark.parametrize("content", [b"", b"alert(1)"])
+def test_a_viewer_that_is_missing_or_not_the_pinned_one_is_not_served(
+    page, tmp_path, monkeypatch, content
+):
+    monkeypatch.setattr(niivue, "FILE", tmp_path / "niivue.js")
+    niivue.FILE.write_bytes(content)
+    browser = client_of(page.study)
+    browser.get("/", params={"token": TOKEN})
+    assert browser.get("/status").json()["viewer"] is False
+    refused = browser.get("/niivue.js")
+    assert refused.status_code == 404 and refused.json()
 
 
 def test_nothing_tells_a_planted_item_from_others(page):
@@ -65,6 +95,9 @@ def test_nothing_tells_a_planted_item_from_others(page):
         described.append(page.browser.get(f"/items/{names[0]}").json())
         page.browser.post(f"/items/{names[0]}/answer", json=GIVEN)
     assert len(described) == 7
+    for each in described:
+        low, high = each["volumes"][0].pop("windows")["auto"]  # of the scan that was corrupted
+        assert low < high
     assert len({str(each | {"name": ""}) for each in described}) == 1
 
 
@@ -130,7 +163,10 @@ def test_a_log_that_was_changed_stops_the_page_in_one_sentence(page, item):
         assert PERSON not in refused.text
 
 
-ADDRESSES = ("/", "/page.js", "/page.css", "/status", "/items/0123456789ab")
+ADDRESSES = (
+    *("/", "/page.js", "/page.css", "/niivue.js", "/status", "/items/0123456789ab"),
+    *("/items/0123456789ab/0/scan.nii?detail=coarse", "/items/0123456789ab/neighbours/0.jpeg"),
+)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -160,7 +196,7 @@ def test_the_token_leaves_the_address_and_no_script_can_read_it(page):
 
 
 def test_the_page_loads_nothing_from_elsewhere(page):
-    for address in ("/", "/page.js", "/page.css"):
+    for address in ("/", *(f"/{name}" for name in PAGE_FILES)):
         answer = page.browser.get(address)
         assert answer.status_code == 200 and "//" not in answer.text.replace("// ", "")
         policy = answer.headers["content-security-policy"]

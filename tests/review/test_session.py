@@ -7,7 +7,13 @@ import pytest
 
 from ssl_pipeline.review.pictures import ReviewVolume
 from ssl_pipeline.review.queue import ReviewItem
-from ssl_pipeline.review.session import MAX_VOLUMES, ChangedScanError, ReviewSession, VolumeSource
+from ssl_pipeline.review.session import (
+    MAX_VOLUMES,
+    ChangedScanError,
+    Neighbour,
+    ReviewSession,
+    VolumeSource,
+)
 from ssl_pipeline.review.verdicts import decisions_of
 from tests.review.conftest import GIVEN
 from tests.review.test_queue import CODE
@@ -37,10 +43,10 @@ def scans():
     return Scans()
 
 
-def session_of(log, scans, items, findings=()):
+def session_of(log, scans, items, findings=(), **more):
     codes = {code for item in items for code in item.scans}
     sources = {code: scans.source(code) for code in codes}
-    return ReviewSession(items, log, "anna", 1, CODE, sources, dict(findings))
+    return ReviewSession(items, log, "anna", 1, CODE, sources, dict(findings), **more)
 
 
 def item_of(number, origin="accepted"):
@@ -58,6 +64,7 @@ def test_a_suspected_copy_is_shown_beside_its_original_and_parted_by_a_rejection
     first, second = described["volumes"]
     assert first == second and first["spacing"] == "3 × 2 × 1 mm"
     assert first["slices"] == {"axial": 5, "coronal": 4, "sagittal": 3}
+    assert first["steps"] == {"coarse": (1, 1, 1), "full": (1, 1, 1)}
     session.answer(name, GIVEN)
     assert decisions_of(log.read()).distinct_pairs == {frozenset(pair): SHA256}
 
@@ -85,6 +92,27 @@ def test_a_scan_that_changed_is_not_shown_and_others_are(log, scans):
             refused += 1
             assert "run the stage inventory again" in str(error)
     assert refused == 1 and scans.opened == [items[1].code]
+
+
+def test_an_answer_on_a_scan_that_was_purged_meanwhile_is_refused_and_nothing_else_is_lost(
+    log, scans
+):
+    session = session_of(log, scans, [item_of(1), item_of(2)])
+    first, second = session.status()["next"]
+    session.answer(first, GIVEN)
+    session.describe(second)
+    scans.changed.update(scans.opened)
+    with pytest.raises(ChangedScanError, match="run the stage inventory again"):
+        session.answer(second, GIVEN)
+    assert len(log.read()) == 1 and session.status()["left"] == 1
+
+
+def test_neighbours_are_those_of_the_scan_for_planted_items_too(log, scans):
+    items = [item_of(1), ReviewItem(CODE("x"), "usable", (CODE("1"),), SHA256, "planted")]
+    similar = (Neighbour(0.934, b"jpeg"), Neighbour(0.5, b"other"))
+    session = session_of(log, scans, [*items, item_of(2)], neighbours={CODE("1"): similar})
+    found = [session.describe(name)["neighbours"] for name in session.status()["next"]]
+    assert sorted(found) == [[], [0.93, 0.5], [0.93, 0.5]]
 
 
 def test_what_quality_control_found_is_said_where_the_study_wants_it_but_of_planted_items(

@@ -1,16 +1,23 @@
-"use strict";
 // One item at a time, by keys alone if wished. The next item is fetched while this one is read.
-const PLANES = ["axial", "coronal", "sagittal"];
+import { PLANES, SliceView } from "/slices.js";
+import { BESIDE, NO_OVERLAY, VIEWS, ViewState } from "/view_state.js";
+import { VolumeView, hasWebGL2 } from "/volumes.js";
+
 const CODES = ["motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation", "body_part", "no_image"];
-const QUESTIONS = {
+const QUESTIONS = { // the first of `overlays` that there is stands over the scan from the start
   usable: { title: "Is this scan fit to train on?", accept: "Accept", reject: "Reject" },
   same_subject: { title: "Do both scans show one person?", accept: "One person", reject: "Two people" },
+  label_fits: { title: "Does the label fit the scan?", accept: "Fits", reject: "Does not fit", overlays: ["labels"] },
+  prediction_correct: { title: "Is the segmentation correct?", accept: "Correct", reject: "Wrong", overlays: [BESIDE, "prediction"] },
 };
-const MAX_PICTURES = 400;
+const NO_VIEWER = "NiiVue is not installed, or not the pinned version: slices are drawn.";
+const NO_WEBGL2 = "This browser has no WebGL 2: slices are drawn.";
+const LOST = "The browser took the graphics away: slices are drawn.";
 const byId = (id) => document.getElementById(id);
-const pictures = new Map(); // addresses of slices, and their blobs
 const items = new Map(); // by name, as they come
-let item = null, skipped = [], state = null, firstSeen = 0;
+const slices = new SliceView(byId("slices"), { onMove: move, onScroll: scroll, onFail: (error) => say(`A slice could not be drawn: ${error.message}`) });
+let volumes = null; // draws with NiiVue, where the browser can
+let item = null, state = null, skipped = [], firstSeen = 0, hasNeighbours = false;
 
 async function ask(address, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
@@ -27,114 +34,64 @@ function describe(name) {
   return items.get(name);
 }
 
-function address(name, number, plane, index, view) {
-  return `/items/${name}/${number}/${plane}/${index}.png?window=${view.window}&overlay=${view.overlay ? 1 : 0}`;
+function startState(description) {
+  return new ViewState(description, volumes ? state?.view || VIEWS[0] : "slices", QUESTIONS[description.question].overlays);
 }
 
-function picture(from) {
-  if (!pictures.has(from)) {
-    pictures.set(from, fetch(from).then((r) => (r.ok ? r.blob() : Promise.reject(new Error("a slice is missing")))).then(URL.createObjectURL));
-    pictures.get(from).catch(() => pictures.delete(from));
-    if (pictures.size > MAX_PICTURES) {
-      const [oldest, blob] = pictures.entries().next().value;
-      pictures.delete(oldest);
-      blob.then(URL.revokeObjectURL, () => {});
-    }
-  }
-  return pictures.get(from);
-}
-
-function startView(description) {
-  const middle = Object.fromEntries(PLANES.map((plane) => [plane, description.volumes[0].slices[plane] >> 1]));
-  return { window: "auto", overlay: false, plane: "axial", slices: middle };
-}
-
-function indexOf(number, plane) { // a scan beside another shows the same share of its height
-  const [first, own] = [item.volumes[0].slices[plane], item.volumes[number].slices[plane]];
-  return Math.min(own - 1, Math.round((state.slices[plane] / first) * own));
-}
-
-async function drawPlane(number, plane) {
-  const figure = byId(`${number}-${plane}`), index = indexOf(number, plane);
-  const from = address(item.name, number, plane, index, state);
-  figure.dataset.wanted = from;
-  figure.classList.toggle("scrolled", plane === state.plane);
-  figure.querySelector("input").value = index;
-  figure.querySelector("output").textContent = `${index + 1}/${item.volumes[number].slices[plane]}`;
-  try {
-    const blob = await picture(from);
-    if (figure.dataset.wanted !== from) return;
-    const image = figure.querySelector("img");
-    image.src = blob;
-    await image.decode();
-  } catch (error) {
-    if (figure.dataset.wanted === from) say(`A slice could not be drawn: ${error.message}`);
-  }
-}
+function drawer() { return state.view === "slices" ? slices : volumes; }
 
 async function draw() {
-  const shown = item;
   byId("window").querySelector("span").textContent = state.window.replace("_", " ");
   byId("plane").querySelector("span").textContent = state.plane;
-  byId("overlay").setAttribute("aria-pressed", String(state.overlay));
-  await Promise.all(item.volumes.flatMap((_, number) => PLANES.map((plane) => drawPlane(number, plane))));
-  if (item !== shown) return;
-  for (const step of [-1, 1]) {
-    const index = state.slices[state.plane] + step;
-    if (index >= 0 && index < item.volumes[0].slices[state.plane]) picture(address(item.name, 0, state.plane, index, state));
-  }
+  byId("view").querySelector("span").textContent = state.view;
+  byId("detail").querySelector("span").textContent = state.detailText();
+  byId("overlay").querySelector("span").textContent = state.overlay || "none";
+  byId("overlay").setAttribute("aria-pressed", String(state.overlay !== NO_OVERLAY));
+  byId("detail").disabled = !state.canDetail() || state.view === "slices";
+  byId("volumes").hidden = state.view === "slices";
+  byId("slices").hidden = state.view !== "slices";
+  document.body.dataset.panels = state.panels(item).length;
+  document.body.dataset.view = state.view;
+  await drawer().draw(item, state);
 }
 
-function layOut() {
-  const volumes = item.volumes.map((volume, number) => {
-    const section = document.createElement("section");
-    section.className = "volume";
-    const title = document.createElement("h2");
-    title.textContent = `${item.volumes.length > 1 ? ["First scan", "Second scan"][number] : "Scan"}, voxels of ${volume.spacing} (z, y, x)`;
-    const planes = document.createElement("div");
-    planes.className = "planes";
-    planes.append(...PLANES.map((plane) => {
-      const figure = document.createElement("figure");
-      figure.id = `${number}-${plane}`;
-      const image = document.createElement("img"), caption = document.createElement("figcaption");
-      image.alt = `${plane} slice`;
-      const slider = document.createElement("input"), place = document.createElement("output");
-      Object.assign(slider, { type: "range", min: 0, max: volume.slices[plane] - 1, ariaLabel: `${plane} slice` });
-      slider.addEventListener("input", () => {
-        state.plane = plane;
-        state.slices[plane] = Math.min(item.volumes[0].slices[plane] - 1, Math.round((slider.value / volume.slices[plane]) * item.volumes[0].slices[plane]));
-        draw();
-      });
-      figure.addEventListener("wheel", (event) => { event.preventDefault(); state.plane = plane; scroll(Math.sign(event.deltaY)); }, { passive: false });
-      caption.append(plane, slider, place);
-      figure.append(image, caption);
-      return figure;
-    }));
-    section.append(title, planes);
-    return section;
-  });
-  byId("volumes").replaceChildren(...volumes);
-  byId("volumes").className = item.volumes.length > 1 ? "two" : "";
+function move(number, moved, plane = state.plane) {
+  state.plane = plane;
+  state.move(number, moved);
+  return act("draw");
 }
 
-function scroll(step) {
-  const count = item.volumes[0].slices[state.plane];
-  state.slices[state.plane] = Math.max(0, Math.min(count - 1, state.slices[state.plane] + step));
-  draw();
+function scroll(plane, step) {
+  state.plane = plane;
+  const count = item.volumes[0].slices[plane];
+  state.slices[plane] = Math.max(0, Math.min(count - 1, state.slices[plane] + step));
+  return act("draw");
 }
 
 async function show(name) {
-  const words = QUESTIONS[(item = await describe(name)).question];
-  state = startView(item);
+  const described = await describe(name), words = QUESTIONS[described.question];
+  [item, state] = [described, startState(described)];
   byId("question").textContent = words.title;
   byId("finding").textContent = item.finding;
   for (const answer of ["accept", "reject"]) document.querySelector(`[data-answer=${answer}] span`).textContent = words[answer];
-  byId("overlay").disabled = !item.volumes.some((volume) => volume.overlay);
   for (const box of document.querySelectorAll("#codes input")) box.checked = false;
-  layOut();
+  drawNeighbours();
   await draw();
   firstSeen = performance.now();
   document.body.dataset.item = name; // drawn
+}
+
+function drawNeighbours() {
+  byId("neighbours").hidden = !hasNeighbours;
+  byId("similar").setAttribute("aria-pressed", String(hasNeighbours));
+  byId("similar").disabled = !item.neighbours.length;
+  if (!hasNeighbours) return;
+  byId("neighbours").querySelector("ol").replaceChildren(...item.neighbours.map((similarity, rank) => {
+    const entry = document.createElement("li"), image = document.createElement("img");
+    Object.assign(image, { src: `/items/${item.name}/neighbours/${rank}.jpeg`, alt: `middle planes of neighbour ${rank + 1}` });
+    entry.append(image, `similarity ${similarity.toFixed(2)}`);
+    return entry;
+  }));
 }
 
 async function advance(first) {
@@ -149,18 +106,13 @@ async function advance(first) {
 }
 
 function prefetch(name) {
-  describe(name).then((description) => {
-    const view = startView(description);
-    description.volumes.forEach((volume, number) => PLANES.forEach((plane) => {
-      const index = Math.min(volume.slices[plane] - 1, Math.round((view.slices[plane] / description.volumes[0].slices[plane]) * volume.slices[plane]));
-      picture(address(name, number, plane, index, view));
-    }));
-  }).catch(() => {});
+  describe(name).then((description) => drawer().prefetch(description, startState(description))).catch(() => {});
 }
 
 function finish() {
   item = null;
-  byId("volumes").replaceChildren();
+  for (const id of ["volumes", "slices"]) byId(id).replaceChildren();
+  byId("neighbours").hidden = true;
   byId("question").textContent = "Nothing is left for you to answer.";
   byId("finding").textContent = "";
   document.body.dataset.item = "none";
@@ -169,10 +121,11 @@ function finish() {
 
 async function answer(word) {
   const codes = [...document.querySelectorAll("#codes input:checked")].map((box) => box.value);
-  const slices = [...PLANES].map((plane) => state.slices[plane]); // axial is z, coronal y, sagittal x
   await ask(`/items/${item.name}/answer`, {
     answer: word, codes, dwell_s: (performance.now() - firstSeen) / 1000,
-    view: { slices, window: state.window, overlay: state.overlay },
+    view: { // axial is z, coronal y, sagittal x
+      slices: PLANES.map((plane) => state.slices[plane]), window: state.window, overlay: state.overlay !== NO_OVERLAY,
+    },
   });
   say(`Saved: ${word}.`);
   skipped = skipped.filter((name) => name !== item.name);
@@ -180,24 +133,47 @@ async function answer(word) {
 }
 
 const ACTIONS = {
-  a: () => item && answer("accept"), r: () => item && answer("reject"), u: () => item && answer("unsure"),
+  a: () => answer("accept"), r: () => answer("reject"), u: () => answer("unsure"),
   n: () => { if (item) skipped.push(item.name); return advance(); },
   z: async () => { const { name } = await ask("/undo", {}); say(name ? "Your last answer was taken back." : "There is no answer to take back."); return advance(name); },
-  w: () => { const names = item.volumes[0].windows; state.window = names[(names.indexOf(state.window) + 1) % names.length]; return draw(); },
-  l: () => { if (!byId("overlay").disabled) state.overlay = !state.overlay; return draw(); },
-  p: () => { state.plane = PLANES[(PLANES.indexOf(state.plane) + 1) % 3]; return draw(); },
-  ArrowUp: () => scroll(1), ArrowDown: () => scroll(-1), PageUp: () => scroll(10), PageDown: () => scroll(-10),
+  w: () => { state.nextWindow(); return draw(); },
+  ",": () => { state.shiftWindow(-1, 0); return draw(); }, ".": () => { state.shiftWindow(1, 0); return draw(); },
+  "-": () => { state.shiftWindow(0, -1); return draw(); }, "+": () => { state.shiftWindow(0, 1); return draw(); },
+  l: () => { state.cycle("overlay", state.overlays()); return draw(); },
+  p: () => { state.cycle("plane", PLANES); return draw(); },
+  v: () => { if (volumes) state.cycle("view", VIEWS); return draw(); },
+  f: () => { if (!byId("detail").disabled) state.cycle("detail", ["coarse", "full"]); return draw(); },
+  e: () => { hasNeighbours = !hasNeighbours && item.neighbours.length > 0; drawNeighbours(); },
+  ArrowUp: () => scroll(state.plane, 1), ArrowDown: () => scroll(state.plane, -1),
+  PageUp: () => scroll(state.plane, 10), PageDown: () => scroll(state.plane, -10),
+  draw,
 };
-const ALWAYS = ["n", "z"];
+const BETWEEN_ITEMS = ["n", "z"]; // keys that also work where no item is shown
+const CHANGES_ITEM = ["a", "r", "u", "n", "z"]; // one at a time; the page may be redrawn meanwhile
 let busy = false;
 
 async function act(key) {
-  if (busy || (!item && !ALWAYS.includes(key))) return;
-  busy = !key.startsWith("Arrow") && !key.startsWith("Page");
-  try { await ACTIONS[key](); } catch (error) { say(error.message); } finally { busy = false; }
+  if (busy || (!item && !BETWEEN_ITEMS.includes(key))) return;
+  busy = CHANGES_ITEM.includes(key);
+  try { await ACTIONS[key](); } catch (error) { say(error.message); } finally { if (CHANGES_ITEM.includes(key)) busy = false; }
 }
 
 function say(text) { byId("message").textContent = text; }
+
+function withoutVolumes(sentence) {
+  volumes = null;
+  byId("view").disabled = true;
+  say(sentence);
+  if (state) { state.view = "slices"; act("draw"); }
+}
+
+async function findViewer() {
+  if (!(await ask("/status")).viewer) return withoutVolumes(NO_VIEWER);
+  if (!hasWebGL2()) return withoutVolumes(NO_WEBGL2);
+  volumes = new VolumeView(await import("/niivue.js"), byId("volumes"), {
+    onMove: move, onWindow: (range) => { state.setRange(range); act("draw"); }, onFail: () => withoutVolumes(LOST),
+  });
+}
 
 function begin() {
   byId("codes").append(...CODES.map((code, at) => {
@@ -212,9 +188,9 @@ function begin() {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const isSlider = event.target.type === "range", box = document.querySelectorAll("#codes input")[event.key - 1];
     if (box && item) box.checked = !box.checked;
-    else if (ACTIONS[event.key] && !(isSlider && event.key.length > 1)) { event.preventDefault(); act(event.key); }
+    else if (ACTIONS[event.key] && event.key !== "draw" && !(isSlider && event.key.length > 1)) { event.preventDefault(); act(event.key); }
   });
-  advance().catch((error) => say(error.message));
+  findViewer().then(() => advance()).catch((error) => say(error.message));
 }
 
 begin();
