@@ -206,7 +206,7 @@ def test_the_page_loads_nothing_from_elsewhere(page):
 
 def test_nothing_that_is_served_or_written_names_a_person_or_a_path(page):
     names, texts = page.browser.get("/status").json()["next"], []
-    for address in ("/", "/page.js", "/page.css", "/status", *(f"/items/{name}" for name in names)):
+    for address in ("/", "/status", *(f"/items/{name}" for name in names)):
         answer = page.browser.get(address)
         texts += [answer.text, str(answer.headers)]
     page.browser.post(f"/items/{names[0]}/answer", json=GIVEN)
