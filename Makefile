@@ -86,7 +86,7 @@ nnunet-env: .venv-nnunet/.ready ## Make .venv-nnunet, for nnU-Net's pins are not
 bench-alarms: setup ## Diagnoses of deliberately broken and of sound pretraining runs
 	python -m tests.bench.alarm_rates
 
-bench-continual: setup ## Errors of the gate of promotions; what is forgotten with and without replay
+bench-continual: setup ## Errors of the gate of promotions, sabotages before it; what is forgotten with and without replay
 	python -m tests.bench.continual
 
 check: setup ## Style, types, imports, spelling, workflow, schema

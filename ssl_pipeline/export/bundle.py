@@ -128,8 +128,9 @@ def save_bundle(
     `quality` and `stored_values` are those of the training scans: by default the usual thresholds,
     and values without offset or missing value. `self_test_input` is stored with the weights: noise
     unless it is given. Files of the owner of an earlier bundle in this folder stay, an edited
-    README among them.
+    README among them. Raises UserError where a weight is no finite number.
     """
+    _check_finite(encoder)
     with atomic_write(folder) as temporary:
         temporary.mkdir()
         write_bytes(temporary / WEIGHTS_FILE, _weights(encoder))
@@ -179,6 +180,15 @@ def load_encoder(path: str | Path) -> LoadedEncoder:
         )
     decoder = load_file(folder / DECODER_FILE) if manifest.has_decoder else None
     return LoadedEncoder(model, manifest, decoder)
+
+
+def _check_finite(encoder: "Encoder") -> None:
+    for name, weight in encoder.state_dict().items():
+        if not weight.isfinite().all():
+            raise UserError(
+                f"The weights {name} of the encoder are not finite, so nothing is written: lower "
+                "training.learning_rate, or train in fp32, and train anew."
+            )
 
 
 def _weights(module: torch.nn.Module) -> bytes:

@@ -43,6 +43,13 @@ PREPROCESSING: tuple[dict[str, Any], ...] = (  # one a seed
     {"ct": {"clip_hu": [-500, 500]}},
     {"mr": {"spacing_mm": [1.5, 1.5, 1.5]}},
 )
+REFUSALS = (  # sentences that end a challenger before the gate
+    "trained with another `preprocess`",
+    "was pretrained on",
+    "coded with another salt",
+    "not finite",
+    "stopped at step",
+)
 Settings = dict[str, Any]  # a study, as its file has it
 Break = Callable[[dict[str, Tensor], np.random.Generator], None]  # changes weights in place
 
@@ -216,11 +223,16 @@ def _bundle(folder: Path) -> dict[str, str]:
 
 
 def verdict_on(settings: Settings) -> str:
-    """What becomes of a challenger: the gate's verdict, or the sentence that ends it before."""
+    """What becomes of a challenger: the gate's verdict, or the sentence that ends it before.
+
+    Raises UserError where another sentence than one of REFUSALS ends it: then the bench is broken.
+    """
     try:
         study = run_stages(settings, "inventory", "preprocess", "pretrain", "probe")
         decision = evaluate_gate(study, DomainMeasures(study)).decision
     except UserError as error:
+        if not any(reason in str(error) for reason in REFUSALS):
+            raise
         return f"refused: {error}"
     return f"{decision.verdict}: {decision.reason}"
 

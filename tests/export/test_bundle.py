@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from ssl_pipeline import load_encoder
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.export.bundle import save_bundle
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, DECODER_FILE, SELF_TEST_FILE, WEIGHTS_FILE
 from ssl_pipeline.export.self_test import SelfTestInput
 from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.models import ResEnc, ViT
 from ssl_pipeline.models.encoder import random_encoder
 from ssl_pipeline.models.unet_decoder import UNetDecoder
+from ssl_pipeline.preprocess.config import Preprocess
 from stages.core.runner import ROOT
 from tests.conftest import real_volume
 from tests.export.conftest import save_random_bundle
@@ -58,6 +60,15 @@ def test_a_changed_bit_or_missing_file_is_reported(bundle, tmp_path, name):
     said = load_damaged(bundle, tmp_path, name, flip_a_bit)
     assert f"{name} is damaged, for its SHA-256 is not" in said
     assert f"lacks {name}" in load_damaged(bundle, tmp_path, name, lambda _: None)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    encoder = random_encoder(ViT(), 0)
+    with torch.no_grad():
+        encoder.embed.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"weights embed.weight of the encoder are not finite"):
+        save_bundle(tmp_path / "e", encoder, ViT(), Preprocess(), (16, 16, 16), {})
+    assert not (tmp_path / "e").exists()
 
 
 def test_an_unreadable_manifest_is_reported(bundle, tmp_path):
