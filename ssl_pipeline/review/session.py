@@ -13,6 +13,7 @@ from typing import Any
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.review.audit_log import AuditLog
 from ssl_pipeline.review.log_entry import LogEntry, ReaderAnswer
+from ssl_pipeline.review.neighbours import Neighbour
 from ssl_pipeline.review.pictures import LABEL_COLOURS, OPACITY, PLANES, ReviewVolume, with_stripes
 from ssl_pipeline.review.queue import ReviewItem, awaiting, open_items
 from ssl_pipeline.review.verdicts import standing_answers
@@ -25,14 +26,6 @@ MAX_VOLUMES = 4  # in memory: those of an item that is shown and of the next
 
 class ChangedScanError(UserError):
     """The scan's files hold something else than the inventory found."""
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A scan that an encoder finds similar."""
-
-    similarity: float  # cosine of the embeddings, -1 to 1
-    thumbnail: bytes  # JPEG of its middle planes
 
 
 @dataclass(frozen=True)

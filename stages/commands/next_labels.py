@@ -65,6 +65,27 @@ def choose_next(study: Study, task: str, count: int, strategy: str) -> None:
     info(f"next: {count} of {left} without a label: {table}; to label them, open {work_folder}")
 
 
+def known_embeddings(study: Study) -> dict[str, NDArray[np.float64]]:
+    """Embeddings (dim,) of scans by code, as far as `next` has computed them with this encoder."""
+    weights = next(iter(study.encoders.values())) / WEIGHTS_FILE
+    table = layout.catalog_table(study)
+    if not weights.exists() or not table.exists():
+        return {}
+    folder = layout.next_folder(study)
+    finished = FinishedScans(folder / _embeddings_name(weights), MEASUREMENT_VERSION)
+    found = {entry.id: finished.get(_measured_key(entry)) for entry in Catalog.read(table).entries}
+    return {code: np.array(result["values"]) for code, result in found.items() if result}
+
+
+def _embeddings_name(weights: Path) -> str:
+    return f"embeddings-{sha256_file(weights)[:8]}"
+
+
+def _measured_key(entry: Entry) -> str:
+    """What a measurement of a scan depends on, beside the encoder."""
+    return sha256_json([entry.sha256, entry.meta_json])
+
+
 def _pool(
     task: Task, catalog: Catalog, finished: frozenset[str]
 ) -> tuple[list[Entry], NDArray[np.bool_]]:
@@ -137,9 +158,10 @@ class _Measurements:
 
         loaded = load_encoder(bundle)
         loaded.model.to(evaluation_device(self.study))
-        name = f"embeddings-{sha256_file(weights)[:8]}"
         return self._measured(
-            rows, name, lambda prepared: loaded.embed_prepared(prepared).vector.tolist()
+            rows,
+            _embeddings_name(weights),
+            lambda prepared: loaded.embed_prepared(prepared).vector.tolist(),
         )
 
     def entropy(self, rows: Rows) -> NDArray[np.float64]:
@@ -164,7 +186,7 @@ class _Measurements:
         """Values (m, values) of the scans of some rows; those that are not known are computed."""
         finished = FinishedScans(layout.next_folder(self.study) / name, MEASUREMENT_VERSION)
         entries = [self.entries[row] for row in rows]
-        keys = {entry.id: sha256_json([entry.sha256, entry.meta_json]) for entry in entries}
+        keys = {entry.id: _measured_key(entry) for entry in entries}
         missing = [entry for entry in entries if finished.get(keys[entry.id]) is None]
         reader = crop_reader(self.study, self.catalog, missing)
         with progress("Measuring scans", total=len(missing)) as bar:

@@ -23,16 +23,19 @@ from ssl_pipeline.report.sign_off_page import write_sign_off
 from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from ssl_pipeline.review.config import Review
 from ssl_pipeline.review.log_entry import Reader
+from ssl_pipeline.review.neighbours import find_neighbours
 from ssl_pipeline.review.page_address import PageAddress, write_opening_page
 from ssl_pipeline.review.pictures import LABELS, FindForeground, open_volume
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.session import ReviewSession, VolumeSource
 from ssl_pipeline.review.sign_off import sign_off
+from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.geometry import to_canonical
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from ssl_pipeline.volumes.pseudonyms import Origin
 from ssl_pipeline.volumes.readers import ReadError, Source, read_volume
 from ssl_pipeline.volumes.scan_check import size_and_state, source_sha256
+from stages.commands.next_labels import known_embeddings
 from stages.core import layout
 from stages.core.study import Study
 from stages.reviewed import review_queue
@@ -130,6 +133,7 @@ def open_session(study: Study, reader: str) -> ReviewSession:
     scans = {scan.id: scan for scan in Inventory.read(layout.inventory_table(study)).scans}
     origins = study.pseudonyms.origins
     items = review_queue(study)
+    images = layout.inventory_table(study).with_name(thumbnails.THUMBNAILS_FILE)
     shown = {code for item in items for code in item.scans}
     return ReviewSession(
         items,
@@ -139,6 +143,7 @@ def open_session(study: Study, reader: str) -> ReviewSession:
         study.pseudonyms.code,
         {code: _volume_source(scans[code], origins[code], study.preprocess) for code in shown},
         {} if review.blinded else {code: _finding(scans[code]) for code in shown},
+        find_neighbours(known_embeddings(study), thumbnails.read(images)),
     )
 
 

@@ -170,9 +170,7 @@ def test_a_store_that_is_purged_under_the_page_costs_one_sentence_and_no_answer(
             shutil.move(scan, place)
         item = tab.get_attribute("body", "data-item")
         tab.keyboard.press("r")
-        tab.wait_for_function(
-            "document.querySelector('#message').textContent.includes('run the stage inventory')"
-        )
+        tab.get_by_text("run the stage inventory again").wait_for()
         assert tab.get_attribute("body", "data-item") == item
         assert [entry.answer for entry in page.log.read()] == ["accept"]
     finally:
@@ -185,7 +183,7 @@ def test_a_store_that_is_purged_under_the_page_costs_one_sentence_and_no_answer(
 def test_a_page_that_was_closed_goes_on_where_it_was(page, tab, served):
     press(tab, "a")
     item = tab.get_attribute("body", "data-item")
-    again = tab.context.new_page()
+    again = tab.context.browser.new_page()
     tab.close()
     again.goto(served)
     again.wait_for_selector("body[data-item]")

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from ssl_pipeline.review.neighbours import Neighbour
 from ssl_pipeline.review.pictures import ReviewVolume
 from ssl_pipeline.review.queue import ReviewItem
 from ssl_pipeline.review.session import (
     MAX_VOLUMES,
     ChangedScanError,
-    Neighbour,
     ReviewSession,
     VolumeSource,
 )

@@ -2,6 +2,7 @@
 // Volumes come thinned ("coarse") and, on demand, in full; those of the next item are fetched ahead.
 const AXES = ["sagittal", "coronal", "axial"]; // the planes across x, y, z
 const MAX_IMAGES = 8;
+const NARROW_PIXELS = 700; // below which planes stand two by two
 const OPTIONS = {
   backColor: [0, 0, 0, 1], crosshairColor: [1, 0.77, 0.24, 1], crosshairWidth: 0.3, crosshairWidthUnit: "percent",
   isRadiologicalConvention: true, sagittalNoseLeft: true, show3Dcrosshair: true, isAntiAlias: false,
@@ -76,7 +77,7 @@ export class VolumeView {
   }
 
   async #drawPanel(panel, item, { number, overlay }, state) {
-    const { viewer } = panel, { SHOW_RENDER, SLICE_TYPE } = this.niivue;
+    const { viewer } = panel, { MULTIPLANAR_TYPE, SHOW_RENDER, SLICE_TYPE } = this.niivue;
     const key = [item.name, number, overlay, state.detail].join("/"), [low, high] = state.range(item, number);
     const layers = await Promise.all(this.#layers(item, { number, overlay }, state));
     if (!state.isCurrent(item)) return;
@@ -93,6 +94,7 @@ export class VolumeView {
       return (Math.floor(index / step) + 0.5) / Math.ceil(count / step);
     });
     viewer.opts.multiplanarShowRender = state.view === "3D" ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
+    viewer.opts.multiplanarLayout = panel.canvas.clientWidth < NARROW_PIXELS ? MULTIPLANAR_TYPE.GRID : MULTIPLANAR_TYPE.AUTO;
     viewer.setSliceType(SLICE_TYPE.MULTIPLANAR); // draws
     const places = [...AXES].reverse().map((plane) => `${plane} ${state.index(item, number, plane) + 1}/${item.volumes[number].slices[plane]}`);
     panel.caption.textContent = [state.title(item, { number, overlay }), ...places].filter(Boolean).join(" · ");
