@@ -29,6 +29,7 @@ from ssl_pipeline.volumes.review import Decisions
 from ssl_pipeline.volumes.root_notes import root_notes
 from ssl_pipeline.volumes.subjects.separation import separated_subjects
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
+from ssl_pipeline.volumes.visits.frames import REGISTRATIONS_FILE, RegistrationLog
 from stages.core import layout
 from stages.core.records import manifest_hash
 from stages.core.resources import (
@@ -46,8 +47,11 @@ from stages.evaluation_check import check_evaluations
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality", "plan.number")
 DEPENDS_ON = ("download",)
-VERSION = 10
-RESULT_FILES = (INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, PLAN_FILE)
+VERSION = 11
+RESULT_FILES = (
+    *(INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, PLAN_FILE),
+    REGISTRATIONS_FILE,
+)
 OUTPUTS = (*RESULT_FILES, JOURNAL_FILE)  # a journal is there while it runs
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -103,9 +107,9 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 
 def run(study: Study, out: Path) -> StageResult:
     """Write the inventory; stop when no scan can be used."""
-    scans, images, points, plan_file, checks = (out / name for name in OUTPUTS)
+    scans, images, points, plan_file, aligned, checks = (out / name for name in OUTPUTS)
     origins, previous = study.pseudonyms, _previous_inventory(scans, images, points)
-    journal = CheckJournal(checks)
+    journal, registrations = CheckJournal(checks), RegistrationLog(aligned)
     inventory = build_inventory(
         study.data,
         study.quality,
@@ -114,6 +118,7 @@ def run(study: Study, out: Path) -> StageResult:
         previous,
         journal,
         readers_decisions(study),
+        registrations,
     )
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)
@@ -123,6 +128,7 @@ def run(study: Study, out: Path) -> StageResult:
     earlier_plan = read_record_if_whole(Plan, plan_file)
     plan = build_plan(inventory.accepted_scans, study.plan.number, earlier_plan)
     write_record(plan_file, plan)
+    registrations.finish()
     journal.remove()
     for note in (*root_notes(inventory), *plan.notes):
         info(f"root {note.root}: {note.text}.")
@@ -148,7 +154,8 @@ def run(study: Study, out: Path) -> StageResult:
     repaired = sum(scan.quality == "repaired" for scan in inventory.scans)
     some = f" ({repaired} repaired)" if repaired else ""
     summary = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected"
-    return StageResult([scans, images, points, plan_file], summary, indexed_files=[origins.table])
+    made = [scans, images, points, plan_file, aligned]
+    return StageResult(made, summary, indexed_files=[origins.table])
 
 
 def check_results(study: Study) -> None:

@@ -25,11 +25,12 @@ from ssl_pipeline.volumes.inventory import Scan
 
 CATALOG_FILE = "catalog.parquet"
 FAILURES_FILE = "failed.json"  # the scans that could not be stored, with the reason
-CATALOG_VERSION = 4
+CATALOG_VERSION = 5
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in ("id", "subject", "modality", "site", "split")),
+        *((name, pa.string()) for name in ("id", "subject", "visit", "frame", "to_frame")),
+        *((name, pa.string()) for name in ("modality", "sequence", "site", "split")),
         ("weight", pa.float64()),
         *((name, pa.string()) for name in ("root", "targets", "labels")),
         ("shape", pa.list_(pa.int64(), 3)),
@@ -41,8 +42,8 @@ SCHEMA = pa.schema(
     ],
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
 )
-SCAN_ATTRIBUTES = ("root", "site", "modality")  # attributes of every scan, beside its targets
-JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels"), ("shape", "spacing_mm")
+SCAN_ATTRIBUTES = ("root", "site", "modality", "sequence")  # of every scan, beside its targets
+JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels", "to_frame"), ("shape", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Entry:
 
     id: str
     subject: str
+    visit: str
+    frame: str
+    to_frame: list[list[float]]  # (4, 4), from its RAS+ mm to those of its frame; [] if equal
     modality: str
+    sequence: str
     site: str
     split: str  # "train", "val" or "test"
     weight: float  # in sampling: that of its root, times its own
@@ -148,7 +153,11 @@ def _entry(scan: Scan, attributes: VolumeAttributes) -> Entry:
     return Entry(
         id=scan.id,
         subject=scan.subject,
+        visit=scan.visit,
+        frame=scan.frame,
+        to_frame=scan.to_frame,
         modality=scan.modality,
+        sequence=scan.sequence,
         site=scan.site,
         split=scan.split,
         weight=scan.weight,

@@ -19,7 +19,10 @@ from ssl_pipeline.volumes.metadata_rules import Fractions, Rule, named_groups
 
 Modality = Literal["CT", "MR"]
 SplitName = Literal["train", "val", "test"]
-KNOWN_COLUMNS = ("path", "subject", "site", "modality", "split", "sampling_weight")  # of a table
+KNOWN_COLUMNS = (  # of a table
+    *("path", "subject", "visit", "frame", "site", "modality", "sequence", "split"),
+    "sampling_weight",
+)
 CROP_PLACES = ("volume", "foreground")  # where crops lie that need no label
 RESERVED_TARGETS = (*KNOWN_COLUMNS, "root")  # which a scan has beside its targets
 
@@ -74,7 +77,23 @@ class Root(Section):
         (), description="paths of files or folders below the root to leave out"
     )
     subject: Rule | None = Field(None, description="the person who was scanned")
+    visit: Rule | None = Field(
+        None,
+        description="the subject's visit to the scanner; null takes DICOM's StudyInstanceUID, or"
+        " the session of BIDS",
+    )
+    frame: Rule | None = Field(
+        None,
+        description="scans of a subject with one value have one coordinate system, so that equal"
+        " millimetres are one place; null takes DICOM's FrameOfReferenceUID",
+    )
     site: Rule | None = Field(None, description="hospital or scanner of the scan")
+    sequences: dict[str, str] = Field(
+        {},
+        description="regular expressions by the name of a sequence, searched in the path below the"
+        " root; the first that matches names it. Without one BIDS or the times in a DICOM header"
+        " do",
+    )
     targets: dict[str, Rule] = Field({}, description="values that evaluation may predict, by name")
     intensity_offset: float = Field(
         0.0, allow_inf_nan=False, description="added to stored values, to give HU for CT"
@@ -101,8 +120,17 @@ class Root(Section):
 
     @model_validator(mode="after")
     def _headers_name_subjects(self) -> "Root":
-        if any(rule and rule.header for rule in (self.site, *self.targets.values())):
-            raise ValueError("`header` is for `subject` alone: results say sites and targets")
+        others = (self.visit, self.frame, self.site, *self.targets.values())
+        if any(rule and rule.header for rule in others):
+            raise ValueError("`header` is for `subject` alone")
+        return self
+
+    @model_validator(mode="after")
+    def _sequences_are_patterns(self) -> "Root":
+        for name, pattern in self.sequences.items():
+            if not name or clean_text(name) != name:
+                raise ValueError(f"sequences has the name {name!r}: write it in visible letters")
+            named_groups(pattern)
         return self
 
     @model_validator(mode="after")
@@ -144,15 +172,32 @@ class Splits(Section):
     seed: int = Field(0, description="another seed holds out other subjects")
 
 
+class Visits(Section):
+    """Whether scans of one frame lie where their headers say."""
+
+    alignment: Literal["none", "check", "register"] = Field(
+        "check",
+        description="none: frames are believed; check: scans of one frame and visit are registered"
+        " rigidly at low resolution, and one that moved leaves the frame; register: it stays, with"
+        " the transform that brings it back, and is resampled nowhere",
+    )
+    max_motion_mm: float = Field(
+        4.0,
+        gt=0,
+        description="root mean square motion of the corners of a scan from which on it has moved,"
+        " and by which registrations there and back may disagree",
+    )
+
+
 class Data(Section):
     """All scans of a study."""
 
     roots: tuple[Root, ...] = Field((), description="folders of scans")
     table: str | None = Field(
         None,
-        description="CSV or Parquet with the columns path, subject, site, modality, split, "
-        "sampling_weight (all but path may be absent); of further columns `targets` names those "
-        "that are kept",
+        description="CSV or Parquet with the columns path, subject, visit, frame, site, modality, "
+        "sequence, split, sampling_weight (all but path may be absent); of further columns "
+        "`targets` names those that are kept",
     )
     targets: tuple[str, ...] = Field(
         (),
@@ -160,6 +205,7 @@ class Data(Section):
         "their values, and keep no other column",
     )
     splits: Splits = Field(Splits(), description="subjects held out for evaluation")
+    visits: Visits = Field(Visits(), description="scans that share a visit and a frame")
 
     @model_validator(mode="after")
     def _targets_are_columns(self) -> "Data":

@@ -20,6 +20,7 @@ from ssl_pipeline.volumes.scan_check import ScanInfo
 from ssl_pipeline.volumes.scan_labels import LabelMatch
 from ssl_pipeline.volumes.subjects.assignment import assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
+from ssl_pipeline.volumes.visits.assignment import assign_visits
 
 MAX_HEADERS = 200  # most headers that are opened
 TYPICAL_SCAN = ScanInfo(
@@ -45,7 +46,8 @@ def scans_from_headers(data: Data, study_dir: Path) -> tuple[Scan, ...]:
         headers = list(pool.map(_header_info, candidates[::step]))
     infos = [headers[number // step] for number in range(len(candidates))]
     subjects = assign_subjects(candidates, infos, data.splits, explicit_splits)
-    scans = map(to_scan, candidates, infos, subjects, repeat(_named_labels))
+    visits = assign_visits(candidates, subjects)
+    scans = map(to_scan, candidates, infos, subjects, visits, repeat(_named_labels))
     return tuple(scan for scan in scans if scan.quality == "accepted")
 
 

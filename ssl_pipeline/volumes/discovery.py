@@ -19,6 +19,7 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.text import compose, normalize_word
 from ssl_pipeline.volumes import readers
+from ssl_pipeline.volumes.bids import BidsImage, parse_bids
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
 from ssl_pipeline.volumes.label_matching import LabelFolder, find_labels
 from ssl_pipeline.volumes.metadata_rules import Rule
@@ -27,16 +28,11 @@ from ssl_pipeline.volumes.pseudonyms import Coder, Origin
 from ssl_pipeline.volumes.readers import READERS, Source
 from ssl_pipeline.volumes.walk import FileState, RawFiles, is_unlistable, real_location
 
-MR_SUFFIXES = "T1w T2w FLAIR PDw T2star T2starw PDT2 inplaneT1 inplaneT2 angio UNIT1 T1map T2map"
 # Results say no suffix that may be a word of a name, as in `IM.anna`.
 KNOWN_SUFFIXES = {*mimetypes.types_map, *mimetypes.encodings_map} | {
     *(".7z", ".dat", ".hdr", ".img", ".mat", ".md", ".mgh", ".mgz", ".mif", ".mnc", ".nii", ".npy"),
     *(".npz", ".par", ".parquet", ".raw", ".rar", ".rec", ".xlsx", ".yaml", ".zst"),
 }
-BIDS_PATH = re.compile(
-    r"(?P<above>.*/)?sub-(?P<subject>[^/_]+)/(?:ses-[^/]+/)?(?:anat|ct)/[^/]*_(?P<kind>[^/_.]+)\.[^/]+"
-)
-MODALITY_OF_SUFFIX = {"ct": "CT", **dict.fromkeys(MR_SUFFIXES.split(), "MR")}
 
 
 @dataclass(frozen=True)
@@ -99,9 +95,8 @@ class Candidate:
         """The subject's name: from the table, else the rule, else BIDS, else empty."""
         if self.subject_fault:
             return ""
-        named = _match_bids(self.root, self.file_paths[0])
         return self._value_of("subject", self.root.subject) or (
-            normalize_word(named["subject"]) if named else ""
+            normalize_word(self._bids.subject) if self._bids else ""
         )
 
     @property
@@ -109,10 +104,35 @@ class Candidate:
         """The code of this name; empty where it is unknown."""
         return self.code("subject", self.subject_name) if self.subject_name else ""
 
+    @cached_property
+    def visit_name(self) -> str:
+        """The subject's visit: from the table, else the rule, else BIDS or the header; a UID may be
+        one of many people.
+        """
+        return self._own_value("visit", self.root.visit) or (
+            self._bids.session if self._bids else self.source.study_uid
+        )
+
+    @cached_property
+    def frame_name(self) -> str:
+        """The subject's frame: from the table, else the rule, else the header, as of a visit."""
+        return self._own_value("frame", self.root.frame) or self.source.frame_uid
+
+    @property
+    def sequence(self) -> str:
+        """The sequence: from the table, else the root's patterns, else BIDS, else the header."""
+        from_table = self.row.get("sequence") if self.row else ""
+        patterns = self.root.sequences.items()
+        path = self.file_paths[0]
+        from_path = (name for name, pattern in patterns if re.search(pattern, path))
+        return from_table or next(
+            from_path, self._bids.sequence if self._bids else self.source.sequence
+        )
+
     @property
     def site(self) -> str:
         """The site of the scan, empty where it is unknown."""
-        return "" if self.subject_fault else self._value_of("site", self.root.site)
+        return self._own_value("site", self.root.site)
 
     @property
     def weight(self) -> float:
@@ -122,11 +142,8 @@ class Candidate:
     @property
     def modality(self) -> str:
         """From the table, the root or BIDS; empty where only the file can tell."""
-        named = _match_bids(self.root, self.file_paths[0])
         from_table = self.row.get("modality") if self.row else ""
-        return (
-            from_table or self.root.modality or (MODALITY_OF_SUFFIX[named["kind"]] if named else "")
-        )
+        return from_table or self.root.modality or (self._bids.modality if self._bids else "")
 
     @property
     def targets(self) -> dict[str, str]:
@@ -136,6 +153,14 @@ class Candidate:
         return {name: text for name, text in ruled.items() if text} | (
             dict(self.row.targets) if self.row else {}
         )
+
+    @cached_property
+    def _bids(self) -> BidsImage | None:
+        return _bids_image(self.root, self.file_paths[0])
+
+    def _own_value(self, column: str, rule: Rule | None) -> str:
+        """The value of a scan whose path fits the root's rules; else empty."""
+        return "" if self.subject_fault else self._value_of(column, rule)
 
     def _value_of(self, column: str, rule: Rule | None) -> str:
         from_table = self.row.get(column) if self.row else ""
@@ -327,7 +352,7 @@ def _is_included(root: Root, relative_path: str, path: Path) -> bool:
 
     A folder that may not be listed is always included, so that its fault is reported.
     """
-    if root.layout == "bids" and not _match_bids(root, relative_path):
+    if root.layout == "bids" and not _bids_image(root, relative_path):
         return is_unlistable(path)
     is_excluded = any(_is_matched(relative_path, pattern) for pattern in root.exclude)
     is_wanted = _is_matched(relative_path, root.include) and not is_excluded
@@ -341,16 +366,9 @@ def _is_matched(relative_path: str, pattern: str) -> bool:
     return any(fnmatch(str(place), tidy) for place in (path, *path.parents[:-1]))
 
 
-def _match_bids(root: Root, relative_path: str) -> re.Match[str] | None:
-    """The parts of a BIDS path, where the root is laid out so and the file is an image."""
-    named = BIDS_PATH.fullmatch(relative_path) if root.layout == "bids" else None
-    if (
-        not named
-        or named["kind"] not in MODALITY_OF_SUFFIX
-        or "derivatives/" in (named["above"] or "")
-    ):
-        return None
-    return named
+def _bids_image(root: Root, relative_path: str) -> BidsImage | None:
+    """What a path says where the root is laid out as BIDS."""
+    return parse_bids(relative_path) if root.layout == "bids" else None
 
 
 def _below_row(row: TableRow, table: Path, code: Coder, raw_files: RawFiles) -> _RootFiles:

@@ -6,7 +6,7 @@ and the reason. Scans and subjects are named by their codes; `pseudonyms` knows 
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
@@ -20,13 +20,11 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io import atomic
 from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_table
-from ssl_pipeline.progress import progress
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.check_journal import CheckJournal
-from ssl_pipeline.volumes.config import Data
+from ssl_pipeline.volumes.config import Data, Visits
 from ssl_pipeline.volumes.discovery import (
     Candidate,
-    Discovery,
     IdleExclude,
     OrphanLabel,
     check_labels,
@@ -34,34 +32,36 @@ from ssl_pipeline.volumes.discovery import (
     discover_scans,
 )
 from ssl_pipeline.volumes.duplicates.keypoints import Keypoints
-from ssl_pipeline.volumes.duplicates.near_duplicates import find_near_duplicates
+from ssl_pipeline.volumes.duplicates.pairs import find_duplicate_pairs
+from ssl_pipeline.volumes.inspection import inspect_scans
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions, pair_sha256
+from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions
 from ssl_pipeline.volumes.scan_check import (
     ScanCheck,
     ScanInfo,
-    inspect_scan,
     scan_info_of,
 )
 from ssl_pipeline.volumes.scan_labels import LabelMatch, LabelMatcher, match_labels
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 from ssl_pipeline.volumes.target_values import check_targets
+from ssl_pipeline.volumes.visits.assignment import VisitAssignment, assign_visits
+from ssl_pipeline.volumes.visits.frames import FrameMember, RegistrationLog, check_frames
 from ssl_pipeline.volumes.walk import FileState
 
 INVENTORY_FILE = "scans.parquet"
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
-JSON_COLUMNS = ("targets", "labels", "label_classes", "masks")
+JSON_COLUMNS = ("targets", "labels", "label_classes", "masks", "to_frame")
 TUPLE_COLUMNS = ("shape", "spacing_mm")
 REMEDY = "run the stage inventory again"
 SCHEMA = pa.schema(
     {
-        **dict.fromkeys(("id", "part", "root", "subject", "site"), pa.string()),
-        **dict.fromkeys(("modality", "split"), pa.string()),
+        **dict.fromkeys(("id", "part", "root", "subject", "visit"), pa.string()),
+        **dict.fromkeys(("frame", "site", "modality", "sequence", "split"), pa.string()),
         **dict.fromkeys(("weight", "intensity_offset", "missing_value"), pa.float64()),
         **dict.fromkeys(JSON_COLUMNS, pa.string()),
         "format": pa.string(),
@@ -83,9 +83,14 @@ class Scan(ScanInfo):
     id: str  # its code
     part: str = ""  # the name of this volume where its DICOM series was split
     root: str
-    subject: str = ""  # code
+    subject: str = ""  # code, as those of visit and frame
+    visit: str = ""
+    frame: str = ""  # scans of one subject and frame show one place at equal RAS+ mm
+    # moves its RAS+ mm to those of its frame
+    to_frame: list[list[float]] = field(default_factory=list)  # (4, 4), or [] for none
     site: str = ""
     modality: str = ""
+    sequence: str = ""  # such as "T1c"
     split: str = ""
     weight: float = 1.0
     targets: dict[str, str]
@@ -181,14 +186,15 @@ def build_inventory(
     previous: Inventory | None = None,
     journal: CheckJournal | None = None,
     decisions: Decisions = NO_DECISIONS,
+    registrations: RegistrationLog | None = None,
 ) -> Inventory:
     """Build the inventory of a study; scans that are unchanged since `previous` are not read again.
 
     Nor are those that `journal` has of a run that was killed; each new check is added to it.
     `study_dir` is where table and lists lie. The location of every scan is written to `pseudonyms`
-    first, so that any message about a scan can be traced. `decisions` are those of readers. Raises
-    UserError, one sentence, for a root without images, a rule that does not fit, a table or list
-    that cannot be used, and a lost salt.
+    first, so that any message about a scan can be traced. `decisions` are those of readers. Frames
+    are checked where `registrations` keeps what comes of it. Raises UserError for a root without
+    images, a rule that does not fit, a table or list that cannot be used, and a lost salt.
     """
     pseudonyms.open(previous.salt_fingerprint if previous else "")
     discovery = discover_scans(data, study_dir, pseudonyms.code)
@@ -203,24 +209,23 @@ def build_inventory(
     explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
     comparable = previous.scans if previous and previous.splits_hash == splits_hash else ()
-    checks = _inspect_all(discovery, thresholds, decisions, previous, journal)
+    checks = inspect_scans(discovery, thresholds, decisions, _known(previous, journal), journal)
     infos = [check.info for check in checks]
     subjects = assign_subjects(
         candidates,
         infos,
         data.splits,
         explicit_splits,
-        _find_duplicates(candidates, checks, data.splits.duplicate_threshold, decisions),
+        find_duplicate_pairs(candidates, checks, data.splits.duplicate_threshold, decisions),
         {scan.id: scan.split for scan in comparable if scan.subject},
     )
-    with ThreadPoolExecutor(WORKERS) as pool:
-        scans = list(pool.map(to_scan, candidates, infos, subjects, repeat(match_labels)))
+    scans = _to_scans(candidates, infos, subjects, data.visits, registrations)
     assigned = zip(candidates, subjects, strict=True)
     origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
     pseudonyms.write([*origins, *orphan_origins])
     checks_by_id = {scan.id: check for scan, check in zip(scans, checks, strict=True)}
     return Inventory(
-        tuple(_reject_duplicates(candidates, scans)),
+        tuple(scans),
         tuple(orphans),
         pseudonyms.salt_fingerprint,
         splits_hash,
@@ -233,13 +238,8 @@ def build_inventory(
     )
 
 
-def _inspect_all(
-    discovery: Discovery,
-    thresholds: QualityThresholds,
-    decisions: Decisions,
-    previous: Inventory | None,
-    journal: CheckJournal | None,
-) -> list[ScanCheck]:
+def _known(previous: Inventory | None, journal: CheckJournal | None) -> dict[str, ScanCheck]:
+    """The checks of an earlier inventory, and those of a run that was killed, by the scan's id."""
     before = previous or Inventory(())
     known = {
         scan.id: ScanCheck(
@@ -247,58 +247,32 @@ def _inspect_all(
         )
         for scan in before.scans
     }
-    known |= journal.read() if journal else {}
-
-    def inspect(each: Candidate) -> ScanCheck:
-        name, earlier = each.id, known.get(each.id)
-        check = inspect_scan(
-            each.source, each.root, each.modality, thresholds, earlier, decisions.scans.get(name)
-        )
-        if journal and check is not earlier:
-            journal.append(name, check)
-        return check
-
-    candidates, checks = discovery.candidates, []
-    sizes = [discovery.size_bytes(each) for each in candidates]
-    with (
-        ThreadPoolExecutor(WORKERS) as pool,
-        progress("Inspecting scans", len(candidates), sum(sizes)) as bar,
-    ):
-        found = pool.map(inspect, candidates)
-        for candidate, size, check in zip(candidates, sizes, found, strict=True):
-            checks.append(check)
-            name = candidate.id
-            bar.advance(name, work=size, is_new=check is not known.get(name))
-    return checks
+    return known | (journal.read() if journal else {})
 
 
-def _find_duplicates(
+def _to_scans(
     candidates: Sequence[Candidate],
-    checks: Sequence[ScanCheck],
-    threshold: float | None,
-    decisions: Decisions,
-) -> list[tuple[int, int]]:
-    """Pairs of near duplicates of two subjects, by position, of scans that are or were usable.
-
-    Those that a reader found to be of two subjects are left out.
-    """
-    if threshold is None:
-        return []
-    fit = {at: each.keypoints for at, each in enumerate(checks) if each.keypoints}
-    numbers = list(fit)
-    names = [candidates[at].subject_name for at in numbers]
-    found = find_near_duplicates([*fit.values()], threshold, names)
-    pairs = [(numbers[low], numbers[high]) for low, high in found]
-
-    def is_distinct(pair: tuple[int, int]) -> bool:
-        seen = decisions.distinct_pairs.get(frozenset(candidates[at].id for at in pair))
-        return seen == pair_sha256(checks[at].info.sha256 for at in pair)
-
-    return [pair for pair in pairs if not is_distinct(pair)]
+    infos: Sequence[ScanInfo],
+    subjects: Sequence[SubjectAssignment],
+    visits: Visits,
+    registrations: RegistrationLog | None,
+) -> list[Scan]:
+    """The rows of all candidates, after the checks of each against the others."""
+    assigned = assign_visits(candidates, subjects)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        rows = pool.map(to_scan, candidates, infos, subjects, assigned, repeat(match_labels))
+        scans = _reject_duplicates(candidates, list(rows))
+    if registrations is None:
+        return scans
+    return _check_frames(candidates, scans, visits, registrations)
 
 
 def to_scan(
-    candidate: Candidate, info: ScanInfo, assignment: SubjectAssignment, match_labels: LabelMatcher
+    candidate: Candidate,
+    info: ScanInfo,
+    assignment: SubjectAssignment,
+    visit: VisitAssignment,
+    match_labels: LabelMatcher,
 ) -> Scan:
     """The row of a candidate, with the labels that `match_labels` finds for it."""
     root = candidate.root
@@ -313,8 +287,11 @@ def to_scan(
         part=candidate.source.series.partition("#")[2],
         root=root.title,
         subject=assignment.subject,
+        visit=visit.visit,
+        frame=visit.frame,
         site=candidate.site,
         modality=modality,
+        sequence=candidate.sequence,
         split=assignment.split,
         weight=candidate.weight,
         targets=candidate.targets,
@@ -330,7 +307,7 @@ def to_scan(
             text
             for text in (
                 *(info.repair, info.note, info.review, _modality_note(candidate, info)),
-                *(assignment.note, own.note),
+                *(assignment.note, visit.note, own.note),
             )
             if text
         ),
@@ -345,7 +322,7 @@ def _modality_note(candidate: Candidate, info: ScanInfo) -> str:
     return f"its header says {own} and the study {given}: the header counts"
 
 
-def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> list[Scan]:
+def _reject_duplicates(candidates: Sequence[Candidate], scans: list[Scan]) -> list[Scan]:
     """The scans, with the second one of the same image rejected."""
     by_name: dict[Path, Scan] = {}
     by_voxels: dict[str, Scan] = {}
@@ -361,6 +338,28 @@ def _reject_duplicates(candidates: Iterable[Candidate], scans: list[Scan]) -> li
                 by_name[name] = by_voxels[scan.voxel_hash] = scan
         rows.append(scan)
     return rows
+
+
+def _check_frames(
+    candidates: Sequence[Candidate], scans: list[Scan], visits: Visits, log: RegistrationLog
+) -> list[Scan]:
+    """The scans, with a note on those that moved; they leave their frame unless registered."""
+    members = [
+        FrameMember(scan.id, (scan.visit, scan.frame), scan.sha256, each.source, scan.missing_value)
+        for each, scan in zip(candidates, scans, strict=True)
+        if scan.quality in USABLE and scan.visit and scan.frame
+    ]
+    checks = check_frames(members, visits, log)
+
+    def checked(scan: Scan) -> Scan:
+        if scan.id not in checks:
+            return scan
+        check = checks[scan.id]
+        reason = "; ".join(filter(None, (scan.reason, check.note)))
+        frame = scan.frame if check.to_frame else ""
+        return replace(scan, reason=reason, frame=frame, to_frame=check.to_frame)
+
+    return [checked(scan) for scan in scans]
 
 
 def _duplicate_reason(scan: Scan, namesake: Scan | None, equal: Scan | None) -> str:

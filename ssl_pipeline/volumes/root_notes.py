@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.volumes.inventory import Inventory, Scan
+from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
 
 PLANES = {**dict.fromkeys("LR", "sagittal"), **dict.fromkeys("AP", "coronal")}
 MIN_SCANS_OF_MANY = 4  # scans of one root that are seldom all of one person
@@ -20,7 +20,7 @@ class RootNote(NamedTuple):
 
 
 def root_notes(inventory: Inventory) -> list[RootNote]:
-    """Unread files, lacking or empty labels, one subject alone and several planes, by root."""
+    """Unread files, labels, subjects, planes and visits that may be a mistake, by root."""
     roots = dict.fromkeys([*(scan.root for scan in inventory.scans), *inventory.unread_formats])
     return [RootNote(root, text) for root in roots for text in _texts(inventory, root)]
 
@@ -55,6 +55,7 @@ def _texts(inventory: Inventory, root: str) -> Iterator[str]:
         yield f"its {len(scans)} scans are of one subject; correct its `subject` if they are not"
     if text := _plane_text(scans):
         yield text
+    yield from _visit_texts([scan for scan in inventory.scans if scan.root == root])
 
 
 def _unread_text(formats: Mapping[str, int]) -> str:
@@ -69,3 +70,29 @@ def _plane_text(scans: Sequence[Scan]) -> str:
         return ""
     counts = ", ".join(f"{number} {plane}" for plane, number in planes.most_common())
     return f"its scans are sliced in different planes: {counts}; give each plane a root of its own"
+
+
+def _visit_texts(scans: Sequence[Scan]) -> Iterator[str]:
+    """Visits of which a part is not used, and those with one scan beside others with several."""
+    visits: dict[str, list[Scan]] = {}
+    for scan in scans:
+        if scan.visit:
+            visits.setdefault(scan.visit, []).append(scan)
+    used = {code: [s for s in visit if s.quality in USABLE] for code, visit in visits.items()}
+    lacking = {code: len(visit) - len(used[code]) for code, visit in visits.items()}
+    if any(lacking.values()):
+        code = max(lacking, key=lambda each: lacking[each])
+        yield (
+            f"{_count_of(sum(map(bool, lacking.values())), visits)} scans that are not used, such"
+            f" as visit {code}, {lacking[code]} of {len(visits[code])}"
+        )
+    alone = [code for code, rest in used.items() if len(rest) == 1]
+    if alone and any(len(rest) > 1 for rest in used.values()):
+        yield (
+            f"{_count_of(len(alone), visits)} one usable scan, without a partner, such"
+            f" as visit {alone[0]}"
+        )
+
+
+def _count_of(number: int, visits: Mapping[str, object]) -> str:
+    return f"{number} of {format_count(len(visits), 'visit')} {'has' if number == 1 else 'have'}"

@@ -1,4 +1,4 @@
-"""Checks of targets, sites and names of roots, which results say: none may say who a person is.
+"""Checks of what results say, such as targets and names of roots: none may say who a person is.
 
 Which targets there are, a study declares; nothing else of a table is kept. What is refused here was
 declared by mistake. A person's name is not surely distinguishable from other words: it has several
@@ -26,25 +26,28 @@ IDENTIFYING = {
     "a number of identity": re.compile(r"^\W*[0-9](?:[ /-]?[0-9]){8,}\W*$"),
     "a person's name": re.compile(r"\w\^\w"),
 }
+SCAN_WORDS = ("site", "sequence")  # attributes of a scan that are never a person's name
 NAME_WORD = re.compile(r"(?=\S\S)[^\W\d_]+(?:['.-][^\W\d_]+)*\.?")
 
 
 def check_targets(candidates: Iterable[Candidate]) -> None:
-    """Raise UserError where a target or site may say who a person is, or is written in two ways.
+    """Raise UserError where a target, site or sequence may say who a person is, or has two names.
 
-    Two ways are letters of another size: `f` and `F` would be two classes, or one that is lost.
+    Two names are letters of another size: `f` and `F` would be two classes, or one that is lost.
     """
     subjects: dict[tuple[str, str], set[str]] = defaultdict(set)
     example: dict[tuple[str, str], Candidate] = {}
     titles: set[str] = set()
+    candidates = list(candidates)
+    _check_sequence_names(candidates)
     for each in candidates:
-        for item in (each.targets | {"site": each.site}).items():
+        for item in (each.targets | {"site": each.site, "sequence": each.sequence}).items():
             subjects[item].add(each.subject_name or each.relative_path)
             example.setdefault(item, each)
         titles.add(each.root.title)
     _check_titles(titles)
     for (name, value), people in subjects.items():
-        kind = _identifying_kind(value, may_be_name=len(people) == 1 and name != "site")
+        kind = _identifying_kind(value, may_be_name=len(people) == 1 and name not in SCAN_WORDS)
         if kind:
             raise UserError(
                 f"`{name}` of scan {example[name, value].id} looks like {kind}, which results"
@@ -80,3 +83,24 @@ def _check_spelling(values: Iterable[tuple[str, str]]) -> None:
                 f"`{name}` is {other!r} for some scans and {value!r} for others: write it"
                 " in one way, for they would be different values."
             )
+
+
+def _check_sequence_names(candidates: Iterable[Candidate]) -> None:
+    """Raise UserError where one sequence has several names, which would be several sequences."""
+    spellings: dict[str, dict[str, Candidate]] = {}
+    for each in candidates:
+        if each.sequence:
+            spellings.setdefault(_plain(each.sequence), {}).setdefault(each.sequence, each)
+    for names in spellings.values():
+        if len(names) > 1:
+            ways = ", ".join(f"{name!r} (scan {each.id})" for name, each in names.items())
+            raise UserError(
+                f"One sequence is named in {len(names)} ways, {ways}: give it one name, in the"
+                " column `sequence` of the table or by `sequences` of the root."
+            )
+
+
+def _plain(name: str) -> str:
+    """A name without what people write in several ways: `T1`, `t1w` and `T1-weighted` are one."""
+    letters = re.sub(r"[\W_]+", "", name.casefold())
+    return re.sub(r"(?<=\d)(w|wi|weighted)$", "", letters)

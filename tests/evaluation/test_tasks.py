@@ -137,7 +137,8 @@ def test_results_say_how_much_of_a_scan_its_crop_shows(planted):
 def entry_of(**targets):
     """A scan of the catalog with these targets."""
     return Entry(
-        "a", "s", "MR", "", "train", 1.0, "one", targets, {}, (1, 1, 1), (1.0, 1.0, 1.0), 0, *"123"
+        *("a", "s", "", "", [], "MR", "", "", "train", 1.0, "one", targets, {}),
+        *((1, 1, 1), (1.0, 1.0, 1.0), 0, *"123"),
     )
 
 

@@ -145,8 +145,8 @@ def _bright_corner_volume(
         valid_share=1.0,
     )
     write_volume(folder / "corner.zarr", PreparedVolume(data, meta), StoreSettings(), "key")
-    entry = Entry("corner", "s", "CT", "", "train", 1.0, "r", {}, {}, meta.shape, meta.spacing_mm,
-                  1, "", "", json.dumps(meta.to_json()))  # fmt: skip
+    entry = Entry("corner", "s", "", "", [], "CT", "", "", "train", 1.0, "r", {}, {}, meta.shape,
+                  meta.spacing_mm, 1, "", "", json.dumps(meta.to_json()))  # fmt: skip
     return CropReader(folder, Catalog((entry,)))
 
 

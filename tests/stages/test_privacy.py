@@ -86,6 +86,10 @@ def planted(tmp_path_factory):
     hide_in_nrrd(images / f"{NAME}^6/{NAME}6.nrrd", noisy[0], affine)
     hide_in_metaimage(images / f"{NAME}^7/{NAME}7.mha", noisy[1], affine)
     hide_in_dicom(images / f"{NAME}^8/{NAME}8", noisy[2], affine)
+    visit = {"StudyInstanceUID": f"{UID}.7", "FrameOfReferenceUID": f"{UID}.8"}
+    for number in (10, 11):
+        visit |= {"ContrastBolusAgent": NAME, "EchoTime": 9, "RepetitionTime": 500}
+        hide_in_dicom(images / f"{NAME}^10/{number}", noisy[2] + number, affine, **visit)
     # what is rejected or dropped
     hide_in_dicom(images / f"{NAME}^9/{NAME}9", noisy[3], affine, modality=NAME)
     hide_in_dicom(images / f"{NAME}^9/mip/{NAME}9", noisy[4], affine, ImageType=["MIP", NAME])
@@ -152,7 +156,9 @@ def test_every_fault_that_was_planted_was_met(planted, said):
         "label without image", "label tissue has another shape",
     ):  # fmt: skip
         assert words in reasons, words
-    assert sum(row["quality"] == "accepted" for row in rows) == 9
+    assert sum(row["quality"] == "accepted" for row in rows) == 11
+    (visit,) = {row["visit"] for row in rows if row["sequence"] == "T1c"}
+    assert re.fullmatch("[0-9a-f]{12}", visit)
 
 
 def test_origins_lie_in_a_private_folder_and_are_printed_only_at_a_terminal(planted, said):

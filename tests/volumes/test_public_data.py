@@ -11,6 +11,7 @@ from ssl_pipeline.volumes.config import Data
 from ssl_pipeline.volumes.inventory import build_inventory
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
+from ssl_pipeline.volumes.visits.frames import RegistrationLog
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def test_dicom_series_good_and_broken(public_data, pseudonyms):
     ]
     assert len(good) == len(inventory.accepted_scans) == 3
     assert {(scan.modality, scan.shape) for scan in good} == {("MR", (280, 320, 22))}
+    assert sorted(scan.sequence for scan in good) == ["FLAIR", "T1c", "T2"]
     places = {scan.id: pseudonyms.origins[scan.id].path for scan in inventory.scans}
     reasons = {places[s.id].partition("broken/")[2]: s.reason for s in inventory.scans}
     assert "gaps of 5 to 10 mm" in reasons["sliceincrement/001"]
@@ -89,3 +91,20 @@ def test_dicom_series_good_and_broken(public_data, pseudonyms):
     assert "only 2 voxels" in reasons["sliceorientation/001"]
     assert "only 2 voxels" in reasons["slicecount/001"]
     assert "only 4 voxels" in reasons["gantrytilting/001"]
+
+
+def test_series_of_one_visit_share_a_frame_and_lie_together(public_data, pseudonyms, tmp_path):
+    root = {
+        "path": str(public_data / "dicom" / "mr_brain_normal"),
+        "subject": {"header": "PatientID"},
+    }
+    scans = build_inventory(
+        Data.model_validate({"roots": [root]}),
+        QualityThresholds(),
+        Path(),
+        pseudonyms,
+        registrations=RegistrationLog(tmp_path / "registrations.jsonl"),
+    ).scans
+    assert len({scan.visit for scan in scans}) == len({scan.frame for scan in scans}) == 1
+    assert scans[0].visit and scans[0].frame
+    assert {scan.reason for scan in scans} == {""}

@@ -54,7 +54,14 @@ def _sources(paths: list[Path]) -> list[Source]:
         volumes, unreadable = _contents(folder, left_out)
         found += [
             Source(
-                folder, name, frames[0].patient_id, frames[0].study_uid, _paths(frames), left_out
+                folder,
+                name,
+                patient_id=frames[0].patient_id,
+                study_uid=frames[0].study_uid,
+                frame_uid=frames[0].frame_uid,
+                sequence=frames[0].sequence,
+                files=_paths(frames),
+                left_out=left_out,
             )
             for name, frames in volumes.items()
         ]

@@ -6,6 +6,7 @@ the difference. Only headers are read. A frame that cannot be part of a volume h
 `fault`.
 """
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from pydicom.uid import UID
 
 from ssl_pipeline.formatting import format_count
+from ssl_pipeline.io.text import normalize_word
 from ssl_pipeline.volumes.readers.dicom_file import DICOM_UID_PREFIX, read_file
+from ssl_pipeline.volumes.readers.dicom_sequence import Acquisition, sequence_name
 
 warnings.filterwarnings("ignore", module="pydicom")  # of odd values; what matters is reported here
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # scanners write odd values
@@ -39,6 +42,8 @@ HEADER_TAGS = [
     "AcquisitionTime",
     "Columns",
     "ContentTime",
+    "ContrastBolusAgent",
+    "ContrastBolusAgentSequence",
     "DiffusionBValue",
     "EchoNumbers",
     "EchoTime",
@@ -54,11 +59,13 @@ HEADER_TAGS = [
     "PixelPaddingValue",
     "PixelRepresentation",
     "PixelSpacing",
+    "RepetitionTime",
     "RescaleIntercept",
     "RescaleSlope",
     "RescaleType",
     "Rows",
     "SamplesPerPixel",
+    "ScanningSequence",
     "SeriesInstanceUID",
     "SharedFunctionalGroupsSequence",
     "SOPClassUID",
@@ -84,6 +91,7 @@ DECODABLE_SYNTAXES = (  # transfer syntaxes that GDCM or pydicom decode, by the 
 )
 UNIT_TOLERANCE = 0.01  # by which a direction's length may miss 1 before it is taken for an error
 NO_POSITION = np.zeros(3)
+NO_AGENT = ("", "NO", "0")  # as ContrastBolusAgent says that none was given
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +112,7 @@ class Frame:
     position: NDArray[np.float64]  # of the first voxel, LPS mm
     cosines: NDArray[np.float64]  # (2, 3): along a row, along a column
     split_values: dict[str, str]  # attributes that may differ at one position, by name
+    sequence: str  # such as "T1c", see `dicom_sequence`
     fault: str = ""
 
     @property
@@ -115,6 +124,11 @@ class Frame:
     def study_uid(self) -> str:
         """UID of the visit."""
         return self.identity["StudyInstanceUID"]
+
+    @property
+    def frame_uid(self) -> str:
+        """UID of the scanner's coordinates, which scans of one session share."""
+        return self.identity["FrameOfReferenceUID"]
 
     @property
     def modality(self) -> str:
@@ -241,6 +255,7 @@ def _frame(
         split_values={
             name: _split_value(groups, places) for name, places in SPLIT_ATTRIBUTES.items()
         },
+        sequence=sequence_name(_acquisition(header, groups, modality)),
         fault=fault,
     )
 
@@ -258,6 +273,35 @@ def _scaling(groups: list[pydicom.Dataset], modality: str) -> tuple[float, float
     if found[0] == 0:
         raise _FrameError("has a RescaleSlope of 0, which leaves no values")
     return float(found[0]), float(found[1])
+
+
+def _acquisition(
+    header: pydicom.Dataset, groups: list[pydicom.Dataset], modality: str
+) -> Acquisition:
+    """How a frame was acquired; of a contrast agent only whether there was one."""
+
+    def number(*places: tuple[str, str]) -> float:
+        try:
+            return float(_split_value(groups, places) or "nan")
+        except ValueError:
+            return math.nan
+
+    kinds = header.get("ScanningSequence") or ()
+    agent = normalize_word(str(header.get("ContrastBolusAgent") or ""))
+    return Acquisition(
+        modality,
+        echo_ms=number(*SPLIT_ATTRIBUTES["echotime"]),
+        repetition_ms=number(
+            ("MRTimingAndRelatedParametersSequence", "RepetitionTime"), ("", "RepetitionTime")
+        ),
+        inversion_ms=number(
+            ("MRModifierSequence", "InversionTimes"), *SPLIT_ATTRIBUTES["inversion"]
+        ),
+        b_value=number(*SPLIT_ATTRIBUTES["bvalue"]),
+        scanning_sequence=(kinds,) if isinstance(kinds, str) else tuple(map(str, kinds)),
+        has_contrast_agent=agent.upper() not in NO_AGENT
+        or bool(header.get("ContrastBolusAgentSequence")),
+    )
 
 
 def _attribute(groups: Iterable[pydicom.Dataset], sequence: str, name: str) -> tuple[str, Any]:

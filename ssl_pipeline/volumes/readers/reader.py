@@ -44,6 +44,8 @@ class Source:
     series: str = ""
     patient_id: str = field(default="", compare=False, repr=False)  # of the person, by the header
     study_uid: str = field(default="", compare=False, repr=False)  # UID of the visit, by the header
+    frame_uid: str = field(default="", compare=False, repr=False)  # UID of its coordinates
+    sequence: str = field(default="", compare=False, repr=False)  # such as "T1c", by the header
     # every file of a series, as it was discovered; empty where only reading it can tell
     files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
     # names of files in the folder of a series that were not to be read, and are no part of it

@@ -7,12 +7,7 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.volumes.config import Splits
 from ssl_pipeline.volumes.discovery import Candidate
 from ssl_pipeline.volumes.scan_check import ScanInfo
-from ssl_pipeline.volumes.subjects.groups import (
-    MAX_NAMES_PER_VISIT,
-    SubjectGroup,
-    group_subjects,
-    visit_sizes,
-)
+from ssl_pipeline.volumes.subjects.groups import SubjectGroup, group_subjects, shared_uids
 from ssl_pipeline.volumes.subjects.splits import assign_splits, strictest_split
 
 
@@ -70,11 +65,12 @@ def assign_subjects(
 def _notes(candidates: Sequence[Candidate], originals: Mapping[int, str]) -> dict[int, str]:
     """What is to be said of scans, by position: a copy of another, a study UID of many people."""
     copies = {at: f"near-duplicate of {original}" for at, original in originals.items()}
-    sizes = visit_sizes(candidates)
+    sizes = shared_uids(candidates, [each.source.study_uid for each in candidates])
     shared = {
-        at: f"{size} subjects share its StudyInstanceUID, which therefore joins none of them"
+        at: f"{sizes[each.source.study_uid]} subjects share its StudyInstanceUID, which therefore"
+        " is no visit and joins none of them"
         for at, each in enumerate(candidates)
-        if (size := sizes.get(each.source.study_uid, 0)) > MAX_NAMES_PER_VISIT
+        if each.source.study_uid in sizes
     }
     similar = _similar_name_notes(candidates)
     return {

@@ -51,19 +51,22 @@ def group_subjects(
     ]
 
 
-def visit_sizes(candidates: Sequence[Candidate]) -> dict[str, int]:
-    """How many people share each study UID: by the study's own rule or by PatientID, the larger."""
+def shared_uids(candidates: Sequence[Candidate], uids: Sequence[str]) -> dict[str, int]:
+    """The UIDs, one of each scan, that too many people share to be one visit's, and how many.
+
+    People are counted by the study's own rule or by PatientID, whichever gives more.
+    """
     subjects: dict[str, set[str]] = {}
     patients: dict[str, set[str]] = {}
-    for each in candidates:
-        uid = each.source.study_uid
+    for each, uid in zip(candidates, uids, strict=True):
         subjects.setdefault(uid, set()).add(each.subject_name)
         patients.setdefault(uid, set()).add(each.source.patient_id)
-    return {uid: max(len(subjects[uid]), len(patients[uid])) for uid in subjects if uid}
+    sizes = {uid: max(len(subjects[uid]), len(patients[uid])) for uid in subjects if uid}
+    return {uid: size for uid, size in sizes.items() if size > MAX_NAMES_PER_VISIT}
 
 
 def _visits(candidates: Sequence[Candidate]) -> list[str]:
     """The study UID of each scan; empty where too many people share it."""
-    sizes = visit_sizes(candidates)
     uids = [each.source.study_uid for each in candidates]
-    return [uid if sizes.get(uid, 0) <= MAX_NAMES_PER_VISIT else "" for uid in uids]
+    shared = shared_uids(candidates, uids)
+    return ["" if uid in shared else uid for uid in uids]
