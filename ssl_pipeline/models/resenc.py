@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, instance_norm, leaky_relu
 
+from ssl_pipeline.models.convolution import Convolution
 from ssl_pipeline.models.encoder import CropFeatures, Encoder, FeatureInfo
 from ssl_pipeline.models.resenc_config import ResEnc, ResEncStage
 from ssl_pipeline.types import Triple, triple
@@ -154,7 +155,7 @@ class NormedConvolution(nn.Module):
     ) -> None:
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.conv = Convolution(in_channels, out_channels, kernel, stride, padding, bias=False)
         self.scale, self.shift = (
             nn.Parameter(torch.ones(out_channels)),
             nn.Parameter(torch.zeros(out_channels)),

@@ -9,6 +9,7 @@ instance norm.
 from jaxtyping import Float
 from torch import Tensor, cat, nn
 
+from ssl_pipeline.models.convolution import Convolution
 from ssl_pipeline.models.encoder import Encoder
 from ssl_pipeline.models.topology import upsampling_factors
 from ssl_pipeline.models.voxel_decoder import VoxelDecoder
@@ -45,7 +46,7 @@ class TokenUpsampler(VoxelDecoder):
 
 def _smoothing_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """A convolution that keeps the resolution."""
-    return nn.Sequential(nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.LeakyReLU(0.01))
+    return nn.Sequential(Convolution(in_channels, out_channels, 3, padding=1), nn.LeakyReLU(0.01))
 
 
 def _upsampling_block(in_channels: int, patch: Triple) -> nn.Sequential:
