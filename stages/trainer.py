@@ -66,8 +66,10 @@ def build_sampler(
     replay: "ReplayMix | None" = None,
 ) -> "Sampler":
     """The sampler of `batch_size` samples a step from these volumes."""
+    from ssl_pipeline.views.pairing import check_partners
     from ssl_pipeline.views.sampler import Sampler
 
+    check_partners(entries, study.views.partner)
     return Sampler(
         entries,
         preprocess.crop_reader(study, catalog, entries),

@@ -51,7 +51,10 @@ def shared_points(crops: Crops, per_axis: int) -> SharedPoints:
     return SharedPoints(
         places,
         (relative[:, :, None] - relative[:, None]).abs().amax(dim=-1),
-        first & second & (high > low).all(dim=1, keepdim=True),
+        first
+        & second
+        & (high > low).all(dim=1, keepdim=True)
+        & crops.batch.meta.shares_place[:, None],
     )
 
 

@@ -89,6 +89,11 @@ class Views(Section):
     overlap: tuple[float, float] = Field(
         (0.4, 0.8), description="smallest and largest fraction of a crop that both views share"
     )
+    partner: Literal["scan", "visit"] = Field(
+        "scan",
+        description="where the second view comes from: the same scan, or another one of the same"
+        " visit, at the same millimetres where both share a frame; a visit with one scan uses that",
+    )
     visible_ratio: float = Field(
         0.25, gt=0, lt=1, description="fraction of tokens that the encoder sees (1 - mask ratio)"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +27,7 @@ class Block:
     volume: VolumeMeta
     voxels: NDArray[np.int16]
     start: NDArray[np.int64]
+    shares_place: bool = True  # whether its centre is that of the sample's first block, in mm
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class SampleMeta:
     subject: Int[Tensor, "*samples"]  # equal numbers, equal subjects
     # By which subjects are similar, see `objectives.metadata_similarity`.
     metadata_features: Float[Tensor, "*samples features"]
+    shares_place: Bool[Tensor, "*samples"]  # whether both views lie in one frame
     entry_index: Int[NDArray[np.int64], "*samples 2"]  # of each view, in the sampler's list
     centre: Float[NDArray[np.float32], "*samples 2 3"]  # of each crop, as a fraction of its volume
 

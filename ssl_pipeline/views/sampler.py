@@ -29,7 +29,7 @@ from ssl_pipeline.views.augmentation_params import (
 )
 from ssl_pipeline.views.collate import SampleBatch, collate
 from ssl_pipeline.views.config import Views
-from ssl_pipeline.views.pairing import SAME_SCAN, Pairing
+from ssl_pipeline.views.pairing import same_place, scans_by_visit
 from ssl_pipeline.views.patches import patch_grid
 from ssl_pipeline.views.rng import generator
 from ssl_pipeline.views.sample import Block, Sample, SampleMeta
@@ -69,7 +69,6 @@ class Sampler:
         batch_size: int,
         seed: int,
         metadata_features: NDArray[np.float32] | None = None,
-        pairing: Pairing = SAME_SCAN,
         replay: ReplayMix | None = None,
     ) -> None:
         if not entries:
@@ -80,7 +79,7 @@ class Sampler:
                 f"{list(patch)}: choose sides that the patch divides."
             )
         self.entries, self.reader, self.views, self.patch = list(entries), reader, views, patch
-        self.batch_size, self.seed, self.pairing = batch_size, seed, pairing
+        self.batch_size, self.seed = batch_size, seed
         self.metadata_features = (
             np.zeros((len(entries), 0), np.float32)
             if metadata_features is None
@@ -91,6 +90,7 @@ class Sampler:
         self._entries_of_subject: list[list[int]] = [[] for _ in names]
         for index, entry in enumerate(entries):
             self._entries_of_subject[self.subject_codes[subject_name(entry)]].append(index)
+        self._entries_of_visit = scans_by_visit(entries)
         self._weights = self._subject_weights()
         self._groups = _drawing_groups(replay, list(names), self._weights, batch_size)
         self._token_count = int(np.prod(patch_grid(views.crop_voxels, patch)))
@@ -203,6 +203,7 @@ class Sampler:
             number=np.array(number),
             subject=torch.tensor(subject),
             metadata_features=torch.from_numpy(self.metadata_features[blocks[0].entry_index]),
+            shares_place=torch.tensor(blocks[-1].shares_place),
             entry_index=np.array([block.entry_index for block in ends]),
             centre=centre.astype(np.float32),
         )
@@ -224,10 +225,14 @@ class Sampler:
         """The block of a sample's views, and that of the second one where it is of another scan."""
         rng = generator(self.seed, number, "place")
         block = self._read_block(rng, self._draw_volume(rng, subject))
-        partner = self.pairing.partner(block.entry_index, generator(self.seed, number, "partner"))
-        if partner == block.entry_index:
+        if self.views.partner == "scan":
             return (block,)
-        return block, self._read_block_beside(block, partner)
+        rng = generator(self.seed, number, "partner")
+        visit = self._entries_of_visit.get(self.entries[block.entry_index].visit, [])
+        others = [index for index in visit if index != block.entry_index]
+        if not others:
+            return (block,)
+        return block, self._read_block_beside(block, int(rng.choice(others)))
 
     def _read_block(self, rng: np.random.Generator, index: int) -> Block:
         """A block with enough valid voxels: the first found, or the best of those tried.
@@ -252,13 +257,20 @@ class Sampler:
         return Block(index, entry.meta, np.concatenate([grey, bits]), start)
 
     def _read_block_beside(self, block: Block, index: int) -> Block:
-        """The block of another scan whose centre is the same fraction of its volume."""
+        """The block of another scan about the same millimetres.
+
+        Without a common frame its centre is the same fraction of its volume.
+        """
         entry, size = self.entries[index], np.array(self.views.block_voxels)
-        room = np.array(entry.shape) - size
-        centre = (block.start + size / 2) / np.array(block.volume.shape)
-        wanted = np.rint(centre * np.array(entry.shape) - size / 2).astype(np.int64)
-        start = np.where(room > 0, np.clip(wanted, 0, np.maximum(room, 0)), room // 2)
-        return Block(index, entry.meta, self._read_voxels(index, start, ALL_CHANNELS), start)
+        centre = block.start + (size - 1) / 2
+        place = same_place(self.entries[block.entry_index], centre, entry)
+        shares_place = place is not None
+        if place is None:
+            fraction = (block.start + size / 2) / np.array(block.volume.shape)
+            place = fraction * np.array(entry.shape) - 0.5
+        start = np.rint(place - (size - 1) / 2).astype(np.int64)
+        voxels = self._read_voxels(index, start, ALL_CHANNELS)
+        return Block(index, entry.meta, voxels, start, shares_place)
 
     def _read_voxels(
         self, index: int, start: NDArray[np.int64], channels: slice

@@ -1,6 +1,6 @@
 """Deliberately bad challengers, and whether the gate of promotions lets one pass.
 
-The study is `workflows/studies/champion.yaml`: an encoder of CT becomes the champion; each
+The study is `workflows/studies/hospital_month.yaml`: an encoder of CT becomes the champion; each
 challenger starts from it, with CT and MR to learn from, but for what was done to it. Eight kinds,
 five seeds each. The study's own challenger shows that the gate lets a good one pass.
 """
@@ -33,7 +33,7 @@ from stages.promote import evaluate_gate
 from tests.bench.goal_rows import GoalRow, write_rows
 
 OUT = Path("build/bench/champion")
-STUDY = Path("workflows/studies/champion.yaml")
+STUDY = Path("workflows/studies/hospital_month.yaml")
 SEEDS, PLACES, BLOCK = 5, 24, "blocks.3."
 STEPS = 30  # that a challenger is trained for
 PREPROCESSING: tuple[dict[str, Any], ...] = (  # one a seed

@@ -69,37 +69,6 @@ def test_ranks_draw_the_samples_of_one_rank_in_its_order(catalog, reader):
         assert torch.equal(augment(seen, half.params), images[mine])
 
 
-class NextScan:
-    """Pairs each scan with the next one of the list."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def partner(self, entry_index, rng):
-        return (entry_index + 1) % self.count
-
-
-def test_a_pairing_gives_the_second_view_a_scan_of_its_own(catalog, reader):
-    views = VIEWS.model_copy(update={"flip": ("x",), "affine": AffineAugmentation(probability=0.5)})
-    entries = catalog.entries
-    settings = {"batch_size": 4, "seed": 3}
-    plain = Sampler(entries, reader, views, (8, 8, 8), **settings)
-    paired = Sampler(entries, reader, views, (8, 8, 8), **settings, pairing=NextScan(len(entries)))
-    samples, alone = paired.batch(0), plain.batch(0)
-    assert (alone.meta.entry_index[:, 0] == alone.meta.entry_index[:, 1]).all()
-    own, partner = samples.meta.entry_index.T
-    assert np.array_equal(own, alone.meta.entry_index[:, 0])
-    assert np.array_equal(partner, (own + 1) % len(entries))
-    assert len(samples.voxels) == 8 and samples.host_block_index.tolist() == list(range(8))
-    assert samples.units[4:].tolist() == [
-        pytest.approx(entries[index].meta.input_scaling) for index in partner
-    ]
-    first, second = crop_views(samples, views, (8, 8, 8)), crop_views(alone, views, (8, 8, 8))
-    assert torch.equal(first.clean[:4], second.clean[:4])  # first views are what they were
-    assert not torch.isclose(first.clean[4:], second.clean[4:]).all((1, 2, 3, 4)).any()
-    assert np.abs(samples.meta.centre[:, 1] - alone.meta.centre[:, 1]).max() < 0.2
-
-
 def test_steps_that_share_what_is_read_see_other_views_of_it(catalog, reader):
     views = VIEWS.model_copy(update={"steps_per_read": 3})
     sampler = Sampler(catalog.entries, reader, views, (8, 8, 8), batch_size=4, seed=3)

@@ -166,6 +166,7 @@ class LocalContrast(SummedTerm):
         patch_mm = torch.stack([batch.spacing_mm[:, i] * p for i, p in enumerate(crops.patch)], 1)
         first, second = (places / patch_mm[:, None]).chunk(2)
         distance = (first[:, :, None] - second[:, None]).abs().amax(dim=-1)
+        distance = distance.masked_fill(~batch.meta.shares_place[:, None, None], torch.inf)
         limits = {"positive": self.positive_patches, "negative": self.negative_patches}
         forth = match_tokens(distance, **limits)
         return forth, match_tokens(distance.transpose(1, 2), **limits)

@@ -1,0 +1,164 @@
+"""Partners: two sequences of planted visits, on two grids, cut about the same millimetres."""
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_pipeline.errors import UserError
+from ssl_pipeline.objectives.term_inputs import Crops
+from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
+from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
+from ssl_pipeline.preprocess.config import Preprocess
+from ssl_pipeline.preprocess.prepare import prepare_volume
+from ssl_pipeline.store.catalog import Catalog
+from ssl_pipeline.store.layout import StoreSettings
+from ssl_pipeline.store.reader import CropReader
+from ssl_pipeline.store.volume_store import VolumeStore
+from ssl_pipeline.views.config import Views
+from ssl_pipeline.views.crops import crop_views
+from ssl_pipeline.views.pairing import check_partners
+from ssl_pipeline.views.sampler import Sampler
+from ssl_pipeline.volumes.inventory import Scan
+from ssl_pipeline.volumes.readers import Source, read_volume
+from ssl_pipeline.volumes.volume import Volume
+from tests.volumes.volume_writers import ANATOMICAL, rotated_affine
+
+PATCH = (4, 4, 4)
+VIEWS = Views(crop_voxels=(12, 12, 12), partner="visit", min_valid=0.25)
+SETTINGS = Preprocess(foreground="all")
+TURNED = rotated_affine((0, 0, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+SHIFT = np.array([[1.0, 0, 0, 7], [0, 1, 0, -5], [0, 0, 1, 3], [0, 0, 0, 1]])
+
+
+def sequences():
+    """A real head, and the same with another grey curve on another grid."""
+    head = read_volume(Source(ANATOMICAL))
+    grey = head.data.astype(np.float32)
+    curve = (grey.max() * np.sin(grey / grey.max() * 2.5))[3:, 2:, ::2]
+    affine = head.affine @ np.diag([1.0, 1, 2, 1])
+    affine[:3, 3] += head.affine[:3, :3] @ [3, 2, 0]
+    return head, Volume(curve, affine)
+
+
+@pytest.fixture
+def sampler_of(tmp_path):
+    """A sampler of scans, each a volume with the fields of its row that matter here."""
+
+    def make(*scans, views=VIEWS):
+        store = VolumeStore(tmp_path / "volumes", SETTINGS, StoreSettings())
+        rows = [
+            Scan(
+                **{"id": str(number), "subject": "s"} | fields,
+                root="r", modality="MR", split="train", targets={}, labels={},
+                quality="accepted", format="NIfTI", sha256=str(number),
+            )
+            for number, (_, fields) in enumerate(scans)
+        ]  # fmt: skip
+        for row, (volume, _) in zip(rows, scans, strict=True):
+            store.put(row, prepare_volume(volume, "MR", SETTINGS))
+        catalog = Catalog.build(store, rows)
+        reader = CropReader(store.folder, catalog)
+        return Sampler(catalog.entries, reader, views, PATCH, batch_size=4, seed=1)
+
+    return make
+
+
+def centres_mm(sampler, samples):
+    """The middle of each crop (samples, 2, 3) in RAS+ mm of its own header."""
+    found = []
+    for indices, fractions in zip(samples.meta.entry_index, samples.meta.centre, strict=True):
+        entries = [sampler.entries[index] for index in indices]
+        voxels = [f * entry.shape - 0.5 for f, entry in zip(fractions, entries, strict=True)]
+        affines = [np.array(entry.meta.affine) for entry in entries]
+        found.append([(a @ [*v[::-1], 1.0])[:3] for a, v in zip(affines, voxels, strict=True)])
+    return np.array(found)
+
+
+def apart_of_crops(batch):
+    """How far second crops lie from first ones in the frame of the batch, (x, y, z) in mm."""
+    middle = batch.start_mm + batch.spacing_mm * 12 / 2
+    first, second = middle.chunk(2)
+    return (second - first).numpy()[:, ::-1]
+
+
+FRAME = {"visit": "v", "frame": "f"}
+
+
+def test_views_of_one_frame_lie_about_the_same_millimetres(sampler_of):
+    head, other = sequences()
+    sampler = sampler_of((head, FRAME), (other, FRAME))
+    shared = 0
+    for step in range(6):
+        samples = sampler.batch(step)
+        assert (samples.meta.entry_index[:, 0] != samples.meta.entry_index[:, 1]).all()
+        batch = crop_views(samples, VIEWS, PATCH)
+        true = np.diff(centres_mm(sampler, samples), axis=1)[:, 0]
+        which = samples.meta.shares_place.numpy()
+        half_voxels = np.abs(apart_of_crops(batch) - true)[which]
+        assert (half_voxels <= [1.01, 1.01, 2.01]).all()
+        shared += which.sum()
+    assert shared >= 12
+
+
+def test_a_transform_of_the_inventory_is_applied_when_a_place_is_looked_up(sampler_of):
+    head, other = sequences()
+    moved = Volume(other.data, np.linalg.inv(SHIFT) @ other.affine)
+    sampler = sampler_of((head, FRAME), (moved, FRAME | {"to_frame": SHIFT.tolist()}))
+    samples = sampler.batch(0)
+    which = samples.meta.shares_place.numpy()
+    assert which.any()
+    places = centres_mm(sampler, samples)
+    places[samples.meta.entry_index == 1] += SHIFT[:3, 3]
+    true = np.diff(places, axis=1)[:, 0]
+    batch = crop_views(samples, VIEWS, PATCH)
+    assert (np.abs(apart_of_crops(batch) - true)[which] <= [1.01, 1.01, 2.01]).all()
+
+
+def usable_tokens(sampler):
+    batch = crop_views(sampler.batch(0), VIEWS, PATCH)
+    crops = Crops(batch, PATCH)
+    return [term.count(crops).item() for term in (LocalContrast(), DenseContrast())]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_shared"),
+    [({}, True), ({"frame": ""}, False), ({"frame": "g"}, False),
+     ({"to_frame": TURNED.tolist()}, False)],
+    ids=["one frame", "no frame", "another frame", "turned"],
+)  # fmt: skip
+def test_tokens_pair_in_one_frame_alone(change, is_shared, sampler_of):
+    head, other = sequences()
+    sampler = sampler_of((head, FRAME), (other, FRAME | change))
+    assert sampler.batch(0).meta.shares_place.any() == is_shared
+    assert [count > 0 for count in usable_tokens(sampler)] == [is_shared, is_shared]
+
+
+def test_a_visit_with_one_scan_uses_that_scan(sampler_of):
+    head, other = sequences()
+    sampler = sampler_of((head, FRAME), (other, {"visit": "w", "frame": "f"}))
+    alone = sampler_of((head, {}), (other, {}), views=VIEWS.model_copy(update={"partner": "scan"}))
+    first, second = sampler.batch(0), alone.batch(0)
+    assert torch.equal(first.voxels, second.voxels)
+    assert first.meta.shares_place.all()
+
+
+def test_partners_are_drawn_from_all_other_scans_of_the_visit(sampler_of):
+    head, other = sequences()
+    noisy = [Volume(other.data + number, other.affine) for number in range(2)]
+    sampler = sampler_of((head, FRAME), *((volume, FRAME) for volume in noisy))
+    pairs = np.concatenate([sampler.batch(step).meta.entry_index for step in range(12)])
+    assert len({tuple(pair) for pair in pairs}) == 6
+
+
+def test_a_resumed_run_draws_the_same_partners(sampler_of):
+    head, other = sequences()
+    sampler = sampler_of((head, FRAME), (other, FRAME))
+    assert torch.equal(sampler.batch(3).voxels, sampler.batch(3).voxels)
+
+
+def test_partners_without_any_visit_are_refused_in_one_sentence(sampler_of):
+    head, other = sequences()
+    sampler = sampler_of((head, FRAME), (other, {"visit": "w"}))
+    with pytest.raises(UserError, match=r"views\.partner is visit, and no visit has two scans"):
+        check_partners(sampler.entries, "visit")
+    check_partners(sampler.entries, "scan")
