@@ -10,7 +10,7 @@ export PATH
 # Compiled code is kept whatever the shell says, or each of many short processes compiles ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms bench-continual check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms bench-continual bench-review check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -88,6 +88,10 @@ bench-alarms: setup ## Diagnoses of deliberately broken and of sound pretraining
 
 bench-continual: setup ## Errors of the gate of promotions, sabotages before it; what is forgotten with and without replay
 	python -m tests.bench.continual
+
+bench-review: setup ## Waits of a reader's page in Chromium; damaged logs, readers' agreement, odd requests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,browser]'
+	python -m tests.bench.review
 
 check: setup ## Style, types, imports, spelling, workflow, schema
 	ruff check .

@@ -1,13 +1,14 @@
 """Agreement of readers with each other, with themselves, and with what is known of planted items.
 
 Agreement is Cohen's kappa (doi:10.1177/001316446002000104) with the large-sample standard error of
-Fleiss, Cohen and Everitt (doi:10.1037/h0028106); shares have Wilson intervals
-(doi:10.1080/01621459.1927.10502953).
+Fleiss, Cohen and Everitt (doi:10.1037/h0028106), whose interval is symmetric by Fisher's
+transformation (doi:10.2307/2331838): with few items kappa itself is skewed. Shares have Wilson
+intervals (doi:10.1080/01621459.1927.10502953).
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from math import sqrt
+from math import atanh, sqrt, tanh
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ def cohen_kappa(pairs: Iterable[tuple[str, str]]) -> ReaderEstimate:
     count = int(table.sum())
     share = table / max(count, 1)
     rows, columns = share.sum(1), share.sum(0)
-    observed, chance = float(np.trace(share)), float(rows @ columns)
+    observed, chance = float(np.trace(table)) / max(count, 1), float(rows @ columns)
     if count == 0 or chance == 1:
         return ReaderEstimate(None, None, None, count)
     kappa = (observed - chance) / (1 - chance)
@@ -108,8 +109,15 @@ def cohen_kappa(pairs: Iterable[tuple[str, str]]) -> ReaderEstimate:
     terms = np.where(np.eye(len(ANSWERS)), 1 - sums * (1 - kappa), sums * (1 - kappa)) ** 2
     excess = (kappa - chance * (1 - kappa)) ** 2
     variance = (float((share * terms).sum()) - excess) / (count * (1 - chance) ** 2)
-    half = _z() * sqrt(max(variance, 0.0))
-    return ReaderEstimate(kappa, max(kappa - half, -1.0), min(kappa + half, 1.0), count)
+    low, high = _kappa_interval(kappa, sqrt(max(variance, 0.0)))
+    return ReaderEstimate(kappa, low, high, count)
+
+
+def _kappa_interval(kappa: float, error: float) -> tuple[float, float]:
+    if abs(kappa) >= 1:
+        return kappa, kappa
+    half = _z() * error / (1 - kappa**2)
+    return tanh(atanh(kappa) - half), tanh(atanh(kappa) + half)
 
 
 def wilson_interval(hits: int, count: int) -> ReaderEstimate:

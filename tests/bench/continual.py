@@ -12,8 +12,8 @@ import argparse
 import numpy as np
 
 from ssl_pipeline.evaluation.statistics.gate import planned_subjects
-from tests.bench.continual_rows import GoalRow, write_rows
 from tests.bench.forgetting import bench_forgetting, bench_recipe
+from tests.bench.goal_rows import GoalRow, write_rows
 from tests.bench.sabotage import bench_sabotage
 from tests.evaluation.gate_simulation import CONFIDENCE, MARGIN, pilot_criteria, promoted
 
@@ -43,7 +43,7 @@ def bench_gate() -> None:
             else:
                 met, goal = None, ""
             rows.append(GoalRow(measure, str(count), goal, met))
-    write_rows("gate", rows)
+    write_rows("continual", "gate", rows)
 
 
 PARTS = {

@@ -37,7 +37,7 @@ from stages.core.runner import run_stage
 from stages.core.study import Study
 from stages.core.study_file import load_study
 from stages.trainer import build_objective, random_encoder
-from tests.bench.continual_rows import GoalRow, write_rows
+from tests.bench.goal_rows import GoalRow, write_rows
 
 OUT = Path("build/bench/forgetting")
 STUDY = Path("workflows/studies/openkbp_hippocampus.yaml")
@@ -201,7 +201,11 @@ def bench_forgetting(seeds: int = SEEDS) -> None:
             encoders = sequel.run(name, arm)
             print_arm(f"{name}, seed {seed}", sequel, encoders)
             losses[name].append(loss_matrix(sequel, encoders))
-    write_rows("forgetting", forgetting_rows(np.array(losses[WITHOUT]), np.array(losses[WITH])))
+    write_rows(
+        "continual",
+        "forgetting",
+        forgetting_rows(np.array(losses[WITHOUT]), np.array(losses[WITH])),
+    )
 
 
 def bench_recipe() -> None:

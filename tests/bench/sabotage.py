@@ -30,7 +30,7 @@ from stages.core.study import Study
 from stages.core.study_file import load_study
 from stages.domain_measures import DomainMeasures
 from stages.promote import evaluate_gate
-from tests.bench.continual_rows import GoalRow, write_rows
+from tests.bench.goal_rows import GoalRow, write_rows
 
 OUT = Path("build/bench/champion")
 STUDY = Path("workflows/studies/hospital_month.yaml")
@@ -251,7 +251,7 @@ def bench_sabotage(seeds: int = SEEDS) -> None:
                 said = verdict_on({**broken, "seed": seed})
             blocked[kind] += not said.startswith("promoted")
             print(f"{kind}, seed {seed}: {said}", flush=True)
-        write_rows("sabotage", list(sabotage_rows(blocked, seed + 1)))
+        write_rows("continual", "sabotage", list(sabotage_rows(blocked, seed + 1)))
 
 
 def sabotage_rows(blocked: Mapping[str, int], seeds: int) -> Iterator[GoalRow]:

@@ -3,6 +3,7 @@
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -82,14 +83,19 @@ def serve(app, **settings):
     thread.join()
 
 
-@pytest.fixture(scope="session")
-def asked_study(tmp_path_factory):
-    """The tiny study with a review and its inventory, in a folder that names a person."""
-    file = write_study(tmp_path_factory.mktemp(PERSON))
+def write_asked_study(folder: Path) -> Study:
+    """The tiny study with a review and its inventory."""
+    file = write_study(folder)
     file.write_text(file.read_text() + ASKED)
     study = load_study(file)
     run_stage("inventory", study, {})
     return study
+
+
+@pytest.fixture(scope="session")
+def asked_study(tmp_path_factory):
+    """The study, in a folder that names a person."""
+    return write_asked_study(tmp_path_factory.mktemp(PERSON))
 
 
 @pytest.fixture

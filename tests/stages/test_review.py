@@ -17,13 +17,17 @@ from tests.stages.conftest import run_cli
 ASKED = "review: {accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
 
 
+ASKED_ALL = "review: {accepted_share: 1, planted_share: 0, repeated_share: 0}\n"
+
+
 @pytest.fixture
-def study(study_file):
-    """The tiny study with a review of half its scans, and its inventory.
+def study(request, study_file):
+    """The tiny study with a review, of half its scans or as a test asks, and its inventory.
 
     It has no tasks, for which readers who reject all that they see would leave nobody to score.
     """
-    study_file.write_text(study_file.read_text().partition("tasks:")[0] + ASKED)
+    review = getattr(request, "param", ASKED)
+    study_file.write_text(study_file.read_text().partition("tasks:")[0] + review)
     study = load_study(study_file)
     run_stage("inventory", study, {})
     return study
@@ -84,3 +88,36 @@ def test_the_log_is_verified_by_a_command(study, capsys):
     answer_all(study, "anna")
     verify_log(study, "")
     assert "7 answers, as they were written; its anchor is 7:" in capsys.readouterr().out
+
+
+def states_of_files(folder):
+    """When each file below a folder was written, but locks."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize("study", [ASKED_ALL], indirect=True)
+def test_a_later_decision_stores_its_scan_alone_and_restarts_no_pretraining(study, capsys):
+    stages = ("inventory", "reviewed", "preprocess", "pretrain")
+    answer_all(study, "anna", answer="accept")
+    origins = study.pseudonyms.origins
+    code = next(code for code, each in origins.items() if "person1" in each.path)
+    (item,) = (each for each in review_queue(study) if each.code == code)
+    given = {"item": code, "content_sha256": item.content_sha256}
+    log = AuditLog(study.pseudonyms.study_folder)
+    log.append("anna", answer_of(answer="reject", codes=("metal",), **given))
+    for name in stages:
+        run_stage(name, study, {})
+    volumes, run = study.folder / "preprocess/volumes", study.folder / "pretrain"
+    stored, trained = states_of_files(volumes), states_of_files(run)
+    assert stored and trained and not any(code in str(path) for path in stored)
+    log.append("anna", answer_of(answer="accept", codes=(), **given))
+    capsys.readouterr()
+    for name in stages:
+        run_stage(name, study, {})
+    after = states_of_files(volumes)
+    new = after.keys() - stored.keys()
+    assert new and all(code in str(path) for path in new)
+    assert stored.items() <= after.items(), "no other volume was written again"
+    assert states_of_files(run) == trained
+    assert "pretrain: nothing to do" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Rows of the evidence on encoders that go on learning, in one file for all of its parts."""
+"""Rows of evidence with a goal, in one file for all parts of a benchmark."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl_pipeline.io.atomic import write_json
 
-ROWS = Path("build/bench/continual.json")
+OUT = Path("build/bench")
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,14 @@ class GoalRow:
     met: bool | None = None
 
 
-def write_rows(part: str, rows: Sequence[GoalRow]) -> None:
+def write_rows(benchmark: str, part: str, rows: Sequence[GoalRow]) -> None:
     """Print the rows of a part, and put them in place of its earlier ones."""
-    found = json.loads(ROWS.read_text()) if ROWS.exists() else []
+    out = OUT / f"{benchmark}.json"
+    found = json.loads(out.read_text()) if out.exists() else []
     others = [row for row in found if row["part"] != part]
-    write_json(ROWS, [*others, *({"part": part, **asdict(row)} for row in rows)])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, [*others, *({"part": part, **asdict(row)} for row in rows)])
     for row in rows:
         outcome = "" if row.met is None else "met" if row.met else "missed"
         print(f"{row.measure}: {row.ours}  {row.goal}  {outcome}", flush=True)
-    print(f"The rows of all parts are in {ROWS}.")
+    print(f"The rows of all parts are in {out}.")
