@@ -23,6 +23,7 @@ PERCENTILES = (1.0, 99.0)  # of the values that are compared; a few bright vesse
 HISTOGRAM_BINS = 32
 PYRAMID = (3, 1)  # factors by which the coarse voxels are shrunk, one level after the other
 LEARNING_RATE_MM, MIN_STEP_MM, MAX_ITERATIONS = 2.0, 0.005, 200
+DECIMALS = 6  # of a matrix; the last digits differ from run to run, with where memory lies
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,4 @@ def _estimate(fixed: CoarseScan, moving: CoarseScan) -> Affine | None:
     matrix[:3, :3] = np.reshape(start.GetMatrix(), (3, 3))
     centre = np.array(start.GetCenter())
     matrix[:3, 3] = centre + start.GetTranslation() - matrix[:3, :3] @ centre
-    return matrix
+    return matrix.round(DECIMALS)
