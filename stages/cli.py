@@ -48,7 +48,7 @@ app = App(
     help="From raw CT and MR volumes to a domain-pretrained 3D encoder, stage by stage.",
     help_format="plaintext",
     help_epilogue="Exit codes: 0 done; 1 a bug; 2 change something; 3 interrupted, or "
-    "readers must answer: run it again.",
+    "readers must answer: run it again; 4 an update is due (drift).",
     version=lambda: metadata.version("ssl-pipeline"),
     suppress_keyboard_interrupt=False,
 )
@@ -247,6 +247,14 @@ def next_(
     from stages.commands.next_labels import choose_next
 
     choose_next(load_study(config), task, count, strategy)
+
+
+@_command(INSPECT_GROUP, "drift --config study.yaml || mail -s 'update due' team < /dev/null")
+def drift(*, config: StudyFile) -> int:
+    """Say whether new scans are unlike those that the registry's champion knows (exit code 4)."""
+    from stages.commands.drift import find_drift
+
+    return find_drift(load_study(config))
 
 
 @_command(ENCODER_GROUP, f"embed {EXAMPLE_BUNDLE} scans --out features.parquet")

@@ -87,6 +87,14 @@ def check_external_encoders(study: Study) -> None:
 
 
 def _check_external_encoder(study: Study, name: str, bundle: Path) -> None:
+    check_contract(study, name, bundle)
+    has_decoder = read_manifest(bundle).has_decoder
+    if not has_decoder and any(study.starts_from_decoder(task) for task in study.tasks):
+        raise missing_decoder_error(name)
+
+
+def check_contract(study: Study, name: str, bundle: Path) -> None:
+    """Raise UserError where an encoder has another model or preprocessing than the study."""
     card = read_manifest(bundle)
     for key, trained_with, own in (
         ("model", card.model, study.model),
@@ -97,8 +105,6 @@ def _check_external_encoder(study: Study, name: str, bundle: Path) -> None:
                 f"evaluate.encoders.{name} was trained with another `{key}` than this study's: "
                 f"write here what {bundle / BUNDLE_MANIFEST} says."
             )
-    if not card.has_decoder and any(study.starts_from_decoder(task) for task in study.tasks):
-        raise missing_decoder_error(name)
 
 
 def _check_objectives(study: Study, scans: Sequence[Scan]) -> None:

@@ -108,7 +108,7 @@ def _plan_roots(scans: Sequence[Scan]) -> Iterator[RootPlan]:
         return scan.root, scan.modality
 
     for (root, modality), each in groupby(sorted(trained, key=group), key=group):
-        grids = [_stored_order(scan) for scan in each]
+        grids = [stored_order(scan) for scan in each]
         spacings, shapes = np.array([s for s, _ in grids]), np.array([n for _, n in grids])
         extent = np.median(spacings * shapes, axis=0)
         yield RootPlan(
@@ -120,7 +120,7 @@ def _plan_roots(scans: Sequence[Scan]) -> Iterator[RootPlan]:
         )
 
 
-def _stored_order(scan: Scan) -> tuple[Spacing, Shape]:
+def stored_order(scan: Scan) -> tuple[Spacing, Shape]:
     """Spacing and shape of a scan in the order of stored axes, (z, y, x)."""
     axes = [
         next(i for i, end in enumerate(scan.orientation) if end in ends) for ends in STORED_AXES

@@ -29,6 +29,7 @@ from stages.commands.next_labels import NEXT_FILES
 from stages.core import layout, pretraining_runs
 from stages.core.layout import (
     CALIBRATE_FOLDER,
+    DRIFT_FOLDER,
     JOBS_FOLDER,
     LOGS_FOLDER,
     NEXT_FOLDER,
@@ -43,7 +44,10 @@ from stages.core.study import Study
 from stages.core.trials import trials
 
 # Of what is no stage.
-FOLDERS_BESIDE = (TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER, NEXT_FOLDER, CALIBRATE_FOLDER)
+FOLDERS_BESIDE = (
+    *(TRIALS_FOLDER, LOGS_FOLDER, JOBS_FOLDER),
+    *(NEXT_FOLDER, DRIFT_FOLDER, CALIBRATE_FOLDER),
+)
 TEMPORARY_NAME = re.compile(rf"{re.escape(atomic.TEMPORARY_PREFIX)}.+-\w+")
 
 
@@ -152,6 +156,7 @@ def _pipeline_files(study: Study) -> set[Path]:
     found |= {*calibrated.glob("*.json"), *(calibrated / name for name in RECORD_FILES)}
     found |= _files_below([calibrated / layout.MEASURED_FOLDER])
     found |= {path for pattern in NEXT_FILES for path in layout.next_folder(study).glob(pattern)}
+    found |= {layout.drift_table(study), layout.drift_scans(study)}
     found |= {
         path
         for folder in (study.pseudonyms.study_folder / NEXT_FOLDER).glob("*")

@@ -5,7 +5,7 @@ to the scans, in the private folder. Embeddings and entropies are written down w
 computed, so that a run that was stopped goes on, and the next list needs no more than new scans.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +16,20 @@ from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
-from ssl_pipeline.io.atomic import sha256_file, sha256_json, write_csv
-from ssl_pipeline.preprocess.prepare import PreparedVolume
-from ssl_pipeline.progress import info, progress
+from ssl_pipeline.io.atomic import sha256_file, write_csv
+from ssl_pipeline.progress import info
 from ssl_pipeline.review.next_labels import LabelPool, strategy_named
 from ssl_pipeline.review.next_labels.strategy import Rows
 from ssl_pipeline.review.next_labels.work_folder import finished_labels, write_work_folder
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.rng import generator
-from stages.commands.finished_scans import FinishedScans
+from stages.commands.measured_scans import embed_scans, measure_scans
 from stages.core import layout
 from stages.core.study import Study
 from stages.evaluation_inputs import evaluation_device
-from stages.preprocess import crop_reader
 
 COLUMNS = ("place", "scan", "subject", "root", "site", "modality", "strategy")
 NEXT_FILES = (f"*/{layout.WORK_LIST}", "embeddings-*.unfinished", "*/entropy-*.unfinished")
-MEASUREMENT_VERSION = 1  # raise it when embeddings or entropies of a scan change their meaning
-Measure = Callable[[PreparedVolume], Sequence[float]]
 
 
 def choose_next(study: Study, task: str, count: int, strategy: str) -> None:
@@ -63,27 +59,6 @@ def choose_next(study: Study, task: str, count: int, strategy: str) -> None:
     write_work_folder(work_folder, [origins[entry.id] for entry in chosen])
     left = format_count(int((~is_labelled).sum()), "scan")
     info(f"next: {count} of {left} without a label: {table}; to label them, open {work_folder}")
-
-
-def known_embeddings(study: Study) -> dict[str, NDArray[np.float64]]:
-    """Embeddings (dim,) of scans by code, as far as `next` has computed them with this encoder."""
-    weights = next(iter(study.encoders.values())) / WEIGHTS_FILE
-    table = layout.catalog_table(study)
-    if not weights.exists() or not table.exists():
-        return {}
-    folder = layout.next_folder(study)
-    finished = FinishedScans(folder / _embeddings_name(weights), MEASUREMENT_VERSION)
-    found = {entry.id: finished.get(_measured_key(entry)) for entry in Catalog.read(table).entries}
-    return {code: np.array(result["values"]) for code, result in found.items() if result}
-
-
-def _embeddings_name(weights: Path) -> str:
-    return f"embeddings-{sha256_file(weights)[:8]}"
-
-
-def _measured_key(entry: Entry) -> str:
-    """What a measurement of a scan depends on, beside the encoder."""
-    return sha256_json([entry.sha256, entry.meta_json])
 
 
 def _pool(
@@ -148,21 +123,12 @@ class _Measurements:
     def features(self, rows: Rows) -> NDArray[np.float64]:
         """Embeddings (m, dim) of scans, as `ssl-pipeline embed` computes them."""
         bundle = next(iter(self.study.encoders.values()))
-        weights = bundle / WEIGHTS_FILE
-        if not weights.exists():
+        if not (bundle / WEIGHTS_FILE).exists():
             raise UserError(
                 f"{bundle} is not there yet: pretrain first, or take --strategy random, which needs"
                 " no encoder."
             )
-        from ssl_pipeline.export.bundle import load_encoder
-
-        loaded = load_encoder(bundle)
-        loaded.model.to(evaluation_device(self.study))
-        return self._measured(
-            rows,
-            _embeddings_name(weights),
-            lambda prepared: loaded.embed_prepared(prepared).vector.tolist(),
-        )
+        return embed_scans(self.study, self.catalog, self._of(rows), bundle)
 
     def entropy(self, rows: Rows) -> NDArray[np.float64]:
         """Mean predictive entropy (m,) of scans, by the task's model."""
@@ -177,21 +143,14 @@ class _Measurements:
                 " first, or take another --strategy."
             )
         model = load_model(folder).to(evaluation_device(self.study))
-        name = f"{self.task}/entropy-{sha256_file(manifest)[:8]}"
-        return self._measured(rows, name, lambda prepared: [model.predictor.entropy(prepared)])[
-            :, 0
-        ]
+        path = layout.next_folder(self.study) / self.task / f"entropy-{sha256_file(manifest)[:8]}"
+        return measure_scans(
+            self.study,
+            self.catalog,
+            self._of(rows),
+            path,
+            lambda prepared: [model.predictor.entropy(prepared)],
+        )[:, 0]
 
-    def _measured(self, rows: Rows, name: str, measure: Measure) -> NDArray[np.float64]:
-        """Values (m, values) of the scans of some rows; those that are not known are computed."""
-        finished = FinishedScans(layout.next_folder(self.study) / name, MEASUREMENT_VERSION)
-        entries = [self.entries[row] for row in rows]
-        keys = {entry.id: _measured_key(entry) for entry in entries}
-        missing = [entry for entry in entries if finished.get(keys[entry.id]) is None]
-        reader = crop_reader(self.study, self.catalog, missing)
-        with progress("Measuring scans", total=len(missing)) as bar:
-            for entry in missing:
-                prepared = PreparedVolume(reader.read_volume(entry.id), entry.meta)
-                finished.add(keys[entry.id], {"values": list(measure(prepared))})
-                bar.advance(entry.id)
-        return np.array([(finished.get(key) or {})["values"] for key in keys.values()])
+    def _of(self, rows: Rows) -> list[Entry]:
+        return [self.entries[row] for row in rows]

@@ -35,7 +35,7 @@ from ssl_pipeline.volumes.inventory import Inventory, Scan
 from ssl_pipeline.volumes.pseudonyms import Origin
 from ssl_pipeline.volumes.readers import ReadError, Source, read_volume
 from ssl_pipeline.volumes.scan_check import size_and_state, source_sha256
-from stages.commands.next_labels import known_embeddings
+from stages.commands.measured_scans import known_embeddings
 from stages.core import layout
 from stages.core.study import Study
 from stages.reviewed import review_queue

@@ -3,7 +3,8 @@
     STAGE/[TASK/]            what a stage wrote, with its records
     trials/TRIAL/STAGE/...   the same for the trials of an ablation or of scaling
     calibrate/               what pretraining reaches on each profile
-    next/                    which scans to label next, and what was measured of scans for it
+    next/                    which scans to label next, and embeddings of scans
+    drift/                   whether new scans are unlike those that the champion knows
     logs/RUN.log             the log of a run, such as `probe-organ@hybrid-0`
     jobs/RUN/                scripts, logs and record of its cluster jobs
     study.json               the name of the study that the folder belongs to
@@ -49,6 +50,8 @@ LABEL_MAPS_FOLDER = "labels"
 MODEL_FOLDER = "model"  # of fine-tuning
 # Of the command `next`, here and in the private folder.
 NEXT_FOLDER, WORK_LIST = "next", "work_list.csv"
+# Of the command `drift`.
+DRIFT_FOLDER, DRIFT_TABLE, DRIFT_SCANS = "drift", "drift.csv", "scans.csv"
 # Of the command `calibrate`.
 CALIBRATE_FOLDER = "calibrate"
 # In those of `ablate`, `scaling` and `report`.
@@ -174,6 +177,16 @@ def work_list(study: OutputFolders, task: str) -> Path:
 def work_folder(study: OutputFolders, task: str) -> Path:
     """The private folder of those scans, for annotation tools."""
     return study.pseudonyms.study_folder / NEXT_FOLDER / task
+
+
+def drift_table(study: OutputFolders) -> Path:
+    """How far new scans are unlike known ones, by domain and measure."""
+    return study.folder / DRIFT_FOLDER / DRIFT_TABLE
+
+
+def drift_scans(study: OutputFolders) -> Path:
+    """The new scans, those that are most unlike known ones first."""
+    return study.folder / DRIFT_FOLDER / DRIFT_SCANS
 
 
 def report_page(study: OutputFolders) -> Path:

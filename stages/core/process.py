@@ -1,8 +1,8 @@
 """What a process that runs a command shares, on a terminal or on a node: signals, and exit codes.
 
 Exit codes: 0 done; 2 the user must change something (one sentence, no traceback); 3 interrupted and
-resumable, or answers of readers are missing; 1 a bug (a traceback, and the path of the log). Stages
-and libraries know nothing of them.
+resumable, or answers of readers are missing; 4 an update is due (`drift`); 1 a bug (a
+traceback, and the path of the log). Stages and libraries know nothing of them.
 """
 
 import os
@@ -20,7 +20,7 @@ from ssl_pipeline.errors import PendingReviewError, UserError, access_error_sent
 from ssl_pipeline.io.permissions import forbid_others_to_write
 from ssl_pipeline.progress import info
 
-DONE_EXIT, BUG_EXIT, USER_EXIT = 0, 1, 2
+DONE_EXIT, BUG_EXIT, USER_EXIT, UPDATE_DUE_EXIT = 0, 1, 2, 4
 
 DISK_FULL_MESSAGE = (
     "The disk is full, or the quota used up ({}): free some (`ssl-pipeline clean` lists what the "

@@ -159,7 +159,8 @@ def test_help_groups_the_commands_and_has_examples():
     assert "--install-completion" in groups and "Exit codes" in groups
     commands = [name for name in app if not name.startswith("-")]
     assert {*STAGES, "config", "estimate", "calibrate", "status", "logs", "verify", "clean",
-            "locate", "review", "next", "embed", "find", "predict", "export", "import", "registry",
+            "locate", "review", "next", "drift", "embed", "find", "predict", "export",
+            "import", "registry",
             } == set(commands)  # fmt: skip
     for name in commands:
         assert f"Examples:\n  {EXAMPLE_PROGRAMS[name in STAGES]} {name} " in app[name].help_epilogue
