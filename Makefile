@@ -86,7 +86,7 @@ nnunet-env: .venv-nnunet/.ready ## Make .venv-nnunet, for nnU-Net's pins are not
 bench-alarms: setup ## Diagnoses of deliberately broken and of sound pretraining runs
 	python -m tests.bench.alarm_rates
 
-bench-continual: setup ## Errors of the gate of promotions, sabotages before it; what is forgotten with and without replay
+bench-continual: setup ## Errors of the gate of promotions, sabotages before it; what is forgotten with and without replay; false alarms of drift
 	python -m tests.bench.continual
 
 bench-review: setup ## Waits of a reader's page in Chromium; damaged logs, readers' agreement, odd requests

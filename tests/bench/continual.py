@@ -4,7 +4,8 @@
 studies a row; about a minute. `... forgetting`: what is forgotten in a sequence of four domains,
 with and without replay (see `forgetting.py`); less than an hour on two cores. `... recipe`: other
 ways to continue, in the same domains, printed. `... sabotage`: whether
-the gate blocks bad challengers (see `sabotage.py`). Rows go to `build/bench/continual.json`.
+the gate blocks bad challengers (see `sabotage.py`). `... drift`: false alarms and misses of `drift`
+(see `drift.py`); some minutes. Rows go to `build/bench/continual.json`.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import argparse
 import numpy as np
 
 from ssl_pipeline.evaluation.statistics.gate import planned_subjects
+from tests.bench.drift import bench_drift
 from tests.bench.forgetting import bench_forgetting, bench_recipe
 from tests.bench.goal_rows import GoalRow, write_rows
 from tests.bench.sabotage import bench_sabotage
@@ -51,6 +53,7 @@ PARTS = {
     "forgetting": bench_forgetting,
     "recipe": bench_recipe,
     "sabotage": bench_sabotage,
+    "drift": bench_drift,
 }
 
 

@@ -176,8 +176,8 @@ def public_domains(study: Study, catalog: Catalog) -> Domains:
     return dict(sorted(found.items()))
 
 
-def prepare_sequel(seed: int) -> Sequel:
-    """The sequel of a seed, with its banks; what is stored in `build/bench` is not done again."""
+def prepared_study(seed: int) -> Study:
+    """The study of a seed, preprocessed; what is stored in `build/bench` is not done again."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     study = load_study(STUDY)
     changes = {"output": str(OUT / "study"), "ablate": None, "seed": seed}
@@ -185,6 +185,12 @@ def prepare_sequel(seed: int) -> Sequel:
     study = study.model_copy(update={**changes, "training": training})
     for stage in ("inventory", "preprocess"):
         run_stage(stage, study, {})
+    return study
+
+
+def prepare_sequel(seed: int) -> Sequel:
+    """The sequel of a seed, with its banks."""
+    study = prepared_study(seed)
     catalog = Catalog.read(layout.catalog_table(study))
     reader = preprocess.crop_reader(study, catalog, catalog.entries)
     sequel = Sequel(study, reader, public_domains(study, catalog), OUT / str(seed))
