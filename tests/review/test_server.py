@@ -110,25 +110,21 @@ def test_what_is_no_answer_is_refused_and_not_saved(page, item, change):
     assert refused.status_code == 400 and page.log.read() == ()
 
 
-def test_an_answer_that_the_disk_refuses_is_told_and_not_saved(page, item, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(("module", "call", "number", "told"), [
+    (os, "fsync", errno.ENOSPC, "the disk is full"),
+    (fcntl, "flock", errno.ENOLCK, "a file system without locks"),
+])  # fmt: skip
+def test_an_answer_that_the_file_system_refuses_is_told_and_not_saved(
+    page, item, monkeypatch, module, call, number, told
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(module, call, refuse)
         refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
-    assert refused.status_code == 507 and "NOT saved" in refused.json()["error"]
-    assert page.log.read() == ()
-
-
-def test_an_answer_on_a_file_system_without_locks_is_refused(page, item, monkeypatch):
-    def refuse(descriptor, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", refuse)
-        refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
-    assert refused.status_code == 507 and "without locks" in refused.json()["error"]
+    assert refused.status_code == 507
+    assert "NOT saved" in refused.json()["error"] and told in refused.json()["error"]
     assert page.log.read() == ()
 
 
