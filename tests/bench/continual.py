@@ -3,19 +3,17 @@
 `python -m tests.bench.continual gate`: how often the gate of promotions errs, in 1,000 simulated
 studies a row; about a minute. `... forgetting`: what is forgotten in a sequence of four domains,
 with and without replay (see `forgetting.py`); less than an hour on two cores. `... recipe`: other
-ways to continue, in the same domains, printed. `... sabotage`: whether
-the gate blocks bad challengers (see `sabotage.py`). `... drift`: false alarms and misses of `drift`
-(see `drift.py`); some minutes. Rows go to `build/bench/continual.json`.
+ways to continue, in the same domains, printed. `... sabotage`: whether the gate blocks bad
+challengers (see `sabotage.py`). `... drift`: false alarms and misses of `drift` (see `drift.py`);
+some minutes. Rows go to `build/bench/continual.json`.
 """
-
-import argparse
 
 import numpy as np
 
 from ssl_pipeline.evaluation.statistics.gate import planned_subjects
 from tests.bench.drift import bench_drift
 from tests.bench.forgetting import bench_forgetting, bench_recipe
-from tests.bench.goal_rows import GoalRow, write_rows
+from tests.bench.goal_rows import GoalRow, run_parts, write_rows
 from tests.bench.sabotage import bench_sabotage
 from tests.evaluation.gate_simulation import CONFIDENCE, MARGIN, pilot_criteria, promoted
 
@@ -57,12 +55,5 @@ PARTS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=[*PARTS])
-    for part in parser.parse_args().part:
-        PARTS[part]()
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(PARTS, __doc__)

@@ -1,7 +1,8 @@
 """Rows of evidence with a goal, in one file for all parts of a benchmark."""
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,3 +32,11 @@ def write_rows(benchmark: str, part: str, rows: Sequence[GoalRow]) -> None:
         outcome = "" if row.met is None else "met" if row.met else "missed"
         print(f"{row.measure}: {row.ours}  {row.goal}  {outcome}", flush=True)
     print(f"The rows of all parts are in {out}.")
+
+
+def run_parts(parts: Mapping[str, Callable[[], None]], description: str | None) -> None:
+    """Run the parts of a benchmark that the command line names, or all, in their order."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("part", nargs="*", choices=[*parts, []], default=[*parts])
+    for part in parser.parse_args().part:
+        parts[part]()

@@ -7,7 +7,6 @@ of Cohen's kappa holds a simulated truth. `... requests`: 10,000 odd requests. A
 core; rows go to `build/bench/review.json`.
 """
 
-import argparse
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from stages.commands.review import open_session
 from stages.core.runner import run_stage
 from stages.core.study import Study
 from stages.core.study_file import load_study
-from tests.bench.goal_rows import OUT, GoalRow, write_rows
+from tests.bench.goal_rows import OUT, GoalRow, run_parts, write_rows
 from tests.review.conftest import PERSON, TOKEN, answer_of, client_of, serve, write_asked_study
 from tests.review.test_agreement import COVERAGE, kappa_coverage
 from tests.review.test_audit_log import append_in_processes, count_missed
@@ -172,12 +171,5 @@ def bench_requests() -> None:
 PARTS = {"log": bench_log, "kappa": bench_kappa, "requests": bench_requests, "page": bench_page}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], default=[*PARTS])
-    for part in parser.parse_args().part:
-        PARTS[part]()
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(PARTS, __doc__)
