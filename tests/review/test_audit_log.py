@@ -1,17 +1,20 @@
 """The audit trail: nothing that was saved is lost, and nothing that was changed is believed."""
 
 import errno
+import itertools
 import os
 import random
 import stat
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import pytest
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.review import audit_log
 from ssl_pipeline.review.audit_log import AuditLog, anchor_of
+from ssl_pipeline.review.verdicts import decisions_of
 from tests.review.conftest import ANSWER, answer_of
 
 WRITER = """
@@ -176,6 +179,23 @@ def test_a_full_disk_behind_the_line_refuses_it_too(filled, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         filled.append("reader2", ANSWER)
     assert len(filled.read()) == 4
+
+
+def test_the_number_and_not_a_clock_says_the_order(log, monkeypatch):
+    class WrongClock(datetime):
+        days = itertools.count(9000, -1)
+
+        @classmethod
+        def now(cls, zone):
+            return datetime(1970, 1, 1, tzinfo=zone) + timedelta(next(cls.days))
+
+    monkeypatch.setattr(audit_log, "datetime", WrongClock)
+    for word in ("accept", "reject"):
+        log.append("anna", answer_of(answer=word))
+    first, second = log.read()
+    assert second.time < first.time and second.number == 2
+    (decision,) = decisions_of([first, second]).scans.values()
+    assert decision.outcome[0] == "reject", "the last by number"
 
 
 def test_two_processes_append_to_one_log(log):

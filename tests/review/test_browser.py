@@ -4,6 +4,7 @@ With NiiVue in a software WebGL, and with slices where the browser has none.
 """
 
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
@@ -46,20 +47,27 @@ def served(page):
         yield f"http://127.0.0.1:{port}/?token={TOKEN}"
 
 
-@pytest.fixture(params=SIZES)
-def tab(request, chromium, served):
+@contextmanager
+def open_tab(chromium, size, address):
     """The open page with its first item drawn; nothing may fail in it."""
-    width, height = SIZES[request.param]
+    width, height = SIZES[size]
     opened = chromium.new_page(viewport={"width": width, "height": height})
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    opened.goto(served)
+    opened.goto(address)
     opened.wait_for_selector("body[data-item]")
     yield opened
     opened.close()
     # Chromium reports an address that is refused, which the page explains in its own words.
     assert [error for error in errors if "status of 409" not in error] == []
+
+
+@pytest.fixture(params=SIZES)
+def tab(request, chromium, served):
+    """The page of the small study, on a screen and on a telephone."""
+    with open_tab(chromium, request.param, served) as opened:
+        yield opened
 
 
 def press(tab, key):

@@ -1,0 +1,165 @@
+"""`ssl-pipeline review` as a process: killed, out of space, beside another, before other accounts.
+
+The study lies in a folder that everybody may enter, so that modes alone keep others out.
+"""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+
+from ssl_pipeline.review.audit_log import AuditLog
+from stages.commands.review import OPENING_PAGE
+from tests.review.conftest import GIVEN, write_asked_study
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+READS = 'for file; do cat "$file" >/dev/null 2>&1 && echo "$file"; done; true'
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, its secret, and a browser that has it."""
+
+    process: subprocess.Popen
+    url: str
+    browser: httpx.Client
+
+    def answer(self):
+        """Answer what is asked next; the response."""
+        name = self.browser.get("/status").json()["next"][0]
+        return self.browser.post(f"/items/{name}/answer", json=GIVEN)
+
+
+@contextmanager
+def review_server(study_file, reader, **env):
+    """The command of one reader, until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["--config", study_file, "--reader", reader, "--port", str(port)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages", "review", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+    ) as process:
+        try:
+            said = next(line for line in process.stdout if "?token=" in line)
+            url = next(word for word in said.split() if "?token=" in word)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as browser:
+                browser.get(url)
+                yield Server(process, url, browser)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def open_study():
+    """The small study, in a folder that everybody may enter."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield write_asked_study(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def ben(open_study):
+    """A server on a screen, of a user whose umask lets everybody in."""
+    before = os.umask(0)
+    try:
+        file = open_study.folder.parent / "tiny.yaml"
+        with review_server(file, "ben", DISPLAY=":0", BROWSER="/bin/true %s") as server:
+            yield server
+    finally:
+        os.umask(before)
+
+
+@pytest.fixture
+def log(open_study):
+    return AuditLog(open_study.pseudonyms.study_folder)
+
+
+def test_the_page_that_opens_the_browser_is_for_its_owner_alone_and_goes_with_the_server(
+    open_study, ben
+):
+    (page,) = open_study.pseudonyms.study_folder.glob(f"*_{OPENING_PAGE}")
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600 and ben.url in page.read_text()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="another account needs root"
+)
+def test_another_account_of_the_machine_reads_nothing(open_study, ben, log):
+    assert ben.answer().status_code == 200
+    control = open_study.folder.parent / "tiny.yaml"
+    private = [each for each in open_study.pseudonyms.private_folder.rglob("*") if each.is_file()]
+    assert log.path in private and len(private) > 3
+    secret = [*private, Path(f"/proc/{ben.process.pid}/environ")]
+    done = subprocess.run(
+        [*NOBODY, "sh", "-c", READS, "sh", control, *secret], capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(control)], done.stderr
+    token = ben.url.partition("token=")[2]
+    assert token not in Path(f"/proc/{ben.process.pid}/cmdline").read_text()
+    assert httpx.get(ben.browser.base_url.join("/status")).status_code == 403
+
+
+def test_an_answer_that_does_not_fit_on_the_disk_is_refused_and_the_log_is_whole(ben, log):
+    ben.answer()
+    before, limits = log.read(), resource.prlimit(ben.process.pid, resource.RLIMIT_FSIZE)
+    room = log.path.stat().st_size + 100  # for a part of the line; writes are real, and torn
+    resource.prlimit(ben.process.pid, resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        refused = ben.answer()
+    finally:
+        resource.prlimit(ben.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert refused.status_code == 507 and "NOT saved" in refused.json()["error"]
+    assert log.read() == before
+    assert ben.answer().json() == {"number": len(before) + 1}
+    assert len(log.read()) == len(before) + 1
+
+
+def test_a_server_killed_while_it_saves_loses_no_confirmed_answer_and_stops_no_other_reader(
+    open_study, ben, log
+):
+    file, confirmed = open_study.folder.parent / "tiny.yaml", []
+    with review_server(file, "anna") as anna:
+        name = anna.browser.get("/status").json()["next"][0]
+
+        def answer_until_the_end():
+            try:
+                while True:
+                    saved = anna.browser.post(f"/items/{name}/answer", json=GIVEN)
+                    confirmed.append(saved.json()["number"])
+            except httpx.TransportError:
+                pass
+
+        readers = [Thread(target=answer_until_the_end) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        others = [ben.browser.post("/undo").status_code for _ in range(3)]
+        while len(confirmed) < 5:
+            assert anna.process.poll() is None
+        anna.process.send_signal(signal.SIGKILL)
+        for reader in readers:
+            reader.join()
+    by_number = {entry.number: entry.reader for entry in log.read()}
+    assert {by_number[number] for number in confirmed} == {"anna"} and others == [200] * 3
+    unconfirmed = list(by_number.values()).count("anna") - len(confirmed)
+    assert 0 <= unconfirmed <= len(readers), "saved, and the word of it lost"
+    left = ben.browser.get("/status").json()
+    assert ben.answer().status_code == 200 and len(log.read()) == len(by_number) + 1
+    with review_server(file, "anna") as anna:
+        assert anna.browser.get("/status").json()["total"] == left["total"]
+        assert name not in anna.browser.get("/status").json()["next"]
