@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hmac
 import io
 import os
 import shutil
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_pipeline.review import niivue
-from ssl_pipeline.review.server import PAGE_FILES
+from ssl_pipeline.review import niivue, server
+from ssl_pipeline.review.server import PAGE_FILES, build_app
 from ssl_pipeline.review.verdicts import decisions_of
-from tests.review.conftest import GIVEN, PERSON, TOKEN, client_of
+from stages.commands.review import open_session
+from tests.review.conftest import GIVEN, PERSON, TOKEN, client_of, serve
+from tests.review.test_fuzz import answer_to, cookie_of
 
 
 @pytest.fixture
@@ -191,6 +194,45 @@ def test_nothing_is_served_without_the_token(page, address):
         stranger = client_of(page.study)
         refused = stranger.get(address, params={"token": token} if token is not None else {})
         assert refused.status_code == 403 and not refused.cookies
+
+
+def test_a_token_is_compared_in_constant_time(page, monkeypatch):
+    compared, compare = [], hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *two: compared.append(two) or compare(*two))
+    stranger = client_of(page.study)
+    stranger.get("/", params={"token": "of a stranger"})
+    stranger.get(
+        "/status", headers={"cookie": "; ".join(f"{key}=x" for key in page.browser.cookies)}
+    )
+    page.browser.get("/status")
+    assert [given for given, _ in compared] == [b"of a stranger", b"", b"x", TOKEN.encode()]
+    assert {token for _, token in compared} == {TOKEN.encode()}
+
+
+PLACES = (
+    "/secret.js", "/linked/secret.js", "/link.js", "/../secret.js", "/%2e%2e/secret.js",
+    "/..%2fsecret.js", "/%252e%252e/secret.js", "/..%5csecret.js", "/..%c0%afsecret.js",
+    "/page.js/../../secret.js", "/page.js%00/../../secret.js", "//secret.js", "/page.html",
+    "/items/../../secret.js", "/items/%2e%2e%2f%2e%2e%2fsecret.js", "/file:///secret.js",
+    "/items/NAME/0/../../../../secret.nii?detail=coarse", "/items/NAME/0/%2e%2e%2fsecret.png",
+    "/items/NAME/0/%2e%2e/secret.nii?detail=coarse",
+)  # fmt: skip
+
+
+def test_no_other_file_is_reached(page, item, tmp_path, monkeypatch):
+    shutil.copytree(server.PAGE, tmp_path / "page")
+    for name in ("secret.js", "secret.nii", "secret.png"):
+        (tmp_path / name).write_text("SECRET")
+    (tmp_path / "page/secret.js").write_text("SECRET")
+    (tmp_path / "page/link.js").symlink_to(tmp_path / "secret.js")
+    (tmp_path / "page/linked").symlink_to(tmp_path)
+    monkeypatch.setattr(server, "PAGE", tmp_path / "page")
+    with serve(build_app(open_session(page.study, "anna"), TOKEN)) as port:
+        for place in PLACES:
+            target = place.replace("NAME", item["name"])
+            head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            found = answer_to(port, f"{head}Cookie: {cookie_of(page.browser)}\r\n\r\n".encode())
+            assert found[9:12] == b"404" and b"SECRET" not in found, place
 
 
 def test_the_token_leaves_the_address_and_no_script_can_read_it(page):
