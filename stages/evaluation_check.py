@@ -30,6 +30,7 @@ from stages.core.records import up_to_date_record
 from stages.core.resources import raw_bytes
 from stages.core.study import Study
 from stages.leakage import leakage_warning
+from stages.scan_features import task_features
 
 
 def check_evaluations(study: Study) -> None:
@@ -37,6 +38,8 @@ def check_evaluations(study: Study) -> None:
     scans = Inventory.read(layout.inventory_table(study)).accepted_scans
     check_scans(study, scans)
     check_label_values(study, scans)
+    for task in study.tasks:
+        task_features(study, task, scans)
     if study.has_pretraining:  # else the evaluations themselves are as early
         check_external_encoders(study)
         leakage_warning(study, scans, study.external_encoders)

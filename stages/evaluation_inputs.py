@@ -1,7 +1,7 @@
 """Inputs, context and results of evaluation stages: probe, finetune and robustness."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +38,7 @@ from stages.core.stage import StageResult, stage_names
 from stages.core.study import Study
 from stages.criteria import fix_criteria
 from stages.evaluation_check import check_external_encoders
+from stages.scan_features import task_features
 from stages.trainer import random_encoder
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         *calibration_entries(config, catalog.entries, scored),
     )
     encoders = _EncoderLoader(study)
+    features = task_features(study, task, catalog.entries) if stage == "probe" else {}
     return EvaluationContext(
         catalog=catalog,
         reader=preprocess.crop_reader(study, catalog, entries),
@@ -99,7 +101,8 @@ def evaluation_context(study: Study, stage: str, out: Path, task: str) -> Evalua
         evaluate=study.evaluate,
         encoder_factory=encoders,
         decoder_weights=encoders.decoder_weights,
-        initializations=initializations(study),
+        initializations=initializations(study, features),
+        scan_features=features,
         crop_voxels=study.views.crop_voxels,
         out=out,
         label_map_folder=study.folder / stage / task / layout.LABEL_MAPS_FOLDER,  # of all trials
@@ -119,13 +122,18 @@ def _linear_probe(study: Study, task: str) -> Linear:
     return next((method for method in methods if isinstance(method, Linear)), Linear())
 
 
-def initializations(study: Study) -> dict[str, str]:
-    """The initializations to compare, with the hash of their weights; encoders that exist alone."""
+def initializations(study: Study, features: Iterable[str] = ()) -> dict[str, str]:
+    """The initializations to compare, with the hash of their weights; encoders that exist alone.
+
+    `features` are the names of those that are vectors of scans, whose file has the hash.
+    """
     bundles = study.encoders.items()
     found = {
         name: weights_hash(bundle) for name, bundle in bundles if (bundle / WEIGHTS_FILE).exists()
     }
     known = {RANDOM: sha256_json(study.model.model_dump(mode="json")), PIXELS: ""}
+    hashes = study.feature_hashes
+    found |= {name: hashes[f"features {name}"] for name in features}
     return found | {name: known[name] for name in study.baselines}
 
 
@@ -147,6 +155,7 @@ def cost_inputs(dataset: DatasetSize, study: Study, task: str) -> CostInputs:
     raw_voxels = [dataset.sizes[scan.id].source_voxels for scan in test]
     return CostInputs(
         initializations=(*study.encoders, *study.baselines),
+        scan_features=len(study.features_of(task)),
         writes_label_maps=not study.trial,
         train_subjects=max(1, len({scan.subject for scan in train})),
         train_scans=len(train),
@@ -265,7 +274,7 @@ def access_records(out: Path) -> list[dict[str, str]]:
 
 def stale_cell_files(study: Study) -> list[Path]:
     """Files of cells that were computed with other encoders than the present ones."""
-    present = initializations(study)
+    present = initializations(study, study.evaluate.features)
     if not present.keys() >= study.encoders.keys():
         return []
     folders = (study.stage_folder(name, {}) for name in stage_names(lambda stage: stage.SHARDED))

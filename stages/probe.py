@@ -20,6 +20,12 @@ def is_needed(study: Study, task: str) -> bool:
     return "probe" in study.tasks[task].evaluation_stages
 
 
+def inputs(study: Study, task: str) -> dict[str, str]:
+    """Those of every evaluation, and the features that other encoders made."""
+    hashes = study.feature_hashes
+    own = {key: hashes[key] for key in (f"features {name}" for name in study.features_of(task))}
+    return evaluation_inputs.inputs(study, task) | own
+
+
 _STAGE = evaluation_inputs.CellStage("probe", Study.probe_of, run_probe, probe_cost)
-inputs = evaluation_inputs.inputs
 estimate_resources, run, run_shard = _STAGE.estimate_resources, _STAGE.run, _STAGE.run_shard

@@ -52,6 +52,11 @@ class Evaluate(Section):
         "one that another study trained, or an empty text for this study's own. Model and "
         "preprocessing must be those of this study",
     )
+    features: dict[Identifier, str] = Field(
+        {},
+        description="Parquet files of vectors that other encoders made of whole scans, by names of "
+        "your choice: probes of whole scans score them beside the encoders",
+    )
     subgroups: tuple[str, ...] = Field(
         (),
         description="root, site, modality or targets by whose values scores are also reported "
@@ -67,6 +72,9 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _random_is_reserved(self) -> "Evaluate":
         _refuse_reserved_names("encoders", self.encoders)
+        _refuse_reserved_names("features", self.features)
+        for name in self.features.keys() & self.encoders.keys():
+            raise ValueError(f"features.{name} is the name of an encoder too: choose another name")
         return self
 
 

@@ -107,7 +107,7 @@ def probe_cost(of: EvaluatedTask) -> EvaluationCost:
     """Cost of probing a task with every method, initialization, seed and budget."""
     inputs, seeds = of.inputs, of.evaluate.seeds
     budgets = resolve_budgets(of.task.probe_budgets(of.evaluate), inputs.train_subjects)
-    fits = len(inputs.initializations) * seeds * len(budgets)
+    fits = (len(inputs.initializations) + inputs.scan_features) * seeds * len(budgets)
     encoders = sum(seeds if s == RANDOM else s not in BASELINES for s in inputs.initializations)
     files, disk_bytes = _cell_files(of, fits * len(of.probe.methods))
     return EvaluationCost(

@@ -171,16 +171,31 @@ class Study(Section):
             found[f"encoder {name}"] = sha256_json(hashes)
         return found
 
+    def features_of(self, task: str) -> dict[str, Path]:
+        """Files of other encoders' features, for the probes of a task; trials have none."""
+        if self._trial or not self.tasks[task].TAKES_SCAN_FEATURES:
+            return {}
+        return {name: resolve_path(path) for name, path in self.evaluate.features.items()}
+
+    @property
+    def feature_hashes(self) -> dict[str, str]:
+        """Hash of each of these files, under its name as an input; empty where it is not there."""
+        files = {name: resolve_path(path) for name, path in self.evaluate.features.items()}
+        return {
+            f"features {name}": sha256_file(path) if path.is_file() else ""
+            for name, path in files.items()
+        }
+
     @property
     def external_hashes(self) -> dict[str, str]:
         """Hashes of the files that others wrote and stages read, except scans and labels.
 
         Initial weights that are not there have none.
         """
-        start = self.init_from
+        start, found = self.init_from, self.external_encoder_hashes | self.feature_hashes
         if start is None or not start.weights_path.is_file():
-            return self.external_encoder_hashes
-        return self.external_encoder_hashes | {INIT_FROM: start.files_sha256}
+            return found
+        return found | {INIT_FROM: start.files_sha256}
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -231,19 +246,24 @@ class Study(Section):
         root: dict[str, Any] = {"path": True, "include": True, "exclude": True, "labels": labels}
         data = {"roots": {"__all__": root}, "splits": {"lists"}, "table": True}
         hidden: dict[str, Any] = {"private": True, "output": True, "data": data}
-        hidden |= {"evaluate": {"encoders"}, "init_from": {"path"}, "promote": {"registry"}}
+        hidden |= {
+            "evaluate": {"encoders", "features"},
+            "init_from": {"path"},
+            "promote": {"registry"},
+        }
         return self.model_dump(mode="json", exclude=hidden)
 
     def sections_hash(self, keys: tuple[str, ...], wildcards: dict[str, str]) -> str:
         """Hash of the settings that a stage reads, such as `tasks.{task}` or `data.roots.*.weight`.
 
-        Titles of tasks are not in it, nor settings that change no result, nor `continue_from`,
+        Titles of tasks are not in it, nor settings that change no result, nor files of features,
+        which are inputs of the stage that reads them, nor `continue_from`,
         `replay` and `init_from` where they are not set.
         """
         optional = ("continue_from", "replay")
         absent = {key for key in optional if getattr(self.training, key) is None}
         idle: dict[str, Any] = {"tasks": {"__all__": {"title"}}, "init_from": {"path", "of"}}
-        idle["promote"] = {"registry"}
+        idle["promote"], idle["evaluate"] = {"registry"}, {"features"}
         idle["training"] = absent | RESUMABLE_KEYS
         whole = self.model_dump(mode="json", exclude=idle)
         read = {key: _value(whole, key.format(**wildcards).split(".")) for key in keys}

@@ -63,7 +63,18 @@ def check_study(study: Study) -> None:
             _check_subject_rules(name, roots)
         _check_truth_declared(name, task, roots, study.data.targets)
     _check_metadata_declared(study)
+    _check_features(study)
     _check_promotion(study)
+
+
+def _check_features(study: Study) -> None:
+    """Features of whole scans need probes of whole scans."""
+    probed = (task for task in study.tasks.values() if "probe" in task.evaluation_stages)
+    if study.evaluate.features and not any(task.TAKES_SCAN_FEATURES for task in probed):
+        raise ValueError(
+            "evaluate.features has vectors of whole scans, of which no task is probed: add one of "
+            "kind classification or regression, or leave it out"
+        )
 
 
 def _check_promotion(study: Study) -> None:
@@ -75,10 +86,10 @@ def _check_promotion(study: Study) -> None:
             "promote is of the one encoder that the study trains: leave out ablate, and have an "
             "empty path among evaluate.encoders"
         )
-    if CHAMPION in study.evaluate.encoders:
+    if CHAMPION in (*study.evaluate.encoders, *study.evaluate.features):
         raise ValueError(
-            f"evaluate.encoders.{CHAMPION} means the registry's where a study has promote: choose "
-            "another name"
+            f"evaluate names {CHAMPION}, which means the registry's where a study has promote: "
+            "choose another name"
         )
     for key, names in (("keep", study.promote.keep), ("gain", study.promote.gain)):
         for name in names:

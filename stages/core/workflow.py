@@ -23,6 +23,7 @@ from ssl_pipeline.errors import UserError, access_error_sentence
 from ssl_pipeline.evaluation.config import Ablate, Scaling
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.provenance import PROVENANCE_FILE
+from ssl_pipeline.volumes.config import resolve_path
 from stages.commands.estimate import StageEstimate, estimate_stage
 from stages.core.dispatch import LOCAL, load_cluster
 from stages.core.layout import MANIFEST, TRIALS_FOLDER, log_file, report_page
@@ -157,7 +158,21 @@ class Workflow:
                     f"evaluate.encoders.{name} is {bundle}, where no {WEIGHTS_FILE} is: correct "
                     "the path, or restore the bundle."
                 )
-        return {key: self._external[key] for key in self._external if key != INIT_FROM}
+        keys = [f"encoder {name}" for name in self.study.external_encoders]
+        return {key: self._external[key] for key in keys}
+
+    def features_hash(self) -> dict[str, str]:
+        """Content of the features that other encoders made, by name.
+
+        Raises WorkflowError where a file is not there: the stages before would run in vain.
+        """
+        for name, path in self.study.evaluate.features.items():
+            if not resolve_path(path).is_file():
+                raise WorkflowError(
+                    f"evaluate.features.{name} is {path}, where no file is: correct the path."
+                )
+        keys = [f"features {name}" for name in self.study.evaluate.features]
+        return {key: self._external[key] for key in keys}
 
     def init_weights_hash(self) -> str:
         """Content of the weights that pretraining starts from; empty where they are random."""

@@ -19,6 +19,7 @@ rule probe:
         config_hash=flow.config_hash("probe"),
         which=flow.which("probe"),
         encoders=flow.external_encoders_hash(),
+        features=flow.features_hash(),
     shell:
         flow.command("probe")
 

@@ -27,6 +27,7 @@ from ssl_pipeline.evaluation.cells import (
 from ssl_pipeline.evaluation.config import Evaluate
 from ssl_pipeline.evaluation.data.crops import StoredVolumes
 from ssl_pipeline.evaluation.data.label_maps import LabelFile, LabelMaps
+from ssl_pipeline.evaluation.data.scan_features import ScanFeatures
 from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.evaluation.records import COSTS_FILE, RESULTS_FILE, CellCost, Costs, Results
@@ -91,6 +92,8 @@ class EvaluationContext:
     access_folder: Path | None = None  # the private one, which knows all accesses to subjects
     access_scope: str = ""  # the stage, and the trial of an ablation
     decoder_weights: DecoderWeights = no_decoder
+    # Of initializations that are no encoders here but vectors of scans, by name; for probes.
+    scan_features: Mapping[str, ScanFeatures] = field(default_factory=dict)
 
 
 class TaskRunner:

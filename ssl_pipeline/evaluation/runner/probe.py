@@ -26,6 +26,11 @@ from ssl_pipeline.evaluation.runner.crop_cells import PIXELS_NOTE, CropCells
 from ssl_pipeline.evaluation.runner.probe_run import ProbeRun
 from ssl_pipeline.evaluation.tasks.task import Task
 
+FEATURES_NOTE = (
+    "{name}: vectors of whole scans that another encoder made. It is not known which subjects that "
+    "encoder was trained on, so some of those that are scored may be among them."
+)
+
 __all__ = ["EvaluationContext", "crop_probe_run", "run_probe"]
 
 
@@ -62,7 +67,8 @@ def crop_probe_run(cells: CropCells, probe: Probe) -> ProbeRun:
         for method in probe.methods
         for budget in cells.runner.budgets(context.evaluate.subjects)
     ]
-    notes = (PIXELS_NOTE, *cells.notes, *cells.fold_notes(every))
+    foreign = (FEATURES_NOTE.format(name=name) for name in context.scan_features)
+    notes = (PIXELS_NOTE, *foreign, *cells.notes, *cells.fold_notes(every))
     return ProbeRun(cells.runner, every, compute, notes)
 
 
@@ -80,9 +86,13 @@ class _FeatureCache:
         started = time.monotonic()
         if initialization == PIXELS:
             return self.cells.pixel_features, time.monotonic() - started
+        context = self.cells.runner.context
+        if initialization in context.scan_features:
+            vectors = context.scan_features[initialization].vectors
+            rows = [vectors[c.scan] for c in (*self.cells.train_crops, *self.cells.test_crops)]
+            return np.stack(rows)[:, None], time.monotonic() - started
         from ssl_pipeline.evaluation.data.features import extract_features
 
-        context = self.cells.runner.context
         encoder = self.encoder_factory(initialization, context.seed + seed)
         self.cells.runner.check_patch(encoder.patch)
         crops = self.cells.crop_batches(

@@ -18,6 +18,7 @@ class CostInputs:
     largest_test_scan: int  # voxels of the largest of them, in its own grid
     calibration_subjects: int = 0  # neither trained on nor scored
     calibration_voxels: float = 0.0  # of their scans, stored
+    scan_features: int = 0  # files of vectors that probes score beside the initializations
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -49,6 +49,8 @@ VOLUME, FOREGROUND = CROP_PLACES
 
 class ScanTask(CropTask):
     """A task whose truth is a class or a number of a whole scan."""
+
+    TAKES_SCAN_FEATURES: ClassVar[bool] = True
 
     crop_centre: str = Field(
         VOLUME,

@@ -78,6 +78,7 @@ class Task(Section, ABC):
     SUPPORTED_STAGES: ClassVar[tuple[str, ...]]  # that can evaluate it
     HAS_FREE_CROP: ClassVar[bool] = False  # whether a crop of any size is learned from
     HAS_LANDMARKS: ClassVar[bool] = False  # whether its predictions are places in scans
+    TAKES_SCAN_FEATURES: ClassVar[bool] = False  # whether one vector a scan can be probed
     MIN_CLASSES: ClassVar[int] = 1  # that training subjects must show
     # A scan or a voxel: of what its model gives probabilities of the classes; of a number, nothing.
     CLASSIFIED: ClassVar[Literal["", "scan", "voxel"]] = ""
