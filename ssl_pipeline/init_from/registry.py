@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.training_subjects import TrainingSubjects
 from ssl_pipeline.init_from.bundle import BundleWeights
 from ssl_pipeline.init_from.weights_source import WeightsSource
+from ssl_pipeline.registry.entry import ID_DIGITS, SHORT_ID
 from ssl_pipeline.registry.registry import Registry
 from ssl_pipeline.volumes.config import resolve_path
 
@@ -37,7 +39,7 @@ class RegistryWeights(WeightsSource):
 
     def resolve(self) -> WeightsSource:
         """The same with the whole ID in place of an alias. Raises UserError as `weights_path`."""
-        return self.model_copy(update={"of": self._registry.resolve(self.of)})
+        return self.model_copy(update={"of": self._entry})
 
     def read(self) -> "PretrainedWeights":
         """The encoder's tensors, under the names that they have."""
@@ -53,5 +55,16 @@ class RegistryWeights(WeightsSource):
 
     @property
     def _bundle(self) -> BundleWeights:
+        return BundleWeights(path=str(self._registry.encoder_folder(self._entry)))
+
+    @property
+    def _entry(self) -> str:
+        """The whole ID that `of` means; a whole one may be what an alias meant, once frozen."""
         registry = self._registry
-        return BundleWeights(path=str(registry.encoder_folder(registry.resolve(self.of))))
+        if len(self.of) == ID_DIGITS and not registry.encoder_folder(self.of).exists():
+            raise UserError(
+                f"init_from starts from entry {self.of[:SHORT_ID]} of {registry.folder}, which is "
+                "gone: copy it again from a backup of the registry; or, where an alias meant it "
+                "when the cohort was frozen, raise training.cohort to look the alias up again."
+            )
+        return registry.resolve(self.of)

@@ -23,7 +23,7 @@ from ssl_pipeline.registry.promotion import Promotion
 
 ENTRY_RECORD = "entry.json"
 ENCODER_FOLDER, CHECKPOINT_FOLDER = "encoder", "checkpoint"
-SHORT_ID = 12  # digits of an ID in tables and sentences
+ID_DIGITS, SHORT_ID = 64, 12  # of an ID, and of what tables and sentences show of it
 COPY_REMEDY = "copy the entry again from a backup of the registry"
 
 
@@ -95,7 +95,7 @@ def write_entry(entries: Path, content: EntryContent, sources: Mapping[str, Path
 
 def entry_folders(entries: Path) -> list[Path]:
     """The folders of all entries; none where nothing was added yet."""
-    return sorted(entries.glob("[0-9a-f]" * 64))
+    return sorted(entries.glob("[0-9a-f]" * ID_DIGITS))
 
 
 def read_entry(folder: Path) -> RegistryEntry:
