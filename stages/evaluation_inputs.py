@@ -275,7 +275,7 @@ def access_records(out: Path) -> list[dict[str, str]]:
 def stale_cell_files(study: Study) -> list[Path]:
     """Files of cells that were computed with other encoders than the present ones."""
     present = initializations(study, study.evaluate.features)
-    if not present.keys() >= study.encoders.keys():
+    if not (present.keys() >= study.encoders.keys() and all(study.feature_hashes.values())):
         return []
     folders = (study.stage_folder(name, {}) for name in stage_names(lambda stage: stage.SHARDED))
     tasks = (out for folder in folders for out in folder.glob("*"))
