@@ -40,7 +40,7 @@ test-fuzz: setup ## Read 1,000 mutated files of each format; send 10,000 odd req
 	FUZZ=10000 python -m pytest tests/review/test_fuzz.py
 
 test-kill: setup ## Kill real runs and compare the weights; measure memory over a long training
-	python -m pytest -m kill
+	KILLS=20 python -m pytest -m kill
 
 test-review: setup ## Work the page of a review in an installed Chromium, by keys alone
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) $(PIP_ARGS) -e '.[all,browser]'
