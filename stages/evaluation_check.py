@@ -90,14 +90,17 @@ def check_external_encoders(study: Study) -> None:
 
 
 def _check_external_encoder(study: Study, name: str, bundle: Path) -> None:
-    check_contract(study, name, bundle)
+    check_contract(study, study.encoder_title(name), bundle)
     has_decoder = read_manifest(bundle).has_decoder
     if not has_decoder and any(study.starts_from_decoder(task) for task in study.tasks):
         raise missing_decoder_error(name)
 
 
-def check_contract(study: Study, name: str, bundle: Path) -> None:
-    """Raise UserError where an encoder has another model or preprocessing than the study."""
+def check_contract(study: Study, title: str, bundle: Path) -> None:
+    """Raise UserError where an encoder has another model or preprocessing than the study.
+
+    `title` is what the study calls it.
+    """
     card = read_manifest(bundle)
     for key, trained_with, own in (
         ("model", card.model, study.model),
@@ -105,7 +108,7 @@ def check_contract(study: Study, name: str, bundle: Path) -> None:
     ):
         if trained_with != own:
             raise UserError(
-                f"evaluate.encoders.{name} was trained with another `{key}` than this study's: "
+                f"{title} was trained with another `{key}` than this study's: "
                 f"write here what {bundle / BUNDLE_MANIFEST} says."
             )
 

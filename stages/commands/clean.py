@@ -156,7 +156,7 @@ def _pipeline_files(study: Study) -> set[Path]:
     found |= {*calibrated.glob("*.json"), *(calibrated / name for name in RECORD_FILES)}
     found |= _files_below([calibrated / layout.MEASURED_FOLDER])
     found |= {path for pattern in NEXT_FILES for path in layout.next_folder(study).glob(pattern)}
-    found |= {layout.drift_table(study), layout.drift_scans(study)}
+    found |= {layout.drift_table(study), layout.drift_scans(study), layout.drift_page(study)}
     found |= {
         path
         for folder in (study.pseudonyms.study_folder / NEXT_FOLDER).glob("*")

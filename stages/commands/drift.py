@@ -31,6 +31,7 @@ from ssl_pipeline.registry.drift import (
     verdict_values,
 )
 from ssl_pipeline.registry.registry import CHAMPION
+from ssl_pipeline.report.drift_page import write_drift_page
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.training.domain_bank import domain_of, domain_title
 from ssl_pipeline.views.rng import generator
@@ -48,7 +49,7 @@ NAMED_SCANS = 3  # in the sentence
 
 
 def find_drift(study: Study) -> int:
-    """Compare new scans with known ones, write both tables, and say whether an update is due.
+    """Compare new scans with known ones, write tables and page, and say whether an update is due.
 
     Returns the exit code. Raises UserError where the study has no champion, or one that does not
     say which scans it was trained on, of another model or preprocessing, or of no scan that is
@@ -69,20 +70,28 @@ def find_drift(study: Study) -> int:
     rows = [_test_row(test, level) for test in tests]
     write_csv(layout.drift_table(study), TEST_COLUMNS, rows)
     write_csv(layout.drift_scans(study), SCAN_COLUMNS, listed)
+    conclusion = _conclusion(champion, len(scans.new), found, listed)
+    write_drift_page(layout.drift_page(study), study.name, conclusion, rows, listed)
     print_table(_test_table(study, rows))
     for domain in sorted({test.domain for test in tests if test.new_subjects < MIN_SUBJECTS}):
         info(f"drift: {domain} has too few new subjects to test: {MIN_SUBJECTS} are needed.")
+    info(f"drift: {conclusion} All scans are in {layout.drift_page(study)}")
+    return UPDATE_DUE_EXIT if found else DONE_EXIT
+
+
+def _conclusion(
+    champion: str, n_new: int, found: Sequence[DriftTest], listed: Sequence[dict[str, Any]]
+) -> str:
+    """Whether an update is due, and why."""
     if not found:
-        came = format_count(len(scans.new), "new scan")
-        info(f"drift: no update is due: {came}, and no drift from what {champion} knows.")
-        return DONE_EXIT
+        came = format_count(n_new, "new scan")
+        return f"no update is due: {came}, and no drift from what {champion} knows."
     first = ", ".join(row["scan"] for row in listed[:NAMED_SCANS])
     drifted = "; ".join(f"{test.domain} in {test.measure}" for test in found)
-    info(
-        f"drift: an update is due: new scans are unlike those that {champion} knows ({drifted}). "
-        f"Inspect these first: {first}; all are in {layout.drift_scans(study)}"
+    return (
+        f"an update is due: new scans are unlike those that {champion} knows ({drifted}). "
+        f"Inspect these first: {first}."
     )
-    return UPDATE_DUE_EXIT
 
 
 def _champion_bundle(study: Study) -> Path:
@@ -101,7 +110,7 @@ def _champion_bundle(study: Study) -> Path:
         )
     registry.entry(champion)
     bundle = registry.encoder_folder(champion)
-    check_contract(study, CHAMPION, bundle)
+    check_contract(study, study.encoder_title(CHAMPION), bundle)
     return bundle
 
 

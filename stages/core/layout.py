@@ -51,7 +51,8 @@ MODEL_FOLDER = "model"  # of fine-tuning
 # Of the command `next`, here and in the private folder.
 NEXT_FOLDER, WORK_LIST = "next", "work_list.csv"
 # Of the command `drift`.
-DRIFT_FOLDER, DRIFT_TABLE, DRIFT_SCANS = "drift", "drift.csv", "scans.csv"
+DRIFT_FOLDER = "drift"
+DRIFT_TABLE, DRIFT_SCANS, DRIFT_PAGE = "drift.csv", "scans.csv", "drift.html"
 # Of the command `calibrate`.
 CALIBRATE_FOLDER = "calibrate"
 # In those of `ablate`, `scaling` and `report`.
@@ -187,6 +188,11 @@ def drift_table(study: OutputFolders) -> Path:
 def drift_scans(study: OutputFolders) -> Path:
     """The new scans, those that are most unlike known ones first."""
     return study.folder / DRIFT_FOLDER / DRIFT_SCANS
+
+
+def drift_page(study: OutputFolders) -> Path:
+    """The page that shows both."""
+    return study.folder / DRIFT_FOLDER / DRIFT_PAGE
 
 
 def report_page(study: OutputFolders) -> Path:

@@ -161,6 +161,12 @@ class Study(Section):
         """The encoders that the study does not train itself."""
         return {name: path for name, path in self.encoders.items() if path != self.encoder}
 
+    def encoder_title(self, name: str) -> str:
+        """What the study's file calls one of its external encoders."""
+        if self.promote and name == CHAMPION:
+            return f"{self.promote.reference} of {self.promote.registry}"
+        return f"evaluate.encoders.{name}"
+
     @property
     def external_encoder_hashes(self) -> dict[str, str]:
         """Hash of each external encoder with its training subjects, under its name as an input."""

@@ -154,9 +154,10 @@ class Workflow:
         """
         for name, bundle in self.study.external_encoders.items():
             if not (bundle / WEIGHTS_FILE).is_file():
+                title = self.study.encoder_title(name)
                 raise WorkflowError(
-                    f"evaluate.encoders.{name} is {bundle}, where no {WEIGHTS_FILE} is: correct "
-                    "the path, or restore the bundle."
+                    f"{title} is {bundle}, where no {WEIGHTS_FILE} is: correct the path, or "
+                    "restore the bundle."
                 )
         keys = [f"encoder {name}" for name in self.study.external_encoders]
         return {key: self._external[key] for key in keys}

@@ -232,7 +232,9 @@ def test_a_champion_that_is_gone_is_one_sentence(challenger, copy):
 def test_a_champion_of_other_preprocessing_is_one_sentence(challenger, copy):
     file = copy(challenger)
     study = edit(file, preprocess={"foreground": "auto"})
-    with pytest.raises(UserError, match="champion was trained with another `preprocess`"):
+    with pytest.raises(
+        UserError, match=r"^head@champion of .* was trained with another `preprocess`"
+    ):
         run(study, "inventory", "preprocess", "probe")
 
 

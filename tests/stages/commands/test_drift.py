@@ -106,12 +106,25 @@ def test_thick_slices_ask_for_an_update_and_are_listed_by_code(month, capsys):
     assert set(people[:SUBJECTS]) == set(range(3 * SUBJECTS, 4 * SUBJECTS))
     assert listed[0]["scan"] in done.stdout and "spacing IS mm" in listed[0]["unusual headers"]
     written = layout.drift_scans(study).read_text() + layout.drift_table(study).read_text()
-    assert "person" not in written + done.stdout
+    page = layout.drift_page(study).read_text()
+    assert "An update is due: new scans are unlike those that head@champion knows" in page
+    assert all(row["scan"] in page for row in listed)
+    assert "person" not in written + done.stdout + page
     before = written
     assert find_drift(study) == 4  # from embeddings that are known by now
     assert before == layout.drift_scans(study).read_text() + layout.drift_table(study).read_text()
     clean_study(study, remove_all=True, assume_yes=True)
     assert not (study.folder / layout.DRIFT_FOLDER).exists()
+
+
+def test_a_champion_of_other_preprocessing_is_named_as_the_study_names_it(month):
+    content = yaml.safe_load(month.read_text())
+    month.write_text(yaml.safe_dump({**content, "preprocess": {"foreground": "auto"}}))
+    with pytest.raises(
+        UserError, match=r"^head@champion of .* was trained with another `prep"
+    ) as e:
+        find_drift(load_study(month))
+    assert "evaluate" not in str(e.value)
 
 
 @pytest.mark.parametrize(
