@@ -42,6 +42,8 @@ from stages.criteria import (
     compared_tasks,
     criteria_of,
     fix_criteria,
+    keep_verdict,
+    other_verdicts,
 )
 from stages.domain_measures import DomainMeasures
 
@@ -87,13 +89,14 @@ def run(study: Study, out: Path) -> StageResult:
     """Decide, promote where that is the verdict, and write the record of it."""
     domains = DomainMeasures(study)
     promotion = evaluate_gate(study, domains)
+    keep_verdict(study, promotion.decision.verdict)
     entry = ""
     if promotion.decision.verdict == "promoted":
         entry = _promote(study, promotion)
     record = PromotionRecord(promotion=promotion, entry=entry, domains=domains.table())
     write_record(out / PROMOTION_FILE, record)
-    decision = promotion.decision
-    return StageResult([out / PROMOTION_FILE], f"{decision.verdict}: {decision.reason}")
+    summary = f"{promotion.decision.verdict}: {promotion.reason}"
+    return StageResult([out / PROMOTION_FILE], summary)
 
 
 def evaluate_gate(study: Study, domains: DomainMeasures) -> Promotion:
@@ -109,6 +112,7 @@ def evaluate_gate(study: Study, domains: DomainMeasures) -> Promotion:
         measures=tuple(domains.challenger.values()),
         champion_measures=domains.new_of_champion,
         random_measures=tuple(domains.random.values()),
+        other_verdicts=other_verdicts(study),
     )
 
 
@@ -174,20 +178,20 @@ def _promote(study: Study, promotion: Promotion) -> str:
     Raises AliasMovedError where another study has moved the alias meanwhile.
     """
     assert study.promote
-    registry, section, decision = registry_of(study), study.promote, promotion.decision
+    registry, section = registry_of(study), study.promote
     current = registry.current(section.name, section.alias)
     if current and is_own_encoder(study, registry.entry(current)):
         return current
     content = EntryContent(
         name=section.name,
         parent=_parent(study),
-        verdict=decision.verdict,
-        reason=decision.reason,
+        verdict=promotion.decision.verdict,
+        reason=promotion.reason,
         promotion=promotion,
     )
     entry = add_study_encoder(study, registry, content)
     expected = study.champion or None
-    registry.move(section.name, section.alias, entry, expected, decision.reason)
+    registry.move(section.name, section.alias, entry, expected, promotion.reason)
     info(f"promote: {section.reference} points to {entry[:SHORT_ID]}")
     return entry
 

@@ -17,12 +17,13 @@ from ssl_pipeline.registry import aliases
 from ssl_pipeline.registry.aliases import AliasMovedError
 from ssl_pipeline.registry.promotion import PromotionRecord
 from ssl_pipeline.registry.registry import Registry
+from ssl_pipeline.report.registry_page import render_registry_page
 from stages.core.resources import dataset_size
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from stages.domain_measures import DomainMeasures
 from stages.gate_plan import gate_plan
-from stages.promote import evaluate_gate
+from stages.promote import _promote, evaluate_gate
 from tests.conftest import write_study
 from tests.stages.conftest import copy_study
 from tests.stages.test_full_disk import OWN, can_mount
@@ -177,6 +178,47 @@ def test_criteria_that_change_after_the_results_are_said_to(challenger, copy):
     run(edit(file, promote={**section, "gain": {"side": 0.01}}), "promote")
     note = record_of(file).promotion.criteria_note
     assert "changed after a look: results of probe side were there by then" in note
+
+
+def test_looser_criteria_for_a_second_challenger_are_said_to_follow_a_verdict(challenger, copy):
+    """Nothing of that challenger was seen; but the study was compared with the champion before."""
+    file = copy(challenger)
+    content = yaml.safe_load(file.read_text())
+    tight = record_of(file).promotion.versions[-1].sha256
+    section = {**content["promote"], "gain": {"side": 0.01}}
+    edit(file, promote=section, training={**content["training"], "steps": 4})
+    study = run(file, "pretrain", "probe", "promote")
+    promotion = record_of(file).promotion
+    assert not promotion.versions[-1].results_before
+    (past,) = promotion.other_verdicts
+    assert (past.criteria, past.verdict, past.champion) == (tight, "undecided", promotion.champion)
+    sentence = f"other verdicts on the same champion (undecided by criteria {tight[:12]} on "
+    assert sentence in promotion.reason and sentence in promotion.criteria_note
+    shutil.rmtree(study.folder / "promote")  # as if it had been killed: the next run says the same
+    run(file, "promote")
+    assert record_of(file).promotion.other_verdicts == (past,)
+
+
+def test_an_entry_keeps_that_its_criteria_followed_a_verdict(champion, challenger, copy):
+    """Also where the private folder that had kept the verdict is gone: of registered encoders."""
+    file = copy(challenger)
+    study, registry = load_study(file), registry_of(file)
+    promotion = record_of(file).promotion
+    promoted = promotion.model_copy(
+        update={"decision": promotion.decision.model_copy(update={"verdict": "promoted"})}
+    )
+    entry = _promote(study, promoted)
+    registry.move("head", "champion", promotion.champion, entry, "taken back")
+    for path in study.pseudonyms.study_folder.glob("promotion_criteria.json"):
+        path.unlink()
+    section = yaml.safe_load(file.read_text())["promote"]
+    run(edit(file, promote={**section, "gain": {"side": 0.01}}), "promote")
+    (past,) = record_of(file).promotion.other_verdicts
+    assert (past.verdict, past.criteria) == ("promoted", promotion.versions[-1].sha256)
+    again = record_of(file).promotion
+    second = _promote(study, again)
+    assert "had other verdicts on the same champion" in registry.entry(second).content.reason
+    assert "had other verdicts on the same champion" in render_registry_page(registry)
 
 
 def test_of_two_that_promote_at_once_the_second_is_told_to_compare(champion, challenger, copy):
