@@ -236,10 +236,13 @@ def test_the_example_of_a_corruption_is_worse_with_each_severity(scans, tmp_path
 
 def test_the_example_of_features_names_scans_as_a_study_does(scans, tmp_path):
     """By an encoder of Hugging Face's layout that is small and made here."""
-    transformers = pytest.importorskip("transformers")
+    import ssl_pipeline.torchvision_compat  # noqa: F401  (before transformers)
+
+    from transformers import Dinov2Config, Dinov2Model
+
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.Dinov2Config(**sizes, image_size=28, patch_size=14)
-    transformers.Dinov2Model(config).save_pretrained(tmp_path / "model")
+    config = Dinov2Config(**sizes, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(tmp_path / "model")
     run_example("export_features", tmp_path / "model", scans[0].parent, tmp_path / "f.parquet")
     found = pq.read_table(tmp_path / "f.parquet").to_pylist()
     assert sorted(row["path"] for row in found) == sorted(path.name for path in scans)

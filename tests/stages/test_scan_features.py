@@ -1,16 +1,20 @@
 """Features of another encoder in a study: `evaluate.features`, from the file to the report."""
 
+from types import SimpleNamespace
+
 import nibabel as nib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from snakemake.exceptions import WorkflowError
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.evaluation.records import read_results
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
+from stages.core.workflow import Workflow
 from stages.evaluation_check import check_evaluations
 from tests.conftest import write_study
 from tests.stages.conftest import copy_study, run_cli
@@ -119,6 +123,16 @@ def test_a_scan_without_a_vector_is_told_before_anything_is_trained(copy):
     assert "person" not in str(told.value)
     named = str(told.value).split("such as ")[1].split(":")[0].split(", ")
     assert set(named) <= study.pseudonyms.origins.keys()
+
+
+def test_a_file_that_is_gone_stops_the_workflow_before_its_first_rule(copy):
+    of_snakemake = SimpleNamespace(default_resources=None)
+    rules = Workflow({"study": str(copy)}, SimpleNamespace(cores=1, resource_settings=of_snakemake))
+    assert rules.features_hash().keys() == {"features twin"}
+    assert rules.external_encoders_hash() == {}
+    (copy.parent / "twin.parquet").unlink()
+    with pytest.raises(WorkflowError, match=r"evaluate.features.twin is .*, where no file is"):
+        rules.features_hash()
 
 
 @pytest.mark.parametrize(
