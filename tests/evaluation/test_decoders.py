@@ -111,18 +111,22 @@ def test_a_decoder_of_pretraining_moves_over_and_learns_at_the_rate_of_the_encod
         decoder_weights=lambda name: trained,
     )
     runner = TaskRunner(task, context)
-    section = Finetune(steps=2, batch_size=2, decoder=UNet(start="pretrained"))
-    scales = {}
+    section = Finetune(steps=10, batch_size=2, head_warmup=0.5, decoder=UNet(start="pretrained"))
+    scales, first_steps = {}, {}
     for start in ("pretrained", RANDOM):
         cell = Cell("full", start, 0, 0)
         network = build_segmentation_model(runner, cell, Full(), section)
         moved = [torch.equal(trained[n], t) for n, t in network.decoder.state_dict().items()]
         assert all(moved) == (start == "pretrained")
         settings = training_settings(runner, cell, section, Full())
-        of = {id(p): g["scale"] for g in parameter_groups(network, settings) for p in g["params"]}
-        scales[start] = {of[id(p)] for p in network.decoder.parameters()}
-        assert {of[id(p)] for p in network.seg_layers.parameters()} == {section.head_lr_factor}
+        of = {id(p): g for g in parameter_groups(network, settings) for p in g["params"]}
+        scales[start] = {of[id(p)]["scale"] for p in network.decoder.parameters()}
+        first_steps[start] = {of[id(p)]["first_step"] for p in network.decoder.parameters()}
+        heads = [of[id(p)] for p in network.seg_layers.parameters()]
+        assert {g["scale"] for g in heads} == {section.head_lr_factor}
+        assert {g["first_step"] for g in heads} == {0}
     assert scales == {"pretrained": {1.0}, RANDOM: {section.head_lr_factor}}
+    assert first_steps == {"pretrained": {5}, RANDOM: {0}}, "what moved over waits for the heads"
     runner = TaskRunner(task, replace(context, decoder_weights=no_decoder))
     with pytest.raises(UserError, match="'pretrained' was pretrained without a U-Net's decoder"):
         build_segmentation_model(runner, Cell("full", "pretrained", 0, 0), Full(), section)
