@@ -102,6 +102,12 @@ def test_a_network_that_is_too_sure_is_calibrated_on_the_split_val(planted, too_
     scaled = np.array([list(predictor.predict(each).values.values()) for each in volumes])
     assert found.scored_error_after == pytest.approx(expected_error(scaled, targets))
     assert (scaled.max(axis=1) < plain.max(axis=1)).all()
+    for bins, rows in ((found.scored_bins_before, plain), (found.scored_bins_after, scaled)):
+        confidence, accuracy, number = np.array(bins).T
+        assert number.sum() == len(rows) and (np.diff(confidence) >= 0).all()
+        assert confidence @ number / len(rows) == pytest.approx(rows.max(axis=1).mean())
+        hits = (rows.argmax(axis=1) == targets).mean()
+        assert accuracy @ number / len(rows) == pytest.approx(hits)
     entropy = -(scaled * np.log(scaled)).sum(axis=1)
     np.testing.assert_allclose([predictor.entropy(each) for each in volumes], entropy, rtol=1e-5)
 
@@ -167,6 +173,12 @@ def test_voxels_of_a_network_that_is_too_sure_are_calibrated_and_keep_their_clas
     assert found.n_subjects == 10 and found.temperature > 1
     assert found.error_after < found.error_before
     assert found.scored_error_after < found.scored_error_before
+    (before, right, number), (after, _, _) = (
+        np.array(bins).T for bins in (found.scored_bins_before, found.scored_bins_after)
+    )
+    assert before[-1] > right[-1] and after.mean() < before.mean(), "it was too sure"
+    error = (np.abs(before - right) * number).sum() / number.sum()
+    assert error == pytest.approx(found.scored_error_before)
 
     predictor = VOXELS.predictor([network], section, (16, 16, 16))
     entry = single.catalog.entries[0]

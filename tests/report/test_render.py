@@ -13,6 +13,7 @@ from PIL import Image
 
 from ssl_pipeline import formatting
 from ssl_pipeline.evaluation.cells import PIXELS, Cell, CellRecord, save_cell
+from ssl_pipeline.evaluation.prediction.calibration import Calibration
 from ssl_pipeline.evaluation.records import SubgroupGap
 from ssl_pipeline.preprocess.prepare import FOREGROUND, VALID, PreparedVolume, VolumeMeta
 from ssl_pipeline.report.render import figures
@@ -21,13 +22,14 @@ from ssl_pipeline.report.render.images import MISSING_COLOUR, fill_missing
 from ssl_pipeline.report.render.previews import foreground_previews, volume_previews
 from ssl_pipeline.report.render.segmentation_overlay import segmentation_overlays
 from ssl_pipeline.report.sections import dataset
-from ssl_pipeline.report.sections.calibration import calibration_panels
+from ssl_pipeline.report.sections.calibration import calibration_panels, model_calibration
 from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgroup_tables
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.store.layout import StoreSettings
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.store.writer import write_volume
 from ssl_pipeline.volumes.inventory import Inventory
+from tests.export.conftest import save_random_model
 from tests.report.study_folder import CROPS, VOXELS, StudyFolder, gaps, results
 
 INIT_TITLES = ("label", "pretrained, Dice 1.00", "random weights, Dice .50")
@@ -280,3 +282,31 @@ def test_calibration_uses_the_cells_of_all_seeds(study: StudyFolder) -> None:
     (picture,) = calibration_panels([result])
     assert picture.title == "linear probe"
     assert picture.alt.startswith("linear probe: calibration error pretrained .12, random weights")
+
+
+def test_a_calibrated_model_has_a_panel_of_its_voxels(tmp_path: Path) -> None:
+    assert model_calibration(tmp_path) == ("", [])
+    fitted = Calibration(
+        temperature=1.5,
+        n_subjects=12,
+        error_before=0.06,
+        error_after=0.02,
+        scored_error_before=0.2,
+        scored_error_after=0.05,
+        scored_bins_before=((0.6, 0.5, 40), (1.0, 0.7, 40)),
+        scored_bins_after=((0.5, 0.5, 40), (0.8, 0.7, 40)),
+    )
+    found = {}
+    for name, calibration in (
+        ("none", None),
+        ("earlier", fitted.model_copy(update={"scored_bins_before": (), "scored_bins_after": ()})),
+        ("fitted", fitted),
+    ):
+        model = save_random_model(tmp_path / name, calibration=calibration)
+        found[name] = model_calibration(model)
+    assert [len(panels) for _, panels in found.values()] == [0, 0, 1]
+    assert "to calibrate them" in found["none"][0] and "temperature of 1.5" in found["earlier"][0]
+    _, (panel,) = found["fitted"]
+    assert panel.title == "the task's model, by voxel"
+    assert panel.alt.endswith("calibration error as learned .20, with its temperature .05.")
+    assert panel.uri.startswith("data:image/svg+xml")

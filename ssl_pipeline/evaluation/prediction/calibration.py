@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_pipeline.config.section import Section
-from ssl_pipeline.evaluation.metrics.classification import calibration_error
+from ssl_pipeline.evaluation.metrics.classification import calibration_bins, calibration_error
 
 MIN_SUBJECTS = 10  # with fewer the temperature would be that of chance
 MAX_TEMPERATURE = 20.0  # and its inverse the least
 LEAST_PROBABILITY = 1e-12
 
 Probabilities = NDArray[np.float64]  # (n, classes), each row of sum 1
+Bins = tuple[tuple[float, float, int], ...]  # mean confidence, accuracy and number, of each tenth
 
 
 class Calibration(Section):
@@ -28,6 +29,12 @@ class Calibration(Section):
     error_after: float = Field(description="the same with it")
     scored_error_before: float = Field(description="calibration error on the scored subjects")
     scored_error_after: float = Field(description="the same with it")
+    scored_bins_before: Bins = Field(
+        (),
+        description="mean confidence, accuracy and number of each tenth of the predictions of the "
+        "scored subjects without it; none in models of earlier versions",
+    )
+    scored_bins_after: Bins = Field((), description="the same with it")
 
 
 def fit_temperature(probability: Probabilities, targets: NDArray[np.int64]) -> float:
@@ -53,5 +60,15 @@ def scale_probabilities(probability: Probabilities, temperature: float) -> Proba
 
 def expected_error(probability: Probabilities, targets: NDArray[np.int64]) -> float:
     """Expected calibration error of the most probable class, 0 to 1."""
-    hit = probability.argmax(axis=1) == targets
-    return calibration_error(hit, probability.max(axis=1))
+    return calibration_error(*_hit_and_confidence(probability, targets))
+
+
+def reliability_bins(probability: Probabilities, targets: NDArray[np.int64]) -> Bins:
+    """Confidence in the most probable class beside how often it is right."""
+    return tuple(calibration_bins(*_hit_and_confidence(probability, targets)))
+
+
+def _hit_and_confidence(
+    probability: Probabilities, targets: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    return probability.argmax(axis=1) == targets, probability.max(axis=1)

@@ -14,6 +14,7 @@ from ssl_pipeline.evaluation.prediction.calibration import (
     Probabilities,
     expected_error,
     fit_temperature,
+    reliability_bins,
     scale_probabilities,
 )
 from ssl_pipeline.evaluation.runner.context import TaskRunner
@@ -41,6 +42,10 @@ def calibrate(runner: TaskRunner, network: nn.Module, section: Finetune) -> Cali
         for rows in (fitted, scored)
         for each in (1.0, temperature)
     )
+    bins_before, bins_after = (
+        reliability_bins(scale_probabilities(scored.probability, each), scored.targets)
+        for each in (1.0, temperature)
+    )
     return Calibration(
         temperature=temperature,
         n_subjects=fitted.subjects,
@@ -48,6 +53,8 @@ def calibrate(runner: TaskRunner, network: nn.Module, section: Finetune) -> Cali
         error_after=after,
         scored_error_before=scored_before,
         scored_error_after=scored_after,
+        scored_bins_before=bins_before,
+        scored_bins_after=bins_after,
     )
 
 

@@ -10,7 +10,7 @@ from ssl_pipeline.report.render import figures
 from ssl_pipeline.report.render.segmentation_overlay import segmentation_overlays
 from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.report.sections import conclusions, tables
-from ssl_pipeline.report.sections.calibration import calibration_panels, model_calibration_note
+from ssl_pipeline.report.sections.calibration import calibration_panels, model_calibration
 from ssl_pipeline.report.sections.places import PlacesSection, places_section
 from ssl_pipeline.report.sections.robustness import RobustnessSection, robustness_section
 from ssl_pipeline.report.sections.subgroups import subgroup_metric_tables, subgroup_tables
@@ -58,13 +58,13 @@ def _task_section(data: ReportData, task: str) -> TaskSection | None:
     robustness = data.robustness_by_task.get(task)
     overlays, overlay_legend = _overlays(data, task, results)
     access = describe_test_access(data.accesses_by_task[task])
-    model = model_calibration_note(data.folder / "finetune" / task / "model")
+    model_note, model_panels = model_calibration(data.folder / "finetune" / task / "model")
     return TaskSection(
         title=data.tasks[task].title,
         sentence=conclusions.task_conclusion(results),
         subjects=" ".join(filter(None, [shift_note(data.tasks[task]), _subjects(results)])),
         warnings=collect_warnings(results),
-        notes=[*collect_notes(results), *filter(None, [model, access])],
+        notes=[*collect_notes(results), *filter(None, [model_note, access])],
         legend=figures.legend(results),
         interval_note=figures.interval_note(results),
         panels=figures.score_panels(results),
@@ -76,7 +76,7 @@ def _task_section(data: ReportData, task: str) -> TaskSection | None:
         places=places_section(results, data.tasks[task], data.reader),
         per_class=tables.class_table(results),
         subgroup_metrics=subgroup_metric_tables(results),
-        calibration=calibration_panels(results),
+        calibration=[*calibration_panels(results), *model_panels],
         costs=tables.cost_table(results),
         robustness=robustness_section(robustness) if robustness else None,
     )
