@@ -10,7 +10,7 @@ export PATH
 # Compiled code is kept whatever the shell says, or each of many short processes compiles ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms bench-continual bench-review check docs format schema clean help
+.PHONY: setup pack demo test test-fuzz test-kill test-review test-slurm test-nnunet test-demo nnunet-env slurm-up slurm-down bench-data bench-scale bench-train bench-segmentation bench-alarms bench-continual bench-review check docs format schema clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'
@@ -33,7 +33,7 @@ demo: setup ## Run the demo study here, from raw scans to build/demo/report/repo
 
 test: setup ## All tests but the marked slow groups
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile \
-	  --no-loadscope-reorder -m "not kill and not slurm and not browser and not nnunet"
+	  --no-loadscope-reorder -m "not kill and not slurm and not browser and not nnunet and not demo"
 
 test-fuzz: setup ## Read 1,000 mutated files of each format; send 10,000 odd requests to the page
 	FUZZ=1000 python -m pytest --timeout 3600 -k mutated tests/volumes/test_bad_input.py
@@ -48,6 +48,9 @@ test-review: setup ## Work the page of a review in an installed Chromium, by key
 
 test-nnunet: setup nnunet-env ## Train real nnU-Net from an exported encoder
 	python -m pytest -m nnunet
+
+test-demo: demo ## Run the demo; its networks find organs in a patient not trained on
+	python -m pytest -m demo tests/workflows
 
 test-slurm: setup ## Break a real SLURM on this machine and compare the weights
 	python -m pytest -m slurm -rs tests/slurm
