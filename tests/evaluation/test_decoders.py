@@ -13,6 +13,7 @@ from ssl_pipeline.evaluation.cells import RANDOM, Cell
 from ssl_pipeline.evaluation.config import Finetune
 from ssl_pipeline.evaluation.decoders import DecoderConfig
 from ssl_pipeline.evaluation.decoders.unet import UNet
+from ssl_pipeline.evaluation.finetuning.build import compose_segmentation_model
 from ssl_pipeline.evaluation.finetuning.optimizer import (
     TrainingSettings,
     fixed_seed,
@@ -57,6 +58,21 @@ def test_every_decoder_draws_every_voxel_and_all_of_it_learns(model, decoder):
     sum(each.square().mean() for each in logits).backward()
     own = {n: p for n, p in network.named_parameters() if not n.startswith("encoder.")}
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in own.values())
+
+
+@pytest.mark.parametrize("model", [ViT(preset="tiny"), ResEnc()], ids=lambda m: m.name)
+def test_convolutions_have_channels_last_and_compute_the_same(model):
+    network = compose_segmentation_model(random_encoder(model, 0), 2, Full(), Finetune()).eval()
+    kernels = [p for p in network.parameters() if p.ndim == 5 and p.shape[1] > 1]
+    assert kernels
+    assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
+    torch.manual_seed(0)
+    images = torch.randn(1, 16, 16, 24)
+    with torch.no_grad():
+        found = network(images, torch.ones(1, 3))
+        for parameter in network.parameters():
+            parameter.data = parameter.data.contiguous()
+        assert torch.allclose(network(images, torch.ones(1, 3)), found, atol=1e-4)
 
 
 def sizes(maps):

@@ -41,6 +41,21 @@ def test_a_network_that_knows_the_truth_gives_it_back(shape):
     assert (found.argmax(axis=0) == truth).all()
 
 
+def test_no_more_planes_are_held_than_a_window_has_however_long_a_scan_is():
+    window, asked = (16, 16, 16), []
+
+    def even(places):
+        asked.extend(z for z, _, _ in places)
+        return torch.full((len(places), 2, *window), 0.5)
+
+    settings, planes = WindowSettings(window, 0.5, 4), 0
+    for slab in sliding_window_inference((200, 20, 20), settings, even):
+        planes += slab.values.shape[1]
+        assert slab.values.shape[1] <= 16
+        assert max(asked) == slab.first, "windows below are not computed before these are taken"
+    assert planes == 200
+
+
 def test_votes_weigh_most_in_the_middle_and_never_nothing():
     weight = gaussian_weights((8, 10, 12))
     assert weight.shape == (8, 10, 12)
