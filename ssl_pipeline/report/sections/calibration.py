@@ -67,8 +67,9 @@ def _model_panels(manifest: ModelManifest) -> list[Picture]:
         "with its temperature": (found.scored_bins_after, found.scored_error_after),
     }
     figure, axes = _reliability_figure()
-    for colour, (name, (points, _)) in zip(LINE_COLOURS, lines.items(), strict=False):
-        _plot_points(axes, points, colour, "o", name)
+    styles = zip(LINE_COLOURS, "os", strict=False)
+    for (name, (points, _)), (colour, marker) in zip(lines.items(), styles, strict=True):
+        _plot_points(axes, points, colour, marker, name)
     axes.legend(fontsize=8, frameon=False, labelcolor=TEXT_COLOUR)
     title = f"the task's model, by {manifest.task.CLASSIFIED}"
     errors = ", ".join(f"{name} {format_score(error)}" for name, (_, error) in lines.items())
