@@ -288,13 +288,17 @@ def subject_name(entry: Entry) -> str:
 def _drawing_groups(
     replay: ReplayMix | None, names: Sequence[str], weights: NDArray[np.float64], batch_size: int
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """Groups of subjects with the number of a step's samples that each gives, and its weights."""
+    """Groups of subjects with the number of a step's samples that each gives, and its weights.
+
+    Replayed subjects are drawn alike, whatever their roots weigh: else a small root that came last
+    takes as much of the replay as the large one that is being forgotten.
+    """
     if replay is None:
         return [(batch_size, weights)]
     is_new = np.array([name not in replay.earlier for name in names])
     is_replayed = np.array([name in replay.replayed for name in names])
     count = replay.count(batch_size)
-    groups = [(batch_size - count, weights * is_new), (count, weights * is_replayed)]
+    groups = [(batch_size - count, weights * is_new), (count, 1.0 * (is_replayed & (weights > 0)))]
     for (size, own), which in zip(groups, ("new", "earlier"), strict=True):
         if size and not own.any():
             raise UserError(

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_pipeline.export.embed import embed_prepared
+from ssl_pipeline.io.atomic import sha256_json
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.registry.domain_losses import domain_table
 from ssl_pipeline.store.catalog import Catalog, Entry
@@ -118,8 +119,9 @@ class Sequel:
             seed=study.seed,
             replay=mix,
         )
+        own = [training.model_dump(mode="json"), replay and replay.model_dump(mode="json")]
         return Trainer(
-            self.out / name.replace(" ", "-") / str(number),
+            self.out / name.replace(" ", "-") / f"{number}-{sha256_json(own)[:8]}",
             build_objective(random_encoder(study, study.seed), study),
             sampler,
             RunSettings(Training(**dict(training)), study.monitoring),

@@ -198,7 +198,7 @@ class Sabotages:
         """From an encoder of other scans, whose subjects have codes of another salt."""
         other = self._elsewhere(f"other-{seed}", steps=STEPS)
         other["private"] = str(OUT / f"other-{seed}" / "private")
-        other["tasks"] = {"part": other["tasks"]["part"]}
+        other["tasks"] = {}
         other["data"]["roots"] = [
             {**other["data"]["roots"][1], "include": f"hippocampus_2{seed}*.nii.gz"}
         ]

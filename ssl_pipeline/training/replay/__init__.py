@@ -18,7 +18,7 @@ class Replay(Section):
     """Samples from earlier cohorts in every step of a run that continues on new scans."""
 
     share: float = Field(
-        0.25,
+        0.4,
         ge=0,
         lt=1,
         description="share of every step's samples that comes from subjects of earlier cohorts; "
