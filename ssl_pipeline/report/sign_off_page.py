@@ -12,7 +12,12 @@ from ssl_pipeline.report.render.templates import template_environment
 from ssl_pipeline.review.agreement import ReaderEstimate
 from ssl_pipeline.review.sign_off import ItemCount, SignOff
 
-QUESTIONS = {"usable": "Fit to train on?", "same_subject": "Do both scans show one person?"}
+QUESTIONS = {
+    "usable": "Fit to train on?",
+    "same_subject": "Do both scans show one person?",
+    "label_fits": "Does the label fit the scan?",
+    "prediction_correct": "Is the segmentation correct?",
+}
 ORIGINS = {
     "accepted": "accepted by quality control",
     "repaired": "repaired by quality control",

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from ssl_pipeline.io.records import Record, RecordPart
 
-Question = Literal["usable", "same_subject"]
+Question = Literal["usable", "same_subject", "label_fits", "prediction_correct"]
 Answer = Literal["accept", "reject", "unsure", "withdraw"]
 ReasonCode = Literal[
     "motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation",

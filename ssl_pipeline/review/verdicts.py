@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from ssl_pipeline.review.log_entry import LogEntry
+from ssl_pipeline.review.log_entry import LogEntry, Question
 from ssl_pipeline.volumes.review import Decision, Decisions
 
 
@@ -26,21 +26,23 @@ def decisions_of(entries: Iterable[LogEntry]) -> Decisions:
 
     Items that are no scans of the study, such as planted ones, have codes that no scan has.
     """
-    scans: dict[str, Decision] = {}
     pairs: dict[frozenset[str], str] = {}
+    decided: dict[Question, dict[str, Decision]] = {
+        "usable": {}, "label_fits": {}, "prediction_correct": {},
+    }  # fmt: skip
     for entry in standing_answers(entries):
         if entry.answer == "unsure":
             continue
-        if entry.question == "usable":
-            scans[entry.item] = _decision_on_scan(entry)
+        if entry.question != "same_subject":
+            decided[entry.question][entry.item] = _decision(entry)
         elif entry.answer == "reject":
             pairs[_pair(entry)] = entry.content_sha256
         else:
             pairs.pop(_pair(entry), None)
-    return Decisions(scans, pairs)
+    return Decisions(decided["usable"], pairs, decided["label_fits"], decided["prediction_correct"])
 
 
-def _decision_on_scan(entry: LogEntry) -> Decision:
+def _decision(entry: LogEntry) -> Decision:
     reason = ", ".join(code.replace("_", " ") for code in entry.codes)
     verdict: Literal["accept", "reject"] = "accept" if entry.answer == "accept" else "reject"
     return Decision(verdict, reason, entry.reader, entry.content_sha256)

@@ -102,3 +102,14 @@ def test_two_subjects_are_a_decision_on_a_pair(log):
     assert decisions_of(log.read()).distinct_pairs == {frozenset(pair["item"].split("-")): "a" * 64}
     log.append("anna", answer_of(answer="accept", **pair))
     assert not decisions_of(log.read()).distinct_pairs
+
+
+@pytest.mark.parametrize(
+    ("question", "decided"), [("label_fits", "labels"), ("prediction_correct", "predictions")]
+)
+def test_a_decision_on_a_label_or_a_prediction_is_by_its_item(log, question, decided):
+    item = "0123456789ab-ba9876543210"
+    log.append("anna", answer_of(item=item, question=question))
+    decisions = decisions_of(log.read())
+    assert getattr(decisions, decided)[item].outcome == ("reject", "motion", "anna", "a" * 64)
+    assert not decisions.scans and not decisions.distinct_pairs

@@ -93,6 +93,8 @@ def test_every_decision_changes_the_fingerprint(accept):
         Decisions({"0123456789ab": accept}),
         Decisions({"0123456789ab": replace(accept, verdict="reject")}),
         Decisions({}, {frozenset(("0123456789ab", "ba9876543210")): "a" * 64}),
+        Decisions(labels={"0123456789ab": accept}),
+        Decisions(labels={"0123456789ab": replace(accept, sha256="b" * 64)}),
     ]
     hashes = [each.fingerprint for each in decisions]
-    assert hashes[0] == "" and len(set(hashes)) == 4
+    assert hashes[0] == "" and len(set(hashes)) == 6
