@@ -47,7 +47,7 @@ from stages.evaluation_check import check_evaluations
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality", "plan.number")
 DEPENDS_ON = ("download",)
-VERSION = 11
+VERSION = 12
 RESULT_FILES = (
     *(INVENTORY_FILE, THUMBNAILS_FILE, KEYPOINTS_FILE, PLAN_FILE),
     REGISTRATIONS_FILE,

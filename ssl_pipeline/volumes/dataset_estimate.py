@@ -99,6 +99,6 @@ def _header_info(candidate: Candidate) -> ScanInfo:
     )
 
 
-def _named_labels(candidate: Candidate) -> LabelMatch:
+def _named_labels(candidate: Candidate, scan_sha256: str) -> LabelMatch:
     """The labels that exist, whether or not they fit."""
     return LabelMatch(tuple(candidate.origin.labels))

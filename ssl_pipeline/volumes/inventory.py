@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from ssl_pipeline.volumes.duplicates.pairs import find_duplicate_pairs
 from ssl_pipeline.volumes.inspection import inspect_scans
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
-from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions
+from ssl_pipeline.volumes.review import NO_DECISIONS, REJECTED, Decisions
 from ssl_pipeline.volumes.scan_check import (
     ScanCheck,
     ScanInfo,
@@ -51,11 +52,11 @@ from ssl_pipeline.volumes.visits.frames import FrameMember, RegistrationLog, che
 from ssl_pipeline.volumes.walk import FileState
 
 INVENTORY_FILE = "scans.parquet"
-FORMAT_VERSION = 10
+FORMAT_VERSION = 11
 WORKERS = min(4, os.cpu_count() or 1)
 LABEL_FORMAT = "label"  # the format of a row that stands for a label without an image
 USABLE = ("accepted", "repaired")
-JSON_COLUMNS = ("targets", "labels", "label_classes", "masks", "to_frame")
+JSON_COLUMNS = ("targets", "labels", "label_classes", "label_checks", "masks", "to_frame")
 TUPLE_COLUMNS = ("shape", "spacing_mm")
 REMEDY = "run the stage inventory again"
 SCHEMA = pa.schema(
@@ -71,7 +72,7 @@ SCHEMA = pa.schema(
         "size_bytes": pa.int64(),
         **dict.fromkeys(("files_hash", "criteria_hash", "fault", "repair"), pa.string()),
         **dict.fromkeys(("note", "review"), pa.string()),
-        **dict.fromkeys(("quality", "reason", "copy_of"), pa.string()),
+        **dict.fromkeys(("quality", "reason", "copy_of", "visit_of"), pa.string()),
     }
 )
 
@@ -96,12 +97,15 @@ class Scan(ScanInfo):
     targets: dict[str, str]
     labels: dict[str, bool]  # whether the scan has a label of this name that fits it
     label_classes: dict[str, list[int]] = field(default_factory=dict)  # of those that were read
+    # of labels that can be used, whatever readers said: `sha256` and `verdict`, a LabelVerdict
+    label_checks: dict[str, dict[str, str]] = field(default_factory=dict)
     masks: dict[str, dict[str, str]] = field(default_factory=dict)  # which `label`, its `sha256`
     intensity_offset: float = 0.0
     missing_value: float | None = None
     quality: str  # "accepted", "repaired" or "rejected"
     reason: str = ""  # why it was rejected, what was repaired, or a note
-    copy_of: str = ""  # the scan of another subject that it is a near duplicate of
+    copy_of: str = ""  # the scan under another name that it is a near duplicate of
+    visit_of: str = ""  # a scan under another name of one study of a scanner
 
 
 @dataclass(frozen=True)
@@ -216,10 +220,12 @@ def build_inventory(
         infos,
         data.splits,
         explicit_splits,
-        find_duplicate_pairs(candidates, checks, data.splits.duplicate_threshold, decisions),
+        find_duplicate_pairs(candidates, checks, data.splits.duplicate_threshold),
         {scan.id: scan.split for scan in comparable if scan.subject},
+        decisions,
     )
-    scans = _to_scans(candidates, infos, subjects, data.visits, registrations)
+    labels = partial(match_labels, decisions=decisions)
+    scans = _to_scans(candidates, infos, subjects, labels, data.visits, registrations)
     assigned = zip(candidates, subjects, strict=True)
     origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
     pseudonyms.write([*origins, *orphan_origins])
@@ -254,6 +260,7 @@ def _to_scans(
     candidates: Sequence[Candidate],
     infos: Sequence[ScanInfo],
     subjects: Sequence[SubjectAssignment],
+    match_labels: LabelMatcher,
     visits: Visits,
     registrations: RegistrationLog | None,
 ) -> list[Scan]:
@@ -280,7 +287,9 @@ def to_scan(
     reason = info.fault or candidate.subject_fault or assignment.fault
     if not reason and not modality:
         reason = "modality is unknown: set `modality` for this root"
-    own = LabelMatch() if reason else match_labels(candidate)
+    # A reader's rejection of the scan changes nothing about what is asked of its labels.
+    has_labels = not reason or reason.startswith(REJECTED)
+    own = match_labels(candidate, info.sha256) if has_labels else LabelMatch()
     return Scan(
         **asdict(info),
         id=candidate.id,
@@ -297,11 +306,13 @@ def to_scan(
         targets=candidate.targets,
         labels={name: name in own.labels for name in candidate.labels},
         label_classes=dict(own.classes),
+        label_checks=dict(own.checks),
         masks=dict(own.masks),
         intensity_offset=root.intensity_offset,
         missing_value=root.missing_value,
         quality="rejected" if reason else "repaired" if info.repair else "accepted",
         copy_of=assignment.copy_of,
+        visit_of=assignment.visit_of,
         reason=reason
         or "; ".join(
             text

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ssl_pipeline.volumes.readers import ReadError, Source
 from ssl_pipeline.volumes.volume import VoxelGrid
 from ssl_pipeline.volumes.walk import RawFiles
 
+LabelVerdict = Literal["fits", "empty", "off_grid"]  # "off_grid": not on the image's own grid
 IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reach
 
 
@@ -76,10 +77,19 @@ class LabelCheck:
     """Why a label does not fit its image, empty where it does, and the classes that it holds.
 
     `classes` are its values but 0 and IGNORE_LABEL, rising; None where it holds none to evaluate.
+    One that `can_be_used` is at fault for its grid alone, if at all.
     """
 
     fault: str = ""
     classes: list[int] | None = None
+    can_be_used: bool = False
+
+    @property
+    def verdict(self) -> LabelVerdict:
+        """What a label that can be used is, in a word."""
+        if self.fault:
+            return "off_grid"
+        return "empty" if self.classes == [] else "fits"
 
 
 def check_label(
@@ -92,9 +102,8 @@ def check_label(
     """
     try:
         label = readers.read_volume(Source(label_path))
-        if fault := _grid_mismatch(name, label.grid, image_grid):
-            return LabelCheck(fault)
-        return LabelCheck(classes=_classes_present(label.data, is_mask=is_mask))
+        classes = _classes_present(label.data, is_mask=is_mask)
+        return LabelCheck(_grid_mismatch(name, label.grid, image_grid), classes, can_be_used=True)
     except ReadError as error:
         return LabelCheck(f"label {name} was dropped: {error.reason}")
     except UserError as error:

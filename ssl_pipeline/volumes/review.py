@@ -48,6 +48,11 @@ class Decisions:
     labels: Mapping[str, Decision] = field(default_factory=dict)
     predictions: Mapping[str, Decision] = field(default_factory=dict)
 
+    def are_distinct(self, hashes: Mapping[str, str]) -> bool:
+        """Whether a reader found two scans, with the hash of each by code, to be of two people."""
+        seen = self.distinct_pairs.get(frozenset(hashes))
+        return seen is not None and seen == pair_sha256(hashes.values())
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what they decide for the inventory; empty where that is nothing."""

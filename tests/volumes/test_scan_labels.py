@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ssl_pipeline.volumes.inventory import Inventory
+from ssl_pipeline.volumes.review import Decision, Decisions, label_item, pair_sha256
 from tests.volumes.inventory_helpers import build, by_name, data_of, pseudonyms_of, with_noise
 from tests.volumes.volume_writers import save_nifti
 
@@ -122,3 +123,52 @@ def test_labels_beside_their_images_are_no_images(brain, tmp_path):
         assert scan.labels == {"liver": True, "all": True}
         files = pseudonyms_of(tmp_path).origins[scan.id].labels.values()
         assert {os.path.basename(path) for path in files} == {"liver.nii", "ct_seg.nii"}
+
+
+def decided_on(folder, verdicts, seen=""):
+    """Decisions of a reader on the labels "organ" of scans, by the verdict on each."""
+    code = pseudonyms_of(folder).code
+    return Decisions(
+        labels={
+            label_item(scan.id, "organ", code): Decision(
+                verdict,
+                "orientation",
+                "reader2",
+                seen or pair_sha256((scan.sha256, scan.label_checks["organ"]["sha256"])),
+            )
+            for scan, verdict in verdicts
+        }
+    )
+
+
+def test_a_label_is_used_or_not_as_a_reader_says_until_one_of_both_changes(labelled, brain):
+    seg = labelled / "seg"
+    save_nifti(seg / "s_02.nii.gz", np.zeros((33, 41, 25), np.uint8), brain.affine)
+    cropped = (brain.data[:, :, :20] > 5000).astype(np.uint8)
+    save_nifti(seg / "s_03.nii.gz", cropped, brain.affine)
+    data = data_of(labelled, labels={"organ": {"path": str(seg)}}, masks={"foreground": "organ"})
+    before = by_name(labelled, build(data, labelled))
+    fits, empty, off = (before[f"s_{number:02}.nii.gz"] for number in (1, 2, 3))
+    assert [scan.label_checks["organ"]["verdict"] for scan in (fits, empty, off)] == [
+        "fits", "empty", "off_grid",
+    ]  # fmt: skip
+    verdicts = [(fits, "reject"), (empty, "reject"), (off, "accept")]
+    after = by_name(labelled, build(data, labelled, decisions=decided_on(labelled, verdicts)))
+    for name, is_used, note in (
+        ("s_01.nii.gz", False, "label organ was rejected in review by reader2 (orientation)"),
+        ("s_02.nii.gz", False, "label organ was rejected in review by reader2 (orientation)"),
+        ("s_03.nii.gz", True, "accepted in review by reader2 (orientation), against: label organ"),
+    ):
+        scan = after[name]
+        assert scan.labels == {"organ": is_used} and note in scan.reason
+        assert scan.label_checks == before[name].label_checks, "it is asked as before"
+        assert not scan.masks, "a mask is taken voxel by voxel"
+    assert after["s_03.nii.gz"].label_classes == {"organ": [1]}
+    void = build(data, labelled, decisions=decided_on(labelled, verdicts, "0" * 64))
+    assert by_name(labelled, void) == before
+
+
+def test_no_reader_makes_a_label_usable_whose_values_are_no_classes(labelled, brain):
+    save_nifti(labelled / "seg" / "s_01.nii.gz", brain.data.astype("f4") / 7, brain.affine)
+    data = data_of(labelled, labels={"organ": {"path": str(labelled / "seg")}})
+    assert by_name(labelled, build(data, labelled))["s_01.nii.gz"].label_checks == {}

@@ -1,13 +1,19 @@
 """Assignment of a subject and a split to every scan, from names, voxels and duplicates."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.volumes.config import Splits
 from ssl_pipeline.volumes.discovery import Candidate
+from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions
 from ssl_pipeline.volumes.scan_check import ScanInfo
-from ssl_pipeline.volumes.subjects.groups import SubjectGroup, group_subjects, shared_uids
+from ssl_pipeline.volumes.subjects.groups import (
+    SubjectGroup,
+    group_subjects,
+    shared_uids,
+    visit_pairs,
+)
 from ssl_pipeline.volumes.subjects.splits import assign_splits, strictest_split
 
 
@@ -15,7 +21,8 @@ from ssl_pipeline.volumes.subjects.splits import assign_splits, strictest_split
 class SubjectAssignment:
     """The subject's code and split of one scan, why it may not be used, and a note.
 
-    `copy_of` is the scan of which it is a near duplicate.
+    `copy_of` is the scan of which it is a near duplicate, `visit_of` one of another name whose
+    visit it shares; readers may have found either to be of another subject.
     """
 
     subject: str = ""
@@ -23,6 +30,7 @@ class SubjectAssignment:
     fault: str = ""
     note: str = ""
     copy_of: str = ""
+    visit_of: str = ""
 
 
 def assign_subjects(
@@ -32,24 +40,34 @@ def assign_subjects(
     explicit_splits: Mapping[str, str],
     duplicates: Iterable[tuple[int, int]] = (),
     previous_splits: Mapping[str, str] | None = None,
+    decisions: Decisions = NO_DECISIONS,
 ) -> list[SubjectAssignment]:
     """Assign a subject and a split to each candidate.
 
     `explicit_splits` are those of table and lists, by the subject's name; `duplicates` are pairs of
     near duplicates, by position; `previous_splits` has the splits that the same settings gave
-    earlier, by the scan's id. A scan whose own name is listed for another split than its subject's
-    is not used. Raises UserError for a stratum that no scan knows.
+    earlier, by the scan's id; `decisions` of readers tell pairs apart. A scan whose own name is
+    listed for another split than its subject's is not used. Raises UserError for a stratum that no
+    scan knows.
     """
-    duplicates = list(duplicates)
-    groups = group_subjects(candidates, [info.voxel_hash for info in scan_infos], duplicates)
+
+    def is_joined(pair: tuple[int, int]) -> bool:
+        hashes = {candidates[at].id: scan_infos[at].sha256 for at in pair}
+        return not decisions.are_distinct(hashes)
+
+    duplicates, visits = list(duplicates), visit_pairs(candidates)
+    copies = [pair for pair in duplicates if is_joined(pair)]
+    joined = {*copies, *filter(is_joined, visits)}
+    groups = group_subjects(candidates, [info.voxel_hash for info in scan_infos], joined)
     strata = _strata(groups, candidates, scan_infos, splits.stratify)
     known = previous_splits or {}
     earlier = [
         strictest_split(known[each] for at in group.members if (each := candidates[at].id) in known)
         for group in groups
     ]
-    originals = {high: candidates[low].id for low, high in reversed(duplicates)}
-    notes = _notes(candidates, originals)
+    copy_of = _earlier_scans(candidates, duplicates, joined)
+    visit_of = _earlier_scans(candidates, visits, joined)
+    notes = _notes(candidates, _earlier_scans(candidates, copies, copies))
     found = [SubjectAssignment()] * len(candidates)
     for group, split in zip(
         groups, assign_splits(groups, explicit_splits, splits, strata, earlier), strict=True
@@ -58,7 +76,19 @@ def assign_subjects(
             member = _assign_member(
                 candidates[at], group, split, explicit_splits, notes.get(at, "")
             )
-            found[at] = replace(member, copy_of=originals.get(at, ""))
+            found[at] = replace(member, copy_of=copy_of.get(at, ""), visit_of=visit_of.get(at, ""))
+    return found
+
+
+def _earlier_scans(
+    candidates: Sequence[Candidate],
+    pairs: Sequence[tuple[int, int]],
+    joined: Collection[tuple[int, int]],
+) -> dict[int, str]:
+    """The first scan that each is paired with, by position; of those that join it, if any do."""
+    found: dict[int, str] = {}
+    for low, high in sorted(pairs, key=lambda pair: pair not in joined):
+        found.setdefault(high, candidates[low].id)
     return found
 
 

@@ -125,3 +125,4 @@ def test_a_pair_that_a_reader_found_distinct_is_two_subjects_until_one_changes(p
         decisions = Decisions({}, {frozenset(scan.id for scan in joined): sha256})
         after = by_person(people, build(data, people.folder, decisions=decisions))
         assert len({after[name].subject for name in ("2", "copy")}) == subjects
+        assert {after[name].copy_of for name in ("2", "copy")} == {"", copy.copy_of}

@@ -15,6 +15,7 @@ from ssl_pipeline.volumes.discovery import Candidate
 from ssl_pipeline.volumes.metadata_rules import Fractions
 from ssl_pipeline.volumes.pseudonyms import coder
 from ssl_pipeline.volumes.readers import Source
+from ssl_pipeline.volumes.review import Decisions, pair_sha256
 from ssl_pipeline.volumes.subjects.groups import SubjectGroup, group_subjects
 from ssl_pipeline.volumes.subjects.splits import assign_splits, read_subject_list
 from tests.volumes.inventory_helpers import (
@@ -23,6 +24,7 @@ from tests.volumes.inventory_helpers import (
     by_person,
     data_of,
     of_people,
+    pseudonyms_of,
     subject_name,
     with_noise,
 )
@@ -175,6 +177,44 @@ def test_a_header_may_say_whose_it_is_and_one_visit_is_one_subject(people):
     assert [subject_name(people.folder, scan) for scan in scans] == ["Ann", "Ann", "Cy", ""]
     assert len({scan.subject for scan in scans[:3]}) == 1
     assert (scans[3].subject, scans[3].split) == ("", "")
+
+
+def told_apart(*pairs):
+    """The decisions of readers that scans of these pairs show two people."""
+    return Decisions(
+        distinct_pairs={
+            frozenset(scan.id for scan in pair): pair_sha256(scan.sha256 for scan in pair)
+            for pair in pairs
+        }
+    )
+
+
+def test_two_names_of_one_visit_are_two_subjects_where_a_reader_says_so(people):
+    ann, second, cy, _ = save_visits(people, *VISITS)
+    assert (cy.visit_of, ann.visit_of, second.visit_of) == (second.id, "", "")
+    data = data_of(people.folder, subject={"header": "PatientID"}, include="d*")
+    wrong = told_apart((ann, cy))
+    for decisions, subjects in ((told_apart((second, cy)), 2), (wrong, 1)):
+        after = build(data, people.folder, decisions=decisions).scans
+        assert len({scan.subject for scan in after[:3]}) == subjects
+        assert after[0].subject == after[1].subject
+        assert after[2].visit_of == second.id, "it is asked as before"
+
+
+def test_three_names_of_one_visit_come_apart_once_no_pair_joins_them(people):
+    one, two, three = save_visits(people, *((f"d{name}", name, "1.2.3") for name in "abc"))
+    assert len({scan.subject for scan in (one, two, three)}) == 1
+    data = data_of(people.folder, subject={"header": "PatientID"}, include="d*")
+    first = build(data, people.folder, decisions=told_apart((one, three))).scans
+    assert len({scan.subject for scan in first}) == 1 and first[2].visit_of == two.id
+    both = told_apart((one, three), (two, three))
+    assert [scan.subject for scan in build(data, people.folder, decisions=both).scans] == [
+        one.subject, one.subject, people_code(people, "c"),
+    ]  # fmt: skip
+
+
+def people_code(people, name):
+    return pseudonyms_of(people.folder).code("subject", name)
 
 
 def test_a_constant_that_an_anonymiser_wrote_is_no_visit(people):
