@@ -6,6 +6,9 @@ and 15 million voxels take 0.1 s where scipy.ndimage.affine_transform takes 2 s;
 costs an index for each voxel, slab by slab.
 """
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,12 +47,22 @@ def label_on_source_grid(label: Volume, meta: VolumeMeta) -> NDArray[np.uint8] |
 
     Type, IGNORE_LABEL and errors as in `label_on_grid`.
     """
-    source_to_label = np.linalg.inv(label.affine) @ np.array(meta.source_affine)
-    gathered = _gather_nearest(
-        class_values(label.data), source_to_label, meta.source_shape, IGNORE_LABEL
+    result: NDArray[np.uint8] | NDArray[np.int16] = nearest_voxels(
+        replace(label, data=class_values(label.data)),
+        np.array(meta.source_affine),
+        meta.source_shape,
+        IGNORE_LABEL,
     )
-    result: NDArray[np.uint8] | NDArray[np.int16] = gathered
     return result
+
+
+def nearest_voxels(
+    volume: Volume, affine: NDArray[np.float64], shape: Shape, outside: int
+) -> NDArray[Any]:
+    """The value of a volume at each voxel (x, y, z) of another grid, or `outside` of it."""
+    to_volume = np.linalg.inv(volume.affine) @ affine
+    values: NDArray[Any] = _gather_nearest(volume.data, to_volume, shape, outside)
+    return values
 
 
 def keeps_whole_scan(meta: VolumeMeta) -> bool:

@@ -24,12 +24,20 @@ ORIGINS = {
     "rejected": "rejected by quality control",
     "unused": "not used",
     "copy": "suspected copies",
+    "merged": "names that one visit joins",
+    "fitting_label": "labels that fit",
+    "empty_label": "empty labels",
+    "off_grid_label": "labels on another grid",
+    "prediction": "predictions",
     "planted": "corrupted on purpose",
 }
 OUTCOMES = {
     ("usable", "accept"): "used after all",
     ("usable", "reject"): "not used",
     ("same_subject", "reject"): "two persons",
+    ("label_fits", "accept"): "label used after all",
+    ("label_fits", "reject"): "label not used",
+    ("prediction_correct", "reject"): "segmentation wrong",
 }
 
 

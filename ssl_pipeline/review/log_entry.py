@@ -5,7 +5,7 @@ Answers are chosen and never written: free text could name a patient.
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, StrictBool
 
 from ssl_pipeline.io.records import Record, RecordPart
 
@@ -18,6 +18,7 @@ ReasonCode = Literal[
 Reader = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 ItemCode = Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12})?$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Overlay = Literal["", "labels", "foreground", "prediction", "labels beside prediction"]
 ItemKey = tuple[str, Question, str, int]  # of an item and what it holds: code, hash, round
 
 
@@ -26,13 +27,13 @@ class View(RecordPart):
 
     slices: tuple[int, int, int]
     window: Annotated[str, Field(pattern=r"^[a-z_]{1,20}$")]
-    overlay: bool
+    overlay: Overlay | StrictBool  # in lines of format 1, whether there was one
 
 
 class ReaderAnswer(RecordPart):
     """What a reader said of one item, in the round 0, or 1 where it was repeated."""
 
-    item: ItemCode  # the scan's code, or two of them
+    item: ItemCode  # the scan's code, two of them, or those of a scan and what lies over it
     content_sha256: Sha256  # of what was seen
     question: Question
     round: int = Field(ge=0, le=1)
@@ -50,7 +51,7 @@ class ReaderAnswer(RecordPart):
 class LogEntry(ReaderAnswer, Record):
     """One line of the log."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     number: int  # from 1
     time: AwareDatetime  # UTC; the number says the order, for clocks are wrong
     reader: Reader

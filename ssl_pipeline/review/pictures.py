@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssl_pipeline.preprocess.foreground import bounding_box
+from ssl_pipeline.preprocess.labels import nearest_voxels
+from ssl_pipeline.types import Shape
 from ssl_pipeline.volumes import readers
-from ssl_pipeline.volumes.geometry import canonical_grid, is_same_grid, spacing_mm, to_canonical
+from ssl_pipeline.volumes.geometry import spacing_mm, to_canonical
 from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.value_statistics import valid_mask
-from ssl_pipeline.volumes.volume import Volume, VoxelGrid
+from ssl_pipeline.volumes.volume import Volume
 
 PLANES = MappingProxyType({"axial": 2, "coronal": 1, "sagittal": 0})  # across which axis (x, y, z)
 AUTO = "auto"
@@ -65,7 +68,7 @@ class ReviewVolume:
 
 def open_volume(
     source: Source,
-    label_maps: Mapping[str, Mapping[str, Path]],
+    label_maps: Mapping[str, Sequence[Path]],
     *,
     missing_value: float | None,
     intensity_offset: float,
@@ -74,9 +77,8 @@ def open_volume(
 ) -> ReviewVolume:
     """Read a scan and what may lie over it. Raises ReadError where the scan cannot be read.
 
-    `label_maps` has files by the name of their overlay, LABELS or PREDICTION, and of the label; one
-    that cannot be drawn over the scan is left out. `intensity_offset` is added to stored values to
-    give HU.
+    `label_maps` has files by the name of their overlay, LABELS or PREDICTION; each lies where its
+    own affine says. `intensity_offset` is added to stored values to give HU.
     """
     volume = readers.read_volume(source).with_missing_value(missing_value)
     straight = to_canonical(volume)
@@ -88,9 +90,8 @@ def open_volume(
         }
     overlays: dict[str, Callable[[], Classes]] = {}
     for name, files in label_maps.items():
-        fitting = [path for path in files.values() if _is_on_grid(path, volume.grid)]
-        if fitting:
-            overlays[name] = cache(partial(_label_image, fitting, straight.data.shape))
+        if files:
+            overlays[name] = cache(partial(_label_image, files, straight))
     overlays[FOREGROUND] = cache(lambda: find_foreground(volume).astype(np.uint8))
     return ReviewVolume(straight.data, spacing_mm(straight.affine), windows, overlays)
 
@@ -112,6 +113,22 @@ def with_stripes(volume: ReviewVolume) -> ReviewVolume:
     phase = 2 * np.pi / STRIPE_PERIOD * (x + y / 2 + z)
     corrupted = volume.data + strength * np.cos(phase)
     return replace(volume, data=np.where(volume.data > low, corrupted, volume.data))
+
+
+def with_moved_overlay(volume: ReviewVolume, name: str) -> ReviewVolume:
+    """The scan with an overlay a third of its extent off along each axis: it does not fit."""
+
+    def moved() -> Classes:
+        classes = volume.overlays[name]()
+        box = bounding_box(classes > 0, (0, 0, 0))
+        steps = [max(1, (side.stop - side.start) // 3) for side in box]
+        result = np.zeros_like(classes)
+        result[tuple(slice(step, None) for step in steps)] = classes[
+            tuple(slice(None, -step) for step in steps)
+        ]
+        return result
+
+    return replace(volume, overlays={**volume.overlays, name: cache(moved)})
 
 
 def draw_slice(
@@ -158,15 +175,11 @@ def _size(volume: ReviewVolume, axis: int) -> tuple[int, int]:
     return max(1, round(extent[0] * scale)), max(1, round(extent[1] * scale))
 
 
-def _is_on_grid(path: Path, grid: VoxelGrid) -> bool:
-    label = canonical_grid(readers.read_grid(Source(path)))
-    return label.shape == canonical_grid(grid).shape and is_same_grid(label, grid)
-
-
-def _label_image(paths: Sequence[Path], shape: tuple[int, ...]) -> Classes:
-    """All labels in one image; where several meet, the last one counts."""
+def _label_image(paths: Sequence[Path], scan: Volume) -> Classes:
+    """All labels in one image on the scan's grid; where several meet, the last one counts."""
+    shape: Shape = scan.data.shape
     found = np.zeros(shape, np.uint8)
     for path in paths:
-        classes = to_canonical(readers.read_volume(Source(path))).data
+        classes = nearest_voxels(readers.read_volume(Source(path)), scan.affine, shape, outside=0)
         found[classes > 0] = (classes[classes > 0] - 1) % len(LABEL_COLOURS) + 1
     return found

@@ -12,25 +12,37 @@ from typing import Any
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.review.audit_log import AuditLog
-from ssl_pipeline.review.log_entry import LogEntry, ReaderAnswer
+from ssl_pipeline.review.log_entry import LogEntry, Question, ReaderAnswer
 from ssl_pipeline.review.neighbours import Neighbour
-from ssl_pipeline.review.pictures import LABEL_COLOURS, OPACITY, PLANES, ReviewVolume, with_stripes
-from ssl_pipeline.review.queue import ReviewItem, awaiting, open_items
+from ssl_pipeline.review.pictures import (
+    LABEL_COLOURS,
+    LABELS,
+    OPACITY,
+    PLANES,
+    PREDICTION,
+    ReviewVolume,
+    with_moved_overlay,
+    with_stripes,
+)
+from ssl_pipeline.review.queue import ReviewItem, Shown, awaiting, open_items
 from ssl_pipeline.review.verdicts import standing_answers
 from ssl_pipeline.review.viewer_volumes import MAX_VOXELS, thinning
 from ssl_pipeline.volumes.pseudonyms import Coder
 
 MAX_NAMES = 100
+OVERLAYS: Mapping[Question, str] = MappingProxyType(  # that questions are about
+    {"label_fits": LABELS, "prediction_correct": PREDICTION}
+)
 MAX_VOLUMES = 4  # in memory: those of an item that is shown and of the next
 
 
 class ChangedScanError(UserError):
-    """The scan's files hold something else than the inventory found."""
+    """The files of what is shown hold something else than was found."""
 
 
 @dataclass(frozen=True)
 class VolumeSource:
-    """How a scan is opened, and whether its files still hold what the inventory found."""
+    """How a scan is opened, and whether all files that are asked about hold what was found."""
 
     is_unchanged: Callable[[], bool]
     open: Callable[[], ReviewVolume]
@@ -39,8 +51,8 @@ class VolumeSource:
 class ReviewSession:
     """What one reader is asked and answers, in one study.
 
-    `volumes` has how each scan is opened, by its code; `findings` what quality control found, where
-    the page may say it; `neighbours` the most similar scans, the nearest first.
+    `volumes` has how what is shown is opened; `findings` what quality control found, by the scan's
+    code, where the page may say it; `neighbours` the most similar scans, the nearest first.
     """
 
     def __init__(
@@ -50,7 +62,7 @@ class ReviewSession:
         reader: str,
         readers: int,
         code: Coder,
-        volumes: Mapping[str, VolumeSource],
+        volumes: Mapping[Shown, VolumeSource],
         findings: Mapping[str, str],
         neighbours: Mapping[str, Sequence[Neighbour]] = MappingProxyType({}),
     ) -> None:
@@ -59,8 +71,8 @@ class ReviewSession:
         self._names = {item.key: name for name, item in self._items.items()}
         self._log, self._readers, self._code = log, readers, code
         self._volumes, self._findings, self._neighbours = volumes, findings, neighbours
-        self._opened: dict[tuple[str, bool], ReviewVolume] = {}
-        self._reading: dict[tuple[str, bool], Lock] = {}
+        self._opened: dict[tuple[Shown, Question | None], ReviewVolume] = {}
+        self._reading: dict[tuple[Shown, Question | None], Lock] = {}
         self._lock = Lock()
 
     def status(self) -> dict[str, Any]:
@@ -94,13 +106,13 @@ class ReviewSession:
         return self._neighbours.get(self._items[name].scans[0], ())
 
     def volume(self, name: str, number: int) -> ReviewVolume:
-        """A scan of an item: the scan itself (0), or the one that it may be a copy of (1).
+        """A scan of an item: the scan itself (0), or the one that it is compared with (1).
 
         Raises KeyError, IndexError, ReadError, and ChangedScanError for a scan that is not as the
         inventory found it.
         """
         item = self._items[name]
-        key = (item.scans[number], item.origin == "planted")
+        key = (item.shown[number], item.question if item.origin == "planted" else None)
         with self._lock:
             reading = self._reading.setdefault(key, Lock())
         with reading:  # it is read once, however many slices are asked for; others need not wait
@@ -120,8 +132,8 @@ class ReviewSession:
         files of a scan are not those that the reader was shown.
         """
         item = self._items[name]
-        for code in item.scans:
-            self._check_unchanged(code)
+        for shown in item.shown:
+            self._check_unchanged(shown)
         answer = ReaderAnswer.model_validate(
             {
                 **fields,
@@ -145,15 +157,20 @@ class ReviewSession:
                 return name
         return ""
 
-    def _open(self, code: str, is_planted: bool) -> ReviewVolume:
-        self._check_unchanged(code)
-        volume = self._volumes[code].open()
-        return with_stripes(volume) if is_planted else volume
+    def _open(self, shown: Shown, planted: Question | None) -> ReviewVolume:
+        """What is shown, spoilt where it is planted for a question."""
+        self._check_unchanged(shown)
+        volume = self._volumes[shown].open()
+        if planted is None:
+            return volume
+        overlay = OVERLAYS.get(planted)
+        return with_moved_overlay(volume, overlay) if overlay else with_stripes(volume)
 
-    def _check_unchanged(self, code: str) -> None:
-        if not self._volumes[code].is_unchanged():
+    def _check_unchanged(self, shown: Shown) -> None:
+        if not self._volumes[shown].is_unchanged():
             raise ChangedScanError(
-                f"{code} is not as the inventory found it: run the stage inventory again."
+                f"{shown.scan}, or what lies over it, is not as it was found: run the stage"
+                " inventory again, or `ssl-pipeline predict` where its prediction was changed."
             )
 
 

@@ -16,7 +16,11 @@ from ssl_pipeline.review.log_entry import LogEntry, Question
 from ssl_pipeline.review.queue import Origin, ReviewItem, awaiting
 from ssl_pipeline.review.verdicts import standing_answers
 
-OVERRIDDEN_BY = {"accepted": "reject", "repaired": "reject", "rejected": "accept", "copy": "reject"}
+OVERRIDDEN_BY = {
+    **dict.fromkeys(("accepted", "repaired", "copy", "merged"), "reject"),
+    **dict.fromkeys(("fitting_label", "empty_label", "prediction"), "reject"),
+    **dict.fromkeys(("rejected", "off_grid_label"), "accept"),
+}
 _Asked = tuple[str, Question, str]  # an item whatever the round: code, question, hash
 
 
@@ -34,7 +38,7 @@ class ItemCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Override:
-    """A decision of a reader against what quality control, or the search for copies, had found."""
+    """A decision of a reader against what the software, or a model, had found."""
 
     item: str
     software_verdict: Origin  # what had been found

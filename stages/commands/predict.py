@@ -35,6 +35,7 @@ from ssl_pipeline.preprocess.labels import label_on_grid
 from ssl_pipeline.preprocess.prepare import model_input
 from ssl_pipeline.progress import info, progress
 from ssl_pipeline.report.render.segmentation_overlay import paint_classes
+from ssl_pipeline.review.predictions import PREDICTIONS_TABLE, REVIEW_COLUMNS
 from ssl_pipeline.volumes.readers import (
     ReadError,
     Source,
@@ -44,12 +45,12 @@ from ssl_pipeline.volumes.readers import (
     source_files,
     strip_suffix,
 )
+from ssl_pipeline.volumes.scan_check import source_sha256
 from ssl_pipeline.volumes.volume import Volume
 from stages.commands.finished_scans import FinishedScans, Result
 
-TABLE = "predictions.csv"
-PREDICTION_VERSION = 4  # raise it when predictions or their files change
-FIRST_COLUMNS = ("path", "series", "error", "warning", "note", "distance")
+PREDICTION_VERSION = 5  # raise it when predictions or their files change
+FIRST_COLUMNS = ("path", "series", "error", "warning", "note", "distance", *REVIEW_COLUMNS)
 OVERLAY_PIXELS = 512  # longest side
 
 
@@ -88,28 +89,29 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
         raise UserError(
             f"{out} lies in {folder}: predictions would be taken for scans, so give another --out."
         )
-    check_writable(out / TABLE)
+    table = out / PREDICTIONS_TABLE
+    check_writable(table)
     model, sources = models.load(), find_sources(folder)
     if not sources:
         raise UserError(f"{folder} holds no scan that can be read: NIfTI, DICOM, NRRD or MHA.")
-    finished = FinishedScans(out / TABLE, [PREDICTION_VERSION, models.hashes, vars(hints)])
+    finished = FinishedScans(table, [PREDICTION_VERSION, models.hashes, vars(hints)])
     names = file_names(sources, folder)
     rows: list[Result] = []
     with progress("Predicting", total=len(sources)) as bar:
         for source, name in zip(sources, names, strict=True):
             path = escape_bytes(str(source.path.relative_to(folder)))
             rows.append({"path": path, "series": source.series})
-            rows[-1] |= _predict_scan(model, source, out / name, hints, finished)
+            rows[-1] |= _predict_scan(model, source, out, name, hints, finished)
             bar.advance(path)
-    _write_table(out / TABLE, rows)
+    _write_table(table, rows)
     finished.remove()
     failed = [row for row in rows if row["error"]]
     if len(failed) == len(rows):
         raise UserError(
-            f"No scan of {folder} could be predicted, for the reasons in {out / TABLE}; the first "
+            f"No scan of {folder} could be predicted, for the reasons in {table}; the first "
             f"is: {failed[0]['error']}"
         )
-    _report(rows, failed, out / TABLE)
+    _report(rows, failed, table)
     if len(models.folders) == 1 and (note := calibration_note(model.manifest)):
         info(note)  # of an ensemble nothing was measured
 
@@ -128,11 +130,16 @@ def _report(rows: list[Result], failed: list[Result], table: Path) -> None:
 
 
 def _predict_scan(
-    model: LoadedModel, source: Source, stem: Path, hints: ScanHints, finished: FinishedScans
+    model: LoadedModel,
+    source: Source,
+    out: Path,
+    name: Path,
+    hints: ScanHints,
+    finished: FinishedScans,
 ) -> Result:
-    """The columns of a scan's row but its path; its files are written at `stem`."""
+    """The columns of a scan's row but its path; its files are written below `out` by this name."""
     try:
-        return _columns_of_scan(model, source, stem, hints, finished)
+        return _columns_of_scan(model, source, out, name, hints, finished)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -140,10 +147,16 @@ def _predict_scan(
 
 
 def _columns_of_scan(
-    model: LoadedModel, source: Source, stem: Path, hints: ScanHints, finished: FinishedScans
+    model: LoadedModel,
+    source: Source,
+    out: Path,
+    name: Path,
+    hints: ScanHints,
+    finished: FinishedScans,
 ) -> Result:
+    stem = out / name
     try:
-        key = finished.key(source, str(stem))
+        key, sha256 = finished.key(source, str(stem)), source_sha256(source)
         done = finished.get(key)
         if done is not None and all(Path(name).exists() for name in done["files"]):
             return {**done["columns"]}
@@ -156,14 +169,22 @@ def _columns_of_scan(
         return _failure(f"{escape_bytes(source.path.name)} cannot be read: {error.strerror}.")
     notes, files = _write_files(model, source, stem, found)
     columns: Result = {"error": "", "warning": found.warning, "note": "; ".join(notes)}
-    columns["distance"] = round(found.distance, 4)
+    columns |= {"distance": round(found.distance, 4), "scan_sha256": sha256}
+    if found.prediction.entropy is not None:
+        columns["entropy"] = float(f"{found.prediction.entropy:.6g}")
+    if files:
+        label_map = files[0]
+        columns |= {
+            "label_map": str(label_map.relative_to(out)),
+            "label_map_sha256": sha256_file(label_map),
+        }
     columns |= {name: float(f"{value:.6g}") for name, value in found.prediction.values.items()}
     finished.add(key, {"columns": columns, "files": [str(path) for path in files]})
     return columns
 
 
 def _failure(error: str) -> Result:
-    return {"error": error, "warning": "", "note": "", "distance": ""}
+    return dict.fromkeys(FIRST_COLUMNS[2:], "") | {"error": error}
 
 
 def _write_files(

@@ -25,7 +25,8 @@ from ssl_pipeline.review.config import Review
 from ssl_pipeline.review.log_entry import Reader
 from ssl_pipeline.review.neighbours import find_neighbours
 from ssl_pipeline.review.page_address import PageAddress, write_opening_page
-from ssl_pipeline.review.pictures import LABELS, FindForeground, open_volume
+from ssl_pipeline.review.pictures import LABELS, PREDICTION, FindForeground, open_volume
+from ssl_pipeline.review.queue import Shown
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.session import ReviewSession, VolumeSource
 from ssl_pipeline.review.sign_off import sign_off
@@ -134,15 +135,18 @@ def open_session(study: Study, reader: str) -> ReviewSession:
     origins = study.pseudonyms.origins
     items = review_queue(study)
     images = layout.inventory_table(study).with_name(thumbnails.THUMBNAILS_FILE)
-    shown = {code for item in items for code in item.scans}
+    shown = {each for item in items for each in item.shown}
     return ReviewSession(
         items,
         AuditLog(study.pseudonyms.study_folder),
         reader,
         review.readers,
         study.pseudonyms.code,
-        {code: _volume_source(scans[code], origins[code], study.preprocess) for code in shown},
-        {} if review.blinded else {code: _finding(scans[code]) for code in shown},
+        {
+            each: _volume_source(each, scans[each.scan], origins[each.scan], study.preprocess)
+            for each in shown
+        },
+        {} if review.blinded else {each.scan: _finding(scans[each.scan]) for each in shown},
         find_neighbours(known_embeddings(study), thumbnails.read(images)),
     )
 
@@ -157,14 +161,25 @@ def _review_with_inventory(study: Study) -> Review:
     return study.review
 
 
-def _volume_source(scan: Scan, origin: Origin, preprocess: Preprocess) -> VolumeSource:
-    labels = {name: Path(origin.labels[name]) for name, fits in scan.labels.items() if fits}
+def _volume_source(
+    shown: Shown, scan: Scan, origin: Origin, preprocess: Preprocess
+) -> VolumeSource:
+    """How a scan is opened with what lies over it, and the checks that all is as it was found."""
+    names = [shown.label] if shown.label else [name for name, fits in scan.labels.items() if fits]
+    overlays = {LABELS: [Path(origin.labels[name]) for name in names]}
+    checks = [_unchanged_check(origin.source, scan.sha256)]
+    if shown.label:
+        label = Source(Path(origin.labels[shown.label]))
+        checks.append(_unchanged_check(label, scan.label_checks[shown.label]["sha256"]))
+    if shown.prediction:
+        overlays[PREDICTION] = [shown.prediction.file]
+        checks.append(_unchanged_check(Source(shown.prediction.file), shown.prediction.sha256))
     return VolumeSource(
-        _unchanged_check(origin.source, scan.sha256),
+        lambda: all(check() for check in checks),
         partial(
             open_volume,
             origin.source,
-            {LABELS: labels},
+            overlays,
             missing_value=scan.missing_value,
             intensity_offset=scan.intensity_offset,
             modality=scan.modality,
@@ -174,7 +189,7 @@ def _volume_source(scan: Scan, origin: Origin, preprocess: Preprocess) -> Volume
 
 
 def _unchanged_check(source: Source, sha256: str) -> Callable[[], bool]:
-    """Whether a scan's files hold this; they are read once for each state that they have."""
+    """Whether a source's files hold this; they are read once for each state that they have."""
     states: set[str] = set()
 
     def is_unchanged() -> bool:

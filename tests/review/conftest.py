@@ -29,14 +29,17 @@ ANSWER = ReaderAnswer.model_validate(
         "answer": "reject",
         "codes": ("motion",),
         "dwell_s": 2.5,
-        "view": {"slices": (3, 4, 5), "window": "auto", "overlay": False},
+        "view": {"slices": (3, 4, 5), "window": "auto", "overlay": ""},
     }
 )
 GIVEN = {"answer": "reject", "codes": ["metal"], "dwell_s": 1.5}
-GIVEN |= {"view": {"slices": [3, 4, 5], "window": "auto", "overlay": True}}  # what the page sends
+GIVEN |= {
+    "view": {"slices": [3, 4, 5], "window": "auto", "overlay": "labels"}
+}  # what the page sends
 TOKEN = "a-token-of-the-test"
 PERSON = "Doe^Jane"  # in every path of the study
-ASKED = "review: {accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
+SHARES = "accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5"
+ASKED = f"review: {{labels: false, {SHARES}}}\n"
 
 
 def answer_of(**changes):

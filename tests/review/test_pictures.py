@@ -17,6 +17,7 @@ from ssl_pipeline.review.pictures import (
     ReviewVolume,
     draw_slice,
     open_volume,
+    with_moved_overlay,
     with_stripes,
 )
 from ssl_pipeline.volumes.readers import Source
@@ -51,7 +52,7 @@ def opened(tmp_path):
     affine = np.diag([-1.0, 1, 2, 1])
     image = save_nifti(tmp_path / "scan.nii", data, affine)
     label = save_nifti(tmp_path / "label.nii", (data == 1000).astype(np.uint8), affine)
-    return open_scan(image, {LABELS: {"organ": label}}, intensity_offset=-100.0)
+    return open_scan(image, {LABELS: [label]}, intensity_offset=-100.0)
 
 
 def test_the_patients_right_is_on_the_left_and_the_front_is_up(opened):
@@ -80,12 +81,28 @@ def test_labels_are_coloured_where_they_are_and_nowhere_else(opened):
     assert not is_coloured[:, : plain.shape[1] // 2].any()
 
 
-def test_labels_of_other_grids_are_left_out(tmp_path, opened):
-    image = save_nifti(tmp_path / "other.nii", np.ones((5, 5, 5), np.int16), np.eye(4))
-    shifted = save_nifti(tmp_path / "shifted.nii", np.ones((5, 5, 5), np.uint8), 2 * np.eye(4))
-    label_maps = {LABELS: {"organ": tmp_path / "label.nii"}, PREDICTION: {"organ": shifted}}
-    found = open_scan(image, label_maps, "MR")
-    assert list(found.overlays) == [FOREGROUND] and list(found.windows) == ["auto"]
+def test_labels_of_other_grids_lie_where_their_affine_says(tmp_path):
+    image = save_nifti(tmp_path / "scan.nii", np.ones((6, 6, 6), np.int16), np.eye(4))
+    moved, thick = np.eye(4), np.diag([2.0, 2, 2, 1])
+    moved[:3, 3] = (4, 0, 0)
+    labels = [
+        save_nifti(tmp_path / f"{name}.nii", np.full((3, 3, 3), value, np.uint8), affine)
+        for name, value, affine in (("thick", 2, thick), ("moved", 1, moved))
+    ]
+    found = open_scan(image, {LABELS: labels[1:], PREDICTION: labels[:1]}, "MR")
+    assert list(found.overlays) == [LABELS, PREDICTION, FOREGROUND]
+    expected = np.zeros((6, 6, 6))
+    expected[4:, :3, :3] = 1  # what reaches out of the scan is cut
+    assert np.array_equal(found.overlays[LABELS](), expected)
+    assert (found.overlays[PREDICTION]()[:5, :5, :5] == 2).all()
+
+
+def test_a_moved_overlay_lies_a_third_of_its_extent_off(opened):
+    before = opened.overlays[LABELS]()
+    after = with_moved_overlay(opened, LABELS).overlays[LABELS]()
+    assert np.array_equal(after[1:, 3:, 2:], before[:-1, :-3, :-2])
+    assert not after[:1].any() and not after[:, :3].any() and not after[:, :, :2].any()
+    assert 0 < after.sum() < before.sum()
 
 
 def test_the_foreground_is_the_body_that_preprocessing_finds(tmp_path):

@@ -42,7 +42,7 @@ def test_a_reader_answers_all_items_and_then_nothing_is_left(page):
     assert page.browser.get("/status").json()["next"] == []
     entries = page.log.read()
     assert {entry.reader for entry in entries} == {"anna"} and len(entries) == 7
-    assert entries[0].view.overlay and entries[0].codes == ("metal",)
+    assert entries[0].view.overlay == "labels" and entries[0].codes == ("metal",)
     assert len(set(decisions_of(entries).scans) & set(page.study.pseudonyms.origins)) == 3
 
 

@@ -44,8 +44,8 @@ def scans():
 
 
 def session_of(log, scans, items, findings=(), **more):
-    codes = {code for item in items for code in item.scans}
-    sources = {code: scans.source(code) for code in codes}
+    shown = {each for item in items for each in item.shown}
+    sources = {each: scans.source(each.scan) for each in shown}
     return ReviewSession(items, log, "anna", 1, CODE, sources, dict(findings), **more)
 
 

@@ -14,10 +14,10 @@ from tests.conftest import read_json
 from tests.review.conftest import answer_of
 from tests.stages.conftest import run_cli
 
-ASKED = "review: {accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
+ASKED = "review: {labels: false, accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
 
 
-ASKED_ALL = "review: {accepted_share: 1, planted_share: 0, repeated_share: 0}\n"
+ASKED_ALL = "review: {labels: false, accepted_share: 1, planted_share: 0, repeated_share: 0}\n"
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ Crops are read from the store during training, so memory does not grow with the 
 for their label maps, one byte a voxel.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 
@@ -160,10 +159,9 @@ def predict_volume(
     return clean_classes(classes_on_source_grid(slabs, entry.meta), section)
 
 
-def predictive_entropy(probabilities: Iterable[Slab], shape: Shape) -> float:
-    """Mean over the voxels of a volume (z, y, x) of the entropy of their class, in nats."""
-    entropies = (scipy.special.entr(slab.values).sum(dtype=np.float64) for slab in probabilities)
-    return float(sum(entropies)) / math.prod(shape)
+def summed_entropy(probabilities: Slab) -> float:
+    """Sum over the voxels of some planes of the entropy of their class, in nats."""
+    return float(scipy.special.entr(probabilities.values).sum(dtype=np.float64))
 
 
 def stored_probabilities(

@@ -38,7 +38,9 @@ class CropPredictor(ScanPredictor):
     def predict(self, prepared: PreparedVolume) -> Prediction:
         """Probability of each class, or the number."""
         names = [f"{name} (probability)" for name in self.class_names] or [NUMBER]
-        return Prediction(dict(zip(names, self._mean(prepared).tolist(), strict=True)))
+        mean = self._mean(prepared)
+        entropy = _entropy(mean) if self.class_names else None
+        return Prediction(dict(zip(names, mean.tolist(), strict=True)), entropy=entropy)
 
     def entropy(self, prepared: PreparedVolume) -> float:
         """Entropy of the predicted class, in nats. Raises UserError for a number."""
@@ -47,7 +49,7 @@ class CropPredictor(ScanPredictor):
                 "The task's model predicts a number, without probabilities of which an entropy is:"
                 " choose scans by another strategy."
             )
-        return float(scipy.special.entr(self._mean(prepared)).sum())
+        return _entropy(self._mean(prepared))
 
     def _mean(self, prepared: PreparedVolume) -> NDArray[np.float64]:
         """Mean over the networks of the probabilities (classes,), or of the number (1,)."""
@@ -81,3 +83,7 @@ class CropPredictor(ScanPredictor):
         """Logits (batch, classes), or numbers (batch, 1) in standard deviations."""
         found: Tensor = network(images, torch.ones_like(images), spacing_mm)
         return found
+
+
+def _entropy(probabilities: NDArray[np.float64]) -> float:
+    return float(scipy.special.entr(probabilities).sum())

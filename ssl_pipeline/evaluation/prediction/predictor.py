@@ -19,11 +19,12 @@ class Prediction:
     `values` are numbers by name: of voxels the volume of each class in ml, and of each that occurs
     their mean probability; else the probability of each class, or the predicted number.
     `label_map` (x, y, z) has the values of the label files on the scan's own grid; None where
-    voxels are not predicted.
+    voxels are not predicted. `entropy` is that of `ScanPredictor.entropy`, None of a number.
     """
 
     values: Mapping[str, float]
     label_map: NDArray[np.int16] | None = None
+    entropy: float | None = None
 
 
 class ScanPredictor(ABC):

@@ -1,5 +1,6 @@
 """Segmentation of a prepared volume, and the volume of each class in its scan."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from ssl_pipeline.evaluation.data.source_grid import Slab, class_map_on_source_g
 from ssl_pipeline.evaluation.finetuning.largest_components import clean_classes
 from ssl_pipeline.evaluation.finetuning.segmentation_training import (
     predict_probabilities,
-    predictive_entropy,
+    summed_entropy,
 )
 from ssl_pipeline.evaluation.prediction.predictor import Prediction, ScanPredictor
 from ssl_pipeline.preprocess.prepare import PreparedVolume
@@ -41,9 +42,15 @@ class SegmentationPredictor(ScanPredictor):
         Of an ensemble, probabilities are scaled by the geometric mean of its temperatures: the
         classes are those without any temperature.
         """
-        meta, slabs = prepared.meta, self._probabilities(prepared)
+        meta, entropies = prepared.meta, []
+
+        def measured() -> Iterator[Slab]:
+            for slab in self._probabilities(prepared):
+                entropies.append(summed_entropy(slab))
+                yield slab
+
         temperature = float(np.exp(np.log(self.temperatures).mean()))
-        found = class_map_on_source_grid(slabs, meta, temperature)
+        found = class_map_on_source_grid(measured(), meta, temperature)
         classes = clean_classes(found.classes, self.section)
         volumes_ml, probabilities = {}, {}
         for index, name in enumerate(self.classes.values(), start=1):
@@ -53,14 +60,16 @@ class SegmentationPredictor(ScanPredictor):
                 mean = float(found.probability[inside].mean(dtype=np.float64))
                 probabilities[f"{name} (mean probability)"] = mean
         label_map = np.array([0, *self.classes], np.int16)[classes]
-        return Prediction(volumes_ml | probabilities, label_map)
+        entropy = sum(entropies) / math.prod(meta.shape)
+        return Prediction(volumes_ml | probabilities, label_map, entropy)
 
     def entropy(self, prepared: PreparedVolume) -> float:
         """Mean entropy over the voxels of the stored grid, in nats; background is a class too.
 
         Of probabilities as the networks give them, before calibration.
         """
-        return predictive_entropy(self._probabilities(prepared), prepared.meta.shape)
+        entropies = map(summed_entropy, self._probabilities(prepared))
+        return sum(entropies) / math.prod(prepared.meta.shape)
 
     def _probabilities(self, prepared: PreparedVolume) -> Iterator[Slab]:
         def crops_at(starts: Sequence[Triple]) -> CropBatch:

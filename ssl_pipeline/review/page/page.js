@@ -124,7 +124,7 @@ async function answer(word) {
   await ask(`/items/${item.name}/answer`, {
     answer: word, codes, dwell_s: (performance.now() - firstSeen) / 1000,
     view: { // axial is z, coronal y, sagittal x
-      slices: PLANES.map((plane) => state.slices[plane]), window: state.window, overlay: state.overlay !== NO_OVERLAY,
+      slices: PLANES.map((plane) => state.slices[plane]), window: state.window, overlay: state.overlay,
     },
   });
   say(`Saved: ${word}.`);
