@@ -1,7 +1,9 @@
 """The audit trail: nothing that was saved is lost, and nothing that was changed is believed."""
 
 import errno
+import hashlib
 import itertools
+import json
 import os
 import random
 import stat
@@ -212,3 +214,20 @@ def test_a_reader_is_a_short_code(log, reader):
     with pytest.raises(ValueError, match="reader"):
         log.append(reader, ANSWER)
     assert log.read() == ()
+
+
+def test_lines_of_format_1_are_verified_and_go_on_in_format_2(log):
+    """The overlay was a boolean then."""
+    log.append("anna", answer_of())
+    old = json.loads(log.path.read_text()) | {"format": 1}
+    old["view"]["overlay"] = True
+    line = json.dumps(old, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    log.path.write_bytes(line)
+    head = {"lines": 1, "bytes": len(line), "last": hashlib.sha256(line).hexdigest()}
+    log.path.with_name(HEAD).write_text(json.dumps({"format": 1, **head}))
+    anchor = anchor_of(log.read())
+    assert anchor == f"1:{head['last']}"
+    log.append("anna", answer_of())
+    entries = log.read()
+    log.check_anchor(entries, anchor)
+    assert [(entry.format, entry.view.overlay) for entry in entries] == [(1, True), (2, "")]

@@ -205,3 +205,34 @@ def test_the_page_fits_its_screen_and_has_no_barrier(tab):
     tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
     results = axe.Axe().run(tab, options=tags)
     assert results.violations_count == 0, results.generate_report()
+
+
+def test_labels_and_predictions_stand_over_the_scan_from_the_start(chromium, full_page):
+    """And the log says which overlay was seen."""
+    page, items = full_page, review_queue(full_page.study)
+    with serve(build_app(open_session(page.study, "anna"), TOKEN)) as port:
+        tab = chromium.new_page()
+        tab.goto(f"http://127.0.0.1:{port}/?token={TOKEN}")
+        tab.wait_for_selector("body[data-item]")
+        asked = set()
+        while len(asked) < len(BEGINS_WITH):
+            question = tab.text_content("#question")
+            if question not in asked:
+                panels = tab.locator("figure:visible, section.volume h2")
+                assert BEGINS_WITH[question] in (tab.text_content("#overlay") or "")
+                assert panels.count() >= (2 if "beside" in BEGINS_WITH[question] else 1)
+            asked.add(question)
+            press(tab, "a")
+        tab.close()
+    seen = {entry.question: entry.view.overlay for entry in page.log.read()}
+    assert seen == {
+        "usable": "", "label_fits": "labels", "prediction_correct": "labels beside prediction",
+    }  # fmt: skip
+    assert {entry.item for entry in page.log.read()} <= {item.code for item in items}
+
+
+BEGINS_WITH = {
+    "Is this scan fit to train on?": "none",
+    "Does the label fit the scan?": "labels",
+    "Is the segmentation correct?": "labels beside prediction",
+}  # by the question

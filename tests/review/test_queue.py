@@ -2,14 +2,17 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ssl_pipeline.review.config import Review
+from ssl_pipeline.review.predictions import ReviewedPrediction
 from ssl_pipeline.review.queue import awaiting, build_queue, open_items
 from ssl_pipeline.review.verdicts import standing_answers
 from ssl_pipeline.volumes.inventory import Scan
 from ssl_pipeline.volumes.pseudonyms import coder
+from ssl_pipeline.volumes.review import label_item, pair_sha256, prediction_item
 from tests.review.conftest import answer_of
 
 CODE = coder(b"a salt")
@@ -56,9 +59,89 @@ def test_a_planted_item_has_a_code_that_no_scan_has():
     assert planted and not planted & {each.id for each in ALL}
 
 
+VISIT = scan("visit", visit_of=ACCEPTED[1].id)
+
+
+def labelled(number, verdict, **more):
+    sha256 = (CODE("label", str(number)) * 6)[:64]
+    return scan(number, label_checks={"organ": {"sha256": sha256, "verdict": verdict}}, **more)
+
+
+LABELLED = [
+    *(labelled(number, "fits") for number in range(20)),
+    labelled("empty", "empty"),
+    labelled("off", "off_grid"),
+]
+NO_SHARES = dict.fromkeys(("accepted_share", "planted_share", "repeated_share"), 0)
+
+
+def test_two_names_that_a_visit_joins_are_asked_about_once_and_as_a_copy_if_they_are_one():
+    both = scan("both", visit_of=ACCEPTED[2].id, copy_of=ACCEPTED[2].id)
+    items = build_queue([*ALL, VISIT, both], Review(verdicts=(), **NO_SHARES), CODE)
+    assert Counter(item.origin for item in items) == {"copy": 2, "merged": 1}
+    (merged,) = (item for item in items if item.origin == "merged")
+    assert merged.scans == (VISIT.id, ACCEPTED[1].id) and merged.question == "same_subject"
+    assert merged.content_sha256 == pair_sha256((VISIT.sha256, ACCEPTED[1].sha256))
+    without = Review(verdicts=(), merged_subjects=False, copies=False, **NO_SHARES)
+    assert build_queue([*ALL, VISIT, both], without, CODE) == ()
+
+
+def label_items(scans, **settings):
+    items = build_queue(scans, Review(verdicts=(), **NO_SHARES | settings), CODE)
+    return [item for item in items if item.question == "label_fits"]
+
+
+def test_labels_in_doubt_are_asked_about_among_some_that_fit_moved_ones_and_repetitions():
+    items = label_items(LABELLED, accepted_share=0.25, planted_share=0.3, repeated_share=0.5)
+    count = Counter((item.origin, item.round) for item in items if not item.round)
+    assert count == {
+        ("empty_label", 0): 1, ("off_grid_label", 0): 1, ("fitting_label", 0): 5, ("planted", 0): 3,
+    }  # fmt: skip
+    assert sum(item.round for item in items) == 4
+    planted = [item for item in items if item.origin == "planted"]
+    assert all("-" not in item.code and item.label == "organ" for item in planted)
+    (empty,) = (item for item in items if item.key[3] == 0 and item.origin == "empty_label")
+    assert empty.code == label_item(LABELLED[20].id, "organ", CODE)
+    assert label_items(LABELLED, labels=False, accepted_share=1) == []
+
+
+def test_an_answer_on_a_scan_or_a_label_asks_no_other_labels():
+    before = {item.key for item in label_items(LABELLED, accepted_share=0.25)}
+    fault = "rejected in review by anna"
+    rejected = [replace(each, quality="rejected", fault=fault) for each in LABELLED]
+    assert {item.key for item in label_items(rejected, accepted_share=0.25)} == before
+    lifted = labelled("lifted", "fits", review="accepted in review by anna")
+    after = label_items([*LABELLED, lifted], accepted_share=0.25)
+    assert {item.key for item in after} == before
+
+
+def prediction(number, entropy, **more):
+    fields = {"sha256": "c" * 64, "is_empty": False, "file": Path("p.nii.gz")} | more
+    return ReviewedPrediction(ACCEPTED[number].id, entropy=entropy, **fields)
+
+
+def test_predictions_of_which_the_model_is_least_certain_are_asked_about():
+    found = [prediction(number, 1 - number / 10, is_empty=number < 3) for number in range(6)]
+    settings = {"predictions": {"path": "out", "count": 3}} | dict.fromkeys(
+        ("planted_share", "repeated_share"), 1
+    )
+    review = Review(verdicts=(), **NO_SHARES | settings)
+    assert build_queue(ALL, Review(), CODE, found) == build_queue(ALL, Review(), CODE)
+    rejected = scan(1, quality="rejected", fault="too small")
+    scans = [ACCEPTED[0], rejected, *ACCEPTED[2:]]
+    items = build_queue(scans, review, CODE, found)
+    items = [item for item in items if item.question == "prediction_correct"]
+    first = [item for item in items if item.origin == "prediction" and not item.round]
+    assert [item.scans[0] for item in first] == [ACCEPTED[number].id for number in (0, 2, 3)]
+    assert first[0].code == prediction_item(ACCEPTED[0].id, "c" * 64, CODE)
+    assert first[0].content_sha256 == pair_sha256((ACCEPTED[0].sha256, "c" * 64))
+    planted = [item.scans[0] for item in items if item.origin == "planted"]
+    assert set(planted) == {ACCEPTED[number].id for number in (3, 4, 5)}, "none without a class"
+    assert sum(item.round for item in items) == 3
+
+
 def test_nothing_is_asked_of_a_study_that_wants_nothing():
-    shares = dict.fromkeys(("accepted_share", "planted_share", "repeated_share"), 0)
-    assert build_queue(ALL, Review(verdicts=(), copies=False, **shares), CODE) == ()
+    assert build_queue(ALL, Review(verdicts=(), copies=False, **NO_SHARES), CODE) == ()
 
 
 def test_an_answer_changes_nothing_about_what_is_asked():

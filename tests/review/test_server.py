@@ -2,10 +2,12 @@
 
 import errno
 import fcntl
+import gzip
 import hmac
 import io
 import os
 import shutil
+from collections import Counter
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +18,16 @@ from ssl_pipeline.review import niivue, server
 from ssl_pipeline.review.server import PAGE_FILES, build_app
 from ssl_pipeline.review.verdicts import decisions_of
 from stages.commands.review import open_session
-from tests.review.conftest import GIVEN, PERSON, TOKEN, client_of, serve
+from stages.reviewed import review_queue
+from tests.review.conftest import (
+    GIVEN,
+    PERSON,
+    TOKEN,
+    client_of,
+    page_of,
+    serve,
+    write_fully_asked_study,
+)
 from tests.review.test_fuzz import answer_to, cookie_of
 
 
@@ -104,9 +115,54 @@ def test_nothing_tells_a_planted_item_from_others(page):
     assert len({str(each | {"name": ""}) for each in described}) == 1
 
 
+def test_no_response_tells_why_a_scan_a_label_or_a_prediction_is_asked(full_page):
+    kinds = Counter((item.question, item.origin) for item in review_queue(full_page.study))
+    assert kinds == {
+        ("usable", "accepted"): 12, ("usable", "planted"): 6, ("label_fits", "fitting_label"): 8,
+        ("label_fits", "empty_label"): 2, ("label_fits", "off_grid_label"): 2,
+        ("label_fits", "planted"): 4, ("prediction_correct", "prediction"): 4,
+        ("prediction_correct", "planted"): 2,
+    }  # fmt: skip
+    described = {}
+    for name in full_page.browser.get("/status").json()["next"]:
+        item = full_page.browser.get(f"/items/{name}").json() | {"name": ""}
+        item["volumes"][0].pop("windows")  # of each scan its own
+        described.setdefault(item["question"], []).append(item)
+    assert {question: len(items) for question, items in described.items()} == {
+        "usable": 18, "label_fits": 16, "prediction_correct": 6,
+    }  # fmt: skip
+    for question, overlays in (
+        ("label_fits", ["labels", "foreground"]),
+        ("prediction_correct", ["labels", "prediction", "foreground"]),
+    ):
+        assert len({str(item) for item in described[question]}) == 1
+        assert described[question][0]["volumes"][0]["overlays"] == overlays
+
+
+def item_about(page, question):
+    names = page.browser.get("/status").json()["next"]
+    items = (page.browser.get(f"/items/{name}").json() for name in names)
+    return next(item for item in items if item["question"] == question)
+
+
+@pytest.mark.parametrize(
+    ("question", "file"), [("label_fits", "label"), ("prediction_correct", "prediction")]
+)
+def test_an_answer_on_a_label_or_prediction_that_changed_meanwhile_is_refused(
+    tmp_path, question, file
+):
+    page = page_of(write_fully_asked_study(tmp_path))
+    item = item_about(page, question)
+    for path in tmp_path.glob("predicted/*.gz" if file == "prediction" else "raw/labels/*"):
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"\0"))
+    refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
+    assert refused.status_code == 409 and page.log.read() == ()
+
+
 @pytest.mark.parametrize("change", [
     {"answer": "maybe"}, {"codes": ["Jane Doe"]}, {"dwell_s": -1}, {"dwell_s": "x"},
-    {"view": {}}, {"comment": "Jane Doe"}, {"codes": "metal" * 2000},
+    {"view": {}}, {"view": GIVEN["view"] | {"overlay": "Jane Doe"}},
+    {"comment": "Jane Doe"}, {"codes": "metal" * 2000},
 ])  # fmt: skip
 def test_what_is_no_answer_is_refused_and_not_saved(page, item, change):
     refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN | change)

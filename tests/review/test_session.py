@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_pipeline.review.neighbours import Neighbour
-from ssl_pipeline.review.pictures import ReviewVolume
+from ssl_pipeline.review.pictures import LABELS, PREDICTION, ReviewVolume
 from ssl_pipeline.review.queue import ReviewItem
 from ssl_pipeline.review.session import (
     MAX_VOLUMES,
@@ -31,8 +31,12 @@ class Scans:
     def source(self, code):
         def read():
             self.opened.append(code)
+            classes = np.ones((3, 4, 5), np.uint8)
             return ReviewVolume(
-                np.arange(60.0).reshape(3, 4, 5), (1.0, 2.0, 3.0), {"auto": (0.0, 60.0)}
+                np.arange(60.0).reshape(3, 4, 5),
+                (1.0, 2.0, 3.0),
+                {"auto": (0.0, 60.0)},
+                dict.fromkeys((LABELS, PREDICTION), lambda: classes),
             )
 
         return VolumeSource(lambda: code not in self.changed, read)
@@ -132,3 +136,18 @@ def test_undo_is_of_the_readers_own_answers_alone(log, scans):
     assert ben.undo() == "" and len(log.read()) == 1
     assert session.undo() == name and log.read()[-1].item == entry.item
     assert session.status()["left"] == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "asked", "untouched"),
+    [("label_fits", LABELS, PREDICTION), ("prediction_correct", PREDICTION, LABELS)],
+)
+def test_of_a_planted_item_the_overlay_that_is_asked_about_is_moved(
+    log, scans, question, asked, untouched
+):
+    item = ReviewItem(CODE("x"), question, (CODE("1"),), SHA256, "planted", label="organ")
+    session = session_of(log, scans, [item, item_of(1)])
+    drawn = [session.volume(name, 0) for name in session.status()["next"]]
+    spoilt = [volume for volume in drawn if not volume.overlays[asked]()[0].any()]
+    assert len(spoilt) == 1 and spoilt[0].overlays[untouched]().all()
+    assert np.array_equal(drawn[0].data, drawn[1].data), "the scan is as it was"

@@ -1,8 +1,12 @@
 """A review in a study: it waits for readers, and what they decide reruns no more than it must."""
 
+import shutil
+
+import pyarrow.parquet as pq
 import pytest
 
-from ssl_pipeline.errors import PendingReviewError
+from ssl_pipeline.errors import PendingReviewError, UserError
+from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.review.audit_log import AuditLog
 from ssl_pipeline.volumes.inventory import Inventory
 from stages.commands.review import verify_log
@@ -11,7 +15,7 @@ from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from stages.reviewed import review_queue
 from tests.conftest import read_json
-from tests.review.conftest import answer_of
+from tests.review.conftest import answer_of, write_fully_asked_study
 from tests.stages.conftest import run_cli
 
 ASKED = "review: {labels: false, accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
@@ -37,14 +41,13 @@ def answer_all(study, reader, **changes):
     """A reader's answers on all that the study asks."""
     log = AuditLog(study.pseudonyms.study_folder)
     for item in review_queue(study):
-        given = answer_of(
-            item=item.code,
-            content_sha256=item.content_sha256,
-            question=item.question,
-            round=item.round,
-            **changes,
-        )
-        log.append(reader, given)
+        log.append(reader, answer_to(item, **changes))
+
+
+def answer_to(item, **changes):
+    """An answer on this item."""
+    fields = {"item": item.code, "content_sha256": item.content_sha256}
+    return answer_of(**fields, question=item.question, round=item.round, **changes)
 
 
 def test_a_study_waits_for_its_readers_and_then_uses_what_they_accepted(study, study_file, capsys):
@@ -121,3 +124,45 @@ def test_a_later_decision_stores_its_scan_alone_and_restarts_no_pretraining(stud
     assert stored.items() <= after.items(), "no other volume was written again"
     assert states_of_files(run) == trained
     assert "pretrain: nothing to do" in capsys.readouterr().out
+
+
+def test_answers_on_labels_and_predictions_count_as_those_on_scans(tmp_path):
+    study = write_fully_asked_study(tmp_path)
+    items = review_queue(study)
+    answer_all(study, "anna", answer="reject", codes=("orientation",))
+    inventory = study.folder / "inventory/scans.parquet"
+    before = {scan.id: scan for scan in Inventory.read(inventory).scans}
+    log = AuditLog(study.pseudonyms.study_folder)
+    (off_grid,) = (item for item in items if (item.origin, item.round) == ("off_grid_label", 0))
+    for item in items:
+        if item.question == "usable" or item == off_grid:
+            log.append("anna", answer_to(item, answer="accept"))
+    for name in ("inventory", "reviewed"):
+        run_stage(name, study, {})
+    after = Inventory.read(inventory).scans
+    assert {scan.id for scan in after if scan.labels["tissue"]} == {*off_grid.scans}
+    assert not before[off_grid.scans[0]].labels["tissue"]
+    assert {item.key for item in review_queue(study)} == {item.key for item in items}
+    rows = pq.read_table(study.folder / "reviewed/reviewed.parquet").to_pylist()
+    assert {(row["question"], row["verdict"]) for row in rows} == {
+        ("usable", "accept"), ("label_fits", "accept"), ("label_fits", "reject"),
+        ("prediction_correct", "reject"),
+    }  # fmt: skip
+    listed = {(row["question"], row["item"], row["sha256"]) for row in rows}
+    assert listed == {(item.question, item.code, item.content_sha256) for item in items}
+
+
+def test_other_predictions_are_asked_about_anew(tmp_path):
+    study = write_fully_asked_study(tmp_path)
+    answer_all(study, "anna", answer="accept")
+    run_stage("reviewed", study, {})
+    label_map = tmp_path / "predicted/person3.nii.gz"
+    before = sha256_file(label_map)
+    shutil.copy(tmp_path / "raw/labels/person5.nii.gz", label_map)
+    table = tmp_path / "predicted/predictions.csv"
+    table.write_text(table.read_text().replace(before, sha256_file(label_map)))
+    with pytest.raises(PendingReviewError, match="3 of 40 items await"):
+        run_stage("reviewed", study, {})
+    shutil.rmtree(tmp_path / "predicted")
+    with pytest.raises(UserError, match=r"predicted is no folder that `ssl-pipeline predict`"):
+        run_stage("reviewed", study, {})

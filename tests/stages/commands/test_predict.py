@@ -16,10 +16,11 @@ from ssl_pipeline.export.embed import prepare_source
 from ssl_pipeline.export.stored_values import ScanHints
 from ssl_pipeline.export.task_model.bundle import LoadedModel
 from ssl_pipeline.export.task_model.card import model_card
+from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.preprocess.prepare import PreparedVolume
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.volumes.readers import find_sources
+from ssl_pipeline.volumes.readers import Source, find_sources
 from stages.commands.predict import Models, predict_folder
 from tests.conftest import read_json
 from tests.stages.commands.conftest import MR, predict, save_with_equal_biases
@@ -77,6 +78,13 @@ def test_each_scan_of_a_folder_has_a_row_and_a_label_map_on_its_own_grid(
     assert not any(row["error"] for row in rows)
     image, label = nib.load(raw / "person0.nii.gz"), nib.load(tmp_path / "a/person0.nii.gz")
     assert label.shape == image.shape and np.allclose(label.affine, image.affine)
+    model = load_model(tissue)
+    for row in rows[:2]:
+        label_map, path = tmp_path / "a" / row["label_map"], raw / row["path"]
+        assert row["label_map_sha256"] == sha256_file(label_map)
+        assert row["scan_sha256"] == sha256_file(path)
+        expected = model.predictor.entropy(prepare_source(model.manifest, Source(path), MR))
+        assert float(row["entropy"]) == pytest.approx(expected, rel=1e-5) and expected > 0
 
 
 def test_a_stopped_run_goes_on_and_a_lost_file_is_written_again(whole, tissue, tmp_path):
@@ -106,7 +114,8 @@ def test_copies_of_one_scan_have_predictions_of_their_own(whole, tissue, tmp_pat
     for name in ("one.nii.gz", "two.nii.gz"):
         shutil.copy(whole.parent / "raw/images/person0.nii.gz", copies / name)
     first, second = predict(copies, out, tissue)
-    assert {**first, "path": ""} == {**second, "path": ""}
+    own = {"path": "", "label_map": ""}
+    assert first | own == second | own and first["label_map"] == "one.nii.gz"
     assert (out / "one.nii.gz").read_bytes() == (out / "two.nii.gz").read_bytes()
 
 
