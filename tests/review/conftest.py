@@ -131,11 +131,12 @@ def write_predictions(folder: Path, raw: Path, entropies: Mapping[str, float]) -
     write_csv(folder / PREDICTIONS_TABLE, list(rows[0]), rows)
 
 
-def write_fully_asked_study(folder: Path) -> Study:
+def write_fully_asked_study(folder: Path, share: float = 1, count: int = 2) -> Study:
     """The tiny study with an empty label, one on another grid, and predictions for three scans.
 
-    All labels and two predictions are asked about, each twice, and as many planted. It has no
-    tasks, for which readers who reject all that they see would leave nobody to score.
+    It asks about this share of scans and labels, and so many predictions; so many again are
+    planted, and repeated. It has no tasks, for which readers who reject all that they see would
+    leave nobody to score.
     """
     file = write_study(folder)
     file.write_text(file.read_text().partition("tasks:")[0])
@@ -146,8 +147,8 @@ def write_fully_asked_study(folder: Path) -> Study:
         nib.save(nib.Nifti1Image(changed, image.affine), labels / f"{name}.nii.gz")
     entropies = {"person2.nii.gz": 0.1, "person3.nii.gz": 0.5, "person4.nii.gz": 0.3}
     write_predictions(folder / "predicted", folder / "raw", entropies)
-    predictions = f"predictions: {{path: {folder}/predicted, count: 2}}"
-    shares = "accepted_share: 1, planted_share: 1, repeated_share: 1"
+    predictions = f"predictions: {{path: {folder}/predicted, count: {count}}}"
+    shares = ", ".join(f"{name}_share: {share}" for name in ("accepted", "planted", "repeated"))
     return with_review(file, f"review: {{{shares}, {predictions}}}\n")
 
 
