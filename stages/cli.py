@@ -242,11 +242,14 @@ def next_(
     task: Annotated[str, Parameter(help="of the study")],
     count: Annotated[int, Parameter(metavar="N", help="scans to list")],
     strategy: Annotated[str, Parameter(choices=tuple(STRATEGIES), help=STRATEGIES_HELP)] = "random",
+    reader: Annotated[
+        str, Parameter(help="short code of who labels them", show_default=False)
+    ] = "",
 ) -> None:
     """List the training scans to label next, and make a folder of them for annotation tools."""
     from stages.commands.next_labels import choose_next
 
-    choose_next(load_study(config), task, count, strategy)
+    choose_next(load_study(config), task, count, strategy, reader)
 
 
 @_command(INSPECT_GROUP, "drift --config study.yaml || mail -s 'update due' team < /dev/null")

@@ -25,6 +25,7 @@ from ssl_pipeline.volumes.inventory import (
     build_inventory,
     read_salt_fingerprint,
 )
+from ssl_pipeline.volumes.label_versions import describe_label_changes, record_label_changes
 from ssl_pipeline.volumes.review import Decisions
 from ssl_pipeline.volumes.root_notes import root_notes
 from ssl_pipeline.volumes.subjects.separation import separated_subjects
@@ -43,6 +44,7 @@ from stages.core.resources import (
 from stages.core.stage import StageResult
 from stages.core.study import Study
 from stages.evaluation_check import check_evaluations
+from stages.returned_labels import returned_labels, returned_labels_hash
 
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality", "plan.number")
@@ -75,7 +77,9 @@ def inputs(study: Study) -> dict[str, str]:
     downloaded = {"download": manifest_hash(study, "download")} if study.download.packages else {}
     decisions = readers_decisions(study).fingerprint
     reviewed = {"decisions": decisions} if decisions else {}
-    return {**downloaded, **reviewed, "listing": raw_listing_hash(study)}
+    labels = returned_labels_hash(study)
+    returned = {"returned_labels": labels} if labels else {}
+    return {**downloaded, **reviewed, **returned, "listing": raw_listing_hash(study)}
 
 
 def raw_listing_hash(study: Study) -> str:
@@ -119,7 +123,9 @@ def run(study: Study, out: Path) -> StageResult:
         journal,
         readers_decisions(study),
         registrations,
+        returned_labels(study),
     )
+    changes = record_label_changes(layout.label_versions(study), previous or inventory, inventory)
     inventory.write(scans)
     thumbnails.write(images, inventory.thumbnails)
     keypoints.write(points, inventory.keypoints)
@@ -134,6 +140,10 @@ def run(study: Study, out: Path) -> StageResult:
         info(f"root {note.root}: {note.text}.")
     for idle in inventory.idle_excludes:
         info(f"root {idle.root}: `exclude` has {idle.pattern}, which matches nothing.")
+    for fault in inventory.label_faults:
+        info(f"scan {fault.scan}: {fault.text}.")
+    if changes:
+        info(f"{describe_label_changes(changes)}.")
     for one, other in separated_subjects(previous, inventory) if previous else ():
         info(
             f"Scans {one.id} of {one.split or 'no split'} and {other.id} of "

@@ -8,6 +8,7 @@ from ssl_pipeline.preprocess.plan import Plan
 from ssl_pipeline.report.inventory_page import INVENTORY_PAGE, write_inventory_page
 from ssl_pipeline.volumes import thumbnails
 from ssl_pipeline.volumes.inventory import REMEDY, Inventory
+from ssl_pipeline.volumes.label_versions import describe_label_changes, read_label_versions
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
 from stages.core import layout
 from stages.core.records import manifest_hash
@@ -25,7 +26,7 @@ from stages.core.study import Study
 TITLE = "Draw all raw scans on one page"
 CONFIG_KEYS = ("name",)
 DEPENDS_ON = ("inventory",)
-VERSION = 2
+VERSION = 3
 OUTPUTS = (INVENTORY_PAGE,)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -61,5 +62,7 @@ def run(study: Study, out: Path) -> StageResult:
     inventory = Inventory.read(table)
     images = thumbnails.read(table.with_name(THUMBNAILS_FILE))
     plan = read_record(Plan, layout.plan_file(study), REMEDY)
-    write_inventory_page(replace(inventory, thumbnails=images), study.name, page, plan.notes)
+    changes = describe_label_changes(read_label_versions(layout.label_versions(study)))
+    drawn = replace(inventory, thumbnails=images)
+    write_inventory_page(drawn, study.name, page, plan.notes, changes)
     return StageResult([page], f"the page is {page}")

@@ -11,7 +11,8 @@ from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.html_report import render_report
 from ssl_pipeline.report.markdown_report import render_markdown_report
 from ssl_pipeline.report.sections.task import task_sections
-from stages.core.layout import REPORT_PAGE, REPORT_TABLES
+from ssl_pipeline.volumes.label_versions import describe_label_changes, read_label_versions
+from stages.core.layout import REPORT_PAGE, REPORT_TABLES, label_versions
 from stages.core.records import manifest_hash, up_to_date_record
 from stages.core.resources import (
     RECORD_FILE_COUNT,
@@ -34,7 +35,7 @@ DEPENDS_ON = (
     *("inventory", "reviewed", "preprocess", "pretrain", "probe", "finetune", "robustness"),
     *("promote", "scaling"),
 )
-VERSION = 8
+VERSION = 9
 OUTPUTS = (REPORT_PAGE, REPORT_TABLES)
 WILDCARDS: tuple[str, ...] = ()
 USES_GPU, USES_WORKERS, DISTRIBUTED = False, False, False
@@ -101,6 +102,7 @@ def run(study: Study, out: Path) -> StageResult:
         label_file=study.pseudonyms.label_path,
         encoder=study.encoder if study.has_pretraining else None,
         stages=tuple(load_stages()),
+        label_changes=describe_label_changes(read_label_versions(label_versions(study))),
         outdated=outdated_runs(study),
     )
     sections = task_sections(source)

@@ -110,7 +110,7 @@ def _dataset_section(data: ReportData) -> DatasetSection:
     details = dataset.detail_tables(data.inventory) if data.inventory else []
     previews = volume_previews(data.catalog, data.reader) if data.catalog and data.reader else []
     return DatasetSection(
-        dataset.inventory_summary(data.inventory) if data.inventory else "",
+        dataset.inventory_summary(data.inventory, data.label_changes) if data.inventory else "",
         dataset.store_summary(data.catalog) if data.catalog else "",
         tables,
         [*details, *filter(None, [failures, cut_labels])],

@@ -22,13 +22,22 @@ INVENTORY_PAGE = "inventory.html"
 
 
 def write_inventory_page(
-    inventory: Inventory, name: str, path: Path, notes: Sequence[RootNote] = ()
+    inventory: Inventory,
+    name: str,
+    path: Path,
+    notes: Sequence[RootNote] = (),
+    label_changes: str = "",
 ) -> None:
-    """Write the page; `name` is the study's, and `notes` go below those of the inventory itself."""
-    write_text(path, render_inventory_page(inventory, name, notes))
+    """Write the page; `name` is the study's, and `notes` go below those of the inventory itself.
+
+    `label_changes` says which labels have changed, and is empty where none have.
+    """
+    write_text(path, render_inventory_page(inventory, name, notes, label_changes))
 
 
-def render_inventory_page(inventory: Inventory, name: str, notes: Sequence[RootNote] = ()) -> str:
+def render_inventory_page(
+    inventory: Inventory, name: str, notes: Sequence[RootNote] = (), label_changes: str = ""
+) -> str:
     """The page as HTML; equal inventories make equal pages."""
     rows = [
         _page_row(scan, inventory.thumbnails)
@@ -39,7 +48,7 @@ def render_inventory_page(inventory: Inventory, name: str, notes: Sequence[RootN
         .get_template("inventory.html")
         .render(
             name=name,
-            summary=dataset.inventory_summary(inventory),
+            summary=dataset.inventory_summary(inventory, label_changes),
             notes=[*root_notes(inventory), *notes],
             rows=rows,
             choices={

@@ -3,10 +3,12 @@
 Answers are chosen and never written: free text could name a patient.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StrictBool
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.records import Record, RecordPart
 
 Question = Literal["usable", "same_subject", "label_fits", "prediction_correct"]
@@ -15,11 +17,20 @@ ReasonCode = Literal[
     "motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation",
     "body_part", "no_image",
 ]  # fmt: skip
-Reader = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+Reader = Annotated[str, Field(pattern=READER_PATTERN)]
 ItemCode = Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12})?$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Overlay = Literal["", "labels", "foreground", "prediction", "labels beside prediction"]
 ItemKey = tuple[str, Question, str, int]  # of an item and what it holds: code, hash, round
+
+
+def check_reader(reader: str) -> None:
+    """Raise UserError for a `--reader` that is no short code."""
+    if not re.fullmatch(READER_PATTERN, reader):
+        raise UserError(
+            f"--reader is {reader!r}: give up to 32 letters, digits, `-` or `_`, which results say."
+        )
 
 
 class View(RecordPart):

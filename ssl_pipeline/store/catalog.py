@@ -6,7 +6,7 @@ else. Equal content gives equal bytes, so that dependent stages see no change.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -25,14 +25,14 @@ from ssl_pipeline.volumes.inventory import Scan
 
 CATALOG_FILE = "catalog.parquet"
 FAILURES_FILE = "failed.json"  # the scans that could not be stored, with the reason
-CATALOG_VERSION = 5
+CATALOG_VERSION = 6
 VERSION_KEY = b"ssl_pipeline_catalog"
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "subject", "visit", "frame", "to_frame")),
         *((name, pa.string()) for name in ("modality", "sequence", "site", "split")),
         ("weight", pa.float64()),
-        *((name, pa.string()) for name in ("root", "targets", "labels")),
+        *((name, pa.string()) for name in ("root", "targets", "labels", "label_versions")),
         ("shape", pa.list_(pa.int64(), 3)),
         ("spacing_mm", pa.list_(pa.float64(), 3)),
         ("bytes", pa.int64()),
@@ -43,7 +43,8 @@ SCHEMA = pa.schema(
     metadata={VERSION_KEY: str(CATALOG_VERSION)},
 )
 SCAN_ATTRIBUTES = ("root", "site", "modality", "sequence")  # of every scan, beside its targets
-JSON_COLUMNS, TUPLE_COLUMNS = ("targets", "labels", "to_frame"), ("shape", "spacing_mm")
+JSON_COLUMNS = ("targets", "labels", "label_versions", "to_frame")
+TUPLE_COLUMNS = ("shape", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Entry:
     sha256: str  # of the voxel file
     voxel_hash: str  # hash of the scan's voxels as read, whatever the codec and the code
     meta_json: str
+    label_versions: dict[str, dict[str, str]] = field(default_factory=dict)  # as of a Scan
 
     @cached_property
     def meta(self) -> VolumeMeta:
@@ -170,4 +172,5 @@ def _entry(scan: Scan, attributes: VolumeAttributes) -> Entry:
         sha256=attributes.sha256,
         voxel_hash=scan.voxel_hash,
         meta_json=json.dumps(attributes.meta.to_json(), sort_keys=True),
+        label_versions=scan.label_versions,
     )

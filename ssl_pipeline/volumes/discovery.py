@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from ssl_pipeline.io.text import compose, normalize_word
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.bids import BidsImage, parse_bids
 from ssl_pipeline.volumes.config import Data, Root, resolve_path
-from ssl_pipeline.volumes.label_matching import LabelFolder, find_labels
+from ssl_pipeline.volumes.label_matching import LabelFolder, LabelProvenance, find_labels
 from ssl_pipeline.volumes.metadata_rules import Rule
 from ssl_pipeline.volumes.metadata_table import RowLookup, TableRow, read_table
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin
@@ -45,6 +45,9 @@ class Candidate:
     row: TableRow | None
     labels: dict[str, Path | None]
     code: Coder
+    # Of labels that came back to the study, and why others that did are not used.
+    label_provenance: Mapping[str, LabelProvenance] = field(default_factory=dict)
+    label_note: str = ""
 
     @property
     def id(self) -> str:

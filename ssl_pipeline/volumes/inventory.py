@@ -6,7 +6,7 @@ and the reason. Scans and subjects are named by their codes; `pseudonyms` knows 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -37,12 +37,9 @@ from ssl_pipeline.volumes.duplicates.pairs import find_duplicate_pairs
 from ssl_pipeline.volumes.inspection import inspect_scans
 from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
+from ssl_pipeline.volumes.returned_labels import LabelFault, ReturnedLabel, add_returned_labels
 from ssl_pipeline.volumes.review import NO_DECISIONS, REJECTED, Decisions
-from ssl_pipeline.volumes.scan_check import (
-    ScanCheck,
-    ScanInfo,
-    scan_info_of,
-)
+from ssl_pipeline.volumes.scan_check import ScanCheck, ScanInfo, scan_info_of
 from ssl_pipeline.volumes.scan_labels import LabelMatch, LabelMatcher, match_labels
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
@@ -97,7 +94,7 @@ class Scan(ScanInfo):
     targets: dict[str, str]
     labels: dict[str, bool]  # whether the scan has a label of this name that fits it
     label_classes: dict[str, list[int]] = field(default_factory=dict)  # of those that were read
-    # of labels that can be used, whatever readers said: `sha256` and `verdict`, a LabelVerdict
+    # of labels that can be used, whatever readers said: `sha256`, a LabelVerdict, LabelProvenance
     label_checks: dict[str, dict[str, str]] = field(default_factory=dict)
     masks: dict[str, dict[str, str]] = field(default_factory=dict)  # which `label`, its `sha256`
     intensity_offset: float = 0.0
@@ -106,6 +103,11 @@ class Scan(ScanInfo):
     reason: str = ""  # why it was rejected, what was repaired, or a note
     copy_of: str = ""  # the scan under another name that it is a near duplicate of
     visit_of: str = ""  # a scan under another name of one study of a scanner
+
+    @property
+    def label_versions(self) -> dict[str, dict[str, str]]:
+        """The checks of the labels that are used."""
+        return {name: each for name, each in self.label_checks.items() if self.labels.get(name)}
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,9 @@ class Inventory:
     that splits were assigned by. `thumbnails` has a JPEG of each scan that could be opened, by id,
     and `keypoints` those by which near duplicates are found; both are kept in files of their own,
     so that stages which read the table need not load them. `file_states` has every raw file, by
-    path, as it was discovered, `unused_files` those that are part of no image, and `idle_excludes`
-    the patterns that leave nothing out; none of these is stored. `unread_formats` counts the unused
-    files by root and suffix.
+    path, as it was discovered, `unused_files` those that are part of no image, `idle_excludes` the
+    patterns that leave nothing out, and `label_faults` why labels that came back are not used; none
+    of these is stored. `unread_formats` counts the unused files by root and suffix.
     """
 
     scans: tuple[Scan, ...]
@@ -131,6 +133,7 @@ class Inventory:
     file_states: Mapping[str, FileState] = field(default_factory=dict, compare=False, repr=False)
     unused_files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
     idle_excludes: tuple[IdleExclude, ...] = field(default=(), compare=False, repr=False)
+    label_faults: tuple[LabelFault, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def accepted_scans(self) -> tuple[Scan, ...]:
@@ -191,14 +194,16 @@ def build_inventory(
     journal: CheckJournal | None = None,
     decisions: Decisions = NO_DECISIONS,
     registrations: RegistrationLog | None = None,
+    returned_labels: Iterable[ReturnedLabel] = (),
 ) -> Inventory:
     """Build the inventory of a study; scans that are unchanged since `previous` are not read again.
 
     Nor are those that `journal` has of a run that was killed; each new check is added to it.
     `study_dir` is where table and lists lie. The location of every scan is written to `pseudonyms`
     first, so that any message about a scan can be traced. `decisions` are those of readers. Frames
-    are checked where `registrations` keeps what comes of it. Raises UserError for a root without
-    images, a rule that does not fit, a table or list that cannot be used, and a lost salt.
+    are checked where `registrations` keeps what comes of it. `returned_labels` lie outside of the
+    roots' folders. Raises UserError for a root without images, a rule that does not fit, a table or
+    list that cannot be used, and a lost salt.
     """
     pseudonyms.open(previous.salt_fingerprint if previous else "")
     discovery = discover_scans(data, study_dir, pseudonyms.code)
@@ -224,9 +229,10 @@ def build_inventory(
         {scan.id: scan.split for scan in comparable if scan.subject},
         decisions,
     )
+    labelled, faults = add_returned_labels(candidates, infos, subjects, returned_labels)
     labels = partial(match_labels, decisions=decisions)
-    scans = _to_scans(candidates, infos, subjects, labels, data.visits, registrations)
-    assigned = zip(candidates, subjects, strict=True)
+    scans = _to_scans(labelled, infos, subjects, labels, data.visits, registrations)
+    assigned = zip(labelled, subjects, strict=True)
     origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
     pseudonyms.write([*origins, *orphan_origins])
     checks_by_id = {scan.id: check for scan, check in zip(scans, checks, strict=True)}
@@ -241,6 +247,7 @@ def build_inventory(
         discovery.file_states,
         tuple(file.path for file in discovery.unused_files),
         discovery.idle_excludes,
+        tuple(faults),
     )
 
 

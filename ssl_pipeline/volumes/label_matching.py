@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,15 @@ from ssl_pipeline.volumes.walk import RawFiles
 
 LabelVerdict = Literal["fits", "empty", "off_grid"]  # "off_grid": not on the image's own grid
 IGNORE_LABEL = 255  # "not annotated": a voxel that the label file does not reach
+# What a reader finished where there was no label is given too; a prediction was accepted by one.
+LabelKind = Literal["given", "corrected", "prediction"]
+
+
+class LabelProvenance(NamedTuple):
+    """The kind of a label, and the short code of the reader who made or accepted it, if known."""
+
+    kind: LabelKind = "given"
+    reader: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ssl_pipeline.volumes import label_matching, readers
 from ssl_pipeline.volumes.discovery import Candidate
+from ssl_pipeline.volumes.label_matching import LabelProvenance
 from ssl_pipeline.volumes.readers import Source
 from ssl_pipeline.volumes.review import (
     NO_DECISIONS,
@@ -25,7 +26,8 @@ from ssl_pipeline.volumes.scan_check import source_sha256
 class LabelMatch(NamedTuple):
     """The labels that are used, notes on others, which are masks, classes, and what was found.
 
-    `checks` has all labels that can be used, with `sha256` and `verdict`, whatever readers said.
+    `checks` has all labels that can be used, whatever readers said, with their `sha256`, `verdict`,
+    `kind` and `reader`.
     """
 
     labels: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ def match_labels(
     """The labels on the image's own grid, less those that readers rejected, and those accepted."""
     label_paths = {name: path for name, path in candidate.labels.items() if path}
     if not label_paths:
-        return LabelMatch()
+        return LabelMatch(note=candidate.label_note)
     grid = readers.read_grid(candidate.source)
     kinds: dict[str, str] = candidate.root.masks.model_dump(exclude_none=True)
     found = {
@@ -63,17 +65,21 @@ def match_labels(
         and decision.sha256 == pair_sha256((scan_sha256, sha256))
     }
     fitting = tuple(name for name in found if _fits(found[name].fault, decided.get(name)))
-    notes = (_note(name, each.fault, decided.get(name)) for name, each in found.items())
+    notes = [_note(name, each.fault, decided.get(name)) for name, each in found.items()]
     return LabelMatch(
         fitting,
-        "; ".join(filter(None, notes)),
+        "; ".join(filter(None, [*notes, candidate.label_note])),
         {
             kind: {"label": name, "sha256": hashes[name]}
             for kind, name in kinds.items()
             if name in fitting and not found[name].fault
         },
         {name: classes for name in fitting if (classes := found[name].classes) is not None},
-        {name: {"sha256": hashes[name], "verdict": found[name].verdict} for name in hashes},
+        {
+            name: {"sha256": hashes[name], "verdict": found[name].verdict}
+            | candidate.label_provenance.get(name, LabelProvenance())._asdict()
+            for name in hashes
+        },
     )
 
 

@@ -18,9 +18,14 @@ from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.atomic import sha256_file, write_csv
 from ssl_pipeline.progress import info
+from ssl_pipeline.review.log_entry import check_reader
 from ssl_pipeline.review.next_labels import LabelPool, strategy_named
 from ssl_pipeline.review.next_labels.strategy import Rows
-from ssl_pipeline.review.next_labels.work_folder import finished_labels, write_work_folder
+from ssl_pipeline.review.next_labels.work_folder import (
+    assign_reader,
+    labelled_scans,
+    write_work_folder,
+)
 from ssl_pipeline.store.catalog import Catalog, Entry
 from ssl_pipeline.views.rng import generator
 from stages.commands.measured_scans import embed_scans, measure_scans
@@ -32,17 +37,20 @@ COLUMNS = ("place", "scan", "subject", "root", "site", "modality", "strategy")
 NEXT_FILES = (f"*/{layout.WORK_LIST}", "embeddings-*.unfinished", "*/entropy-*.unfinished")
 
 
-def choose_next(study: Study, task: str, count: int, strategy: str) -> None:
+def choose_next(study: Study, task: str, count: int, strategy: str, reader: str = "") -> None:
     """Write the list of the `count` scans to label next, and the folder of their images.
 
-    Raises UserError for a task that does not exist, where nothing or less than `count` is left to
+    `reader` is the short code of who is to label them, if that is known. Raises UserError for one
+    that is none, for a task that does not exist, where nothing or less than `count` is left to
     label, and where what the strategy needs is not there yet.
     """
+    if reader:
+        check_reader(reader)
     if task not in study.tasks:
         raise UserError(f"The study has no task {task!r}; {suggest_name(task, study.tasks)}")
     catalog = Catalog.read(layout.catalog_table(study))
     work_folder = layout.work_folder(study, task)
-    entries, is_labelled = _pool(study.tasks[task], catalog, finished_labels(work_folder))
+    entries, is_labelled = _pool(study.tasks[task], catalog, labelled_scans(work_folder))
     _check_count(study.tasks[task], count, int((~is_labelled).sum()))
     scans = _Measurements(study, task, catalog, entries)
     pool = LabelPool(
@@ -57,6 +65,8 @@ def choose_next(study: Study, task: str, count: int, strategy: str) -> None:
     _write_list(table, chosen, strategy)
     origins = study.pseudonyms.origins
     write_work_folder(work_folder, [origins[entry.id] for entry in chosen])
+    if reader:
+        assign_reader(work_folder, [entry.id for entry in chosen], reader)
     left = format_count(int((~is_labelled).sum()), "scan")
     info(f"next: {count} of {left} without a label: {table}; to label them, open {work_folder}")
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import uvicorn
-from pydantic import TypeAdapter, ValidationError
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
@@ -22,7 +21,7 @@ from ssl_pipeline.progress import info
 from ssl_pipeline.report.sign_off_page import write_sign_off
 from ssl_pipeline.review.audit_log import AuditLog, anchor_of
 from ssl_pipeline.review.config import Review
-from ssl_pipeline.review.log_entry import Reader
+from ssl_pipeline.review.log_entry import check_reader
 from ssl_pipeline.review.neighbours import find_neighbours
 from ssl_pipeline.review.page_address import PageAddress, write_opening_page
 from ssl_pipeline.review.pictures import LABELS, PREDICTION, FindForeground, open_volume
@@ -125,12 +124,7 @@ def _opened_in_browser(study: Study, url: str) -> Iterator[None]:
 def open_session(study: Study, reader: str) -> ReviewSession:
     """The session of a reader. Raises UserError where there is no review, inventory or reader."""
     review = _review_with_inventory(study)
-    try:
-        TypeAdapter[str](Reader).validate_python(reader)
-    except ValidationError:
-        raise UserError(
-            f"--reader is {reader!r}: give up to 32 letters, digits, `-` or `_`, which results say."
-        ) from None
+    check_reader(reader)
     scans = {scan.id: scan for scan in Inventory.read(layout.inventory_table(study)).scans}
     origins = study.pseudonyms.origins
     items = review_queue(study)

@@ -22,6 +22,7 @@ from ssl_pipeline.provenance import PROVENANCE_FILE
 from ssl_pipeline.store.catalog import CATALOG_FILE
 from ssl_pipeline.training.metrics_log import METRICS_FILE
 from ssl_pipeline.volumes.inventory import INVENTORY_FILE
+from ssl_pipeline.volumes.label_versions import VERSIONS_FILE
 from ssl_pipeline.volumes.pseudonyms import PseudonymStore
 
 # Files in the folder of every stage.
@@ -178,6 +179,11 @@ def work_list(study: OutputFolders, task: str) -> Path:
 def work_folder(study: OutputFolders, task: str) -> Path:
     """The private folder of those scans, for annotation tools."""
     return study.pseudonyms.study_folder / NEXT_FOLDER / task
+
+
+def label_versions(study: OutputFolders) -> Path:
+    """The private table of all changes of labels."""
+    return study.pseudonyms.study_folder / VERSIONS_FILE
 
 
 def drift_table(study: OutputFolders) -> Path:

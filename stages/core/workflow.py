@@ -36,6 +36,7 @@ from stages.core.study import INIT_FROM, Study
 from stages.core.study_file import complete_study, load_study
 from stages.core.trials import is_ablation_arm, planned_trial, trial_of, trials
 from stages.inventory import raw_listing_hash, readers_decisions
+from stages.returned_labels import returned_labels_hash
 from stages.reviewed import review_log_hash
 
 DEMO = "workflows/studies/demo.yaml"
@@ -217,6 +218,13 @@ class Workflow:
         Raises WorkflowError where their log is not as it was written.
         """
         return _checked(readers_decisions, self.study).fingerprint
+
+    def returned_labels_hash(self) -> str:
+        """Hash of the labels that came back: a new one makes the inventory run again.
+
+        Raises WorkflowError where it is not known what one is for.
+        """
+        return _checked(returned_labels_hash, self.study)
 
     def review_log_hash(self) -> str:
         """Hash of all answers of readers; empty where the study asks for none.

@@ -32,7 +32,7 @@ def data_of(folder, splits=None, **more):
     return Data.model_validate({"roots": [root], "splits": NO_DUPLICATE_SEARCH | (splits or {})})
 
 
-def build(data, folder, previous=None, thresholds=None, decisions=NO_DECISIONS):
+def build(data, folder, previous=None, thresholds=None, decisions=NO_DECISIONS, returned=()):
     return build_inventory(
         data,
         thresholds or QualityThresholds(),
@@ -40,6 +40,7 @@ def build(data, folder, previous=None, thresholds=None, decisions=NO_DECISIONS):
         pseudonyms_of(folder),
         previous,
         decisions=decisions,
+        returned_labels=returned,
     )
 
 

@@ -33,6 +33,7 @@ rule inventory:
         which=flow.which("inventory"),
         raw_listing=flow.raw_listing_hash(),
         decisions=flow.decisions_hash(),
+        returned_labels=flow.returned_labels_hash(),
     shell:
         flow.command("inventory")
 

@@ -55,6 +55,7 @@ class ReportData:
     label_file: LabelFile
     encoder: Path | None  # the evaluated bundle; None where another study trained it
     stages: tuple[str, ...]  # in the order in which they run
+    label_changes: str = ""  # which labels have changed, in a sentence without a full stop
     outdated: tuple[str, ...] = ()  # runs of stages whose outputs do not belong to the others'
 
     @property

@@ -23,8 +23,8 @@ CODE_PATTERN = re.compile(r"\b[0-9a-f]{12}\b")  # of a scan or a subject
 NUMBER_PATTERN = re.compile(r"(?<![\w.])-?\d[\d.]*(?:e[+-]\d+)?(?!D|\w)")
 
 
-def inventory_summary(inventory: Inventory) -> str:
-    """One sentence about all scans."""
+def inventory_summary(inventory: Inventory, label_changes: str = "") -> str:
+    """One sentence about all scans, and one about labels that have changed, if any have."""
     accepted, subjects = inventory.accepted_scans, _count_subjects(inventory.accepted_scans)
     rejected = len(inventory.scans) - len(accepted)
     repaired = sum(scan.quality == "repaired" for scan in accepted)
@@ -33,6 +33,7 @@ def inventory_summary(inventory: Inventory) -> str:
     return (
         f"{format_count(len(inventory.scans), 'scan')} found: {len(accepted):,} accepted from "
         f"{format_count(subjects, 'subject')}{some}, {rejected:,} rejected; {orphans}."
+        f"{f' {label_changes}.' if label_changes else ''}"
     )
 
 

@@ -3,12 +3,16 @@
     CODE.nii.gz          a scan: a link to its own file, or a copy if that is no single NIfTI file
     labels/final/        finished labels, each named as its scan
     origins.csv          the file of each scan
+    readers.csv          the short code of the reader who labels each scan
 
 It is the layout of MONAI Label's local datastore; 3D Slicer opens its files as they are. Nothing
-here ever removes a label, and a scan with a finished label stays.
+here ever removes a label, and a scan with a finished label stays. Whose label one is stands in
+`readers.csv` alone: a file's owner is an account, and what tools write differs.
 """
 
+import csv
 import gzip
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,18 +23,56 @@ import numpy as np
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.atomic import write_bytes, write_csv
 from ssl_pipeline.io.permissions import private_files
+from ssl_pipeline.io.text import read_text
+from ssl_pipeline.review.log_entry import READER_PATTERN
 from ssl_pipeline.volumes.pseudonyms import CODE_DIGITS, Origin
 from ssl_pipeline.volumes.readers import ReadError, read_volume, strip_suffix
 
-ORIGINS_FILE = "origins.csv"
+ORIGINS_FILE, READERS_FILE = "origins.csv", "readers.csv"
 FINISHED_LABELS = Path("labels/final")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+READER_COLUMNS = ("scan", "reader")
 _SCAN_NAME = re.compile(rf"[0-9a-f]{{{CODE_DIGITS}}}\.nii(\.gz)?")
 
 
-def finished_labels(folder: Path) -> frozenset[str]:
+def finished_labels(folder: Path) -> list[Path]:
+    """The finished labels, each named by the code of its scan."""
+    files = (folder / FINISHED_LABELS).glob("*.*")
+    return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+
+
+def labelled_scans(folder: Path) -> frozenset[str]:
     """The codes of the scans that have a finished label."""
-    return frozenset(strip_suffix(path.name) for path in (folder / FINISHED_LABELS).glob("*.*"))
+    return frozenset(strip_suffix(path.name) for path in finished_labels(folder))
+
+
+def read_readers(folder: Path) -> dict[str, str]:
+    """The short code of each scan's reader, by the scan's code.
+
+    Raises UserError for a table that is not one of scans and readers.
+    """
+    path = folder / READERS_FILE
+    if not path.exists():
+        return {}
+    rows = csv.DictReader(io.StringIO(read_text(path)))
+    if set(rows.fieldnames or ()) != set(READER_COLUMNS):
+        raise UserError(f"{path} does not begin with the line {','.join(READER_COLUMNS)}.")
+    readers = {row["scan"]: row["reader"] for row in rows}
+    for scan, reader in readers.items():
+        if not re.fullmatch(READER_PATTERN, reader or ""):
+            raise UserError(
+                f"{path} has {reader!r} for scan {scan}: write the reader's short code, of letters,"
+                " digits, `-` or `_`."
+            )
+    return readers
+
+
+def assign_reader(folder: Path, scans: Iterable[str], reader: str) -> None:
+    """Write down that this reader labels these scans."""
+    readers = read_readers(folder) | dict.fromkeys(scans, reader)
+    rows = ({"scan": scan, "reader": readers[scan]} for scan in sorted(readers))
+    with private_files():
+        write_csv(folder / READERS_FILE, READER_COLUMNS, rows)
 
 
 def scan_files(folder: Path) -> list[Path]:
@@ -47,7 +89,7 @@ def write_work_folder(folder: Path, origins: Sequence[Origin]) -> None:
     with private_files():
         (folder / FINISHED_LABELS).mkdir(parents=True, exist_ok=True)
         _write_table(folder / ORIGINS_FILE, origins)
-        stay = finished_labels(folder) | {origin.id for origin in origins}
+        stay = labelled_scans(folder) | {origin.id for origin in origins}
         for path in scan_files(folder):
             if path.name != ORIGINS_FILE and strip_suffix(path.name) not in stay:
                 path.unlink()
