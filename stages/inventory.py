@@ -8,8 +8,6 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.records import read_record_if_whole, write_record
 from ssl_pipeline.preprocess.plan import PLAN_FILE, Plan, build_plan
 from ssl_pipeline.progress import debug, info
-from ssl_pipeline.review.audit_log import AuditLog
-from ssl_pipeline.review.verdicts import decisions_of
 from ssl_pipeline.training.run_record import read_run_record
 from ssl_pipeline.volumes import dataset_estimate, thumbnails
 from ssl_pipeline.volumes.check_journal import JOURNAL_FILE, CheckJournal
@@ -26,7 +24,6 @@ from ssl_pipeline.volumes.inventory import (
     read_salt_fingerprint,
 )
 from ssl_pipeline.volumes.label_versions import describe_label_changes, record_label_changes
-from ssl_pipeline.volumes.review import Decisions
 from ssl_pipeline.volumes.root_notes import root_notes
 from ssl_pipeline.volumes.subjects.separation import separated_subjects
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
@@ -45,6 +42,7 @@ from stages.core.stage import StageResult
 from stages.core.study import Study
 from stages.evaluation_check import check_evaluations
 from stages.returned_labels import returned_labels, returned_labels_hash
+from stages.reviewed import readers_decisions
 
 TITLE = "List all raw scans: geometry, subjects, splits and quality"
 CONFIG_KEYS = ("data", "quality", "plan.number")
@@ -85,11 +83,6 @@ def inputs(study: Study) -> dict[str, str]:
 def raw_listing_hash(study: Study) -> str:
     """Hash of the listing, which the Snakefile uses too."""
     return data_fingerprint(study.data, study.source_folder, study.pseudonyms.file_hashes)
-
-
-def readers_decisions(study: Study) -> Decisions:
-    """What readers decided. Raises UserError where the log is not as it was written."""
-    return decisions_of(AuditLog(study.pseudonyms.study_folder).read())
 
 
 def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -> ResourceEstimate:

@@ -1,26 +1,33 @@
-"""Labels that readers have finished, for the inventory to read back."""
+"""Labels that come back: those that readers finished, and predictions that they accepted."""
 
 from collections.abc import Iterator
 
-from ssl_pipeline.errors import UserError
+from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
 from ssl_pipeline.review.next_labels.work_folder import finished_labels, read_readers
+from ssl_pipeline.review.predictions import segmented_rows
 from ssl_pipeline.volumes.readers import strip_suffix
 from ssl_pipeline.volumes.returned_labels import ReturnedLabel
+from ssl_pipeline.volumes.review import prediction_item
 from stages.core import layout
 from stages.core.study import Study
+from stages.reviewed import predictions_folder, readers_decisions
 
 
 def returned_labels(study: Study) -> list[ReturnedLabel]:
     """All labels that came back. Raises UserError where it is not known what one is for."""
-    return [label for name in study.tasks for label in _finished(study, name)]
+    finished = [label for name in study.tasks for label in _finished(study, name)]
+    return [*finished, *_accepted_predictions(study)]
 
 
 def returned_labels_hash(study: Study) -> str:
     """Hash of them and of what they hold, which the Snakefile uses too; empty where none is."""
     found = [
-        [each.scan, each.name, each.kind, each.reader, sorted(each.classes), sha256_file(each.path)]
+        [
+            *(each.scan, each.name, each.kind, each.reader, sorted(each.classes)),
+            *(each.content_sha256, sha256_file(each.path) if each.path.is_file() else ""),
+        ]
         for each in returned_labels(study)
     ]
     return sha256_json(found) if found else ""
@@ -41,6 +48,33 @@ def _finished(study: Study, task: str) -> Iterator[ReturnedLabel]:
         scan = strip_suffix(path.name)
         classes = _classes(study, name)
         yield ReturnedLabel(scan, name, path, "finished", readers.get(scan, ""), classes)
+
+
+def _accepted_predictions(study: Study) -> Iterator[ReturnedLabel]:
+    """The predictions that readers accepted, where the study wants them as labels."""
+    folder = predictions_folder(study)
+    label = study.review.predictions.label if study.review and study.review.predictions else None
+    if folder is None or label is None:
+        return
+    decisions = readers_decisions(study).predictions.items()
+    # A planted item is of no scan, and has no hyphen.
+    accepted = {item: each for item, each in decisions if each.verdict == "accept" and "-" in item}
+    classes = _classes(study, label)
+    if not classes:
+        names = filter(None, map(_label_name, study.tasks.values()))
+        raise UserError(
+            f"review.predictions.label is {label!r}, which no task reads; "
+            f"{suggest_name(label, names)}"
+        )
+    rows = segmented_rows(folder) if accepted else []
+    files = {row["label_map_sha256"]: folder / row["label_map"] for row in rows}
+    for item, decision in accepted.items():
+        scan = item.partition("-")[0]
+        items = {prediction_item(scan, each, study.pseudonyms.code): each for each in files}
+        path = files[items[item]] if item in items else folder / item  # of no row: it is gone
+        yield ReturnedLabel(
+            scan, label, path, "prediction", decision.reader, classes, decision.sha256
+        )
 
 
 def _label_name(task: Task) -> str:

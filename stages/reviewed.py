@@ -69,14 +69,19 @@ def review_log_hash(study: Study) -> str:
     Raises UserError where the log is not as it was written, or no prediction is there.
     """
     anchor = anchor_of(AuditLog(study.pseudonyms.study_folder).read())
-    folder = _predictions_folder(study)
+    folder = predictions_folder(study)
     if folder is None:
         return sha256_json(anchor)
     check_predictions(folder)
     return sha256_json([anchor, sha256_file(folder / PREDICTIONS_TABLE)])
 
 
-def _predictions_folder(study: Study) -> Path | None:
+def readers_decisions(study: Study) -> Decisions:
+    """What readers decided. Raises UserError where the log is not as it was written."""
+    return decisions_of(AuditLog(study.pseudonyms.study_folder).read())
+
+
+def predictions_folder(study: Study) -> Path | None:
     """Where the predictions are that readers are asked about; None where the study names none."""
     if study.review is None or study.review.predictions is None:
         return None
@@ -91,7 +96,7 @@ def review_queue(study: Study) -> tuple[ReviewItem, ...]:
     if study.review is None:
         return ()
     scans = Inventory.read(layout.inventory_table(study)).scans
-    folder = _predictions_folder(study)
+    folder = predictions_folder(study)
     predictions = read_predictions(folder, scans) if folder else []
     return build_queue(scans, study.review, study.pseudonyms.code, predictions)
 

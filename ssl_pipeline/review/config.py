@@ -17,6 +17,11 @@ class ReviewedPredictions(Section):
     count: int = Field(
         20, ge=1, description="so many are asked about, those of which the model is least certain"
     )
+    label: str | None = Field(
+        None,
+        description="label that a prediction becomes which a reader accepts, of a training scan"
+        " without another; nothing is scored by it. None by default",
+    )
 
 
 class Review(Section):

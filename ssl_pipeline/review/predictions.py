@@ -39,8 +39,33 @@ def check_predictions(folder: Path) -> None:
 def read_predictions(folder: Path, scans: Sequence[Scan]) -> list[ReviewedPrediction]:
     """The predictions for scans of a study, those of which the model is least certain first.
 
-    Raises UserError for a folder that is no output of predict, without label maps, or of other
-    scans alone.
+    Raises UserError as `segmented_rows` does, and for a folder of other scans alone.
+    """
+    table = folder / PREDICTIONS_TABLE
+    codes = {(scan.sha256, scan.part): scan.id for scan in reversed(scans) if scan.sha256}
+    found = [
+        ReviewedPrediction(
+            codes[key],
+            folder / row["label_map"],
+            row["label_map_sha256"],
+            float(row["entropy"]),
+            not any(float(row[name] or 0) for name in row if name.endswith(VOLUME_COLUMN)),
+        )
+        for row in segmented_rows(folder)
+        if (key := (row["scan_sha256"], row["series"].partition("#")[2])) in codes
+    ]
+    if not found:
+        raise UserError(
+            f"review.predictions: {table} has no scan of this study: predict for the folder of its"
+            " scans."
+        )
+    return sorted({each.scan: each for each in found}.values(), key=lambda each: -each.entropy)
+
+
+def segmented_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of the table for scans that have a label map, with REVIEW_COLUMNS and `series`.
+
+    Raises UserError for a folder that is no output of predict, or is without label maps.
     """
     table = folder / PREDICTIONS_TABLE
     check_predictions(folder)
@@ -53,24 +78,7 @@ def read_predictions(folder: Path, scans: Sequence[Scan]) -> list[ReviewedPredic
             f"review.predictions: {table} has no label map: give predictions of a model of"
             " segmentation."
         )
-    codes = {(scan.sha256, scan.part): scan.id for scan in reversed(scans) if scan.sha256}
-    found = [
-        ReviewedPrediction(
-            codes[key],
-            folder / row["label_map"],
-            row["label_map_sha256"],
-            float(row["entropy"]),
-            not any(float(row[name] or 0) for name in row if name.endswith(VOLUME_COLUMN)),
-        )
-        for row in segmented
-        if (key := (row["scan_sha256"], row["series"].partition("#")[2])) in codes
-    ]
-    if not found:
-        raise UserError(
-            f"review.predictions: {table} has no scan of this study: predict for the folder of its"
-            " scans."
-        )
-    return sorted({each.scan: each for each in found}.values(), key=lambda each: -each.entropy)
+    return segmented
 
 
 def _no_output(folder: Path) -> UserError:

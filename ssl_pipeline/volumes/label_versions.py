@@ -105,4 +105,7 @@ def describe_label_changes(changes: Sequence[LabelVersion]) -> str:
     whose = [f"{counts[reader]:,} by {reader}" for reader in readers]
     whose += [f"{counts['']:,} unsigned"] if counts[""] else []
     labels = format_count(len(last), "label")
-    return f"{labels} changed, as the inventory of {last[0].seen:%Y-%m-%d} saw ({', '.join(whose)})"
+    return (
+        f"At the inventory of {last[0].seen:%Y-%m-%d}, {labels} had changed since the one before"
+        f" ({', '.join(whose)})"
+    )

@@ -35,9 +35,9 @@ from stages.core.stage_runs import evaluation_runs, runs_of_trial
 from stages.core.study import INIT_FROM, Study
 from stages.core.study_file import complete_study, load_study
 from stages.core.trials import is_ablation_arm, planned_trial, trial_of, trials
-from stages.inventory import raw_listing_hash, readers_decisions
+from stages.inventory import raw_listing_hash
 from stages.returned_labels import returned_labels_hash
-from stages.reviewed import review_log_hash
+from stages.reviewed import readers_decisions, review_log_hash
 
 DEMO = "workflows/studies/demo.yaml"
 Found = TypeVar("Found")

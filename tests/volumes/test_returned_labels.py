@@ -205,7 +205,8 @@ def test_each_change_is_added_once_with_who_and_when(folder, labels, finish):
     assert (corrected.kind, corrected.reader) == ("corrected", "anna")
     assert (new.before, new.kind, new.reader) == ("", "given", "")
     assert describe_label_changes(changes) == (
-        f"2 labels changed, as the inventory of {new.seen:%Y-%m-%d} saw (1 by anna, 1 unsigned)"
+        f"At the inventory of {new.seen:%Y-%m-%d}, 2 labels had changed since the one before"
+        " (1 by anna, 1 unsigned)"
     )
     record_label_changes(path, second, first)
     back = read_label_versions(path)[2:]

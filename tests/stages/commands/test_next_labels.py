@@ -11,7 +11,11 @@ import pytest
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.task_model.bundle import load_model
 from ssl_pipeline.preprocess.prepare import PreparedVolume
-from ssl_pipeline.review.next_labels.work_folder import FINISHED_LABELS, write_work_folder
+from ssl_pipeline.review.next_labels.work_folder import (
+    FINISHED_LABELS,
+    read_readers,
+    write_work_folder,
+)
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.store.reader import CropReader
 from ssl_pipeline.volumes.pseudonyms import Origin
@@ -80,6 +84,21 @@ def test_the_folder_has_the_scans_and_keeps_labels(partly_labelled):
         row["scan"],
         *(each["scan"] for each in listed(study)),
     }
+
+
+def test_readers_of_lists_are_written_down_and_stay(partly_labelled):
+    study, hidden = partly_labelled
+    choose_next(study, "tissue", 1, "random", "anna")
+    (first,) = listed(study)
+    folder = layout.work_folder(study, "tissue")
+    assert read_readers(folder) == {first["scan"]: "anna"}
+    choose_next(study, "tissue", UNLABELLED, "random", "ben")
+    assert read_readers(folder) == dict.fromkeys(hidden, "ben")
+    choose_next(study, "tissue", 1, "random")
+    clean_study(study, remove_all=True, assume_yes=True)
+    assert read_readers(folder) == dict.fromkeys(hidden, "ben")
+    with pytest.raises(UserError, match="--reader is 'Anna M': give up to 32 letters"):
+        choose_next(study, "tissue", 1, "random", "Anna M")
 
 
 def test_clean_removes_lists_and_links_and_no_label(partly_labelled):
