@@ -30,6 +30,10 @@ MISSING_WORDS = frozenset(
         "not applicable", "anonymous", "anonymized", "anonymised",
     )
 )  # fmt: skip
+LARGEST_NUMBER = 1e30  # whose square, summed over scans, is still a number
+MIN_VECTOR = 3  # numbers; fewer may be a date or a size
+AGE = re.compile(r"([0-9]{1,3})([DWMY])")  # the value representation AS of DICOM PS3.5
+UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 WHOLE_NUMBER = re.compile(r"([+-]?[0-9]+)\.0+")  # as a column of numbers with gaps is written
 
 
@@ -88,6 +92,28 @@ def normalize_word(text: str) -> str:
     if number := WHOLE_NUMBER.fullmatch(word):
         word = number[1]
     return "" if word.casefold() in MISSING_WORDS else word
+
+
+def parse_number(text: str) -> float | None:
+    """The number that a word is, an age as DICOM writes it (`067Y`, `018M`) in years.
+
+    None where it is none, or beyond LARGEST_NUMBER.
+    """
+    if age := AGE.fullmatch(text):
+        return int(age[1]) / UNITS_PER_YEAR[age[2]]
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) <= LARGEST_NUMBER else None
+
+
+def parse_vector(text: str) -> list[float] | None:
+    """The numbers of `[0.1, -2, 3]` or `0.1 -2 3`; None where it is no such list."""
+    words = text.strip("[]() ").replace(",", " ").split()
+    numbers = [parse_number(word) for word in words]
+    found = [number for number in numbers if number is not None]
+    return found if len(found) == len(words) >= MIN_VECTOR else None
 
 
 def _is_invisible(character: str) -> bool:

@@ -125,6 +125,8 @@ def _parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:
 def _cell_text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, list) and all(isinstance(number, int | float) for number in value):
+        return " ".join(f"{number:.6g}" for number in value)  # a vector
     is_whole = isinstance(value, float) and value.is_integer()
     return "" if value is None else f"{value:.0f}" if is_whole else str(value)
 

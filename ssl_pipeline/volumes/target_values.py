@@ -2,14 +2,16 @@
 
 Which targets there are, a study declares; nothing else of a table is kept. What is refused here was
 declared by mistake. A person's name is not surely distinguishable from other words: it has several
-capitalised words, and no two subjects share it.
+capitalised words, and no two subjects share it. Text of a report may name anybody, and is
+distinguished by its length, or by how seldom two scans share a value.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import parse_number, parse_vector
 from ssl_pipeline.volumes.discovery import Candidate
 
 MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
@@ -26,6 +28,8 @@ IDENTIFYING = {
     "a number of identity": re.compile(r"^\W*[0-9](?:[ /-]?[0-9]){8,}\W*$"),
     "a person's name": re.compile(r"\w\^\w"),
 }
+MAX_TEXT = 64  # characters of a target that is no vector
+MAX_WORDS = 64  # different values of a target that are no numbers
 SCAN_WORDS = ("site", "sequence")  # attributes of a scan that are never a person's name
 NAME_WORD = re.compile(r"(?=\S\S)[^\W\d_]+(?:['.-][^\W\d_]+)*\.?")
 
@@ -46,6 +50,7 @@ def check_targets(candidates: Iterable[Candidate]) -> None:
             example.setdefault(item, each)
         titles.add(each.root.title)
     _check_titles(titles)
+    _check_prose(example)
     for (name, value), people in subjects.items():
         kind = _identifying_kind(value, may_be_name=len(people) == 1 and name not in SCAN_WORDS)
         if kind:
@@ -62,6 +67,26 @@ def _check_titles(titles: Iterable[str]) -> None:
             raise UserError(
                 "data.roots: the name of a root or table, which may be that of its folder, looks"
                 f" like {kind}, which results would pass on: give it another `name`."
+            )
+
+
+def _check_prose(example: Mapping[tuple[str, str], Candidate]) -> None:
+    """Raise UserError for a target of free text; the message names a scan, and shows no text."""
+    different: dict[str, int] = defaultdict(int)
+    for (name, value), scan in example.items():
+        if name in SCAN_WORDS or parse_number(value) is not None or parse_vector(value):
+            continue
+        different[name] += 1
+        if len(value) > MAX_TEXT:
+            raise UserError(
+                f"`{name}` of scan {scan.id} is text of {len(value)} characters, and {MAX_TEXT}"
+                " are the most: results would pass it on, so do not declare it, or make findings"
+                " of it by `ssl-pipeline findings`."
+            )
+        if different[name] > MAX_WORDS:
+            raise UserError(
+                f"`{name}` has more than {MAX_WORDS} different words, so that it is text or names"
+                " of people: do not declare it, or write its values as classes or numbers."
             )
 
 

@@ -132,6 +132,14 @@ def test_words_and_numbers_beyond_all_scores_are_refused(age, few, tmp_path):
         run_probe(task, Probe(), few(*rows).context(tmp_path / "out"))
 
 
+def test_an_age_of_a_header_is_a_number_in_years(few, tmp_path):
+    setting = few(("a", "train", {"age": "061Y"}, {}, "one"))
+    task = Regression(title="Age", target="age")
+    (entry,) = task.usable_entries(setting.catalog.entries)
+    (crop,) = task.labelled_crops([entry], LabelMaps(tmp_path, setting.label_file), (8, 8, 8), 0)
+    assert crop.target == 61
+
+
 def test_equal_numbers_are_refused(few, tmp_path):
     rows = [
         (name, split, {"age": "61"}, {}, "one") for name, split in (("a", "train"), ("b", "test"))

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io.text import normalize_word, read_text
+from ssl_pipeline.io.text import normalize_word, parse_number, parse_vector, read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -49,3 +49,22 @@ def test_words_that_look_the_same_are_the_same():
 )
 def test_words_for_a_missing_value_are_none(word):
     assert normalize_word(word) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("067Y", 67), ("018M", 1.5), ("052W", 52 * 7 / 365.25), ("3Y", 3), ("-1.5e3", -1500)],
+)
+def test_ages_of_headers_are_numbers_in_years(text, number):
+    assert parse_number(text) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("text", ["", "67 years", "1067Y", "67y", "inf", "nan", "1e31"])
+def test_other_words_are_no_numbers(text):
+    assert parse_number(text) is None
+
+
+def test_a_vector_is_a_list_of_numbers_in_any_brackets():
+    assert parse_vector("[0.5, -2, 3e-1]") == parse_vector("0.5 -2 0.3") == [0.5, -2, 0.3]
+    for text in ("0.5 1", "0.5 nan 1", "no effusion 1", ""):
+        assert parse_vector(text) is None

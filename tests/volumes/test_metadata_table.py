@@ -181,6 +181,8 @@ def test_csv_and_parquet_give_the_same_words(tmp_path):
     assert read(tmp_path, "t.parquet", padded) == from_csv
     numbers = {"subject": [7.0, float("nan")], "grade": [True, None]}
     assert read(tmp_path, "t.parquet", numbers) == [("7", "True"), ("", "")]
+    vectors = {"subject": ["7", "8"], "grade": [[0.5, -2.0, 1 / 3], None]}
+    assert read(tmp_path, "t.parquet", vectors) == [("7", "0.5 -2 0.333333"), ("8", "")]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

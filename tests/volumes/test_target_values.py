@@ -59,6 +59,22 @@ def test_classes_and_numbers_are_no_persons():
     check_targets(scans_with(*words, "1.5.2", "12/13", "-3", "1234567"))
 
 
+def test_text_of_a_report_is_refused_and_not_shown():
+    text = "no effusion, heart of normal size, unchanged since the last examination of the chest"
+    with pytest.raises(UserError, match=r"`note` of scan .* is text of 84 characters") as error:
+        check_targets(scans_with("healthy", text))
+    assert "effusion" not in str(error.value)
+    many = [f"finding {number}a" for number in range(65)]
+    with pytest.raises(UserError, match="`note` has more than 64 different words") as error:
+        check_targets(scans_with(*many))
+    assert "64a" not in str(error.value)
+    check_targets(scans_with(*many[:64], *map(str, range(100)), "067Y"))
+
+
+def test_a_vector_is_no_text():
+    check_targets(scans_with(*("0.125 " * 40 + str(number) for number in range(70))))
+
+
 def test_a_value_in_letters_of_two_sizes_is_refused():
     with pytest.raises(UserError, match="`note` is 'f' for some scans and 'F' for others"):
         check_targets(scans_with("f", "m", "F"))

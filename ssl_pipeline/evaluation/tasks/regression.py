@@ -15,11 +15,10 @@ from ssl_pipeline.evaluation.metrics.scores import CellScores, Predictions
 from ssl_pipeline.evaluation.tasks.classes import Classes
 from ssl_pipeline.evaluation.tasks.scan_task import ScanTask
 from ssl_pipeline.evaluation.tasks.task import TruthName
+from ssl_pipeline.io.text import LARGEST_NUMBER, parse_number
 from ssl_pipeline.store.catalog import Entry, ScanRow
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.inventory import Scan
-
-LARGEST_NUMBER = 1e30  # whose square, summed over scans, is still a number
 
 
 class Regression(ScanTask):
@@ -61,7 +60,7 @@ class Regression(ScanTask):
         """Scans that have the label, or whose target is a number; UserError for other words."""
         truth, with_truth = self.truth, super().usable_entries(scans)
         for entry in with_truth if self.target else ():
-            if _number(entry.targets[truth.name]) is None:
+            if parse_number(entry.targets[truth.name]) is None:
                 raise UserError(
                     f"Task {self.title!r}: target {truth.name!r} of scan {entry.id} is "
                     f"{entry.targets[truth.name]!r}, which is no number up to "
@@ -72,7 +71,7 @@ class Regression(ScanTask):
     def inventory_targets(self, scan: Scan) -> frozenset[int | float] | None:
         """The number of a usable scan: its target, or 0 where its label shows nothing counted."""
         if self.target:
-            return frozenset({float(scan.targets[self.target])})
+            return frozenset({self._target_number(scan, self.target)})
         present = scan.label_classes.get(self.label or "")
         if present is None:
             return None
@@ -98,17 +97,15 @@ class Regression(ScanTask):
 
     def _value(self, entry: Entry, labels: LabelMaps) -> float:
         if self.target:
-            return float(entry.targets[self.target])
+            return self._target_number(entry, self.target)
         label_map = labels.load_on_source_grid(entry, self.label or "")
         counted = (label_map > 0) & (label_map != IGNORE_LABEL)
         if self.classes:
             counted = sum((label_map == value for value in self.class_values), start=label_map < 0)
         return entry.meta.source_volume_ml(int(counted.sum()))
 
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if abs(value) <= LARGEST_NUMBER else None
+    def _target_number(self, scan: Entry | Scan, name: str) -> float:
+        """The number of a usable scan."""
+        number = parse_number(scan.targets[name])
+        assert number is not None  # see `usable_entries`
+        return number

@@ -14,6 +14,7 @@ from ssl_pipeline.report.render.table import Table
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
 from ssl_pipeline.volumes.root_notes import root_notes
+from ssl_pipeline.volumes.target_values import MAX_TEXT
 
 MAX_ROWS = 200
 MAX_SITES = 30
@@ -120,15 +121,20 @@ def label_table(inventory: Inventory) -> Table | None:
         for name in sorted({name for _, own in sources for name in own}):
             having = [(scan, own[name]) for scan, own in sources if own.get(name)]
             values = Counter(value for _, value in having) if kind == "target" else Counter()
-            shown = ", ".join(f"{value}: {number:,}" for value, number in values.most_common(8))
-            more = ", …" if len(values) > 8 else ""
-            rows.append(
-                (name, kind, shown + more or "voxels", *_split_counts([s for s, _ in having]))
-            )
+            shown = _common_values(values) or "voxels"
+            rows.append((name, kind, shown, *_split_counts([s for s, _ in having])))
     head = ("name", "kind", "values", "scans", "subjects", *SPLIT_TITLES.values())
     return (
         Table("Labels and targets of accepted scans", head, rows, text_columns=3) if rows else None
     )
+
+
+def _common_values(values: Counter[str]) -> str:
+    """The commonest values of a target, and how many scans have each."""
+    if any(len(value) > MAX_TEXT for value in values):
+        return "vectors"
+    shown = ", ".join(f"{value}: {number:,}" for value, number in values.most_common(8))
+    return f"{shown}, …" if len(values) > 8 else shown
 
 
 def rejection_reason_table(inventory: Inventory) -> Table | None:
