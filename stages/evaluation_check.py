@@ -121,7 +121,7 @@ def _check_objectives(study: Study, scans: Sequence[Scan]) -> None:
             "No usable scan is of the split train, and pretraining needs some: change data.splits."
         )
     for objective in (study.objective, *(study.ablate.arms.values() if study.ablate else ())):
-        objective.metadata_features(training)
+        objective.check_metadata(training)
 
 
 def _check_task(study: Study, name: str, scans: Sequence[Scan]) -> None:

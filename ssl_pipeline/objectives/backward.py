@@ -121,7 +121,7 @@ def _batch_statistics(
     if not objective.trained_vector_terms:
         return _BatchStatistics(counts, {}, {})
     own = concatenate_metadata([part.metadata for part in outputs])
-    parts = (own.subject, own.features, own.number)
+    parts = (own.subject, own.features, own.second_features, own.number)
     metadata = TermMetadata(*(ranks.gather(part) for part in parts))
     losses: dict[str, Tensor] = {}
     gradients: dict[str, Sequence[Tensor]] = {}

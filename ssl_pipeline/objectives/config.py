@@ -44,9 +44,14 @@ class ObjectiveSection(Section, ABC):
 
     def metadata_features(
         self, entries: Sequence[ScanRow]
-    ) -> Float[NDArray[np.float32], "n names"]:
-        """The metadata of scans as numbers, one column for each name of `metadata_used`."""
+    ) -> Float[NDArray[np.float32], "n columns"]:
+        """The metadata of scans as numbers, term by term."""
         return np.concatenate([term.metadata_features(entries) for term in self.list_terms()], 1)
+
+    def check_metadata(self, entries: Sequence[ScanRow]) -> None:
+        """Raise UserError where a term learns nothing of the metadata of training scans."""
+        for term in self.list_terms():
+            term.check_metadata(entries)
 
 
 class DistillingObjective(ObjectiveSection):

@@ -135,10 +135,13 @@ class Objective(nn.Module):
 
     def metadata_of(self, term: Term, metadata: TermMetadata) -> TermMetadata:
         """The metadata with the columns of one term alone."""
-        widths = [len(each.metadata_used()) for each in self.terms]
-        end = list(accumulate(widths))[self.terms.index(term)]
-        columns = metadata.features[:, end - len(term.metadata_used()) : end]
-        return replace(metadata, features=columns)
+        end = list(accumulate(each.metadata_width for each in self.terms))[self.terms.index(term)]
+        own = slice(end - term.metadata_width, end)
+        return replace(
+            metadata,
+            features=metadata.features[:, own],
+            second_features=metadata.second_features[:, own],
+        )
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, images: Images) -> Images | None:

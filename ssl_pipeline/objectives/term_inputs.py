@@ -101,14 +101,17 @@ class TermMetadata:
     """Metadata of samples that terms may read."""
 
     subject: Int[Tensor, " samples"]  # equal numbers, equal subjects
-    features: Float[Tensor, "samples features"]  # a column for each name of `metadata_used`
+    # Of the scan of the first view, and of that of the second: see `Term.metadata_features`.
+    features: Float[Tensor, "samples features"]
+    second_features: Float[Tensor, "samples features"]
     number: Int[Tensor, " samples"]  # in the run, on the host: a key for what a term draws
 
 
 def term_metadata(batch: Batch | SampleBatch) -> TermMetadata:
     """The metadata of the samples of a batch."""
     number = torch.from_numpy(batch.meta.number)
-    return TermMetadata(batch.meta.subject, batch.meta.metadata_features, number)
+    meta = batch.meta
+    return TermMetadata(meta.subject, meta.metadata_features, meta.second_features, number)
 
 
 def concatenate_metadata(parts: Sequence[TermMetadata]) -> TermMetadata:
@@ -116,6 +119,6 @@ def concatenate_metadata(parts: Sequence[TermMetadata]) -> TermMetadata:
     return TermMetadata(
         *(
             torch.cat([getattr(part, name) for part in parts])
-            for name in ("subject", "features", "number")
+            for name in ("subject", "features", "second_features", "number")
         )
     )

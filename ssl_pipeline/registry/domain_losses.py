@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import Field
 
 from ssl_pipeline.evaluation.statistics.estimates import Estimate, MetricEstimate, to_json_number
 from ssl_pipeline.evaluation.statistics.gate import Criterion, PairedContrast
@@ -61,6 +62,7 @@ class DomainRow(RecordPart):
     losses: tuple[Estimate | None, ...]  # one an encoder, None where it was not measured
     retrieval_accuracy: tuple[float | None, ...]
     rankme: tuple[float | None, ...]
+    prediction_scores: dict[str, float | None] = Field({})  # of the last encoder, by target
 
 
 class DomainTable(RecordPart):
@@ -107,6 +109,7 @@ def _domain_row(
         losses=tuple(mean_loss(bank, m, confidence) if m else None for m in measures),
         retrieval_accuracy=tuple(m.retrieval_accuracy if m else None for m in measures),
         rankme=tuple(m.rankme if m else None for m in measures),
+        prediction_scores=measures[-1].prediction_scores if measures[-1] else {},
     )
 
 

@@ -10,6 +10,8 @@ Imports no torch.
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from ssl_pipeline.io.records import Record, RecordPart
 from ssl_pipeline.store.catalog import Entry, scan_attribute
 from ssl_pipeline.types import Triple
@@ -63,6 +65,8 @@ class DomainMeasure(RecordPart):
     losses: dict[str, tuple[float | None, ...]]
     retrieval_accuracy: float | None  # of the other view of a place among those of all places
     rankme: float | None  # effective rank of the pooled embeddings
+    # By the name of a target that is predicted: R², balanced accuracy or cosine.
+    prediction_scores: dict[str, float | None] = Field({})
 
     def subject_losses(self, bank: DomainBank, term: str = TOTAL) -> dict[int, float]:
         """The mean loss of a term over the places of each subject that has any."""

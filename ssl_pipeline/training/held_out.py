@@ -107,6 +107,7 @@ def measure_bank(
         losses={name: _by_place(own, places, len(bank.places)) for name, own in losses.items()},
         retrieval_accuracy=_finite(retrieval_accuracy(first, second).score),
         rankme=_finite(rankme(first)),
+        prediction_scores=_prediction_scores(objective, measured),
     )
 
 
@@ -144,14 +145,32 @@ def _vector_losses(
         return [math.nan] * n
 
     def loss(chosen: Sequence[_PlaceOutputs]) -> float:
-        pairs = (place.vectors[term.name] for place in chosen)
-        first, second = (torch.cat(each) for each in zip(*pairs, strict=True))
-        metadata = concatenate_metadata([place.metadata for place in chosen])
-        return float(objective.vector_loss(term, first, second, metadata))
+        return float(objective.vector_loss(term, *_term_vectors(term, chosen)))
 
     whole = loss(measured)
     without = (loss([*measured[:k], *measured[k + 1 :]]) for k in range(n))
     return [n * whole - (n - 1) * other for other in without]
+
+
+def _prediction_scores(
+    objective: Objective, measured: Sequence[_PlaceOutputs]
+) -> dict[str, float | None]:
+    """How well what is known of the scans of all places is predicted."""
+    found: dict[str, float | None] = {}
+    for term in objective.trained_vector_terms:
+        first, second, metadata = _term_vectors(term, measured)
+        own = term.prediction_scores(first, second, objective.metadata_of(term, metadata))
+        found |= {name: _finite(score) for name, score in own.items()}
+    return found
+
+
+def _term_vectors(
+    term: VectorTerm, places: Sequence[_PlaceOutputs]
+) -> tuple[Tensor, Tensor, TermMetadata]:
+    """The vectors of both views of places, and their metadata."""
+    pairs = (place.vectors[term.name] for place in places)
+    first, second = (torch.cat(each) for each in zip(*pairs, strict=True))
+    return first, second, concatenate_metadata([place.metadata for place in places])
 
 
 def _halves(views: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,3 +42,9 @@ METRICS: dict[str, str] = {
     "data_wait": "fraction of time that a rank waited for data, the largest of all ranks",
     "mfu": "model FLOPs utilization: fraction of the device's peak (specified, else measured)",
 }
+
+
+def metric_text(name: str) -> str:
+    """What a metric of a log is; one of several of a kind is called `kind/which`."""
+    kind, _, which = name.partition("/")
+    return f"{METRICS[kind]} ({which})" if which else METRICS[kind]

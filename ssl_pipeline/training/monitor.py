@@ -286,7 +286,10 @@ def _sample_metadata(
     of_terms = concatenate_metadata([term_metadata(part) for part in batches])
     return _SampleMetadata(
         of_terms=replace(
-            of_terms, subject=of_terms.subject.to(device), features=of_terms.features.to(device)
+            of_terms,
+            subject=of_terms.subject.to(device),
+            features=of_terms.features.to(device),
+            second_features=of_terms.second_features.to(device),
         ),
         region=quantile_bins(middle[:, 0], root, REGIONS).to(device),
         centre=middle.to(device),

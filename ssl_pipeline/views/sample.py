@@ -55,8 +55,9 @@ class SampleMeta:
 
     number: Int[NDArray[np.int64], "*samples"]  # in the run; with the seed, the key of its draws
     subject: Int[Tensor, "*samples"]  # equal numbers, equal subjects
-    # By which subjects are similar, see `objectives.metadata_similarity`.
+    # What terms read of the scan of the first view, and of that of the second (`views.partner`).
     metadata_features: Float[Tensor, "*samples features"]
+    second_features: Float[Tensor, "*samples features"]
     shares_place: Bool[Tensor, "*samples"]  # whether both views lie in one frame
     entry_index: Int[NDArray[np.int64], "*samples 2"]  # of each view, in the sampler's list
     centre: Float[NDArray[np.float32], "*samples 2 3"]  # of each crop, as a fraction of its volume

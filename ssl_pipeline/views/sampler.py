@@ -202,7 +202,8 @@ class Sampler:
         return SampleMeta(
             number=np.array(number),
             subject=torch.tensor(subject),
-            metadata_features=torch.from_numpy(self.metadata_features[blocks[0].entry_index]),
+            metadata_features=torch.from_numpy(self.metadata_features[ends[0].entry_index]),
+            second_features=torch.from_numpy(self.metadata_features[ends[1].entry_index]),
             shares_place=torch.tensor(blocks[-1].shares_place),
             entry_index=np.array([block.entry_index for block in ends]),
             centre=centre.astype(np.float32),

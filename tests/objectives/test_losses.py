@@ -231,7 +231,7 @@ def lejepa(first, second, number=0):
     """The loss of samples that are numbered from `number` on."""
     count = len(first)
     who, traits = torch.arange(count), torch.zeros(count, 0)
-    return Lejepa().loss(first, second, TermMetadata(who, traits, who + number))
+    return Lejepa().loss(first, second, TermMetadata(who, traits, traits, who + number))
 
 
 def test_the_loss_without_negatives_is_lightlys_and_draws_by_the_samples():

@@ -13,6 +13,7 @@ from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.retain import Retain
 from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
+from ssl_pipeline.objectives.terms.target_prediction import TargetPrediction
 from ssl_pipeline.objectives.terms.term import Term
 
 TermConfig = Annotated[
@@ -24,7 +25,8 @@ TermConfig = Annotated[
     | Ibot
     | Koleo
     | Lejepa
-    | Retain,
+    | Retain
+    | TargetPrediction,
     Field(discriminator="name"),
 ]
 TERMS: dict[str, type[Term]] = {

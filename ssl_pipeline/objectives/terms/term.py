@@ -136,11 +136,20 @@ class Term(Section, ABC):
     def build_head(self, encoder: "Encoder") -> "nn.Module":
         """The trained part of the term, its weights drawn from torch's global generator."""
 
+    @property
+    def metadata_width(self) -> int:
+        """Columns of `metadata_features`."""
+        return len(self.metadata_used())
+
     def metadata_features(
         self, entries: Sequence[ScanRow]
-    ) -> Float[NDArray[np.float32], "n names"]:
-        """The metadata of scans as numbers, one column for each name of `metadata_used`."""
+    ) -> Float[NDArray[np.float32], "n columns"]:
+        """The metadata of scans as numbers, in the order of `metadata_used`."""
         return np.zeros((len(entries), 0), np.float32)
+
+    def check_metadata(self, entries: Sequence[ScanRow]) -> None:
+        """Raise UserError where the term learns nothing of the metadata of training scans."""
+        self.metadata_features(entries)
 
     def reconstruct(
         self, head: "nn.Module", crops: "Crops", outputs: "EncoderOutputs"
@@ -185,6 +194,12 @@ class VectorTerm(Term):
         self, first: "Vectors", second: "Vectors", metadata: "TermMetadata"
     ) -> dict[str, float]:
         """Metrics of the vectors of all snapshot samples."""
+        return {}
+
+    def prediction_scores(
+        self, first: "Vectors", second: "Vectors", metadata: "TermMetadata"
+    ) -> dict[str, float]:
+        """How well what is known of held-out scans is predicted, by its name."""
         return {}
 
 

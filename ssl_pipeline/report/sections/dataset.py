@@ -120,7 +120,7 @@ def label_table(inventory: Inventory) -> Table | None:
         ]
         for name in sorted({name for _, own in sources for name in own}):
             having = [(scan, own[name]) for scan, own in sources if own.get(name)]
-            values = Counter(value for _, value in having) if kind == "target" else Counter()
+            values = Counter(str(value) for _, value in having) if kind == "target" else Counter()
             shown = _common_values(values) or "voxels"
             rows.append((name, kind, shown, *_split_counts([s for s, _ in having])))
     head = ("name", "kind", "values", "scans", "subjects", *SPLIT_TITLES.values())

@@ -71,7 +71,8 @@ def _interval_text(finding: Finding) -> str:
 
 
 def _domain_table(table: DomainTable) -> Table:
-    """Losses by domain and encoder; of the challenger also retrieval and effective rank."""
+    """Losses by domain and encoder; of the challenger also retrieval, rank and predictions."""
+    targets = list(dict.fromkeys(name for row in table.rows for name in row.prediction_scores))
     rows = [
         (
             row.domain,
@@ -79,11 +80,15 @@ def _domain_table(table: DomainTable) -> Table:
             *(_estimate_text(loss) for loss in row.losses),
             _number(row.retrieval_accuracy[-1], "{:.2f}"),
             _number(row.rankme[-1], "{:.1f}"),
+            *(_number(row.prediction_scores.get(name), "{:.2f}") for name in targets),
         )
         for row in table.rows
     ]
-    head = ("domain", "held-out subjects", *table.encoders, "retrieval", "effective rank")
+    last = ("retrieval", "effective rank", *targets)
+    head = ("domain", "held-out subjects", *table.encoders, *last)
     caption = "Held-out loss in the bank of each domain, the oldest encoder first"
+    if targets:
+        caption += "; of predicted targets R², balanced accuracy or cosine"
     return Table(caption, head, rows)
 
 

@@ -10,7 +10,7 @@ from ssl_pipeline.monitoring.diagnosis import MetricValues, metric_series
 from ssl_pipeline.report.data.report_data import ReportData
 from ssl_pipeline.report.render.figures import Picture, log_panel
 from ssl_pipeline.report.render.table import Table
-from ssl_pipeline.training.metrics_registry import METRICS
+from ssl_pipeline.training.metrics_registry import METRICS, metric_text
 
 # A panel: title, and its lines by metric, with a word for the legend where there are several.
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -83,8 +83,12 @@ def diagnosis_reason(data: ReportData) -> str:
 
 def _metrics_table(rows: Sequence[MetricValues]) -> Table:
     """The last value of every metric, and what it measures."""
-    last = {sign: values[-1] for sign in METRICS if (values := metric_series(rows, sign))}
-    cells = [(sign, f"{value:.4g}", METRICS[sign]) for sign, value in last.items()]
+    logged = dict.fromkeys(name for row in rows for name in row)
+    kinds = list(METRICS)
+    known = [name for name in logged if name.partition("/")[0] in METRICS]
+    signs = sorted(known, key=lambda name: kinds.index(name.partition("/")[0]))
+    last = {sign: values[-1] for sign in signs if (values := metric_series(rows, sign))}
+    cells = [(sign, f"{value:.4g}", metric_text(sign)) for sign, value in last.items()]
     return Table(
         "Metrics at the end of pretraining", ("metric", "value", "meaning"), cells, can_wrap=True
     )

@@ -183,6 +183,15 @@ MISTAKES = {
         ),
         "objective has the term subject_contrast, which reads side, the target of tasks.side",
     ),
+    "a term that predicts the target of a task": (
+        lambda c: c.update(
+            objective={
+                "name": "custom",
+                "terms": [{"name": "target_prediction", "targets": {"side": {"kind": "finding"}}}],
+            }
+        ),
+        "objective has the term target_prediction, which reads side, the target of tasks.side",
+    ),
     "a term listed twice": (
         lambda c: c.update(objective={"name": "custom", "terms": [{"name": "local_contrast"}] * 2}),
         "terms is ['local_contrast', 'local_contrast']: give each once",
