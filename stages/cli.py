@@ -260,6 +260,24 @@ def drift(*, config: StudyFile) -> int:
     return find_drift(load_study(config))
 
 
+@_command(INSPECT_GROUP, "findings reports.csv --out findings.csv")
+def findings(
+    reports: Annotated[Path, Parameter(help="CSV or Parquet with the columns path and report")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(metavar="FILE", help="CSV to write, for `data.table`")],
+    column: Annotated[str, Parameter(help="that has the text")] = "report",
+    lexicon: Annotated[Path | None, Parameter(help="YAML file of findings and phrases")] = None,
+    command: Annotated[
+        str | None, Parameter(help="that finds them instead: JSON lines in, JSON lines out")
+    ] = None,
+) -> None:
+    """Write which findings reports assert or deny, as a table without their text."""
+    from stages.commands.findings import write_findings
+
+    write_findings(reports, out, column, lexicon, command)
+
+
 @_command(ENCODER_GROUP, f"embed {EXAMPLE_BUNDLE} scans --out features.parquet")
 def embed(
     encoder: Bundle,

@@ -95,9 +95,7 @@ def read_table(path: Path, targets: Collection[str] = ()) -> list[TableRow]:
 
 def _records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """The columns' names and the rows' cells; all but paths as words are compared."""
-    titles, rows = (
-        _parquet_cells(path) if path.suffix.lower() in PARQUET_SUFFIXES else _csv_cells(path)
-    )
+    titles, rows = read_cells(path)
     columns = [clean_text(title) for title in titles]
     twice = next((name for name in columns if name and columns.count(name) > 1), "")
     if twice:
@@ -111,6 +109,15 @@ def _records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         }
         for row in cells
     ]
+
+
+def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The first line and the rows of a CSV or Parquet table, as they are written.
+
+    Raises UserError where it cannot be read.
+    """
+    is_parquet = path.suffix.lower() in PARQUET_SUFFIXES
+    return _parquet_cells(path) if is_parquet else _csv_cells(path)
 
 
 def _parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:

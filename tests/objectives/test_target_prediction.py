@@ -74,7 +74,7 @@ def test_the_loss_is_the_mean_of_the_losses_of_the_targets(entries):
     loss = ALL.loss(first, second, metadata(features))
     assert loss.item() == pytest.approx(sum(wanted).item() / 4, rel=1e-5)
     of_all = dict(zip(ALL.targets, wanted, strict=True))
-    logged = ALL.snapshot_metrics(first, second, metadata(features))
+    logged = ALL.snapshot_metrics(first.detach(), second.detach(), metadata(features))
     for name, value in of_all.items():
         assert logged[f"target_loss/{name}"] == pytest.approx(value.item(), rel=1e-5)
 
@@ -84,7 +84,7 @@ def test_a_weight_is_a_share(entries):
     features = heavy.metadata_features(entries)
     first, second = outputs(3, 0, heavy), outputs(3, 1, heavy)
     known = metadata(features)
-    each = heavy.snapshot_metrics(first, second, known)
+    each = heavy.snapshot_metrics(first.detach(), second.detach(), known)
     wanted = 0.75 * each["target_loss/age"] + 0.25 * each["target_loss/effusion"]
     assert heavy.loss(first, second, known).item() == pytest.approx(wanted, rel=1e-5)
 
