@@ -127,8 +127,11 @@ def _parse_answer(
     except ValueError:
         answer = None
     index = answer.pop("id", None) if isinstance(answer, dict) else None
-    is_report = type(index) is int and 0 <= index < n_reports
-    if not is_report or answer.keys() - lexicon.findings.keys():
+    if (
+        type(index) is not int
+        or not 0 <= index < n_reports
+        or answer.keys() - lexicon.findings.keys()
+    ):
         raise UserError(
             f"--command: line {number} of its output is no JSON object of the `id` of a report and "
             f"findings of the lexicon ({', '.join(lexicon.findings)}): let it print only these."

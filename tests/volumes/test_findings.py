@@ -52,7 +52,7 @@ def test_a_lexicon_of_the_user_is_in_any_language(tmp_path):
     [
         ("findings: {}", "words.yaml: findings"),
         ("findings: {Left Lung: [lung]}", "write a code of small letters"),
-        ("finding: {mass: [mass]}", "finding is not known"),
+        ("finding: {mass: [mass]}", "findings is missing: add it"),
     ],
 )
 def test_a_lexicon_that_cannot_be_used_is_refused(content, sentence, tmp_path):
