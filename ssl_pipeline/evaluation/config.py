@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from ssl_pipeline.config.section import Section
+from ssl_pipeline.errors import suggest_name
 from ssl_pipeline.evaluation.adaptation import AdaptationMethod
 from ssl_pipeline.evaluation.adaptation.full import Full
 from ssl_pipeline.evaluation.cells import BASELINES, RANDOM
@@ -22,6 +23,7 @@ from ssl_pipeline.evaluation.probes import ProbeMethod
 from ssl_pipeline.evaluation.probes.knn import Knn
 from ssl_pipeline.evaluation.probes.linear import Linear
 from ssl_pipeline.objectives import Contrastive, Hybrid, Mae, ObjectiveConfig
+from ssl_pipeline.views.config import Recolour
 
 Percent = Annotated[str, Field(pattern=r"^(100|[1-9]\d?|\d{1,2}\.\d*[1-9]\d*)%$")]  # above 0
 Budgets = tuple[NonNegativeInt | Percent, ...]
@@ -273,20 +275,30 @@ def _refuse_duplicates(names: list[str], what: str = "methods") -> None:
 
 
 class Ablate(Section):
-    """Objectives compared at equal cost: the FLOPs of this study's `training.steps`."""
+    """Objectives, and recolouring, compared at equal cost: the FLOPs of `training.steps`."""
 
     arms: dict[Identifier, ObjectiveConfig] = Field(
         {"mae": Mae(), "contrastive": Contrastive(), "hybrid": Hybrid()},
         min_length=1,
         description="objectives by a name; random weights are always compared too",
     )
+    recolour: dict[Identifier, Recolour] = Field(
+        {},
+        description="recolouring of second views in some arms, by their names; all others have "
+        "that of `views`",
+    )
     seeds: int = Field(
         3, ge=2, description="encoders that each arm trains, at least 2 for their spread"
     )
 
     @model_validator(mode="after")
-    def _random_is_reserved(self) -> "Ablate":
+    def _check_names(self) -> "Ablate":
         _refuse_reserved_names("arms", self.arms)
+        for name in self.recolour:
+            if name not in self.arms:
+                raise ValueError(
+                    f"recolour names {name}, which is no arm: {suggest_name(name, self.arms)}"
+                )
         return self
 
     @property

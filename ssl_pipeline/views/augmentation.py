@@ -15,6 +15,7 @@ from ssl_pipeline.types import Triple
 from ssl_pipeline.views.collate import BLUR_RADIUS, IntensityParams, SampleBatch, ViewParams
 from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.crops import Batch, crop_views
+from ssl_pipeline.views.recolour import recolour
 from ssl_pipeline.views.sample import INTENSITY_PARAMS
 
 LOW, HIGH = -2.0, 2.0  # the range of model input that counts as from black to white
@@ -30,8 +31,8 @@ def augmented_views(
 
 
 def augment(batch: Batch, params: ViewParams) -> Float[Tensor, "views 1 z y x"]:
-    """Apply the intensity parameters that were drawn for a batch to its crops."""
-    return augment_intensities(batch.clean, batch.valid, params)
+    """Recolour the crops of a batch and change their intensities, by the parameters drawn."""
+    return augment_intensities(recolour(batch.clean, batch.valid, params), batch.valid, params)
 
 
 def augment_intensities(

@@ -10,7 +10,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from ssl_pipeline.views.config import AffineAugmentation, IntensityAugmentation, Views
+from ssl_pipeline.views.augmentation import HIGH, LOW
+from ssl_pipeline.views.config import AffineAugmentation, IntensityAugmentation, Recolour, Views
 from ssl_pipeline.views.rng import generator, rng_key
 from ssl_pipeline.views.sample import INTENSITY_PARAMS, Block, SampleParams
 
@@ -69,6 +70,7 @@ def draw_params(
     orders = [sample_key.generator(f"mask {v}").random(token_count, np.float32) for v in both]
     intensities = [draw_intensity_params(sample_key, views.intensity, v) for v in both]
     fields = [draw_bias_field(sample_key, views.intensity, v) for v in both]
+    is_recoloured, values, gains = draw_recolouring(sample_key, views.recolour)
     noise = [rng_key(sample_key.seed, sample_key.number, f"noise {v}") % 2**63 for v in both]
     return SampleParams(
         zoom=zoom,
@@ -79,6 +81,9 @@ def draw_params(
         intensity_params=np.stack(intensities),
         bias_field=np.stack(fields),
         noise_seeds=np.array(noise),
+        is_recoloured=is_recoloured,
+        class_values=values,
+        class_gains=gains,
     )
 
 
@@ -148,3 +153,16 @@ def draw_bias_field(
         return np.zeros((3, 3, 3), np.float32)
     field: NDArray[np.float32] = sample_key.generator(f"field {view}").random((3, 3, 3), np.float32)
     return 2 * field - 1
+
+
+def draw_recolouring(
+    sample_key: SampleKey, section: Recolour
+) -> tuple[bool, NDArray[np.float32], NDArray[np.float32]]:
+    """Whether a second view is recoloured, the means of its classes, and the gains within them.
+
+    Gains lie in -1..1: what is bright within a class in one sequence may be dark in another.
+    """
+    rng = sample_key.generator("recolour")
+    is_recoloured = bool(rng.random() < section.probability)
+    values = rng.uniform(LOW, HIGH, section.classes).astype(np.float32)
+    return is_recoloured, values, rng.uniform(-1, 1, section.classes).astype(np.float32)

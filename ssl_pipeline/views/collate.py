@@ -54,6 +54,9 @@ class ViewParams(IntensityParams):
     start: Int[Tensor, "views 3"]  # first voxel of a crop in its block
     host_start: NDArray[np.int64]  # the same on the host
     order: Float[Tensor, "views tokens"]  # random numbers that decide which tokens are visible
+    recoloured_index: Int[Tensor, " recoloured"]  # the views that are recoloured
+    class_values: Float[Tensor, "recoloured classes"]  # means of their classes of intensity
+    class_gains: Float[Tensor, "recoloured classes"]  # of the differences from these means
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def _collate_params(params: Sequence[SampleParams]) -> ViewParams:
         return np.concatenate(list(each.swapaxes(0, 1)))
 
     start = views("start")
+    is_recoloured = np.array([sample.is_recoloured for sample in params])
     intensities = collate_intensity_params(
         views("intensity_params"), views("bias_field"), views("noise_seeds")
     )
@@ -140,6 +144,13 @@ def _collate_params(params: Sequence[SampleParams]) -> ViewParams:
         start=torch.from_numpy(start),
         host_start=start,
         order=torch.from_numpy(views("order")),
+        recoloured_index=torch.from_numpy(len(params) + np.flatnonzero(is_recoloured)),
+        class_values=torch.from_numpy(
+            np.stack([sample.class_values for sample in params])[is_recoloured]
+        ),
+        class_gains=torch.from_numpy(
+            np.stack([sample.class_gains for sample in params])[is_recoloured]
+        ),
     )
 
 

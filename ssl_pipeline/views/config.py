@@ -64,6 +64,20 @@ class AffineAugmentation(Section):
     )
 
 
+class Recolour(Section):
+    """Random grey values for classes of intensity: the same place under other physics.
+
+    They are drawn for second views alone, before `intensity`.
+    """
+
+    probability: float = Field(
+        0.0, ge=0, le=1, description="fraction of samples whose second view is recoloured"
+    )
+    classes: int = Field(
+        6, ge=2, le=32, description="classes that the intensities of a view are divided into"
+    )
+
+
 class LocalCrops(Section):
     """Boxes of patches of each view, of which self-distillation asks what whole views are."""
 
@@ -117,6 +131,7 @@ class Views(Section):
         "reading, and no new subjects in those steps",
     )
     intensity: IntensityAugmentation = IntensityAugmentation()
+    recolour: Recolour = Recolour()
     local_crops: LocalCrops = LocalCrops()
 
     @property

@@ -42,6 +42,9 @@ class SampleParams:
     intensity_params: NDArray[np.float32]
     bias_field: NDArray[np.float32]
     noise_seeds: NDArray[np.int64]
+    is_recoloured: bool
+    class_values: NDArray[np.float32]
+    class_gains: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trials: the study with another objective, length of pretraining or seed.
+"""Trials: the study with another objective, recolouring, length of pretraining or seed.
 
 A trial shares the study's stored volumes and has its own pretraining and evaluations below
 `trials/`. All trials of an ablation cost the same: the FLOPs of the study's own objective in
@@ -28,6 +28,8 @@ def trial_of(study: Study, name: str) -> Study:
     if is_ablation_arm(study, arm):
         assert study.ablate
         changed |= {"objective": study.ablate.arms[arm]}
+        recolour = study.ablate.recolour.get(arm, study.views.recolour)
+        changed |= {"views": study.views.model_copy(update={"recolour": recolour})}
         changed |= {"training": study.training.model_copy(update=_arm_steps(study, arm))}
     elif study.scaling and arm in study.scaling.arms:
         changed |= {"training": study.training.shortened(study.scaling.arms[arm])}

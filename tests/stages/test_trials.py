@@ -134,6 +134,7 @@ def test_trials_that_are_not_there_are_refused(tmp_path, study):
     "change, said",
     [
         ({"ablate": {"arms": {"random": {"name": "mae"}}}}, "means random weights"),
+        ({"ablate": {"recolour": {"mea": {}}}}, "recolour names mea.*did you mean mae"),
         ({"ablate": {"seeds": 1}}, "greater than or equal to 2"),
         ({"evaluate": {"encoders": {"other": "elsewhere"}}}, "encoders of its own"),
         ({"scaling": {"shares": [0.5, 0.25]}}, "give each once, rising"),
@@ -156,6 +157,15 @@ def test_comparisons_that_make_no_sense_are_refused(tmp_path, change, said):
 def test_the_plan_of_a_trial_does_not_wait_for_its_steps(done):
     assert planned_trial(done, "mae-0").training == done.training
     assert trial_of(done, "mae-0").training != done.training
+
+
+def test_an_arm_may_have_a_recolouring_of_its_own(tmp_path):
+    file = write_trials(tmp_path, recolour={"hybrid": {"probability": 0.5, "classes": 4}})
+    study = load_study(file)
+    recoloured, plain = (trial_of(study, name) for name in ("hybrid-1", "mae-1"))
+    assert (recoloured.views.recolour.probability, recoloured.views.recolour.classes) == (0.5, 4)
+    assert plain.views == study.views
+    assert recoloured.views.crop_voxels == study.views.crop_voxels
 
 
 def test_trials_that_the_study_has_no_more_may_go(tmp_path, capsys):

@@ -19,6 +19,7 @@ from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.sampler import Sampler
 
 MODEL = ViT(patch_voxels=(4, 4, 4))
+VIEWS = Views(crop_voxels=(16, 16, 16))
 MONITORING = Monitoring(snapshot_every=3, snapshot_samples=6, stop_on=())
 # With all of their terms, from the first step on.
 CONTRASTIVE = Contrastive(
@@ -48,6 +49,7 @@ def small_trainer(
     *,
     model=MODEL,
     monitoring=MONITORING,
+    views=VIEWS,
     rank_info=None,
     **settings,
 ):
@@ -55,10 +57,9 @@ def small_trainer(
     training = Training(**{**SETTINGS, **settings})
     catalog = Catalog.read(output / "preprocess" / "catalog.parquet")
     reader = CropReader(output / "preprocess" / "volumes", catalog)
-    views, patch = Views(crop_voxels=(16, 16, 16)), model.patch_voxels
     ages = np.array([[4.0 + n % 2] if n else [np.nan] for n in range(len(catalog.entries))])
     sampler = Sampler(
-        catalog.entries, reader, views, patch,
+        catalog.entries, reader, views, model.patch_voxels,
         batch_size=training.batch_size, seed=0, metadata_features=ages.astype(np.float32),
     )  # fmt: skip
     return Trainer(
