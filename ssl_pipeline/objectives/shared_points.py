@@ -46,8 +46,7 @@ def shared_points(crops: Crops, per_axis: int) -> SharedPoints:
     points_mm = low[:, None] + share * (high - low)[:, None]
     places = 2 * (points_mm.repeat(2, 1, 1) - start[:, None]) / size_mm[:, None] - 1
     first, second = _shows_body(crops, places).chunk(2)
-    patch_mm = (spacing * spacing.new_tensor(crops.patch)).chunk(2)[0]
-    relative = points_mm / patch_mm[:, None]
+    relative = points_mm / crops.patch_mm()[:, None]
     return SharedPoints(
         places,
         (relative[:, :, None] - relative[:, None]).abs().amax(dim=-1),

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_pipeline.types import Triple, triple
 from ssl_pipeline.views.collate import SampleBatch
 from ssl_pipeline.views.crops import Batch
-from ssl_pipeline.views.patches import patch_centres_mm, pool_tokens
+from ssl_pipeline.views.patches import gather_tokens, patch_centres_mm, patchify, pool_tokens
 
 Images = Float[Tensor, "views 1 z y x"]
 Tokens = Float[Tensor, "views visible dim"]
@@ -41,6 +41,27 @@ class Crops:
     def centres_mm(self) -> Float[Tensor, "views tokens 3"]:
         """The middles of all patches, in the frame of their crop."""
         return patch_centres_mm(self.size, self.patch, self.batch.spacing_mm)
+
+    def places_mm(self) -> Float[Tensor, "views tokens 3"]:
+        """The middles of all patches, in the frame that both views of a sample share."""
+        batch = self.batch
+        middle = batch.start_mm + batch.spacing_mm * batch.spacing_mm.new_tensor(self.size) / 2
+        return self.centres_mm() + middle[:, None]
+
+    def patch_mm(self) -> Float[Tensor, "samples 3"]:
+        """Sides of a patch of the first view of each sample."""
+        first, _ = self.batch.spacing_mm.chunk(2)
+        return first * first.new_tensor(self.patch)
+
+    def clean_patches(
+        self, chosen: Int[Tensor, "views chosen"]
+    ) -> tuple[Float[Tensor, "views chosen voxels"], Float[Tensor, "views chosen voxels"]]:
+        """Voxels of patches before augmentation, and which of them are valid."""
+        clean, valid = (
+            gather_tokens(patchify(each, self.patch), chosen)
+            for each in (self.batch.clean, self.batch.valid[:, None])
+        )
+        return clean, valid
 
     def is_body(self, chosen: Int[Tensor, "views chosen"]) -> Bool[Tensor, "views chosen"]:
         """Whether at least half of a patch is inside the body."""

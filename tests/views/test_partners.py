@@ -100,6 +100,32 @@ def test_views_of_one_frame_lie_about_the_same_millimetres(sampler_of):
     assert shared >= 12
 
 
+def test_patches_of_two_spacings_lie_where_their_scans_show_them(sampler_of):
+    head, other = sequences()
+    sampler = sampler_of((head, FRAME), (other, FRAME))
+    samples = sampler.batch(0)
+    which = samples.meta.shares_place.numpy()
+    batch = crop_views(samples, VIEWS, PATCH)
+    assert (batch.spacing_mm[:4, 0] != batch.spacing_mm[4:, 0]).all() and which.any()
+    first, second = Crops(batch, PATCH).places_mm().mean(1).chunk(2)
+    true = np.diff(centres_mm(sampler, samples), axis=1)[:, 0]
+    error = np.abs((second - first).numpy()[:, ::-1] - true)[which]
+    assert (error <= [1.01, 1.01, 2.01]).all()
+
+
+def test_tokens_of_two_spacings_match_within_the_limit_in_mm(sampler_of):
+    head, other = sequences()
+    crops = Crops(
+        crop_views(sampler_of((head, FRAME), (other, FRAME)).batch(0), VIEWS, PATCH), PATCH
+    )
+    places = crops.places_mm().gather(1, crops.batch.visible[..., None].expand(-1, -1, 3))
+    first, second = places.chunk(2)
+    apart = ((first[:, :, None] - second[:, None]).abs() / crops.patch_mm()[:, None, None]).amax(-1)
+    near = (apart <= 1.5).any(2) & (apart > 2).any(2) & crops.batch.meta.shares_place[:, None]
+    back = (apart <= 1.5).any(1) & (apart > 2).any(1) & crops.batch.meta.shares_place[:, None]
+    assert LocalContrast().count(crops) == near.sum() + back.sum() > 0
+
+
 def test_a_transform_of_the_inventory_is_applied_when_a_place_is_looked_up(sampler_of):
     head, other = sequences()
     moved = Volume(other.data, np.linalg.inv(SHIFT) @ other.affine)

@@ -162,10 +162,9 @@ class LocalContrast(SummedTerm):
         from ssl_pipeline.views.patches import gather_tokens
 
         batch = crops.batch
-        places = gather_tokens(crops.centres_mm(), batch.visible) + batch.start_mm[:, None]
-        patch_mm = torch.stack([batch.spacing_mm[:, i] * p for i, p in enumerate(crops.patch)], 1)
-        first, second = (places / patch_mm[:, None]).chunk(2)
-        distance = (first[:, :, None] - second[:, None]).abs().amax(dim=-1)
+        first, second = gather_tokens(crops.places_mm(), batch.visible).chunk(2)
+        patch_mm = crops.patch_mm()[:, None, None]
+        distance = ((first[:, :, None] - second[:, None]) / patch_mm).abs().amax(dim=-1)
         distance = distance.masked_fill(~batch.meta.shares_place[:, None, None], torch.inf)
         limits = {"positive": self.positive_patches, "negative": self.negative_patches}
         forth = match_tokens(distance, **limits)

@@ -164,7 +164,7 @@ class Reconstruction(SummedTerm):
         from ssl_pipeline.views.patches import patchify, unpatchify
 
         hidden = crops.batch.hidden
-        mean, unit = self._patch_units(*self._clean_patches(crops, hidden))
+        mean, unit = self._patch_units(*crops.clean_patches(hidden))
         decoded = self._decode(head, crops, outputs, hidden).float() * unit + mean
         patches = patchify(crops.batch.clean, crops.patch)
         where = hidden[..., None].expand_as(decoded)
@@ -234,18 +234,10 @@ class Reconstruction(SummedTerm):
         """Sum of the losses of the decoded voxels."""
         from ssl_pipeline.objectives.losses import masked_huber
 
-        clean, valid = self._clean_patches(crops, chosen)
+        clean, valid = crops.clean_patches(chosen)
         mean, unit = self._patch_units(clean, valid)
         weight = valid * self._body_weight(crops, chosen)[..., None]
         return masked_huber(decoded.float(), (clean - mean) / unit, weight)
-
-    def _clean_patches(self, crops: "Crops", targets: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Voxels of the chosen patches, and which of them are valid."""
-        from ssl_pipeline.views.patches import gather_tokens, patchify
-
-        both = (crops.batch.clean, crops.batch.valid[:, None])
-        clean, valid = (gather_tokens(patchify(each, crops.patch), targets) for each in both)
-        return clean, valid
 
     def _patch_units(
         self, clean: "Tensor", valid: "Tensor"
