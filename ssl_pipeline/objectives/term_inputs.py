@@ -42,11 +42,14 @@ class Crops:
         """The middles of all patches, in the frame of their crop."""
         return patch_centres_mm(self.size, self.patch, self.batch.spacing_mm)
 
+    def middles_mm(self) -> Float[Tensor, "views 3"]:
+        """The middles of the crops, in the frame that both views of a sample share."""
+        spacing = self.batch.spacing_mm
+        return self.batch.start_mm + spacing * spacing.new_tensor(self.size) / 2
+
     def places_mm(self) -> Float[Tensor, "views tokens 3"]:
-        """The middles of all patches, in the frame that both views of a sample share."""
-        batch = self.batch
-        middle = batch.start_mm + batch.spacing_mm * batch.spacing_mm.new_tensor(self.size) / 2
-        return self.centres_mm() + middle[:, None]
+        """The middles of all patches, in that frame."""
+        return self.centres_mm() + self.middles_mm()[:, None]
 
     def patch_mm(self) -> Float[Tensor, "samples 3"]:
         """Sides of a patch of the first view of each sample."""

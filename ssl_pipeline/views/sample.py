@@ -62,6 +62,7 @@ class SampleMeta:
     metadata_features: Float[Tensor, "*samples features"]
     second_features: Float[Tensor, "*samples features"]
     shares_place: Bool[Tensor, "*samples"]  # whether both views lie in one frame
+    has_partner: Bool[Tensor, "*samples"]  # whether the second view is of another scan
     entry_index: Int[NDArray[np.int64], "*samples 2"]  # of each view, in the sampler's list
     centre: Float[NDArray[np.float32], "*samples 2 3"]  # of each crop, as a fraction of its volume
 

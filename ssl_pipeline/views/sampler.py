@@ -205,6 +205,7 @@ class Sampler:
             metadata_features=torch.from_numpy(self.metadata_features[ends[0].entry_index]),
             second_features=torch.from_numpy(self.metadata_features[ends[1].entry_index]),
             shares_place=torch.tensor(blocks[-1].shares_place),
+            has_partner=torch.tensor(len(blocks) > 1),
             entry_index=np.array([block.entry_index for block in ends]),
             centre=centre.astype(np.float32),
         )

@@ -49,6 +49,7 @@ def check_study(study: Study) -> None:
         check_teacher(study, key, objective)
         _check_label_leakage(study, key, objective)
         _check_retention(study, key, objective)
+        _check_partner_terms(study, key, objective)
         _check_low_rank(study, key, objective)
     _check_task_titles(study)
     for name, task in study.tasks.items():
@@ -293,6 +294,16 @@ def _check_retention(study: Study, key: str, objective: ObjectiveConfig) -> None
         raise ValueError(
             f"{key} has the term retain, which keeps tokens near those of the encoder that the run "
             "starts from: give init_from, such as the champion of a registry, or leave it out"
+        )
+
+
+def _check_partner_terms(study: Study, key: str, objective: ObjectiveConfig) -> None:
+    """What is predicted from another scan of the visit must be drawn beside it."""
+    needy = [term.name for term in objective.list_terms() if term.NEEDS_PARTNERS]
+    if needy and study.views.partner != "visit":
+        raise ValueError(
+            f"{key} has the term {needy[0]}, which learns from two scans of a visit, and "
+            f"views.partner is {study.views.partner}: set it to visit, or leave the term out"
         )
 
 

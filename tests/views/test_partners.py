@@ -1,5 +1,7 @@
 """Partners: two sequences of planted visits, on two grids, cut about the same millimetres."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,59 +10,19 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.objectives.term_inputs import Crops
 from ssl_pipeline.objectives.terms.dense_contrast import DenseContrast
 from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
-from ssl_pipeline.preprocess.config import Preprocess
-from ssl_pipeline.preprocess.prepare import prepare_volume
-from ssl_pipeline.store.catalog import Catalog
-from ssl_pipeline.store.layout import StoreSettings
-from ssl_pipeline.store.reader import CropReader
-from ssl_pipeline.store.volume_store import VolumeStore
-from ssl_pipeline.views.config import Views
 from ssl_pipeline.views.crops import crop_views
 from ssl_pipeline.views.pairing import check_partners
-from ssl_pipeline.views.sampler import Sampler
-from ssl_pipeline.volumes.inventory import Scan
-from ssl_pipeline.volumes.readers import Source, read_volume
 from ssl_pipeline.volumes.volume import Volume
-from tests.volumes.volume_writers import ANATOMICAL, rotated_affine
+from tests.views.partner_scans import FRAME, PATCH, VIEWS, partner_sampler, sequences
+from tests.volumes.volume_writers import rotated_affine
 
-PATCH = (4, 4, 4)
-VIEWS = Views(crop_voxels=(12, 12, 12), partner="visit", min_valid=0.25)
-SETTINGS = Preprocess(foreground="all")
 TURNED = rotated_affine((0, 0, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 SHIFT = np.array([[1.0, 0, 0, 7], [0, 1, 0, -5], [0, 0, 1, 3], [0, 0, 0, 1]])
 
 
-def sequences():
-    """A real head, and the same with another grey curve on another grid."""
-    head = read_volume(Source(ANATOMICAL))
-    grey = head.data.astype(np.float32)
-    curve = (grey.max() * np.sin(grey / grey.max() * 2.5))[3:, 2:, ::2]
-    affine = head.affine @ np.diag([1.0, 1, 2, 1])
-    affine[:3, 3] += head.affine[:3, :3] @ [3, 2, 0]
-    return head, Volume(curve, affine)
-
-
 @pytest.fixture
 def sampler_of(tmp_path):
-    """A sampler of scans, each a volume with the fields of its row that matter here."""
-
-    def make(*scans, views=VIEWS):
-        store = VolumeStore(tmp_path / "volumes", SETTINGS, StoreSettings())
-        rows = [
-            Scan(
-                **{"id": str(number), "subject": "s"} | fields,
-                root="r", modality="MR", split="train", targets={}, labels={},
-                quality="accepted", format="NIfTI", sha256=str(number),
-            )
-            for number, (_, fields) in enumerate(scans)
-        ]  # fmt: skip
-        for row, (volume, _) in zip(rows, scans, strict=True):
-            store.put(row, prepare_volume(volume, "MR", SETTINGS))
-        catalog = Catalog.build(store, rows)
-        reader = CropReader(store.folder, catalog)
-        return Sampler(catalog.entries, reader, views, PATCH, batch_size=4, seed=1)
-
-    return make
+    return partial(partner_sampler, tmp_path)
 
 
 def centres_mm(sampler, samples):
@@ -79,9 +41,6 @@ def apart_of_crops(batch):
     middle = batch.start_mm + batch.spacing_mm * 12 / 2
     first, second = middle.chunk(2)
     return (second - first).numpy()[:, ::-1]
-
-
-FRAME = {"visit": "v", "frame": "f"}
 
 
 def test_views_of_one_frame_lie_about_the_same_millimetres(sampler_of):

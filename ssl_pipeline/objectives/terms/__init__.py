@@ -10,6 +10,7 @@ from ssl_pipeline.objectives.terms.ibot import Ibot
 from ssl_pipeline.objectives.terms.koleo import Koleo
 from ssl_pipeline.objectives.terms.lejepa import Lejepa
 from ssl_pipeline.objectives.terms.local_contrast import LocalContrast
+from ssl_pipeline.objectives.terms.partner_reconstruction import PartnerReconstruction
 from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.retain import Retain
 from ssl_pipeline.objectives.terms.subject_contrast import SubjectContrast
@@ -18,6 +19,7 @@ from ssl_pipeline.objectives.terms.term import Term
 
 TermConfig = Annotated[
     Reconstruction
+    | PartnerReconstruction
     | SubjectContrast
     | LocalContrast
     | DenseContrast

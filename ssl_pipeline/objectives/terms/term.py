@@ -104,6 +104,7 @@ class Term(Section, ABC):
     METRICS: ClassVar[dict[str, str]]  # descriptions by name; that of the loss is the term's name
     RULES: ClassVar[tuple[AlarmRule, ...]] = ()  # of the diagnosis of a run with this term
     CONTRASTS_VIEWS: ClassVar[bool] = False  # whether it distinguishes the views of samples
+    NEEDS_PARTNERS: ClassVar[bool] = False  # whether it is of views that are two scans of a visit
 
     name: str
     weight: float = Field(1.0, ge=0, description="weight in the sum of losses")

@@ -136,6 +136,12 @@ MISTAKES = {
         lambda c: c["views"].update(local_crops={"number": 2}),
         "views.local_crops.number is 2, and no term asks of local crops",
     ),
+    "a term of partners without any": (
+        lambda c: c.update(
+            objective={"name": "custom", "terms": [{"name": "partner_reconstruction"}]}
+        ),
+        "learns from two scans of a visit, and views.partner is scan: set it to visit",
+    ),
     "negative spacing": (
         lambda c: c["preprocess"].update(mr={"spacing_mm": [1, 1, -1]}),
         "give three positive numbers, in the order (z, y, x)",
