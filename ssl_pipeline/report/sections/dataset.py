@@ -43,6 +43,7 @@ def inventory_tables(inventory: Inventory) -> list[Table]:
     makers: tuple[Callable[[Inventory], Table | None], ...] = (
         scan_table,
         site_table,
+        sequence_table,
         geometry_table,
         label_table,
         rejection_reason_table,
@@ -86,6 +87,31 @@ def site_table(inventory: Inventory) -> Table | None:
     return Table(
         f"Accepted scans by site{more}", ("site", "scans", "subjects", *SPLIT_TITLES.values()), rows
     )
+
+
+def sequence_table(inventory: Inventory) -> Table | None:
+    """Scans by sequence, their visits, and how many have another scan of their visit in one frame.
+
+    None where neither a sequence nor a visit is known.
+    """
+    scans = inventory.accepted_scans
+    if not any(scan.sequence or scan.visit for scan in scans):
+        return None
+    sharing = Counter((scan.visit, scan.frame) for scan in scans if scan.visit and scan.frame)
+    groups: dict[str, list[Scan]] = {}
+    for scan in scans:
+        groups.setdefault(scan.sequence, []).append(scan)
+    rows = [
+        (
+            sequence or "unknown",
+            *_split_counts(own),
+            f"{len({scan.visit for scan in own if scan.visit}):,}",
+            f"{sum(sharing[scan.visit, scan.frame] > 1 for scan in own):,}",
+        )
+        for sequence, own in sorted(groups.items())
+    ]
+    counts = ("scans", "subjects", *SPLIT_TITLES.values(), "visits", "with a scan of one frame")
+    return Table("Accepted scans by sequence", ("sequence", *counts), rows)
 
 
 def geometry_table(inventory: Inventory) -> Table | None:
