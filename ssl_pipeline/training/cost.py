@@ -52,9 +52,8 @@ def read_ahead_bytes(
     ahead = (training.loader_threads + 1) * samples + 2 * training.batch_size * (
         views.steps_per_read > 1
     )
-    return (
-        RAW_BYTES_PER_VOXEL * math.prod(views.block_voxels) * (ahead + monitoring.snapshot_samples)
-    )
+    blocks = views.max_blocks * (ahead + monitoring.snapshot_samples)
+    return RAW_BYTES_PER_VOXEL * math.prod(views.block_voxels) * blocks
 
 
 def gpu_bytes(cost: TrainingCost, samples: float, training: Training) -> float:

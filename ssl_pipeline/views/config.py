@@ -139,6 +139,11 @@ class Views(Section):
         """Size of the block read for a sample (z, y, x): room for two crops at any overlap."""
         return triple(c + math.floor((1 - self.overlap[0]) * c) for c in self.crop_voxels)
 
+    @property
+    def max_blocks(self) -> int:
+        """Blocks that are read for a sample at most: one, or another of a partner."""
+        return 2 if self.partner == "visit" else 1
+
     @model_validator(mode="after")
     def _ordered(self) -> "Views":
         low, high = self.overlap

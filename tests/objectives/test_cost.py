@@ -5,6 +5,7 @@ from itertools import compress
 import pytest
 
 from ssl_pipeline.models import ResEnc, ViT
+from ssl_pipeline.monitoring.config import Monitoring
 from ssl_pipeline.objectives import Contrastive, Custom, Dense, DinoIbot, Hybrid, Mae
 from ssl_pipeline.objectives.contrast import Contrast
 from ssl_pipeline.objectives.cost import training_cost
@@ -12,7 +13,7 @@ from ssl_pipeline.objectives.terms.reconstruction import Reconstruction
 from ssl_pipeline.objectives.terms.retain import Retain
 from ssl_pipeline.training import checkpoint
 from ssl_pipeline.training.config import Training
-from ssl_pipeline.training.cost import checkpoint_bytes
+from ssl_pipeline.training.cost import checkpoint_bytes, read_ahead_bytes
 from ssl_pipeline.views.config import LocalCrops, Views
 from tests.training.small_trainer import THROUGH_UNET
 
@@ -77,3 +78,11 @@ def test_local_crops_cost_a_pass_over_their_patches_each():
     more = training_cost(DinoIbot(), ViT(), views).sample_flops
     box = ViT().forward_flops(27, views.crop_voxels)  # 3 of 4 patches along each axis
     assert more == training_cost(DinoIbot(), ViT(), Views()).sample_flops + 2 * 3 * 3 * box
+
+
+def test_partners_are_read_ahead_beside_their_samples():
+    alone, paired = (
+        read_ahead_bytes(8.0, Views(partner=partner), Training(), Monitoring())
+        for partner in ("scan", "visit")
+    )
+    assert paired == 2 * alone > 0
