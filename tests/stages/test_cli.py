@@ -159,7 +159,7 @@ def test_help_groups_the_commands_and_has_examples():
     assert "--install-completion" in groups and "Exit codes" in groups
     commands = [name for name in app if not name.startswith("-")]
     assert {*STAGES, "config", "estimate", "calibrate", "status", "logs", "verify", "clean",
-            "locate", "review", "next", "drift", "embed", "find", "predict", "export",
+            "locate", "findings", "review", "next", "drift", "embed", "find", "predict", "export",
             "import", "registry",
             } == set(commands)  # fmt: skip
     for name in commands:
