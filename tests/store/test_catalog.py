@@ -86,5 +86,5 @@ def test_another_version_and_another_file_are_one_sentence(volume_store, scans, 
     Catalog.build(volume_store, scans).write(path)
     table = pq.read_table(path).replace_schema_metadata({b"ssl_pipeline_catalog": b"7"})
     pq.write_table(table, path)
-    with pytest.raises(UserError, match="has catalog version 7, this version reads 5"):
+    with pytest.raises(UserError, match="has catalog version 7, this version reads 6"):
         Catalog.read(path)

@@ -25,9 +25,9 @@ def test_domains_come_one_after_the_other_and_all_are_measured(study, catalog, r
         assert np.isfinite(found[[0, 1, 1], [0, 0, 1]]).all()
     assert losses[WITH][0, 0] == losses[WITHOUT][0, 0]  # the first run is one
     assert losses[WITH][1, 0] != losses[WITHOUT][1, 0]
-    (first,) = (tmp_path / "first").iterdir()
+    (first,), (later,) = ([*(tmp_path / run).iterdir()] for run in ("first", "replay,-random"))
     assert (first / "checkpoints").exists()
-    steps = sorted((tmp_path / "replay,-random/1/checkpoints").glob("*.pt"))
+    steps = sorted((later / "checkpoints").glob("*.pt"))
     assert steps[-1].stem == "step-00000005"
 
 

@@ -195,7 +195,7 @@ def test_more_scans_come_in_with_a_raised_cohort_and_typical_earlier_ones_are_re
     raised = "cohort: 2, replay: {choose: {name: typical, subjects: 0.7}}, continue_from"
     study = continue_study(file, CONTINUED.replace("continue_from", raised))
     run_stage("pretrain", study, {})
-    assert "replays 2 of 3 earlier subjects, 25% of each step" in capsys.readouterr().out
+    assert "replays 2 of 3 earlier subjects, 40% of each step" in capsys.readouterr().out
     chosen = read_json(run_folder(study) / "replay.json")["subjects"]
     sampler = trainer_of(study).sampler
     names = list(sampler.subject_codes)
