@@ -19,11 +19,15 @@ from pydicom import dcmread
 from stages.core.locate import redact
 from stages.core.study_file import load_study
 from tests.conftest import real_volume, write_study
+from tests.review.conftest import GIVEN
+from tests.review.server_process import review_server
 from tests.stages.conftest import ENV, run_cli
 from tests.volumes.volume_writers import save_dicom, save_itk
 
 NAME, BORN, UID = "QZDOE", "19610407", "1.2.777333777"
-MARKS = (NAME, BORN, UID)
+MARKS = (NAME, BORN, "1961-04-07", UID)
+PACKED = [base64.b64encode(mark.encode()).decode().rstrip("=")[:-1] for mark in MARKS]
+REVIEW = "review: {accepted_share: 1, planted_share: 0.05, repeated_share: 0.05, blinded: false}\n"
 
 
 def hide_in_nifti(path, data, affine):
@@ -103,18 +107,54 @@ def planted(tmp_path_factory):
     hide_in_nifti(images / f"{NAME} stray.nii", noisy[7], affine)
     hide_in_nifti(labels / f"{NAME} {BORN} orphan.nii.gz", noisy[0], affine)
     hide_in_nifti(labels / f"{NAME}^5/{NAME}5 {BORN}.nii.gz", np.zeros((9, 9, 9)), affine)
-    study.write_text(study.read_text().replace(r"person(?P<id>\d+)", r"\^(?P<id>\d+)"))
+    study.write_text(study.read_text().replace(r"person(?P<id>\d+)", r"\^(?P<id>\d+)") + REVIEW)
     return study
 
 
 @pytest.fixture(scope="module")
-def said(planted):
+def served(planted):
+    """All that a review sends and prints while a reader answers everything, by address."""
+    assert run_cli("inventory", "--config", planted).returncode == 0
+    found = {}
+    with review_server(planted, "anna") as server:
+
+        def get(address, **asked):
+            answer = server.browser.get(address, params=asked)
+            found[f"{address} {asked}"] = answer.content + str(answer.headers).encode()
+            return answer
+
+        get("/")
+        while names := get("/status").json()["next"]:
+            item = f"/items/{names[0]}"
+            for number, volume in enumerate(get(item).json()["volumes"]):
+                for layer in ("scan", *volume["overlays"]):
+                    assert get(f"{item}/{number}/{layer}.nii", detail="full").status_code == 200
+                window = {"low": 0, "high": 1000, "overlay": volume["overlays"][-1]}
+                assert get(f"{item}/{number}/axial/3.png", **window).status_code == 200
+            saved = server.browser.post(f"{item}/answer", json=GIVEN | {"answer": "accept"})
+            assert saved.status_code == 200
+        images = planted.parent / "raw/images"
+        images.rename(images.with_name("gone"))
+        refused = server.browser.post(f"{item}/answer", json=GIVEN)
+        images.with_name("gone").rename(images)
+        assert refused.status_code == 409
+        found["refused"] = refused.content
+        server.process.terminate()
+        found["printed"] = "".join([*server.printed, server.process.stdout.read()]).encode()
+    return found
+
+
+@pytest.fixture(scope="module")
+def said(planted, served):
     """What all stages say of the planted study, at their most talkative."""
-    words = [["inventory"], ["preprocess"], ["pretrain"], ["probe", "task=side"]]
-    words += [["finetune", "task=side"], ["finetune", "task=tissue"], ["report"]]
+    page = planted.parent / "out/sign_off.html"
+    words = [["inventory"], ["reviewed"], ["review verify"], ["review sign-off", "--out", page]]
+    words += [["preprocess"], ["next", "--task", "tissue", "--count", "2"]]
+    words += [["pretrain"], ["probe", "task=side"], ["finetune", "task=side"]]
+    words += [["finetune", "task=tissue"], ["inventory_page"], ["report"]]
     texts = []
     for name, *more in words:
-        done = run_cli("-v", name, "--config", planted, *more)
+        done = run_cli("-v", *name.split(), "--config", planted, *more)
         assert done.returncode == 0, done.stdout + done.stderr
         texts.append(done.stdout + done.stderr)
     return "".join(texts)
@@ -134,16 +174,27 @@ def texts_of(path):
 def test_no_output_or_message_names_a_person(planted, said):
     assert [line for line in said.splitlines() if re.search("|".join(MARKS), line)] == []
     out = planted.parent / "out"
-    packed = [base64.b64encode(mark.encode()).decode().rstrip("=")[:-1] for mark in MARKS]
     seen = 0
     for path in out.rglob("*"):
         assert not any(mark in str(path.relative_to(out)) for mark in MARKS), path
         if path.is_file():
             text = texts_of(path)
-            assert not [mark for mark in (*MARKS, *packed) if mark in text], path
+            assert not [mark for mark in (*MARKS, *PACKED) if mark in text], path
             assert str(planted.parent / "raw/images") not in text, path
             seen += 1
     assert seen > 40
+
+
+def test_a_review_names_no_person_in_what_it_serves_prints_and_logs(planted, served, said):
+    private = load_study(planted).pseudonyms.study_folder
+    logs = {path: path.read_bytes() for path in private.glob("*review_log*")}
+    assert any(b'"answer":"accept"' in content for content in logs.values())
+    for where, content in {**served, **logs}.items():
+        text = content.decode("latin-1") + content.decode("utf-16-le", errors="ignore")
+        for mark in (*MARKS, *PACKED, str(planted.parent)):
+            assert mark not in text, where
+    links = [path.name for path in (private / "next").rglob("*")]
+    assert len(links) > 3 and not re.search("|".join(MARKS), " ".join(links))
 
 
 def test_every_fault_that_was_planted_was_met(planted, said):
@@ -153,10 +204,10 @@ def test_every_fault_that_was_planted_was_met(planted, said):
         "is of another modality", "its ImageType says MIP", "has no ImagePositionPatient",
         "cannot be read as NIfTI", "does not say how far its voxels are apart",
         "is a link to nothing", "duplicate of", "does not match its path",
-        "label without image", "label tissue has another shape",
+        "label without image", "label tissue has another shape", "accepted in review by anna",
     ):  # fmt: skip
         assert words in reasons, words
-    assert sum(row["quality"] == "accepted" for row in rows) == 11
+    assert sum(row["quality"] == "accepted" for row in rows) == 12, "one by its reader alone"
     (visit,) = {row["visit"] for row in rows if row["sequence"] == "T1c"}
     assert re.fullmatch("[0-9a-f]{12}", visit)
 
