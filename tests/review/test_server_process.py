@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from threading import Thread
 
@@ -95,34 +96,40 @@ def test_an_answer_that_does_not_fit_on_the_disk_is_refused_and_the_log_is_whole
 def test_a_server_killed_while_it_saves_loses_no_confirmed_answer_and_stops_no_other_reader(
     open_study, ben, log
 ):
-    file, confirmed = open_study.folder.parent / "tiny.yaml", []
+    file = open_study.folder.parent / "tiny.yaml"
+    sent, confirmed = set(), {}  # answers by the time that each took, its name here; and numbers
     with review_server(file, "anna") as anna:
         name = anna.browser.get("/status").json()["next"][0]
 
-        def answer_until_the_end():
+        def answer_until_the_end(thread):
             try:
-                while True:
-                    saved = anna.browser.post(f"/items/{name}/answer", json=GIVEN)
-                    confirmed.append(saved.json()["number"])
+                for turn in count():
+                    dwell_s = float(f"{turn}.{thread}")
+                    sent.add(dwell_s)
+                    saved = anna.browser.post(
+                        f"/items/{name}/answer", json=GIVEN | {"dwell_s": dwell_s}
+                    )
+                    confirmed[dwell_s] = saved.json()["number"]
             except httpx.TransportError:
                 pass
 
-        readers = [Thread(target=answer_until_the_end) for _ in range(3)]
-        for reader in readers:
-            reader.start()
+        threads = [Thread(target=answer_until_the_end, args=(each,)) for each in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
         others = [ben.browser.post("/undo").status_code for _ in range(3)]
         while len(confirmed) < 3:
-            assert any(reader.is_alive() for reader in readers)
+            assert any(thread.is_alive() for thread in threads)
             time.sleep(0.02)
         anna.process.send_signal(signal.SIGKILL)
-        for reader in readers:
-            reader.join()
-    by_number = {entry.number: entry.reader for entry in log.read()}
-    assert {by_number[number] for number in confirmed} == {"anna"} and others == [200] * 3
-    unconfirmed = list(by_number.values()).count("anna") - len(confirmed)
-    assert 0 <= unconfirmed <= len(readers), "saved, and the word of it lost"
+        for thread in threads:
+            thread.join()
+    entries = log.read()
+    logged = {each.number: each.dwell_s for each in entries if each.reader == "anna"}
+    assert {number: dwell_s for dwell_s, number in confirmed.items()}.items() <= logged.items()
+    assert set(logged.values()) <= sent and len(set(logged.values())) == len(logged), "each once"
+    assert others == [200] * 3
     left = ben.browser.get("/status").json()
-    assert ben.answer().status_code == 200 and len(log.read()) == len(by_number) + 1
+    assert ben.answer().status_code == 200 and len(log.read()) == len(entries) + 1
     with review_server(file, "anna") as anna:
         assert anna.browser.get("/status").json()["total"] == left["total"]
         assert name not in anna.browser.get("/status").json()["next"]
