@@ -33,9 +33,10 @@ PERCENTILES = (0.5, 99.5)  # of the window "auto"
 WINDOW_VOXELS = 2**20  # from so many of which the window "auto" is found
 LABELS, PREDICTION, FOREGROUND = "labels", "prediction", "foreground"  # names of overlays
 MAX_SIDE = 640  # pixels of a picture's longer side
-# Okabe and Ito's colours, which colour-blind people can tell apart.
+# Okabe and Ito's colours, which colour-blind people can tell apart, without bluish green, which
+# deuteranopes do not see over a grey scan.
 LABEL_COLOURS = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)]
+    [(230, 159, 0), (86, 180, 233), (0, 114, 178), (240, 228, 66), (213, 94, 0), (204, 121, 167)]
 )
 OPACITY = 0.45
 STRIPES, STRIPE_PERIOD = 1.2, 9  # of a planted defect: standard deviations, and voxels
