@@ -77,6 +77,20 @@ def press(tab, key):
     tab.wait_for_selector(f"body:not([data-item='{before}'])")
 
 
+def assert_no_barrier(tab):
+    """The page fits its screen, and axe finds nothing that keeps people from using it.
+
+    It is scrolled to its end, where the footer covers nothing.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+    widths = tab.locator("html").evaluate("element => [element.scrollWidth, element.clientWidth]")
+    assert widths[0] <= widths[1]
+    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    results = axe.Axe().run(tab, options=tags)
+    assert results.violations_count == 0, results.generate_report()
+
+
 def test_all_items_are_answered_by_keys_alone(page, tab):
     items = review_queue(page.study)
     for key in ("a", "r", "u", "a", "r", "a"):
@@ -84,6 +98,8 @@ def test_all_items_are_answered_by_keys_alone(page, tab):
     tab.keyboard.press("2")
     press(tab, "r")
     assert tab.get_attribute("body", "data-item") == "none"
+    assert tab.locator("button:visible").count() == 2, "next and undo"
+    assert_no_barrier(tab)
     entries = page.log.read()
     assert [entry.answer[0] for entry in entries] == list("aruarar")
     assert entries[-1].codes == ("metal",) and {entry.item for entry in entries} == {
@@ -136,9 +152,11 @@ def test_keys_scroll_and_change_window_and_overlay(tab):
     assert tab.get_attribute("#overlay", "aria-pressed") == "true"
     assert "foreground" in tab.text_content("#overlay") and "auto" in tab.text_content("#window")
     assert "14/24" in tab.locator("figure:visible").first.text_content()
+    assert_no_barrier(tab)
 
 
 def test_every_view_draws_where_there_is_webgl_and_slices_where_there_is_none(tab):
+    assert_no_barrier(tab)
     if is_without_webgl(tab):
         assert "no WebGL 2" in tab.text_content("#message")
         assert tab.locator("#view").is_disabled() and tab.locator("canvas").count() == 0
@@ -147,6 +165,7 @@ def test_every_view_draws_where_there_is_webgl_and_slices_where_there_is_none(ta
     for view in ("planes", "slices", "3D"):
         before = pixels_after(tab, "v", before)
         assert tab.get_attribute("body", "data-view") == view
+        assert_no_barrier(tab)
     slices = tab.locator("#volumes figcaption").text_content()
     box = tab.locator("canvas").bounding_box()
     tab.mouse.click(box["x"] + box["width"] * 0.1, box["y"] + box["height"] * 0.4)
@@ -196,15 +215,6 @@ def test_a_page_that_was_closed_goes_on_where_it_was(page, tab, served):
     again.goto(served)
     again.wait_for_selector("body[data-item]")
     assert again.get_attribute("body", "data-item") == item and len(page.log.read()) == 1
-
-
-def test_the_page_fits_its_screen_and_has_no_barrier(tab):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    widths = tab.locator("html").evaluate("element => [element.scrollWidth, element.clientWidth]")
-    assert widths[0] <= widths[1]
-    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-    results = axe.Axe().run(tab, options=tags)
-    assert results.violations_count == 0, results.generate_report()
 
 
 BEGINS_WITH = {

@@ -13,7 +13,14 @@ from ssl_pipeline.review.session import ReviewSession, VolumeSource
 from ssl_pipeline.review.verdicts import decisions_of
 from ssl_pipeline.review.viewer_volumes import DATA_OFFSET, MAX_VOXELS
 from tests.review.conftest import TOKEN, serve
-from tests.review.test_browser import SIZES, chromium, open_tab, pixels_after, press  # noqa: F401
+from tests.review.test_browser import (  # noqa: F401
+    SIZES,
+    assert_no_barrier,
+    chromium,
+    open_tab,
+    pixels_after,
+    press,
+)
 from tests.review.test_queue import CODE
 
 pytestmark = pytest.mark.browser
@@ -71,6 +78,7 @@ def test_a_suspected_copy_and_its_original_are_both_drawn(log, chromium):  # noq
             if boxes:  # slices stand one above the other
                 across = "x" if width > height else "y"
                 assert boxes[0][across] < boxes[1][across], "side by side where they fit"
+            assert_no_barrier(tab)
         press(tab, "r")
     assert set(decisions_of(log.read()).distinct_pairs) == {frozenset(PAIR)}
 
