@@ -1,6 +1,7 @@
 """Build the inventory: geometry, subject, split and quality of every raw scan."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,11 @@ from ssl_pipeline.volumes.inventory import (
     build_inventory,
     read_salt_fingerprint,
 )
-from ssl_pipeline.volumes.label_versions import describe_label_changes, record_label_changes
+from ssl_pipeline.volumes.label_versions import (
+    LabelVersion,
+    describe_label_changes,
+    record_label_changes,
+)
 from ssl_pipeline.volumes.root_notes import root_notes
 from ssl_pipeline.volumes.subjects.separation import separated_subjects
 from ssl_pipeline.volumes.thumbnails import THUMBNAILS_FILE
@@ -129,20 +134,7 @@ def run(study: Study, out: Path) -> StageResult:
     write_record(plan_file, plan)
     registrations.finish()
     journal.remove()
-    for note in (*root_notes(inventory), *plan.notes):
-        info(f"root {note.root}: {note.text}.")
-    for idle in inventory.idle_excludes:
-        info(f"root {idle.root}: `exclude` has {idle.pattern}, which matches nothing.")
-    for fault in inventory.label_faults:
-        info(f"scan {fault.scan}: {fault.text}.")
-    if changes:
-        info(f"{describe_label_changes(changes)}.")
-    for one, other in separated_subjects(previous, inventory) if previous else ():
-        info(
-            f"Scans {one.id} of {one.split or 'no split'} and {other.id} of "
-            f"{other.split or 'no split'} were of one subject: what joined them is gone. If "
-            "they are one person, give them one name by the `subject` rule or the table."
-        )
+    _print_notes(inventory, previous, plan, changes)
     if inventory.unused_files:
         info(f"{origins.unused_files} lists the files that are of no known image format.")
     rejected = [scan for scan in inventory.scans if scan.quality == "rejected"]
@@ -159,6 +151,29 @@ def run(study: Study, out: Path) -> StageResult:
     summary = f"{len(inventory.accepted_scans)} scans accepted{some}, {len(rejected)} rejected"
     made = [scans, images, points, plan_file, aligned]
     return StageResult(made, summary, indexed_files=[origins.table])
+
+
+def _print_notes(
+    inventory: Inventory,
+    previous: Inventory | None,
+    plan: Plan,
+    changes: Sequence[LabelVersion],
+) -> None:
+    """Print what is to be known of roots, labels and subjects."""
+    for note in (*root_notes(inventory), *plan.notes):
+        info(f"root {note.root}: {note.text}.")
+    for idle in inventory.idle_excludes:
+        info(f"root {idle.root}: `exclude` has {idle.pattern}, which matches nothing.")
+    for fault in inventory.label_faults:
+        info(f"scan {fault.scan}: {fault.text}.")
+    if changes:
+        info(f"{describe_label_changes(changes)}.")
+    for one, other in separated_subjects(previous, inventory) if previous else ():
+        info(
+            f"Scans {one.id} of {one.split or 'no split'} and {other.id} of "
+            f"{other.split or 'no split'} were of one subject: what joined them is gone. If "
+            "they are one person, give them one name by the `subject` rule or the table."
+        )
 
 
 def check_results(study: Study) -> None:

@@ -26,9 +26,9 @@ from ssl_pipeline.training.time_budget import (
 )
 from stages import preprocess
 from stages.core import layout
+from stages.core.objective_validation import check_teacher
 from stages.core.pretraining_runs import PretrainingRun, missing_parent_error
 from stages.core.study import Study
-from stages.core.study_validation import check_teacher
 from stages.replayed_subjects import replay_mix
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def test_public_names_are_words_of_the_field():
 
 
 def test_the_name_of_an_output_file_is_written_once():
-    """In the room that writes it; the report's two templates are called as their pages are."""
+    """In the room that writes it; three templates are called as their pages are."""
     outputs = re.compile(r"[\w.-]+\.(json|jsonl|parquet|npz|safetensors|html|md|log)")
     count = Counter(
         node.value
@@ -87,7 +87,7 @@ def test_the_name_of_an_output_file_is_written_once():
         if outputs.fullmatch(node.value)
     )
     several = {name for name, number in count.items() if number > 1}
-    assert several == {"report.html", "inventory.html"}
+    assert several == {"report.html", "inventory.html", "drift.html"}
 
 
 def test_torch_unpickles_no_objects_which_could_run_code():

@@ -1,8 +1,8 @@
 """Metadata features of scans, by which similar subjects count less as negatives of each other.
 
 Two healthy chests of one age are false negatives: a loss that pushes them apart learns identities.
-Metadata reveal such pairs; targets of tasks are refused (see `stages.core.study_validation`), for
-pretraining must not see them.
+Metadata reveal such pairs; targets of tasks are refused (see `stages.core.objective_validation`),
+for pretraining must not see them.
 """
 
 from collections.abc import Mapping, Sequence

@@ -27,8 +27,8 @@ LABEL_ORIGINS: Mapping[str, Origin] = MappingProxyType(
 )
 
 
-class Shown(NamedTuple):
-    """A scan as it is shown, with the label or the prediction that is asked about."""
+class DisplayedScan(NamedTuple):
+    """A scan as it is displayed, with the label or the prediction that is asked about."""
 
     scan: str
     label: str = ""  # its name; where there is none, all that fit may lie over the scan
@@ -51,9 +51,9 @@ class ReviewItem:
     prediction: ReviewedPrediction | None = None  # that is asked about
 
     @property
-    def shown(self) -> tuple[Shown, ...]:
+    def displayed(self) -> tuple[DisplayedScan, ...]:
         """What is drawn."""
-        return tuple(Shown(scan, self.label, self.prediction) for scan in self.scans)
+        return tuple(DisplayedScan(scan, self.label, self.prediction) for scan in self.scans)
 
     @property
     def key(self) -> ItemKey:

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_pipeline.errors import UserError
-from ssl_pipeline.io import atomic
-from ssl_pipeline.io.atomic import sha256_json
+from ssl_pipeline.io.atomic import atomic_write, sha256_json
 from ssl_pipeline.io.parquet import from_table, read_metadata, read_table, to_table
 from ssl_pipeline.volumes import readers
 from ssl_pipeline.volumes.check_journal import CheckJournal
 from ssl_pipeline.volumes.config import Data, Visits
 from ssl_pipeline.volumes.discovery import (
     Candidate,
+    Discovery,
     IdleExclude,
     OrphanLabel,
     check_labels,
@@ -39,7 +39,7 @@ from ssl_pipeline.volumes.pseudonyms import Coder, Origin, PseudonymStore
 from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.returned_labels import LabelFault, ReturnedLabel, add_returned_labels
 from ssl_pipeline.volumes.review import NO_DECISIONS, REJECTED, Decisions
-from ssl_pipeline.volumes.scan_check import ScanCheck, ScanInfo, scan_info_of
+from ssl_pipeline.volumes.scan_check import ScanCheck, ScanInfo, modality_note, scan_info_of
 from ssl_pipeline.volumes.scan_labels import LabelMatch, LabelMatcher, match_labels
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
@@ -150,7 +150,7 @@ class Inventory:
             "unread_formats": self.unread_formats,
         }
         metadata = {"ssl_pipeline": json.dumps(header)}
-        with atomic.atomic_write(path) as temporary:
+        with atomic_write(path) as temporary:
             pq.write_table(to_table(rows, SCHEMA.with_metadata(metadata), JSON_COLUMNS), temporary)
 
     @classmethod
@@ -181,8 +181,7 @@ def read_salt_fingerprint(path: Path) -> str:
 
 
 def _header(metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(metadata.get(b"ssl_pipeline", b"{}"))
-    return header
+    return dict(json.loads(metadata.get(b"ssl_pipeline", b"{}")))
 
 
 def build_inventory(
@@ -208,16 +207,11 @@ def build_inventory(
     pseudonyms.open(previous.salt_fingerprint if previous else "")
     discovery = discover_scans(data, study_dir, pseudonyms.code)
     candidates = discovery.candidates
-    orphans = [_orphan_row(pseudonyms.code, label) for label in discovery.orphans]
-    orphan_labels = zip(orphans, discovery.orphans, strict=True)
-    orphan_origins = [Origin(row.id, str(label.path)) for row, label in orphan_labels]
-    pseudonyms.write([*(each.location for each in candidates), *orphan_origins])
-    pseudonyms.write([*(each.origin for each in candidates), *orphan_origins])
+    orphans, orphan_origins = _write_locations(discovery, pseudonyms)
     check_targets(candidates)
     check_labels(candidates)
     explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
-    comparable = previous.scans if previous and previous.splits_hash == splits_hash else ()
     checks = inspect_scans(discovery, thresholds, decisions, _known(previous, journal), journal)
     infos = [check.info for check in checks]
     subjects = assign_subjects(
@@ -226,7 +220,7 @@ def build_inventory(
         data.splits,
         explicit_splits,
         find_duplicate_pairs(candidates, checks, data.splits.duplicate_threshold),
-        {scan.id: scan.split for scan in comparable if scan.subject},
+        _earlier_splits(previous, splits_hash),
         decisions,
     )
     labelled, faults = add_returned_labels(candidates, infos, subjects, returned_labels)
@@ -249,6 +243,24 @@ def build_inventory(
         discovery.idle_excludes,
         tuple(faults),
     )
+
+
+def _write_locations(
+    discovery: Discovery, pseudonyms: PseudonymStore
+) -> tuple[list[Scan], list[Origin]]:
+    """Write where every scan lies; the rows and origins of labels without one."""
+    orphans = [_orphan_row(pseudonyms.code, label) for label in discovery.orphans]
+    orphan_labels = zip(orphans, discovery.orphans, strict=True)
+    origins = [Origin(row.id, str(label.path)) for row, label in orphan_labels]
+    pseudonyms.write([*(each.location for each in discovery.candidates), *origins])
+    pseudonyms.write([*(each.origin for each in discovery.candidates), *origins])
+    return orphans, origins
+
+
+def _earlier_splits(previous: Inventory | None, splits_hash: str) -> dict[str, str]:
+    """The split of each scan of a subject, where it came about by the same settings."""
+    scans = previous.scans if previous and previous.splits_hash == splits_hash else ()
+    return {scan.id: scan.split for scan in scans if scan.subject}
 
 
 def _known(previous: Inventory | None, journal: CheckJournal | None) -> dict[str, ScanCheck]:
@@ -324,20 +336,12 @@ def to_scan(
         or "; ".join(
             text
             for text in (
-                *(info.repair, info.note, info.review, _modality_note(candidate, info)),
+                *(info.repair, info.note, info.review, modality_note(info, candidate.modality)),
                 *(assignment.note, visit.note, own.note),
             )
             if text
         ),
     )
-
-
-def _modality_note(candidate: Candidate, info: ScanInfo) -> str:
-    """What is to be said where the study and the file's own header disagree."""
-    given, own = candidate.modality, info.file_modality
-    if not given or not own or given == own:
-        return ""
-    return f"its header says {own} and the study {given}: the header counts"
 
 
 def _reject_duplicates(candidates: Sequence[Candidate], scans: list[Scan]) -> list[Scan]:
@@ -347,8 +351,7 @@ def _reject_duplicates(candidates: Sequence[Candidate], scans: list[Scan]) -> li
     rows = []
     for candidate, scan in zip(candidates, scans, strict=True):
         if scan.quality in USABLE:
-            source = candidate.source
-            name = Path(readers.strip_suffix(str(source.path))) / source.series
+            name = Path(readers.strip_suffix(str(candidate.source.path))) / candidate.source.series
             reason = _duplicate_reason(scan, by_name.get(name), by_voxels.get(scan.voxel_hash))
             if reason:
                 scan = replace(scan, quality="rejected", reason=reason)
@@ -370,9 +373,8 @@ def _check_frames(
     checks = check_frames(members, visits, log)
 
     def checked(scan: Scan) -> Scan:
-        if scan.id not in checks:
+        if not (check := checks.get(scan.id)):
             return scan
-        check = checks[scan.id]
         reason = "; ".join(filter(None, (scan.reason, check.note)))
         frame = scan.frame if check.to_frame else ""
         return replace(scan, reason=reason, frame=frame, to_frame=check.to_frame)

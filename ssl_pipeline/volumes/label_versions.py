@@ -26,7 +26,7 @@ class LabelVersion(Record):
     """A change of a scan's label, as an inventory saw it."""
 
     format: Literal[1] = 1
-    seen: AwareDatetime  # UTC, the same for all changes of one inventory
+    recorded_at: AwareDatetime  # UTC, the same for all changes of one inventory
     scan: str  # its code
     label: str
     before: str  # SHA-256 of its file; empty where there was none
@@ -73,7 +73,7 @@ def record_label_changes(path: Path, previous: Inventory, now: Inventory) -> lis
 
 
 def _changes(previous: Inventory, now: Inventory) -> Iterator[LabelVersion]:
-    seen = datetime.now(UTC)
+    recorded_at = datetime.now(UTC)
     earlier = {scan.id: scan.label_versions for scan in previous.scans}
     for scan in now.scans:
         before, after = earlier.get(scan.id, scan.label_versions), scan.label_versions
@@ -81,7 +81,7 @@ def _changes(previous: Inventory, now: Inventory) -> Iterator[LabelVersion]:
             old, new = before.get(name, {}), after.get(name, {})
             if old.get("sha256") != new.get("sha256"):
                 yield LabelVersion(
-                    seen=seen,
+                    recorded_at=recorded_at,
                     scan=scan.id,
                     label=name,
                     before=old.get("sha256", ""),
@@ -97,15 +97,14 @@ def describe_label_changes(changes: Sequence[LabelVersion]) -> str:
     `changes` are those of one or more inventories, in their order. A sentence without a full stop;
     empty where there are none.
     """
-    last = [each for each in changes if each.seen == changes[-1].seen]
+    last = [each for each in changes if each.recorded_at == changes[-1].recorded_at]
     if not last:
         return ""
     counts = Counter(each.reader for each in last)
     readers = sorted(counts.keys() - {""})
     whose = [f"{counts[reader]:,} by {reader}" for reader in readers]
     whose += [f"{counts['']:,} unsigned"] if counts[""] else []
-    labels = format_count(len(last), "label")
+    labels, day = format_count(len(last), "label"), last[0].recorded_at.date()
     return (
-        f"At the inventory of {last[0].seen:%Y-%m-%d}, {labels} had changed since the one before"
-        f" ({', '.join(whose)})"
+        f"At the inventory of {day}, {labels} had changed since the one before ({', '.join(whose)})"
     )

@@ -143,6 +143,14 @@ def _with_earlier_evidence(check: ScanCheck, previous: ScanCheck) -> ScanCheck:
     )
 
 
+def modality_note(info: ScanInfo, given: str) -> str:
+    """What is to be said where the study gives another modality than the file's own header."""
+    own = info.file_modality
+    if not given or not own or given == own:
+        return ""
+    return f"its header says {own} and the study {given}: the header counts"
+
+
 def scan_info_of(record: ScanInfo) -> ScanInfo:
     """The `ScanInfo` part of a fuller record."""
     return ScanInfo(**{each.name: getattr(record, each.name) for each in fields(ScanInfo)})

@@ -15,12 +15,10 @@ from ssl_pipeline.config.automatic import is_auto
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.evaluation.tasks import TaskConfig
 from ssl_pipeline.io.text import clean_text
-from ssl_pipeline.objectives import ObjectiveConfig
-from ssl_pipeline.objectives.config import DistillingObjective
 from ssl_pipeline.registry.registry import CHAMPION
-from ssl_pipeline.store.catalog import SCAN_ATTRIBUTES
 from ssl_pipeline.types import Triple
 from ssl_pipeline.volumes.config import Root, resolve_path
+from stages.core.objective_validation import check_objectives, declared_metadata, objectives_of
 from stages.core.study import Study
 
 MIN_NORMED_TOKENS = 2
@@ -44,13 +42,7 @@ def check_study(study: Study) -> None:
         _check_root_names(study, f"preprocess.{key}.spacing_by_root", section.spacing_by_root)
     if study.training.continue_from:
         _check_root_names(study, "training.continue_from.roots", study.training.continue_from.roots)
-    for key, objective in _objectives(study):
-        _check_batch_size(study, key, objective)
-        check_teacher(study, key, objective)
-        _check_label_leakage(study, key, objective)
-        _check_retention(study, key, objective)
-        _check_partner_terms(study, key, objective)
-        _check_low_rank(study, key, objective)
+    check_objectives(study)
     _check_task_titles(study)
     for name, task in study.tasks.items():
         _check_methods(study, name, task)
@@ -187,7 +179,7 @@ def _check_decoder(study: Study, name: str) -> None:
     """A decoder to start from must have been trained; of other encoders their bundles tell."""
     if not study.has_pretraining or not study.starts_from_decoder(name):
         return
-    for key, objective in _objectives(study)[1 if study.ablate else 0 :]:
+    for key, objective in objectives_of(study)[1 if study.ablate else 0 :]:
         if not objective.trains_decoder:
             raise ValueError(
                 f"finetune.decoder.start of tasks.{name} is pretrained, and {key} trains no U-Net's"
@@ -226,7 +218,7 @@ def _check_visible_tokens(study: Study, key: str, crop: Triple, visible_ratio: f
     if is_auto(study.model.patch_voxels) or is_auto(crop):
         return
     visible, least = int(visible_ratio * study.model.token_count(crop)), study.model.min_tokens
-    if any(objective.trains_decoder for _, objective in _objectives(study)):
+    if any(objective.trains_decoder for _, objective in objectives_of(study)):
         least = max(least, MIN_NORMED_TOKENS)
     if visible < least:
         raise ValueError(
@@ -247,106 +239,11 @@ def _check_local_crops(study: Study) -> None:
             f"views.local_crops.share is {local.share:g}, which of views of {list(grid)} patches "
             f"takes {list(box)}: choose another share, larger crops or a smaller model.patch_voxels"
         )
-    if not any("local" in t.passes for _, each in _objectives(study) for t in each.list_terms()):
+    if not any("local" in t.passes for _, each in objectives_of(study) for t in each.list_terms()):
         raise ValueError(
             f"views.local_crops.number is {local.number}, and no term asks of local crops: choose "
             "an objective with the term dino, or leave local_crops out"
         )
-
-
-def _objectives(study: Study) -> list[tuple[str, ObjectiveConfig]]:
-    arms = study.ablate.arms if study.ablate else {}
-    return [("objective", study.objective), *((f"ablate.arms.{n}", arm) for n, arm in arms.items())]
-
-
-def _check_batch_size(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """Each term needs enough samples in a step, over all ranks and parts."""
-    for term in objective.list_terms():
-        if study.training.batch_size < term.min_batch_size():
-            raise ValueError(
-                f"{key} has the term {term.name} with weight {term.weight:g}, which means little "
-                f"with fewer than {term.min_batch_size()} samples a step, and training.batch_size "
-                f"is {study.training.batch_size}: raise it (training.gradient_accumulation "
-                "computes a step in parts), or set the weight to 0"
-            )
-
-
-def check_teacher(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """The average that is a teacher must be of fewer steps than the run has, once it has any."""
-    if not isinstance(objective, DistillingObjective) or not study.training.steps:
-        return
-    averaged = 1 / (1 - objective.teacher_momentum)
-    taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
-    share = study.scaling.shares[0] if study.scaling and key == "objective" else 1.0
-    steps = study.training.shortened(share).steps
-    if taught and steps <= averaged:
-        what = "training.steps is" if share == 1 else "the shortest run of scaling has steps:"
-        raise ValueError(
-            f"{key} has the term {taught[0]}, whose teacher is an average over about "
-            f"{averaged:.0f} steps, and {what} {steps}: train for more, or lower "
-            f"{key}.teacher_momentum"
-        )
-
-
-def _check_retention(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """What is to be kept must have been learned."""
-    if study.init_from is None and any("initial" in t.passes for t in objective.list_terms()):
-        raise ValueError(
-            f"{key} has the term retain, which keeps tokens near those of the encoder that the run "
-            "starts from: give init_from, such as the champion of a registry, or leave it out"
-        )
-
-
-def _check_partner_terms(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """What is predicted from another scan of the visit must be drawn beside it."""
-    needy = [term.name for term in objective.list_terms() if term.NEEDS_PARTNERS]
-    if needy and study.views.partner != "visit":
-        raise ValueError(
-            f"{key} has the term {needy[0]}, which learns from two scans of a visit, and "
-            f"views.partner is {study.views.partner}: set it to visit, or leave the term out"
-        )
-
-
-def _check_low_rank(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """Updates are of weights that were trained, and no teacher can follow them."""
-    if study.training.low_rank is None:
-        return
-    if not (study.training.continue_from or study.init_from):
-        raise ValueError(
-            "training.low_rank updates weights that were trained before: give "
-            "training.continue_from or init_from, or leave it out"
-        )
-    taught = [term.name for term in objective.list_terms() if "teacher" in term.passes]
-    if taught:
-        raise ValueError(
-            f"{key} has the term {taught[0]}, whose teacher averages the encoder's weights, and "
-            "training.low_rank trains updates in place of them: leave out one of them"
-        )
-
-
-def _check_label_leakage(study: Study, key: str, objective: ObjectiveConfig) -> None:
-    """Metadata that terms read must be known, and be no target of a task."""
-    known = _declared_metadata(study)
-    for term in objective.list_terms():
-        for name in term.metadata_used():
-            for task, section in study.tasks.items():
-                if any(t.kind == "target" and t.name == name for t in section.truth_names()):
-                    raise ValueError(
-                        f"{key} has the term {term.name}, which reads {name}, the target of "
-                        f"tasks.{task}: pretraining would see what it is evaluated on, so leave "
-                        "one of them out"
-                    )
-            if name not in known:
-                raise ValueError(
-                    f"{key} has the term {term.name}, which reads {name}: "
-                    f"{suggest_name(name, known)}"
-                )
-
-
-def _declared_metadata(study: Study) -> set[str]:
-    """The attributes of scans, and the targets that roots and table declare."""
-    of_roots = (target for root in study.data.roots for target in root.targets)
-    return {*SCAN_ATTRIBUTES, *study.data.targets, *of_roots}
 
 
 def _check_metadata_declared(study: Study) -> None:
@@ -358,7 +255,7 @@ def _check_metadata_declared(study: Study) -> None:
         **{f"tasks.{name}.train_on": tuple(task.train_on) for name, task in study.tasks.items()},
         **{f"tasks.{name}.score_on": tuple(task.score_on) for name, task in study.tasks.items()},
     }
-    known = _declared_metadata(study)
+    known = declared_metadata(study)
     for key, names in groups.items():
         for name in names:
             if name not in known:

@@ -205,7 +205,7 @@ def test_each_change_is_added_once_with_who_and_when(folder, labels, finish):
     assert (corrected.kind, corrected.reader) == ("corrected", "anna")
     assert (new.before, new.kind, new.reader) == ("", "given", "")
     assert describe_label_changes(changes) == (
-        f"At the inventory of {new.seen:%Y-%m-%d}, 2 labels had changed since the one before"
+        f"At the inventory of {new.recorded_at:%Y-%m-%d}, 2 labels had changed since the one before"
         " (1 by anna, 1 unsigned)"
     )
     record_label_changes(path, second, first)
@@ -226,7 +226,7 @@ def test_a_line_that_was_torn_does_not_count_and_spoils_no_other(folder, labels,
 
 
 def replace_time(version, other):
-    return version.model_copy(update={"seen": other.seen})
+    return version.model_copy(update={"recorded_at": other.recorded_at})
 
 
 def test_a_new_scan_has_no_earlier_version(folder, labels):

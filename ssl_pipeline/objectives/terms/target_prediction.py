@@ -1,8 +1,8 @@
 """Prediction of targets: what the study's table says of a scan, from its pooled tokens.
 
 Age, sex, findings of a report or its embedding, where they are known, supervise the encoder beside
-what it learns of voxels alone. A target of a task is refused (see `stages.core.study_validation`).
-Missing values are masked, so that no scan needs them all.
+what it learns of voxels alone. A target of a task is refused (see
+`stages.core.objective_validation`). Missing values are masked, so that no scan needs them all.
 """
 
 from collections.abc import Iterator, Sequence
