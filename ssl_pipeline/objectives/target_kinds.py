@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ssl_pipeline.config.section import Section
 from ssl_pipeline.io.text import normalize_word, parse_number, parse_vector
@@ -119,6 +119,16 @@ class ClassTarget(PredictedTarget):
         ],
         ...,
     ] = Field(min_length=2, max_length=64, description="values that are predicted, each once")
+
+    @model_validator(mode="after")
+    def _differ(self) -> "ClassTarget":
+        if "" in self.classes:
+            raise ValueError(
+                "classes has a word for a missing value, which is masked: leave it out"
+            )
+        if len({name.casefold() for name in self.classes}) < len(self.classes):
+            raise ValueError(f"classes is {', '.join(self.classes)}: give each once")
+        return self
 
     @property
     def outputs(self) -> int:

@@ -143,12 +143,12 @@ def _with_earlier_evidence(check: ScanCheck, previous: ScanCheck) -> ScanCheck:
     )
 
 
-def modality_note(info: ScanInfo, given: str) -> str:
-    """What is to be said where the study gives another modality than the file's own header."""
+def modality_note(info: ScanInfo, declared: str) -> str:
+    """What is to be said where the study declares another modality than the file's own header."""
     own = info.file_modality
-    if not given or not own or given == own:
+    if not declared or not own or declared == own:
         return ""
-    return f"its header says {own} and the study {given}: the header counts"
+    return f"its header says {own} and the study {declared}: the header counts"
 
 
 def scan_info_of(record: ScanInfo) -> ScanInfo:

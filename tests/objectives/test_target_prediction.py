@@ -160,6 +160,20 @@ def test_vectors_of_two_lengths_are_refused(entries):
         TargetPrediction(targets={"report": REPORT}).check_metadata(entries)
 
 
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (["F", "M", "F"], "classes is F, M, F: give each once"),
+        ([1, "1.0"], "classes is 1, 1: give each once"),
+        (["f", "F"], "give each once"),
+        (["F", "M", "unknown"], "a word for a missing value, which is masked: leave it out"),
+    ],
+)
+def test_a_class_is_named_once_and_is_no_missing_value(classes, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        TargetPrediction(targets={"sex": {"kind": "class", "classes": classes}})
+
+
 def test_a_term_needs_a_target():
     with pytest.raises(ValidationError, match="at least 1 item"):
         TargetPrediction(targets={})
