@@ -16,6 +16,9 @@ from ssl_pipeline.config.loader import parse_section, read_mapping
 from ssl_pipeline.config.section import Section
 
 SCOPE_WORDS = 5  # as NegEx has them
+# Of lines those begin a sentence that begin with a capital letter or a mark of lists, or follow an
+# empty one: others continue a sentence that was broken where the page ends.
+SENTENCE_END = re.compile(r"[.;!?]+(?=\s|$)|\n(?=\s*(?:\n|$|[-*•–]|\d+[.)]|[A-ZÀ-ÖØ-Þ][a-zß-ÿ\s]))")
 Phrases = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -32,7 +35,8 @@ class Lexicon(Section):
     )  # fmt: skip
     negation_after: tuple[str, ...] = Field(
         ("not seen", "is absent", "are absent", "was ruled out", "is ruled out", "not present",
-         "has resolved", "have resolved", "unlikely", "not identified"),
+         "has resolved", "have resolved", "unlikely", "not identified", ": no", ": none",
+         ": absent"),
         description="phrases that deny what they follow",
     )  # fmt: skip
     pseudo_negation: tuple[str, ...] = Field(
@@ -88,7 +92,7 @@ class FindingRules:
         None says that a report does not mention it, which is not that it is absent.
         """
         found: dict[str, bool | None] = dict.fromkeys(self._findings)
-        for sentence in re.split(r"[.;:!?\n]+(?=\s|$)", report):
+        for sentence in SENTENCE_END.split(report):
             text = self._pseudo.sub(" ", sentence)
             for name, pattern in self._findings.items():
                 for term in pattern.finditer(text):
@@ -99,6 +103,7 @@ class FindingRules:
     def _is_denied(self, text: str, start: int, end: int) -> bool:
         """Whether a phrase of negation is in scope before or behind the term."""
         before, after = self._ends.split(text[:start])[-1], self._ends.split(text[end:])[0]
+        before = before.rpartition(":")[2]  # what stands before a colon is a title
         return any(
             len(before[match.end() :].split()) <= SCOPE_WORDS
             for match in self._before.finditer(before)

@@ -34,9 +34,10 @@ def write_findings(
     rules = read_lexicon(lexicon)
     _check_names(rules)
     rows = _read_reports(reports, column)
-    known = [(path, text) for path, text in rows if path.exists()]
+    # Not `Path.exists`, which raises an error with the name where it is too long for a file.
+    known = [(path, text) for path, text in rows if os.path.exists(path)]  # noqa: PTH110
     texts = [text for _, text in known]
-    found = _ask_command(command, texts, rules) if command else _apply_rules(rules, texts)
+    found = _apply_rules(rules, texts) if command is None else _ask_command(command, texts, rules)
     by_scan: dict[Path, Findings] = {}
     for (path, _), own in zip(known, found, strict=True):
         by_scan[path] = _combine(by_scan.get(path, {}), own)
@@ -75,10 +76,24 @@ def _read_reports(reports: Path, column: str) -> list[tuple[Path, str]]:
                 "name of the one with the text as --column."
             )
     at, text = columns.index("path"), columns.index(column)
-    for number, row in enumerate(rows, start=1):
-        if not row[at].strip():
-            raise UserError(f"{reports}: row {number} has no `path`; give every report its scan.")
-    return [(resolve_path(row[at].strip(), reports.resolve().parent), row[text]) for row in rows]
+    folder = reports.resolve().parent
+    return [
+        (_scan_path(row[at].strip(), folder, f"{reports}: row {number}"), row[text])
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _scan_path(cell: str, folder: Path, where: str) -> Path:
+    """The scan that a cell names. Raises UserError, without the cell, which may be text."""
+    if not cell:
+        raise UserError(f"{where} has no `path`; give every report its scan.")
+    try:
+        return resolve_path(cell, folder)
+    except UserError:
+        raise UserError(
+            f"{where} has a `path` with an environment variable or a home that is not known: write "
+            "it in full."
+        ) from None
 
 
 def _apply_rules(lexicon: Lexicon, texts: Sequence[str]) -> Iterator[Findings]:
@@ -96,9 +111,10 @@ def _ask_command(command: str, texts: Sequence[str], lexicon: Lexicon) -> list[F
         for number, text in enumerate(texts)
     )
     try:
-        done = subprocess.run(
-            shlex.split(command), input=asked.encode(), capture_output=True, check=False
-        )
+        words = shlex.split(command)
+        if not words:
+            raise ValueError("it is empty")
+        done = subprocess.run(words, input=asked.encode(), capture_output=True, check=False)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"--command cannot be run ({reason}): correct it.") from None

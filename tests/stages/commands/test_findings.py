@@ -118,6 +118,22 @@ def test_a_table_without_text_or_path_is_refused(reports, tmp_path, capfd):
     assert "row 1 has no `path`" in run(capfd, reports, "--out", out)[1]
 
 
+def test_text_in_the_column_of_paths_is_not_shown(reports, tmp_path, capfd):
+    words = (reports, "--out", tmp_path / "f.csv")
+    reports.write_text(f"path,report\n{f'{NAME} {TEXT} ' * 40},b.nii\n")
+    code, said = run(capfd, *words)
+    assert code == 0 and "1 report of scans that are not there" in said
+    reports.write_text(f"path,report\n${NAME} of {TEXT},b.nii\n")
+    code, said = run(capfd, *words)
+    assert code == 2 and "row 1 has a `path` with an environment variable" in said
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_command_is_refused(empty, reports, tmp_path, capfd):
+    code, said = run(capfd, reports, "--out", tmp_path / "f.csv", "--command", empty)
+    assert code == 2 and "--command cannot be run (it is empty)" in said
+
+
 def test_a_command_that_is_not_there_is_refused(reports, tmp_path, capfd):
     words = (reports, "--out", tmp_path / "f.csv", "--command", "/no/such/model")
     code, said = run(capfd, *words)
