@@ -23,6 +23,7 @@ from ssl_pipeline.evaluation.runner.subject_splits import (
 from ssl_pipeline.evaluation.statistics.subgroups import find_subgroups
 from ssl_pipeline.evaluation.tasks.task import Task
 from ssl_pipeline.export.manifest import BUNDLE_MANIFEST, read_manifest
+from ssl_pipeline.training.domain_bank import HELD_OUT_SPLIT
 from ssl_pipeline.volumes.dataset_estimate import scans_from_headers
 from ssl_pipeline.volumes.inventory import Inventory, Scan
 from stages.core import layout
@@ -122,6 +123,9 @@ def _check_objectives(study: Study, scans: Sequence[Scan]) -> None:
         )
     for objective in (study.objective, *(study.ablate.arms.values() if study.ablate else ())):
         objective.check_metadata(training)
+    if study.promote:  # which reads the same metadata of held-out scans, after the run
+        held_out = [scan for scan in scans if scan.split == HELD_OUT_SPLIT]
+        study.objective.metadata_features([*training, *held_out])
 
 
 def _check_task(study: Study, name: str, scans: Sequence[Scan]) -> None:

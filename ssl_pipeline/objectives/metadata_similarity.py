@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ssl_pipeline.errors import UserError
+from ssl_pipeline.io.text import parse_number
 from ssl_pipeline.store.catalog import ScanRow, check_scan_attribute, scan_attribute
 
 EQUAL: Literal["equal"] = "equal"
@@ -51,10 +52,11 @@ def _word_codes(words: Sequence[str]) -> list[float]:
 
 
 def _scaled_numbers(words: Sequence[str], width: float, where: str) -> list[float]:
-    try:
-        return [float(word) / width if word else np.nan for word in words]
-    except ValueError as error:
+    numbers = [parse_number(word) for word in words]
+    known = zip(words, numbers, strict=True)
+    if other := next((word for word, number in known if word and number is None), ""):
         raise UserError(
-            f"{where} is {width:g}, a width, and not all values of scans are numbers ({error}): "
-            f"put `{EQUAL}` there."
-        ) from None
+            f"{where} is {width:g}, a width, and {other!r} of a scan is no number: put `{EQUAL}` "
+            "there."
+        )
+    return [np.nan if number is None else number / width for number in numbers]

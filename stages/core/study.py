@@ -179,7 +179,9 @@ class Study(Section):
 
     def features_of(self, task: str) -> dict[str, Path]:
         """Files of other encoders' features, for the probes of a task; trials have none."""
-        if self._trial or not self.tasks[task].TAKES_SCAN_FEATURES:
+        section = self.tasks[task]
+        is_probed = section.TAKES_SCAN_FEATURES and "probe" in section.evaluation_stages
+        if self._trial or not is_probed:
             return {}
         return {name: resolve_path(path) for name, path in self.evaluate.features.items()}
 

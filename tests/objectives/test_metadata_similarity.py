@@ -40,6 +40,8 @@ def test_numbers_are_alike_by_their_width_and_words_where_equal(entries):
     both = kernel(entries, age=10.0, region="equal")
     assert both[0, 1] == pytest.approx(near) and both[0, 2] == 0
     assert metadata_features(entries, {}).shape == (len(entries), 0)
+    entries[0].targets["age"], entries[1].targets["age"] = "067Y", "006M"
+    assert metadata_features(entries, {"age": 10.0})[:2, 0] == pytest.approx([6.7, 0.05])
 
 
 def test_different_words_are_not_alike(entries):

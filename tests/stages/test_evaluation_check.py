@@ -26,6 +26,7 @@ from tests.export.conftest import save_random_bundle
 SIDE = {"kind": "classification", "title": "T", "target": "side", "classes": {0: "l", 1: "r"}}
 NUMBER = {"kind": "regression", "title": "T", "target": "side"}
 TISSUE = {"kind": "segmentation", "title": "T", "label": "tissue", "classes": {1: "d", 2: "b"}}
+NUMBER_OF_A_SCAN = {"kind": "number", "mean": 50, "std": 10}
 CROPS = TISSUE | {"kind": "crop_classification"}
 
 
@@ -156,6 +157,32 @@ def test_what_fits_nobody_is_told(study, scans, changes, sentence):
     with pytest.raises(UserError) as refused:
         check_scans(Study.model_validate(settings), scans)
     assert sentence in str(refused.value)
+
+
+def test_a_value_of_a_held_out_scan_that_the_gate_cannot_read_is_told(study, scans):
+    """Pretraining reads that of training scans alone, and would be over by then."""
+    objective = {
+        "name": "custom",
+        "terms": [
+            {"name": "reconstruction"},
+            {"name": "target_prediction", "targets": {"age": NUMBER_OF_A_SCAN}},
+        ],
+    }
+    ages = ("40", "60", "50", "about fifty", "", "")
+    aged = [
+        replace(scan, targets={**scan.targets, "age": age})
+        for scan, age in zip(scans, ages, strict=True)
+    ]
+    aged[3] = replace(aged[3], split="val")
+    promote = {"registry": "r", "name": "head", "gain": {"t": 0.1}}
+    data = study.model_dump(exclude_unset=True)["data"] | {"table": "x.csv", "targets": ["age"]}
+    sections = {"objective": objective, "data": data}
+    check_scans(with_task(study, SIDE, **sections), aged)
+    with pytest.raises(
+        UserError, match=r"predicts age, whose value of scan .* is no number"
+    ) as told:
+        check_scans(with_task(study, SIDE, **sections, promote=promote), aged)
+    assert "fifty" not in str(told.value)
 
 
 @pytest.mark.parametrize(

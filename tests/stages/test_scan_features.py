@@ -125,6 +125,16 @@ def test_a_scan_without_a_vector_is_told_before_anything_is_trained(copy):
     assert set(named) <= study.pseudonyms.origins.keys()
 
 
+def test_a_task_that_is_not_probed_needs_no_vectors(copy):
+    run_stage("inventory", load_study(copy), {})
+    content = yaml.safe_load(copy.read_text())
+    side = content["tasks"]["side"]
+    other = {**side, "title": "Other", "stages": ["finetune"]}
+    path = copy.parent / "twin.parquet"
+    assert load_study(edit(copy, tasks={"side": side, "other": other})).features_of("other") == {}
+    assert load_study(copy).features_of("side") == {"twin": path}
+
+
 def test_a_file_that_is_gone_stops_the_workflow_before_its_first_rule(copy):
     of_snakemake = SimpleNamespace(default_resources=None)
     rules = Workflow({"study": str(copy)}, SimpleNamespace(cores=1, resource_settings=of_snakemake))
