@@ -75,7 +75,7 @@ def find_drift(study: Study) -> int:
     print_table(_test_table(study, rows))
     for domain in sorted({test.domain for test in tests if test.new_subjects < MIN_SUBJECTS}):
         info(f"drift: {domain} has too few new subjects to test: {MIN_SUBJECTS} are needed.")
-    info(f"drift: {conclusion} All scans are in {layout.drift_page(study)}")
+    info(f"drift: {conclusion} The page of it is {layout.drift_page(study)}")
     return UPDATE_DUE_EXIT if found else DONE_EXIT
 
 

@@ -90,6 +90,11 @@ def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content, sentence):
         read_scan_features("evaluate.features.merlin", path, SCANS)
 
 
+def test_a_row_without_any_number_has_failed(tmp_path):
+    table = {"scan": ["aaa", "bbb"], "feature_0": [1.0, None], "feature_1": [2.0, None]}
+    assert read(tmp_path, table).vectors.keys() == {"aaa"}
+
+
 def test_missing_scans_are_counted_with_the_rows_that_name_none(tmp_path):
     """A row that failed has no vector, and those of other scans do no harm."""
     table = {

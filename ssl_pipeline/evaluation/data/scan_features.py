@@ -24,6 +24,8 @@ from ssl_pipeline.errors import UserError
 from ssl_pipeline.formatting import format_count
 
 SCAN, PATH, ROOT, SERIES, ERROR, FEATURES = "scan", "path", "root", "series", "error", "features"
+WORDS = (SCAN, PATH, ROOT, SERIES, ERROR)
+NUMBERED = re.compile(r"feature_(\d+)")
 NAMED_SCANS = 3  # in a sentence
 
 
@@ -72,7 +74,7 @@ def read_scan_features(title: str, path: Path, scans: Iterable[ScanNames]) -> Sc
     table = _read_table(title, path)
     columns = {
         name: ["" if word is None else str(word) for word in table.column(name).to_pylist()]
-        for name in (SCAN, PATH, ROOT, SERIES, ERROR)
+        for name in WORDS
         if name in table.column_names
     }
     vectors = _vectors(title, table)
@@ -127,7 +129,9 @@ def _read_table(title: str, path: Path) -> pa.Table:
     if not path.is_file():
         raise UserError(f"{title} is {path}, where no file is: correct the path.")
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        own = [name for name in names if name in (*WORDS, FEATURES) or NUMBERED.fullmatch(name)]
+        table = pq.read_table(path, columns=own)
     except (OSError, pa.ArrowException):
         raise UserError(f"{title} is {path}, which is no Parquet file: write it again.") from None
     if not {SCAN, PATH} & set(table.column_names):
@@ -139,15 +143,14 @@ def _read_table(title: str, path: Path) -> pa.Table:
 
 def _vectors(title: str, table: pa.Table) -> list[NDArray[np.float32] | None]:
     """The vector of each row; None where it has none."""
-    numbered = sorted(
-        (name for name in table.column_names if re.fullmatch(r"feature_\d+", name)),
-        key=lambda name: int(name.removeprefix("feature_")),
-    )
+    matches = filter(None, map(NUMBERED.fullmatch, table.column_names))
+    numbered = [match[0] for match in sorted(matches, key=lambda match: int(match[1]))]
     try:
         if FEATURES in table.column_names:
             return _from_lists(table.column(FEATURES).combine_chunks())
         if numbered:
-            return list(np.stack([_numbers(table.column(name)) for name in numbered], axis=1))
+            rows = np.stack([_numbers(table.column(name)) for name in numbered], axis=1)
+            return [None if np.isnan(row).all() else row for row in rows]
     except pa.ArrowException:
         raise UserError(f"{title} has features that are no numbers: write numbers.") from None
     raise UserError(
