@@ -201,6 +201,8 @@ class VectorTarget(PredictedTarget):
             raise ValueError("is no list of numbers")
         if len(found) != self.size:
             raise ValueError(f"has {len(found)} numbers, and size is {self.size}")
+        if not any(found):
+            raise ValueError("has zeros alone, and so no direction")
         return found
 
     def losses(self, outputs: "Vectors", values: "Vectors") -> "Tensor":

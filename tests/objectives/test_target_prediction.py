@@ -154,9 +154,16 @@ def test_what_cannot_be_learned_is_refused_in_one_sentence(targets, sentence, en
     assert "other" not in str(error.value), "a value may be text"
 
 
-def test_vectors_of_two_lengths_are_refused(entries):
-    entries[1].targets["report"] = "1 2 3"
-    with pytest.raises(UserError, match=r"predicts report, .* has 3 numbers, and size is 4"):
+@pytest.mark.parametrize(
+    ("vector", "sentence"),
+    [
+        ("1 2 3", "has 3 numbers, and size is 4"),
+        ("0 0 0 0", "has zeros alone, and so no direction"),
+    ],
+)
+def test_vectors_of_two_lengths_and_without_direction_are_refused(vector, sentence, entries):
+    entries[1].targets["report"] = vector
+    with pytest.raises(UserError, match=f"predicts report, .* {sentence}"):
         TargetPrediction(targets={"report": REPORT}).check_metadata(entries)
 
 
