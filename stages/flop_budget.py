@@ -4,14 +4,13 @@ All arms get the FLOPs that the study's own objective takes in `training.steps`.
 as it is trained, forward and backward, on real crops.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ssl_pipeline.io.records import write_record
-from ssl_pipeline.objectives import ObjectiveConfig
 from ssl_pipeline.progress import progress
 from ssl_pipeline.store.catalog import Catalog
 from ssl_pipeline.training.ranks import RankInfo
@@ -75,13 +74,12 @@ def estimate_resources(study: Study, dataset: DatasetSize, hardware: Hardware) -
 def run(study: Study, out: Path) -> StageResult:
     """Write the FLOPs of a step and the number of steps of every arm."""
     assert study.ablate
-    batches = list(_batches(study))
-    whole = _step_flops(study, study.objective, batches) * study.training.steps
+    whole = _step_flops(study) * study.training.steps
     arms = {}
     with progress("Counting FLOPs", total=len(study.ablate.arms)) as bar:
         for name, objective in study.ablate.arms.items():
             bar.begin(name)
-            flops = _step_flops(study, objective, batches)
+            flops = _step_flops(study.model_copy(update={"objective": objective}))
             arms[name] = ArmBudget(step_flops=round(flops), steps=max(1, round(whole / flops)))
             bar.advance(name)
     write_record(out / BUDGET_FILE, FlopBudget(flops=round(whole), arms=arms))
@@ -90,7 +88,10 @@ def run(study: Study, out: Path) -> StageResult:
 
 
 def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
-    """Micro-batches of a few steps, of as many samples as need to be counted."""
+    """Micro-batches of a few steps, of as many samples as need to be counted.
+
+    With the metadata that the objective reads.
+    """
     catalog = Catalog.read(layout.catalog_table(study))
     entries = read_cohort(study).entries(catalog)
     parts = study.training.gradient_accumulation
@@ -101,17 +102,15 @@ def _batches(study: Study) -> Iterator[list["SampleBatch"]]:
         yield [sampler.batch(step, part) for part in micro_batches]
 
 
-def _step_flops(
-    study: Study, objective: ObjectiveConfig, batches: Sequence[list["SampleBatch"]]
-) -> float:
-    """FLOPs of a step of the whole batch by an objective, with contrast at its full weight."""
+def _step_flops(study: Study) -> float:
+    """FLOPs of a step of the whole batch by the objective, with contrast at its full weight."""
     from ssl_pipeline.monitoring.utilization import step_flops
     from ssl_pipeline.objectives.backward import backward
     from ssl_pipeline.training.distributed import RankGroup
     from ssl_pipeline.views.augmentation import augmented_views
 
-    arm = study.model_copy(update={"objective": objective})
-    built = build_objective(random_encoder(study, study.seed), arm)
+    built = build_objective(random_encoder(study, study.seed), study)
+    batches = list(_batches(study))
     augment = partial(augmented_views, views=study.views, patch=study.model.patch_voxels)
 
     def step(parts: list["SampleBatch"]) -> None:

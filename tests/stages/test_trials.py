@@ -168,6 +168,19 @@ def test_an_arm_may_have_a_recolouring_of_its_own(tmp_path):
     assert recoloured.views.crop_voxels == study.views.crop_voxels
 
 
+def test_an_arm_may_read_what_the_studys_objective_does_not(tmp_path):
+    """Each arm's samples have the metadata of its own terms."""
+    modality = {"kind": "class", "classes": ["MR", "CT"]}
+    term = {"name": "target_prediction", "targets": {"modality": modality}}
+    told = {"name": "custom", "terms": [{"name": "reconstruction"}, term]}
+    study = load_study(write_trials(tmp_path, arms={"mae": {"name": "mae"}, "told": told}))
+    for name in ("inventory", "preprocess", "flop_budget"):
+        run_stage(name, study, {})
+    steps = read_json(study.folder / "flop_budget/steps.json")["arms"]
+    assert steps["told"]["step_flops"] > steps["mae"]["step_flops"] > 0
+    run_stage("pretrain", trial_of(load_study(tmp_path / "tiny.yaml"), "told-0"), {})
+
+
 def test_trials_that_the_study_has_no_more_may_go(tmp_path, capsys):
     file = write_trials(tmp_path)
     for name in ("inventory", "preprocess", "flop_budget"):
