@@ -178,6 +178,7 @@ def test_an_accepted_prediction_is_trained_on_and_nothing_is_scored_by_it(partly
     assert {split for split, kind in kinds.items() if kind == "prediction"} <= {"train"}
     split = split_subjects(study.tasks["tissue"], entries, "test")
     assert train.subject in split.train_subjects and test.subject not in split.test_subjects
+    assert split.predicted_subjects == {train.subject}, "by whom nothing is chosen"
     run_stage("finetune", study, {"task": "tissue"})
     results = read_results(study.stage_folder("finetune", {"task": "tissue"}))
     assert results.rows and results.n_test_subjects == 1

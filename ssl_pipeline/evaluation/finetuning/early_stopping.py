@@ -4,7 +4,7 @@ Labels are few, so by default all are trained on and the steps are fixed; see
 `finetune.held_out_share`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,17 @@ class EarlyStopping:
             model.load_state_dict(self.best_weights)
 
 
-def hold_out(subjects: Sequence[str], share: float, rng: np.random.Generator) -> frozenset[str]:
-    """Subjects that choose the step: a share, at least one; none where there is one alone."""
+def hold_out(
+    subjects: Collection[str],
+    share: float,
+    rng: np.random.Generator,
+    predicted: Collection[str] = (),
+) -> frozenset[str]:
+    """Subjects that choose the step: a share, at least one; none where there is one alone.
+
+    Those of `predicted`, who have a label that a model predicted, are trained on in any case.
+    """
     names = sorted(set(subjects))
     number = max(1, round(share * len(names))) if share and len(names) > 1 else 0
-    return frozenset(rng.permutation(names)[:number].tolist())
+    choosing = [name for name in rng.permutation(names).tolist() if name not in predicted]
+    return frozenset(choosing[:number])

@@ -4,7 +4,7 @@ Crops are read from the store during training, so memory does not grow with the 
 for their label maps, one byte a voxel.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 
@@ -78,16 +78,18 @@ def train_segmentation(
     reader: CropReader,
     scans: Sequence[LabelledVolume],
     settings: TrainingSettings,
+    predicted_subjects: Collection[str] = (),
 ) -> int:
     """Train the decoder, and of the encoder what is not frozen, on crops of the scans.
 
-    All draws are functions of the seed. Returns the peak memory in bytes.
+    All draws are functions of the seed. `predicted_subjects` are never held out. Returns the peak
+    memory in bytes.
     """
     section, device = settings.section, settings.device
     model.to(device).train()
 
     subjects, rng = [scan.entry.subject for scan in scans], generator(settings.seed, 0, "held out")
-    held_out = hold_out(subjects, section.held_out_share, rng)
+    held_out = hold_out(subjects, section.held_out_share, rng, predicted_subjects)
     trained = [scan for scan in scans if scan.entry.subject not in held_out]
     checked = [scan for scan in scans if scan.entry.subject in held_out]
     as_they_are = replace(settings, section=section.model_copy(update={"augmentation": UNCHANGED}))

@@ -36,8 +36,9 @@ def choose_candidate(
 
     Candidates come in the order of falling regularisation. The best has the highest mean balanced
     accuracy over the folds of all `draws`, or the least squared error where there are no classes.
-    None where folds are not possible.
+    Only rows that may choose are in the folds. None where folds are not possible.
     """
+    labelled = labelled.choosing
     folds = subject_folds(labelled.targets, labelled.subjects, labelled.n_classes, draws)
     if not folds:
         return None

@@ -22,11 +22,21 @@ class LabelledFeatures:
     targets: NDArray[Any]  # (n,): classes from 0 on, or numbers
     subjects: NDArray[np.int64]  # (n,)
     n_classes: int  # 0 where targets are numbers
+    may_choose: NDArray[np.bool_] | None = None  # (n,): by which settings are chosen; None for all
+
+    @property
+    def choosing(self) -> "LabelledFeatures":
+        """Those by which settings may be chosen."""
+        return self if self.may_choose is None else self.select(self.may_choose)
 
     def select(self, chosen: NDArray[Any]) -> "LabelledFeatures":
         """Some of them, by index or mask."""
         return LabelledFeatures(
-            self.features[chosen], self.targets[chosen], self.subjects[chosen], self.n_classes
+            self.features[chosen],
+            self.targets[chosen],
+            self.subjects[chosen],
+            self.n_classes,
+            None if self.may_choose is None else self.may_choose[chosen],
         )
 
 

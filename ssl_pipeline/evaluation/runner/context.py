@@ -144,7 +144,9 @@ class TaskRunner:
             [e.id, e.sha256, e.subject, e.split, self.task.truth_key(e, self.label_maps)]
             for e in self.subject_split.entries
         ]
-        return sha256_json([FORMAT_VERSION, task, self.crop_size, scans, self.context.seed])
+        predicted = sorted(self.subject_split.predicted_subjects)  # who choose nothing
+        own = [FORMAT_VERSION, task, self.crop_size, scans, self.context.seed, *predicted]
+        return sha256_json(own)
 
     def labelled_subjects(
         self, cell: Cell, classes_by_subject: Mapping[str, frozenset[int]]

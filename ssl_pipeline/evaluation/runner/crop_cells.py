@@ -24,9 +24,9 @@ PIXELS_NOTE = (
 )
 
 DEFAULT_SETTINGS_NOTE = (
-    f"With fewer than {N_FOLDS} labelled subjects, or where one of {N_FOLDS} folds of them lacks a "
-    "class however they are drawn, a probe has its default hyperparameters, for they cannot be "
-    "chosen in folds."
+    f"With fewer than {N_FOLDS} labelled subjects (those whose label a model predicted do not "
+    f"count), or where one of {N_FOLDS} folds of them lacks a class however they are drawn, a "
+    "probe has its default hyperparameters, for they cannot be chosen in folds."
 )
 
 
@@ -55,6 +55,8 @@ class CropCells:
             subject: index for index, subject in enumerate(runner.subject_split.train_subjects)
         }
         self.subject_indices = np.array([index_of[crop.subject] for crop in self.train_crops])
+        predicted = runner.subject_split.predicted_subjects
+        self.may_choose = np.array([crop.subject not in predicted for crop in self.train_crops])
         self.classes_by_subject: dict[str, frozenset[int]] = {
             subject: frozenset() for subject in runner.subject_split.train_subjects
         }
@@ -75,7 +77,9 @@ class CropCells:
 
     def labelled_features(self, cell: Cell, features: NDArray[np.float32]) -> LabelledFeatures:
         """What a cell may learn from, of features (n, blocks, D) of the training crops."""
-        every = LabelledFeatures(features, self.targets, self.subject_indices, self.n_classes)
+        every = LabelledFeatures(
+            features, self.targets, self.subject_indices, self.n_classes, self.may_choose
+        )
         return every.select(self.labelled_rows(cell))
 
     def fold_notes(self, cells: Iterable[tuple[Cell, Predictor]]) -> tuple[str, ...]:
@@ -93,6 +97,7 @@ class CropCells:
         """Whether the labelled subjects of a cell can be divided into folds."""
         rows = self.labelled_rows(cell)
         n_present = len(np.unique(self.targets[rows])) if self.n_classes else 0
+        rows = rows[self.may_choose[rows]]
         return has_folds(self.targets[rows], self.subject_indices[rows], n_present, draws)
 
     def crop_batches(

@@ -258,7 +258,11 @@ class SegmentationCells(FinetuneCells):
         with fixed_seed(seed, context.device):
             network = build_segmentation_model(self.runner, cell, method, section)
             memory = segmentation_training.train_segmentation(
-                network, context.reader, labelled, settings
+                network,
+                context.reader,
+                labelled,
+                settings,
+                self.runner.subject_split.predicted_subjects,
             )
         costs = {"trained_parameters": count_trained_parameters(network), "memory_bytes": memory}
         method.merge(network.encoder)

@@ -23,6 +23,7 @@ class SubjectSplit(Generic[ScanRow]):
     train_subjects: tuple[str, ...]  # in the table's order
     test_subjects: tuple[str, ...]  # in that order; those of `evaluate.split`
     excluded: tuple[ScanRow, ...]  # scans of the task's roots without a label for this task
+    predicted_subjects: frozenset[str]  # of train, by whom nothing is chosen: a label was predicted
 
     @property
     def test_entries(self) -> list[ScanRow]:
@@ -69,6 +70,7 @@ def split_subjects(
         tuple(subjects["train"]),
         tuple(subjects[split]),
         tuple(entry for entry in of_splits if entry.id not in known),
+        frozenset(entry.subject for entry in usable if task.has_predicted_truth(entry)),
     )
     _check_external_predictions(task, found.test_entries)
     return found

@@ -235,6 +235,14 @@ class Task(Section, ABC):
     def truth_names(self) -> tuple[TruthName, ...]:
         """The labels and targets that it reads."""
 
+    def has_predicted_truth(self, scan: Entry | Scan) -> bool:
+        """Whether a label of it that the task reads is a model's prediction that a reader accepted.
+
+        Such a scan may be learned from; no setting is chosen, calibrated or scored by it.
+        """
+        labels = [truth.name for truth in self.truth_names() if truth.kind == "label"]
+        return any(scan.label_versions.get(name, {}).get("kind") == "prediction" for name in labels)
+
     @abstractmethod
     def usable_entries(self, scans: Sequence[ScanRow]) -> list[ScanRow]:
         """Those of its roots that have the truth; UserError where none has, or it is unusable."""
