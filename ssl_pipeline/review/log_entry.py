@@ -6,7 +6,7 @@ Answers are chosen and never written: free text could name a patient.
 import re
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StrictBool
+from pydantic import AwareDatetime, Field, StrictBool, model_validator
 
 from ssl_pipeline.errors import UserError
 from ssl_pipeline.io.records import Record, RecordPart
@@ -14,8 +14,11 @@ from ssl_pipeline.io.records import Record, RecordPart
 Question = Literal["usable", "same_subject", "label_fits", "prediction_correct"]
 Answer = Literal["accept", "reject", "unsure", "withdraw"]
 ReasonCode = Literal[
+    # of scans
     "motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation",
     "body_part", "no_image",
+    # of labels and predictions
+    "shifted", "mirrored", "outline", "class_missing", "wrong_class",
 ]  # fmt: skip
 READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
 Reader = Annotated[str, Field(pattern=READER_PATTERN)]
@@ -58,6 +61,26 @@ class ReaderAnswer(RecordPart):
         """The item that it answers; another content is another item."""
         return self.item, self.question, self.content_sha256, self.round
 
+    @property
+    def is_of_format_1(self) -> bool:
+        """Whether it comes from a log of format 1, in whose views overlays have no name."""
+        return False
+
+    @model_validator(mode="after")
+    def _overlay_has_a_name(self) -> "ReaderAnswer":
+        if isinstance(self.view.overlay, bool) and not self.is_of_format_1:
+            raise ValueError(f"view.overlay is {self.view.overlay}: give the overlay's name")
+        return self
+
+    def withdrawal(self) -> "ReaderAnswer":
+        """That its reader takes it back, before the same view; without an overlay's name, none."""
+        fields = {name: getattr(self, name) for name in ReaderAnswer.model_fields}
+        overlay = "" if self.is_of_format_1 else self.view.overlay
+        view = self.view.model_copy(update={"overlay": overlay})
+        return ReaderAnswer.model_validate(
+            {**fields, "answer": "withdraw", "codes": (), "view": view}
+        )
+
 
 class LogEntry(ReaderAnswer, Record):
     """One line of the log."""
@@ -68,3 +91,8 @@ class LogEntry(ReaderAnswer, Record):
     reader: Reader
     version: str  # of this software
     previous: Sha256  # of the line before, of nothing for the first
+
+    @property
+    def is_of_format_1(self) -> bool:
+        """Whether it comes from a log of format 1, in whose views overlays have no name."""
+        return self.format == 1

@@ -151,9 +151,7 @@ class ReviewSession:
         for entry in reversed(own):
             name = self._names.get(entry.key)
             if name:
-                fields = {key: getattr(entry, key) for key in ReaderAnswer.model_fields}
-                withdrawn = {**fields, "answer": "withdraw", "codes": ()}
-                self._log.append(self.reader, ReaderAnswer.model_validate(withdrawn))
+                self._log.append(self.reader, entry.withdrawal())
                 return name
         return ""
 

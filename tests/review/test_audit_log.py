@@ -231,3 +231,8 @@ def test_lines_of_format_1_are_verified_and_go_on_in_format_2(log):
     entries = log.read()
     log.check_anchor(entries, anchor)
     assert [(entry.format, entry.view.overlay) for entry in entries] == [(1, True), (2, "")]
+    log.append("anna", entries[0].withdrawal())
+    last = log.read()[-1]
+    assert (last.key, last.answer, last.view.overlay) == (entries[0].key, "withdraw", "")
+    with pytest.raises(ValueError, match="give the overlay's name"):
+        answer_of(view={**old["view"], "overlay": True})

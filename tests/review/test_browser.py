@@ -234,8 +234,10 @@ def test_labels_and_predictions_stand_over_the_scan_and_the_log_says_what_was_se
         tab.goto(f"http://127.0.0.1:{port}/?token={TOKEN}")
         tab.wait_for_selector("body[data-item]")
         for _ in items:
+            tab.keyboard.press("1")
             press(tab, "a")
         tab.close()
     entries = page.log.read()
     assert {entry.item for entry in entries} == {item.code for item in items}
     assert all(entry.view.overlay == BEGINS_WITH[entry.question] for entry in entries)
+    assert {entry.codes for entry in entries} == {("shifted",)}

@@ -162,6 +162,7 @@ def test_an_answer_on_a_label_or_prediction_that_changed_meanwhile_is_refused(
 @pytest.mark.parametrize("change", [
     {"answer": "maybe"}, {"codes": ["Jane Doe"]}, {"dwell_s": -1}, {"dwell_s": "x"},
     {"view": {}}, {"view": GIVEN["view"] | {"overlay": "Jane Doe"}},
+    {"view": GIVEN["view"] | {"overlay": True}},
     {"comment": "Jane Doe"}, {"codes": "metal" * 2000},
 ])  # fmt: skip
 def test_what_is_no_answer_is_refused_and_not_saved(page, item, change):
@@ -169,12 +170,12 @@ def test_what_is_no_answer_is_refused_and_not_saved(page, item, change):
     assert refused.status_code == 400 and page.log.read() == ()
 
 
-@pytest.mark.parametrize(("module", "call", "number", "told"), [
+@pytest.mark.parametrize(("module", "call", "number", "reason"), [
     (os, "fsync", errno.ENOSPC, "the disk is full"),
     (fcntl, "flock", errno.ENOLCK, "a file system without locks"),
 ])  # fmt: skip
-def test_an_answer_that_the_file_system_refuses_is_told_and_not_saved(
-    page, item, monkeypatch, module, call, number, told
+def test_an_answer_that_the_file_system_refuses_is_said_and_not_saved(
+    page, item, monkeypatch, module, call, number, reason
 ):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
@@ -183,7 +184,7 @@ def test_an_answer_that_the_file_system_refuses_is_told_and_not_saved(
         patch.setattr(module, call, refuse)
         refused = page.browser.post(f"/items/{item['name']}/answer", json=GIVEN)
     assert refused.status_code == 507
-    assert "NOT saved" in refused.json()["error"] and told in refused.json()["error"]
+    assert "NOT saved" in refused.json()["error"] and reason in refused.json()["error"]
     assert page.log.read() == ()
 
 

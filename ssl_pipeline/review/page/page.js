@@ -3,12 +3,13 @@ import { PLANES, SliceView } from "/slices.js";
 import { BESIDE, NO_OVERLAY, VIEWS, ViewState } from "/view_state.js";
 import { VolumeView, hasWebGL2 } from "/volumes.js";
 
-const CODES = ["motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation", "body_part", "no_image"];
+const SCAN_CODES = ["motion", "metal", "noise", "artefact", "field_of_view", "missing_slices", "orientation", "body_part", "no_image"];
+const LABEL_CODES = ["shifted", "mirrored", "outline", "class_missing", "wrong_class"]; // of predictions too
 const QUESTIONS = { // the first of `overlays` that there is stands over the scan from the start
-  usable: { title: "Is this scan fit to train on?", accept: "Accept", reject: "Reject" },
-  same_subject: { title: "Do both scans show one person?", accept: "One person", reject: "Two people" },
-  label_fits: { title: "Does the label fit the scan?", accept: "Fits", reject: "Does not fit", overlays: ["labels"] },
-  prediction_correct: { title: "Is the segmentation correct?", accept: "Correct", reject: "Wrong", overlays: [BESIDE, "prediction"] },
+  usable: { title: "Is this scan fit to train on?", accept: "Accept", reject: "Reject", codes: SCAN_CODES },
+  same_subject: { title: "Do both scans show one person?", accept: "One person", reject: "Two people", codes: SCAN_CODES },
+  label_fits: { title: "Does the label fit the scan?", accept: "Fits", reject: "Does not fit", codes: LABEL_CODES, overlays: ["labels"] },
+  prediction_correct: { title: "Is the segmentation correct?", accept: "Correct", reject: "Wrong", codes: LABEL_CODES, overlays: [BESIDE, "prediction"] },
 };
 const NO_VIEWER = "NiiVue is not installed, or not the pinned version: slices are drawn.";
 const NO_WEBGL2 = "This browser has no WebGL 2: slices are drawn.";
@@ -74,11 +75,21 @@ async function show(name) {
   byId("question").textContent = words.title;
   byId("finding").textContent = item.finding;
   for (const answer of ["accept", "reject"]) document.querySelector(`[data-answer=${answer}] span`).textContent = words[answer];
-  for (const box of document.querySelectorAll("#codes input")) box.checked = false;
+  drawCodes(words.codes);
   drawNeighbours();
   await draw();
   firstSeen = performance.now();
   document.body.dataset.item = name; // drawn
+}
+
+function drawCodes(codes) { // none is checked
+  byId("codes").replaceChildren(byId("codes").querySelector("legend"), ...codes.map((code, at) => {
+    const label = document.createElement("label"), box = document.createElement("input"), key = document.createElement("kbd");
+    Object.assign(box, { type: "checkbox", value: code });
+    key.textContent = at + 1;
+    label.append(box, code.replaceAll("_", " "), key);
+    return label;
+  }));
 }
 
 function drawNeighbours() {
@@ -176,13 +187,6 @@ async function findViewer() {
 }
 
 function begin() {
-  byId("codes").append(...CODES.map((code, at) => {
-    const label = document.createElement("label"), box = document.createElement("input"), key = document.createElement("kbd");
-    Object.assign(box, { type: "checkbox", value: code });
-    key.textContent = at + 1;
-    label.append(box, code.replaceAll("_", " "), key);
-    return label;
-  }));
   for (const button of document.querySelectorAll("button")) button.addEventListener("click", () => act(button.dataset.key));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
