@@ -43,10 +43,9 @@ def _finished(study: Study, task: str) -> Iterator[ReturnedLabel]:
             f"{files[0].parent} has labels, and task {task} reads none: move them to the folder of"
             " a task that does."
         )
-    readers = read_readers(folder)
+    readers, classes = read_readers(folder), _classes(study, name)
     for path in files:
         scan = strip_suffix(path.name)
-        classes = _classes(study, name)
         yield ReturnedLabel(scan, name, path, "finished", readers.get(scan, ""), classes)
 
 

@@ -41,7 +41,11 @@ from ssl_pipeline.volumes.returned_labels import LabelFault, ReturnedLabel, add_
 from ssl_pipeline.volumes.review import NO_DECISIONS, REJECTED, Decisions
 from ssl_pipeline.volumes.scan_check import ScanCheck, ScanInfo, modality_note, scan_info_of
 from ssl_pipeline.volumes.scan_labels import LabelMatch, LabelMatcher, match_labels
-from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment, assign_subjects
+from ssl_pipeline.volumes.subjects.assignment import (
+    SubjectAssignment,
+    assign_subjects,
+    assigned_origins,
+)
 from ssl_pipeline.volumes.subjects.splits import read_explicit_splits
 from ssl_pipeline.volumes.target_values import check_targets
 from ssl_pipeline.volumes.visits.assignment import VisitAssignment, assign_visits
@@ -84,8 +88,7 @@ class Scan(ScanInfo):
     subject: str = ""  # code, as those of visit and frame
     visit: str = ""
     frame: str = ""  # scans of one subject and frame show one place at equal RAS+ mm
-    # moves its RAS+ mm to those of its frame
-    to_frame: list[list[float]] = field(default_factory=list)  # (4, 4), or [] for none
+    to_frame: list[list[float]] = field(default_factory=list)  # (4, 4): its RAS+ mm to those, or []
     site: str = ""
     modality: str = ""
     sequence: str = ""  # such as "T1c"
@@ -210,7 +213,6 @@ def build_inventory(
     orphans, orphan_origins = _write_locations(discovery, pseudonyms)
     check_targets(candidates)
     check_labels(candidates)
-    explicit_splits = read_explicit_splits(candidates, data.splits, study_dir)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
     checks = inspect_scans(discovery, thresholds, decisions, _known(previous, journal), journal)
     infos = [check.info for check in checks]
@@ -218,17 +220,14 @@ def build_inventory(
         candidates,
         infos,
         data.splits,
-        explicit_splits,
+        read_explicit_splits(candidates, data.splits, study_dir),
         find_duplicate_pairs(candidates, checks, data.splits.duplicate_threshold),
         _earlier_splits(previous, splits_hash),
         decisions,
     )
     labelled, faults = add_returned_labels(candidates, infos, subjects, returned_labels)
-    labels = partial(match_labels, decisions=decisions)
-    scans = _to_scans(labelled, infos, subjects, labels, data.visits, registrations)
-    assigned = zip(labelled, subjects, strict=True)
-    origins = [replace(each.origin, subject=of.subject) for each, of in assigned]
-    pseudonyms.write([*origins, *orphan_origins])
+    scans = _to_scans(labelled, infos, subjects, decisions, data.visits, registrations)
+    pseudonyms.write([*assigned_origins(labelled, subjects), *orphan_origins])
     checks_by_id = {scan.id: check for scan, check in zip(scans, checks, strict=True)}
     return Inventory(
         tuple(scans),
@@ -279,14 +278,15 @@ def _to_scans(
     candidates: Sequence[Candidate],
     infos: Sequence[ScanInfo],
     subjects: Sequence[SubjectAssignment],
-    match_labels: LabelMatcher,
+    decisions: Decisions,
     visits: Visits,
     registrations: RegistrationLog | None,
 ) -> list[Scan]:
     """The rows of all candidates, after the checks of each against the others."""
     assigned = assign_visits(candidates, subjects)
+    matcher = partial(match_labels, decisions=decisions)
     with ThreadPoolExecutor(WORKERS) as pool:
-        rows = pool.map(to_scan, candidates, infos, subjects, assigned, repeat(match_labels))
+        rows = pool.map(to_scan, candidates, infos, subjects, assigned, repeat(matcher))
         scans = _reject_duplicates(candidates, list(rows))
     if registrations is None:
         return scans
@@ -388,13 +388,18 @@ def _duplicate_reason(scan: Scan, namesake: Scan | None, equal: Scan | None) -> 
     return f"duplicate of {equal.id}: their voxels are equal" if equal else ""
 
 
-def _orphan_row(code: Coder, orphan: OrphanLabel) -> Scan:
-    return Scan(
-        id=code(orphan.root.title, orphan.key, LABEL_FORMAT),
-        root=orphan.root.title,
-        targets={},
-        labels={},
-        format=LABEL_FORMAT,
-        quality="rejected",
-        reason="label without image",
-    )
+def _orphan_rows(code: Coder, orphans: Sequence[OrphanLabel]) -> tuple[list[Scan], list[Origin]]:
+    """The rows of labels without an image, and where they lie."""
+    rows = [
+        Scan(
+            id=code(orphan.root.title, orphan.key, LABEL_FORMAT),
+            root=orphan.root.title,
+            targets={},
+            labels={},
+            format=LABEL_FORMAT,
+            quality="rejected",
+            reason="label without image",
+        )
+        for orphan in orphans
+    ]
+    return rows, [Origin(row.id, str(at.path)) for row, at in zip(rows, orphans, strict=True)]

@@ -16,28 +16,28 @@ from pydantic import AwareDatetime, ValidationError
 from ssl_pipeline.formatting import format_count
 from ssl_pipeline.io.permissions import private_files
 from ssl_pipeline.io.records import Record
-from ssl_pipeline.volumes.inventory import Inventory
+from ssl_pipeline.volumes.inventory import USABLE, Inventory, Scan
 from ssl_pipeline.volumes.label_matching import LabelKind
 
 VERSIONS_FILE = "label_versions.jsonl"
 
 
 class LabelVersion(Record):
-    """A change of a scan's label, as an inventory saw it."""
+    """A change of a scan's label, its kind or reader, as an inventory saw it."""
 
     format: Literal[1] = 1
     recorded_at: AwareDatetime  # UTC, the same for all changes of one inventory
     scan: str  # its code
     label: str
     before: str  # SHA-256 of its file; empty where there was none
-    after: str
+    after: str  # the same as before where only kind or reader changed
     kind: LabelKind
     reader: str  # the short code of whose it is; empty where nobody signed
 
     @property
-    def files(self) -> tuple[str, str]:
-        """The hashes of the file before and after."""
-        return self.before, self.after
+    def change(self) -> tuple[str, str, LabelKind, str]:
+        """What changed, whatever the time."""
+        return self.before, self.after, self.kind, self.reader
 
 
 def read_label_versions(path: Path) -> list[LabelVersion]:
@@ -56,12 +56,12 @@ def _lines(path: Path) -> Iterator[LabelVersion]:
 def record_label_changes(path: Path, previous: Inventory, now: Inventory) -> list[LabelVersion]:
     """Add what has changed between two inventories to the table, and return it.
 
-    Labels of scans that are new have no earlier version. A change that an inventory has added
-    before it was killed is not added again.
+    Labels of scans that are new, or could not be used before, have no earlier version. A change
+    that an inventory has added before it was killed is not added again.
     """
-    latest = {(each.scan, each.label): each.files for each in read_label_versions(path)}
+    latest = {(each.scan, each.label): each.change for each in read_label_versions(path)}
     changes = list(_changes(previous, now))
-    new = [each for each in changes if latest.get((each.scan, each.label)) != each.files]
+    new = [each for each in changes if latest.get((each.scan, each.label)) != each.change]
     if new:
         # A line begins with its break, so that it is whole also behind one that was torn.
         content = b"".join(b"\n" + each.model_dump_json().encode() for each in new)
@@ -74,12 +74,12 @@ def record_label_changes(path: Path, previous: Inventory, now: Inventory) -> lis
 
 def _changes(previous: Inventory, now: Inventory) -> Iterator[LabelVersion]:
     recorded_at = datetime.now(UTC)
-    earlier = {scan.id: scan.label_versions for scan in previous.scans}
-    for scan in now.scans:
+    earlier = {scan.id: scan.label_versions for scan in previous.scans if _has_checks(scan)}
+    for scan in filter(_has_checks, now.scans):
         before, after = earlier.get(scan.id, scan.label_versions), scan.label_versions
         for name in sorted(before.keys() | after.keys()):
             old, new = before.get(name, {}), after.get(name, {})
-            if old.get("sha256") != new.get("sha256"):
+            if any(old.get(key) != new.get(key) for key in ("sha256", "kind", "reader")):
                 yield LabelVersion(
                     recorded_at=recorded_at,
                     scan=scan.id,
@@ -89,6 +89,11 @@ def _changes(previous: Inventory, now: Inventory) -> Iterator[LabelVersion]:
                     kind=(new or old)["kind"],
                     reader=new.get("reader", ""),
                 )
+
+
+def _has_checks(scan: Scan) -> bool:
+    """Whether the labels of a scan were looked at, as those of one that cannot be used are not."""
+    return scan.quality in USABLE or bool(scan.label_checks)
 
 
 def describe_label_changes(changes: Sequence[LabelVersion]) -> str:

@@ -17,7 +17,7 @@ from ssl_pipeline.volumes import label_matching, readers
 from ssl_pipeline.volumes.discovery import Candidate
 from ssl_pipeline.volumes.label_matching import LabelKind, LabelProvenance
 from ssl_pipeline.volumes.readers import Source
-from ssl_pipeline.volumes.review import pair_sha256
+from ssl_pipeline.volumes.review import REJECTED, pair_sha256
 from ssl_pipeline.volumes.scan_check import ScanInfo, source_sha256
 from ssl_pipeline.volumes.subjects.assignment import SubjectAssignment
 from ssl_pipeline.volumes.volume import VoxelGrid
@@ -35,9 +35,7 @@ class ReturnedLabel:
     kind: Literal["finished", "prediction"]
     reader: str = ""  # the short code of who finished or accepted it; empty where nobody signed
     classes: frozenset[int] = frozenset()  # that the study's tasks read of it
-    content_sha256: str = (
-        ""  # of a prediction: `pair_sha256` of scan and file as they were accepted
-    )
+    content_sha256: str = ""  # of a prediction: `pair_sha256` of scan and file when accepted
 
     @property
     def title(self) -> str:
@@ -77,7 +75,9 @@ def add_returned_labels(
     def add(candidate: Candidate, info: ScanInfo, subject: SubjectAssignment) -> Candidate:
         back = by_scan.get(candidate.id, ())
         own = [each for each in back if _may_have(each, candidate, subject.split)]
-        return candidate if info.fault or not own else _with_labels(candidate, info.sha256, own)
+        # A reader's rejection of the scan changes nothing about its labels.
+        is_readable = not info.fault or info.fault.startswith(REJECTED)
+        return _with_labels(candidate, info.sha256, own) if own and is_readable else candidate
 
     with ThreadPoolExecutor(WORKERS) as pool:
         found = list(pool.map(add, candidates, infos, subjects))
@@ -100,8 +100,7 @@ def _with_labels(
     for name in dict.fromkeys(label.name for label in returned):
         own = labels.get(name)
         found = [label for label in returned if label.name == name]
-        label = next((each for each in found if each.kind == "finished"), found[0])
-        fault = _several_fault(found) or _void_fault(label, scan_sha256)
+        label, fault = _preferred(found, scan_sha256)
         if fault := fault or _fault(label, grid, own):
             faults.append(fault)
         else:
@@ -117,9 +116,20 @@ def _kind(label: ReturnedLabel, own: Path | None) -> LabelKind:
     return "corrected" if own else "given"
 
 
-def _several_fault(labels: Sequence[ReturnedLabel]) -> str:
-    """Why none of several finished labels of one name is used; empty where they are equal."""
+def _preferred(labels: Sequence[ReturnedLabel], scan_sha256: str) -> tuple[ReturnedLabel, str]:
+    """Of labels of one name a finished one, else the last prediction whose acceptance holds.
+
+    With why it is not used; empty where nothing is known against it.
+    """
     finished = [label for label in labels if label.kind == "finished"]
+    if finished:
+        return finished[0], _several_fault(finished)
+    faults = [(label, _void_fault(label, scan_sha256)) for label in reversed(labels)]
+    return next((each for each in faults if not each[1]), faults[0])
+
+
+def _several_fault(finished: Sequence[ReturnedLabel]) -> str:
+    """Why none of several finished labels of one name is used; empty where they are equal."""
     if len({source_sha256(Source(label.path)) for label in finished}) < 2:
         return ""
     return f"there are {len(finished)} labels {finished[0].title} that differ: remove all but one"
@@ -127,8 +137,6 @@ def _several_fault(labels: Sequence[ReturnedLabel]) -> str:
 
 def _void_fault(label: ReturnedLabel, scan_sha256: str) -> str:
     """Why the acceptance of a prediction is void; empty where it holds."""
-    if label.kind != "prediction":
-        return ""
     if not label.path.is_file():
         return f"label {label.title} is gone: predict again, and ask a reader again"
     if pair_sha256((scan_sha256, source_sha256(Source(label.path)))) != label.content_sha256:

@@ -11,9 +11,10 @@ from ssl_pipeline.volumes.label_versions import (
     read_label_versions,
     record_label_changes,
 )
+from ssl_pipeline.volumes.quality_control import QualityThresholds
 from ssl_pipeline.volumes.returned_labels import ReturnedLabel
 from ssl_pipeline.volumes.review import pair_sha256
-from tests.volumes.inventory_helpers import build, by_name, data_of, pseudonyms_of
+from tests.volumes.inventory_helpers import build, by_name, data_of, decide, pseudonyms_of
 from tests.volumes.volume_writers import save_nifti
 
 
@@ -197,12 +198,12 @@ def test_each_change_is_added_once_with_who_and_when(folder, labels, finish):
     label = finish("s_01.nii.gz")
     second, scans = rebuild(folder, labels, label, finish("s_02.nii.gz", reader=""))
     changes = record_label_changes(path, first, second)
-    assert record_label_changes(path, first, second)[0].files == changes[0].files, "once more"
+    assert record_label_changes(path, first, second)[0].change == changes[0].change, "once more"
     assert read_label_versions(path) == changes and len(changes) == 2
     corrected, new = sorted(changes, key=lambda each: not each.before)
     assert corrected.scan == scans["s_01.nii.gz"].id and corrected.label == "organ"
-    assert corrected.files == (sha256_file(labels[1]), sha256_file(label.path))
-    assert (corrected.kind, corrected.reader) == ("corrected", "anna")
+    files = sha256_file(labels[1]), sha256_file(label.path)
+    assert corrected.change == (*files, "corrected", "anna")
     assert (new.before, new.kind, new.reader) == ("", "given", "")
     assert describe_label_changes(changes) == (
         f"At the inventory of {new.recorded_at:%Y-%m-%d}, 2 labels had changed since the one before"
@@ -210,8 +211,45 @@ def test_each_change_is_added_once_with_who_and_when(folder, labels, finish):
     )
     record_label_changes(path, second, first)
     back = read_label_versions(path)[2:]
-    assert {each.files for each in back} == {each.files[::-1] for each in changes}
+    assert {(each.after, each.before) for each in back} == {each.change[:2] for each in changes}
     assert oct(path.stat().st_mode)[-3:] == "600"
+
+
+def test_a_label_that_is_signed_later_has_a_line_and_no_new_content(folder, labels, finish):
+    path = folder / "versions.jsonl"
+    unsigned = finish("s_01.nii.gz", reader="")
+    first, _ = rebuild(folder, labels, unsigned)
+    second, _ = rebuild(folder, labels, replace(unsigned, reader="anna"))
+    (signed,) = record_label_changes(path, first, second)
+    sha256 = sha256_file(unsigned.path)
+    assert signed.change == (sha256, sha256, "corrected", "anna")
+    record_label_changes(path, first, second)
+    record_label_changes(path, second, first)
+    assert [each.reader for each in read_label_versions(path)] == ["anna", ""]
+
+
+def test_of_several_accepted_predictions_that_counts_which_is_still_there(folder, labels, finish):
+    earlier, later = (finish("s_02.nii.gz", kind="prediction", reader=name) for name in "ab")
+    earlier.path.unlink()
+    for both in ((earlier, later), (later, earlier)):
+        inventory, scans = rebuild(folder, labels, *both)
+        assert not inventory.label_faults
+        assert label_file(folder, scans["s_02.nii.gz"]) == later.path
+
+
+def test_a_scan_that_is_not_used_for_a_while_keeps_its_label(folder, labels, finish):
+    path, label = folder / "versions.jsonl", finish("s_01.nii.gz")
+    first, scans = rebuild(folder, labels, label)
+    rejected = build(
+        labels[0], folder, first, decisions=decide(scans["s_01.nii.gz"], "reject"), returned=[label]
+    )
+    scan = by_name(folder, rejected)["s_01.nii.gz"]
+    assert scan.quality == "rejected" and scan.label_versions["organ"]["kind"] == "corrected"
+    strict = QualityThresholds(min_axis_voxels=30)  # the scans have 25
+    unused = build(labels[0], folder, first, strict, returned=[label])
+    assert not unused.accepted_scans
+    for one, other in ((first, rejected), (first, unused), (unused, first)):
+        assert not record_label_changes(path, one, other)
 
 
 def test_a_line_that_was_torn_does_not_count_and_spoils_no_other(folder, labels, finish):

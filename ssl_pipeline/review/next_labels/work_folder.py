@@ -56,7 +56,9 @@ def read_readers(folder: Path) -> dict[str, str]:
         return {}
     rows = csv.DictReader(io.StringIO(read_text(path)))
     if set(rows.fieldnames or ()) != set(READER_COLUMNS):
-        raise UserError(f"{path} does not begin with the line {','.join(READER_COLUMNS)}.")
+        raise UserError(
+            f"{path} does not begin with the line {','.join(READER_COLUMNS)}: write it first."
+        )
     readers = {row["scan"]: row["reader"] for row in rows}
     for scan, reader in readers.items():
         if not re.fullmatch(READER_PATTERN, reader or ""):

@@ -1,11 +1,12 @@
 """Assignment of a subject and a split to every scan, from names, voxels and duplicates."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssl_pipeline.errors import UserError, suggest_name
 from ssl_pipeline.volumes.config import Splits
 from ssl_pipeline.volumes.discovery import Candidate
+from ssl_pipeline.volumes.pseudonyms import Origin
 from ssl_pipeline.volumes.review import NO_DECISIONS, Decisions
 from ssl_pipeline.volumes.scan_check import ScanInfo
 from ssl_pipeline.volumes.subjects.groups import (
@@ -78,6 +79,14 @@ def assign_subjects(
             )
             found[at] = replace(member, copy_of=copy_of.get(at, ""), visit_of=visit_of.get(at, ""))
     return found
+
+
+def assigned_origins(
+    candidates: Sequence[Candidate], subjects: Sequence[SubjectAssignment]
+) -> Iterator[Origin]:
+    """Where all candidates lie, with the codes of their subjects."""
+    for candidate, assigned in zip(candidates, subjects, strict=True):
+        yield replace(candidate.origin, subject=assigned.subject)
 
 
 def _earlier_scans(
