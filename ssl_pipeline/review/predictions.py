@@ -43,23 +43,32 @@ def read_predictions(folder: Path, scans: Sequence[Scan]) -> list[ReviewedPredic
     """
     table = folder / PREDICTIONS_TABLE
     codes = {(scan.sha256, scan.part): scan.id for scan in reversed(scans) if scan.sha256}
-    found = [
-        ReviewedPrediction(
-            codes[key],
-            folder / row["label_map"],
-            row["label_map_sha256"],
-            float(row["entropy"]),
-            not any(float(row[name] or 0) for name in row if name.endswith(VOLUME_COLUMN)),
-        )
+    rows = [
+        (codes[key], row)
         for row in segmented_rows(folder)
         if (key := (row["scan_sha256"], row["series"].partition("#")[2])) in codes
     ]
+    try:
+        found = [_prediction(scan, row, folder) for scan, row in rows]
+    except ValueError:
+        raise _no_output(folder) from None
     if not found:
         raise UserError(
             f"review.predictions: {table} has no scan of this study: predict for the folder of its"
             " scans."
         )
     return sorted({each.scan: each for each in found}.values(), key=lambda each: -each.entropy)
+
+
+def _prediction(scan: str, row: dict[str, str], folder: Path) -> ReviewedPrediction:
+    """The prediction of a row. Raises ValueError where it has no numbers."""
+    return ReviewedPrediction(
+        scan,
+        folder / row["label_map"],
+        row["label_map_sha256"],
+        float(row["entropy"]),
+        not any(float(row[name] or 0) for name in row if name.endswith(VOLUME_COLUMN)),
+    )
 
 
 def segmented_rows(folder: Path) -> list[dict[str, str]]:

@@ -27,8 +27,8 @@ LABEL_ORIGINS: Mapping[str, Origin] = MappingProxyType(
 )
 
 
-class DisplayedScan(NamedTuple):
-    """A scan as it is displayed, with the label or the prediction that is asked about."""
+class OverlaidScan(NamedTuple):
+    """A scan as it is shown, with the label or the prediction that is asked about."""
 
     scan: str
     label: str = ""  # its name; where there is none, all that fit may lie over the scan
@@ -51,9 +51,9 @@ class ReviewItem:
     prediction: ReviewedPrediction | None = None  # that is asked about
 
     @property
-    def displayed(self) -> tuple[DisplayedScan, ...]:
+    def images(self) -> tuple[OverlaidScan, ...]:
         """What is drawn."""
-        return tuple(DisplayedScan(scan, self.label, self.prediction) for scan in self.scans)
+        return tuple(OverlaidScan(scan, self.label, self.prediction) for scan in self.scans)
 
     @property
     def key(self) -> ItemKey:
@@ -75,9 +75,9 @@ def build_queue(
     origins = {name: _automatic_quality(scan) for name, scan in readable.items()}
     items = [_scan_item(scan, origins[name]) for name, scan in readable.items()]
     accepted = [item for item in items if item.origin == "accepted"]
-    asked = [item for item in items if item.origin in review.verdicts]
-    asked += _draw(accepted, review.accepted_share * len(accepted), "accepted", code)
-    queue = _with_controls(asked, accepted, review, code)
+    questions = [item for item in items if item.origin in review.verdicts]
+    questions += _draw(accepted, review.accepted_share * len(accepted), "accepted", code)
+    queue = _with_controls(questions, accepted, review, code)
     queue += _pair_items(readable, review)
     if review.labels:
         queue += _label_questions(readable, origins, review, code)
@@ -132,13 +132,16 @@ def _automatic_quality(scan: Scan) -> Origin:
 
 
 def _with_controls(
-    asked: Sequence[ReviewItem], plantable: Sequence[ReviewItem], review: Review, code: Coder
+    questions: Sequence[ReviewItem],
+    plantable: Sequence[ReviewItem],
+    review: Review,
+    code: Coder,
 ) -> list[ReviewItem]:
-    """The items that are asked, with planted ones, made of `plantable`, and repetitions."""
-    planted = _draw(plantable, review.planted_share * len(asked), "planted", code)
-    again = _draw(asked, review.repeated_share * len(asked), "repeated", code)
+    """The questions, with planted ones, made of `plantable`, and repetitions."""
+    planted = _draw(plantable, review.planted_share * len(questions), "planted", code)
+    again = _draw(questions, review.repeated_share * len(questions), "repeated", code)
     return [
-        *asked,
+        *questions,
         *(replace(item, code=code("planted", item.code), origin="planted") for item in planted),
         *(replace(item, round=1) for item in again),
     ]
@@ -186,9 +189,9 @@ def _label_questions(
         for item in items
         if item.origin == "fitting_label" and origins[item.scans[0]] != "rejected"
     ]
-    asked = [item for item in items if item.origin != "fitting_label"]
-    asked += _draw(fitting, review.accepted_share * len(fitting), "accepted", code)
-    return _with_controls(asked, fitting, review, code)
+    questions = [item for item in items if item.origin != "fitting_label"]
+    questions += _draw(fitting, review.accepted_share * len(fitting), "accepted", code)
+    return _with_controls(questions, fitting, review, code)
 
 
 def _label_item(scan: Scan, name: str, code: Coder) -> ReviewItem:

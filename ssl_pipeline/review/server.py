@@ -111,14 +111,14 @@ class _Routes:
         return JSONResponse(await run_in_threadpool(self._session.describe, name))
 
     async def picture(self, request: Request) -> Response:
-        place, asked = request.path_params, request.query_params
-        window = (float(asked["low"]), float(asked["high"]))
+        place, query = request.path_params, request.query_params
+        window = (float(query["low"]), float(query["high"]))
         if not np.isfinite(window).all():
             raise ValueError("the window is not finite")
 
         def draw() -> bytes:
             volume = self._session.volume(place["name"], place["number"])
-            overlay = asked.get("overlay", "")
+            overlay = query.get("overlay", "")
             return draw_slice(volume, place["plane"], place["index"], window, overlay)
 
         return Response(await run_in_threadpool(draw), media_type="image/png")

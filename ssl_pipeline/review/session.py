@@ -24,7 +24,7 @@ from ssl_pipeline.review.pictures import (
     with_moved_overlay,
     with_stripes,
 )
-from ssl_pipeline.review.queue import DisplayedScan, ReviewItem, awaiting, open_items
+from ssl_pipeline.review.queue import OverlaidScan, ReviewItem, awaiting, open_items
 from ssl_pipeline.review.verdicts import standing_answers
 from ssl_pipeline.review.viewer_volumes import MAX_VOXELS, thinning
 from ssl_pipeline.volumes.pseudonyms import Coder
@@ -62,7 +62,7 @@ class ReviewSession:
         reader: str,
         readers: int,
         code: Coder,
-        volumes: Mapping[DisplayedScan, VolumeSource],
+        volumes: Mapping[OverlaidScan, VolumeSource],
         findings: Mapping[str, str],
         neighbours: Mapping[str, Sequence[Neighbour]] = MappingProxyType({}),
     ) -> None:
@@ -71,8 +71,8 @@ class ReviewSession:
         self._names = {item.key: name for name, item in self._items.items()}
         self._log, self._readers, self._code = log, readers, code
         self._volumes, self._findings, self._neighbours = volumes, findings, neighbours
-        self._opened: dict[tuple[DisplayedScan, Question | None], ReviewVolume] = {}
-        self._reading: dict[tuple[DisplayedScan, Question | None], Lock] = {}
+        self._opened: dict[tuple[OverlaidScan, Question | None], ReviewVolume] = {}
+        self._reading: dict[tuple[OverlaidScan, Question | None], Lock] = {}
         self._lock = Lock()
 
     def status(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class ReviewSession:
         inventory found it.
         """
         item = self._items[name]
-        key = (item.displayed[number], item.question if item.origin == "planted" else None)
+        key = (item.images[number], item.question if item.origin == "planted" else None)
         with self._lock:
             reading = self._reading.setdefault(key, Lock())
         with reading:  # it is read once, however many slices are asked for; others need not wait
@@ -132,8 +132,8 @@ class ReviewSession:
         files of a scan are not those that the reader was shown.
         """
         item = self._items[name]
-        for displayed in item.displayed:
-            self._check_unchanged(displayed)
+        for image in item.images:
+            self._check_unchanged(image)
         answer = ReaderAnswer.model_validate(
             {
                 **fields,
@@ -155,19 +155,19 @@ class ReviewSession:
                 return name
         return ""
 
-    def _open(self, displayed: DisplayedScan, planted: Question | None) -> ReviewVolume:
+    def _open(self, image: OverlaidScan, planted: Question | None) -> ReviewVolume:
         """What is shown, spoilt where it is planted for a question."""
-        self._check_unchanged(displayed)
-        volume = self._volumes[displayed].open()
+        self._check_unchanged(image)
+        volume = self._volumes[image].open()
         if planted is None:
             return volume
         overlay = OVERLAYS.get(planted)
         return with_moved_overlay(volume, overlay) if overlay else with_stripes(volume)
 
-    def _check_unchanged(self, displayed: DisplayedScan) -> None:
-        if not self._volumes[displayed].is_unchanged():
+    def _check_unchanged(self, image: OverlaidScan) -> None:
+        if not self._volumes[image].is_unchanged():
             raise ChangedScanError(
-                f"{displayed.scan}, or what lies over it, is not as it was found: run the stage"
+                f"{image.scan}, or what lies over it, is not as it was found: run the stage"
                 " inventory again, or `ssl-pipeline predict` where its prediction was changed."
             )
 

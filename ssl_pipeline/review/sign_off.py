@@ -21,7 +21,7 @@ OVERRIDDEN_BY = {
     **dict.fromkeys(("fitting_label", "empty_label", "prediction"), "reject"),
     **dict.fromkeys(("rejected", "off_grid_label"), "accept"),
 }
-_Asked = tuple[str, Question, str]  # an item whatever the round: code, question, hash
+_ItemContent = tuple[str, Question, str]  # an item whatever the round: code, question, hash
 
 
 class ItemCount(NamedTuple):
@@ -92,7 +92,7 @@ def sign_off(
     )
 
 
-def _verdicts(answers: Iterable[LogEntry]) -> Mapping[_Asked, LogEntry]:
+def _verdicts(answers: Iterable[LogEntry]) -> Mapping[_ItemContent, LogEntry]:
     """The last answer on each item that decides."""
     return {each.key[:3]: each for each in answers if each.answer != "unsure"}
 

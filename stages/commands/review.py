@@ -25,7 +25,7 @@ from ssl_pipeline.review.log_entry import check_reader
 from ssl_pipeline.review.neighbours import find_neighbours
 from ssl_pipeline.review.page_address import PageAddress, write_opening_page
 from ssl_pipeline.review.pictures import LABELS, PREDICTION, FindForeground, open_volume
-from ssl_pipeline.review.queue import DisplayedScan
+from ssl_pipeline.review.queue import OverlaidScan
 from ssl_pipeline.review.server import build_app
 from ssl_pipeline.review.session import ReviewSession, VolumeSource
 from ssl_pipeline.review.sign_off import sign_off
@@ -128,8 +128,8 @@ def open_session(study: Study, reader: str) -> ReviewSession:
     scans = {scan.id: scan for scan in Inventory.read(layout.inventory_table(study)).scans}
     origins = study.pseudonyms.origins
     items = review_queue(study)
-    images = layout.inventory_table(study).with_name(thumbnails.THUMBNAILS_FILE)
-    displayed = {each for item in items for each in item.displayed}
+    thumbnail_file = layout.inventory_table(study).with_name(thumbnails.THUMBNAILS_FILE)
+    images = {each for item in items for each in item.images}
     return ReviewSession(
         items,
         AuditLog(study.pseudonyms.study_folder),
@@ -138,10 +138,10 @@ def open_session(study: Study, reader: str) -> ReviewSession:
         study.pseudonyms.code,
         {
             each: _volume_source(each, scans[each.scan], origins[each.scan], study.preprocess)
-            for each in displayed
+            for each in images
         },
-        {} if review.blinded else {each.scan: _finding(scans[each.scan]) for each in displayed},
-        find_neighbours(known_embeddings(study), thumbnails.read(images)),
+        {} if review.blinded else {each.scan: _finding(scans[each.scan]) for each in images},
+        find_neighbours(known_embeddings(study), thumbnails.read(thumbnail_file)),
     )
 
 
@@ -156,23 +156,18 @@ def _review_with_inventory(study: Study) -> Review:
 
 
 def _volume_source(
-    displayed: DisplayedScan, scan: Scan, origin: Origin, preprocess: Preprocess
+    image: OverlaidScan, scan: Scan, origin: Origin, preprocess: Preprocess
 ) -> VolumeSource:
     """How a scan is opened with what lies over it, and the checks that all is as it was found."""
-    names = (
-        [displayed.label]
-        if displayed.label
-        else [name for name, fits in scan.labels.items() if fits]
-    )
+    names = [image.label] if image.label else [name for name, fits in scan.labels.items() if fits]
     overlays = {LABELS: [Path(origin.labels[name]) for name in names]}
     checks = [_unchanged_check(origin.source, scan.sha256)]
-    if displayed.label:
-        label = Source(Path(origin.labels[displayed.label]))
-        checks.append(_unchanged_check(label, scan.label_checks[displayed.label]["sha256"]))
-    if displayed.prediction:
-        file, sha256 = displayed.prediction.file, displayed.prediction.sha256
-        overlays[PREDICTION] = [file]
-        checks.append(_unchanged_check(Source(file), sha256))
+    if image.label:
+        label = Source(Path(origin.labels[image.label]))
+        checks.append(_unchanged_check(label, scan.label_checks[image.label]["sha256"]))
+    if image.prediction:
+        overlays[PREDICTION] = [image.prediction.file]
+        checks.append(_unchanged_check(Source(image.prediction.file), image.prediction.sha256))
     return VolumeSource(
         lambda: all(check() for check in checks),
         partial(

@@ -59,7 +59,10 @@ def test_what_is_no_output_of_predict_or_of_other_scans_is_said_in_a_sentence(
         read_predictions(tmp_path, scans)
     with pytest.raises(UserError, match="has no scan of this study"):
         read_predictions(predicted, scans[:0])
-    change_table(predicted, "0.2,person1.nii.gz", "0.2,")
+    change_table(predicted, "0.2,person1.nii.gz", "low,person1.nii.gz")
+    with pytest.raises(UserError, match="is no folder that `ssl-pipeline predict`"):
+        read_predictions(predicted, scans)
+    change_table(predicted, "low,person1.nii.gz", "0.2,")
     change_table(predicted, "0.3,person4.nii.gz", "0.3,")
     with pytest.raises(UserError, match="has no label map"):
         read_predictions(predicted, scans)

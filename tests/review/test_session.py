@@ -48,7 +48,7 @@ def scans():
 
 
 def session_of(log, scans, items, findings=(), **more):
-    shown = {each for item in items for each in item.displayed}
+    shown = {each for item in items for each in item.images}
     sources = {each: scans.source(each.scan) for each in shown}
     return ReviewSession(items, log, "anna", 1, CODE, sources, dict(findings), **more)
 
