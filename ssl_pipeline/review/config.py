@@ -19,8 +19,8 @@ class ReviewedPredictions(Section):
     )
     label: str | None = Field(
         None,
-        description="label that a prediction becomes which a reader accepts, of a training scan"
-        " without another; nothing is scored by it. None by default",
+        description="label that accepted predictions become, of training scans without one; by"
+        " them nothing is scored or chosen. None by default",
     )
 
 
