@@ -25,7 +25,6 @@ from ssl_pipeline.volumes.check_journal import CheckJournal
 from ssl_pipeline.volumes.config import Data, Visits
 from ssl_pipeline.volumes.discovery import (
     Candidate,
-    Discovery,
     IdleExclude,
     OrphanLabel,
     check_labels,
@@ -210,7 +209,9 @@ def build_inventory(
     pseudonyms.open(previous.salt_fingerprint if previous else "")
     discovery = discover_scans(data, study_dir, pseudonyms.code)
     candidates = discovery.candidates
-    orphans, orphan_origins = _write_locations(discovery, pseudonyms)
+    orphans, orphan_origins = _orphan_rows(pseudonyms.code, discovery.orphans)
+    pseudonyms.write([*(each.location for each in candidates), *orphan_origins])
+    pseudonyms.write([*(each.origin for each in candidates), *orphan_origins])
     check_targets(candidates)
     check_labels(candidates)
     splits_hash = sha256_json(data.splits.model_dump(exclude={"duplicate_threshold"}))
@@ -242,18 +243,6 @@ def build_inventory(
         discovery.idle_excludes,
         tuple(faults),
     )
-
-
-def _write_locations(
-    discovery: Discovery, pseudonyms: PseudonymStore
-) -> tuple[list[Scan], list[Origin]]:
-    """Write where every scan lies; the rows and origins of labels without one."""
-    orphans = [_orphan_row(pseudonyms.code, label) for label in discovery.orphans]
-    orphan_labels = zip(orphans, discovery.orphans, strict=True)
-    origins = [Origin(row.id, str(label.path)) for row, label in orphan_labels]
-    pseudonyms.write([*(each.location for each in discovery.candidates), *origins])
-    pseudonyms.write([*(each.origin for each in discovery.candidates), *origins])
-    return orphans, origins
 
 
 def _earlier_splits(previous: Inventory | None, splits_hash: str) -> dict[str, str]:
