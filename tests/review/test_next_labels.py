@@ -83,6 +83,20 @@ def test_coverage_takes_each_scan_once_also_where_embeddings_agree():
     assert sorted(choose("coverage", pool_of(np.ones((5, 2)), labelled=(0,)), 4)) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("labels", "share"), [(0, 0.5), (8, 0.75), (400, 1.0)])
+def test_noise_falls_as_labels_come(labels, share):
+    entropy = [3.0, 1.0, *[9.0] * labels]
+    pool = pool_of(np.zeros((2 + labels, 1)), labelled=range(2, 2 + labels), entropy=entropy)
+    first = [choose("noisy_entropy", pool, 1, seed) for seed in range(1000)]
+    assert first.count([0]) / 1000 == pytest.approx(share, abs=0.07)  # five deviations at most
+
+
+def test_uncertain_scans_with_noise_are_in_proportion_to_strata():
+    strata, entropy = ["a"] * 8 + ["b"] * 4, [1.0] * 8 + [99.0] * 4
+    chosen = choose("noisy_entropy", pool_of(np.zeros((12, 1)), (), strata, entropy), 6)
+    assert sum(row >= 8 for row in chosen) == 2
+
+
 def test_entropy_takes_the_least_certain():
     pool = pool_of(np.zeros((4, 1)), labelled=(2,), entropy=[0.1, 0.3, 0.9, 0.2])
     assert choose("entropy", pool, 2) == [1, 3]

@@ -6,6 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from ssl_pipeline.review.next_labels.coverage import Coverage
 from ssl_pipeline.review.next_labels.entropy import Entropy
+from ssl_pipeline.review.next_labels.noisy_entropy import NoisyEntropy
 from ssl_pipeline.review.next_labels.strategy import LabelPool, LabelStrategy
 from ssl_pipeline.review.next_labels.stratified import Stratified
 from ssl_pipeline.review.next_labels.typical import Typical
@@ -13,7 +14,7 @@ from ssl_pipeline.review.next_labels.typical import Typical
 __all__ = ["TITLES", "LabelPool", "LabelStrategy", "StrategyConfig", "strategy_named"]
 
 StrategyConfig = Annotated[
-    Stratified | Typical | Coverage | Entropy,
+    Stratified | Typical | Coverage | Entropy | NoisyEntropy,
     Field(discriminator="name"),
 ]
 _KINDS = get_args(get_args(StrategyConfig)[0])

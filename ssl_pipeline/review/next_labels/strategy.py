@@ -2,8 +2,7 @@
 
 What helps depends on the task, and often nothing beats chance: over 24 settings of 3D segmentation
 none of the common strategies was reliably better than random scans (nnActive, arXiv:2511.19183), so
-`random` is the default. The one that was said to be since, ClaSP PE (arXiv:2601.13677), is not
-here: it chooses patches and not scans, and its schedule is not known to us in full.
+`random` is the default.
 """
 
 from abc import ABC, abstractmethod

@@ -8,12 +8,7 @@ from ssl_pipeline.review.next_labels.strategy import LabelPool, LabelStrategy, R
 
 
 class Stratified(LabelStrategy):
-    """Random scans, by root and site.
-
-    Systematic sampling: the shuffled scans of a stratum are spread evenly over the unit interval
-    from a random start, and the first of all strata are taken. So a stratum has its share, but for
-    less than one scan, and each scan is as likely as any other.
-    """
+    """Random scans, by root and site; each scan is as likely as any other."""
 
     TITLE: ClassVar[str] = "by chance, in proportion to roots and sites"
 
@@ -21,9 +16,17 @@ class Stratified(LabelStrategy):
 
     def choose(self, pool: LabelPool, count: int, rng: np.random.Generator) -> Rows:
         """The rows of `count` scans without a label."""
-        rows = rng.permutation(pool.unlabelled)
-        _, stratum = np.unique([pool.strata[row] for row in rows], return_inverse=True)
-        place = np.empty(len(rows))
-        for own in (np.flatnonzero(stratum == each) for each in np.unique(stratum)):
-            place[own] = (np.arange(len(own)) + rng.random()) / len(own)
-        return rows[np.argsort(place, kind="stable")[:count]]
+        return in_proportion(rng.permutation(pool.unlabelled), pool, rng)[:count]
+
+
+def in_proportion(rows: Rows, pool: LabelPool, rng: np.random.Generator) -> Rows:
+    """The rows, ordered so that of any first ones each stratum has its share.
+
+    Systematic sampling: the scans of a stratum, in their order, are spread evenly over the unit
+    interval from a random start. So a stratum has its share, but for less than one scan.
+    """
+    _, stratum = np.unique([pool.strata[row] for row in rows], return_inverse=True)
+    place = np.empty(len(rows))
+    for own in (np.flatnonzero(stratum == each) for each in np.unique(stratum)):
+        place[own] = (np.arange(len(own)) + rng.random()) / len(own)
+    return rows[np.argsort(place, kind="stable")]
