@@ -37,7 +37,7 @@ from stages.evaluation_check import check_evaluations
 TITLE = "Preprocess every accepted scan into a stored volume"
 CONFIG_KEYS = ("preprocess", "store")
 DEPENDS_ON = ("download", "inventory", "reviewed")
-VERSION = 5
+VERSION = 6
 OUTPUTS = (
     CATALOG_FILE,
     FAILURES_FILE,

@@ -29,7 +29,7 @@ from ssl_pipeline.training.run_record import read_run_record
 from stages.core import layout
 from stages.core.elapsed import ElapsedTime
 from stages.core.pretraining_runs import cohort_path, run_folder
-from stages.core.records import read_completion
+from stages.core.records import is_stale, read_completion
 from stages.core.stage_runs import StageRun, stage_runs
 from stages.core.study import Study
 
@@ -105,7 +105,7 @@ def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | No
     total = format_duration(elapsed.seconds) if elapsed else ""
     return [
         name,
-        _state(out, job_status, elapsed),
+        _state(stage_run, job_status, elapsed),
         job,
         job_status.nodes if job_status else "",
         job_status.elapsed if job_status else total,
@@ -117,15 +117,20 @@ def _row(study: Study, stage_run: StageRun, job: str, job_status: JobStatus | No
     ]
 
 
-def _state(out: Path, job_status: JobStatus | None, elapsed: ElapsedTime | None) -> str:
-    """Whether a stage runs, is done, or was stopped; of a job in the queue what SLURM calls it."""
-    done = read_completion(out)
+def _state(stage_run: StageRun, job_status: JobStatus | None, elapsed: ElapsedTime | None) -> str:
+    """Whether a stage runs, is done, or was stopped; of a job in the queue what SLURM calls it.
+
+    It is out of date where another version, or other settings, would do it again.
+    """
+    done = read_completion(stage_run.out)
     if job_status and (job_status.is_active or not done):
         return job_status.state
     if elapsed and elapsed.is_running:
         return f"running since {datetime.fromtimestamp(elapsed.last_start):%Y-%m-%d %H:%M}"
     if done:
-        return f"done, {done.failed} failed" if done.failed else "done"
+        failed = f", {done.failed} failed" if done.failed else ""
+        is_old = is_stale(stage_run.study, stage_run.stage, stage_run.wildcards)
+        return f"done{failed}{', out of date' if is_old else ''}"
     return "stopped" if elapsed else ""
 
 

@@ -52,3 +52,10 @@ def test_a_failed_cell_is_shown_and_runs_again_alone(copied, capsys):
     study, out = finetune(copied)
     assert json.loads((out / "results.json").read_text())["failed"] == []
     assert state(study) == "done"
+
+
+def test_what_other_settings_would_do_again_is_out_of_date(copied):
+    assert state(load_study(copied)) == "done"
+    changed = copied.read_text().replace("finetune: {", "finetune: {learning_rate: 2.0e-3, ")
+    copied.write_text(changed)
+    assert state(load_study(copied)) == "done, out of date"
