@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_pipeline.errors import UserError
 from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.io.atomic import sha256_file, sha256_json
 from ssl_pipeline.preprocess.prepare import PreparedVolume
@@ -43,13 +44,20 @@ def embed_scans(
 
 
 def known_embeddings(study: Study) -> dict[str, NDArray[np.float64]]:
-    """Embeddings (dim,) of scans by code, as far as this encoder's have been computed."""
+    """Embeddings (dim,) of scans by code, as far as this encoder's have been computed.
+
+    None with a catalog of another version: a review comes before the volumes are stored anew.
+    """
     bundle = next(iter(study.encoders.values()))
     table = layout.catalog_table(study)
     if not (bundle / WEIGHTS_FILE).exists() or not table.exists():
         return {}
+    try:
+        entries = Catalog.read(table).entries
+    except UserError:
+        return {}
     finished = FinishedScans(_embeddings_file(study, bundle), MEASUREMENT_VERSION)
-    found = {entry.id: finished.get(_measured_key(entry)) for entry in Catalog.read(table).entries}
+    found = {entry.id: finished.get(_measured_key(entry)) for entry in entries}
     return {code: np.array(result["values"]) for code, result in found.items() if result}
 
 

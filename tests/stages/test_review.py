@@ -6,16 +6,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from ssl_pipeline.errors import PendingReviewError, UserError
+from ssl_pipeline.export.manifest import WEIGHTS_FILE
 from ssl_pipeline.io.atomic import sha256_file
 from ssl_pipeline.review.audit_log import AuditLog
 from ssl_pipeline.volumes.inventory import Inventory
-from stages.commands.review import verify_log
+from stages.commands.review import open_session, verify_log
+from stages.core import layout
 from stages.core.records import read_completion
 from stages.core.runner import run_stage
 from stages.core.study_file import load_study
 from stages.reviewed import review_queue
 from tests.conftest import read_json
-from tests.review.conftest import answer_of, write_fully_asked_study
+from tests.review.conftest import answer_of, write_asked_study, write_fully_asked_study
 from tests.stages.conftest import run_cli
 
 ASKED = "review: {labels: false, accepted_share: 0.5, planted_share: 0.5, repeated_share: 0.5}\n"
@@ -166,3 +168,11 @@ def test_other_predictions_are_asked_about_anew(tmp_path):
     shutil.rmtree(tmp_path / "predicted")
     with pytest.raises(UserError, match=r"predicted is no folder that `ssl-pipeline predict`"):
         run_stage("reviewed", study, {})
+
+
+def test_a_page_opens_before_volumes_of_an_earlier_version_are_stored_anew(tmp_path):
+    study = write_asked_study(tmp_path)
+    for file in (study.encoder / WEIGHTS_FILE, layout.catalog_table(study)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("of another version")
+    assert open_session(study, "anna").status()["left"]
