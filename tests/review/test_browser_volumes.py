@@ -42,7 +42,8 @@ def volume_of(data, spacing=(1.0, 1.0, 1.0)):
 
 
 def session_on(log, item, volumes):
-    sources = {code: VolumeSource(lambda: True, lambda it=it: it) for code, it in volumes.items()}
+    opened = [VolumeSource(lambda: True, lambda it=it: it) for it in volumes]
+    sources = dict(zip(item.images, opened, strict=True))
     return ReviewSession([item], log, "anna", 1, CODE, sources, {})
 
 
@@ -59,8 +60,8 @@ def is_drawn(pixels):
 
 def test_a_suspected_copy_and_its_original_are_both_drawn(log, chromium):  # noqa: F811
     item = ReviewItem("-".join(PAIR), "same_subject", PAIR, "b" * 64, "copy")
-    pair = dict(zip(PAIR, (ball((60, 60, 40), 0.9), ball((50, 50, 30), 0.5)), strict=True))
-    session = session_on(log, item, {code: volume_of(data) for code, data in pair.items()})
+    pair = ball((60, 60, 40), 0.9), ball((50, 50, 30), 0.5)
+    session = session_on(log, item, [volume_of(data) for data in pair])
     with (
         serve(build_app(session, TOKEN)) as port,
         open_tab(chromium, "screen", f"http://127.0.0.1:{port}/?token={TOKEN}") as tab,
@@ -85,7 +86,7 @@ def test_a_suspected_copy_and_its_original_are_both_drawn(log, chromium):  # noq
 
 def test_800_slices_are_drawn_coarse_and_then_in_full(log, chromium):  # noqa: F811
     item = ReviewItem(CODE("1"), "usable", (CODE("1"),), "b" * 64, "accepted")
-    session = session_on(log, item, {CODE("1"): volume_of(ball(LONG, 0.9), (0.7, 0.7, 0.5))})
+    session = session_on(log, item, [volume_of(ball(LONG, 0.9), (0.7, 0.7, 0.5))])
     with (
         serve(build_app(session, TOKEN)) as port,
         open_tab(chromium, "screen", f"http://127.0.0.1:{port}/?token={TOKEN}") as tab,
