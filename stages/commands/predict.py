@@ -9,8 +9,9 @@ import gzip
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def predict_folder(models: Models, folder: Path, out: Path, hints: ScanHints) ->
         for source, name in zip(sources, names, strict=True):
             path = escape_bytes(str(source.path.relative_to(folder)))
             rows.append({"path": path, "series": source.series})
-            rows[-1] |= _predict_scan(model, source, out, name, hints, finished)
+            columns = partial(_predict_scan, model, source, out, name, hints, finished)
+            rows[-1] |= _within_memory(columns, source)
             bar.advance(path)
     _write_table(table, rows)
     finished.remove()
@@ -129,6 +131,16 @@ def _report(rows: list[Result], failed: list[Result], table: Path) -> None:
         )
 
 
+def _within_memory(columns: Callable[[], Result], source: Source) -> Result:
+    """The columns of a scan, or that it needs more memory than there is."""
+    try:
+        return columns()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failure(f"{escape_bytes(source.path.name)} needs more memory than there is.")
+
+
 def _predict_scan(
     model: LoadedModel,
     source: Source,
@@ -138,22 +150,6 @@ def _predict_scan(
     finished: FinishedScans,
 ) -> Result:
     """The columns of a scan's row but its path; its files are written below `out` by this name."""
-    try:
-        return _columns_of_scan(model, source, out, name, hints, finished)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return _failure(f"{escape_bytes(source.path.name)} needs more memory than there is.")
-
-
-def _columns_of_scan(
-    model: LoadedModel,
-    source: Source,
-    out: Path,
-    name: Path,
-    hints: ScanHints,
-    finished: FinishedScans,
-) -> Result:
     stem = out / name
     try:
         key, sha256 = finished.key(source, str(stem)), source_sha256(source)
