@@ -65,12 +65,17 @@ def _accepted_predictions(study: Study) -> Iterator[ReturnedLabel]:
             f"review.predictions.label is {label!r}, which no task reads; "
             f"{suggest_name(label, names)}"
         )
-    rows = segmented_rows(folder) if accepted else []
-    files = {row["label_map_sha256"]: folder / row["label_map"] for row in rows}
+    if not accepted:
+        return
+    code = study.pseudonyms.code
+    # Items of one prediction end alike, whichever scan it is for.
+    files = {
+        prediction_item("", row["label_map_sha256"], code): folder / row["label_map"]
+        for row in segmented_rows(folder)
+    }
     for item, decision in accepted.items():
         scan = item.partition("-")[0]
-        items = {prediction_item(scan, each, study.pseudonyms.code): each for each in files}
-        path = files[items[item]] if item in items else folder / item  # of no row: it is gone
+        path = files.get(item.removeprefix(scan), folder / item)  # of no row: it is gone
         yield ReturnedLabel(
             scan, label, path, "prediction", decision.reader, classes, decision.sha256
         )
