@@ -156,7 +156,7 @@ class ReviewSession:
         return ""
 
     def _open(self, image: OverlaidScan, planted: Question | None) -> ReviewVolume:
-        """What is shown, spoilt where it is planted for a question."""
+        """What is shown, corrupted where it is planted for a question."""
         self._check_unchanged(image)
         volume = self._volumes[image].open()
         if planted is None:

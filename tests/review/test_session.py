@@ -148,6 +148,6 @@ def test_of_a_planted_item_the_overlay_that_is_asked_about_is_moved(
     item = ReviewItem(CODE("x"), question, (CODE("1"),), SHA256, "planted", label="organ")
     session = session_of(log, scans, [item, item_of(1)])
     drawn = [session.volume(name, 0) for name in session.status()["next"]]
-    spoilt = [volume for volume in drawn if not volume.overlays[asked]()[0].any()]
-    assert len(spoilt) == 1 and spoilt[0].overlays[untouched]().all()
+    moved = [volume for volume in drawn if not volume.overlays[asked]()[0].any()]
+    assert len(moved) == 1 and moved[0].overlays[untouched]().all()
     assert np.array_equal(drawn[0].data, drawn[1].data), "the scan is as it was"

@@ -159,7 +159,7 @@ def test_what_fits_nobody_is_told(study, scans, changes, sentence):
     assert sentence in str(refused.value)
 
 
-def test_a_value_of_a_held_out_scan_that_the_gate_cannot_read_is_told(study, scans):
+def test_a_value_of_a_held_out_scan_that_the_gate_cannot_read_is_refused(study, scans):
     """Pretraining reads that of training scans alone, and would be over by then."""
     objective = {
         "name": "custom",
@@ -180,9 +180,9 @@ def test_a_value_of_a_held_out_scan_that_the_gate_cannot_read_is_told(study, sca
     check_scans(with_task(study, SIDE, **sections), aged)
     with pytest.raises(
         UserError, match=r"predicts age, whose value of scan .* is no number"
-    ) as told:
+    ) as refusal:
         check_scans(with_task(study, SIDE, **sections, promote=promote), aged)
-    assert "fifty" not in str(told.value)
+    assert "fifty" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,11 @@ def test_an_alias_means_what_it_meant_when_the_cohort_was_frozen(bundle, startin
     assert run_folder(load_study(file)) == begun
     assert load_study(file).init_from.read_training_subjects().subjects
     away = registry.encoder_folder(first).parent.rename(tmp_path / "away")
-    with pytest.raises(UserError, match=f"{first[:12]} of .* which is gone: copy it again") as told:
+    with pytest.raises(
+        UserError, match=f"{first[:12]} of .* which is gone: copy it again"
+    ) as refusal:
         run_folder(load_study(file))
-    assert "NAME@ALIAS" not in str(told.value) and "raise training.cohort" in str(told.value)
+    assert "NAME@ALIAS" not in str(refusal.value) and "raise training.cohort" in str(refusal.value)
     away.rename(registry.encoder_folder(first).parent)
     text = file.read_text().replace("chest@champion", second[:12])
     file.write_text(text)

@@ -112,16 +112,16 @@ def test_the_settings_of_other_stages_do_not_depend_on_it(copy):
     assert with_file.sections_hash(keys, {}) == load_study(copy).sections_hash(keys, {})
 
 
-def test_a_scan_without_a_vector_is_told_before_anything_is_trained(copy):
+def test_a_scan_without_a_vector_is_refused_before_anything_is_trained(copy):
     run_stage("inventory", load_study(copy), {})
     study, path = load_study(copy), copy.parent / "twin.parquet"
     pq.write_table(pq.read_table(path).slice(2), path)
     with pytest.raises(
         UserError, match=r"twin lacks 2 of 6 scans of task 'Side', such as "
-    ) as told:
+    ) as refusal:
         check_evaluations(study)
-    assert "person" not in str(told.value)
-    named = str(told.value).split("such as ")[1].split(":")[0].split(", ")
+    assert "person" not in str(refusal.value)
+    named = str(refusal.value).split("such as ")[1].split(":")[0].split(", ")
     assert set(named) <= study.pseudonyms.origins.keys()
 
 

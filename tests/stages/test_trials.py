@@ -172,13 +172,15 @@ def test_an_arm_may_read_what_the_studys_objective_does_not(tmp_path):
     """Each arm's samples have the metadata of its own terms."""
     modality = {"kind": "class", "classes": ["MR", "CT"]}
     term = {"name": "target_prediction", "targets": {"modality": modality}}
-    told = {"name": "custom", "terms": [{"name": "reconstruction"}, term]}
-    study = load_study(write_trials(tmp_path, arms={"mae": {"name": "mae"}, "told": told}))
+    predicted = {"name": "custom", "terms": [{"name": "reconstruction"}, term]}
+    study = load_study(
+        write_trials(tmp_path, arms={"mae": {"name": "mae"}, "predicted": predicted})
+    )
     for name in ("inventory", "preprocess", "flop_budget"):
         run_stage(name, study, {})
     steps = read_json(study.folder / "flop_budget/steps.json")["arms"]
-    assert steps["told"]["step_flops"] > steps["mae"]["step_flops"] > 0
-    run_stage("pretrain", trial_of(load_study(tmp_path / "tiny.yaml"), "told-0"), {})
+    assert steps["predicted"]["step_flops"] > steps["mae"]["step_flops"] > 0
+    run_stage("pretrain", trial_of(load_study(tmp_path / "tiny.yaml"), "predicted-0"), {})
 
 
 def test_trials_that_the_study_has_no_more_may_go(tmp_path, capsys):
